@@ -1,0 +1,5 @@
+//! The join of the parties' sets.
+
+mod join;
+
+pub use join::intersect;

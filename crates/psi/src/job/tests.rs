@@ -1,0 +1,576 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const ALICE: &str = "sha256:00000000000000000000000000000000000000000000000000000000000000aa";
+const BOB: &str = "sha256:00000000000000000000000000000000000000000000000000000000000000bb";
+const CAROL: &str = "sha256:00000000000000000000000000000000000000000000000000000000000000cc";
+
+fn example() -> String {
+    format!(
+        r#"# A comment.
+version = 1
+name = "spring-campaign"
+mode = "attested"
+deadline = "30m"
+maximum_keys = 1000000
+
+[service]
+address = "psi.example.org:7443"
+verify = "service"
+[service.policy]
+version = 1
+tcb_statuses = ["UpToDate"]
+
+[[key]]
+name = "email"
+normalise = ["email"]
+
+[[key]]
+name = "mobile"
+normalise = ["phone:49"]
+
+[reveal]
+what = "intersection"
+to = ["bob", "alice"]
+minimum = 20
+
+[[party]]
+name = "bob"
+key = "{BOB}"
+
+[[party]]
+name = "alice"
+key = "{ALICE}"
+maximum_keys = 5000
+"#
+    )
+}
+
+fn parsed(text: &str) -> Job {
+    Job::from_toml(text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The example with a change must be refused with this text.
+fn refused(change: impl Fn(&str) -> String, expected: &str) {
+    let text = change(&example());
+    assert_ne!(text, example(), "the change must change something: {expected}");
+    let error = Job::from_toml(&text).expect_err(expected).to_string();
+    assert!(error.starts_with(expected), "\nfound:    {error}\nexpected: {expected}");
+}
+
+fn replaced(old: &str, new: &str, expected: &str) {
+    refused(|text| text.replacen(old, new, 1), expected);
+}
+
+#[test]
+fn example_is_read() {
+    let job = parsed(&example());
+    assert_eq!(job.name, "spring-campaign");
+    assert_eq!(job.deadline_seconds, 1800);
+    assert_eq!(job.party_count(), 2);
+    assert_eq!(job.maximum_keys_of("alice"), 5000);
+    assert_eq!(job.maximum_keys_of("bob"), 1_000_000);
+    assert_eq!(job.keys[1].normalise, [Step::Phone { country: Some("49".to_owned()) }]);
+    assert_eq!(job.party_of_key(&BOB.parse().unwrap()).unwrap().name, "bob");
+    assert!(job.party_of_key(&CAROL.parse().unwrap()).is_none());
+}
+
+/// The canonical form and digest of a job are a promise to every other build and implementation.
+#[test]
+fn canonical_form_and_digest_vector() {
+    let job = parsed(&example());
+    let canonical = format!(
+        r#"{{"deadline_seconds":1800,"keys":[{{"name":"email","normalise":["email"]}},{{"name":"mobile","normalise":["phone:49"]}}],"maximum_keys":1000000,"mode":"attested","name":"spring-campaign","parties":{{"named":[{{"key":"{ALICE}","maximum_keys":5000,"name":"alice"}},{{"key":"{BOB}","name":"bob"}}]}},"reveal":{{"minimum":20,"to":["alice","bob"],"what":"intersection"}},"service":{{"address":"psi.example.org:7443","policy":{{"tcb_statuses":["UpToDate"],"version":1}},"verify":"service"}},"version":1}}"#
+    );
+    assert_eq!(job.canonical(), canonical);
+    assert_eq!(
+        job.digest().to_string(),
+        "f3679b9ae01cd721c73faeeed00893a35bf196cfbe1d700c3d0480146f87364f"
+    );
+    assert_eq!(job.digest().short(), "f3679b9ae01c");
+
+    let open = Job::open("join", 3, 1000, 60, Verify::TwoWay);
+    open.validate().expect("valid");
+    assert_eq!(
+        open.canonical(),
+        r#"{"deadline_seconds":60,"keys":[{"name":"id","normalise":["trim"]}],"maximum_keys":1000,"mode":"attested","name":"join","parties":{"open":{"count":3}},"reveal":{"minimum":0,"to":[],"what":"intersection"},"service":{"verify":"two-way"},"version":1}"#
+    );
+}
+
+#[test]
+fn order_and_spelled_out_defaults_do_not_change_the_digest() {
+    let everybody = example().replace("to = [\"bob\", \"alice\"]\n", "");
+    assert_eq!(parsed(&everybody).digest(), parsed(&example()).digest());
+    let sorted = example().replace("[\"bob\", \"alice\"]", "[\"alice\", \"bob\"]");
+    assert_eq!(parsed(&sorted).digest(), parsed(&example()).digest());
+    let no_verify = example().replace("verify = \"service\"\n", "");
+    assert_eq!(parsed(&no_verify).digest(), parsed(&example()).digest());
+    let crlf = example().replace('\n', "\r\n");
+    assert_eq!(parsed(&format!("\u{feff}{crlf}")).digest(), parsed(&example()).digest());
+}
+
+#[test]
+fn every_field_changes_the_digest() {
+    let job = parsed(&example());
+    let changes: [fn(&mut Job); 14] = [
+        |job| job.name.push('x'),
+        |job| job.deadline_seconds += 1,
+        |job| job.maximum_keys += 1,
+        |job| job.service.address = None,
+        |job| job.service.verify = Verify::TwoWay,
+        |job| job.service.key = Some(KeyId([7; 32])),
+        |job| job.service.policy = Some(serde_json::json!({"version": 2})),
+        |job| job.provider_policy = Some(serde_json::json!({})),
+        |job| job.keys.swap(0, 1),
+        |job| job.keys[0].normalise.push(Step::Trim),
+        |job| job.reveal.what = What::Count,
+        |job| job.reveal.to.truncate(1),
+        |job| job.reveal.minimum += 1,
+        |job| job.parties = Parties::Open { count: 2 },
+    ];
+    for (index, change) in changes.iter().enumerate() {
+        let mut changed = job.clone();
+        change(&mut changed);
+        assert_ne!(changed.digest(), job.digest(), "change {index}");
+        assert!(!job.differences(&changed).is_empty(), "change {index}");
+    }
+}
+
+#[test]
+fn syntax_and_unknown_keys_are_refused_with_their_place() {
+    replaced("mode =", "mode", "line 4, column 6: ");
+    replaced("minimum = 20", "minimun = 20", "line 26, column 1: unknown field `minimun`");
+    replaced("\"intersection\"", "\"difference\"", "line 24, column 8: unknown variant");
+    replaced("maximum_keys = 1000000", "maximum_keys = -1", "line 6, column 16: invalid value");
+    replaced("minimum = 20", "minimum = \"ö\"\nwhat = 3", "line 27, column 1: duplicate key");
+    replaced("\n[service]\n", "\n[extra]\n[service]\n", "line 8, column 2: unknown field `extra`");
+}
+
+#[test]
+fn missing_fields_are_named_with_what_to_write() {
+    replaced("version = 1\n", "", "version is missing: add version = 1");
+    replaced("name = \"spring-campaign\"\n", "", "name is missing: add name = ");
+    replaced("mode = \"attested\"\n", "", "mode is missing: add mode = \"attested\"");
+    replaced("deadline = \"30m\"\n", "", "deadline is missing: add deadline = \"30m\"");
+    replaced("maximum_keys = 1000000\n", "", "maximum_keys is missing: add maximum_keys");
+    replaced("name = \"email\"\n", "", "line 15, column 1: key[0].name is missing: add name");
+    replaced("normalise = [\"phone:49\"]\n", "", "line 19, column 1: key[1].normalise is missing");
+    replaced(
+        "what = \"intersection\"\n",
+        "",
+        "line 23, column 1: reveal.what is missing: add what",
+    );
+    replaced("name = \"bob\"\n", "", "line 28, column 1: party[0].name is missing: add name");
+    let key = format!("key = \"{BOB}\"\n");
+    replaced(&key, "", "line 28, column 1: party[0].key is missing: add key = \"sha256:...\"");
+    refused(
+        |text| text.split("[reveal]").next().unwrap().to_owned(),
+        "reveal is missing: add what",
+    );
+}
+
+#[test]
+fn values_out_of_range_are_refused_with_their_place() {
+    replaced("version = 1", "version = 2", "line 2, column 11: version is 2, this program reads");
+    replaced("version = 1", "version = 1.0", "line 2, column 11: version is 1.0, this program");
+    replaced("spring-campaign", "spring campaign", "line 3, column 8: name is \"spring campaign\"");
+    replaced("spring-campaign", &"x".repeat(65), "line 3, column 8: name is \"xxxx");
+    for wrong in ["30", "m", "", "1h30m", "-1s", "+1s", "1.5h", "30 m", "99999999999999999999d"] {
+        replaced("30m", wrong, &format!("line 5, column 12: deadline is \"{wrong}\", required"));
+    }
+    replaced("30m", "0s", "line 5, column 12: deadline is 0 seconds, required are 1 to 604800");
+    replaced("30m", "8d", "line 5, column 12: deadline is 691200 seconds");
+    replaced("30m", "30ö", "line 5, column 12: deadline is \"30ö\"");
+    replaced("maximum_keys = 1000000", "maximum_keys = 0", "line 6, column 16: maximum_keys is 0");
+    replaced(
+        "maximum_keys = 5000",
+        "maximum_keys = 4294967297",
+        "line 35, column 16: party[1].maximum_keys is 4294967297 keys",
+    );
+    replaced("\"phone:49\"", "\"phone:+49\"", "line 21, column 14: there is no normalisation step");
+    let steps = "\"trim\",".repeat(9);
+    replaced(
+        "[\"email\"]",
+        &format!("[{steps}]"),
+        "line 17, column 13: key part \"email\" has 9 normalisation steps",
+    );
+    replaced("\"mobile\"", "\"email\"", "line 20, column 8: two key parts are called \"email\"");
+    replaced("org:7443", "org", "line 9, column 11: service.address is \"psi.example.org\"");
+    replaced("minimum = 20", "minimum = 5001", "line 26, column 11: reveal.minimum is 5001");
+    replaced("\"bob\", \"alice\"", "", "line 25, column 6: reveal.to is empty");
+    replaced(
+        "\"bob\", \"alice\"",
+        "\"bob\", \"eve\"",
+        "line 25, column 14: reveal.to names \"eve\"",
+    );
+    replaced(
+        "\"bob\", \"alice\"",
+        "\"bob\", \"bob\"",
+        "line 25, column 14: reveal.to names \"bob\" t",
+    );
+    replaced("name = \"alice\"", "name = \"bob\"", "line 33, column 8: two parties are called");
+    replaced(ALICE, BOB, "line 34, column 7: \"bob\" and \"alice\" have one key");
+    replaced(ALICE, "sha256:AA", "line 34, column 7: party[1].key: \"sha256:AA\" is no key");
+    replaced("version = 1\ntcb", "version = 1.5\ntcb", "line 11, column 1: service.policy.version");
+    replaced("version = 1\ntcb", "day = 2026-11-21\ntcb", "line 11, column 1: service.policy.day");
+    replaced(
+        "version = 1\ntcb",
+        "version = 9007199254740992\ntcb",
+        "line 11, column 1: service.policy.version is 9007199254740992",
+    );
+}
+
+#[test]
+fn addresses() {
+    for address in ["psi.example.org:7443", "127.0.0.1:1", "[::1]:65535", "localhost:80"] {
+        assert!(is_address(address), "{address}");
+    }
+    for address in ["", ":80", "host", "host:", "host:0", "host:65536", "::1:80", "a b:80", "h:+8"]
+    {
+        assert!(!is_address(address), "{address}");
+    }
+}
+
+#[test]
+fn number_of_parties() {
+    refused(
+        |text| text.split("[[party]]").next().unwrap().replace("to = [\"bob\", \"alice\"]\n", ""),
+        "the job has 0 parties, required are 2 to 64: write a [[party]] for each",
+    );
+    replaced(
+        "maximum_keys = 1000000",
+        "maximum_keys = 1000000\nunpinned_parties = 2",
+        "line 7, column 20: the job has [[party]] and unpinned_parties",
+    );
+    for (count, valid) in [(1, false), (2, true), (64, true), (65, false)] {
+        let job = Job::open("join", count, 1000, 60, Verify::Service);
+        assert_eq!(job.validate().is_ok(), valid, "{count} parties");
+    }
+}
+
+#[test]
+fn unpinned_parties_in_a_file() {
+    let text = r#"
+        version = 1
+        name = "join"
+        mode = "attested"
+        deadline = "1m"
+        maximum_keys = 1000
+        unpinned_parties = 3
+        [[key]]
+        name = "id"
+        normalise = ["trim"]
+        [reveal]
+        what = "intersection"
+    "#;
+    assert_eq!(parsed(text), Job::open("join", 3, 1000, 60, Verify::Service));
+    let to = text.replace("\"intersection\"", "\"intersection\"\nto = [\"alice\"]");
+    let error = Job::from_toml(&to).unwrap_err().to_string();
+    assert!(error.starts_with("line 13, column 6: reveal.to names parties of a job"), "{error}");
+}
+
+#[test]
+fn whose_evidence_needs_which_policy() {
+    let two_way = "verify = \"two-way\"";
+    replaced("verify = \"service\"", two_way, "the job has no [provider.policy]");
+    let provider = "verify = \"provider\"";
+    replaced("verify = \"service\"", provider, "line 11, column 1: service.policy is given, but");
+    replaced("[service.policy]\n", "[provider.policy]\n", "line 11, column 1: provider.policy is");
+    refused(
+        |text| {
+            text.replace("[service.policy]\n", "[provider.policy]\n")
+                .replace("verify = \"service\"", provider)
+        },
+        "line 8, column 1: the job has no service.key",
+    );
+    replaced(
+        "[service.policy]\nversion = 1\ntcb_statuses = [\"UpToDate\"]\n",
+        "",
+        "line 8, column 1: the job has no [service.policy]",
+    );
+    replaced(
+        "[service.policy]\nversion = 1\ntcb_statuses = [\"UpToDate\"]\n",
+        "policy = 3\n",
+        "line 11, column 10: service.policy must be a table",
+    );
+
+    let key = format!("verify = \"provider\"\nkey = \"{CAROL}\"");
+    let provider = example()
+        .replace("[service.policy]", "[provider.policy]")
+        .replace("verify = \"service\"", &key);
+    assert_eq!(parsed(&provider).service.verify, Verify::Provider);
+    let two_way = example().replace("verify = \"service\"", two_way) + "[provider.policy]\na = 1\n";
+    assert_eq!(parsed(&two_way).provider_policy, Some(serde_json::json!({"a": 1})));
+}
+
+#[test]
+fn too_large_jobs_are_refused() {
+    let padding = format!("# {}\n", "x".repeat(crate::limits::MAXIMUM_JOB_FILE_BYTES));
+    refused(|text| padding.clone() + text, "the job file has 26");
+    let long = format!("note = \"{}\"\n[[key]]", "x".repeat(MAXIMUM_JOB_BYTES));
+    replaced("\n[[key]]", &long, "the job has 6");
+    let bytes = vec![b' '; MAXIMUM_JOB_BYTES + 1];
+    let error = Job::from_canonical(&bytes).unwrap_err().to_string();
+    assert!(error.starts_with("the job has 65537 bytes"), "{error}");
+}
+
+#[test]
+fn deeply_nested_policy_is_refused() {
+    let deep = format!("deep = {}{}\n[[key]]", "[".repeat(20), "]".repeat(20));
+    replaced("\n[[key]]", &deep, "line 11, column 1: service.policy.deep[0]");
+    let hostile = format!("{{\"version\":{}", "[".repeat(60_000));
+    assert!(Job::from_canonical(hostile.as_bytes()).is_err());
+}
+
+#[test]
+fn other_forms_than_the_canonical_one_are_refused() {
+    let canonical = parsed(&example()).canonical();
+    assert!(Job::from_canonical(canonical.as_bytes()).is_ok());
+    let unknown = canonical.replacen('{', "{\"aaa\":1,", 1);
+    let unknown_party = canonical.replace("\"name\":\"bob\"", "\"name\":\"bob\",\"role\":1");
+    let invalid = canonical.replace("\"minimum\":20", "\"minimum\":5001");
+    let unsorted = canonical.replace("[\"alice\",\"bob\"]", "[\"bob\",\"alice\"]");
+    let implied = canonical.replace("[\"alice\",\"bob\"]", "[]");
+    let null = canonical.replacen("\"parties\"", "\"provider_policy\":null,\"parties\"", 1);
+    let repeated = canonical.replace("\"policy\":{", "\"policy\":{\"tcb_statuses\":[],");
+    let number = canonical.replace("\"minimum\":20", "\"minimum\":2e1");
+    let escape = canonical.replace("UpToDate", "\\u0055pToDate");
+    for text in [
+        format!(" {canonical}"),
+        format!("{canonical}\n"),
+        format!("{canonical}{canonical}"),
+        unknown,
+        unknown_party,
+        invalid,
+        unsorted,
+        implied,
+        null,
+        repeated,
+        number,
+        escape,
+        canonical[..canonical.len() - 1].to_owned(),
+        String::new(),
+    ] {
+        assert_ne!(text, canonical);
+        assert!(Job::from_canonical(text.as_bytes()).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn differences_are_told_field_by_field() {
+    let here = parsed(&example());
+    assert!(here.differences(&here).is_empty());
+    let mut there = here.clone();
+    there.reveal.minimum = 10;
+    there.reveal.to = vec!["alice".to_owned()];
+    there.deadline_seconds = 60;
+    there.service.policy = Some(serde_json::json!({"secret": "text"}));
+    there.service.address = None;
+    there.keys[0].normalise = vec![Step::Trim, Step::Lowercase];
+    there.parties = Parties::Named(vec![
+        Party { name: "alice".to_owned(), key: ALICE.parse().unwrap(), maximum_keys: None },
+        Party { name: "carol".to_owned(), key: CAROL.parse().unwrap(), maximum_keys: None },
+    ]);
+    assert_eq!(
+        here.differences(&there),
+        [
+            "deadline: 1800 s here, 60 s there",
+            "service.address: psi.example.org:7443 here, none there",
+            "service.policy differs",
+            "key email.normalise: [email] here, [trim, lowercase] there",
+            "reveal.to: alice, bob here, alice there",
+            "reveal.minimum: 20 here, 10 there",
+            "party alice.maximum_keys: 5000 here, none there",
+            "party bob: here, not there",
+            "party carol: there, not here",
+        ]
+    );
+    let mut swapped = here.clone();
+    swapped.keys.swap(0, 1);
+    assert_eq!(here.differences(&swapped), ["key parts: email, mobile here, mobile, email there"]);
+    let open = Job { parties: Parties::Open { count: 3 }, ..here.clone() };
+    assert_eq!(here.differences(&open).last().unwrap(), "parties: 2 named here, 3 unpinned there");
+}
+
+#[test]
+fn who_learns() {
+    let mut job = parsed(&example());
+    job.reveal.to = vec!["alice".to_owned()];
+    assert!(job.learns("alice") && !job.learns("bob"));
+    job.reveal.to.clear();
+    assert!(job.learns("alice") && job.learns("bob"));
+}
+
+#[test]
+fn false_match_bound() {
+    let bound = |parties, keys| {
+        Job::open("join", parties, keys, 60, Verify::Service).false_match_bound_log2()
+    };
+    // q = 2^21, 5 m^2 + 1 = 327681: 42 + 18.3219 - 128.
+    assert!((bound(2, 1 << 20) - -67.678).abs() < 0.001, "{}", bound(2, 1 << 20));
+    assert!((bound(4, 1 << 20) - bound(2, 1 << 20) - 2.0).abs() < 1e-6);
+    let job = parsed(&example());
+    assert!((job.false_match_bound_log2() - (1_005_000f64.log2() * 2.0 - 109.678)).abs() < 0.001);
+}
+
+#[test]
+fn texts_of_keys_and_digests() {
+    let id = KeyId::of_spki(b"abc");
+    let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(id.to_string(), text);
+    assert_eq!(text.parse::<KeyId>().unwrap(), id);
+    for wrong in [&text[7..], &text.to_uppercase(), &text[..70], ""] {
+        assert!(wrong.parse::<KeyId>().is_err(), "{wrong}");
+    }
+    let digest: JobDigest = text[7..].parse().unwrap();
+    assert_eq!(digest.to_string(), text[7..]);
+    assert_eq!(digest.short(), "ba7816bf8f01");
+    assert_eq!(serde_json::to_string(&digest).unwrap(), format!("\"{}\"", &text[7..]));
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[A-Za-z0-9._-]{1,12}"
+}
+
+fn json(depth: u32) -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::Bool),
+        any::<String>().prop_map(Value::String),
+        (-9_007_199_254_740_991i64..9_007_199_254_740_992).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(depth, 16, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+            proptest::collection::btree_map(any::<String>(), inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn policy() -> impl Strategy<Value = Value> {
+    proptest::collection::btree_map(any::<String>(), json(3), 0..4)
+        .prop_map(|map| Value::Object(map.into_iter().collect()))
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        Just(Step::Trim),
+        Just(Step::Nfkc),
+        Just(Step::Lowercase),
+        Just(Step::Digits),
+        Just(Step::Email),
+        Just(Step::Phone { country: None }),
+        "[1-9][0-9]{0,2}".prop_map(|country| Step::Phone { country: Some(country) }),
+    ]
+}
+
+prop_compose! {
+    fn service()(
+        verify in prop_oneof![Just(Verify::Service), Just(Verify::TwoWay), Just(Verify::Provider)],
+        address in proptest::option::of("[a-z]{1,9}(\\.[a-z]{1,9}){0,2}:[1-9][0-9]{0,3}"),
+        key in any::<[u8; 32]>(),
+        pinned in any::<bool>(),
+        service_policy in policy(),
+        provider_policy in policy(),
+    ) -> (Service, Option<Value>) {
+        let key = (pinned || verify == Verify::Provider).then_some(KeyId(key));
+        let policy = (verify != Verify::Provider).then_some(service_policy);
+        let provider_policy = (verify != Verify::Service).then_some(provider_policy);
+        (Service { address, verify, key, policy }, provider_policy)
+    }
+}
+
+prop_compose! {
+    fn job()(
+        name in name(),
+        deadline_seconds in 1u64..=604_800,
+        maximum_keys in 1u64..=1 << 32,
+        (service, provider_policy) in service(),
+        keys in proptest::collection::btree_map(
+            name(), proptest::collection::vec(step(), 0..4), 1..5),
+        what in prop_oneof![Just(What::Intersection), Just(What::Count)],
+        minimum in any::<prop::sample::Index>(),
+        learns in proptest::collection::vec(any::<bool>(), 6),
+        parties in proptest::collection::btree_map(
+            name(), (any::<[u8; 32]>(), proptest::option::of(1u64..=1 << 32)), 2..6),
+        reversed in any::<bool>(),
+        open in proptest::option::weighted(0.2, 2usize..=64),
+    ) -> Job {
+        let mut parties: Vec<_> = parties.into_iter().map(|(name, (key, maximum_keys))| {
+            Party { name, key: KeyId(key), maximum_keys }
+        }).collect();
+        let mut to: Vec<_> = parties.iter().zip(learns).filter(|(_, learns)| *learns)
+            .map(|(party, _)| party.name.clone()).collect();
+        if reversed {
+            parties.reverse();
+            to.reverse();
+        }
+        let smallest = parties.iter().map(|party| party.maximum_keys.unwrap_or(maximum_keys))
+            .chain([maximum_keys]).min().unwrap();
+        let minimum = minimum.index(usize::try_from(smallest).unwrap()) as u64;
+        let (parties, to) = match open {
+            Some(count) => (Parties::Open { count }, Vec::new()),
+            None => (Parties::Named(parties), to),
+        };
+        Job {
+            version: 1, name, mode: Mode::Attested, deadline_seconds, maximum_keys, service,
+            provider_policy,
+            keys: keys.into_iter().map(|(name, normalise)| KeyPart { name, normalise }).collect(),
+            reveal: Reveal { what, to, minimum },
+            parties,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn canonical_form_round_trip(job in job()) {
+        prop_assert_eq!(job.validate(), Ok(()));
+        let canonical = job.canonical();
+        let read = Job::from_canonical(canonical.as_bytes()).unwrap();
+        prop_assert_eq!(read.canonical(), canonical);
+        prop_assert_eq!(read.digest(), job.digest());
+        prop_assert!(job.differences(&read).is_empty());
+        prop_assert_eq!(read.party_count(), job.party_count());
+    }
+
+    #[test]
+    fn differences_are_empty_only_for_one_digest(a in job(), b in job()) {
+        prop_assert_eq!(a.differences(&b).is_empty(), a.digest() == b.digest());
+    }
+
+    #[test]
+    fn changed_byte_is_another_job_or_none(job in job(), at in any::<prop::sample::Index>(),
+        byte in any::<u8>())
+    {
+        let mut bytes = job.canonical().into_bytes();
+        let at = at.index(bytes.len());
+        prop_assume!(bytes[at] != byte);
+        bytes[at] = byte;
+        if let Ok(read) = Job::from_canonical(&bytes) {
+            prop_assert_ne!(read.digest(), job.digest());
+        }
+    }
+
+    #[test]
+    fn any_text_is_refused_without_panic(text in any::<String>()) {
+        prop_assert!(Job::from_toml(&text).is_err());
+        prop_assert!(Job::from_canonical(text.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn mangled_file_is_refused_or_read_without_panic(
+        at in any::<prop::sample::Index>(),
+        insert in "[\\[\\]\"=.#\n{}a1é]{0,4}",
+        cut in 0usize..5,
+    ) {
+        let text = example();
+        let at = at.index(text.len());
+        let end = (at + cut).min(text.len());
+        let mangled = format!("{}{insert}{}", &text[..at], &text[end..]);
+        if let Err(error) = Job::from_toml(&mangled) {
+            prop_assert!(!error.message().is_empty());
+        }
+    }
+}

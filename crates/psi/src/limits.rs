@@ -1,0 +1,59 @@
+//! Every size that somebody else controls, with its limit. Checked before memory is spent.
+
+/// Fewest parties of a job.
+pub const MINIMUM_PARTIES: usize = 2;
+
+/// Most parties of a job.
+pub const MAXIMUM_PARTIES: usize = 64;
+
+/// Most parts of a key (columns that together identify a record).
+pub const MAXIMUM_KEY_PARTS: usize = 16;
+
+/// Most normalisation steps of one key part.
+pub const MAXIMUM_STEPS: usize = 8;
+
+/// Longest name of a job, a party or a key part, in bytes (they are ASCII).
+pub const MAXIMUM_NAME_BYTES: usize = 64;
+
+/// Longest service address, in bytes: a DNS name of 253, a colon and a port, with some slack.
+pub const MAXIMUM_ADDRESS_BYTES: usize = 300;
+
+/// Longest canonical form of a job, in bytes.
+pub const MAXIMUM_JOB_BYTES: usize = 64 * 1024;
+
+/// Longest job file, in bytes. More than the canonical form, for comments.
+pub const MAXIMUM_JOB_FILE_BYTES: usize = 256 * 1024;
+
+/// Deepest nesting of a policy inside a job.
+pub const MAXIMUM_POLICY_DEPTH: usize = 16;
+
+/// Shortest time from the first party's arrival to the result, in seconds.
+pub const MINIMUM_DEADLINE_SECONDS: u64 = 1;
+
+/// Longest time from the first party's arrival to the result, in seconds: seven days.
+pub const MAXIMUM_DEADLINE_SECONDS: u64 = 7 * 24 * 3600;
+
+/// Highest cap on the number of distinct keys of one party that a job may state.
+pub const MAXIMUM_KEYS: u64 = 1 << 32;
+
+/// Integers in a job stay below 2^53, where RFC 8785 (IEEE 754 doubles) is exact.
+pub const MAXIMUM_INTEGER: u64 = (1 << 53) - 1;
+
+/// Longest encoded key, in bytes: 256 blocks of AES. A longer one is counted as invalid. The
+/// false-match bound of a job depends on it.
+pub const MAXIMUM_ENCODED_KEY_BYTES: usize = 4096;
+
+/// Most fingerprints in the unsorted tail of a [`SetBuilder`](crate::SetBuilder): 64 MiB.
+pub const SET_BUILDER_TAIL: usize = 4 * 1024 * 1024;
+
+/// Longest SubjectPublicKeyInfo of a party's identity key, in bytes. One of P-256 takes 91.
+pub const MAXIMUM_SPKI_BYTES: usize = 256;
+
+/// Longest signature of a one-time key, in bytes: a DER-encoded ECDSA-P256 signature.
+pub const MAXIMUM_SIGNATURE_BYTES: usize = 72;
+
+/// Length of one party's contribution to the job key, in bytes.
+pub const SHARE_BYTES: usize = 32;
+
+/// Length of a sealed share, in bytes: encapsulated key, share, authentication tag.
+pub const SEALED_SHARE_BYTES: usize = 32 + SHARE_BYTES + 16;
