@@ -1,0 +1,264 @@
+//! The signed facts about a platform: TCB info, QE identity, revocation lists.
+
+use std::fmt;
+
+use dcap_qvl::{QeIdentity, QuoteCollateralV3, TcbInfo};
+use sha2::{Digest, Sha256};
+use x509_cert::Certificate;
+use x509_cert::certificate::Rfc5280;
+use x509_cert::crl::CertificateList;
+use x509_cert::der::Decode;
+
+use crate::date;
+use crate::dynamic_config::json_message;
+use crate::limits::MAXIMUM_COLLATERAL_BYTES;
+
+/// A collateral bundle, as Intel's provisioning service or a PCCS issued it.
+///
+/// Its parts are parsed and its dates read, nothing more: the signatures are checked when it is
+/// used, under the root of the policy. The JSON form is that of `dcap-qvl`: PEM issuer chains, hex
+/// DER revocation lists, `tcb_info` and `qe_identity` as the exact signed strings with hex raw
+/// r||s signatures.
+#[derive(Clone)]
+pub struct Collateral {
+    bundle: QuoteCollateralV3,
+    tcb_info: TcbInfo,
+    pce_id: Vec<u8>,
+    fmspc: Vec<u8>,
+    tcb_signer_serial: Vec<u8>,
+    root_crl: RevocationList,
+    pck_crl: RevocationList,
+    parts: [Part; 4],
+    digest: [u8; 32],
+}
+
+/// Why a bundle was not read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CollateralError {
+    /// The bundle is longer than any genuine one.
+    #[error("collateral of {found} bytes, at most {MAXIMUM_COLLATERAL_BYTES} are read")]
+    Size {
+        /// Its length in bytes.
+        found: usize,
+    },
+    /// The bundle is not the JSON of a collateral bundle.
+    #[error("collateral, line {line}, column {column}: {message}; export it anew")]
+    Json {
+        /// 1-based line of the file.
+        line: usize,
+        /// 1-based column of the file.
+        column: usize,
+        /// What was wrong there.
+        message: String,
+    },
+    /// A part of the bundle is not in its own format.
+    #[error("the collateral's {part} cannot be read: {message}; export it anew")]
+    Part {
+        /// Which part.
+        part: &'static str,
+        /// What was wrong with it.
+        message: String,
+    },
+    /// The bundle brings a PCK certificate chain, which would replace the quote's own.
+    #[error(
+        "the collateral carries a pck_certificate_chain, which would replace the one inside the \
+         quote; delete that field"
+    )]
+    CertificateChain,
+}
+
+/// One dated part of a bundle.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    pub(crate) issued: u64,
+    pub(crate) next_update: u64,
+    /// Whether the policy's maximum age applies: not to the root's revocation list, which Intel
+    /// issues once a year.
+    pub(crate) ages: bool,
+}
+
+#[derive(Clone)]
+struct RevocationList {
+    issued: u64,
+    next_update: u64,
+    serials: Vec<Vec<u8>>,
+}
+
+impl Collateral {
+    /// Reads a bundle from its JSON text.
+    pub fn from_json(text: &str) -> Result<Self, CollateralError> {
+        if text.len() > MAXIMUM_COLLATERAL_BYTES {
+            return Err(CollateralError::Size { found: text.len() });
+        }
+        let bundle = serde_json::from_str(text).map_err(|error| CollateralError::Json {
+            line: error.line(),
+            column: error.column(),
+            message: json_message(&error),
+        })?;
+        Self::new(bundle)
+    }
+
+    /// Reads a bundle from its parts.
+    pub fn new(bundle: QuoteCollateralV3) -> Result<Self, CollateralError> {
+        if bundle.pck_certificate_chain.is_some() {
+            return Err(CollateralError::CertificateChain);
+        }
+        let tcb_info: TcbInfo = json("TCB info", &bundle.tcb_info)?;
+        let qe_identity: QeIdentity = json("QE identity", &bundle.qe_identity)?;
+        let root_crl = RevocationList::parse("root revocation list", &bundle.root_ca_crl)?;
+        let pck_crl = RevocationList::parse("PCK revocation list", &bundle.pck_crl)?;
+        let parts = [
+            Part {
+                name: "TCB info",
+                issued: day("TCB info", &tcb_info.issue_date)?,
+                next_update: day("TCB info", &tcb_info.next_update)?,
+                ages: true,
+            },
+            Part {
+                name: "QE identity",
+                issued: day("QE identity", &qe_identity.issue_date)?,
+                next_update: day("QE identity", &qe_identity.next_update)?,
+                ages: true,
+            },
+            pck_crl.part("PCK revocation list", true),
+            root_crl.part("root revocation list", false),
+        ];
+        Ok(Self {
+            pce_id: bytes("TCB info", &tcb_info.pce_id)?,
+            fmspc: bytes("TCB info", &tcb_info.fmspc)?,
+            tcb_signer_serial: signer_serial(&bundle.tcb_info_issuer_chain)?,
+            digest: Sha256::digest(encode(&bundle)).into(),
+            bundle,
+            tcb_info,
+            root_crl,
+            pck_crl,
+            parts,
+        })
+    }
+
+    /// The JSON text that [`from_json`](Self::from_json) reads.
+    pub fn to_json(&self) -> String {
+        encode(&self.bundle)
+    }
+
+    /// SHA-256 of [`to_json`](Self::to_json), for receipts.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// The family-model-stepping-platform that this is about.
+    pub fn fmspc(&self) -> &[u8] {
+        &self.fmspc
+    }
+
+    /// The oldest date on which a part that ages was issued, in Unix seconds.
+    pub fn issued(&self) -> u64 {
+        self.parts.iter().filter(|part| part.ages).map(|part| part.issued).min().unwrap_or(0)
+    }
+
+    /// The first date on which a part ends, in Unix seconds.
+    pub fn expires(&self) -> u64 {
+        self.parts.iter().map(|part| part.next_update).min().unwrap_or(0)
+    }
+
+    pub(crate) fn bundle(&self) -> &QuoteCollateralV3 {
+        &self.bundle
+    }
+
+    pub(crate) fn tcb_info(&self) -> &TcbInfo {
+        &self.tcb_info
+    }
+
+    pub(crate) fn pce_id(&self) -> &[u8] {
+        &self.pce_id
+    }
+
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Whether the PCK revocation list names this serial number.
+    pub(crate) fn revokes_pck(&self, serial: &[u8]) -> bool {
+        self.pck_crl.names(serial)
+    }
+
+    /// Whether the root's revocation list names this serial number.
+    pub(crate) fn revokes_ca(&self, serial: &[u8]) -> bool {
+        self.root_crl.names(serial)
+    }
+
+    /// Whether the root's revocation list names the signer of the TCB info.
+    pub(crate) fn revokes_tcb_signer(&self) -> bool {
+        self.root_crl.names(&self.tcb_signer_serial)
+    }
+}
+
+impl fmt::Debug for Collateral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collateral")
+            .field("fmspc", &hex::encode(&self.fmspc))
+            .field("issued", &date::show(self.issued()))
+            .field("expires", &date::show(self.expires()))
+            .finish_non_exhaustive()
+    }
+}
+
+impl RevocationList {
+    fn parse(name: &'static str, der: &[u8]) -> Result<Self, CollateralError> {
+        let list = CertificateList::<Rfc5280>::from_der(der)
+            .map_err(|error| part(name, error.to_string()))?
+            .tbs_cert_list;
+        let next_update = list.next_update.ok_or_else(|| part(name, "it has no next update"))?;
+        Ok(Self {
+            issued: list.this_update.to_unix_duration().as_secs(),
+            next_update: next_update.to_unix_duration().as_secs(),
+            serials: list
+                .revoked_certificates
+                .unwrap_or_default()
+                .iter()
+                .map(|revoked| revoked.serial_number.as_bytes().to_vec())
+                .collect(),
+        })
+    }
+
+    fn part(&self, name: &'static str, ages: bool) -> Part {
+        Part { name, issued: self.issued, next_update: self.next_update, ages }
+    }
+
+    fn names(&self, serial: &[u8]) -> bool {
+        self.serials.iter().any(|revoked| revoked == serial)
+    }
+}
+
+fn encode(bundle: &QuoteCollateralV3) -> String {
+    serde_json::to_string(bundle).expect("strings and bytes are always JSON")
+}
+
+fn json<T: serde::de::DeserializeOwned>(
+    name: &'static str,
+    text: &str,
+) -> Result<T, CollateralError> {
+    serde_json::from_str(text).map_err(|error| part(name, json_message(&error)))
+}
+
+fn day(name: &'static str, text: &str) -> Result<u64, CollateralError> {
+    date::parse(text).ok_or_else(|| part(name, "a date that is not YYYY-MM-DDThh:mm:ssZ"))
+}
+
+fn bytes(name: &'static str, text: &str) -> Result<Vec<u8>, CollateralError> {
+    hex::decode(text).map_err(|_| part(name, "an identifier that is not hex"))
+}
+
+fn signer_serial(chain: &str) -> Result<Vec<u8>, CollateralError> {
+    const NAME: &str = "TCB info issuer chain";
+    let chain = Certificate::load_pem_chain(chain.as_bytes())
+        .map_err(|error| part(NAME, error.to_string()))?;
+    let signer = chain.first().ok_or_else(|| part(NAME, "it is empty"))?;
+    Ok(signer.tbs_certificate().serial_number().as_bytes().to_vec())
+}
+
+fn part(part: &'static str, message: impl Into<String>) -> CollateralError {
+    CollateralError::Part { part, message: message.into() }
+}

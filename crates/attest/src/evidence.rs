@@ -1,0 +1,343 @@
+//! RA-TLS certificates: evidence in, evidence out (interoperable RA-TLS, DICE extension).
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use x509_cert::Certificate;
+use x509_cert::certificate::Version;
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode, Encode};
+
+use crate::claims::{self, Malformed};
+use crate::date;
+use crate::limits::{
+    CERTIFICATE_CLOCK_SLACK_SECONDS, MAXIMUM_CERTIFICATE_BYTES,
+    MAXIMUM_CERTIFICATE_LIFETIME_SECONDS,
+};
+use crate::quote::Quote;
+use crate::refusal::{Matter, Refusal, Stage};
+
+/// The report data that binds a key: SHA-256 of its claims map, then 32 zero bytes.
+///
+/// `spki` is the DER of the SubjectPublicKeyInfo, not the bare point.
+pub fn report_data(spki: &[u8]) -> [u8; 64] {
+    over_claims(&claims::claims(spki))
+}
+
+/// A certificate extension: not critical, as Gramine marks it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extension {
+    /// The arcs of its object identifier.
+    pub oid: &'static [u64],
+    /// The bytes inside the extension's OCTET STRING.
+    pub value: Vec<u8>,
+}
+
+/// The DICE evidence extension for a certificate over this key. The quote must have been made
+/// with [`report_data`] of the same key.
+pub fn extension(quote: &[u8], spki: &[u8]) -> Extension {
+    Extension { oid: &[2, 23, 133, 5, 4, 9], value: claims::evidence(quote, &claims::claims(spki)) }
+}
+
+/// What is accepted of a certificate that carries evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateRules {
+    /// The longest accepted span from `notBefore` to `notAfter`, in seconds. By default
+    /// [`MAXIMUM_CERTIFICATE_LIFETIME_SECONDS`] and the clock slack; Gramine's own certificates
+    /// live for thirty years.
+    pub maximum_lifetime_seconds: u64,
+    /// Whether claims other than `pubkey-hash` and `nonce` are skipped instead of refused. Such
+    /// claims are not shown to anybody.
+    pub skip_foreign_claims: bool,
+}
+
+impl Default for CertificateRules {
+    fn default() -> Self {
+        Self {
+            maximum_lifetime_seconds: MAXIMUM_CERTIFICATE_LIFETIME_SECONDS
+                + CERTIFICATE_CLOCK_SLACK_SECONDS,
+            skip_foreign_claims: false,
+        }
+    }
+}
+
+/// A quote out of a certificate whose key it binds.
+///
+/// The quote itself is not proven yet: only [`verify`](crate::verify()) makes a verdict of it.
+#[derive(Clone)]
+pub struct Evidence {
+    quote: Quote,
+    spki: Vec<u8>,
+    report_data: [u8; 64],
+    not_before: u64,
+    not_after: u64,
+}
+
+impl Evidence {
+    /// Reads the evidence of a certificate under the [default rules](CertificateRules).
+    ///
+    /// `None` is a certificate without any evidence extension: an ordinary identity certificate.
+    /// The caller checks possession of the key (TLS `CertificateVerify`) and that the peer sent
+    /// this one certificate only.
+    pub fn from_certificate(der: &[u8], now: u64) -> Result<Option<Self>, Refusal> {
+        Self::from_certificate_with(der, now, &CertificateRules::default())
+    }
+
+    /// Reads the evidence of a certificate under other rules.
+    ///
+    /// Checked here: sizes before anything is parsed; X.509 v3 in DER; a P-256 or P-384 key; at
+    /// most one DICE extension, in deterministic CBOR; validity at `now` (Unix seconds) and length
+    /// of life; the quote's canonical form; report data = SHA-256(claims) and 32 zero bytes; and
+    /// claims that name this certificate's key. A certificate that carries only a legacy evidence
+    /// extension is refused with a text that says so; beside the DICE extension, it is ignored.
+    pub fn from_certificate_with(
+        der: &[u8],
+        now: u64,
+        rules: &CertificateRules,
+    ) -> Result<Option<Self>, Refusal> {
+        let certificate = parse(der)?;
+        let Some(value) = evidence_extension(&certificate)? else {
+            return Ok(None);
+        };
+        let spki = spki(&certificate)?;
+        let (not_before, not_after) = validity(&certificate, now, rules)?;
+        let (quote, claims) = claims::split(value).map_err(malformed)?;
+        let bound = claims::bind(claims, &spki, rules.skip_foreign_claims).map_err(malformed)?;
+        if !bound {
+            return Err(binding("a claim that names another key than the certificate's"));
+        }
+        let evidence = Self {
+            quote: Quote::parse(quote)?,
+            spki,
+            report_data: over_claims(claims),
+            not_before,
+            not_after,
+        };
+        evidence.check_binding()?;
+        Ok(Some(evidence))
+    }
+
+    /// Reads a quote that was asked for on a connection whose peer holds the key `spki` (DER).
+    ///
+    /// The verifier computes `report_data` itself, from everything that the quote shall be bound
+    /// to; the key must be part of it. No certificate limits how long such evidence lives.
+    pub fn from_quote(quote: &[u8], report_data: &[u8; 64], spki: &[u8]) -> Result<Self, Refusal> {
+        let evidence = Self {
+            quote: Quote::parse(quote)?,
+            spki: spki.to_vec(),
+            report_data: *report_data,
+            not_before: 0,
+            not_after: u64::MAX,
+        };
+        evidence.check_binding()?;
+        Ok(evidence)
+    }
+
+    /// The SubjectPublicKeyInfo of the peer's key, DER.
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// The quote as it came.
+    pub fn quote(&self) -> &[u8] {
+        self.quote.bytes()
+    }
+
+    /// When the certificate ends, in Unix seconds; `u64::MAX` without one.
+    pub fn not_after(&self) -> u64 {
+        self.not_after
+    }
+
+    pub(crate) fn parsed(&self) -> &Quote {
+        &self.quote
+    }
+
+    /// Whether the quote's report data is that of the claims.
+    pub(crate) fn check_binding(&self) -> Result<(), Refusal> {
+        if self.quote.report_data().ct_eq(&self.report_data).into() {
+            Ok(())
+        } else {
+            Err(binding("a quote over other report data than is due to this key"))
+        }
+    }
+
+    /// Whether the certificate is valid at `now`.
+    pub(crate) fn check_validity(&self, now: u64) -> Result<(), Refusal> {
+        window(self.not_before, self.not_after, now)
+    }
+}
+
+impl fmt::Debug for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Evidence")
+            .field("quote_bytes", &self.quote.bytes().len())
+            .field("mr_enclave", &hex::encode(self.quote.mr_enclave()))
+            .field("key", &hex::encode(Sha256::digest(&self.spki)))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The SubjectPublicKeyInfo of a certificate, DER, under the same limits and for the same kinds of
+/// keys as evidence: what a pinned identity is compared with. Nothing else of the certificate is
+/// checked.
+pub fn spki_of(certificate_der: &[u8]) -> Result<Vec<u8>, Refusal> {
+    spki(&parse(certificate_der)?)
+}
+
+const DICE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.5.4.9");
+const LEGACY: [(ObjectIdentifier, &str); 3] = [
+    (ObjectIdentifier::new_unwrap("0.6.9.42.840.113741.1337.6"), "Gramine before version 1.8"),
+    (ObjectIdentifier::new_unwrap("1.2.840.113741.1337.6"), "Gramine's documentation"),
+    (ObjectIdentifier::new_unwrap("1.2.840.113741.1"), "CCZoo's own generator"),
+];
+const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const CURVES: [ObjectIdentifier; 2] = [
+    ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7"),
+    ObjectIdentifier::new_unwrap("1.3.132.0.34"),
+];
+
+fn over_claims(claims: &[u8]) -> [u8; 64] {
+    let mut data = [0; 64];
+    data[..32].copy_from_slice(&Sha256::digest(claims));
+    data
+}
+
+fn parse(der: &[u8]) -> Result<Certificate, Refusal> {
+    if der.len() > MAXIMUM_CERTIFICATE_BYTES {
+        return Err(certificate("certificate-size", Matter::Peer)
+            .found(format!("{} bytes", der.len()))
+            .required(format!("at most {MAXIMUM_CERTIFICATE_BYTES} bytes"))
+            .advice("no attested certificate is that long: check who answers"));
+    }
+    let malformed = |found: String| {
+        certificate("certificate-form", Matter::Peer)
+            .found(found)
+            .required("one X.509 version 3 certificate in DER")
+            .advice(
+                "peers that write version 1 certificates (CCZoo's generator) cannot be accepted",
+            )
+    };
+    let parsed = Certificate::from_der(der).map_err(|error| malformed(error.to_string()))?;
+    if parsed.tbs_certificate().version() != Version::V3 {
+        return Err(malformed("an X.509 certificate of an older version".to_owned()));
+    }
+    Ok(parsed)
+}
+
+fn evidence_extension(certificate_: &Certificate) -> Result<Option<&[u8]>, Refusal> {
+    let extensions = certificate_.tbs_certificate().extensions().map_or(&[][..], Vec::as_slice);
+    let mut dice = extensions.iter().filter(|extension| extension.extn_id == DICE);
+    if let Some(first) = dice.next() {
+        let more = dice.count();
+        if more > 0 {
+            return Err(certificate("evidence-extensions", Matter::Peer)
+                .found(format!("{} evidence extensions", more + 1))
+                .required("one")
+                .advice("the certificate was put together by hand: refuse this peer"));
+        }
+        return Ok(Some(first.extn_value.as_bytes()));
+    }
+    for (oid, writer) in LEGACY {
+        if extensions.iter().any(|extension| extension.extn_id == oid) {
+            return Err(certificate("legacy-evidence", Matter::Peer)
+                .found(format!("a legacy evidence extension {oid} ({writer})"))
+                .required("a DICE evidence extension 2.23.133.5.4.9")
+                .advice("upgrade the peer to Gramine 1.8 or later, which writes both"));
+        }
+    }
+    Ok(None)
+}
+
+fn spki(certificate_: &Certificate) -> Result<Vec<u8>, Refusal> {
+    let info = certificate_.tbs_certificate().subject_public_key_info();
+    let curve = info
+        .algorithm
+        .parameters
+        .as_ref()
+        .and_then(|parameters| parameters.decode_as::<ObjectIdentifier>().ok());
+    if info.algorithm.oid != EC_PUBLIC_KEY || !curve.is_some_and(|curve| CURVES.contains(&curve)) {
+        return Err(certificate("key-type", Matter::Peer)
+            .found(format!("a key of algorithm {}", info.algorithm.oid))
+            .required("an ECDSA key on P-256 or P-384")
+            .advice("peers of Gramine 1.3 and older use RSA: upgrade them"));
+    }
+    info.to_der().map_err(|error| {
+        certificate("certificate-form", Matter::Peer)
+            .found(error.to_string())
+            .required("a public key that can be encoded")
+            .advice("check who answers")
+    })
+}
+
+fn validity(
+    certificate_: &Certificate,
+    now: u64,
+    rules: &CertificateRules,
+) -> Result<(u64, u64), Refusal> {
+    let validity = certificate_.tbs_certificate().validity();
+    let not_before = validity.not_before.to_unix_duration().as_secs();
+    let not_after = validity.not_after.to_unix_duration().as_secs();
+    window(not_before, not_after, now)?;
+    let lifetime = not_after - not_before;
+    if lifetime > rules.maximum_lifetime_seconds {
+        return Err(certificate("certificate-lifetime", Matter::Peer)
+            .found(format!("a certificate that is valid for {}", date::span(lifetime)))
+            .required(format!("at most {}", date::span(rules.maximum_lifetime_seconds)))
+            .advice("a stolen key stays dangerous that long: let the peer issue shorter ones"));
+    }
+    Ok((not_before, not_after))
+}
+
+fn window(not_before: u64, not_after: u64, now: u64) -> Result<(), Refusal> {
+    if now < not_before {
+        return Err(certificate("certificate-not-yet-valid", Matter::Clock)
+            .found(format!("a certificate that begins at {}", date::show(not_before)))
+            .required(format!("one that is valid now, at {}", date::show(now)))
+            .advice(format!("compare the clocks: it begins in {}", date::span(not_before - now))));
+    }
+    if now > not_after {
+        return Err(certificate("certificate-expired", Matter::Clock)
+            .found(format!("a certificate that ended at {}", date::show(not_after)))
+            .required(format!("one that is valid now, at {}", date::show(now)))
+            .advice(format!(
+                "it ended {} ago: restart the peer, or compare the clocks",
+                date::span(now - not_after)
+            )));
+    }
+    Ok(())
+}
+
+fn malformed(what: Malformed) -> Refusal {
+    match what {
+        Malformed::Form(found) => certificate("evidence-form", Matter::Peer)
+            .found(found)
+            .required("tag 60000 [quote, claims] in deterministic CBOR")
+            .advice("the peer writes another format: upgrade it or refuse it"),
+        Malformed::QuoteSize(bytes) => Refusal::new(Stage::Quote, "quote-size", Matter::Peer)
+            .found(format!("a quote of {bytes} bytes"))
+            .required(format!("at most {} bytes", crate::limits::MAXIMUM_QUOTE_BYTES))
+            .advice("this is no quote of a genuine platform: check who answers"),
+        Malformed::UnknownClaim(name) => certificate("unknown-claim", Matter::Peer)
+            .found(format!("a claim named '{name}'"))
+            .required("pubkey-hash, and at most a nonce")
+            .advice(
+                "the claim would be bound but not understood: refuse it, or skip foreign claims",
+            ),
+        Malformed::NoPubkeyHash => Refusal::new(Stage::KeyBinding, "no-pubkey-hash", Matter::Peer)
+            .found("claims without a pubkey-hash")
+            .required("a pubkey-hash of the certificate's key")
+            .advice("the quote is bound to no key, anybody may show it: refuse this peer"),
+    }
+}
+
+fn binding(found: &str) -> Refusal {
+    Refusal::new(Stage::KeyBinding, "key-binding", Matter::Peer)
+        .found(found)
+        .required("a quote whose report data binds the peer's key (RA-TLS: SHA-256 of its claims)")
+        .advice("the evidence belongs to another key, it may be stolen: refuse this peer")
+}
+
+fn certificate(code: &'static str, matter: Matter) -> Refusal {
+    Refusal::new(Stage::Certificate, code, matter)
+}

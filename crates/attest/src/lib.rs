@@ -1,0 +1,36 @@
+//! Is that machine running our code?
+//!
+//! Evidence arrives as an RA-TLS certificate: a self-signed certificate whose key is bound, by the
+//! report data of an SGX quote, to the enclave that made the key. This crate parses it
+//! ([`Evidence`]), compares it with what we accept ([`Policy`]) under signed and dated collateral
+//! ([`Collateral`]), and answers with a [`Verdict`] or a [`Refusal`]. Verification is a pure
+//! function of (evidence, collateral, policy, now): no network, no clock, no environment.
+//!
+//! The signatures, revocation lists and TCB matching are checked by `dcap-qvl`; everything that it
+//! leaves open (canonical form, certificate count, product attributes, collateral age, the PCE id,
+//! measurements, key binding) is closed in [`verify()`].
+//!
+//! The other half is where evidence comes from: a [`QuoteSource`] quotes 64 bytes of report data
+//! inside an enclave ([`Gramine`]), and [`extension`] wraps the quote for a certificate.
+
+mod claims;
+mod collateral;
+mod date;
+mod dynamic_config;
+mod evidence;
+mod limits;
+mod policy;
+mod quote;
+mod refusal;
+mod source;
+mod verdict;
+mod verify;
+
+pub use collateral::{Collateral, CollateralError};
+pub use evidence::{CertificateRules, Evidence, Extension, extension, report_data, spki_of};
+pub use limits::*;
+pub use policy::{Policy, PolicyError, TcbStatus};
+pub use refusal::{Matter, Refusal, Stage};
+pub use source::{Gramine, QuoteError, QuoteSource};
+pub use verdict::{Check, Verdict};
+pub use verify::verify;

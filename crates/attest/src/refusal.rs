@@ -1,0 +1,149 @@
+//! Why evidence was refused: which check, what it found, what it required, what to do.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// The part of verification at which evidence was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Stage {
+    /// The certificate that carries the evidence.
+    Certificate,
+    /// The binding of the certificate's key to the quote.
+    KeyBinding,
+    /// The quote's form, and the root that its certificates end in.
+    Quote,
+    /// The enclave's attributes: debug, provisioning, initialisation.
+    Attributes,
+    /// What the enclave is: measurement, signer, product, security version.
+    Measurement,
+    /// The signed facts about the platform: form, window, age, fit.
+    Collateral,
+    /// The chain of signatures from the root to the enclave's report.
+    Signature,
+    /// The platform's TCB status and its advisories.
+    TcbStatus,
+}
+
+impl Stage {
+    /// The stage in plain words, for messages.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Certificate => "the certificate",
+            Self::KeyBinding => "the key binding",
+            Self::Quote => "the quote",
+            Self::Attributes => "the enclave's attributes",
+            Self::Measurement => "the measurement",
+            Self::Collateral => "the collateral",
+            Self::Signature => "the signatures",
+            Self::TcbStatus => "the platform's TCB status",
+        }
+    }
+}
+
+/// Whose matter a refusal is: who can change something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Matter {
+    /// The peer's software: its certificate, its enclave's build and signature.
+    Peer,
+    /// The peer's platform: firmware, microcode, BIOS settings, revoked keys.
+    Platform,
+    /// Our policy: what we said that we accept.
+    Policy,
+    /// The collateral that we hold about the peer's platform.
+    Collateral,
+    /// A clock, ours or the peer's.
+    Clock,
+}
+
+impl Matter {
+    /// The matter in plain words, for messages.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Peer => "the peer's software",
+            Self::Platform => "the peer's platform",
+            Self::Policy => "our policy",
+            Self::Collateral => "the collateral",
+            Self::Clock => "a clock",
+        }
+    }
+}
+
+/// A refused piece of evidence.
+///
+/// `found` and `required` hold public facts only (measurements, dates, status names); nothing
+/// secret reaches this crate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// Where verification stopped.
+    pub stage: Stage,
+    /// A stable name of the check, for programs and searches: `debug-enclave`, `measurement`, …
+    pub code: &'static str,
+    /// What the evidence or the collateral said.
+    pub found: String,
+    /// What would have been accepted.
+    pub required: String,
+    /// Who can change it.
+    pub matter: Matter,
+    /// What to do about it.
+    pub advice: String,
+}
+
+impl Refusal {
+    /// The refusal of a peer whose certificate carries no evidence although the policy asks for
+    /// some: what [`Evidence::from_certificate`](crate::Evidence::from_certificate) reports as
+    /// `None`.
+    pub fn missing_evidence() -> Self {
+        Self::new(Stage::Certificate, "no-evidence", Matter::Peer)
+            .found("a certificate without an evidence extension")
+            .required("one DICE evidence extension (OID 2.23.133.5.4.9)")
+            .advice("run the peer inside an enclave, or check that this is the right address")
+    }
+
+    pub(crate) fn new(stage: Stage, code: &'static str, matter: Matter) -> Self {
+        Self {
+            stage,
+            code,
+            found: String::new(),
+            required: String::new(),
+            matter,
+            advice: String::new(),
+        }
+    }
+
+    pub(crate) fn found(mut self, found: impl Into<String>) -> Self {
+        self.found = found.into();
+        self
+    }
+
+    pub(crate) fn required(mut self, required: impl Into<String>) -> Self {
+        self.required = required.into();
+        self
+    }
+
+    pub(crate) fn advice(mut self, advice: impl Into<String>) -> Self {
+        self.advice = advice.into();
+        self
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "attestation refused at {} [{}]: found {}; required {}; a matter of {}: {}",
+            self.stage.words(),
+            self.code,
+            self.found,
+            self.required,
+            self.matter.words(),
+            self.advice
+        )
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,155 @@
+//! What verification found.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::date;
+use crate::policy::TcbStatus;
+
+/// One check that was made and passed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was checked.
+    pub name: &'static str,
+    /// What the evidence or the collateral said.
+    pub found: String,
+    /// What was required.
+    pub required: String,
+}
+
+/// Proof that a peer's key lives in an enclave that a policy accepts. Only
+/// [`verify`](crate::verify()) makes one.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub(crate) simulated: bool,
+    pub(crate) enclave_name: String,
+    pub(crate) mr_enclave: [u8; 32],
+    pub(crate) mr_signer: [u8; 32],
+    pub(crate) isv_prod_id: u16,
+    pub(crate) isv_svn: u16,
+    pub(crate) tcb_status: TcbStatus,
+    pub(crate) advisories: Vec<String>,
+    pub(crate) root_key_id: Vec<u8>,
+    pub(crate) fmspc: Vec<u8>,
+    pub(crate) collateral_digest: [u8; 32],
+    pub(crate) policy_digest: [u8; 32],
+    pub(crate) spki: Vec<u8>,
+    pub(crate) verified_at: u64,
+    pub(crate) expires: u64,
+    pub(crate) checks: Vec<Check>,
+}
+
+impl Verdict {
+    /// Whether the evidence comes from a simulated platform: it protects nothing, and whatever is
+    /// shown of this verdict must say so.
+    pub fn simulated(&self) -> bool {
+        self.simulated
+    }
+
+    /// The policy's name of the enclave.
+    pub fn enclave_name(&self) -> &str {
+        &self.enclave_name
+    }
+
+    /// The measurement of the enclave's code and initial data.
+    pub fn mr_enclave(&self) -> &[u8; 32] {
+        &self.mr_enclave
+    }
+
+    /// SHA-256 of the key that signed the enclave.
+    pub fn mr_signer(&self) -> &[u8; 32] {
+        &self.mr_signer
+    }
+
+    /// The signer's product number.
+    pub fn isv_prod_id(&self) -> u16 {
+        self.isv_prod_id
+    }
+
+    /// The signer's security version of the product.
+    pub fn isv_svn(&self) -> u16 {
+        self.isv_svn
+    }
+
+    /// The platform's converged TCB status.
+    pub fn tcb_status(&self) -> TcbStatus {
+        self.tcb_status
+    }
+
+    /// Intel's advisories that apply to the platform and that the policy accepts.
+    pub fn advisories(&self) -> &[String] {
+        &self.advisories
+    }
+
+    /// SHA-384 of the root's public key.
+    pub fn root_key_id(&self) -> &[u8] {
+        &self.root_key_id
+    }
+
+    /// SHA-256 of the collateral's JSON.
+    pub fn collateral_digest(&self) -> &[u8; 32] {
+        &self.collateral_digest
+    }
+
+    /// The peer's SubjectPublicKeyInfo, DER: the key that this verdict is about.
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// Until when this verdict may be relied on, in Unix seconds: the first end of the
+    /// certificate, of any part of the collateral, or of the collateral's accepted age.
+    pub fn expires(&self) -> u64 {
+        self.expires
+    }
+
+    /// Every check that was made, in order.
+    pub fn checks(&self) -> &[Check] {
+        &self.checks
+    }
+
+    /// The verdict for receipts and `--json`.
+    pub fn to_json(&self) -> serde_json::Value {
+        json!({
+            "simulated": self.simulated,
+            "enclave": self.enclave_name,
+            "mr_enclave": hex::encode(self.mr_enclave),
+            "mr_signer": hex::encode(self.mr_signer),
+            "isv_prod_id": self.isv_prod_id,
+            "isv_svn": self.isv_svn,
+            "tcb_status": self.tcb_status,
+            "advisories": self.advisories,
+            "root_key_id": hex::encode(&self.root_key_id),
+            "fmspc": hex::encode(&self.fmspc),
+            "collateral_sha256": hex::encode(self.collateral_digest),
+            "policy_sha256": hex::encode(self.policy_digest),
+            "verified_at": date::show(self.verified_at),
+            "expires": date::show(self.expires),
+            "checks": self.checks,
+        })
+    }
+
+    /// The verdict in one line for a person.
+    pub fn summary(&self) -> String {
+        let platform =
+            if self.simulated { "on a SIMULATED platform" } else { "on a genuine SGX platform" };
+        let advisories = match self.advisories.as_slice() {
+            [] => String::new(),
+            some => format!(", accepted advisories {}", some.join(" ")),
+        };
+        format!(
+            "{} (mr_enclave {}, svn {}) {platform}, TCB {}{advisories}",
+            self.enclave_name,
+            hex::encode(self.mr_enclave),
+            self.isv_svn,
+            self.tcb_status,
+        )
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.summary())
+    }
+}

@@ -1,0 +1,453 @@
+//! From evidence to a verdict, in five steps.
+//!
+//! 1. `root`: the quote's own certificates end in the root that the policy names.
+//! 2. `enclave`: what the quote says of the enclave is acceptable: attributes, key binding,
+//!    measurement.
+//! 3. `collateral`: what we hold is about this platform, in force, recent, and revokes nothing here.
+//! 4. `signatures`: all of it is signed, from the root down to the enclave's report.
+//! 5. `platform`: the platform's status and its advisories are accepted.
+//!
+//! Steps 1 to 3 read statements that only step 4 proves. They come first because they are cheap and
+//! because each has an answer that a person can act on; nothing is accepted before step 4.
+
+use dcap_qvl::verify::QuoteVerifier;
+use dcap_qvl::{PckCertFlag, QuoteClaims, QuotePolicy, SvnComponent, intel};
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+
+use crate::collateral::Collateral;
+use crate::date;
+use crate::evidence::Evidence;
+use crate::policy::{EnclaveRule, Policy, TcbStatus, subject};
+use crate::quote::{Quote, flags};
+use crate::refusal::{Matter, Refusal, Stage};
+use crate::verdict::{Check, Verdict};
+
+/// Verifies evidence under collateral and a policy at `now` (Unix seconds).
+///
+/// The verdict is about the key of [`Evidence::spki`]; the caller has to see proof that the peer
+/// holds it. The first failed check ends verification.
+pub fn verify(
+    evidence: &Evidence,
+    collateral: &Collateral,
+    policy: &Policy,
+    now: u64,
+) -> Result<Verdict, Refusal> {
+    let quote = evidence.parsed();
+    let mut checks = Vec::new();
+    root(quote, policy, &mut checks)?;
+    let rule = enclave(evidence, policy, now, &mut checks)?;
+    in_force(quote, collateral, policy, now, &mut checks)?;
+    let claims = signatures(quote, collateral, policy, now, &mut checks)?;
+    let tcb_status = platform(&claims, collateral, policy, &mut checks)?;
+    Ok(Verdict {
+        simulated: policy.is_simulated(),
+        enclave_name: rule.name.clone(),
+        mr_enclave: quote.mr_enclave(),
+        mr_signer: quote.mr_signer(),
+        isv_prod_id: quote.isv_prod_id(),
+        isv_svn: quote.isv_svn(),
+        tcb_status,
+        advisories: claims.tcb.advisory_ids,
+        root_key_id: claims.platform.root_key_id,
+        fmspc: claims.platform.pck.fmspc.to_vec(),
+        collateral_digest: collateral.digest(),
+        policy_digest: policy.digest(),
+        spki: evidence.spki().to_vec(),
+        verified_at: now,
+        expires: evidence
+            .not_after()
+            .min(claims.earliest_expiration_date)
+            .min(collateral.expires())
+            .min(collateral.issued() + policy.maximum_collateral_age()),
+        checks,
+    })
+}
+
+/// Step 1: the third certificate of the quote is the policy's root, byte for byte.
+fn root(quote: &Quote, policy: &Policy, checks: &mut Vec<Check>) -> Result<(), Refusal> {
+    let anchor = policy.anchor();
+    let [_, _, last] = quote.chain();
+    if last == anchor.der() {
+        passed(checks, "root", anchor.name(), anchor.name());
+        return Ok(());
+    }
+    let found = Certificate::from_der(last)
+        .map_or_else(|_| "an unreadable certificate".to_owned(), |root| subject(&root));
+    let advice = if policy.is_simulated() {
+        "the policy names a simulated root, so genuine evidence is refused: leave \
+         insecure_simulated_root out for real enclaves, or take the root of the platform in use"
+    } else {
+        "this is not a genuine SGX platform; if this is a test, name its root in the policy \
+         (insecure_simulated_root)"
+    };
+    Err(Refusal::new(Stage::Quote, "unknown-root", Matter::Policy)
+        .found(format!("evidence signed under an unknown root '{found}'"))
+        .required(format!("evidence signed under {}", anchor.name()))
+        .advice(advice))
+}
+
+/// Step 2: the enclave is a production enclave, quotes this key, and is one the policy names.
+fn enclave<'a>(
+    evidence: &Evidence,
+    policy: &'a Policy,
+    now: u64,
+    checks: &mut Vec<Check>,
+) -> Result<&'a EnclaveRule, Refusal> {
+    let quote = evidence.parsed();
+    evidence.check_validity(now)?;
+    attributes(quote.flags())?;
+    passed(
+        checks,
+        "enclave attributes",
+        format!("flags {:#04x}", quote.flags()),
+        "initialised, 64-bit, no debugging, no provisioning or launch key",
+    );
+    evidence.check_binding()?;
+    passed(checks, "key binding", "the certificate's key", "the key in the quote's report data");
+    let rule = policy.accepted(quote)?;
+    passed(
+        checks,
+        "measurement",
+        format!(
+            "mr_enclave {}, mr_signer {}, product {}, security version {}",
+            hex::encode(quote.mr_enclave()),
+            hex::encode(quote.mr_signer()),
+            quote.isv_prod_id(),
+            quote.isv_svn()
+        ),
+        rule.to_string(),
+    );
+    Ok(rule)
+}
+
+fn attributes(found: u64) -> Result<(), Refusal> {
+    let refuse = |code, found: &str, required: &str, advice: &str| {
+        Err(Refusal::new(Stage::Attributes, code, Matter::Peer)
+            .found(found)
+            .required(required)
+            .advice(advice))
+    };
+    if found & flags::DEBUG != 0 {
+        return refuse(
+            "debug-enclave",
+            "an enclave with DEBUG set",
+            "DEBUG clear",
+            "its memory can be read by its host: set sgx.debug = false and sign it again",
+        );
+    }
+    if found & flags::INIT == 0 {
+        return refuse(
+            "not-initialised",
+            "an enclave with INIT clear",
+            "INIT set",
+            "its measurement was not final: refuse this peer",
+        );
+    }
+    if found & flags::MODE64 == 0 {
+        return refuse(
+            "mode64",
+            "a 32-bit enclave (MODE64 clear)",
+            "MODE64 set",
+            "no release of ours is one: refuse this peer",
+        );
+    }
+    if found & flags::PROVISION_KEY != 0 {
+        return refuse(
+            "provision-key",
+            "an enclave that may use the provisioning key (PROVISION_KEY set)",
+            "PROVISION_KEY clear",
+            "remove the attribute from the enclave's manifest and sign it again",
+        );
+    }
+    if found & flags::EINITTOKEN_KEY != 0 {
+        return refuse(
+            "einittoken-key",
+            "a launch enclave (EINITTOKEN_KEY set)",
+            "EINITTOKEN_KEY clear",
+            "remove the attribute from the enclave's manifest and sign it again",
+        );
+    }
+    Ok(())
+}
+
+/// Step 3: the collateral is in force at `now`, young enough, about this platform, and neither it
+/// nor the platform's certificates are revoked or over.
+fn in_force(
+    quote: &Quote,
+    collateral: &Collateral,
+    policy: &Policy,
+    now: u64,
+    checks: &mut Vec<Check>,
+) -> Result<(), Refusal> {
+    for part in collateral.parts() {
+        let name = part.name;
+        if now < part.issued {
+            return Err(stale("collateral-future", Matter::Clock)
+                .found(format!("{name} issued at {}", date::show(part.issued)))
+                .required(format!("one issued before now, {}", date::show(now)))
+                .advice(format!(
+                    "our clock is behind by at least {}: set it",
+                    date::span(part.issued - now)
+                )));
+        }
+        if now > part.next_update {
+            return Err(stale("collateral-expired", Matter::Collateral)
+                .found(format!("{name} that ended at {}", date::show(part.next_update)))
+                .required(format!("one in force now, at {}", date::show(now)))
+                .advice(format!(
+                    "it ended {} ago: fetch collateral anew",
+                    date::span(now - part.next_update)
+                )));
+        }
+    }
+    let age = now.saturating_sub(collateral.issued());
+    let maximum = policy.maximum_collateral_age();
+    if age > maximum {
+        return Err(stale("collateral-stale", Matter::Collateral)
+            .found(format!("collateral issued at {}", date::show(collateral.issued())))
+            .required(format!("issued at most {} before now", date::span(maximum)))
+            .advice(format!(
+                "it is {} old and may hide a newer finding: fetch collateral anew",
+                date::span(age)
+            )));
+    }
+    passed(
+        checks,
+        "collateral",
+        format!(
+            "issued {}, in force until {}",
+            date::show(collateral.issued()),
+            date::show(collateral.expires())
+        ),
+        format!("in force at {} and at most {} old", date::show(now), date::span(maximum)),
+    );
+    same_platform(quote, collateral, checks)?;
+    not_revoked(quote, collateral, now)
+}
+
+/// The collateral's FMSPC and PCE id are those of the quote's PCK certificate.
+fn same_platform(
+    quote: &Quote,
+    collateral: &Collateral,
+    checks: &mut Vec<Check>,
+) -> Result<(), Refusal> {
+    let [leaf, ..] = quote.chain();
+    let pck = intel::parse_pck_extension(leaf).map_err(|error| {
+        Refusal::new(Stage::Quote, "pck-extension", Matter::Platform)
+            .found(format!("a PCK certificate whose SGX extension cannot be read: {error}"))
+            .required("one with FMSPC, PCE id and TCB")
+            .advice("register the peer's platform again")
+    })?;
+    let other = |field: &str, found: &[u8], required: &[u8]| {
+        Refusal::new(Stage::Collateral, "collateral-platform", Matter::Collateral)
+            .found(format!("collateral for {field} {}", hex::encode(found)))
+            .required(format!("for the peer's {field} {}", hex::encode(required)))
+            .advice("this is the collateral of another platform: fetch the peer's")
+    };
+    if pck.fmspc != collateral.fmspc() {
+        return Err(other("FMSPC", collateral.fmspc(), &pck.fmspc));
+    }
+    if pck.pce_id != collateral.pce_id() {
+        return Err(other("PCE id", collateral.pce_id(), &pck.pce_id));
+    }
+    let platform = format!("FMSPC {}, PCE id {}", hex::encode(pck.fmspc), hex::encode(&pck.pce_id));
+    passed(checks, "platform", platform, "the collateral's FMSPC and PCE id");
+    Ok(())
+}
+
+fn not_revoked(quote: &Quote, collateral: &Collateral, now: u64) -> Result<(), Refusal> {
+    let [leaf, ca, _] = quote.chain();
+    for (der, name, revoked) in [
+        (leaf, "PCK certificate", Collateral::revokes_pck as fn(&Collateral, &[u8]) -> bool),
+        (ca, "PCK CA certificate", Collateral::revokes_ca),
+    ] {
+        let certificate = Certificate::from_der(der).map_err(|error| {
+            Refusal::new(Stage::Quote, "quote-form", Matter::Peer)
+                .found(format!("a {name} that cannot be read: {error}"))
+                .required("an X.509 certificate")
+                .advice("check who answers")
+        })?;
+        let certificate = certificate.tbs_certificate();
+        if revoked(collateral, certificate.serial_number().as_bytes()) {
+            return Err(revocation(name));
+        }
+        let validity = certificate.validity();
+        let begins = validity.not_before.to_unix_duration().as_secs();
+        let ends = validity.not_after.to_unix_duration().as_secs();
+        if !(begins..=ends).contains(&now) {
+            return Err(Refusal::new(Stage::Signature, "platform-certificate", Matter::Platform)
+                .found(format!(
+                    "a {name} valid from {} to {}",
+                    date::show(begins),
+                    date::show(ends)
+                ))
+                .required(format!("one valid now, at {}", date::show(now)))
+                .advice("compare the clocks; if they agree, renew the platform's registration"));
+        }
+    }
+    if collateral.revokes_tcb_signer() {
+        return Err(revocation("signer of the TCB info"));
+    }
+    Ok(())
+}
+
+/// Step 4: signatures, chains, revocation lists, QE identity and TCB matching, by `dcap-qvl`.
+fn signatures(
+    quote: &Quote,
+    collateral: &Collateral,
+    policy: &Policy,
+    now: u64,
+    checks: &mut Vec<Check>,
+) -> Result<QuoteClaims, Refusal> {
+    let root = policy.anchor();
+    let claims = QuoteVerifier::new(root.der().to_vec())
+        .verify_with_policy(quote.bytes(), collateral.bundle(), now, &QuotePolicy::claims_only(now))
+        .map_err(|error| {
+            let found = format!("{error:#}");
+            if found.contains(DCAP_REVOKED) {
+                return refused_status("Revoked".to_owned(), policy);
+            }
+            Refusal::new(Stage::Signature, "signature", Matter::Peer)
+                .found(found)
+                .required(format!("a chain of signatures from {} to the enclave", root.name()))
+                .advice(
+                    "either the evidence was altered or the collateral is of another platform: \
+                     fetch collateral anew, then refuse this peer",
+                )
+        })?;
+    passed(
+        checks,
+        "signatures",
+        format!("root key {}", hex::encode(&claims.platform.root_key_id)),
+        format!("signed under {}", root.name()),
+    );
+    Ok(claims)
+}
+
+/// How `dcap-qvl` 0.7.1 says that a status is revoked, which it refuses by itself.
+const DCAP_REVOKED: &str = "TCB status is invalid: Revoked";
+
+/// Step 5: every status and every advisory is one that the policy names, and the platform's keys
+/// are not cached by Intel's registration service.
+fn platform(
+    claims: &QuoteClaims,
+    collateral: &Collateral,
+    policy: &Policy,
+    checks: &mut Vec<Check>,
+) -> Result<TcbStatus, Refusal> {
+    let statuses = [
+        ("platform and quoting enclave", claims.tcb.status),
+        ("quoting enclave", claims.qe.tcb_level.tcb_status),
+    ];
+    for (whose, status) in statuses {
+        let accepted = TcbStatus::from_dcap(status)
+            .is_some_and(|status| policy.tcb_statuses().contains(&status));
+        if !accepted {
+            let found = format!(
+                "{status} ({whose}{}{})",
+                listed(&claims.tcb.advisory_ids),
+                shortfall(claims, collateral, policy)
+            );
+            return Err(refused_status(found, policy));
+        }
+    }
+    let status = TcbStatus::from_dcap(claims.tcb.status).expect("it is in the policy's list");
+    passed(checks, "TCB status", status.as_str(), accepted_statuses(policy));
+
+    let missing: Vec<&str> = claims
+        .tcb
+        .advisory_ids
+        .iter()
+        .filter(|id| !policy.advisories().contains(id))
+        .map(String::as_str)
+        .collect();
+    if !missing.is_empty() {
+        return Err(Refusal::new(Stage::TcbStatus, "advisory", Matter::Platform)
+            .found(format!("advisories {}", missing.join(", ")))
+            .required(match policy.advisories() {
+                [] => "none".to_owned(),
+                some => format!("none but {}", some.join(", ")),
+            })
+            .advice(
+                "read them at intel.com/security-center; update the peer's firmware, or name them \
+                 in the policy's advisories",
+            ));
+    }
+    let found = match claims.tcb.advisory_ids.as_slice() {
+        [] => "none".to_owned(),
+        some => some.join(", "),
+    };
+    passed(checks, "advisories", found, "none that the policy does not name");
+
+    if claims.platform.pck.cached_keys == PckCertFlag::True {
+        return Err(Refusal::new(Stage::TcbStatus, "cached-keys", Matter::Platform)
+            .found("a platform whose root keys Intel's registration service keeps")
+            .required("one that keeps its keys to itself")
+            .advice("register the peer's platform without key caching"));
+    }
+    Ok(status)
+}
+
+/// Which security versions are below the best level that the policy would accept.
+fn shortfall(claims: &QuoteClaims, collateral: &Collateral, policy: &Policy) -> String {
+    let pck = &claims.platform.pck;
+    let wanted = collateral.tcb_info().tcb_levels.iter().find(|level| {
+        TcbStatus::from_dcap(level.tcb_status)
+            .is_some_and(|status| policy.tcb_statuses().contains(&status))
+    });
+    let missing = wanted
+        .and_then(|level| level.shortfalls(&pck.cpu_svn, pck.pce_svn, None).ok())
+        .unwrap_or_default();
+    let each = missing.iter().map(|short| {
+        let component = match short.component {
+            SvnComponent::Sgx(index) => format!("CPUSVN[{index}]"),
+            SvnComponent::PceSvn => "PCESVN".to_owned(),
+            other => format!("{other:?}"),
+        };
+        format!("; {component} is {}, needs {}", short.have, short.needs)
+    });
+    each.collect::<Vec<_>>().concat()
+}
+
+fn refused_status(found: String, policy: &Policy) -> Refusal {
+    Refusal::new(Stage::TcbStatus, "tcb-status", Matter::Platform)
+        .found(found)
+        .required(accepted_statuses(policy))
+        .advice(
+            "update the peer's BIOS and microcode and restart it; or, after reading the \
+             advisories, name the status in the policy's tcb_statuses",
+        )
+}
+
+fn accepted_statuses(policy: &Policy) -> String {
+    let names: Vec<&str> = policy.tcb_statuses().iter().map(|status| status.as_str()).collect();
+    names.join(" or ")
+}
+
+fn listed(advisories: &[String]) -> String {
+    match advisories {
+        [] => String::new(),
+        some => format!("; {}", some.join(" ")),
+    }
+}
+
+fn revocation(name: &str) -> Refusal {
+    Refusal::new(Stage::Collateral, "revoked", Matter::Platform)
+        .found(format!("a {name} on its issuer's revocation list"))
+        .required("certificates that are not revoked")
+        .advice("its keys are no longer trusted by their issuer: refuse this platform")
+}
+
+fn stale(code: &'static str, matter: Matter) -> Refusal {
+    Refusal::new(Stage::Collateral, code, matter)
+}
+
+fn passed(
+    checks: &mut Vec<Check>,
+    name: &'static str,
+    found: impl Into<String>,
+    required: impl Into<String>,
+) {
+    checks.push(Check { name, found: found.into(), required: required.into() });
+}

@@ -1,0 +1,880 @@
+//! Evidence that must be refused, each test named after the attack or the defect.
+
+use crate::kit::{
+    DAY, DICE, NOW, bytes, certificate, certificate_with_value, code, collateral, enclave,
+    evidence, judge, judge_under, key, parse, platform, policy, policy_with, quote, spki, tagged,
+    text,
+};
+use convelo_attest::{
+    CertificateRules, Collateral, CollateralError, Evidence, MAXIMUM_CERTIFICATE_BYTES,
+    MAXIMUM_COLLATERAL_BYTES, MAXIMUM_QUOTE_BYTES, Matter, Policy, QuoteSource, Stage, TcbStatus,
+    extension, report_data, spki_of, verify,
+};
+use convelo_simulator::{
+    CertificateKnobs, CollateralKnobs, Enclave, Platform, PlatformKnobs, attested_certificate,
+};
+use proptest::prelude::*;
+use sha2::{Digest, Sha256};
+
+#[test]
+fn good_evidence_is_accepted_and_described() {
+    let key = key();
+    let source = platform().enclave(enclave());
+    let der = attested_certificate(&source, &key, NOW).unwrap();
+    let evidence = parse(&der).unwrap();
+    let collateral = collateral(&CollateralKnobs::default());
+    let verdict = verify(&evidence, &collateral, &policy(), NOW).unwrap();
+    assert!(verdict.simulated());
+    assert_eq!(verdict.enclave_name(), "the service");
+    assert_eq!(verdict.mr_enclave(), &enclave().mr_enclave);
+    assert_eq!(verdict.mr_signer(), &enclave().mr_signer);
+    assert_eq!((verdict.isv_prod_id(), verdict.isv_svn()), (3, 4));
+    assert_eq!(verdict.tcb_status(), TcbStatus::UpToDate);
+    assert!(verdict.advisories().is_empty());
+    assert_eq!(verdict.root_key_id().len(), 48);
+    assert_eq!(verdict.spki(), spki(&key));
+    assert_eq!(spki_of(&der).unwrap(), spki(&key));
+    assert_eq!(verdict.expires(), evidence.not_after(), "the certificate ends first");
+    let names: Vec<_> = verdict.checks().iter().map(|check| check.name).collect();
+    assert_eq!(
+        names,
+        [
+            "root",
+            "enclave attributes",
+            "key binding",
+            "measurement",
+            "collateral",
+            "platform",
+            "signatures",
+            "TCB status",
+            "advisories"
+        ]
+    );
+    assert!(verdict.summary().contains("SIMULATED"));
+    assert!(!verdict.summary().contains('\n'));
+    let json = verdict.to_json();
+    assert_eq!(json["simulated"], true);
+    assert_eq!(json["collateral_sha256"], hex::encode(collateral.digest()));
+    assert_eq!(json["policy_sha256"], hex::encode(policy().digest()));
+}
+
+#[test]
+fn a_higher_security_version_is_accepted() {
+    judge(&Enclave { isv_svn: 5, ..enclave() }).unwrap();
+}
+
+#[test]
+fn the_verdict_ends_when_the_collateral_grows_too_old() {
+    let knobs = CollateralKnobs { issued_days_ago: 6, ..CollateralKnobs::default() };
+    let verdict = judge_under(&knobs, &policy(), NOW).unwrap();
+    assert_eq!(verdict.expires(), NOW - 3600 + DAY);
+}
+
+#[test]
+fn stolen_evidence_under_another_key() {
+    let (owner, thief) = (key(), key());
+    let quote = quote(&enclave(), &owner);
+    let as_it_was = certificate(&thief, extension(&quote, &spki(&owner)));
+    assert_eq!(code(parse(&as_it_was)), "key-binding");
+    let own_claims = certificate(&thief, extension(&quote, &spki(&thief)));
+    assert_eq!(code(parse(&own_claims)), "key-binding");
+}
+
+#[test]
+fn debug_enclave() {
+    assert_eq!(code(judge(&Enclave { debug: true, ..enclave() })), "debug-enclave");
+}
+
+#[test]
+fn not_initialised() {
+    assert_eq!(code(judge(&Enclave { initialised: false, ..enclave() })), "not-initialised");
+}
+
+#[test]
+fn thirty_two_bit_enclave() {
+    assert_eq!(code(judge(&Enclave { mode64: false, ..enclave() })), "mode64");
+}
+
+#[test]
+fn provision_key() {
+    assert_eq!(code(judge(&Enclave { provision_key: true, ..enclave() })), "provision-key");
+}
+
+#[test]
+fn einittoken_key() {
+    assert_eq!(code(judge(&Enclave { einittoken_key: true, ..enclave() })), "einittoken-key");
+}
+
+#[test]
+fn wrong_measurement() {
+    let other = Enclave { mr_enclave: [9; 32], ..enclave() };
+    let refusal = judge(&other).unwrap_err();
+    assert_eq!((refusal.stage, refusal.code), (Stage::Measurement, "measurement"));
+    assert_eq!(refusal.matter, Matter::Policy);
+    assert!(refusal.found.contains(&"09".repeat(32)), "{refusal}");
+    assert!(refusal.required.contains(&hex::encode(enclave().mr_enclave)), "{refusal}");
+}
+
+#[test]
+fn wrong_signer() {
+    assert_eq!(code(judge(&Enclave { mr_signer: [9; 32], ..enclave() })), "signer");
+}
+
+#[test]
+fn wrong_product() {
+    assert_eq!(code(judge(&Enclave { isv_prod_id: 4, ..enclave() })), "product");
+}
+
+#[test]
+fn low_isv_svn() {
+    let refusal = judge(&Enclave { isv_svn: 3, ..enclave() }).unwrap_err();
+    assert_eq!(refusal.code, "isv-svn");
+    assert!(refusal.found.contains('3') && refusal.required.contains("at least 4"), "{refusal}");
+}
+
+#[test]
+fn other_isv_svn_where_one_is_named() {
+    let exact = policy().with_exact_isv_svn();
+    let higher = evidence(&Enclave { isv_svn: 5, ..enclave() });
+    let collateral = collateral(&CollateralKnobs::default());
+    assert_eq!(code(verify(&higher, &collateral, &exact, NOW)), "isv-svn");
+    verify(&evidence(&enclave()), &collateral, &exact, NOW).unwrap();
+}
+
+#[test]
+fn the_measurement_of_one_entry_with_the_signer_of_another() {
+    let other = Enclave { mr_enclave: [1; 32], mr_signer: [2; 32], ..enclave() };
+    let toml = convelo_simulator::policy_toml(
+        &platform(),
+        &[("the service", &enclave()), ("another", &other)],
+    );
+    let policy = Policy::from_toml(&toml).unwrap();
+    let collateral = collateral(&CollateralKnobs::default());
+    let judge = |enclave| verify(&evidence(&enclave), &collateral, &policy, NOW);
+    assert_eq!(judge(enclave()).unwrap().enclave_name(), "the service");
+    assert_eq!(judge(other.clone()).unwrap().enclave_name(), "another");
+    assert_eq!(code(judge(Enclave { mr_signer: [2; 32], ..enclave() })), "signer");
+}
+
+#[test]
+fn expired_collateral() {
+    let knobs = CollateralKnobs { issued_days_ago: 31, ..CollateralKnobs::default() };
+    let refusal = judge_under(&knobs, &policy(), NOW).unwrap_err();
+    assert_eq!((refusal.stage, refusal.code), (Stage::Collateral, "collateral-expired"));
+    assert_eq!(refusal.matter, Matter::Collateral);
+    assert!(refusal.found.contains("2026-11-19T23:00:00Z"), "{refusal}");
+    assert!(refusal.required.contains("2026-11-21T00:00:00Z"), "{refusal}");
+}
+
+#[test]
+fn expired_revocation_list() {
+    let knobs =
+        CollateralKnobs { issued_days_ago: 2, crl_valid_days: 1, ..CollateralKnobs::default() };
+    let refusal = judge_under(&knobs, &policy(), NOW).unwrap_err();
+    assert_eq!(refusal.code, "collateral-expired");
+    assert!(refusal.found.contains("PCK revocation list"), "{refusal}");
+}
+
+#[test]
+fn stale_collateral() {
+    let knobs = CollateralKnobs { issued_days_ago: 7, ..CollateralKnobs::default() };
+    assert_eq!(code(judge_under(&knobs, &policy(), NOW)), "collateral-stale");
+    let patient = policy_with("maximum_collateral_age_days = 7", "maximum_collateral_age_days = 8");
+    judge_under(&knobs, &patient, NOW).unwrap();
+}
+
+#[test]
+fn future_collateral() {
+    let knobs = CollateralKnobs { issued_days_ago: -1, ..CollateralKnobs::default() };
+    let refusal = judge_under(&knobs, &policy(), NOW).unwrap_err();
+    assert_eq!((refusal.code, refusal.matter), ("collateral-future", Matter::Clock));
+}
+
+#[test]
+fn simulated_evidence_under_intel_root() {
+    let toml = convelo_simulator::policy_toml(&platform(), &[("the service", &enclave())]);
+    let start = toml.find("insecure_simulated_root").unwrap();
+    let end = toml.find("[[enclave]]").unwrap();
+    let genuine = Policy::from_toml(&[&toml[..start], &toml[end..]].concat()).unwrap();
+    assert!(!genuine.is_simulated());
+    let refusal = judge_under(&CollateralKnobs::default(), &genuine, NOW).unwrap_err();
+    assert_eq!((refusal.stage, refusal.code), (Stage::Quote, "unknown-root"));
+    assert!(refusal.found.contains("SIMULATED SGX Root CA"), "{refusal}");
+    assert!(refusal.required.contains("Intel SGX Root CA"), "{refusal}");
+    assert!(refusal.advice.contains("name its root in the policy"), "{refusal}");
+}
+
+#[test]
+fn evidence_of_another_simulated_platform() {
+    let other = std::sync::Arc::new(Platform::new(NOW).unwrap());
+    let der = attested_certificate(&other.enclave(enclave()), &key(), NOW).unwrap();
+    let evidence = parse(&der).unwrap();
+    let knobs = CollateralKnobs::default();
+    assert_eq!(code(verify(&evidence, &collateral(&knobs), &policy(), NOW)), "unknown-root");
+    assert_eq!(code(verify(&evidence, &other.collateral(&knobs), &policy(), NOW)), "unknown-root");
+}
+
+#[test]
+fn the_accepted_root_appended_to_a_foreign_chain() {
+    let other = std::sync::Arc::new(Platform::new(NOW).unwrap());
+    let key = key();
+    let foreign = other.enclave(enclave()).quote(&report_data(&spki(&key))).unwrap();
+    let mut chain = pem_parts(&foreign);
+    chain[2] = pem_parts(&quote(&enclave(), &key))[2].clone();
+    let forged = with_chain(&foreign, &format!("{}\0", chain.concat()));
+    let evidence = parse(&certificate(&key, extension(&forged, &spki(&key)))).unwrap();
+    let collateral = collateral(&CollateralKnobs::default());
+    assert_eq!(code(verify(&evidence, &collateral, &policy(), NOW)), "signature");
+}
+
+#[test]
+fn collateral_of_another_platform_with_the_same_names() {
+    let other = Platform::new(NOW).unwrap();
+    let foreign = other.collateral(&CollateralKnobs::default());
+    assert_eq!(code(verify(&evidence(&enclave()), &foreign, &policy(), NOW)), "signature");
+}
+
+#[test]
+fn tampered_collateral() {
+    let text = collateral(&CollateralKnobs {
+        tcb_status: "OutOfDate".to_owned(),
+        ..CollateralKnobs::default()
+    })
+    .to_json();
+    let forged =
+        text.replacen(r#"\"tcbStatus\":\"OutOfDate\""#, r#"\"tcbStatus\":\"UpToDate\""#, 1);
+    assert_ne!(text, forged);
+    let forged = Collateral::from_json(&forged).unwrap();
+    assert_eq!(code(verify(&evidence(&enclave()), &forged, &policy(), NOW)), "signature");
+}
+
+#[test]
+fn a_revocation_list_in_place_of_another() {
+    let mut bundle: serde_json::Value =
+        serde_json::from_str(&collateral(&CollateralKnobs::default()).to_json()).unwrap();
+    let other = Platform::new(NOW).unwrap().collateral(&CollateralKnobs::default());
+    let other: serde_json::Value = serde_json::from_str(&other.to_json()).unwrap();
+    let patient =
+        policy_with("maximum_collateral_age_days = 7", "maximum_collateral_age_days = 30");
+    for replacement in [other["pck_crl"].clone(), bundle["root_ca_crl"].clone()] {
+        bundle["pck_crl"] = replacement;
+        let swapped = Collateral::from_json(&bundle.to_string()).unwrap();
+        assert_eq!(code(verify(&evidence(&enclave()), &swapped, &patient, NOW)), "signature");
+    }
+}
+
+#[test]
+fn collateral_that_replaces_the_quotes_certificates() {
+    let mut bundle: serde_json::Value =
+        serde_json::from_str(&collateral(&CollateralKnobs::default()).to_json()).unwrap();
+    bundle["pck_certificate_chain"] = platform().root_pem().into();
+    assert_eq!(
+        Collateral::from_json(&bundle.to_string()).unwrap_err(),
+        CollateralError::CertificateChain
+    );
+}
+
+#[test]
+fn collateral_that_cannot_be_read() {
+    let size = MAXIMUM_COLLATERAL_BYTES + 1;
+    assert_eq!(
+        Collateral::from_json(&" ".repeat(size)).unwrap_err(),
+        CollateralError::Size { found: size }
+    );
+    let cut = "{\n\"pck_crl\": ";
+    let Err(CollateralError::Json { line, .. }) = Collateral::from_json(cut) else { panic!() };
+    assert_eq!(line, 2);
+    let text = collateral(&CollateralKnobs::default()).to_json();
+    for (from, to) in
+        [("UpToDate", "Excellent"), ("T23:00:00Z", "T23:00:00+00:00"), ("00606A", "00606G")]
+    {
+        let spoilt = text.replacen(from, to, 1);
+        assert_ne!(spoilt, text);
+        let error = Collateral::from_json(&spoilt).unwrap_err();
+        assert!(matches!(error, CollateralError::Part { part: "TCB info", .. }), "{error}");
+    }
+}
+
+#[test]
+fn wrong_pce_id() {
+    let knobs = CollateralKnobs { pce_id: [0, 1], ..CollateralKnobs::default() };
+    let refusal = judge_under(&knobs, &policy(), NOW).unwrap_err();
+    assert_eq!(refusal.code, "collateral-platform");
+    assert!(refusal.found.contains("PCE id 0001"), "{refusal}");
+}
+
+#[test]
+fn wrong_fmspc() {
+    let knobs = CollateralKnobs { fmspc: [9; 6], ..CollateralKnobs::default() };
+    let refusal = judge_under(&knobs, &policy(), NOW).unwrap_err();
+    assert_eq!(refusal.code, "collateral-platform");
+    assert!(refusal.found.contains("FMSPC 090909090909"), "{refusal}");
+}
+
+#[test]
+fn revoked_pck() {
+    let knobs = CollateralKnobs { revoke_pck: true, ..CollateralKnobs::default() };
+    let refusal = judge_under(&knobs, &policy(), NOW).unwrap_err();
+    assert_eq!(refusal.code, "revoked");
+    assert!(refusal.found.contains("PCK certificate"), "{refusal}");
+}
+
+#[test]
+fn revoked_platform_ca() {
+    let knobs = CollateralKnobs { revoke_ca: true, ..CollateralKnobs::default() };
+    let refusal = judge_under(&knobs, &policy(), NOW).unwrap_err();
+    assert_eq!(refusal.code, "revoked");
+    assert!(refusal.found.contains("PCK CA certificate"), "{refusal}");
+}
+
+#[test]
+fn revoked_tcb_signer() {
+    let knobs = CollateralKnobs { revoke_tcb_signer: true, ..CollateralKnobs::default() };
+    let refusal = judge_under(&knobs, &policy(), NOW).unwrap_err();
+    assert_eq!(refusal.code, "revoked");
+    assert!(refusal.found.contains("signer of the TCB info"), "{refusal}");
+}
+
+#[test]
+fn cached_keys() {
+    let platform = Platform::with_knobs(NOW, &PlatformKnobs { cached_keys: true }).unwrap();
+    let platform = std::sync::Arc::new(platform);
+    let der = attested_certificate(&platform.enclave(enclave()), &key(), NOW).unwrap();
+    let toml = convelo_simulator::policy_toml(&platform, &[("the service", &enclave())]);
+    let result = verify(
+        &parse(&der).unwrap(),
+        &platform.collateral(&CollateralKnobs::default()),
+        &Policy::from_toml(&toml).unwrap(),
+        NOW,
+    );
+    assert_eq!(code(result), "cached-keys");
+}
+
+#[test]
+fn every_tcb_status_under_every_policy() {
+    const STATUSES: [TcbStatus; 6] = [
+        TcbStatus::UpToDate,
+        TcbStatus::SWHardeningNeeded,
+        TcbStatus::ConfigurationNeeded,
+        TcbStatus::ConfigurationAndSWHardeningNeeded,
+        TcbStatus::OutOfDate,
+        TcbStatus::OutOfDateConfigurationNeeded,
+    ];
+    for status in STATUSES {
+        let knobs =
+            CollateralKnobs { tcb_status: status.to_string(), ..CollateralKnobs::default() };
+        for accepted in STATUSES {
+            // The quoting enclave's own level stays UpToDate, which therefore has to be named too.
+            let policy = policy_with("[\"UpToDate\"]", &format!("[\"UpToDate\", \"{accepted}\"]"));
+            let result = judge_under(&knobs, &policy, NOW);
+            if status == accepted || status == TcbStatus::UpToDate {
+                assert_eq!(result.unwrap().tcb_status(), status);
+            } else {
+                assert_eq!(code(result), "tcb-status", "{status} under {accepted}");
+            }
+        }
+    }
+}
+
+#[test]
+fn revoked_tcb_status() {
+    let revoked = || "Revoked".to_owned();
+    let everything = policy_with(
+        "[\"UpToDate\"]",
+        "[\"UpToDate\", \"OutOfDate\", \"OutOfDateConfigurationNeeded\"]",
+    );
+    for knobs in [
+        CollateralKnobs { tcb_status: revoked(), ..CollateralKnobs::default() },
+        CollateralKnobs { qe_status: revoked(), ..CollateralKnobs::default() },
+    ] {
+        assert_eq!(code(judge_under(&knobs, &everything, NOW)), "tcb-status");
+    }
+}
+
+#[test]
+fn out_of_date_quoting_enclave() {
+    for status in ["OutOfDate", "ConfigurationNeeded"] {
+        let knobs = CollateralKnobs { qe_status: status.to_owned(), ..CollateralKnobs::default() };
+        assert_eq!(code(judge_under(&knobs, &policy(), NOW)), "tcb-status", "{status}");
+    }
+}
+
+#[test]
+fn tcb_recovery() {
+    let knobs = CollateralKnobs {
+        tcb_status: "OutOfDate".to_owned(),
+        better_level: Some(12),
+        ..CollateralKnobs::default()
+    };
+    let refusal = judge_under(&knobs, &policy(), NOW).unwrap_err();
+    assert_eq!((refusal.code, refusal.matter), ("tcb-status", Matter::Platform));
+    assert!(refusal.found.contains("CPUSVN[0] is 11, needs 12"), "{refusal}");
+}
+
+#[test]
+fn an_advisory_that_is_not_named() {
+    let knobs = CollateralKnobs {
+        tcb_status: "SWHardeningNeeded".to_owned(),
+        advisories: vec!["INTEL-SA-00657".to_owned(), "INTEL-SA-00828".to_owned()],
+        ..CollateralKnobs::default()
+    };
+    let accepting = |advisories: &str| {
+        let toml = convelo_simulator::policy_toml(&platform(), &[("the service", &enclave())])
+            .replace("[\"UpToDate\"]", "[\"UpToDate\", \"SWHardeningNeeded\"]")
+            .replace("advisories = []", &format!("advisories = [{advisories}]"));
+        judge_under(&knobs, &Policy::from_toml(&toml).unwrap(), NOW)
+    };
+    assert_eq!(code(accepting("")), "advisory");
+    let one = accepting("\"INTEL-SA-00657\"").unwrap_err();
+    assert!(one.found.contains("INTEL-SA-00828") && !one.found.contains("00657"), "{one}");
+    let verdict = accepting("\"INTEL-SA-00828\", \"INTEL-SA-00657\"").unwrap();
+    assert_eq!(verdict.advisories(), ["INTEL-SA-00657", "INTEL-SA-00828"]);
+}
+
+#[test]
+fn wrong_clock() {
+    let good = evidence(&enclave());
+    let collateral = collateral(&CollateralKnobs::default());
+    let at = |now| code(verify(&good, &collateral, &policy(), now));
+    assert_eq!(at(NOW - 90 * DAY), "certificate-not-yet-valid");
+    assert_eq!(at(NOW + 8 * 365 * DAY), "certificate-expired");
+}
+
+#[test]
+fn platform_certificates_that_are_over() {
+    let platform = std::sync::Arc::new(Platform::new(NOW - 8 * 365 * DAY).unwrap());
+    let der = attested_certificate(&platform.enclave(enclave()), &key(), NOW).unwrap();
+    let toml = convelo_simulator::policy_toml(&platform, &[("the service", &enclave())]);
+    let knobs = CollateralKnobs { now: Some(NOW), ..CollateralKnobs::default() };
+    let result = verify(
+        &parse(&der).unwrap(),
+        &platform.collateral(&knobs),
+        &Policy::from_toml(&toml).unwrap(),
+        NOW,
+    );
+    assert_eq!(code(result), "platform-certificate");
+}
+
+#[test]
+fn trailing_bytes() {
+    let key = key();
+    let good = quote(&enclave(), &key);
+    let form = |quote: &[u8]| code(parse(&certificate(&key, extension(quote, &spki(&key)))));
+
+    let after_the_quote = [good.as_slice(), &[0]].concat();
+    assert_eq!(form(&after_the_quote), "quote-form");
+
+    let mut inside_the_signature_data = after_the_quote.clone();
+    let length = u32::try_from(good.len() - 436 + 1).unwrap();
+    inside_the_signature_data[432..436].copy_from_slice(&length.to_le_bytes());
+    assert_eq!(form(&inside_the_signature_data), "quote-form");
+
+    let chain = pem_parts(&good).concat();
+    for tail in ["\0\0", "\n\0", "x\0", ""] {
+        assert_eq!(form(&with_chain(&good, &format!("{chain}{tail}"))), "quote-form", "{tail:?}");
+    }
+    assert_eq!(with_chain(&good, &format!("{chain}\0")), good);
+}
+
+#[test]
+fn wrong_number_or_form_of_certificates() {
+    let key = key();
+    let good = quote(&enclave(), &key);
+    let parts = pem_parts(&good);
+    let [leaf, ca, root] = &parts;
+    let crlf = parts.concat().replace('\n', "\r\n");
+    let one_line = format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        leaf.lines().filter(|line| !line.starts_with('-')).collect::<String>()
+    );
+    for chain in [
+        String::new(),
+        leaf.clone(),
+        format!("{leaf}{ca}"),
+        format!("{leaf}{ca}{root}{root}"),
+        format!("note\n{leaf}{ca}{root}"),
+        format!("{leaf}\n{ca}{root}"),
+        format!("{one_line}{ca}{root}"),
+        format!("{leaf}{}{root}", ca.replace("CERTIFICATE", "X509 CRL")),
+        crlf,
+    ] {
+        let spoilt = with_chain(&good, &format!("{chain}\0"));
+        let der = certificate(&key, extension(&spoilt, &spki(&key)));
+        assert_eq!(code(parse(&der)), "quote-form", "{chain}");
+    }
+}
+
+#[test]
+fn certificates_in_another_order() {
+    let key = key();
+    let good = quote(&enclave(), &key);
+    let [leaf, ca, root] = pem_parts(&good);
+    let collateral = collateral(&CollateralKnobs::default());
+    for (chain, expected) in [
+        (format!("{root}{ca}{leaf}\0"), "unknown-root"),
+        (format!("{ca}{leaf}{root}\0"), "pck-extension"),
+        (format!("{leaf}{leaf}{root}\0"), "signature"),
+    ] {
+        let spoilt = with_chain(&good, &chain);
+        let evidence = parse(&certificate(&key, extension(&spoilt, &spki(&key)))).unwrap();
+        assert_eq!(code(verify(&evidence, &collateral, &policy(), NOW)), expected);
+    }
+}
+
+#[test]
+fn certification_types_other_than_a_chain() {
+    let key = key();
+    for kind in [1u16, 2, 3, 4, 6, 7] {
+        let mut quote = quote(&enclave(), &key);
+        quote[CERTIFICATION..CERTIFICATION + 2].copy_from_slice(&kind.to_le_bytes());
+        let der = certificate(&key, extension(&quote, &spki(&key)));
+        assert_eq!(code(parse(&der)), "certification-type", "{kind}");
+    }
+}
+
+#[test]
+fn other_kinds_of_quotes() {
+    let key = key();
+    for (at, value, expected) in [
+        (0, vec![4, 0], "quote-type"),
+        (0, vec![5, 0], "quote-type"),
+        (4, vec![0x81, 0, 0, 0], "quote-type"),
+        (2, vec![3, 0], "quote-form"),
+        (12, vec![0], "quote-form"),
+    ] {
+        let mut quote = quote(&enclave(), &key);
+        quote[at..at + value.len()].copy_from_slice(&value);
+        let der = certificate(&key, extension(&quote, &spki(&key)));
+        assert_eq!(code(parse(&der)), expected, "byte {at}");
+    }
+}
+
+#[test]
+fn truncated_quote() {
+    let key = key();
+    let good = quote(&enclave(), &key);
+    for length in (0..good.len()).step_by(7).chain(good.len() - 10..good.len()) {
+        let der = certificate(&key, extension(&good[..length], &spki(&key)));
+        let code = code(parse(&der));
+        assert!(matches!(code, "quote-form" | "key-binding"), "{length}: {code}");
+    }
+}
+
+#[test]
+fn oversize_quote() {
+    let key = key();
+    let long = vec![0; MAXIMUM_QUOTE_BYTES + 1];
+    let der = certificate(&key, extension(&long, &spki(&key)));
+    assert_eq!(code(parse(&der)), "quote-size");
+}
+
+#[test]
+fn a_quote_that_declares_a_gigabyte() {
+    let key = key();
+    for at in [432, CERTIFICATION + 2] {
+        let mut quote = quote(&enclave(), &key);
+        quote[at..at + 4].copy_from_slice(&(1u32 << 30).to_le_bytes());
+        let der = certificate(&key, extension(&quote, &spki(&key)));
+        assert_eq!(code(parse(&der)), "quote-form");
+    }
+}
+
+#[test]
+fn oversize_certificate() {
+    let knobs = CertificateKnobs {
+        extensions: vec![(vec![1, 3, 6, 1, 4, 1, 99999], vec![0; MAXIMUM_CERTIFICATE_BYTES])],
+        ..CertificateKnobs::at(NOW)
+    };
+    let der = convelo_simulator::certificate(&key(), &knobs).unwrap();
+    assert_eq!(code(Evidence::from_certificate(&der, NOW)), "certificate-size");
+    assert_eq!(code(spki_of(&der)), "certificate-size");
+}
+
+#[test]
+fn two_evidence_extensions() {
+    let key = key();
+    let extension = extension(&quote(&enclave(), &key), &spki(&key));
+    let knobs = CertificateKnobs::at(NOW).with(extension.clone()).with(extension);
+    let der = convelo_simulator::certificate(&key, &knobs).unwrap();
+    assert_eq!(code(Evidence::from_certificate(&der, NOW)), "evidence-extensions");
+}
+
+#[test]
+fn no_evidence() {
+    let der = convelo_simulator::certificate(&key(), &CertificateKnobs::at(NOW)).unwrap();
+    assert!(Evidence::from_certificate(&der, NOW).unwrap().is_none());
+    assert_eq!(convelo_attest::Refusal::missing_evidence().code, "no-evidence");
+}
+
+#[test]
+fn legacy_evidence_alone() {
+    let key = key();
+    for oid in [
+        vec![0, 6, 9, 42, 840, 113_741, 1337, 6],
+        vec![1, 2, 840, 113_741, 1337, 6],
+        vec![1, 2, 840, 113_741, 1],
+    ] {
+        let knobs = CertificateKnobs {
+            extensions: vec![(oid, quote(&enclave(), &key))],
+            ..CertificateKnobs::at(NOW)
+        };
+        let der = convelo_simulator::certificate(&key, &knobs).unwrap();
+        assert_eq!(code(Evidence::from_certificate(&der, NOW)), "legacy-evidence");
+    }
+}
+
+#[test]
+fn not_a_certificate() {
+    let good = certificate(&key(), extension(&[], &[]));
+    let trailing = [good.as_slice(), &[0]].concat();
+    for der in [&[][..], &[0x30, 0x80], &good[..good.len() - 1], &trailing] {
+        assert_eq!(code(Evidence::from_certificate(der, NOW)), "certificate-form");
+    }
+}
+
+#[test]
+fn key_of_another_algorithm() {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let der = certificate(&key, extension(&quote(&enclave(), &key), &spki(&key)));
+    assert_eq!(code(parse(&der)), "key-type");
+    let p384 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    parse(&certificate(&p384, extension(&quote(&enclave(), &p384), &spki(&p384)))).unwrap();
+}
+
+#[test]
+fn expired_certificate() {
+    assert_eq!(code(lived(NOW - 2 * 3600, NOW - 1)), "certificate-expired");
+    lived(NOW - 3600, NOW).unwrap();
+}
+
+#[test]
+fn future_certificate() {
+    let refusal = lived(NOW + 60, NOW + 3600).unwrap_err();
+    assert_eq!((refusal.code, refusal.matter), ("certificate-not-yet-valid", Matter::Clock));
+}
+
+#[test]
+fn ten_year_certificate() {
+    assert_eq!(code(lived(NOW - 1, NOW + 3650 * DAY)), "certificate-lifetime");
+    assert_eq!(code(lived(NOW - 3600, NOW + DAY + 1)), "certificate-lifetime");
+    lived(NOW - 3600, NOW + DAY).unwrap();
+}
+
+#[test]
+fn high_half_of_report_data_not_zero() {
+    let key = key();
+    let mut data = report_data(&spki(&key));
+    data[63] = 1;
+    assert_eq!(code(quoted_over(&key, &data)), "key-binding");
+}
+
+#[test]
+fn quote_over_raw_point_not_spki() {
+    let key = key();
+    let point = key.public_key_raw();
+    assert_eq!(code(quoted_over(&key, &report_data(point))), "key-binding");
+    let claims_over_point = certificate(
+        &key,
+        extension(&platform().enclave(enclave()).quote(&report_data(point)).unwrap(), point),
+    );
+    assert_eq!(code(parse(&claims_over_point)), "key-binding");
+}
+
+#[test]
+fn quote_over_the_key_without_claims() {
+    let key = key();
+    let mut data = [0; 64];
+    data[..32].copy_from_slice(&Sha256::digest(spki(&key)));
+    assert_eq!(code(quoted_over(&key, &data)), "key-binding");
+}
+
+#[test]
+fn no_pubkey_hash() {
+    let key = key();
+    assert_eq!(code(with_claims(&key, &[0xA0])), "no-pubkey-hash");
+    let nonce_only = [&[0xA1][..], &text("nonce"), &bytes(&[7; 32])].concat();
+    assert_eq!(code(with_claims(&key, &nonce_only)), "no-pubkey-hash");
+    let foreign_only = [&[0xA1][..], &text("key_0"), &bytes(b"value_0")].concat();
+    let der = claims_certificate(&key, &foreign_only);
+    let rules = CertificateRules { skip_foreign_claims: true, ..CertificateRules::default() };
+    assert_eq!(code(Evidence::from_certificate_with(&der, NOW, &rules)), "no-pubkey-hash");
+}
+
+#[test]
+fn unknown_claim() {
+    let key = key();
+    let claims = [&[0xA2][..], &text("key_0"), &bytes(b"value_0"), &pubkey_hash(&key)].concat();
+    let refusal = with_claims(&key, &claims).unwrap_err();
+    assert_eq!(refusal.code, "unknown-claim");
+    assert!(refusal.found.contains("key_0"), "{refusal}");
+    let rules = CertificateRules { skip_foreign_claims: true, ..CertificateRules::default() };
+    let der = claims_certificate(&key, &claims);
+    assert!(Evidence::from_certificate_with(&der, NOW, &rules).unwrap().is_some());
+}
+
+#[test]
+fn a_nonce_beside_the_pubkey_hash_is_accepted() {
+    let key = key();
+    let claims = [&[0xA2][..], &text("nonce"), &bytes(&[7; 32]), &pubkey_hash(&key)].concat();
+    with_claims(&key, &claims).unwrap();
+}
+
+#[test]
+fn two_pubkey_hashes() {
+    let (key, other) = (key(), key());
+    let claims = [&[0xA2][..], &pubkey_hash(&other), &pubkey_hash(&key)].concat();
+    assert_eq!(code(with_claims(&key, &claims)), "evidence-form");
+}
+
+#[test]
+fn non_canonical_cbor() {
+    let key = key();
+    let hash = Sha256::digest(spki(&key));
+    let name = text("pubkey-hash");
+    let inner = [&[0x82, 0x01][..], &bytes(&hash)].concat();
+    let good = [&[0xA1][..], &name, &bytes(&inner)].concat();
+    with_claims(&key, &good).unwrap();
+
+    let long_map_head = [&[0xB8, 0x01][..], &name, &bytes(&inner)].concat();
+    let endless_map = [&[0xBF][..], &name, &bytes(&inner), &[0xFF]].concat();
+    let two_byte_length = [&[0xA1][..], &name, &[0x59, 0, 36], &inner].concat();
+    let endless_string = [&[0xA1][..], &name, &[0x5F], &bytes(&inner), &[0xFF]].concat();
+    let long_hash_id =
+        [&[0xA1][..], &name, &bytes(&[&[0x82, 0x18, 0x01][..], &bytes(&hash)].concat())].concat();
+    let name_as_bytes = [&[0xA1][..], &bytes(b"pubkey-hash"), &bytes(&inner)].concat();
+    let text_as_value = [&[0xA1][..], &name, &text("hash")].concat();
+    let unsorted = [&[0xA2][..], &name, &bytes(&inner), &text("nonce"), &bytes(&[7; 32])].concat();
+    let trailing = [good.as_slice(), &[0xF6]].concat();
+    let hash_id_zero =
+        [&[0xA1][..], &name, &bytes(&[&[0x82, 0x00][..], &bytes(&hash)].concat())].concat();
+    for claims in [
+        long_map_head,
+        endless_map,
+        two_byte_length,
+        endless_string,
+        long_hash_id,
+        name_as_bytes,
+        text_as_value,
+        unsorted,
+        trailing,
+        hash_id_zero,
+        good[..good.len() - 1].to_vec(),
+    ] {
+        assert_eq!(code(with_claims(&key, &claims)), "evidence-form", "{}", hex::encode(claims));
+    }
+}
+
+#[test]
+fn non_canonical_evidence() {
+    let key = key();
+    let value = extension(&quote(&enclave(), &key), &spki(&key)).value;
+    parse(&certificate_with_value(&key, value.clone())).unwrap();
+    let long_tag = [&[0xDA, 0, 0, 0xEA, 0x60][..], &value[3..]].concat();
+    let other_tag = [&[0xD9, 0xEA, 0x61][..], &value[3..]].concat();
+    let array_of_three = [&value[..3], &[0x83], &value[4..], &[0x40]].concat();
+    let trailing = [value.as_slice(), &[0]].concat();
+    let long_length = [&value[..4], &[0x5A, 0, 0], &value[5..]].concat();
+    for spoilt in [Vec::new(), long_tag, other_tag, array_of_three, trailing, long_length] {
+        assert_eq!(code(parse(&certificate_with_value(&key, spoilt))), "evidence-form");
+    }
+}
+
+#[test]
+fn oversize_claims() {
+    let key = key();
+    let claims = [&[0xA2][..], &text("nonce"), &bytes(&[7; 1000]), &pubkey_hash(&key)].concat();
+    assert_eq!(code(with_claims(&key, &claims)), "evidence-form");
+}
+
+#[test]
+fn every_altered_bit_of_a_quote() {
+    let data = report_data(b"a key");
+    let good = platform().enclave(enclave()).quote(&data).unwrap();
+    let (collateral, policy) = (collateral(&CollateralKnobs::default()), policy());
+    let judge = |quote: &[u8]| {
+        let evidence = Evidence::from_quote(quote, &data, b"a key")?;
+        verify(&evidence, &collateral, &policy, NOW)
+    };
+    judge(&good).unwrap();
+    let accepted: Vec<usize> = (0..good.len() * 8)
+        .filter(|bit| {
+            let mut quote = good.clone();
+            quote[bit / 8] ^= 1 << (bit % 8);
+            judge(&quote).is_ok()
+        })
+        .collect();
+    assert_eq!(accepted, [0; 0]);
+}
+
+proptest! {
+    #[test]
+    fn no_altered_bit_of_a_certificate_causes_a_panic(position in any::<prop::sample::Index>()) {
+        let key = key();
+        let mut der = certificate(&key, extension(&quote(&enclave(), &key), &spki(&key)));
+        let bit = position.index(der.len() * 8);
+        der[bit / 8] ^= 1 << (bit % 8);
+        let collateral = collateral(&CollateralKnobs::default());
+        if let Ok(Some(evidence)) = Evidence::from_certificate(&der, NOW)
+            && let Ok(verdict) = verify(&evidence, &collateral, &policy(), NOW)
+        {
+            prop_assert_eq!(verdict.spki(), spki(&key), "bit {}", bit);
+        }
+    }
+}
+
+/// Where the type of the certification data stands in a quote.
+const CERTIFICATION: usize = 436 + 64 + 64 + 384 + 64 + 2 + 32;
+
+/// The three certificates of a quote, PEM.
+fn pem_parts(quote: &[u8]) -> [String; 3] {
+    let pem = std::str::from_utf8(&quote[CERTIFICATION + 6..quote.len() - 1]).unwrap();
+    let parts: Vec<String> =
+        pem.split_inclusive("-----END CERTIFICATE-----\n").map(str::to_owned).collect();
+    parts.try_into().unwrap()
+}
+
+/// The quote with other certification data, both lengths set right.
+fn with_chain(quote: &[u8], chain: &str) -> Vec<u8> {
+    let mut out = quote[..CERTIFICATION + 2].to_vec();
+    out.extend(u32::try_from(chain.len()).unwrap().to_le_bytes());
+    out.extend(chain.as_bytes());
+    let length = u32::try_from(out.len() - 436).unwrap();
+    out[432..436].copy_from_slice(&length.to_le_bytes());
+    out
+}
+
+/// A certificate that is valid for this span.
+fn lived(not_before: u64, not_after: u64) -> Result<Evidence, convelo_attest::Refusal> {
+    let key = key();
+    let knobs = CertificateKnobs { not_before, not_after, extensions: Vec::new() }
+        .with(extension(&quote(&enclave(), &key), &spki(&key)));
+    parse(&convelo_simulator::certificate(&key, &knobs).unwrap())
+}
+
+/// Good claims, but a quote over this report data.
+fn quoted_over(key: &rcgen::KeyPair, data: &[u8; 64]) -> Result<Evidence, convelo_attest::Refusal> {
+    let quote = platform().enclave(enclave()).quote(data).unwrap();
+    parse(&certificate(key, extension(&quote, &spki(key))))
+}
+
+/// A quote over these claims, in a certificate.
+fn claims_certificate(key: &rcgen::KeyPair, claims: &[u8]) -> Vec<u8> {
+    let mut data = [0; 64];
+    data[..32].copy_from_slice(&Sha256::digest(claims));
+    let quote = platform().enclave(enclave()).quote(&data).unwrap();
+    let knobs = CertificateKnobs {
+        extensions: vec![(DICE.to_vec(), tagged(&quote, claims))],
+        ..CertificateKnobs::at(NOW)
+    };
+    convelo_simulator::certificate(key, &knobs).unwrap()
+}
+
+fn with_claims(key: &rcgen::KeyPair, claims: &[u8]) -> Result<Evidence, convelo_attest::Refusal> {
+    parse(&claims_certificate(key, claims))
+}
+
+/// The good `pubkey-hash` pair of a claims map.
+fn pubkey_hash(key: &rcgen::KeyPair) -> Vec<u8> {
+    let inner = [&[0x82, 0x01][..], &bytes(&Sha256::digest(spki(key)))].concat();
+    [text("pubkey-hash"), bytes(&inner)].concat()
+}

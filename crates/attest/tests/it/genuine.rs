@@ -1,0 +1,210 @@
+//! Evidence of genuine hardware, at the clocks of `vectors/attestation/README.md`.
+
+use std::fs;
+
+use crate::kit::{code, enclave, evidence, key, policy, spki, vector};
+use convelo_attest::{
+    CertificateRules, Collateral, CollateralError, Evidence, Policy, Refusal, TcbStatus, Verdict,
+    extension, verify,
+};
+use convelo_simulator::CertificateKnobs;
+use sha2::{Digest, Sha256};
+
+const SGX_CLOCK: u64 = 1_750_334_171;
+const SGX_MR_ENCLAVE: &str = "33d8736db756ed4997e04ba358d27833188f1932ff7b1d156904d3f560452fbb";
+const CERTIFICATES_CLOCK: u64 = 1_680_000_000;
+const CERTIFICATES: [&str; 3] = ["gramine", "intel-sgxsdk", "rats-tls"];
+
+#[test]
+fn the_vectors_are_unchanged() {
+    for (name, digest) in [
+        ("quotes/sgx_quote", "f8b81014b6e443609746822194910f5dc1c92c322fa0584298d1e33e505ca3b5"),
+        (
+            "quotes/sgx_quote_collateral.json",
+            "bdd694bbe50f3a2a1cfe12f9e2bd83125921107a368edcf10780a5523b8501ce",
+        ),
+        (
+            "ratls-certs/gramine-cert.pem",
+            "fdab033991d7e36434ad1abd1880fbfa45a329301a2630f725af55716f6ecf32",
+        ),
+    ] {
+        assert_eq!(hex::encode(Sha256::digest(read(name))), digest, "{name}");
+    }
+}
+
+#[test]
+fn the_sgx_sample_is_refused_by_a_strict_policy() {
+    let refusal = judge_sample(&policy_for_sample("", ""), SGX_CLOCK).unwrap_err();
+    assert_eq!(refusal.code, "tcb-status");
+    assert!(refusal.found.contains("ConfigurationAndSWHardeningNeeded"), "{refusal}");
+    assert!(refusal.found.contains("INTEL-SA-00289 INTEL-SA-00615"), "{refusal}");
+}
+
+#[test]
+fn the_sgx_sample_is_refused_if_one_advisory_is_not_named() {
+    let policy = policy_for_sample(STATUS, "advisories = [\"INTEL-SA-00289\"]");
+    let refusal = judge_sample(&policy, SGX_CLOCK).unwrap_err();
+    assert_eq!(refusal.code, "advisory");
+    assert!(refusal.found.contains("INTEL-SA-00615"), "{refusal}");
+}
+
+#[test]
+fn the_sgx_sample_is_accepted_if_its_status_and_advisories_are_named() {
+    let verdict = judge_sample(&policy_for_sample(STATUS, ADVISORIES), SGX_CLOCK).unwrap();
+    assert!(!verdict.simulated());
+    assert!(!verdict.summary().contains("SIMULATED"));
+    assert_eq!(hex::encode(verdict.mr_enclave()), SGX_MR_ENCLAVE);
+    assert_eq!(verdict.tcb_status(), TcbStatus::ConfigurationAndSWHardeningNeeded);
+    assert_eq!(verdict.advisories(), ["INTEL-SA-00289", "INTEL-SA-00615"]);
+    assert_eq!(verdict.to_json()["fmspc"], "00a067110000");
+    assert_eq!(verdict.expires(), 1_750_327_278 + 7 * 86_400, "the QE identity is the oldest");
+}
+
+#[test]
+fn the_sgx_sample_ages() {
+    let policy = policy_for_sample(STATUS, ADVISORIES);
+    let at = |now| code(judge_sample(&policy, now));
+    assert_eq!(at(SGX_CLOCK - 86_400), "collateral-future");
+    assert_eq!(at(SGX_CLOCK + 8 * 86_400), "collateral-stale");
+    assert_eq!(at(SGX_CLOCK + 31 * 86_400), "collateral-expired");
+    assert_eq!(at(SGX_CLOCK + 365 * 86_400), "collateral-expired");
+}
+
+#[test]
+fn a_genuine_quote_for_other_report_data() {
+    let quote = read("quotes/sgx_quote");
+    assert_eq!(code(Evidence::from_quote(&quote, &[0; 64], b"a key")), "key-binding");
+    let key = key();
+    let knobs = CertificateKnobs::at(SGX_CLOCK).with(extension(&quote, &spki(&key)));
+    let der = convelo_simulator::certificate(&key, &knobs).unwrap();
+    assert_eq!(code(Evidence::from_certificate(&der, SGX_CLOCK)), "key-binding");
+}
+
+#[test]
+fn genuine_quote_under_the_simulated_root() {
+    let refusal = verify(&sample(), &sample_collateral(), &policy(), SGX_CLOCK).unwrap_err();
+    assert_eq!(refusal.code, "unknown-root");
+    assert!(refusal.found.contains("Intel SGX Root CA"), "{refusal}");
+    assert!(refusal.required.contains("SIMULATED SGX Root CA"), "{refusal}");
+}
+
+#[test]
+fn genuine_collateral_with_simulated_evidence() {
+    let refusal = verify(&evidence(&enclave()), &sample_collateral(), &policy(), crate::kit::NOW)
+        .unwrap_err();
+    assert_eq!(refusal.code, "collateral-expired");
+}
+
+#[test]
+fn genuine_certificates_bind_their_keys() {
+    for name in CERTIFICATES {
+        let evidence = certificate_evidence(name, &lenient()).unwrap();
+        let spki = convelo_attest::spki_of(&certificate(name)).unwrap();
+        assert_eq!(evidence.spki(), spki, "{name}");
+    }
+}
+
+#[test]
+fn genuine_certificates_live_too_long_for_us() {
+    for name in CERTIFICATES {
+        let rules = CertificateRules { skip_foreign_claims: true, ..CertificateRules::default() };
+        assert_eq!(code(certificate_evidence(name, &rules)), "certificate-lifetime", "{name}");
+    }
+}
+
+#[test]
+fn a_genuine_certificate_with_foreign_claims() {
+    let rules = CertificateRules { skip_foreign_claims: false, ..lenient() };
+    assert_eq!(code(certificate_evidence("rats-tls", &rules)), "unknown-claim");
+    certificate_evidence("gramine", &rules).unwrap();
+}
+
+#[test]
+fn genuine_certificates_are_of_debug_enclaves() {
+    let accepts_all_but_debugging = policy_for_sample(STATUS, ADVISORIES);
+    for name in CERTIFICATES {
+        let evidence = certificate_evidence(name, &lenient()).unwrap();
+        let result =
+            verify(&evidence, &sample_collateral(), &accepts_all_but_debugging, CERTIFICATES_CLOCK);
+        assert_eq!(code(result), "debug-enclave", "{name}");
+    }
+}
+
+#[test]
+fn tdx_quotes_are_refused_by_name() {
+    for (name, version) in [("tdx_quote", 4), ("tdx_quote_td15ex", 5)] {
+        let quote = read(&format!("quotes/{name}"));
+        let refusal = Evidence::from_quote(&quote, &[0; 64], b"a key").unwrap_err();
+        assert_eq!(refusal.code, "quote-type");
+        assert!(refusal.found.contains(&format!("a TDX quote of version {version}")), "{refusal}");
+    }
+}
+
+#[test]
+fn genuine_collateral_is_read() {
+    let read = |name: &str| Collateral::from_json(&text(&format!("quotes/{name}_collateral.json")));
+    assert_eq!(read("sgx_quote").unwrap().fmspc(), [0x00, 0xA0, 0x67, 0x11, 0, 0]);
+    assert_eq!(read("tdx_quote").unwrap().fmspc(), [0xB0, 0xC0, 0x6F, 0, 0, 0]);
+    assert_eq!(read("tdx_quote_td15ex").unwrap_err(), CollateralError::CertificateChain);
+    let collateral = read("sgx_quote").unwrap();
+    let again = Collateral::from_json(&collateral.to_json()).unwrap();
+    assert_eq!(again.digest(), collateral.digest());
+}
+
+#[test]
+fn intels_root_is_the_one_it_publishes() {
+    let lines = policy_for_sample("", "").describe();
+    let digest = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3";
+    assert!(lines[0].contains(digest), "{lines:?}");
+    let simulated = policy().describe();
+    assert!(simulated[0].starts_with("SIMULATED"), "{simulated:?}");
+}
+
+const STATUS: &str = "tcb_statuses = [\"UpToDate\", \"ConfigurationAndSWHardeningNeeded\"]";
+const ADVISORIES: &str = "advisories = [\"INTEL-SA-00289\", \"INTEL-SA-00615\"]";
+
+fn policy_for_sample(statuses: &str, advisories: &str) -> Policy {
+    Policy::from_toml(&format!(
+        "version = 1\n{statuses}\n{advisories}\n[[enclave]]\nname = \"sample\"\n\
+         mr_enclave = \"{SGX_MR_ENCLAVE}\"\n"
+    ))
+    .unwrap()
+}
+
+/// The sample quotes a greeting; whoever asked for that would accept it.
+fn sample() -> Evidence {
+    let mut greeting = [0; 64];
+    greeting[..13].copy_from_slice(b"Hello, world!");
+    Evidence::from_quote(&read("quotes/sgx_quote"), &greeting, b"a key").unwrap()
+}
+
+fn sample_collateral() -> Collateral {
+    Collateral::from_json(&text("quotes/sgx_quote_collateral.json")).unwrap()
+}
+
+fn judge_sample(policy: &Policy, now: u64) -> Result<Verdict, Refusal> {
+    verify(&sample(), &sample_collateral(), policy, now)
+}
+
+fn lenient() -> CertificateRules {
+    CertificateRules { maximum_lifetime_seconds: 40 * 365 * 86_400, skip_foreign_claims: true }
+}
+
+fn certificate(name: &str) -> Vec<u8> {
+    let pem = text(&format!("ratls-certs/{name}-cert.pem"));
+    let (_, der) = x509_cert::der::pem::decode_vec(pem.trim().as_bytes()).unwrap();
+    der
+}
+
+fn certificate_evidence(name: &str, rules: &CertificateRules) -> Result<Evidence, Refusal> {
+    Evidence::from_certificate_with(&certificate(name), CERTIFICATES_CLOCK, rules)
+        .map(|evidence| evidence.expect("it carries evidence"))
+}
+
+fn read(name: &str) -> Vec<u8> {
+    fs::read(vector(name)).unwrap()
+}
+
+fn text(name: &str) -> String {
+    fs::read_to_string(vector(name)).unwrap()
+}

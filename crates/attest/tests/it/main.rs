@@ -1,0 +1,10 @@
+//! Attestation through the public interface: what is accepted, what is refused, and why.
+
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod attacks;
+mod dynamic_config;
+mod genuine;
+mod kit;
+mod policies;
+mod source;
