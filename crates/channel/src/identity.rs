@@ -1,0 +1,147 @@
+//! Who we are: a P-256 key, and the certificate made from it for a connection.
+
+use std::sync::Arc;
+
+use convelo_attest::{QuoteError, QuoteSource};
+use p256::ecdsa::signature::Signer as _;
+use p256::ecdsa::{DerSignature, SigningKey};
+use p256::elliptic_curve::Generate as _;
+use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding};
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::limits::{CERTIFICATE_BACKDATE, CERTIFICATE_LIFETIME, MAXIMUM_KEY_FILE_BYTES};
+use crate::provider::provider;
+
+/// A long-lived P-256 key. What others pin is the SHA-256 of its `SubjectPublicKeyInfo`.
+#[derive(Clone)]
+pub struct Identity {
+    key: SigningKey,
+    spki: Vec<u8>,
+}
+
+/// An identity that could not be read or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// The file is not a private key in the expected form.
+    #[error(
+        "this is not a P-256 private key in PKCS #8 PEM form ('-----BEGIN PRIVATE KEY-----'); \
+         make one with 'convelo keygen'"
+    )]
+    NotAKey,
+    /// No quote could be had for the certificate.
+    #[error("no evidence could be made for the certificate: {0}")]
+    Quote(#[from] QuoteError),
+    /// The certificate could not be made.
+    #[error("the certificate could not be made: {0}")]
+    Certificate(String),
+}
+
+impl Identity {
+    /// Makes a fresh key from the operating system's randomness.
+    pub fn generate() -> Self {
+        Self::from_key(SigningKey::generate_from_rng(&mut crate::os_rng()))
+    }
+
+    /// Reads a key in PKCS #8 PEM form.
+    pub fn from_pem(pem: &str) -> Result<Self, IdentityError> {
+        if pem.len() > MAXIMUM_KEY_FILE_BYTES {
+            return Err(IdentityError::NotAKey);
+        }
+        let key = SigningKey::from_pkcs8_pem(pem).map_err(|_| IdentityError::NotAKey)?;
+        Ok(Self::from_key(key))
+    }
+
+    /// The private key in PKCS #8 PEM form, for a file that only its owner may read.
+    pub fn to_pem(&self) -> Zeroizing<String> {
+        self.key.to_pkcs8_pem(LineEnding::LF).expect("a P-256 key has a PKCS #8 form")
+    }
+
+    /// `SubjectPublicKeyInfo` of the public key, DER.
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// The key itself, for the protocols that sign with an identity.
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// ECDSA P-256 SHA-256 signature in DER.
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        let signature: DerSignature = self.key.sign(message);
+        signature.as_bytes().to_vec()
+    }
+
+    /// A certificate that names no enclave: the peer knows this key, or does not.
+    pub fn plain(&self) -> Result<Credential, IdentityError> {
+        self.credential(None)
+    }
+
+    /// A certificate that carries evidence: a quote from `source` over this key (RA-TLS).
+    pub fn attested(&self, source: &dyn QuoteSource) -> Result<Credential, IdentityError> {
+        let quote = source.quote(&convelo_attest::report_data(&self.spki))?;
+        self.credential(Some(&quote))
+    }
+
+    fn from_key(key: SigningKey) -> Self {
+        let spki = key
+            .verifying_key()
+            .to_public_key_der()
+            .expect("a P-256 key has a SubjectPublicKeyInfo")
+            .into_vec();
+        Self { key, spki }
+    }
+
+    fn credential(&self, quote: Option<&[u8]>) -> Result<Credential, IdentityError> {
+        let failed = |error: &dyn std::fmt::Display| IdentityError::Certificate(error.to_string());
+        let pkcs8 = self.key.to_pkcs8_der().map_err(|error| failed(&error))?;
+        let der = PrivatePkcs8KeyDer::from(pkcs8.as_bytes());
+        let pair = KeyPair::try_from(&der).map_err(|error| failed(&error))?;
+        let mut params = CertificateParams::default();
+        let now = OffsetDateTime::now_utc();
+        params.not_before = now - CERTIFICATE_BACKDATE;
+        params.not_after = params.not_before + CERTIFICATE_LIFETIME;
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "convelo");
+        params.is_ca = IsCa::ExplicitNoCa;
+        if let Some(quote) = quote {
+            let extension = convelo_attest::extension(quote, &self.spki);
+            params.custom_extensions =
+                vec![CustomExtension::from_oid_content(extension.oid, extension.value)];
+        }
+        let certificate = params.self_signed(&pair).map_err(|error| failed(&error))?;
+        let key = provider()
+            .key_provider
+            .load_private_key(der.clone_key().into())
+            .map_err(|error| failed(&error))?;
+        Ok(Credential(Arc::new(CertifiedKey::new(vec![certificate.der().clone()], key))))
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identity(..)")
+    }
+}
+
+/// A key and its certificate, ready for handshakes.
+#[derive(Clone)]
+pub struct Credential(pub(crate) Arc<CertifiedKey>);
+
+impl Credential {
+    /// The certificate, DER.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.0.cert[0]
+    }
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credential(..)")
+    }
+}

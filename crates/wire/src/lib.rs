@@ -1,0 +1,20 @@
+//! The service's protocol: the generated types of `proto/convelo/join/v1/join.proto` and their one
+//! parse into checked types.
+//!
+//! [`proto`] is what travels; [`FromParty`] and [`ToParty`] are what the service and the parties
+//! work with. Every length that a peer controls is checked in the parse, against [`limits`].
+
+pub mod limits;
+mod message;
+mod reason;
+
+pub use message::{
+    Announcement, Confirmation, FromParty, Hello, Outcome, Statement, ToParty, Waiting, WireError,
+};
+pub use reason::{Failed, Reason};
+
+/// The generated messages, client and server.
+#[expect(clippy::all, clippy::pedantic, missing_docs, reason = "generated code")]
+pub mod proto {
+    tonic::include_proto!("convelo.join.v1");
+}

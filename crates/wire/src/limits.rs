@@ -1,0 +1,18 @@
+//! Every size that a peer controls, in one place.
+
+pub use convelo_psi::limits::{
+    MAXIMUM_JOB_BYTES, MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_SIGNATURE_BYTES,
+    MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
+};
+
+/// Bytes of fingerprints or bitmap in one chunk.
+pub const MAXIMUM_CHUNK_BYTES: usize = 1 << 20;
+
+/// Bytes of one encoded message: a chunk and what surrounds it.
+pub const MAXIMUM_MESSAGE_BYTES: usize = MAXIMUM_CHUNK_BYTES + 4096;
+
+/// Bytes of the name and version of a peer's program.
+pub const MAXIMUM_SOFTWARE_BYTES: usize = 128;
+
+/// Bytes of an explanation; a longer one is cut by its sender.
+pub const MAXIMUM_EXPLANATION_BYTES: usize = 2048;

@@ -1,0 +1,504 @@
+//! The checked forms of the messages, and the one way to and from the generated types.
+
+use convelo_psi::agreement::{Confirmation as Tag, KeyOffer, Member, SealedShare};
+use convelo_psi::{JobDigest, KeyId};
+use prost::Message as _;
+use prost::bytes::Bytes;
+
+use crate::limits::{
+    MAXIMUM_CHUNK_BYTES, MAXIMUM_EXPLANATION_BYTES, MAXIMUM_JOB_BYTES, MAXIMUM_NAME_BYTES,
+    MAXIMUM_PARTIES, MAXIMUM_SIGNATURE_BYTES, MAXIMUM_SOFTWARE_BYTES, MAXIMUM_SPKI_BYTES,
+    SEALED_SHARE_BYTES,
+};
+use crate::proto::{self, from_party, outcome, to_party};
+use crate::reason::{Failed, Reason};
+
+/// A message that does not follow the protocol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// The oneof of a message was not set, as when a newer peer sends a kind unknown here.
+    #[error("a message of unknown kind arrived; the peer may run a newer version")]
+    Unknown,
+    /// A field has a length or value outside its limits.
+    #[error("{field}: {found} arrived, {expected} expected")]
+    Field {
+        /// The field, as in the .proto file.
+        field: &'static str,
+        /// What arrived; a length or count, never content.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+}
+
+/// Opens a stream.
+pub struct Hello {
+    /// The job in canonical JSON; within its size limit, not yet parsed.
+    pub job: Bytes,
+    /// The name under which the job lists the party.
+    pub party: String,
+    /// The party's one-time key.
+    pub offer: KeyOffer,
+    /// Name and version of the party's program.
+    pub software: String,
+}
+
+/// What a party is about to upload.
+#[derive(Clone, Copy)]
+pub struct Announcement {
+    /// Number of distinct keys.
+    pub keys: u64,
+    /// SHA-256 over all fingerprints as they travel.
+    pub sha256: [u8; 32],
+}
+
+/// A party's confirmation of the job key.
+pub struct Confirmation {
+    /// The party's name.
+    pub party: String,
+    /// Its tag.
+    pub tag: Tag,
+}
+
+/// What a party sends.
+pub enum FromParty {
+    /// First message.
+    Hello(Hello),
+    /// Shares for the other parties.
+    Shares(Vec<SealedShare>),
+    /// This party's confirmation.
+    Confirmation(Tag),
+    /// What the chunks will hold.
+    Announcement(Announcement),
+    /// Fingerprints in wire form, at most one chunk.
+    Chunk(Bytes),
+    /// The party gives up.
+    Leave(Reason),
+}
+
+/// Who is there and who is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Names of the parties that are there.
+    pub present: Vec<String>,
+    /// Names of the missing parties, where the job names them.
+    pub missing: Vec<String>,
+    /// How many are missing.
+    pub missing_count: u32,
+    /// Seconds until the job's deadline.
+    pub seconds_left: u64,
+}
+
+/// What a party learns, before the bits of a bitmap.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A bitmap of so many bytes follows.
+    Intersection {
+        /// Its length.
+        bitmap_bytes: u64,
+    },
+    /// How many keys every party has.
+    Count(u64),
+    /// Smaller than the job's minimum.
+    Withheld,
+    /// The job gives this party no result.
+    Nothing,
+}
+
+/// What the service sends.
+pub enum ToParty {
+    /// Who is missing.
+    Waiting(Waiting),
+    /// Every party has come.
+    Assembled(Vec<Member>),
+    /// Shares sealed to this party.
+    Shares(Vec<SealedShare>),
+    /// The other parties' confirmations.
+    Confirmations(Vec<Confirmation>),
+    /// Whose uploads are complete, and whose are missing.
+    Uploads {
+        /// Complete.
+        complete: Vec<String>,
+        /// Missing.
+        missing: Vec<String>,
+    },
+    /// The result.
+    Outcome {
+        /// Its kind.
+        outcome: Outcome,
+        /// A serialised [`Statement`].
+        statement: Bytes,
+        /// Signature of the service's certificate key over it.
+        signature: Vec<u8>,
+    },
+    /// A piece of the bitmap.
+    Bitmap(Bytes),
+    /// The stream ends without a result.
+    Failed(Failed),
+}
+
+/// What the service signs for one party at the end of a job.
+#[derive(Clone)]
+pub struct Statement {
+    /// SHA-256 of the canonical job.
+    pub job: JobDigest,
+    /// The party this statement is for.
+    pub party: String,
+    /// Its key.
+    pub party_key: KeyId,
+    /// All members and the keys they proved.
+    pub members: Vec<Member>,
+    /// Number of keys that the party uploaded.
+    pub keys: u64,
+    /// SHA-256 over them.
+    pub set_sha256: [u8; 32],
+    /// "intersection", "count", "withheld" or "nothing".
+    pub outcome: String,
+    /// SHA-256 over bitmap or count (8 bytes, big-endian); none for the other outcomes.
+    pub result_sha256: Option<[u8; 32]>,
+    /// Unix seconds by the service's clock.
+    pub finished_at: u64,
+}
+
+/// First field of every statement, so that the signature cannot stand for anything else.
+const STATEMENT_LABEL: &str = "convelo/join/statement/v1";
+
+impl Statement {
+    /// The bytes that are signed and travel.
+    pub fn encode(&self) -> Vec<u8> {
+        proto::Statement {
+            label: STATEMENT_LABEL.to_owned(),
+            job_digest: self.job.0.to_vec(),
+            party: self.party.clone(),
+            party_key: self.party_key.0.to_vec(),
+            members: self.members.iter().map(member_to_proto).collect(),
+            keys: self.keys,
+            set_sha256: self.set_sha256.to_vec(),
+            outcome: self.outcome.clone(),
+            result_sha256: self.result_sha256.map(|digest| digest.to_vec()).unwrap_or_default(),
+            finished_at: self.finished_at,
+        }
+        .encode_to_vec()
+    }
+
+    /// Parses the bytes of a statement.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let statement = proto::Statement::decode(bytes).map_err(|_| {
+            field("statement", format!("{} unreadable bytes", bytes.len()), "a Statement")
+        })?;
+        if statement.label != STATEMENT_LABEL {
+            return Err(field("statement.label", "another label", STATEMENT_LABEL));
+        }
+        Ok(Self {
+            job: JobDigest(array("statement.job_digest", &statement.job_digest)?),
+            party: name("statement.party", statement.party)?,
+            party_key: KeyId(array("statement.party_key", &statement.party_key)?),
+            members: members("statement.members", statement.members)?,
+            keys: statement.keys,
+            set_sha256: array("statement.set_sha256", &statement.set_sha256)?,
+            outcome: text("statement.outcome", statement.outcome, MAXIMUM_NAME_BYTES)?,
+            result_sha256: if statement.result_sha256.is_empty() {
+                None
+            } else {
+                Some(array("statement.result_sha256", &statement.result_sha256)?)
+            },
+            finished_at: statement.finished_at,
+        })
+    }
+}
+
+impl TryFrom<proto::FromParty> for FromParty {
+    type Error = WireError;
+
+    fn try_from(message: proto::FromParty) -> Result<Self, WireError> {
+        use from_party::Message;
+        Ok(match message.message.ok_or(WireError::Unknown)? {
+            Message::Hello(hello) => {
+                at_most("hello.job", hello.job.len(), MAXIMUM_JOB_BYTES)?;
+                let offer = hello.offer.ok_or_else(|| missing("hello.offer"))?;
+                Self::Hello(Hello {
+                    job: hello.job.into(),
+                    party: name("hello.party", hello.party)?,
+                    offer: offer_from_proto(offer)?,
+                    software: text("hello.software", hello.software, MAXIMUM_SOFTWARE_BYTES)?,
+                })
+            }
+            Message::Shares(shares) => Self::Shares(shares_from_proto(shares)?),
+            Message::Confirmation(confirmation) => {
+                Self::Confirmation(Tag(array("confirmation.tag", &confirmation.tag)?))
+            }
+            Message::Announcement(announcement) => Self::Announcement(Announcement {
+                keys: announcement.keys,
+                sha256: array("announcement.sha256", &announcement.sha256)?,
+            }),
+            Message::Chunk(chunk) => {
+                at_most("chunk.fingerprints", chunk.fingerprints.len(), MAXIMUM_CHUNK_BYTES)?;
+                Self::Chunk(chunk.fingerprints)
+            }
+            Message::Leave(leave) => Self::Leave(leave.reason().into()),
+        })
+    }
+}
+
+impl From<FromParty> for proto::FromParty {
+    fn from(message: FromParty) -> Self {
+        use from_party::Message;
+        let message = match message {
+            FromParty::Hello(hello) => Message::Hello(proto::Hello {
+                job: hello.job.to_vec(),
+                party: hello.party,
+                offer: Some(offer_to_proto(&hello.offer)),
+                software: hello.software,
+            }),
+            FromParty::Shares(shares) => Message::Shares(shares_to_proto(shares)),
+            FromParty::Confirmation(tag) => {
+                Message::Confirmation(proto::Confirmation { tag: tag.0.to_vec() })
+            }
+            FromParty::Announcement(announcement) => Message::Announcement(proto::Announcement {
+                keys: announcement.keys,
+                sha256: announcement.sha256.to_vec(),
+            }),
+            FromParty::Chunk(fingerprints) => Message::Chunk(proto::Chunk { fingerprints }),
+            FromParty::Leave(reason) => {
+                Message::Leave(proto::Leave { reason: proto::Reason::from(reason).into() })
+            }
+        };
+        Self { message: Some(message) }
+    }
+}
+
+impl TryFrom<proto::ToParty> for ToParty {
+    type Error = WireError;
+
+    fn try_from(message: proto::ToParty) -> Result<Self, WireError> {
+        use to_party::Message;
+        Ok(match message.message.ok_or(WireError::Unknown)? {
+            Message::Waiting(waiting) => Self::Waiting(Waiting {
+                present: names("waiting.present", waiting.present)?,
+                missing: names("waiting.missing", waiting.missing)?,
+                missing_count: waiting.missing_count,
+                seconds_left: waiting.seconds_left,
+            }),
+            Message::Assembled(assembled) => {
+                Self::Assembled(members("assembled.members", assembled.members)?)
+            }
+            Message::Shares(shares) => Self::Shares(shares_from_proto(shares)?),
+            Message::Confirmations(confirmations) => {
+                let entries = confirmations.confirmations;
+                at_most("confirmations", entries.len(), MAXIMUM_PARTIES)?;
+                Self::Confirmations(
+                    entries
+                        .into_iter()
+                        .map(|entry| {
+                            Ok(Confirmation {
+                                party: name("confirmations.party", entry.party)?,
+                                tag: Tag(array("confirmations.tag", &entry.tag)?),
+                            })
+                        })
+                        .collect::<Result<_, WireError>>()?,
+                )
+            }
+            Message::Uploads(uploads) => Self::Uploads {
+                complete: names("uploads.complete", uploads.complete)?,
+                missing: names("uploads.missing", uploads.missing)?,
+            },
+            Message::Outcome(outcome) => {
+                at_most("outcome.signature", outcome.signature.len(), MAXIMUM_SIGNATURE_BYTES)?;
+                Self::Outcome {
+                    outcome: match outcome.result.ok_or_else(|| missing("outcome.result"))? {
+                        outcome::Result::Intersection(intersection) => {
+                            Outcome::Intersection { bitmap_bytes: intersection.bitmap_bytes }
+                        }
+                        outcome::Result::Count(count) => Outcome::Count(count),
+                        outcome::Result::Withheld(_) => Outcome::Withheld,
+                        outcome::Result::Nothing(_) => Outcome::Nothing,
+                    },
+                    statement: outcome.statement.into(),
+                    signature: outcome.signature,
+                }
+            }
+            Message::Bitmap(chunk) => {
+                at_most("bitmap.bits", chunk.bits.len(), MAXIMUM_CHUNK_BYTES)?;
+                Self::Bitmap(chunk.bits)
+            }
+            Message::Failed(failed) => {
+                let reason = failed.reason().into();
+                Self::Failed(Failed {
+                    reason,
+                    party: if failed.party.is_empty() {
+                        None
+                    } else {
+                        Some(name("failed.party", failed.party)?)
+                    },
+                    explanation: text(
+                        "failed.explanation",
+                        failed.explanation,
+                        MAXIMUM_EXPLANATION_BYTES,
+                    )?,
+                })
+            }
+        })
+    }
+}
+
+impl From<ToParty> for proto::ToParty {
+    fn from(message: ToParty) -> Self {
+        use to_party::Message;
+        let message = match message {
+            ToParty::Waiting(waiting) => Message::Waiting(proto::Waiting {
+                present: waiting.present,
+                missing: waiting.missing,
+                missing_count: waiting.missing_count,
+                seconds_left: waiting.seconds_left,
+            }),
+            ToParty::Assembled(members) => Message::Assembled(proto::Assembled {
+                members: members.iter().map(member_to_proto).collect(),
+            }),
+            ToParty::Shares(shares) => Message::Shares(shares_to_proto(shares)),
+            ToParty::Confirmations(confirmations) => Message::Confirmations(proto::Confirmations {
+                confirmations: confirmations
+                    .into_iter()
+                    .map(|entry| proto::NamedConfirmation {
+                        party: entry.party,
+                        tag: entry.tag.0.to_vec(),
+                    })
+                    .collect(),
+            }),
+            ToParty::Uploads { complete, missing } => {
+                Message::Uploads(proto::Uploads { complete, missing })
+            }
+            ToParty::Outcome { outcome, statement, signature } => {
+                Message::Outcome(proto::Outcome {
+                    result: Some(match outcome {
+                        Outcome::Intersection { bitmap_bytes } => {
+                            outcome::Result::Intersection(proto::Intersection { bitmap_bytes })
+                        }
+                        Outcome::Count(count) => outcome::Result::Count(count),
+                        Outcome::Withheld => outcome::Result::Withheld(proto::Withheld {}),
+                        Outcome::Nothing => outcome::Result::Nothing(proto::Nothing {}),
+                    }),
+                    statement: statement.to_vec(),
+                    signature,
+                })
+            }
+            ToParty::Bitmap(bits) => Message::Bitmap(proto::BitmapChunk { bits }),
+            ToParty::Failed(failed) => Message::Failed(failed.into()),
+        };
+        Self { message: Some(message) }
+    }
+}
+
+fn field(field: &'static str, found: impl Into<String>, expected: impl Into<String>) -> WireError {
+    WireError::Field { field, found: found.into(), expected: expected.into() }
+}
+
+fn missing(name: &'static str) -> WireError {
+    field(name, "nothing", "a value")
+}
+
+fn at_most(name: &'static str, length: usize, limit: usize) -> Result<(), WireError> {
+    if length > limit {
+        return Err(field(name, length.to_string(), format!("at most {limit}")));
+    }
+    Ok(())
+}
+
+fn array<const N: usize>(name: &'static str, bytes: &[u8]) -> Result<[u8; N], WireError> {
+    bytes
+        .try_into()
+        .map_err(|_| field(name, format!("{} bytes", bytes.len()), format!("{N} bytes")))
+}
+
+/// Text that may be shown: control characters of a peer never reach a terminal or a log.
+fn text(field: &'static str, text: String, limit: usize) -> Result<String, WireError> {
+    at_most(field, text.len(), limit)?;
+    if text.contains(char::is_control) {
+        return Ok(text.replace(char::is_control, " "));
+    }
+    Ok(text)
+}
+
+fn name(field_name: &'static str, name: String) -> Result<String, WireError> {
+    at_most(field_name, name.len(), MAXIMUM_NAME_BYTES)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.is_empty() || !name.bytes().all(plain) {
+        return Err(field(
+            field_name,
+            format!("a name of {} bytes", name.len()),
+            "1 to 64 letters, digits, '.', '_' or '-'",
+        ));
+    }
+    Ok(name)
+}
+
+fn names(field: &'static str, names: Vec<String>) -> Result<Vec<String>, WireError> {
+    at_most(field, names.len(), MAXIMUM_PARTIES)?;
+    names.into_iter().map(|entry| name(field, entry)).collect()
+}
+
+fn offer_from_proto(offer: proto::KeyOffer) -> Result<KeyOffer, WireError> {
+    at_most("offer.signature", offer.signature.len(), MAXIMUM_SIGNATURE_BYTES)?;
+    Ok(KeyOffer {
+        one_time_key: array("offer.one_time_key", &offer.one_time_key)?,
+        signature: offer.signature,
+    })
+}
+
+fn offer_to_proto(offer: &KeyOffer) -> proto::KeyOffer {
+    proto::KeyOffer {
+        one_time_key: offer.one_time_key.to_vec(),
+        signature: offer.signature.clone(),
+    }
+}
+
+fn members(field: &'static str, members: Vec<proto::Member>) -> Result<Vec<Member>, WireError> {
+    at_most(field, members.len(), MAXIMUM_PARTIES)?;
+    members
+        .into_iter()
+        .map(|member| {
+            at_most("member.public_key", member.public_key.len(), MAXIMUM_SPKI_BYTES)?;
+            Ok(Member {
+                name: name("member.name", member.name)?,
+                spki: member.public_key,
+                offer: offer_from_proto(member.offer.ok_or_else(|| missing("member.offer"))?)?,
+            })
+        })
+        .collect()
+}
+
+fn member_to_proto(member: &Member) -> proto::Member {
+    proto::Member {
+        name: member.name.clone(),
+        public_key: member.spki.clone(),
+        offer: Some(offer_to_proto(&member.offer)),
+    }
+}
+
+fn shares_from_proto(shares: proto::SealedShares) -> Result<Vec<SealedShare>, WireError> {
+    at_most("shares", shares.shares.len(), MAXIMUM_PARTIES)?;
+    shares
+        .shares
+        .into_iter()
+        .map(|share| {
+            at_most("share.sealed", share.sealed.len(), SEALED_SHARE_BYTES)?;
+            Ok(SealedShare {
+                from: name("share.from", share.from)?,
+                to: name("share.to", share.to)?,
+                sealed: share.sealed,
+            })
+        })
+        .collect()
+}
+
+fn shares_to_proto(shares: Vec<SealedShare>) -> proto::SealedShares {
+    proto::SealedShares {
+        shares: shares
+            .into_iter()
+            .map(|share| proto::SealedShare {
+                from: share.from,
+                to: share.to,
+                sealed: share.sealed,
+            })
+            .collect(),
+    }
+}

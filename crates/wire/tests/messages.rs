@@ -1,0 +1,575 @@
+//! The messages between their bytes and their checked forms.
+
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use convelo_psi::agreement::{KeyOffer, Member};
+use convelo_psi::{JobDigest, KeyId};
+use convelo_wire::limits::{
+    MAXIMUM_CHUNK_BYTES, MAXIMUM_EXPLANATION_BYTES, MAXIMUM_JOB_BYTES, MAXIMUM_MESSAGE_BYTES,
+    MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_SIGNATURE_BYTES, MAXIMUM_SOFTWARE_BYTES,
+    MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
+};
+use convelo_wire::proto::{self, from_party, outcome, to_party};
+use convelo_wire::{Failed, FromParty, Reason, Statement, ToParty, WireError};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use prost::Message as _;
+
+/// Messages have no `Debug`, because some hold what is not to be shown; proptest asks for it.
+#[derive(Clone)]
+struct Hidden<T>(T);
+
+impl<T> std::fmt::Debug for Hidden<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hidden(..)")
+    }
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[A-Za-z0-9._-]{1,64}"
+}
+
+fn names() -> impl Strategy<Value = Vec<String>> {
+    vec(name(), 0..5)
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "[a-zäß '\u{1F600}]{0,30}"
+}
+
+fn bytes(length: usize) -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), length)
+}
+
+fn up_to(limit: usize) -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..=limit)
+}
+
+/// Every reason but `REASON_UNSPECIFIED`, as it travels.
+fn reason() -> impl Strategy<Value = i32> {
+    1..=17
+}
+
+fn hidden<T>(entries: Vec<Hidden<T>>) -> Vec<T> {
+    entries.into_iter().map(|entry| entry.0).collect()
+}
+
+fn offer() -> impl Strategy<Value = Hidden<proto::KeyOffer>> {
+    (bytes(32), up_to(MAXIMUM_SIGNATURE_BYTES))
+        .prop_map(|(one_time_key, signature)| Hidden(proto::KeyOffer { one_time_key, signature }))
+}
+
+fn members() -> impl Strategy<Value = Hidden<Vec<proto::Member>>> {
+    let member =
+        (name(), up_to(MAXIMUM_SPKI_BYTES), offer()).prop_map(|(name, public_key, offer)| {
+            Hidden(proto::Member { name, public_key, offer: Some(offer.0) })
+        });
+    vec(member, 0..4).prop_map(|members| Hidden(hidden(members)))
+}
+
+fn shares() -> impl Strategy<Value = Hidden<proto::SealedShares>> {
+    let share = (name(), name(), up_to(SEALED_SHARE_BYTES))
+        .prop_map(|(from, to, sealed)| Hidden(proto::SealedShare { from, to, sealed }));
+    vec(share, 0..4).prop_map(|shares| Hidden(proto::SealedShares { shares: hidden(shares) }))
+}
+
+fn messages_of_parties() -> impl Strategy<Value = Hidden<from_party::Message>> {
+    use from_party::Message;
+    prop_oneof![
+        (up_to(300), name(), offer(), text()).prop_map(|(job, party, offer, software)| {
+            Message::Hello(proto::Hello { job, party, offer: Some(offer.0), software }).into()
+        }),
+        shares().prop_map(|shares| Message::Shares(shares.0).into()),
+        bytes(32).prop_map(|tag| Message::Confirmation(proto::Confirmation { tag }).into()),
+        (any::<u64>(), bytes(32)).prop_map(|(keys, sha256)| {
+            Message::Announcement(proto::Announcement { keys, sha256 }).into()
+        }),
+        up_to(300).prop_map(|fingerprints| {
+            Message::Chunk(proto::Chunk { fingerprints: fingerprints.into() }).into()
+        }),
+        reason().prop_map(|reason| Message::Leave(proto::Leave { reason }).into()),
+    ]
+}
+
+fn messages_of_the_service() -> impl Strategy<Value = Hidden<to_party::Message>> {
+    use to_party::Message;
+    let result = prop_oneof![
+        any::<u64>().prop_map(|bitmap_bytes| {
+            outcome::Result::Intersection(proto::Intersection { bitmap_bytes }).into()
+        }),
+        any::<u64>().prop_map(|count| outcome::Result::Count(count).into()),
+        Just(Hidden(outcome::Result::Withheld(proto::Withheld {}))),
+        Just(Hidden(outcome::Result::Nothing(proto::Nothing {}))),
+    ];
+    prop_oneof![
+        (names(), names(), any::<u32>(), any::<u64>()).prop_map(
+            |(present, missing, missing_count, seconds_left)| {
+                let waiting = proto::Waiting { present, missing, missing_count, seconds_left };
+                Message::Waiting(waiting).into()
+            }
+        ),
+        members().prop_map(|members| {
+            Message::Assembled(proto::Assembled { members: members.0 }).into()
+        }),
+        shares().prop_map(|shares| Message::Shares(shares.0).into()),
+        vec((name(), bytes(32)), 0..4).prop_map(|entries| {
+            let entries = entries.into_iter();
+            let confirmations =
+                entries.map(|(party, tag)| proto::NamedConfirmation { party, tag }).collect();
+            Message::Confirmations(proto::Confirmations { confirmations }).into()
+        }),
+        (names(), names()).prop_map(|(complete, missing)| {
+            Message::Uploads(proto::Uploads { complete, missing }).into()
+        }),
+        (result, up_to(300), up_to(MAXIMUM_SIGNATURE_BYTES)).prop_map(
+            |(result, statement, signature)| {
+                let result: Hidden<outcome::Result> = result;
+                let result = Some(result.0);
+                Message::Outcome(proto::Outcome { result, statement, signature }).into()
+            }
+        ),
+        up_to(300)
+            .prop_map(|bits| Message::Bitmap(proto::BitmapChunk { bits: bits.into() }).into()),
+        (reason(), name(), text()).prop_map(|(reason, party, explanation)| {
+            Message::Failed(proto::Failed { reason, party, explanation }).into()
+        }),
+    ]
+}
+
+impl<T> From<T> for Hidden<T> {
+    fn from(value: T) -> Self {
+        Self(value)
+    }
+}
+
+fn from_party(message: from_party::Message) -> Result<FromParty, WireError> {
+    proto::FromParty { message: Some(message) }.try_into()
+}
+
+fn to_party(message: to_party::Message) -> Result<ToParty, WireError> {
+    proto::ToParty { message: Some(message) }.try_into()
+}
+
+/// Through bytes and the checked form, and back.
+fn round_trip_from_party(message: &proto::FromParty) -> proto::FromParty {
+    let read = proto::FromParty::decode(&*message.encode_to_vec()).unwrap();
+    FromParty::try_from(read).unwrap().into()
+}
+
+fn round_trip_to_party(message: &proto::ToParty) -> proto::ToParty {
+    let read = proto::ToParty::decode(&*message.encode_to_vec()).unwrap();
+    ToParty::try_from(read).unwrap().into()
+}
+
+proptest! {
+    #[test]
+    fn every_message_of_a_party_survives_the_round_trip(message in messages_of_parties()) {
+        let message = proto::FromParty { message: Some(message.0) };
+        prop_assert!(round_trip_from_party(&message) == message);
+    }
+
+    #[test]
+    fn every_message_of_the_service_survives_the_round_trip(message in messages_of_the_service()) {
+        let message = proto::ToParty { message: Some(message.0) };
+        prop_assert!(round_trip_to_party(&message) == message);
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes in vec(any::<u8>(), 0..600)) {
+        let _ = proto::FromParty::decode(&*bytes).map(FromParty::try_from);
+        let _ = proto::ToParty::decode(&*bytes).map(ToParty::try_from);
+        let _ = Statement::decode(&bytes);
+    }
+
+    /// Random bytes seldom are a message; these nearly are.
+    #[test]
+    fn altered_messages_never_panic(
+        up in messages_of_parties(),
+        down in messages_of_the_service(),
+        place in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        keep in any::<prop::sample::Index>(),
+    ) {
+        let up = proto::FromParty { message: Some(up.0) }.encode_to_vec();
+        let down = proto::ToParty { message: Some(down.0) }.encode_to_vec();
+        for mut bytes in [up, down] {
+            let at = place.index(bytes.len());
+            bytes[at] = byte;
+            bytes.truncate(keep.index(bytes.len() + 1));
+            let _ = proto::FromParty::decode(&*bytes).map(FromParty::try_from);
+            let _ = proto::ToParty::decode(&*bytes).map(ToParty::try_from);
+            let _ = Statement::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn whatever_is_accepted_is_within_the_limits(text in any::<String>()) {
+        let hello = |party: &str, software: &str| {
+            from_party(from_party::Message::Hello(proto::Hello {
+                job: Vec::new(),
+                party: party.to_owned(),
+                offer: Some(key_offer()),
+                software: software.to_owned(),
+            }))
+        };
+        if let Ok(FromParty::Hello(hello)) = hello("alice", &text) {
+            prop_assert!(!hello.software.contains(char::is_control));
+            prop_assert!(hello.software.len() <= MAXIMUM_SOFTWARE_BYTES);
+        }
+        if let Ok(FromParty::Hello(hello)) = hello(&text, "") {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            prop_assert!(hello.party.chars().all(plain));
+            prop_assert!((1..=MAXIMUM_NAME_BYTES).contains(&hello.party.len()));
+        }
+    }
+
+    #[test]
+    fn explanations_arrive_without_control_characters_and_cut(explanation in any::<String>()) {
+        let long = explanation.repeat(MAXIMUM_EXPLANATION_BYTES / explanation.len().max(1) + 1);
+        for explanation in [explanation, long] {
+            let failed = Failed::new(Reason::Table, explanation.clone());
+            let read = ToParty::try_from(proto::ToParty::from(ToParty::Failed(failed)));
+            let Ok(ToParty::Failed(read)) = read else {
+                return Err(TestCaseError::fail("refused"));
+            };
+            let expected: String = explanation
+                .chars()
+                .scan(0, |length, c| {
+                    *length += c.len_utf8();
+                    (*length <= MAXIMUM_EXPLANATION_BYTES).then_some(c)
+                })
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect();
+            prop_assert_eq!(read.explanation, expected);
+        }
+    }
+
+    #[test]
+    fn statements_survive_the_round_trip(
+        job in any::<[u8; 32]>(),
+        party_key in any::<[u8; 32]>(),
+        keys in any::<u64>(),
+        set_sha256 in any::<[u8; 32]>(),
+        result_sha256 in any::<Option<[u8; 32]>>(),
+        finished_at in any::<u64>(),
+        members in members(),
+    ) {
+        let members = members.0.into_iter().map(|member| {
+            let offer = member.offer.unwrap();
+            let one_time_key = offer.one_time_key.try_into().unwrap();
+            let offer = KeyOffer { one_time_key, signature: offer.signature };
+            Member { name: member.name, spki: member.public_key, offer }
+        });
+        let statement = Statement {
+            job: JobDigest(job),
+            party: "alice".to_owned(),
+            party_key: KeyId(party_key),
+            members: members.collect(),
+            keys,
+            set_sha256,
+            outcome: "count".to_owned(),
+            result_sha256,
+            finished_at,
+        };
+        let read = Statement::decode(&statement.encode()).unwrap();
+        prop_assert_eq!(read.job, statement.job);
+        prop_assert_eq!(read.party, statement.party);
+        prop_assert_eq!(read.party_key, statement.party_key);
+        prop_assert_eq!(read.members, statement.members);
+        prop_assert_eq!(read.keys, keys);
+        prop_assert_eq!(read.set_sha256, set_sha256);
+        prop_assert_eq!(read.outcome, statement.outcome);
+        prop_assert_eq!(read.result_sha256, result_sha256);
+        prop_assert_eq!(read.finished_at, finished_at);
+    }
+}
+
+fn key_offer() -> proto::KeyOffer {
+    proto::KeyOffer { one_time_key: vec![1; 32], signature: vec![2; MAXIMUM_SIGNATURE_BYTES] }
+}
+
+fn hello() -> proto::Hello {
+    proto::Hello {
+        job: vec![b'x'; MAXIMUM_JOB_BYTES],
+        party: "p".repeat(MAXIMUM_NAME_BYTES),
+        offer: Some(key_offer()),
+        software: "s".repeat(MAXIMUM_SOFTWARE_BYTES),
+    }
+}
+
+fn member() -> proto::Member {
+    proto::Member {
+        name: "m".repeat(MAXIMUM_NAME_BYTES),
+        public_key: vec![3; MAXIMUM_SPKI_BYTES],
+        offer: Some(key_offer()),
+    }
+}
+
+fn share() -> proto::SealedShare {
+    proto::SealedShare {
+        from: "f".repeat(MAXIMUM_NAME_BYTES),
+        to: "t".repeat(MAXIMUM_NAME_BYTES),
+        sealed: vec![4; SEALED_SHARE_BYTES],
+    }
+}
+
+/// A message at its limits is accepted; with the change, whose field is named, it is refused.
+fn one_above<M: Clone>(
+    field: &str,
+    at_limit: &M,
+    parse: impl Fn(M) -> Result<(), WireError>,
+    change: impl FnOnce(&mut M),
+) {
+    assert_eq!(parse(at_limit.clone()), Ok(()), "{field} at its limit");
+    let mut above = at_limit.clone();
+    change(&mut above);
+    match parse(above) {
+        Err(WireError::Field { field: found, .. }) => assert_eq!(found, field),
+        other => panic!("{field} one above its limit: {other:?}"),
+    }
+}
+
+fn party_sends(message: from_party::Message) -> Result<(), WireError> {
+    from_party(message).map(|_| ())
+}
+
+fn service_sends(message: to_party::Message) -> Result<(), WireError> {
+    to_party(message).map(|_| ())
+}
+
+#[test]
+fn limits_of_hello() {
+    let parse = |hello| party_sends(from_party::Message::Hello(hello));
+    let at_limit = hello();
+    one_above("hello.job", &at_limit, parse, |hello| hello.job.push(b'x'));
+    one_above("hello.party", &at_limit, parse, |hello| hello.party.push('p'));
+    one_above("hello.party", &at_limit, parse, |hello| hello.party.clear());
+    one_above("hello.software", &at_limit, parse, |hello| hello.software.push('s'));
+    one_above("hello.offer", &at_limit, parse, |hello| hello.offer = None);
+    let change = |hello: &mut proto::Hello| hello.offer.as_mut().unwrap().signature.push(2);
+    one_above("offer.signature", &at_limit, parse, change);
+    for length in [0, 31, 33] {
+        one_above("offer.one_time_key", &at_limit, parse, |hello| {
+            hello.offer.as_mut().unwrap().one_time_key = vec![1; length];
+        });
+    }
+}
+
+#[test]
+fn limits_of_shares() {
+    let at_limit = proto::SealedShares { shares: vec![share(); MAXIMUM_PARTIES] };
+    let up = |shares| party_sends(from_party::Message::Shares(shares));
+    let down = |shares| service_sends(to_party::Message::Shares(shares));
+    for parse in [up as fn(_) -> _, down] {
+        one_above("shares", &at_limit, parse, |shares| shares.shares.push(share()));
+        let last = MAXIMUM_PARTIES - 1;
+        one_above("share.sealed", &at_limit, parse, |shares| shares.shares[last].sealed.push(4));
+        one_above("share.from", &at_limit, parse, |shares| shares.shares[last].from.push('f'));
+        one_above("share.to", &at_limit, parse, |shares| shares.shares[last].to.push('t'));
+    }
+}
+
+#[test]
+fn limits_of_what_else_a_party_sends() {
+    let parse = |message| party_sends(from_party::Message::Confirmation(message));
+    for length in [0, 31, 33] {
+        let at_limit = proto::Confirmation { tag: vec![0; 32] };
+        one_above("confirmation.tag", &at_limit, parse, |message| message.tag = vec![0; length]);
+    }
+    let parse = |message| party_sends(from_party::Message::Announcement(message));
+    for length in [0, 31, 33] {
+        let at_limit = proto::Announcement { keys: u64::MAX, sha256: vec![0; 32] };
+        one_above("announcement.sha256", &at_limit, parse, |message| {
+            message.sha256 = vec![0; length];
+        });
+    }
+    let parse = |message| party_sends(from_party::Message::Chunk(message));
+    let at_limit = proto::Chunk { fingerprints: vec![0; MAXIMUM_CHUNK_BYTES].into() };
+    one_above("chunk.fingerprints", &at_limit, parse, |message| {
+        message.fingerprints = vec![0; MAXIMUM_CHUNK_BYTES + 1].into();
+    });
+}
+
+#[test]
+fn limits_of_what_the_service_sends() {
+    let waiting = proto::Waiting {
+        present: vec!["n".repeat(MAXIMUM_NAME_BYTES); MAXIMUM_PARTIES],
+        missing: vec!["n".repeat(MAXIMUM_NAME_BYTES); MAXIMUM_PARTIES],
+        missing_count: u32::MAX,
+        seconds_left: u64::MAX,
+    };
+    let parse = |message| service_sends(to_party::Message::Waiting(message));
+    one_above("waiting.present", &waiting, parse, |waiting| waiting.present.push("n".to_owned()));
+    one_above("waiting.missing", &waiting, parse, |waiting| waiting.missing.push("n".to_owned()));
+    one_above("waiting.missing", &waiting, parse, |waiting| waiting.missing[63].push('n'));
+
+    let uploads = proto::Uploads { complete: waiting.present, missing: waiting.missing };
+    let parse = |message| service_sends(to_party::Message::Uploads(message));
+    one_above("uploads.complete", &uploads, parse, |uploads| uploads.complete[0].push('n'));
+    one_above("uploads.missing", &uploads, parse, |uploads| uploads.missing.push("n".to_owned()));
+
+    let assembled = proto::Assembled { members: vec![member(); MAXIMUM_PARTIES] };
+    let parse = |message| service_sends(to_party::Message::Assembled(message));
+    one_above("assembled.members", &assembled, parse, |all| all.members.push(member()));
+    one_above("member.public_key", &assembled, parse, |all| all.members[63].public_key.push(3));
+    one_above("member.name", &assembled, parse, |all| all.members[63].name.push('m'));
+    one_above("member.offer", &assembled, parse, |all| all.members[63].offer = None);
+
+    let entry = proto::NamedConfirmation { party: "p".repeat(64), tag: vec![0; 32] };
+    let all = proto::Confirmations { confirmations: vec![entry.clone(); MAXIMUM_PARTIES] };
+    let parse = |message| service_sends(to_party::Message::Confirmations(message));
+    one_above("confirmations", &all, parse, |all| all.confirmations.push(entry));
+    one_above("confirmations.party", &all, parse, |all| all.confirmations[63].party.push('p'));
+    one_above("confirmations.tag", &all, parse, |all| all.confirmations[63].tag.push(0));
+
+    let outcome = proto::Outcome {
+        result: Some(outcome::Result::Count(u64::MAX)),
+        statement: Vec::new(),
+        signature: vec![0; MAXIMUM_SIGNATURE_BYTES],
+    };
+    let parse = |message| service_sends(to_party::Message::Outcome(message));
+    one_above("outcome.signature", &outcome, parse, |outcome| outcome.signature.push(0));
+    one_above("outcome.result", &outcome, parse, |outcome| outcome.result = None);
+
+    let bitmap = proto::BitmapChunk { bits: vec![0; MAXIMUM_CHUNK_BYTES].into() };
+    let parse = |message| service_sends(to_party::Message::Bitmap(message));
+    one_above("bitmap.bits", &bitmap, parse, |bitmap| {
+        bitmap.bits = vec![0; MAXIMUM_CHUNK_BYTES + 1].into();
+    });
+
+    let failed = proto::Failed {
+        reason: proto::Reason::Table.into(),
+        party: "p".repeat(MAXIMUM_NAME_BYTES),
+        explanation: "e".repeat(MAXIMUM_EXPLANATION_BYTES),
+    };
+    let parse = |message| service_sends(to_party::Message::Failed(message));
+    one_above("failed.party", &failed, parse, |failed| failed.party.push('p'));
+    one_above("failed.explanation", &failed, parse, |failed| failed.explanation.push('e'));
+}
+
+#[test]
+fn everything_at_its_limits_fits_into_one_message() {
+    let largest = [
+        proto::FromParty { message: Some(from_party::Message::Hello(hello())) }.encoded_len(),
+        proto::FromParty {
+            message: Some(from_party::Message::Chunk(proto::Chunk {
+                fingerprints: vec![0; MAXIMUM_CHUNK_BYTES].into(),
+            })),
+        }
+        .encoded_len(),
+        proto::ToParty {
+            message: Some(to_party::Message::Assembled(proto::Assembled {
+                members: vec![member(); MAXIMUM_PARTIES],
+            })),
+        }
+        .encoded_len(),
+        proto::SealedShares { shares: vec![share(); MAXIMUM_PARTIES] }.encoded_len(),
+        proto::ToParty {
+            message: Some(to_party::Message::Bitmap(proto::BitmapChunk {
+                bits: vec![0; MAXIMUM_CHUNK_BYTES].into(),
+            })),
+        }
+        .encoded_len(),
+    ];
+    for length in largest {
+        assert!(length <= MAXIMUM_MESSAGE_BYTES, "{length} bytes");
+    }
+}
+
+#[test]
+fn names_with_control_characters_are_refused() {
+    for name in ["a\nb", "a\u{1b}[2J", "\u{7f}", "a\0", "a b", "ä", "a\u{202e}b", "a/b", "'"] {
+        let named = proto::Hello { party: name.to_owned(), ..hello() };
+        let refused = party_sends(from_party::Message::Hello(named)).unwrap_err();
+        assert!(!refused.to_string().contains(char::is_control), "the error repeats the name");
+        let waiting = proto::Waiting { present: vec![name.to_owned()], ..Default::default() };
+        assert!(service_sends(to_party::Message::Waiting(waiting)).is_err());
+        let failed = proto::Failed { party: name.to_owned(), ..Default::default() };
+        assert!(service_sends(to_party::Message::Failed(failed)).is_err());
+    }
+}
+
+#[test]
+fn a_long_explanation_is_cut_between_characters() {
+    // The limit falls inside the last of these characters of four bytes.
+    let text = format!("x{}", "\u{1F600}".repeat(MAXIMUM_EXPLANATION_BYTES / 4));
+    let cut = proto::Failed::from(Failed::new(Reason::Table, text.clone())).explanation;
+    assert_eq!(cut.len(), MAXIMUM_EXPLANATION_BYTES - 3);
+    assert!(text.starts_with(&cut));
+}
+
+#[test]
+fn a_message_of_unknown_kind_is_told_apart() {
+    // Field 99, length-delimited, empty: what a newer peer might send.
+    let newer = [0x9a, 0x06, 0x00];
+    let message = proto::FromParty::decode(&newer[..]).unwrap();
+    assert_eq!(FromParty::try_from(message).err(), Some(WireError::Unknown));
+    let message = proto::ToParty::decode(&newer[..]).unwrap();
+    assert_eq!(ToParty::try_from(message).err(), Some(WireError::Unknown));
+}
+
+#[test]
+fn an_unknown_reason_is_a_failure_of_the_service() {
+    for reason in [0, 18, -1, i32::MAX] {
+        let leave = from_party::Message::Leave(proto::Leave { reason });
+        assert!(matches!(from_party(leave), Ok(FromParty::Leave(Reason::Internal))));
+    }
+}
+
+#[test]
+fn every_reason_travels_as_itself() {
+    let mut seen = std::collections::HashSet::new();
+    for reason in 1..=17 {
+        let leave = from_party::Message::Leave(proto::Leave { reason });
+        let Ok(FromParty::Leave(checked)) = from_party(leave) else { panic!("{reason}") };
+        assert_eq!(i32::from(proto::Reason::from(checked)), reason);
+        assert!(seen.insert(checked));
+    }
+}
+
+#[test]
+fn statement_label() {
+    let statement = Statement {
+        job: JobDigest([1; 32]),
+        party: "alice".to_owned(),
+        party_key: KeyId([2; 32]),
+        members: Vec::new(),
+        keys: 7,
+        set_sha256: [3; 32],
+        outcome: "count".to_owned(),
+        result_sha256: None,
+        finished_at: 1,
+    };
+    let mut message = proto::Statement::decode(&*statement.encode()).unwrap();
+    assert_eq!(message.label, "convelo/join/statement/v1");
+    // Whoever has other bytes signed must not have a statement signed with them.
+    assert!(statement.encode().starts_with(b"\x0a\x19convelo/join/statement/v1"));
+    for label in ["", "convelo/join/statement/v2", "convelo/join/statement/v1 "] {
+        message.label = label.to_owned();
+        let refused = Statement::decode(&message.encode_to_vec()).err();
+        assert!(
+            matches!(refused, Some(WireError::Field { field: "statement.label", .. })),
+            "{label}"
+        );
+    }
+}
+
+#[test]
+fn every_field_of_the_protocol_is_documented() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto/convelo/join/v1/join.proto");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (mut fields, mut above) = (0, "");
+    for (line, number) in text.lines().map(str::trim).zip(1..) {
+        let declares = |word: &str| line.starts_with(word);
+        let field = line.ends_with(';')
+            && line.contains(" = ")
+            && !["syntax", "package", "option", "import"].into_iter().any(declares);
+        let block = ["message ", "enum ", "service ", "rpc "].into_iter().any(declares);
+        if field || block {
+            assert!(above.starts_with("// "), "line {number} has no comment above: {line}");
+        }
+        fields += usize::from(field);
+        above = line;
+    }
+    assert!(fields > 60, "{fields} fields were found");
+}
