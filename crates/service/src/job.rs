@@ -1,0 +1,569 @@
+//! One job as a state machine: events in, effects out. No clock, no socket, no task.
+//!
+//! A job gathers its parties, relays what they need to agree on the job key, takes their sets,
+//! hands them to the engine and gives every party what the reveal policy has for it. Whatever goes
+//! wrong once all parties are there ends the job for all of them, with the reason.
+
+use std::collections::BTreeMap;
+use std::mem;
+
+use convelo_psi::agreement::{Confirmation, KeyOffer, Member, SealedShare};
+use convelo_psi::reveal::{self, Outcome};
+use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, KeyId, Parties, SetReceiver};
+use convelo_wire::{self as wire, Announcement, Failed, FromParty, Reason, Statement, ToParty};
+use sha2::{Digest as _, Sha256};
+
+use crate::budget::{Budget, Reservation};
+
+/// Names one connection within the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ConnectionId(pub(crate) u64);
+
+/// A party that asks for its seat.
+pub(crate) struct Arrival {
+    pub(crate) connection: ConnectionId,
+    pub(crate) name: String,
+    pub(crate) spki: Vec<u8>,
+    pub(crate) offer: KeyOffer,
+}
+
+/// What happens to a job.
+pub(crate) enum Event {
+    /// A party opened a stream with this very job.
+    Arrived(Arrival),
+    /// A message after the first.
+    Message(ConnectionId, Result<FromParty, wire::WireError>),
+    /// A stream broke or ended.
+    Left(ConnectionId),
+    /// The job's deadline passed.
+    Deadline,
+    /// The service is asked to stop.
+    Shutdown,
+    /// The engine is done.
+    Joined(Vec<Bitmap>),
+    /// The engine failed.
+    JoinFailed,
+}
+
+/// What the job wants done.
+pub(crate) enum Effect {
+    /// Send a message.
+    Send(ConnectionId, ToParty),
+    /// End a stream, after what was sent before.
+    Close(ConnectionId),
+    /// Run the engine over the sets, which are in the order of [`JobMachine::names`]; the
+    /// reservation lives as long as they do.
+    Join(Vec<FingerprintSet>, Vec<Reservation>),
+    /// The job is over and can be forgotten.
+    Finished,
+}
+
+/// Signs statements with the key of the service's certificate.
+pub(crate) trait Sign {
+    fn sign(&self, message: &[u8]) -> Vec<u8>;
+}
+
+/// The state of one job.
+pub(crate) struct JobMachine {
+    job: Job,
+    digest: JobDigest,
+    budget: Budget,
+    seats: BTreeMap<String, Seat>,
+    phase: Phase,
+}
+
+struct Seat {
+    connection: ConnectionId,
+    spki: Vec<u8>,
+    offer: KeyOffer,
+    shares: Option<Vec<SealedShare>>,
+    confirmation: Option<Confirmation>,
+    announced: Option<Announcement>,
+    upload: Upload,
+}
+
+enum Upload {
+    None,
+    Running(SetReceiver, Reservation),
+    Complete(FingerprintSet, Reservation),
+    /// Handed to the engine.
+    Taken,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Gathering,
+    Sharing,
+    Confirming,
+    Uploading,
+    Joining,
+    Over,
+}
+
+impl JobMachine {
+    pub(crate) fn new(job: Job, digest: JobDigest, budget: Budget) -> Self {
+        Self { job, digest, budget, seats: BTreeMap::new(), phase: Phase::Gathering }
+    }
+
+    /// Takes one event. `seconds_left` is the time to the deadline, for the waiting; `finished_at`
+    /// the service's clock, for statements.
+    pub(crate) fn handle(
+        &mut self,
+        event: Event,
+        seconds_left: u64,
+        finished_at: u64,
+        signer: &dyn Sign,
+    ) -> Vec<Effect> {
+        if self.phase == Phase::Over {
+            return match event {
+                Event::Arrived(arrival) => refuse(
+                    arrival.connection,
+                    Failed::new(Reason::JobRunning, "the job has just ended; run it again"),
+                ),
+                _ => Vec::new(),
+            };
+        }
+        match event {
+            Event::Arrived(arrival) => self.arrived(arrival, seconds_left),
+            Event::Message(connection, message) => {
+                let Some(name) = self.name_of(connection) else { return Vec::new() };
+                let result = match message {
+                    Ok(FromParty::Leave(reason)) => {
+                        return self.left(&name, Some(reason), seconds_left);
+                    }
+                    Ok(message) => self.message(&name, message),
+                    Err(error) => Err(protocol(&name, &error.to_string())),
+                };
+                match result {
+                    Ok(effects) => effects,
+                    Err(failed) if self.phase == Phase::Gathering => {
+                        self.unseat(&name, Some(failed), seconds_left)
+                    }
+                    Err(failed) => self.fail(&failed),
+                }
+            }
+            Event::Left(connection) => match self.name_of(connection) {
+                Some(name) => self.left(&name, None, seconds_left),
+                None => Vec::new(),
+            },
+            Event::Deadline => self.deadline(),
+            Event::Shutdown => {
+                let text = "the service is shutting down; nothing of the job is kept, run it again";
+                self.fail(&Failed::new(Reason::Shutdown, text))
+            }
+            Event::Joined(bitmaps) => self.joined(bitmaps, finished_at, signer),
+            Event::JoinFailed => {
+                let text = "the join failed inside the service; nothing of the job is kept";
+                self.fail(&Failed::new(Reason::Internal, text))
+            }
+        }
+    }
+
+    fn arrived(&mut self, arrival: Arrival, seconds_left: u64) -> Vec<Effect> {
+        let Arrival { connection, name, spki, offer } = arrival;
+        let mut effects = Vec::new();
+        if let Some(seat) = self.seats.get(&name) {
+            if seat.spki != spki {
+                let text = format!(
+                    "another key already takes part as '{name}' in this job; \
+                     every party needs a name of its own"
+                );
+                return refuse(connection, Failed::new(Reason::NameTaken, text));
+            }
+            if self.phase != Phase::Gathering {
+                let text = format!(
+                    "'{name}' already takes part in this job, which is running; \
+                     the connection it has goes on"
+                );
+                return refuse(connection, Failed::new(Reason::JobRunning, text));
+            }
+            let text = format!("a newer connection of '{name}', with the same key, took over");
+            effects = refuse(seat.connection, Failed::new(Reason::Replaced, text));
+        } else if self.phase != Phase::Gathering {
+            let text = format!(
+                "all {} seats of this job are taken and it is running",
+                self.job.party_count()
+            );
+            return refuse(connection, Failed::new(Reason::JobRunning, text));
+        } else if let Some((other, _)) = self.seats.iter().find(|(_, seat)| seat.spki == spki) {
+            let text = format!(
+                "the key of this connection already takes part as '{other}'; \
+                 a party has one name in a job"
+            );
+            return refuse(connection, Failed::new(Reason::NameTaken, text));
+        }
+        let seat = Seat {
+            connection,
+            spki,
+            offer,
+            shares: None,
+            confirmation: None,
+            announced: None,
+            upload: Upload::None,
+        };
+        self.seats.insert(name, seat);
+        if self.seats.len() == self.job.party_count() {
+            self.phase = Phase::Sharing;
+            let members = self.members();
+            effects.extend(self.to_all(|_| ToParty::Assembled(members.clone())));
+        } else {
+            effects.extend(self.tell_waiting(seconds_left));
+        }
+        effects
+    }
+
+    /// A party is gone, with or without a word.
+    fn left(&mut self, name: &str, reason: Option<Reason>, seconds_left: u64) -> Vec<Effect> {
+        if self.phase == Phase::Gathering {
+            return self.unseat(name, None, seconds_left);
+        }
+        let reason = reason.unwrap_or(Reason::ConnectionLost);
+        let (reason, why) = match reason {
+            Reason::Stopped => (reason, "it was stopped"),
+            Reason::Table => (reason, "it could not read its table"),
+            Reason::OverCap => (reason, "its set is larger than the job allows"),
+            Reason::KeyAgreement => {
+                (reason, "it refused the keys that it was shown for the other parties")
+            }
+            Reason::ConnectionLost => (reason, "its connection broke"),
+            // What the service alone may say, no party says for it.
+            _ => (Reason::Stopped, "it gave up"),
+        };
+        let text = format!("'{name}' left the job: {why}; nothing of the job is kept");
+        self.fail(&Failed::of_party(reason, name, text))
+    }
+
+    /// A party is gone before all have come: the others wait for it, or for whoever comes instead.
+    fn unseat(&mut self, name: &str, failed: Option<Failed>, seconds_left: u64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let Some(seat) = self.seats.remove(name) {
+            effects.extend(failed.map(|why| Effect::Send(seat.connection, ToParty::Failed(why))));
+            effects.push(Effect::Close(seat.connection));
+        }
+        if self.seats.is_empty() {
+            self.phase = Phase::Over;
+            effects.push(Effect::Finished);
+        } else {
+            effects.extend(self.tell_waiting(seconds_left));
+        }
+        effects
+    }
+
+    fn message(&mut self, name: &str, message: FromParty) -> Result<Vec<Effect>, Failed> {
+        match message {
+            FromParty::Shares(shares) => self.shares(name, shares),
+            FromParty::Confirmation(tag) => self.confirmation(name, tag),
+            FromParty::Announcement(announcement) => self.announced(name, announcement),
+            FromParty::Chunk(bytes) => self.chunk(name, &bytes),
+            FromParty::Hello(_) => Err(protocol(name, "a second Hello arrived")),
+            FromParty::Leave(_) => Err(protocol(name, "a Leave arrived out of turn")),
+        }
+    }
+
+    fn shares(&mut self, name: &str, shares: Vec<SealedShare>) -> Result<Vec<Effect>, Failed> {
+        self.in_phase(name, Phase::Sharing, "shares")?;
+        let mut recipients: Vec<&str> = shares.iter().map(|share| share.to.as_str()).collect();
+        recipients.sort_unstable();
+        let others = self.seats.keys().map(String::as_str).filter(|other| *other != name);
+        let own = shares.iter().all(|share| share.from == name);
+        if !own || !others.eq(recipients.iter().copied()) {
+            let text = "its shares are not one of its own for each of the other parties";
+            return Err(protocol(name, text));
+        }
+        let seat = self.seat(name)?;
+        if seat.shares.replace(shares).is_some() {
+            return Err(protocol(name, "shares arrived twice"));
+        }
+        if !self.seats.values().all(|seat| seat.shares.is_some()) {
+            return Ok(Vec::new());
+        }
+        self.phase = Phase::Confirming;
+        let mut inboxes: BTreeMap<String, Vec<SealedShare>> = BTreeMap::new();
+        for share in self.seats.values_mut().flat_map(|seat| seat.shares.take().unwrap_or_default())
+        {
+            inboxes.entry(share.to.clone()).or_default().push(share);
+        }
+        Ok(self.to_all(|name| ToParty::Shares(inboxes.remove(name).unwrap_or_default())))
+    }
+
+    fn confirmation(&mut self, name: &str, tag: Confirmation) -> Result<Vec<Effect>, Failed> {
+        self.in_phase(name, Phase::Confirming, "a confirmation")?;
+        let seat = self.seat(name)?;
+        if seat.confirmation.replace(tag).is_some() {
+            return Err(protocol(name, "a confirmation arrived twice"));
+        }
+        if !self.seats.values().all(|seat| seat.confirmation.is_some()) {
+            return Ok(Vec::new());
+        }
+        self.phase = Phase::Uploading;
+        let all: Vec<(String, [u8; 32])> = self
+            .seats
+            .iter()
+            .filter_map(|(name, seat)| Some((name.clone(), seat.confirmation.as_ref()?.0)))
+            .collect();
+        Ok(self.to_all(|name| {
+            ToParty::Confirmations(
+                all.iter()
+                    .filter(|(party, _)| party != name)
+                    .map(|(party, tag)| wire::Confirmation {
+                        party: party.clone(),
+                        tag: Confirmation(*tag),
+                    })
+                    .collect(),
+            )
+        }))
+    }
+
+    fn announced(&mut self, name: &str, announcement: Announcement) -> Result<Vec<Effect>, Failed> {
+        self.in_phase(name, Phase::Uploading, "an announcement")?;
+        let cap = self.job.maximum_keys_of(name);
+        if announcement.keys > cap {
+            let text = format!(
+                "the set of '{name}' is larger than the job allows ({cap} keys); \
+                 nothing was joined and nothing of the job is kept"
+            );
+            return Err(Failed::of_party(Reason::OverCap, name, text));
+        }
+        let bytes = announcement.keys.saturating_mul(16);
+        let reservation = self.budget.reserve(bytes).map_err(|left| {
+            let text = format!(
+                "the service has room for {} more keys at the moment, and the set of '{name}' \
+                 needs more; try again later, or run the service with a larger --memory",
+                left / 16
+            );
+            Failed::new(Reason::NoRoom, text)
+        })?;
+        let seat = self.seat(name)?;
+        if seat.announced.is_some() {
+            return Err(protocol(name, "an announcement arrived twice"));
+        }
+        seat.announced = Some(announcement);
+        seat.upload = Upload::Running(SetReceiver::new(announcement.keys), reservation);
+        if announcement.keys == 0 { self.uploaded(name) } else { Ok(Vec::new()) }
+    }
+
+    fn chunk(&mut self, name: &str, bytes: &[u8]) -> Result<Vec<Effect>, Failed> {
+        self.in_phase(name, Phase::Uploading, "a chunk")?;
+        let seat = self.seat(name)?;
+        let Upload::Running(receiver, _) = &mut seat.upload else {
+            return Err(protocol(name, "a chunk arrived before the announcement or after the end"));
+        };
+        receiver
+            .push_chunk(bytes)
+            .map_err(|error| protocol(name, &format!("its upload was refused: {error}")))?;
+        if receiver.received() == receiver.declared() {
+            self.uploaded(name)
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    /// The last chunk of a party is in.
+    fn uploaded(&mut self, name: &str) -> Result<Vec<Effect>, Failed> {
+        let seat = self.seat(name)?;
+        let announced = seat.announced.map(|announcement| announcement.sha256);
+        let Upload::Running(receiver, reservation) = mem::replace(&mut seat.upload, Upload::None)
+        else {
+            return Err(protocol(name, "an upload ended that had not begun"));
+        };
+        let set = receiver
+            .finish()
+            .map_err(|error| protocol(name, &format!("its upload was refused: {error}")))?;
+        if announced != Some(set.sha256()) {
+            return Err(protocol(name, "its upload does not have the SHA-256 it announced"));
+        }
+        seat.upload = Upload::Complete(set, reservation);
+        let (mut complete, mut missing) = (Vec::new(), Vec::new());
+        for (name, seat) in &self.seats {
+            let done = matches!(seat.upload, Upload::Complete(..));
+            if done { &mut complete } else { &mut missing }.push(name.clone());
+        }
+        let done = missing.is_empty();
+        let mut effects = self
+            .to_all(|_| ToParty::Uploads { complete: complete.clone(), missing: missing.clone() });
+        if done {
+            self.phase = Phase::Joining;
+            let (sets, reservations) = self
+                .seats
+                .values_mut()
+                .filter_map(|seat| match mem::replace(&mut seat.upload, Upload::Taken) {
+                    Upload::Complete(set, reservation) => Some((set, reservation)),
+                    _ => None,
+                })
+                .unzip();
+            effects.push(Effect::Join(sets, reservations));
+        }
+        Ok(effects)
+    }
+
+    fn joined(&mut self, bitmaps: Vec<Bitmap>, finished_at: u64, signer: &dyn Sign) -> Vec<Effect> {
+        if self.phase != Phase::Joining {
+            return Vec::new();
+        }
+        self.phase = Phase::Over;
+        let names: Vec<String> = self.seats.keys().cloned().collect();
+        let outcomes = reveal::outcomes(&self.job, &names, bitmaps);
+        let members = self.members();
+        let mut effects = Vec::new();
+        for ((name, seat), outcome) in self.seats.iter().zip(outcomes) {
+            let (kind, word, result) = match &outcome {
+                Outcome::Intersection(bitmap) => (
+                    wire::Outcome::Intersection { bitmap_bytes: bitmap.as_bytes().len() as u64 },
+                    "intersection",
+                    Some(Sha256::digest(bitmap.as_bytes()).into()),
+                ),
+                Outcome::Count(count) => (
+                    wire::Outcome::Count(*count),
+                    "count",
+                    Some(Sha256::digest(count.to_be_bytes()).into()),
+                ),
+                Outcome::Withheld => (wire::Outcome::Withheld, "withheld", None),
+                Outcome::Nothing => (wire::Outcome::Nothing, "nothing", None),
+            };
+            let announced = seat.announced.as_ref();
+            let statement = Statement {
+                job: self.digest,
+                party: name.clone(),
+                party_key: KeyId::of_spki(&seat.spki),
+                members: members.clone(),
+                keys: announced.map_or(0, |announcement| announcement.keys),
+                set_sha256: announced.map_or([0; 32], |announcement| announcement.sha256),
+                outcome: word.to_owned(),
+                result_sha256: result,
+                finished_at,
+            }
+            .encode();
+            let signature = signer.sign(&statement);
+            effects.push(Effect::Send(
+                seat.connection,
+                ToParty::Outcome { outcome: kind, statement: statement.into(), signature },
+            ));
+            if let Outcome::Intersection(bitmap) = &outcome {
+                for piece in bitmap.as_bytes().chunks(wire::limits::MAXIMUM_CHUNK_BYTES) {
+                    let bits = ToParty::Bitmap(piece.to_vec().into());
+                    effects.push(Effect::Send(seat.connection, bits));
+                }
+            }
+            effects.push(Effect::Close(seat.connection));
+        }
+        self.seats.clear();
+        effects.push(Effect::Finished);
+        effects
+    }
+
+    fn deadline(&mut self) -> Vec<Effect> {
+        let seconds = self.job.deadline_seconds;
+        let text = if self.phase == Phase::Gathering {
+            let missing = self.missing();
+            let who = if missing.is_empty() {
+                let count = self.job.party_count() - self.seats.len();
+                format!("{count} of {} parties", self.job.party_count())
+            } else {
+                quoted(&missing)
+            };
+            format!("the job's deadline of {seconds} s passed while waiting for {who}")
+        } else {
+            let late: Vec<String> = self
+                .seats
+                .iter()
+                .filter(|(_, seat)| match self.phase {
+                    Phase::Sharing => seat.shares.is_none(),
+                    Phase::Confirming => seat.confirmation.is_none(),
+                    Phase::Uploading => !matches!(seat.upload, Upload::Complete(..)),
+                    _ => false,
+                })
+                .map(|(name, _)| name.clone())
+                .collect();
+            if late.is_empty() {
+                format!("the job's deadline of {seconds} s passed before the join was done")
+            } else {
+                let were = if late.len() == 1 { "was" } else { "were" };
+                format!("the job's deadline of {seconds} s passed; {} {were} late", quoted(&late))
+            }
+        };
+        self.fail(&Failed::new(Reason::Deadline, text))
+    }
+
+    /// Ends the job for all its parties; what it held is wiped with it.
+    fn fail(&mut self, failed: &Failed) -> Vec<Effect> {
+        self.phase = Phase::Over;
+        let mut effects = Vec::new();
+        for seat in self.seats.values() {
+            effects.extend(refuse(seat.connection, failed.clone()));
+        }
+        self.seats.clear();
+        effects.push(Effect::Finished);
+        effects
+    }
+
+    fn in_phase(&self, name: &str, phase: Phase, what: &str) -> Result<(), Failed> {
+        if self.phase == phase {
+            return Ok(());
+        }
+        Err(protocol(name, &format!("{what} arrived out of turn")))
+    }
+
+    fn seat(&mut self, name: &str) -> Result<&mut Seat, Failed> {
+        self.seats.get_mut(name).ok_or_else(|| protocol(name, "it has no seat"))
+    }
+
+    fn name_of(&self, connection: ConnectionId) -> Option<String> {
+        let (name, _) = self.seats.iter().find(|(_, seat)| seat.connection == connection)?;
+        Some(name.clone())
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.seats
+            .iter()
+            .map(|(name, seat)| Member {
+                name: name.clone(),
+                spki: seat.spki.clone(),
+                offer: seat.offer.clone(),
+            })
+            .collect()
+    }
+
+    fn missing(&self) -> Vec<String> {
+        match &self.job.parties {
+            Parties::Named(parties) => parties
+                .iter()
+                .map(|party| &party.name)
+                .filter(|name| !self.seats.contains_key(*name))
+                .cloned()
+                .collect(),
+            Parties::Open { .. } => Vec::new(),
+        }
+    }
+
+    fn tell_waiting(&self, seconds_left: u64) -> Vec<Effect> {
+        let present: Vec<String> = self.seats.keys().cloned().collect();
+        let missing_count = self.job.party_count() - present.len();
+        let waiting = wire::Waiting {
+            present,
+            missing: self.missing(),
+            missing_count: u32::try_from(missing_count).unwrap_or(u32::MAX),
+            seconds_left,
+        };
+        self.to_all(|_| ToParty::Waiting(waiting.clone()))
+    }
+
+    fn to_all(&self, mut message: impl FnMut(&str) -> ToParty) -> Vec<Effect> {
+        self.seats.iter().map(|(name, seat)| Effect::Send(seat.connection, message(name))).collect()
+    }
+}
+
+fn refuse(connection: ConnectionId, failed: Failed) -> Vec<Effect> {
+    vec![Effect::Send(connection, ToParty::Failed(failed)), Effect::Close(connection)]
+}
+
+fn protocol(name: &str, what: &str) -> Failed {
+    let text = format!("'{name}' did not follow the protocol: {what}; nothing of the job is kept");
+    Failed::of_party(Reason::Protocol, name, text)
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

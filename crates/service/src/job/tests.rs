@@ -1,0 +1,1043 @@
+use std::collections::BTreeSet;
+
+use convelo_channel::{Identity, os_rng};
+use convelo_psi::agreement::{Confirming, JobKey, Opening, Sealing};
+use convelo_psi::{Party, Reveal, SetBuilder, Verify, What, engine};
+use proptest::prelude::*;
+
+use super::*;
+
+const NAMES: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
+
+/// Bytes of fingerprints that the jobs of these tests share.
+const BUDGET: u64 = 1 << 20;
+
+/// Stands in for a signature; what is signed can be compared.
+struct Hash;
+
+impl Sign for Hash {
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        Sha256::digest(message).to_vec()
+    }
+}
+
+/// A job as the service runs it, and all that came out of it.
+struct World {
+    job: Job,
+    machine: JobMachine,
+    budget: Budget,
+    outboxes: BTreeMap<ConnectionId, Vec<ToParty>>,
+    read: BTreeMap<ConnectionId, usize>,
+    closed: BTreeSet<ConnectionId>,
+    /// What the engine works on.
+    joining: Option<(Vec<FingerprintSet>, Vec<Reservation>)>,
+    finished: bool,
+}
+
+impl World {
+    fn new(job: Job) -> Self {
+        let budget = Budget::new(BUDGET);
+        let machine = JobMachine::new(job.clone(), job.digest(), budget.clone());
+        Self {
+            job,
+            machine,
+            budget,
+            outboxes: BTreeMap::new(),
+            read: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            joining: None,
+            finished: false,
+        }
+    }
+
+    /// Hands an event to the job and checks the rules of its effects.
+    fn event(&mut self, event: Event) {
+        let arrived = matches!(event, Event::Arrived(_));
+        for effect in self.machine.handle(event, 60, 1_700_000_000, &Hash) {
+            match effect {
+                Effect::Send(connection, message) => {
+                    assert!(!self.closed.contains(&connection), "sent after the end");
+                    let late = matches!(message, ToParty::Failed(_)) && arrived;
+                    assert!(!self.finished || late, "sent after the job");
+                    self.outboxes.entry(connection).or_default().push(message);
+                }
+                Effect::Close(connection) => {
+                    assert!(self.closed.insert(connection), "closed twice");
+                    assert!(!self.finished || arrived, "closed after the job");
+                }
+                Effect::Join(sets, reservations) => {
+                    assert!(self.joining.replace((sets, reservations)).is_none(), "joined twice");
+                }
+                Effect::Finished => {
+                    assert!(!std::mem::replace(&mut self.finished, true), "finished twice");
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, connection: ConnectionId, message: FromParty) {
+        self.event(Event::Message(connection, Ok(message)));
+    }
+
+    /// Runs the engine, if it has something to do.
+    fn join(&mut self) {
+        if let Some((sets, reservations)) = self.joining.take() {
+            let bitmaps = engine::intersect(&sets);
+            drop((sets, reservations));
+            self.event(Event::Joined(bitmaps));
+        }
+    }
+
+    /// The next message to a connection.
+    fn receive(&mut self, connection: ConnectionId) -> Option<&ToParty> {
+        let read = self.read.entry(connection).or_default();
+        let message = self.outboxes.get(&connection)?.get(*read)?;
+        *read += 1;
+        Some(message)
+    }
+
+    /// The failure with which a connection ended.
+    fn failure(&self, connection: ConnectionId) -> &Failed {
+        assert!(self.closed.contains(&connection), "it goes on");
+        match self.outboxes[&connection].last() {
+            Some(ToParty::Failed(failed)) => failed,
+            _ => panic!("it did not fail"),
+        }
+    }
+
+    /// The failure with which the job ended, for all of them the same.
+    fn failure_of_all(&self, players: &[Player]) -> &Failed {
+        assert!(self.finished);
+        let failed = self.failure(players[0].connection);
+        for player in players {
+            assert_eq!(self.failure(player.connection), failed);
+        }
+        assert!(self.budget.reserve(BUDGET).is_ok(), "the memory is not given back");
+        failed
+    }
+}
+
+/// An honest party.
+struct Player {
+    connection: ConnectionId,
+    name: String,
+    identity: Identity,
+    keys: BTreeSet<u32>,
+    stage: Stage,
+    ranks: Vec<u32>,
+    learned: Option<wire::Outcome>,
+    bits: Vec<u8>,
+    members: Vec<Member>,
+}
+
+enum Stage {
+    Outside,
+    Opening(Opening),
+    Sealing(Sealing),
+    Confirming(Confirming),
+    Uploading(Vec<Vec<u8>>),
+    Waiting,
+}
+
+impl Player {
+    fn new(number: u64, name: &str, keys: impl IntoIterator<Item = u32>) -> Self {
+        Self {
+            connection: ConnectionId(number),
+            name: name.to_owned(),
+            identity: Identity::generate(),
+            keys: keys.into_iter().collect(),
+            stage: Stage::Outside,
+            ranks: Vec::new(),
+            learned: None,
+            bits: Vec::new(),
+            members: Vec::new(),
+        }
+    }
+
+    fn arrival(&mut self, job: &Job) -> Arrival {
+        let opening = Opening::new(job, &self.name, self.identity.signing_key(), &mut os_rng());
+        let offer = opening.offer();
+        self.stage = Stage::Opening(opening);
+        let (connection, name) = (self.connection, self.name.clone());
+        Arrival { connection, name, spki: self.identity.spki().to_vec(), offer }
+    }
+
+    fn arrive(&mut self, world: &mut World) {
+        let arrival = self.arrival(&world.job.clone());
+        world.event(Event::Arrived(arrival));
+    }
+
+    /// Sends what is due, or takes the next message in; false when there is nothing to do.
+    fn act(&mut self, world: &mut World) -> bool {
+        if world.closed.contains(&self.connection) && !self.unread(world) {
+            return false;
+        }
+        if let Stage::Uploading(chunks) = &mut self.stage {
+            let chunk = chunks.pop();
+            if let Some(chunk) = chunk {
+                world.send(self.connection, FromParty::Chunk(chunk.into()));
+                return true;
+            }
+            self.stage = Stage::Waiting;
+        }
+        let job = world.job.clone();
+        let Some(message) = world.receive(self.connection) else { return false };
+        let answer = match (std::mem::replace(&mut self.stage, Stage::Waiting), message) {
+            (stage, ToParty::Waiting(_) | ToParty::Uploads { .. }) => {
+                self.stage = stage;
+                None
+            }
+            (Stage::Opening(opening), ToParty::Assembled(members)) => {
+                self.members.clone_from(members);
+                let (sealing, shares) = opening.assembled(&job, members, &mut os_rng()).unwrap();
+                self.stage = Stage::Sealing(sealing);
+                Some(FromParty::Shares(shares))
+            }
+            (Stage::Sealing(sealing), ToParty::Shares(shares)) => {
+                let (confirming, tag) = sealing.shares(shares).unwrap();
+                self.stage = Stage::Confirming(confirming);
+                Some(FromParty::Confirmation(tag))
+            }
+            (Stage::Confirming(confirming), ToParty::Confirmations(all)) => {
+                let all: Vec<_> =
+                    all.iter().map(|entry| (entry.party.clone(), entry.tag)).collect();
+                let set = self.set(&confirming.confirmed(&all).unwrap());
+                let mut chunks: Vec<_> = set.chunks(48).collect();
+                chunks.reverse();
+                self.stage = Stage::Uploading(chunks);
+                let (keys, sha256) = (set.len() as u64, set.sha256());
+                Some(FromParty::Announcement(Announcement { keys, sha256 }))
+            }
+            (_, ToParty::Outcome { outcome, statement, signature }) => {
+                assert_eq!(signature, &Hash.sign(statement));
+                self.check(&Statement::decode(statement).unwrap(), *outcome, &job);
+                self.learned = Some(*outcome);
+                None
+            }
+            (_, ToParty::Bitmap(bits)) => {
+                self.bits.extend_from_slice(bits);
+                None
+            }
+            (_, ToParty::Failed(_)) => None,
+            _ => panic!("a message arrived out of turn"),
+        };
+        if let Some(answer) = answer {
+            world.send(self.connection, answer);
+        }
+        true
+    }
+
+    fn unread(&self, world: &World) -> bool {
+        let read = world.read.get(&self.connection).copied().unwrap_or(0);
+        world.outboxes.get(&self.connection).is_some_and(|outbox| outbox.len() > read)
+    }
+
+    /// The set under the job key; notes which key has which rank.
+    fn set(&mut self, key: &JobKey) -> FingerprintSet {
+        let fingerprinter = key.fingerprinter();
+        let mut ranked: Vec<_> = self
+            .keys
+            .iter()
+            .map(|key| (fingerprinter.fingerprint(&key.to_be_bytes()), *key))
+            .collect();
+        ranked.sort_unstable();
+        self.ranks = ranked.iter().map(|(_, key)| *key).collect();
+        let mut builder = SetBuilder::new();
+        for (fingerprint, _) in ranked {
+            builder.push(fingerprint);
+        }
+        builder.finish()
+    }
+
+    fn check(&self, statement: &Statement, outcome: wire::Outcome, job: &Job) {
+        assert_eq!(statement.job, job.digest());
+        assert_eq!(statement.party, self.name);
+        assert_eq!(statement.party_key, KeyId::of_spki(self.identity.spki()));
+        assert_eq!(statement.members, self.members);
+        assert_eq!(statement.keys, self.keys.len() as u64);
+        assert_eq!(statement.finished_at, 1_700_000_000);
+        let word = match outcome {
+            wire::Outcome::Intersection { .. } => "intersection",
+            wire::Outcome::Count(_) => "count",
+            wire::Outcome::Withheld => "withheld",
+            wire::Outcome::Nothing => "nothing",
+        };
+        assert_eq!(statement.outcome, word);
+        assert_eq!(statement.result_sha256.is_some(), matches!(word, "intersection" | "count"));
+    }
+
+    /// The keys in the bitmap that arrived.
+    fn matched(&self) -> BTreeSet<u32> {
+        let Some(wire::Outcome::Intersection { bitmap_bytes }) = self.learned else {
+            panic!("no intersection arrived")
+        };
+        assert_eq!(bitmap_bytes, self.bits.len() as u64);
+        let bitmap = Bitmap::from_bytes(self.ranks.len(), self.bits.clone()).unwrap();
+        let ranks = self.ranks.iter().enumerate();
+        ranks.filter(|(rank, _)| bitmap.is_set(*rank)).map(|(_, key)| *key).collect()
+    }
+}
+
+fn open(parties: usize) -> Job {
+    Job::open("test", parties, 1000, 60, Verify::Service)
+}
+
+fn named(players: &[Player]) -> Job {
+    let mut job = open(players.len());
+    let parties = players.iter().map(|player| Party {
+        name: player.name.clone(),
+        key: KeyId::of_spki(player.identity.spki()),
+        maximum_keys: None,
+    });
+    job.parties = Parties::Named(parties.collect());
+    job
+}
+
+/// Parties of which each has its own keys, and all have 0, 1 and 2.
+fn players(count: u32) -> Vec<Player> {
+    let keys = |index: u32| (0..3).chain(100 * (index + 1)..100 * (index + 1) + index * 7);
+    (0..count).map(|index| Player::new(index.into(), NAMES[index as usize], keys(index))).collect()
+}
+
+fn arrive_all(world: &mut World, players: &mut [Player]) {
+    for player in players {
+        player.arrive(world);
+    }
+}
+
+/// Lets everybody act until nobody has anything to do.
+fn play(world: &mut World, players: &mut [Player]) {
+    let mut acted = true;
+    while acted {
+        acted = false;
+        for player in players.iter_mut() {
+            acted |= player.act(world);
+        }
+    }
+}
+
+/// Lets everybody act until the job is in this phase.
+fn play_to(world: &mut World, players: &mut [Player], phase: Phase) {
+    while world.machine.phase != phase {
+        let acted =
+            players.iter_mut().any(|player| world.machine.phase != phase && player.act(world));
+        assert!(acted, "the phase is never reached");
+    }
+}
+
+fn world_in(phase: Phase, count: u32) -> (World, Vec<Player>) {
+    let mut players = players(count);
+    let mut world = World::new(named(&players));
+    arrive_all(&mut world, &mut players);
+    play_to(&mut world, &mut players, phase);
+    (world, players)
+}
+
+/// Runs an honest job to its end.
+fn run(mut world: World, players: &mut [Player]) {
+    arrive_all(&mut world, players);
+    play(&mut world, players);
+    world.join();
+    play(&mut world, players);
+    assert!(world.finished);
+    assert!(players.iter().all(|player| world.closed.contains(&player.connection)));
+    assert!(world.budget.reserve(BUDGET).is_ok(), "the memory is not given back");
+}
+
+#[test]
+fn every_party_learns_the_intersection() {
+    for count in [2, 5] {
+        for pinned in [true, false] {
+            let mut players = players(count);
+            let job = if pinned { named(&players) } else { open(players.len()) };
+            run(World::new(job), &mut players);
+            for player in &players {
+                assert_eq!(player.matched(), BTreeSet::from([0, 1, 2]), "{}", player.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn empty_sets_are_ordinary() {
+    let mut players: Vec<_> = vec![Player::new(0, "alice", []), Player::new(1, "bob", 0..9)];
+    run(World::new(open(2)), &mut players);
+    assert!(players.iter().all(|player| player.matched().is_empty()));
+}
+
+#[test]
+fn a_count_goes_to_whom_the_job_names() {
+    let mut players = players(3);
+    let mut job = named(&players);
+    job.reveal = Reveal { what: What::Count, to: vec!["bob".to_owned()], minimum: 0 };
+    run(World::new(job), &mut players);
+    assert!(players[1].learned == Some(wire::Outcome::Count(3)));
+    for player in [&players[0], &players[2]] {
+        assert!(player.learned == Some(wire::Outcome::Nothing));
+        assert!(player.bits.is_empty());
+    }
+}
+
+#[test]
+fn a_small_result_is_withheld_from_everybody() {
+    let mut players = players(3);
+    let mut job = named(&players);
+    job.reveal = Reveal { what: What::Intersection, to: Vec::new(), minimum: 4 };
+    run(World::new(job), &mut players);
+    for player in players {
+        assert!(player.learned == Some(wire::Outcome::Withheld));
+        assert!(player.bits.is_empty());
+    }
+}
+
+#[test]
+fn the_waiting_hear_whom_they_wait_for() {
+    let mut players = players(3);
+    let mut world = World::new(named(&players));
+    players[1].arrive(&mut world);
+    let Some(ToParty::Waiting(waiting)) = world.receive(ConnectionId(1)) else { panic!() };
+    assert_eq!(waiting.present, ["bob"]);
+    assert_eq!(waiting.missing, ["alice", "carol"]);
+    assert_eq!((waiting.missing_count, waiting.seconds_left), (2, 60));
+    players[0].arrive(&mut world);
+    for connection in [ConnectionId(0), ConnectionId(1)] {
+        let Some(ToParty::Waiting(waiting)) = world.receive(connection) else { panic!() };
+        assert_eq!(waiting.missing, ["carol"]);
+    }
+
+    let mut world = World::new(open(3));
+    players[1].arrive(&mut world);
+    world.read.clear();
+    let Some(ToParty::Waiting(waiting)) = world.receive(ConnectionId(1)) else { panic!() };
+    assert!(waiting.missing.is_empty());
+    assert_eq!(waiting.missing_count, 2);
+}
+
+#[test]
+fn a_party_that_leaves_before_all_are_there_may_come_back() {
+    for says_so in [true, false] {
+        let mut players = players(3);
+        let mut world = World::new(named(&players));
+        players[0].arrive(&mut world);
+        players[1].arrive(&mut world);
+        if says_so {
+            world.send(ConnectionId(1), FromParty::Leave(Reason::Stopped));
+        } else {
+            world.event(Event::Left(ConnectionId(1)));
+        }
+        assert!(world.closed.contains(&ConnectionId(1)));
+        let Some(ToParty::Waiting(waiting)) = world.outboxes[&ConnectionId(0)].last() else {
+            panic!()
+        };
+        assert_eq!(waiting.missing, ["bob", "carol"]);
+        players[1].connection = ConnectionId(11);
+        players[1].arrive(&mut world);
+        players[2].arrive(&mut world);
+        finish(&mut world, &mut players);
+    }
+}
+
+#[test]
+fn a_job_that_everybody_left_is_over() {
+    let mut players = players(3);
+    let mut world = World::new(named(&players));
+    players[0].arrive(&mut world);
+    players[1].arrive(&mut world);
+    world.event(Event::Left(ConnectionId(0)));
+    assert!(!world.finished);
+    world.event(Event::Left(ConnectionId(1)));
+    assert!(world.finished && world.closed.len() == 2);
+}
+
+/// Plays a job of honest parties, who are all there, to its result.
+fn finish(world: &mut World, players: &mut [Player]) {
+    play(world, players);
+    world.join();
+    play(world, players);
+    assert!(players.iter().all(|player| player.matched() == BTreeSet::from([0, 1, 2])));
+}
+
+#[test]
+fn a_newer_connection_of_a_waiting_party_takes_over() {
+    let mut players = players(2);
+    let mut world = World::new(named(&players));
+    players[0].arrive(&mut world);
+    players[0].connection = ConnectionId(10);
+    players[0].arrive(&mut world);
+    let replaced = world.failure(ConnectionId(0));
+    assert_eq!(replaced.reason, Reason::Replaced);
+    assert!(replaced.explanation.contains("'alice'"), "{replaced}");
+    // What still comes from the old connection is of no account.
+    world.event(Event::Left(ConnectionId(0)));
+    world.send(ConnectionId(0), FromParty::Leave(Reason::Stopped));
+    world.send(ConnectionId(0), FromParty::Chunk(vec![0; 16].into()));
+    assert!(!world.finished);
+    players[1].arrive(&mut world);
+    finish(&mut world, &mut players);
+}
+
+/// Somebody arrives who is refused; the job goes on to its end as if nothing had happened.
+fn refused(phase: Phase, mut newcomer: Player, key_of: Option<usize>) -> Failed {
+    let mut players = players(3);
+    let mut world = World::new(open(3));
+    if phase == Phase::Gathering {
+        players[0].arrive(&mut world);
+        players[1].arrive(&mut world);
+    } else {
+        arrive_all(&mut world, &mut players);
+        play_to(&mut world, &mut players, phase);
+    }
+    if let Some(index) = key_of {
+        newcomer.identity = players[index].identity.clone();
+    }
+    newcomer.arrive(&mut world);
+    let failed = world.failure(newcomer.connection).clone();
+    assert_eq!(world.outboxes[&newcomer.connection].len(), 1);
+    if phase == Phase::Gathering {
+        players[2].arrive(&mut world);
+    }
+    finish(&mut world, &mut players);
+    failed
+}
+
+#[test]
+fn another_key_cannot_take_a_name() {
+    for phase in [Phase::Gathering, Phase::Sharing, Phase::Confirming, Phase::Uploading] {
+        let failed = refused(phase, Player::new(9, "bob", []), None);
+        assert_eq!(failed.reason, Reason::NameTaken);
+        assert!(failed.explanation.starts_with("another key already takes part as 'bob'"));
+    }
+}
+
+#[test]
+fn one_key_cannot_take_two_names() {
+    let failed = refused(Phase::Gathering, Player::new(9, "mallory", []), Some(1));
+    assert_eq!(failed.reason, Reason::NameTaken);
+    assert!(failed.explanation.contains("already takes part as 'bob'"), "{failed}");
+}
+
+#[test]
+fn a_party_cannot_join_a_running_job_again() {
+    for phase in [Phase::Sharing, Phase::Confirming, Phase::Uploading, Phase::Joining] {
+        let failed = refused(phase, Player::new(9, "bob", []), Some(1));
+        assert_eq!(failed.reason, Reason::JobRunning);
+        assert!(failed.explanation.contains("the connection it has goes on"), "{failed}");
+    }
+}
+
+#[test]
+fn one_more_than_the_job_has_seats() {
+    for phase in [Phase::Sharing, Phase::Confirming, Phase::Uploading, Phase::Joining] {
+        let failed = refused(phase, Player::new(9, "mallory", []), None);
+        assert_eq!(failed.reason, Reason::JobRunning);
+        assert!(failed.explanation.starts_with("all 3 seats of this job are taken"), "{failed}");
+    }
+}
+
+#[test]
+fn whoever_comes_after_the_end_is_told() {
+    let mut players = players(2);
+    let mut world = World::new(named(&players));
+    world.event(Event::Shutdown);
+    players[0].arrive(&mut world);
+    let failed = world.failure(ConnectionId(0));
+    assert_eq!(failed.reason, Reason::JobRunning);
+    assert_eq!(failed.explanation, "the job has just ended; run it again");
+}
+
+#[test]
+fn a_malformed_message_of_a_waiting_party_costs_the_others_nothing() {
+    let mut players = players(3);
+    let mut world = World::new(named(&players));
+    players[0].arrive(&mut world);
+    players[1].arrive(&mut world);
+    world.send(ConnectionId(1), FromParty::Chunk(vec![0; 16].into()));
+    let failed = world.failure(ConnectionId(1));
+    assert_eq!((failed.reason, failed.party.as_deref()), (Reason::Protocol, Some("bob")));
+    assert!(!world.finished && !world.closed.contains(&ConnectionId(0)));
+    players[1].connection = ConnectionId(10);
+    players[1].arrive(&mut world);
+    world.event(Event::Message(ConnectionId(10), Err(wire::WireError::Unknown)));
+    assert_eq!(world.failure(ConnectionId(10)).reason, Reason::Protocol);
+    assert!(!world.finished && !world.closed.contains(&ConnectionId(0)));
+}
+
+#[test]
+fn deadline_tells_who_is_missing() {
+    let mut players = players(3);
+    let mut world = World::new(named(&players));
+    players[1].arrive(&mut world);
+    world.event(Event::Deadline);
+    let failed = world.failure_of_all(&players[1..2]);
+    assert_eq!(failed.reason, Reason::Deadline);
+    let text = "the job's deadline of 60 s passed while waiting for 'alice', 'carol'";
+    assert_eq!(failed.explanation, text);
+
+    let mut world = World::new(open(3));
+    players[1].arrive(&mut world);
+    world.event(Event::Deadline);
+    let text = "the job's deadline of 60 s passed while waiting for 2 of 3 parties";
+    assert_eq!(world.failure(ConnectionId(1)).explanation, text);
+}
+
+#[test]
+fn deadline_tells_who_is_late() {
+    for phase in [Phase::Sharing, Phase::Confirming, Phase::Uploading] {
+        let (mut world, players) = world_in(phase, 3);
+        world.event(Event::Deadline);
+        let failed = world.failure_of_all(&players);
+        let text = "the job's deadline of 60 s passed; 'alice', 'bob', 'carol' were late";
+        assert_eq!((failed.reason, failed.explanation.as_str()), (Reason::Deadline, text));
+
+        let (mut world, mut players) = world_in(phase, 3);
+        // Everybody but bob does what the phase asks for.
+        while players[0].act(&mut world) || players[2].act(&mut world) {}
+        assert!(world.machine.phase == phase);
+        world.event(Event::Deadline);
+        let failed = world.failure_of_all(&players);
+        let text = "the job's deadline of 60 s passed; 'bob' was late";
+        assert_eq!((failed.reason, failed.explanation.as_str()), (Reason::Deadline, text));
+    }
+
+    let (mut world, players) = world_in(Phase::Joining, 3);
+    drop(world.joining.take());
+    world.event(Event::Deadline);
+    let text = "the job's deadline of 60 s passed before the join was done";
+    assert_eq!(world.failure_of_all(&players).explanation, text);
+}
+
+#[test]
+fn a_party_that_leaves_a_running_job_is_named() {
+    let cases = [
+        (None, Reason::ConnectionLost, "its connection broke"),
+        (Some(Reason::Stopped), Reason::Stopped, "it was stopped"),
+        (Some(Reason::Table), Reason::Table, "it could not read its table"),
+        (Some(Reason::OverCap), Reason::OverCap, "its set is larger than the job allows"),
+        (
+            Some(Reason::KeyAgreement),
+            Reason::KeyAgreement,
+            "it refused the keys that it was shown for the other parties",
+        ),
+    ];
+    for phase in [Phase::Sharing, Phase::Confirming, Phase::Uploading, Phase::Joining] {
+        for (said, reason, why) in cases {
+            let (mut world, players) = world_in(phase, 3);
+            drop(world.joining.take());
+            match said {
+                Some(said) => world.send(ConnectionId(1), FromParty::Leave(said)),
+                None => world.event(Event::Left(ConnectionId(1))),
+            }
+            let failed = world.failure_of_all(&players);
+            assert_eq!((failed.reason, failed.party.as_deref()), (reason, Some("bob")));
+            let text = format!("'bob' left the job: {why}; nothing of the job is kept");
+            assert_eq!(failed.explanation, text);
+        }
+    }
+}
+
+#[test]
+fn a_party_that_leaves_cannot_speak_for_the_service() {
+    for claimed in [Reason::Attestation, Reason::InvalidJob, Reason::Shutdown, Reason::Internal] {
+        let (mut world, players) = world_in(Phase::Uploading, 2);
+        world.send(ConnectionId(1), FromParty::Leave(claimed));
+        let failed = world.failure_of_all(&players);
+        assert_eq!(failed.reason, Reason::Stopped, "{claimed:?}");
+        assert!(failed.explanation.starts_with("'bob' left the job: it gave up"), "{failed}");
+    }
+}
+
+#[test]
+fn shutdown_tells_everybody() {
+    for phase in [Phase::Sharing, Phase::Confirming, Phase::Uploading, Phase::Joining] {
+        let (mut world, players) = world_in(phase, 3);
+        drop(world.joining.take());
+        world.event(Event::Shutdown);
+        assert_eq!(world.failure_of_all(&players).reason, Reason::Shutdown);
+    }
+}
+
+#[test]
+fn a_failed_engine_is_a_failure_of_the_service() {
+    let (mut world, players) = world_in(Phase::Joining, 3);
+    drop(world.joining.take());
+    world.event(Event::JoinFailed);
+    let failed = world.failure_of_all(&players);
+    assert_eq!((failed.reason, failed.party.as_deref()), (Reason::Internal, None));
+}
+
+#[test]
+fn the_result_of_a_job_that_failed_meanwhile_goes_nowhere() {
+    let (mut world, players) = world_in(Phase::Joining, 3);
+    world.event(Event::Left(ConnectionId(2)));
+    assert!(world.budget.reserve(BUDGET).is_err(), "the engine still holds its sets");
+    world.join();
+    assert_eq!(world.failure_of_all(&players).reason, Reason::ConnectionLost);
+}
+
+/// A message of bob's that ends the job for all, with what is said of it.
+fn ends(phase: Phase, message: FromParty, what: &str) {
+    let (mut world, players) = world_in(phase, 3);
+    drop(world.joining.take());
+    world.send(ConnectionId(1), message);
+    let failed = world.failure_of_all(&players);
+    assert_eq!((failed.reason, failed.party.as_deref()), (Reason::Protocol, Some("bob")));
+    assert!(failed.explanation.contains(what), "{failed}; expected: {what}");
+}
+
+fn share(from: &str, to: &str) -> SealedShare {
+    SealedShare { from: from.to_owned(), to: to.to_owned(), sealed: vec![0; 80] }
+}
+
+fn hello() -> FromParty {
+    let (job, software) = (open(2).canonical().into(), String::new());
+    FromParty::Hello(wire::Hello { job, party: "bob".to_owned(), offer: offer(0), software })
+}
+
+fn offer(number: u8) -> KeyOffer {
+    KeyOffer { one_time_key: [number; 32], signature: Vec::new() }
+}
+
+fn announcement(keys: u64) -> FromParty {
+    FromParty::Announcement(Announcement { keys, sha256: [0; 32] })
+}
+
+#[test]
+fn messages_out_of_turn() {
+    for phase in [Phase::Sharing, Phase::Confirming, Phase::Uploading, Phase::Joining] {
+        let shares = FromParty::Shares(Vec::new());
+        let confirmation = FromParty::Confirmation(Confirmation([0; 32]));
+        let chunk = FromParty::Chunk(vec![0; 16].into());
+        for (message, what, due) in [
+            (shares, "shares", Some(Phase::Sharing)),
+            (confirmation, "a confirmation", Some(Phase::Confirming)),
+            (announcement(1), "an announcement", Some(Phase::Uploading)),
+            (chunk, "a chunk", Some(Phase::Uploading)),
+            (hello(), "a second Hello", None),
+        ] {
+            if due != Some(phase) {
+                ends(phase, message, &format!("{what} arrived"));
+            }
+        }
+    }
+}
+
+#[test]
+fn shares_that_are_not_one_for_each_other() {
+    let what = "its shares are not one of its own for each of the other parties";
+    for shares in [
+        vec![],
+        vec![share("bob", "alice")],
+        vec![share("bob", "alice"), share("bob", "alice")],
+        vec![share("bob", "alice"), share("bob", "bob")],
+        vec![share("bob", "alice"), share("bob", "mallory")],
+        vec![share("alice", "bob"), share("alice", "carol")],
+        vec![share("bob", "alice"), share("alice", "carol")],
+        vec![share("bob", "alice"), share("bob", "carol"), share("bob", "carol")],
+    ] {
+        ends(Phase::Sharing, FromParty::Shares(shares), what);
+    }
+}
+
+#[test]
+fn what_is_sent_twice() {
+    let shares = || FromParty::Shares(vec![share("bob", "carol"), share("bob", "alice")]);
+    let (mut world, players) = world_in(Phase::Sharing, 3);
+    world.send(ConnectionId(1), shares());
+    world.send(ConnectionId(1), shares());
+    assert!(world.failure_of_all(&players).explanation.contains("shares arrived twice"));
+
+    let (mut world, players) = world_in(Phase::Confirming, 3);
+    let confirmation = || FromParty::Confirmation(Confirmation([0; 32]));
+    world.send(ConnectionId(1), confirmation());
+    world.send(ConnectionId(1), confirmation());
+    assert!(world.failure_of_all(&players).explanation.contains("a confirmation arrived twice"));
+
+    let (mut world, players) = world_in(Phase::Uploading, 3);
+    world.send(ConnectionId(1), announcement(5));
+    world.send(ConnectionId(1), announcement(5));
+    assert!(world.failure_of_all(&players).explanation.contains("an announcement arrived twice"));
+}
+
+#[test]
+fn uploads_that_are_not_what_was_announced() {
+    let chunk = |bytes: &[u8]| FromParty::Chunk(bytes.to_vec().into());
+    ends(Phase::Uploading, chunk(&[0; 16]), "a chunk arrived before the announcement");
+    ends(Phase::Uploading, announcement(0), "the SHA-256 it announced");
+    let after_announcement = |keys, bytes: &[u8], what: &str| {
+        let (mut world, players) = world_in(Phase::Uploading, 3);
+        world.send(ConnectionId(1), announcement(keys));
+        world.send(ConnectionId(1), chunk(bytes));
+        let failed = world.failure_of_all(&players);
+        assert_eq!((failed.reason, failed.party.as_deref()), (Reason::Protocol, Some("bob")));
+        assert!(failed.explanation.contains(what), "{failed}; expected: {what}");
+    };
+    after_announcement(1, &[0; 16], "the SHA-256 it announced");
+    after_announcement(1, &[0; 32], "2 fingerprints or more arrived, 1 were declared");
+    after_announcement(2, &[0; 32], "not strictly ascending");
+    after_announcement(2, &[0; 15], "a chunk of 15 bytes arrived");
+    after_announcement(2, &[], "a chunk of 0 bytes arrived");
+
+    // More of it after the end.
+    let (mut world, mut players) = world_in(Phase::Uploading, 3);
+    while players[1].act(&mut world) {}
+    assert!(matches!(world.machine.seats["bob"].upload, Upload::Complete(..)));
+    world.send(ConnectionId(1), chunk(&[0; 16]));
+    assert!(world.failure_of_all(&players).explanation.contains("or after the end"));
+}
+
+#[test]
+fn a_set_over_the_cap_is_named_and_not_numbered() {
+    let mut players = players(3);
+    let mut job = named(&players);
+    let Parties::Named(parties) = &mut job.parties else { panic!() };
+    parties[1].maximum_keys = Some(10);
+    let mut world = World::new(job);
+    arrive_all(&mut world, &mut players);
+    play_to(&mut world, &mut players, Phase::Uploading);
+    // The others may send as many as the job allows.
+    world.send(ConnectionId(0), announcement(1000));
+    assert!(!world.finished);
+    world.send(ConnectionId(1), announcement(834_759));
+    let failed = world.failure_of_all(&players);
+    assert_eq!((failed.reason, failed.party.as_deref()), (Reason::OverCap, Some("bob")));
+    assert!(failed.explanation.contains("'bob'") && failed.explanation.contains("10 keys"));
+    let digits = |text: &str| text.contains("834759") || text.contains("834_759");
+    assert!(!digits(&failed.explanation), "{failed}");
+}
+
+#[test]
+fn a_set_at_the_cap_is_taken() {
+    let (mut world, _) = world_in(Phase::Uploading, 2);
+    world.send(ConnectionId(1), announcement(1000));
+    assert!(!world.finished);
+}
+
+#[test]
+fn no_room_is_nobodys_fault_and_costs_no_memory() {
+    let (mut world, players) = world_in(Phase::Uploading, 3);
+    let others = world.budget.reserve(BUDGET - 16 * 600).ok().unwrap();
+    world.send(ConnectionId(0), announcement(500));
+    assert!(!world.finished);
+    world.send(ConnectionId(1), announcement(101));
+    drop(others);
+    let failed = world.failure_of_all(&players);
+    assert_eq!((failed.reason, failed.party.as_deref()), (Reason::NoRoom, None));
+    assert!(failed.explanation.contains("room for 100 more keys"), "{failed}");
+}
+
+#[test]
+fn a_declared_size_cannot_overflow_the_budget() {
+    let mut players = players(2);
+    let mut job = named(&players);
+    job.maximum_keys = u64::MAX;
+    let mut world = World::new(job);
+    arrive_all(&mut world, &mut players);
+    play_to(&mut world, &mut players, Phase::Uploading);
+    world.send(ConnectionId(1), announcement(u64::MAX));
+    assert_eq!(world.failure_of_all(&players).reason, Reason::NoRoom);
+}
+
+#[test]
+fn a_relay_that_swaps_an_offer_is_noticed_by_the_parties() {
+    let mut players = players(2);
+    let mut world = World::new(named(&players));
+    let mut arrival = players[0].arrival(&world.job.clone());
+    arrival.offer = offer(7);
+    world.event(Event::Arrived(arrival));
+    players[1].arrive(&mut world);
+    let job = world.job.clone();
+    let Some(ToParty::Assembled(members)) = world.receive(ConnectionId(1)) else { panic!() };
+    let Stage::Opening(opening) = std::mem::replace(&mut players[1].stage, Stage::Waiting) else {
+        panic!()
+    };
+    assert!(opening.assembled(&job, members, &mut os_rng()).is_err());
+}
+
+/// What may happen to a job, in any order.
+#[derive(Clone, Debug)]
+enum Happening {
+    /// A new connection asks for a seat, under one of five names with one of five keys.
+    Arrives {
+        name: usize,
+        key: usize,
+    },
+    /// One of the connections does what an honest party does next.
+    Acts(prop::sample::Index),
+    /// One of the connections sends something out of turn.
+    Sends(prop::sample::Index, u8),
+    /// One of the connections breaks.
+    Breaks(prop::sample::Index),
+    /// The engine is done, if it runs.
+    Joined,
+    /// The engine reports without having been asked.
+    JoinedUnasked,
+    JoinFailed,
+    Deadline,
+    Shutdown,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let connection = any::<prop::sample::Index>;
+    prop_oneof![
+        60 => (0..5usize, 0..5usize, prop::bool::weighted(0.8)).prop_map(|(name, key, own)| {
+            Happening::Arrives { name, key: if own { name } else { key } }
+        }),
+        400 => connection().prop_map(Happening::Acts),
+        2 => (connection(), 0..9u8).prop_map(|(at, kind)| Happening::Sends(at, kind)),
+        2 => connection().prop_map(Happening::Breaks),
+        20 => Just(Happening::Joined),
+        1 => Just(Happening::JoinedUnasked),
+        1 => Just(Happening::JoinFailed),
+        1 => Just(Happening::Deadline),
+        1 => Just(Happening::Shutdown),
+    ]
+}
+
+fn out_of_turn(kind: u8) -> Result<FromParty, wire::WireError> {
+    Ok(match kind {
+        0 => FromParty::Shares(Vec::new()),
+        1 => FromParty::Confirmation(Confirmation([0; 32])),
+        2 => announcement(1),
+        3 => announcement(0),
+        4 => FromParty::Chunk(vec![0; 16].into()),
+        5 => FromParty::Leave(Reason::Table),
+        6 => hello(),
+        7 => announcement(u64::MAX),
+        _ => return Err(wire::WireError::Unknown),
+    })
+}
+
+/// How a connection's stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Outcome,
+    Failed(Reason),
+    /// It left while others were still awaited.
+    Silent,
+}
+
+fn end(world: &World, player: &Player) -> End {
+    let outbox = world.outboxes.get(&player.connection).map_or(&[][..], Vec::as_slice);
+    let mut bits = None;
+    for message in outbox {
+        match message {
+            ToParty::Outcome { outcome: wire::Outcome::Intersection { bitmap_bytes }, .. } => {
+                bits = Some(*bitmap_bytes);
+            }
+            ToParty::Outcome { .. } => bits = Some(0),
+            ToParty::Bitmap(piece) => {
+                bits = bits.and_then(|left| left.checked_sub(piece.len() as u64));
+            }
+            _ => {}
+        }
+    }
+    match (outbox.last(), bits) {
+        (Some(ToParty::Failed(failed)), None) => End::Failed(failed.reason),
+        (_, Some(0)) => End::Outcome,
+        (_, None) => End::Silent,
+        _ => panic!("an incomplete outcome"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_order_of_honest_messages_ends_in_the_result(
+        count in 2..=5u32,
+        turns in proptest::collection::vec(any::<prop::sample::Index>(), 0..200),
+    ) {
+        let mut players = players(count);
+        let mut world = World::new(named(&players));
+        let mut outside: Vec<usize> = (0..players.len()).collect();
+        for turn in turns {
+            let index = turn.index(players.len());
+            if let Some(position) = outside.iter().position(|other| *other == index) {
+                outside.swap_remove(position);
+                players[index].arrive(&mut world);
+            } else {
+                players[index].act(&mut world);
+            }
+        }
+        for index in outside {
+            players[index].arrive(&mut world);
+        }
+        finish(&mut world, &mut players);
+        prop_assert!(world.finished);
+        prop_assert!(world.budget.reserve(BUDGET).is_ok());
+    }
+
+    #[test]
+    fn whatever_happens_every_party_hears_the_end(
+        parties in 2..=4usize,
+        happenings in proptest::collection::vec(happening(), 0..250),
+    ) {
+        let identities: Vec<Identity> = NAMES.iter().map(|_| Identity::generate()).collect();
+        let mut world = World::new(open(parties));
+        let mut players: Vec<Player> = Vec::new();
+        // Those that held a seat when the job was complete.
+        let mut seated: BTreeSet<ConnectionId> = BTreeSet::new();
+        for happening in happenings.into_iter().chain([Happening::Deadline]) {
+            let connection = |at: prop::sample::Index, players: &[Player]| {
+                (!players.is_empty()).then(|| at.index(players.len()))
+            };
+            match happening {
+                Happening::Arrives { name, key } => {
+                    let number = u32::try_from(players.len()).unwrap();
+                    let mut player = Player::new(number.into(), NAMES[name], 0..number);
+                    player.identity = identities[key].clone();
+                    player.arrive(&mut world);
+                    players.push(player);
+                }
+                Happening::Acts(at) => {
+                    if let Some(index) = connection(at, &players) {
+                        players[index].act(&mut world);
+                    }
+                }
+                Happening::Sends(at, kind) => {
+                    if let Some(index) = connection(at, &players) {
+                        let message = out_of_turn(kind);
+                        world.event(Event::Message(players[index].connection, message));
+                    }
+                }
+                Happening::Breaks(at) => {
+                    if let Some(index) = connection(at, &players) {
+                        world.event(Event::Left(players[index].connection));
+                    }
+                }
+                Happening::Joined => world.join(),
+                Happening::JoinedUnasked => {
+                    if world.machine.phase != Phase::Joining {
+                        world.event(Event::Joined(Vec::new()));
+                    }
+                }
+                Happening::JoinFailed => {
+                    // The engine is gone, and so is what it held.
+                    drop(world.joining.take());
+                    world.event(Event::JoinFailed);
+                }
+                Happening::Deadline => world.event(Event::Deadline),
+                Happening::Shutdown => world.event(Event::Shutdown),
+            }
+            if !matches!(world.machine.phase, Phase::Gathering | Phase::Over) {
+                seated = world.machine.seats.values().map(|seat| seat.connection).collect();
+            }
+        }
+        drop(world.joining.take());
+        prop_assert!(world.finished);
+        prop_assert!(world.machine.seats.is_empty());
+        prop_assert!(world.budget.reserve(BUDGET).is_ok(), "the memory is not given back");
+        let ends: Vec<End> = players
+            .iter()
+            .filter(|player| seated.contains(&player.connection))
+            .map(|player| end(&world, player))
+            .collect();
+        prop_assert!(ends.iter().all(|end| *end == ends[0]), "{:?}", ends);
+        prop_assert!(!ends.contains(&End::Silent));
+        for player in &players {
+            prop_assert!(world.closed.contains(&player.connection));
+            let outside = !seated.contains(&player.connection);
+            prop_assert!(!outside || end(&world, player) != End::Outcome);
+        }
+    }
+}

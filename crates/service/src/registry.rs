@@ -1,0 +1,385 @@
+//! The jobs that are open, and one task for each.
+//!
+//! A task owns its job's state machine and everything that the job holds; when it ends, so does all
+//! of that. Parties reach it through a bounded queue of events.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use convelo_attest::{Collateral, Policy, Refusal};
+use convelo_channel::{Identity, Peer};
+use convelo_psi::{FingerprintSet, Job, JobDigest, KeyId, Parties, Verify, engine};
+use convelo_wire::{Failed, Hello, Reason, ToParty};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::budget::{Budget, Reservation};
+use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Sign};
+use crate::limits::{EVENT_QUEUE, MAXIMUM_JOBS};
+
+/// What the service needs to judge providers' evidence, where a job or its operator asks for it.
+pub(crate) struct Provers {
+    pub(crate) collateral: Option<Collateral>,
+    pub(crate) policy: Option<Policy>,
+}
+
+/// The open jobs of a service.
+pub(crate) struct Registry {
+    open: Mutex<Open>,
+    budget: Budget,
+    identity: Identity,
+    provers: Provers,
+    next_connection: AtomicU64,
+}
+
+#[derive(Default)]
+struct Open {
+    jobs: HashMap<JobDigest, Handle>,
+    closing: bool,
+}
+
+struct Handle {
+    job: Arc<Job>,
+    inbox: mpsc::Sender<Input>,
+}
+
+/// What a job's task takes in.
+enum Input {
+    /// A party, and where to say that it was taken in, or to give it back when the job has ended.
+    Arrived(Newcomer, oneshot::Sender<Result<(), Newcomer>>),
+    Event(Event),
+}
+
+/// An arrival and the way back to the party.
+struct Newcomer {
+    arrival: Arrival,
+    line: Line,
+}
+
+/// The way back to one party. Dropping `alive` tells its reader that the job is through with it.
+struct Line {
+    outgoing: mpsc::Sender<ToParty>,
+    _alive: oneshot::Sender<()>,
+}
+
+/// A party's place in a job, as its stream sees it.
+pub(crate) struct Seat {
+    connection: ConnectionId,
+    inbox: mpsc::Sender<Input>,
+    closed: oneshot::Receiver<()>,
+}
+
+impl Seat {
+    /// Hands an event to the job; waits while its queue is full. False when the job is over.
+    pub(crate) async fn send(&self, event: impl FnOnce(ConnectionId) -> Event) -> bool {
+        self.inbox.send(Input::Event(event(self.connection))).await.is_ok()
+    }
+
+    /// Ends when the job is through with this party.
+    pub(crate) async fn closed(&mut self) {
+        let _ = (&mut self.closed).await;
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(identity: Identity, provers: Provers, memory: u64) -> Arc<Self> {
+        Arc::new(Self {
+            open: Mutex::default(),
+            budget: Budget::new(memory),
+            identity,
+            provers,
+            next_connection: AtomicU64::new(0),
+        })
+    }
+
+    /// Seats a party in the job that its Hello names, opening the job if it is the first.
+    ///
+    /// # Errors
+    /// Why the party is refused; no running job notices.
+    pub(crate) async fn enter(
+        self: &Arc<Self>,
+        peer: &Peer,
+        hello: Hello,
+        outgoing: mpsc::Sender<ToParty>,
+    ) -> Result<Seat, Failed> {
+        let job = Job::from_canonical(&hello.job).map_err(|error| {
+            Failed::new(Reason::InvalidJob, format!("the job is not valid: {error}"))
+        })?;
+        on_the_roster(&job, &hello.party, &peer.spki)?;
+        self.judge(&job, &hello.party, peer)?;
+        let digest = job.digest();
+        let job = Arc::new(job);
+        let connection = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
+        let (alive, closed) = oneshot::channel();
+        let mut newcomer = Newcomer {
+            arrival: Arrival {
+                connection,
+                name: hello.party,
+                spki: peer.spki.to_vec(),
+                offer: hello.offer,
+            },
+            line: Line { outgoing, _alive: alive },
+        };
+        // A job may end between the look-up and the arrival; then a new one is opened.
+        loop {
+            let inbox = self.inbox(&job, digest, &peer.spki)?;
+            let Ok(place) = inbox.reserve().await else {
+                self.forget(digest, &inbox);
+                continue;
+            };
+            let (answer, answered) = oneshot::channel();
+            place.send(Input::Arrived(newcomer, answer));
+            match answered.await {
+                Ok(Ok(())) => return Ok(Seat { connection, inbox, closed }),
+                Ok(Err(back)) => newcomer = back,
+                Err(_) => {
+                    let text = "the job failed inside the service; nothing of it is kept";
+                    return Err(Failed::new(Reason::Internal, text));
+                }
+            }
+            self.forget(digest, &inbox);
+        }
+    }
+
+    /// Tells every party of every job that the service stops, and takes no further jobs.
+    pub(crate) async fn close(&self) {
+        let inboxes: Vec<_> = {
+            let mut open = self.lock();
+            open.closing = true;
+            open.jobs.values().map(|handle| handle.inbox.clone()).collect()
+        };
+        for inbox in inboxes {
+            let _ = inbox.send(Input::Event(Event::Shutdown)).await;
+            inbox.closed().await;
+        }
+    }
+
+    /// The inbox of a job, which is opened if need be.
+    fn inbox(
+        self: &Arc<Self>,
+        job: &Arc<Job>,
+        digest: JobDigest,
+        spki: &[u8],
+    ) -> Result<mpsc::Sender<Input>, Failed> {
+        let mut open = self.lock();
+        if open.closing {
+            return Err(Failed::new(Reason::Shutdown, "the service is shutting down"));
+        }
+        if let Some(handle) = open.jobs.get(&digest) {
+            return Ok(handle.inbox.clone());
+        }
+        let key = KeyId::of_spki(spki);
+        let rival = open
+            .jobs
+            .values()
+            .find(|handle| handle.job.name == job.name && concerns(&handle.job, job, key));
+        if let Some(rival) = rival {
+            let differences = job.differences(&rival.job).join("; ");
+            let text = format!(
+                "the job '{}' is open here with other terms ({differences}; 'here' is this party, \
+                 'there' the open job); all parties need the same job file",
+                job.name
+            );
+            return Err(Failed::new(Reason::OtherTerms, text));
+        }
+        if open.jobs.len() >= MAXIMUM_JOBS {
+            let text = format!("the service has {MAXIMUM_JOBS} jobs open, its limit; try later");
+            return Err(Failed::new(Reason::NoRoom, text));
+        }
+        let (inbox, inputs) = mpsc::channel(EVENT_QUEUE);
+        let handle = Handle { job: Arc::clone(job), inbox: inbox.clone() };
+        open.jobs.insert(digest, handle);
+        tracing::info!(job = %digest.short(), parties = job.party_count(), "a job is opened");
+        let task = Task {
+            machine: JobMachine::new(Job::clone(job), digest, self.budget.clone()),
+            lines: HashMap::new(),
+            inbox: inbox.downgrade(),
+            deadline: Instant::now() + Duration::from_secs(job.deadline_seconds),
+            signer: Signer(self.identity.clone()),
+        };
+        let registry = Arc::clone(self);
+        let own = inbox.clone();
+        tokio::spawn(async move {
+            task.run(inputs).await;
+            registry.forget(digest, &own);
+            tracing::info!(job = %digest.short(), "a job is over");
+        });
+        Ok(inbox)
+    }
+
+    fn forget(&self, digest: JobDigest, inbox: &mpsc::Sender<Input>) {
+        let mut open = self.lock();
+        if open.jobs.get(&digest).is_some_and(|handle| handle.inbox.same_channel(inbox)) {
+            open.jobs.remove(&digest);
+        }
+    }
+
+    /// Verifies a provider's evidence where the job, or the service's operator, asks for it.
+    fn judge(&self, job: &Job, name: &str, peer: &Peer) -> Result<(), Failed> {
+        let mut policies = Vec::new();
+        if job.service.verify != Verify::Service {
+            if let Some(policy) = &job.provider_policy {
+                policies.push(Policy::from_json(policy).map_err(|error| {
+                    Failed::new(Reason::InvalidJob, format!("provider.policy: {error}"))
+                })?);
+            }
+            if policies.is_empty() && self.provers.policy.is_none() {
+                let text = "the job asks the service to verify the providers' evidence, and \
+                            neither the job nor the service has a policy for it";
+                return Err(Failed::new(Reason::InvalidJob, text));
+            }
+        }
+        policies.extend(self.provers.policy.clone());
+        if policies.is_empty() {
+            return Ok(());
+        }
+        let refused = |refusal: Refusal| {
+            let text = format!("the evidence of '{name}' was refused: {refusal}");
+            Failed::of_party(Reason::Attestation, name, text)
+        };
+        let evidence = peer.evidence.as_ref();
+        let evidence = evidence.ok_or_else(|| refused(Refusal::missing_evidence()))?;
+        let collateral = self.provers.collateral.as_ref().ok_or_else(|| {
+            let text = "the service has no collateral to verify providers' evidence with; \
+                        its operator gives it with --collateral";
+            Failed::new(Reason::Internal, text)
+        })?;
+        for policy in &policies {
+            convelo_attest::verify(evidence, collateral, policy, unix_now()).map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A party may open or join a job only if the job lists it, with the key that it proved.
+fn on_the_roster(job: &Job, name: &str, spki: &[u8]) -> Result<(), Failed> {
+    let Parties::Named(parties) = &job.parties else { return Ok(()) };
+    let proven = KeyId::of_spki(spki);
+    let Some(party) = parties.iter().find(|party| party.name == name) else {
+        let text = format!("the job '{}' lists no party '{name}'", job.name);
+        return Err(Failed::new(Reason::Stranger, text));
+    };
+    if party.key == proven {
+        return Ok(());
+    }
+    let text = format!(
+        "the job '{}' pins {} for '{name}', and this connection proved {proven}; \
+         use the key file that belongs to the job file, or put its fingerprint there",
+        job.name, party.key
+    );
+    Err(Failed::new(Reason::Stranger, text))
+}
+
+/// Whether a party that comes with `new` means `open`: the job of that name lists its key, or
+/// neither job lists anybody.
+fn concerns(open: &Job, new: &Job, key: KeyId) -> bool {
+    match (&open.parties, &new.parties) {
+        (Parties::Named(parties), _) => parties.iter().any(|party| party.key == key),
+        (Parties::Open { .. }, Parties::Open { .. }) => true,
+        (Parties::Open { .. }, Parties::Named(_)) => false,
+    }
+}
+
+struct Signer(Identity);
+
+impl Sign for Signer {
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.0.sign(message)
+    }
+}
+
+/// One job, running.
+struct Task {
+    machine: JobMachine,
+    lines: HashMap<ConnectionId, Line>,
+    inbox: mpsc::WeakSender<Input>,
+    deadline: Instant,
+    signer: Signer,
+}
+
+impl Task {
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        loop {
+            let event = match tokio::time::timeout_at(self.deadline, inputs.recv()).await {
+                Ok(Some(input)) => self.take(input),
+                Ok(None) => break,
+                Err(_) => Event::Deadline,
+            };
+            if self.step(event) {
+                break;
+            }
+        }
+        // Whoever arrived meanwhile opens the job anew.
+        inputs.close();
+        while let Some(input) = inputs.recv().await {
+            if let Input::Arrived(newcomer, answer) = input {
+                let _ = answer.send(Err(newcomer));
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) -> Event {
+        match input {
+            Input::Event(event) => event,
+            Input::Arrived(Newcomer { arrival, line }, answer) => {
+                self.lines.insert(arrival.connection, line);
+                let _ = answer.send(Ok(()));
+                Event::Arrived(arrival)
+            }
+        }
+    }
+
+    /// Runs one event; true when the job is over.
+    fn step(&mut self, event: Event) -> bool {
+        let left = self.deadline.saturating_duration_since(Instant::now()).as_secs();
+        let mut queue = vec![event];
+        let mut finished = false;
+        while let Some(event) = queue.pop() {
+            for effect in self.machine.handle(event, left, unix_now(), &self.signer) {
+                match effect {
+                    Effect::Send(connection, message) => {
+                        let line = self.lines.get(&connection);
+                        let full =
+                            line.is_some_and(|line| line.outgoing.try_send(message).is_err());
+                        if full {
+                            self.lines.remove(&connection);
+                            queue.push(Event::Left(connection));
+                        }
+                    }
+                    Effect::Close(connection) => {
+                        self.lines.remove(&connection);
+                    }
+                    Effect::Join(sets, reservations) => self.join(sets, reservations),
+                    Effect::Finished => finished = true,
+                }
+            }
+        }
+        finished
+    }
+
+    fn join(&self, sets: Vec<FingerprintSet>, reservations: Vec<Reservation>) {
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let joined = tokio::task::spawn_blocking(move || {
+                let bitmaps = engine::intersect(&sets);
+                drop((sets, reservations));
+                bitmaps
+            })
+            .await;
+            let event = joined.map_or(Event::JoinFailed, Event::Joined);
+            if let Some(inbox) = inbox.upgrade() {
+                let _ = inbox.send(Input::Event(event)).await;
+            }
+        });
+    }
+}
+
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
