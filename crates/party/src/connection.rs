@@ -1,0 +1,168 @@
+//! The party's stream to the service: dialled until the service answers, verified before the first
+//! message, then one message at a time.
+
+use std::sync::{Mutex, PoisonError};
+
+use convelo_channel::{Credential, DialError, Expect, ServiceStream, dial};
+use convelo_wire::limits::MAXIMUM_MESSAGE_BYTES;
+use convelo_wire::proto::join_service_client::JoinServiceClient;
+use convelo_wire::{FromParty, Reason, ToParty, proto};
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::{Endpoint, Uri};
+
+use crate::error::{Error, Kind};
+use crate::event::{Event, Observer};
+use crate::limits::{
+    CHUNKS_IN_FLIGHT, FIRST_RETRY, GOODBYE_TIMEOUT, HANDSHAKE_RETRIES, KEEPALIVE_INTERVAL,
+    KEEPALIVE_TIMEOUT, LONGEST_RETRY, WINDOW_BYTES,
+};
+
+/// Dials until the service answers, a retry cannot help, or `deadline` passes.
+pub(crate) async fn reach(
+    address: &str,
+    credential: &Credential,
+    expect: &Expect,
+    deadline: Instant,
+    observer: &dyn Observer,
+) -> Result<ServiceStream, Error> {
+    observer.on(Event::Connecting { address });
+    let mut pause = FIRST_RETRY;
+    let mut handshakes = 0;
+    loop {
+        let error = match dial(address, credential, expect.clone()).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        match &error {
+            DialError::Unreachable { .. } => {}
+            // A service under load may drop a handshake; one that speaks another protocol will
+            // not learn ours by repetition.
+            DialError::Handshake { source, .. }
+                if source.kind() != std::io::ErrorKind::InvalidData
+                    && handshakes < HANDSHAKE_RETRIES =>
+            {
+                handshakes += 1;
+            }
+            _ => return Err(error.into()),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let text = format!("{error}; gave up after the job's deadline");
+            return Err(Error::new(Kind::Job, text));
+        }
+        let why = error.to_string();
+        observer.on(Event::ServiceAbsent { why, retry_in: pause, give_up_in: left });
+        tokio::time::sleep(pause.min(left)).await;
+        pause = (pause * 2).min(LONGEST_RETRY);
+    }
+}
+
+/// An open stream.
+pub(crate) struct Connection {
+    outgoing: mpsc::Sender<FromParty>,
+    incoming: Streaming<proto::ToParty>,
+    deadline: Instant,
+}
+
+impl Connection {
+    /// Opens the stream on a verified connection.
+    pub(crate) async fn open(stream: ServiceStream, deadline: Instant) -> Result<Self, Error> {
+        let slot = Mutex::new(Some(TokioIo::new(stream)));
+        let connector = tower::service_fn(move |_: Uri| {
+            // One verified connection and no other: a reconnect would skip the verdict.
+            let stream = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+            async move { stream.ok_or_else(|| std::io::Error::other("the connection broke")) }
+        });
+        let channel = Endpoint::from_static("http://convelo")
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .connect_with_connector(connector)
+            .await
+            .map_err(|error| lost(&error))?;
+        let (outgoing, messages) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        let messages = ReceiverStream::new(messages).map(proto::FromParty::from);
+        let mut client = JoinServiceClient::new(channel)
+            .max_decoding_message_size(MAXIMUM_MESSAGE_BYTES)
+            .max_encoding_message_size(MAXIMUM_MESSAGE_BYTES);
+        let call = tokio::time::timeout_at(deadline, client.join(messages)).await;
+        let incoming = call.map_err(|_| late())?.map_err(|status| lost(&status))?.into_inner();
+        Ok(Self { outgoing, incoming, deadline })
+    }
+
+    /// Sends a message; waits while the service is slower than we are.
+    pub(crate) async fn send(&mut self, message: FromParty) -> Result<(), Error> {
+        let sent = tokio::time::timeout_at(self.deadline, self.outgoing.send(message)).await;
+        match sent {
+            Err(_) => Err(late()),
+            Ok(Ok(())) => Ok(()),
+            // The stream is over; what the service said last tells why.
+            Ok(Err(_)) => loop {
+                self.next().await?;
+            },
+        }
+    }
+
+    /// A handle to send with while [`Connection::next`] waits.
+    pub(crate) fn sender(&self) -> mpsc::Sender<FromParty> {
+        self.outgoing.clone()
+    }
+
+    /// The next message; the end of the stream, and `Failed`, are errors. May be dropped and
+    /// called again without losing a message.
+    pub(crate) async fn next(&mut self) -> Result<ToParty, Error> {
+        let message = tokio::time::timeout_at(self.deadline, self.incoming.message())
+            .await
+            .map_err(|_| late())?
+            .map_err(|status| lost(&status))?;
+        let Some(message) = message else {
+            return Err(Error::new(Kind::Job, "the service ended the stream without a reason"));
+        };
+        match ToParty::try_from(message) {
+            Ok(ToParty::Failed(failed)) => Err(failed.into()),
+            Ok(message) => Ok(message),
+            Err(error) => Err(Error::new(
+                Kind::Job,
+                format!("the service did not follow the protocol: {error}"),
+            )),
+        }
+    }
+
+    /// Tells the service that this party gives up, and why; waits shortly until it has heard.
+    pub(crate) async fn leave(mut self, reason: Reason) {
+        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, async {
+            if self.outgoing.send(FromParty::Leave(reason)).await.is_ok() {
+                while self.next().await.is_ok() {}
+            }
+        })
+        .await;
+    }
+}
+
+fn late() -> Error {
+    Error::new(
+        Kind::Job,
+        "the job's deadline passed and the service did not say so itself: \
+         the connection to it, or the service, hangs",
+    )
+}
+
+fn lost(error: &dyn std::error::Error) -> Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Error::new(
+        Kind::Job,
+        format!(
+            "the connection to the service broke ({cause}); it may have been stopped, or refused \
+             this party's certificate; nothing of the job is kept, run it again"
+        ),
+    )
+}

@@ -1,0 +1,122 @@
+//! Why a run ended without a result, as a kind for programs and words for people.
+
+use convelo_attest::Refusal;
+use convelo_channel::DialError;
+use convelo_psi::JobError;
+use convelo_psi::agreement::AgreementError;
+use convelo_wire::{Failed, Reason};
+
+use crate::table::TableError;
+
+/// The kinds of failure; the command line has an exit code for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The job file, the input or an option is not right; nothing was sent.
+    Usage,
+    /// The job did not come to a result: a party or the service failed, left or was late.
+    Job,
+    /// The service's evidence, or this party's, was refused.
+    Attestation,
+    /// The job's reveal policy, or its caps, do not allow this.
+    RevealPolicy,
+    /// This party's person or program stopped the run.
+    Stopped,
+}
+
+/// A run that ended without a result.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    refusal: Option<Box<Refusal>>,
+    reason: Option<Reason>,
+    told: Reason,
+}
+
+impl Error {
+    /// A failure in words.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        let told = match kind {
+            Kind::RevealPolicy => Reason::OverCap,
+            _ => Reason::Stopped,
+        };
+        Self { kind, message: message.into(), refusal: None, reason: None, told }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The refused check, when evidence was refused here.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_deref()
+    }
+
+    /// What the other parties are told about it, when it happened here.
+    pub(crate) fn told(&self) -> Reason {
+        self.told
+    }
+
+    /// What the service said, when the failure came from there.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let message = format!("the service was refused and nothing was sent to it: {refusal}");
+        Self { refusal: Some(Box::new(refusal)), ..Self::new(Kind::Attestation, message) }
+    }
+}
+
+impl From<DialError> for Error {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Refused(refusal) => refusal.into(),
+            other => Self::new(Kind::Job, other.to_string()),
+        }
+    }
+}
+
+impl From<JobError> for Error {
+    fn from(error: JobError) -> Self {
+        Self::new(Kind::Usage, error.to_string())
+    }
+}
+
+impl From<TableError> for Error {
+    fn from(error: TableError) -> Self {
+        Self { told: Reason::Table, ..Self::new(Kind::Usage, error.to_string()) }
+    }
+}
+
+impl From<AgreementError> for Error {
+    fn from(error: AgreementError) -> Self {
+        let message = format!("the parties could not agree on a job key: {error}");
+        Self { told: Reason::KeyAgreement, ..Self::new(Kind::Job, message) }
+    }
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        let kind = match failed.reason {
+            Reason::Attestation => Kind::Attestation,
+            // `OverCap` is about another party: what this one has too much is noticed here, before
+            // anything is sent.
+            Reason::InvalidJob => Kind::Usage,
+            _ => Kind::Job,
+        };
+        Self { reason: Some(failed.reason), ..Self::new(kind, failed.explanation) }
+    }
+}

@@ -1,0 +1,23 @@
+//! The data provider: its table, its part in a job, its receipt.
+//!
+//! [`run`] takes a provider from its table to its matched rows. The record's walk: `table` reads
+//! the key columns, `convelo_psi` normalises and fingerprints them under the job key that the
+//! parties agreed on, `connection` carries the sorted set to the verified service and the bitmap
+//! back, `table` writes the matched rows and `receipt` the receipt.
+
+mod connection;
+mod error;
+mod event;
+mod first_pass;
+pub mod limits;
+mod receipt;
+mod run;
+mod summary;
+pub mod table;
+
+pub use convelo_wire::Waiting;
+pub use error::{Error, Kind};
+pub use event::{Counts, Event, Observer};
+pub use first_pass::count_keys;
+pub use run::{Destination, Run, run};
+pub use summary::{Learned, Summary};

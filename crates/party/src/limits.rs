@@ -1,0 +1,55 @@
+//! Every limit of this crate, by name.
+
+use std::time::Duration;
+
+/// Bytes in one MiB.
+pub(crate) const MEBIBYTE: u64 = 1024 * 1024;
+
+/// The longest record of a table, in bytes of the file. One that is longer usually is a quote that
+/// is never closed.
+pub const MAXIMUM_RECORD_BYTES: u64 = 16 * MEBIBYTE;
+
+/// The most columns of a table.
+pub const MAXIMUM_COLUMNS: usize = 65_536;
+
+/// The buffer through which a table is read or written, in bytes.
+pub(crate) const TABLE_BUFFER_BYTES: usize = 256 * 1024;
+
+/// How much of a CSV file is looked at to guess its delimiter, in bytes.
+pub(crate) const DELIMITER_SAMPLE_BYTES: u64 = 64 * 1024;
+
+/// The most columns that an error lists.
+pub(crate) const MAXIMUM_COLUMNS_SHOWN: usize = 40;
+
+/// The longest name of a column in an error, in characters.
+pub(crate) const MAXIMUM_NAME_SHOWN: usize = 40;
+
+/// Chunks that wait to be sent; with the flow control window this bounds what an upload holds.
+pub(crate) const CHUNKS_IN_FLIGHT: usize = 2;
+
+/// The first pause between two attempts to reach the service; it doubles up to [`LONGEST_RETRY`].
+pub(crate) const FIRST_RETRY: Duration = Duration::from_millis(250);
+
+/// See [`FIRST_RETRY`].
+pub(crate) const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// How often a broken handshake is tried again.
+pub(crate) const HANDSHAKE_RETRIES: u32 = 5;
+
+/// How long a party that gives up waits until the service has heard why.
+pub(crate) const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The service enforces the job's deadline; a party gives up by itself so much later.
+pub(crate) const DEADLINE_SLACK: Duration = Duration::from_secs(30);
+
+/// A silent service is asked for a sign of life this often.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The service is given up when no sign of life comes within this time.
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// HTTP/2 flow control window of a stream and of a connection.
+pub(crate) const WINDOW_BYTES: u32 = 2 << 20;
+
+/// The largest policy, collateral, key or job file.
+pub const MAXIMUM_FILE_BYTES: u64 = 4 * MEBIBYTE;

@@ -1,0 +1,147 @@
+//! The receipt of a finished job: what was agreed, who took part, what was sent and learned, and
+//! the service's signed statement of it.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use convelo_psi::{Job, JobDigest, KeyId};
+use convelo_wire::Statement;
+use p256::ecdsa::signature::Verifier as _;
+use p256::ecdsa::{DerSignature, VerifyingKey};
+use p256::pkcs8::DecodePublicKey as _;
+use serde::Serialize;
+
+use crate::error::{Error, Kind};
+use crate::event::Counts;
+use crate::summary::{Learned, Summary};
+
+/// The service's statement and its signature, as they arrived.
+pub(crate) struct Signed {
+    pub(crate) statement: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
+}
+
+impl Signed {
+    /// Verifies the signature by the key of the service's certificate and reads the statement.
+    pub(crate) fn verify(&self, spki: &[u8]) -> Result<Statement, Error> {
+        let refused = |what: &str| {
+            Error::new(Kind::Job, format!("the service's signed statement is refused: {what}"))
+        };
+        let key = VerifyingKey::from_public_key_der(spki)
+            .map_err(|_| refused("its certificate's key is not a P-256 key"))?;
+        let signature = DerSignature::try_from(self.signature.as_slice())
+            .map_err(|_| refused("the signature is not DER"))?;
+        key.verify(&self.statement, &signature)
+            .map_err(|_| refused("the signature does not fit its certificate's key"))?;
+        Statement::decode(&self.statement).map_err(|error| refused(&error.to_string()))
+    }
+}
+
+/// Who the service was.
+pub(crate) struct Service {
+    pub(crate) address: String,
+    pub(crate) key: KeyId,
+    pub(crate) certificate: Vec<u8>,
+}
+
+/// A receipt, as JSON. Holds no record and no fingerprint; it does hold what this party learned
+/// in numbers.
+#[derive(Serialize)]
+pub(crate) struct Receipt<'a> {
+    form: &'static str,
+    simulated: bool,
+    party: &'a str,
+    job_digest: JobDigest,
+    job: serde_json::Value,
+    service: ServiceEntry,
+    members: Vec<MemberEntry<'a>>,
+    input: Counts,
+    sent: Sent,
+    result: Learned,
+    result_sha256: Option<String>,
+    times: Times,
+    statement: String,
+    signature: String,
+}
+
+#[derive(Serialize)]
+struct ServiceEntry {
+    address: String,
+    key: KeyId,
+    verdict: Option<serde_json::Value>,
+    certificate: String,
+}
+
+#[derive(Serialize)]
+struct MemberEntry<'a> {
+    name: &'a str,
+    key: KeyId,
+}
+
+#[derive(Serialize)]
+struct Sent {
+    keys: u64,
+    sha256: String,
+}
+
+#[derive(Serialize)]
+struct Times {
+    started: u64,
+    joined: u64,
+    finished: u64,
+}
+
+impl<'a> Receipt<'a> {
+    pub(crate) fn new(
+        job: &Job,
+        summary: &'a Summary,
+        statement: &'a Statement,
+        signed: &Signed,
+        service: Service,
+        (started, finished): (u64, u64),
+    ) -> Self {
+        Self {
+            form: "convelo/receipt/v1",
+            simulated: summary.simulated,
+            party: &summary.party,
+            job_digest: summary.job_digest,
+            job: serde_json::from_str(&job.canonical()).expect("canonical JSON is JSON"),
+            service: ServiceEntry {
+                address: service.address,
+                key: service.key,
+                verdict: summary.verdict.clone(),
+                certificate: hex::encode(service.certificate),
+            },
+            members: statement
+                .members
+                .iter()
+                .map(|member| MemberEntry { name: &member.name, key: KeyId::of_spki(&member.spki) })
+                .collect(),
+            input: summary.input,
+            sent: Sent { keys: statement.keys, sha256: hex::encode(statement.set_sha256) },
+            result: summary.result,
+            result_sha256: statement.result_sha256.map(hex::encode),
+            times: Times { started, joined: statement.finished_at, finished },
+            statement: hex::encode(&signed.statement),
+            signature: hex::encode(&signed.signature),
+        }
+    }
+
+    /// Writes the receipt, whole or not at all.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::new(Kind::Job, format!("cannot write the receipt {}: {error}", path.display()))
+        };
+        let text = serde_json::to_string_pretty(self).map_err(|error| failed(&error))?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.write_all(b"\n"))
+            .map_err(|error| failed(&error))?;
+        file.persist(path).map_err(|error| failed(&error.error))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,462 @@
+//! One provider's part in one job, from its table to its matched rows.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use convelo_attest::QuoteSource;
+use convelo_channel::{Expect, Identity, os_rng};
+use convelo_psi::agreement::{JobKey, Member, Opening};
+use convelo_psi::{Bitmap, Encoded, FingerprintSet, Job, KeyId, Normaliser, Parties, What};
+use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
+use convelo_wire::{Announcement, FromParty, Hello, Outcome, Statement, ToParty};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use crate::connection::{Connection, reach};
+use crate::error::{Error, Kind};
+use crate::event::{Counts, Event, Observer};
+use crate::first_pass::{FirstPass, first_pass};
+use crate::limits::DEADLINE_SLACK;
+use crate::receipt::{Receipt, Service, Signed};
+use crate::summary::{Learned, Summary};
+use crate::table::{Output, Table};
+
+/// Everything a provider brings to a job.
+pub struct Run {
+    /// The job, identical at every party.
+    pub job: Job,
+    /// The name under which the job lists this party.
+    pub name: String,
+    /// The party's key.
+    pub identity: Identity,
+    /// Where evidence about this party comes from, where the job asks for it.
+    pub source: Option<Arc<dyn QuoteSource>>,
+    /// `host:port` of the service.
+    pub address: String,
+    /// What the service must prove.
+    pub expect: Expect,
+    /// Where matched rows go; nothing is written for the other kinds of result.
+    pub output: Option<Destination>,
+    /// Where the receipt goes.
+    pub receipt: Option<PathBuf>,
+}
+
+/// Where matched rows go.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// A file; every matched row, duplicates too, in input order.
+    File(PathBuf),
+    /// Standard output; of rows with the same key only the first.
+    Stdout,
+}
+
+/// Runs a provider's part of a job on its table, which is open and has its key columns resolved.
+/// `stop` ending asks for an orderly end: the other parties are
+/// told, and nothing is written.
+///
+/// # Errors
+/// [`Error`], whose kind tells whose matter it is.
+pub async fn run(
+    run: Run,
+    table: Table,
+    observer: Arc<dyn Observer>,
+    stop: impl Future<Output = ()>,
+) -> Result<Summary, Error> {
+    let cancelled = Cancelled::default();
+    let session = Session { run, observer, cancelled: cancelled.clone() };
+    tokio::pin!(stop);
+    let mut connection = None;
+    let result = tokio::select! {
+        result = session.perform(table, &mut connection) => result,
+        () = stop => {
+            Err(Error::new(Kind::Stopped, "stopped on request; the other parties are told"))
+        }
+    };
+    if let Err(error) = &result {
+        cancelled.cancel();
+        if let (Some(connection), None) = (connection, error.reason()) {
+            connection.leave(error.told()).await;
+        }
+    }
+    result
+}
+
+/// Tells the blocking passes over a table to end early.
+#[derive(Clone, Default)]
+struct Cancelled(Arc<AtomicBool>);
+
+impl Cancelled {
+    fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Stopped, "the pass over the table was stopped"));
+        }
+        Ok(())
+    }
+}
+
+struct Session {
+    run: Run,
+    observer: Arc<dyn Observer>,
+    cancelled: Cancelled,
+}
+
+/// What the parties agreed on before anything was read.
+struct Agreed {
+    key: Arc<JobKey>,
+    members: Vec<Member>,
+}
+
+impl Session {
+    async fn perform(&self, table: Table, slot: &mut Option<Connection>) -> Result<Summary, Error> {
+        let run = &self.run;
+        let started = unix_now();
+        let patience = Duration::from_secs(run.job.deadline_seconds);
+        let deadline = Instant::now() + patience;
+        let credential = match &run.source {
+            Some(source) => run.identity.attested(&**source),
+            None => run.identity.plain(),
+        }
+        .map_err(|error| Error::new(Kind::Usage, error.to_string()))?;
+        let observer = &*self.observer;
+        let stream = reach(&run.address, &credential, &run.expect, deadline, observer).await?;
+        let certificate = stream.certificate().to_vec();
+        let verdict = stream.verdict().cloned();
+        match &verdict {
+            Some(verdict) => observer.on(Event::EvidenceVerified(verdict)),
+            None => observer.on(Event::KeyRecognised),
+        }
+        // The wait for the others is counted from here: the service may have been late itself.
+        let deadline = Instant::now() + patience + DEADLINE_SLACK;
+        let connection = slot.insert(Connection::open(stream, deadline).await?);
+        let agreed = self.agree(connection).await?;
+        let (scanned, set, counts) = self.read(connection, &agreed.key, table).await?;
+        let cap = run.job.maximum_keys_of(&run.name);
+        if set.len() as u64 > cap {
+            let text = format!(
+                "the table has {} distinct keys and the job allows {cap}; nothing was sent",
+                set.len()
+            );
+            return Err(Error::new(Kind::RevealPolicy, text));
+        }
+        let sha256 = set.sha256();
+        self.send(connection, &set, sha256).await?;
+        let (outcome, statement, signature, bitmap) = self.outcome(connection, set.len()).await?;
+        // From here on the job is over for the others, whatever happens on this side.
+        let _ = slot.take();
+        let signed = Signed { statement, signature };
+        let spki = convelo_attest::spki_of(&certificate)?;
+        let statement = signed.verify(&spki)?;
+        self.check(&statement, &agreed.members, sha256, set.len(), outcome, bitmap.as_ref())?;
+        observer.on(Event::Result);
+        let (result, output) = match outcome {
+            Outcome::Count(keys) => (Learned::Count { keys }, None),
+            Outcome::Withheld => (Learned::Withheld, None),
+            Outcome::Nothing => (Learned::Nothing, None),
+            Outcome::Intersection { .. } => {
+                let bitmap = bitmap.unwrap_or_else(|| Bitmap::new(0));
+                let keys = bitmap.count_ones();
+                let (rows, output) = self.write(agreed.key, scanned, set, bitmap).await?;
+                (Learned::Intersection { keys, rows }, output)
+            }
+        };
+        let digest = run.job.digest();
+        let summary = Summary {
+            party: run.name.clone(),
+            job: run.job.name.clone(),
+            job_digest: digest,
+            simulated: verdict.as_ref().is_some_and(convelo_attest::Verdict::simulated),
+            verdict: verdict.as_ref().map(convelo_attest::Verdict::to_json),
+            input: counts,
+            result,
+            output,
+            receipt: run.receipt.clone(),
+        };
+        if let Some(path) = &run.receipt {
+            let service =
+                Service { address: run.address.clone(), key: KeyId::of_spki(&spki), certificate };
+            Receipt::new(&run.job, &summary, &statement, &signed, service, (started, unix_now()))
+                .write(path)?;
+        }
+        Ok(summary)
+    }
+
+    /// From Hello to the job key.
+    async fn agree(&self, connection: &mut Connection) -> Result<Agreed, Error> {
+        let (job, name) = (&self.run.job, &self.run.name);
+        let opening = Opening::new(job, name, self.run.identity.signing_key(), &mut os_rng());
+        let hello = Hello {
+            job: job.canonical().into(),
+            party: name.clone(),
+            offer: opening.offer(),
+            software: concat!("convelo ", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        connection.send(FromParty::Hello(hello)).await?;
+        let members = loop {
+            match connection.next().await? {
+                ToParty::Waiting(waiting) => self.observer.on(Event::Waiting(&waiting)),
+                ToParty::Assembled(members) => break members,
+                _ => return Err(out_of_turn("before all parties had come")),
+            }
+        };
+        let (sealing, shares) = opening.assembled(job, &members, &mut os_rng())?;
+        let names = members.iter().map(|member| member.name.as_str()).collect();
+        let pinned = matches!(job.parties, Parties::Named(_));
+        self.observer.on(Event::Assembled { names, pinned });
+        connection.send(FromParty::Shares(shares)).await?;
+        let ToParty::Shares(shares) = connection.next().await? else {
+            return Err(out_of_turn("in place of the other parties' shares"));
+        };
+        let (confirming, own) = sealing.shares(&shares)?;
+        connection.send(FromParty::Confirmation(own)).await?;
+        let ToParty::Confirmations(confirmations) = connection.next().await? else {
+            return Err(out_of_turn("in place of the other parties' confirmations"));
+        };
+        let confirmations: Vec<_> =
+            confirmations.into_iter().map(|entry| (entry.party, entry.tag)).collect();
+        let key = Arc::new(confirming.confirmed(&confirmations)?);
+        self.observer.on(Event::KeyAgreed);
+        Ok(Agreed { key, members })
+    }
+
+    /// First pass over the table, while the service may tell that the job has failed.
+    async fn read(
+        &self,
+        connection: &mut Connection,
+        key: &Arc<JobKey>,
+        mut table: Table,
+    ) -> Result<(Scanned, FingerprintSet, Counts), Error> {
+        let (key, observer, cancelled) =
+            (Arc::clone(key), Arc::clone(&self.observer), self.cancelled.clone());
+        let normaliser = Normaliser::new(&self.run.job.keys);
+        let mut pass = tokio::task::spawn_blocking(move || {
+            let total = table.size_bytes();
+            let FirstPass { set, counts, scanned } = first_pass(
+                &mut table,
+                normaliser,
+                &key.fingerprinter(),
+                |done| observer.on(Event::Reading { done, total }),
+                || cancelled.check(),
+            )?;
+            observer.on(Event::Read(counts));
+            Ok::<_, Error>((Scanned { table, counts: scanned }, set, counts))
+        });
+        loop {
+            tokio::select! {
+                done = &mut pass => return done.map_err(|error| broken(&error))?,
+                message = connection.next() => self.uploads(message?)?,
+            }
+        }
+    }
+
+    /// Sends the set, while the service may tell that the job has failed.
+    async fn send(
+        &self,
+        connection: &mut Connection,
+        set: &FingerprintSet,
+        sha256: [u8; 32],
+    ) -> Result<(), Error> {
+        let total = set.len() as u64;
+        let announcement = Announcement { keys: total, sha256 };
+        connection.send(FromParty::Announcement(announcement)).await?;
+        let sender = connection.sender();
+        let mut done = 0;
+        self.observer.on(Event::Sending { done, total });
+        for chunk in set.chunks(MAXIMUM_CHUNK_BYTES) {
+            let keys = (chunk.len() / 16) as u64;
+            let message = FromParty::Chunk(chunk.into());
+            let sending = sender.send(message);
+            tokio::pin!(sending);
+            loop {
+                tokio::select! {
+                    sent = &mut sending => {
+                        if sent.is_err() {
+                            // The stream is over; what the service said last tells why.
+                            loop {
+                                connection.next().await?;
+                            }
+                        }
+                        break;
+                    }
+                    message = connection.next() => self.uploads(message?)?,
+                }
+            }
+            done += keys;
+            self.observer.on(Event::Sending { done, total });
+        }
+        Ok(())
+    }
+
+    /// Waits for the result.
+    async fn outcome(
+        &self,
+        connection: &mut Connection,
+        keys: usize,
+    ) -> Result<(Outcome, Vec<u8>, Vec<u8>, Option<Bitmap>), Error> {
+        let (outcome, statement, signature) = loop {
+            match connection.next().await? {
+                ToParty::Outcome { outcome, statement, signature } => {
+                    break (outcome, statement.to_vec(), signature);
+                }
+                other => self.uploads(other)?,
+            }
+        };
+        let Outcome::Intersection { bitmap_bytes } = outcome else {
+            return Ok((outcome, statement, signature, None));
+        };
+        let expected = keys.div_ceil(8);
+        if bitmap_bytes != expected as u64 {
+            let text = format!(
+                "the service announces a bitmap of {bitmap_bytes} bytes for {keys} keys; \
+                 {expected} bytes are expected"
+            );
+            return Err(Error::new(Kind::Job, text));
+        }
+        let mut bits = Vec::with_capacity(expected);
+        while bits.len() < expected {
+            match connection.next().await? {
+                ToParty::Bitmap(piece) if bits.len() + piece.len() <= expected => {
+                    bits.extend_from_slice(&piece);
+                }
+                _ => return Err(out_of_turn("in place of a piece of the bitmap")),
+            }
+        }
+        let bitmap = Bitmap::from_bytes(keys, bits)
+            .map_err(|error| Error::new(Kind::Job, format!("the service's bitmap: {error}")))?;
+        Ok((outcome, statement, signature, Some(bitmap)))
+    }
+
+    fn uploads(&self, message: ToParty) -> Result<(), Error> {
+        let ToParty::Uploads { complete, missing } = message else {
+            return Err(out_of_turn("while sets were uploaded"));
+        };
+        self.observer.on(Event::Uploads { complete: &complete, missing: &missing });
+        if missing.is_empty() {
+            self.observer.on(Event::JoinRunning);
+        }
+        Ok(())
+    }
+
+    /// The signed statement must say what this party saw, word for word.
+    fn check(
+        &self,
+        statement: &Statement,
+        members: &[Member],
+        set_sha256: [u8; 32],
+        keys: usize,
+        outcome: Outcome,
+        bitmap: Option<&Bitmap>,
+    ) -> Result<(), Error> {
+        let (word, result) = match outcome {
+            Outcome::Intersection { .. } => (
+                "intersection",
+                bitmap.map(|bitmap| <[u8; 32]>::from(Sha256::digest(bitmap.as_bytes()))),
+            ),
+            Outcome::Count(count) => ("count", Some(Sha256::digest(count.to_be_bytes()).into())),
+            Outcome::Withheld => ("withheld", None),
+            Outcome::Nothing => ("nothing", None),
+        };
+        let run = &self.run;
+        let same_members = statement.members.len() == members.len()
+            && statement
+                .members
+                .iter()
+                .zip(members)
+                .all(|(signed, seen)| signed.name == seen.name && signed.spki == seen.spki);
+        let entitled = run.job.learns(&run.name);
+        let as_the_job_says = match outcome {
+            Outcome::Intersection { .. } => entitled && run.job.reveal.what == What::Intersection,
+            Outcome::Count(_) => entitled && run.job.reveal.what == What::Count,
+            Outcome::Withheld => entitled && run.job.reveal.minimum > 0,
+            Outcome::Nothing => !entitled,
+        };
+        if !as_the_job_says {
+            let text = format!("the service answered '{word}', which the job's terms do not allow");
+            return Err(Error::new(Kind::Job, text));
+        }
+        let holds = statement.job == run.job.digest()
+            && statement.party == run.name
+            && statement.party_key == KeyId::of_spki(run.identity.spki())
+            && same_members
+            && statement.keys == keys as u64
+            && statement.set_sha256 == set_sha256
+            && statement.outcome == word
+            && statement.result_sha256 == result;
+        if holds {
+            return Ok(());
+        }
+        let text = "the statement that the service signed does not say what it sent; \
+                    the result is not used";
+        Err(Error::new(Kind::Job, text))
+    }
+
+    /// Second pass: the rows whose keys are in the intersection.
+    async fn write(
+        &self,
+        key: Arc<JobKey>,
+        scanned: Scanned,
+        set: FingerprintSet,
+        bitmap: Bitmap,
+    ) -> Result<(u64, Option<PathBuf>), Error> {
+        let Some(destination) = self.run.output.clone() else { return Ok((0, None)) };
+        let (observer, cancelled) = (Arc::clone(&self.observer), self.cancelled.clone());
+        let mut normaliser = Normaliser::new(&self.run.job.keys);
+        let Scanned { mut table, counts } = scanned;
+        let pass = tokio::task::spawn_blocking(move || {
+            let mut stdout = std::io::stdout().lock();
+            let (output, path, once) = match &destination {
+                Destination::File(path) => (Output::File(path), Some(path.clone()), false),
+                Destination::Stdout => (Output::Stream(&mut stdout), None, true),
+            };
+            let fingerprinter = key.fingerprinter();
+            let mut seen = Bitmap::new(if once { set.len() } else { 0 });
+            let total = table.size_bytes();
+            let written = table.write_matched(
+                &counts,
+                output,
+                |done| observer.on(Event::Writing { done, total }),
+                |fields| {
+                    cancelled.check()?;
+                    let Encoded::Key(key) = normaliser.encode(fields) else { return Ok(false) };
+                    let Some(rank) = set.rank(fingerprinter.fingerprint(key)) else {
+                        return Ok(false);
+                    };
+                    if !bitmap.is_set(rank) || (once && seen.is_set(rank)) {
+                        return Ok(false);
+                    }
+                    if once {
+                        seen.set(rank);
+                    }
+                    Ok::<_, Error>(true)
+                },
+            )?;
+            Ok::<_, Error>((written.rows, path))
+        });
+        pass.await.map_err(|error| broken(&error))?
+    }
+}
+
+/// A table after its first pass.
+struct Scanned {
+    table: Table,
+    counts: crate::table::Counts,
+}
+
+fn out_of_turn(when: &str) -> Error {
+    let text = format!("the service did not follow the protocol: a message arrived {when}");
+    Error::new(Kind::Job, text)
+}
+
+fn broken(error: &tokio::task::JoinError) -> Error {
+    Error::new(Kind::Job, format!("a pass over the table failed inside the program: {error}"))
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

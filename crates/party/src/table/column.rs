@@ -1,0 +1,144 @@
+use std::fmt;
+use std::str::FromStr;
+
+use super::error::{ColumnList, Fault};
+
+/// A key column as a person names it.
+///
+/// `#3` is the third column, in every table. Anything else is a name of the header; in a table
+/// without a header a plain number is a column's number too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// A name of the header, compared exactly.
+    Name(String),
+    /// A column's number, from 1.
+    Number(usize),
+}
+
+impl FromStr for Column {
+    type Err = ColumnNameError;
+
+    fn from_str(text: &str) -> Result<Self, ColumnNameError> {
+        match text.strip_prefix('#') {
+            _ if text.is_empty() => Err(ColumnNameError::Empty),
+            Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
+                match digits.parse() {
+                    Ok(0) => Err(ColumnNameError::Zero),
+                    Ok(number) => Ok(Self::Number(number)),
+                    Err(_) => Err(ColumnNameError::TooLarge),
+                }
+            }
+            _ => Ok(Self::Name(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Number(number) => write!(f, "#{number}"),
+        }
+    }
+}
+
+/// Why a text names no column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ColumnNameError {
+    /// The text is empty.
+    #[error("a column's name is empty: give a name of the header, or a number such as #1")]
+    Empty,
+    /// `#0`.
+    #[error("columns are counted from #1, there is no #0")]
+    Zero,
+    /// A number that no table reaches.
+    #[error("the column's number is too large")]
+    TooLarge,
+}
+
+/// The index from 0 of `column` in a table with these columns.
+pub(super) fn resolve(column: &Column, names: &[String], header: bool) -> Result<usize, Fault> {
+    let columns = || ColumnList::new(names, header);
+    let number = match column {
+        Column::Number(number) => *number,
+        Column::Name(name) if header => return resolve_name(name, names),
+        Column::Name(name) => name
+            .parse()
+            .map_err(|_| Fault::NameWithoutHeader { name: name.clone(), columns: columns() })?,
+    };
+    match number.checked_sub(1) {
+        Some(index) if index < names.len() => Ok(index),
+        _ => Err(Fault::NoSuchNumber { number, columns: columns() }),
+    }
+}
+
+fn resolve_name(name: &str, names: &[String]) -> Result<usize, Fault> {
+    let mut found = names.iter().enumerate().filter(|(_, other)| *other == name).map(|(i, _)| i);
+    match (found.next(), found.next()) {
+        (Some(index), None) => Ok(index),
+        (Some(first), Some(second)) => {
+            let numbers = [first, second].into_iter().chain(found).map(|index| index + 1);
+            Err(Fault::AmbiguousColumn { name: name.to_owned(), numbers: numbers.collect() })
+        }
+        (None, _) => Err(Fault::NoSuchColumn {
+            name: name.to_owned(),
+            columns: ColumnList::new(names, true),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Vec<String> {
+        ["id", "email", "3", "email"].map(str::to_owned).to_vec()
+    }
+
+    fn index(text: &str, header: bool) -> Result<usize, String> {
+        let column = text.parse::<Column>().map_err(|error| error.to_string())?;
+        resolve(&column, &names(), header).map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn by_name_and_by_number() {
+        assert_eq!(index("id", true), Ok(0));
+        assert_eq!(index("#2", true), Ok(1));
+        assert_eq!(index("3", true), Ok(2), "with a header, 3 is a name");
+        assert_eq!(index("4", false), Ok(3));
+        assert_eq!(index("#4", false), Ok(3));
+    }
+
+    #[test]
+    fn refusals_say_what_there_is() {
+        assert_eq!(
+            index("mail", true),
+            Err(r#"no column is called "mail"; the columns are #1 "id", #2 "email", #3 "3", #4 "email""#
+                .to_owned())
+        );
+        assert_eq!(
+            index("email", true),
+            Err(r#"2 columns are called "email": choose one by its number, #2 or #4"#.to_owned())
+        );
+        assert_eq!(
+            index("#5", false),
+            Err("there is no column #5; the table has 4 columns, #1 to #4".to_owned())
+        );
+        assert_eq!(
+            index("0", false),
+            Err("there is no column #0; the table has 4 columns, #1 to #4".to_owned())
+        );
+        assert!(index("id", false).unwrap_err().contains("no header"));
+    }
+
+    #[test]
+    fn texts() {
+        assert_eq!("".parse::<Column>(), Err(ColumnNameError::Empty));
+        assert_eq!("#0".parse::<Column>(), Err(ColumnNameError::Zero));
+        assert_eq!("#99999999999999999999999".parse::<Column>(), Err(ColumnNameError::TooLarge));
+        assert_eq!("#".parse(), Ok(Column::Name("#".to_owned())));
+        assert_eq!("#a".parse(), Ok(Column::Name("#a".to_owned())));
+        assert_eq!("#12".parse::<Column>().map(|column| column.to_string()), Ok("#12".to_owned()));
+    }
+}

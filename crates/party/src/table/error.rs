@@ -1,0 +1,272 @@
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::limits::{MAXIMUM_COLUMNS, MAXIMUM_COLUMNS_SHOWN, MAXIMUM_NAME_SHOWN};
+use crate::limits::{MAXIMUM_RECORD_BYTES, MEBIBYTE};
+
+/// Why a table cannot be read or written, and where.
+///
+/// Neither this type nor anything in it holds a field's value. Names of columns are not
+/// records and may be shown.
+#[derive(Debug)]
+pub struct TableError {
+    path: PathBuf,
+    line: Option<u64>,
+    fault: Fault,
+}
+
+impl TableError {
+    pub(super) fn new(path: &Path, fault: Fault) -> Self {
+        Self { path: path.to_owned(), line: None, fault }
+    }
+
+    pub(super) fn at(path: &Path, line: Option<u64>, fault: Fault) -> Self {
+        Self { path: path.to_owned(), line, fault }
+    }
+
+    /// The file that the error is about: the input, or the output.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The line, counted from 1 as a text editor does. For a record over several lines it is the
+    /// line where the record begins.
+    pub fn line(&self) -> Option<u64> {
+        self.line
+    }
+
+    /// What is wrong.
+    pub fn fault(&self) -> &Fault {
+        &self.fault
+    }
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if let Some(line) = self.line {
+            write!(f, ", line {line}")?;
+        }
+        write!(f, ": {}", self.fault)
+    }
+}
+
+impl std::error::Error for TableError {}
+
+/// What is wrong with a table.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The file cannot be opened. Usual causes: a wrong path, missing permission.
+    #[error("cannot be opened: {0}")]
+    Open(io::Error),
+    /// The operating system failed while the file was read.
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
+    /// The path was `-`.
+    #[error("standard input cannot be read twice, and a table is: save it to a file first")]
+    StandardInput,
+    /// The path leads to a pipe, directory or device.
+    #[error("{found}, expected a regular file: a table is read twice, so save it to a file first")]
+    NotRegular {
+        /// What the path leads to.
+        found: &'static str,
+    },
+    /// The first bytes are those of another encoding or another kind of file.
+    #[error("{found}, expected UTF-8 text: save or export the table as UTF-8")]
+    Encoding {
+        /// What the first bytes say.
+        found: &'static str,
+    },
+    /// A byte sequence that is not UTF-8. Usual cause: Latin-1, Windows-1252 or GBK text.
+    #[error("not UTF-8 text: convert the file to UTF-8, for example with iconv")]
+    NotUtf8,
+    /// A NUL byte. Usual causes: a binary file, or UTF-16 without a byte order mark.
+    #[error(
+        "a NUL byte, expected UTF-8 text: the file is binary, damaged, or UTF-16 without a byte \
+         order mark; save it as UTF-8"
+    )]
+    Nul,
+    /// A record longer than [`MAXIMUM_RECORD_BYTES`]. Usual cause: a quote that is never closed.
+    #[error(
+        "the record that begins here is longer than {} MiB: look for a quote that is not closed",
+        MAXIMUM_RECORD_BYTES / MEBIBYTE
+    )]
+    TooLong,
+    /// More columns than [`MAXIMUM_COLUMNS`].
+    #[error("the first record has {found} columns, at most {MAXIMUM_COLUMNS} are read")]
+    TooManyColumns {
+        /// Columns in the first record.
+        found: usize,
+    },
+    /// The file ends inside a quoted field.
+    #[error(
+        "the record that begins here opens a quote that is never closed: close the quote, or \
+         double it if it belongs to the text"
+    )]
+    UnclosedQuote,
+    /// A row with another number of fields than the first record.
+    #[error(
+        "{found} fields, expected {expected}: correct the row, or name the right delimiter if \
+         every row is like this"
+    )]
+    Ragged {
+        /// Fields in this row.
+        found: usize,
+        /// Fields in the first record.
+        expected: usize,
+    },
+    /// The name of the file does not tell what it is.
+    #[error(
+        "the name does not end in .csv, .tsv or .txt: say whether it is CSV (and its delimiter) \
+         or one id a line"
+    )]
+    UnknownFormat,
+    /// A delimiter that cannot separate fields.
+    #[error(
+        "byte 0x{found:02x} cannot be the delimiter: give one ASCII character other than a quote \
+         or a line end"
+    )]
+    Delimiter {
+        /// The byte that was given.
+        found: u8,
+    },
+    /// No key column was named for a CSV table.
+    #[error("no key column was named; {columns}")]
+    NoKey {
+        /// The columns there are.
+        columns: ColumnList,
+    },
+    /// Key columns were named for a text file of one id a line.
+    #[error(
+        "a text file of one id a line has no columns: leave the key column out, or read as CSV"
+    )]
+    KeyOfLines,
+    /// The header has no column of this name.
+    #[error("no column is called {}; {columns}", shown(name))]
+    NoSuchColumn {
+        /// The name that was asked for.
+        name: String,
+        /// The columns there are.
+        columns: ColumnList,
+    },
+    /// A column was asked for by name and the table has no header.
+    #[error(
+        "column {} was asked for by name and the table has no header: give its number; {columns}",
+        shown(name)
+    )]
+    NameWithoutHeader {
+        /// The name that was asked for.
+        name: String,
+        /// The columns there are.
+        columns: ColumnList,
+    },
+    /// A column number above the number of columns.
+    #[error("there is no column #{number}; {columns}")]
+    NoSuchNumber {
+        /// The number that was asked for, from 1.
+        number: usize,
+        /// The columns there are.
+        columns: ColumnList,
+    },
+    /// Several columns have the name that was asked for.
+    #[error(
+        "{} columns are called {}: choose one by its number, {}",
+        numbers.len(), shown(name), numbers_shown(numbers)
+    )]
+    AmbiguousColumn {
+        /// The name that was asked for.
+        name: String,
+        /// The numbers of the columns with this name, from 1.
+        numbers: Vec<usize>,
+    },
+    /// The file is not the one that was opened: size, time of change or number of rows differ.
+    #[error("the file changed while it was read: run again when nobody writes to it")]
+    Changed,
+    /// The output is the input.
+    #[error("the output is the input file: choose another name for the output")]
+    OutputIsInput,
+    /// The output exists and is not a regular file.
+    #[error("{found}, expected a regular file or a new name for the output")]
+    OutputNotRegular {
+        /// What the path leads to.
+        found: &'static str,
+    },
+    /// The output cannot be written.
+    #[error("cannot be written: {0}")]
+    Write(io::Error),
+}
+
+/// The columns of a table as an error shows them: number and name, cut to a readable length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnList {
+    names: Option<Vec<String>>,
+    count: usize,
+}
+
+impl ColumnList {
+    pub(super) fn new(columns: &[String], header: bool) -> Self {
+        let names = || columns.iter().take(MAXIMUM_COLUMNS_SHOWN).map(|name| shown(name)).collect();
+        Self { names: header.then(names), count: columns.len() }
+    }
+}
+
+impl fmt::Display for ColumnList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(names) = &self.names else {
+            return match self.count {
+                1 => write!(f, "the table has one column, #1"),
+                n => write!(f, "the table has {n} columns, #1 to #{n}"),
+            };
+        };
+        write!(f, "the columns are ")?;
+        for (index, name) in names.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}#{} {name}", index + 1)?;
+        }
+        match self.count - names.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// A column's name in quotes, without control characters, cut to [`MAXIMUM_NAME_SHOWN`].
+fn shown(name: &str) -> String {
+    let cut: String = name.chars().take(MAXIMUM_NAME_SHOWN).collect();
+    let dots = if cut.len() < name.len() { "…" } else { "" };
+    format!("\"{}{dots}\"", cut.escape_debug())
+}
+
+fn numbers_shown(numbers: &[usize]) -> String {
+    let numbers: Vec<String> =
+        numbers.iter().take(MAXIMUM_COLUMNS_SHOWN).map(|number| format!("#{number}")).collect();
+    numbers.join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_cut_and_without_control_characters() {
+        let long = "x".repeat(MAXIMUM_NAME_SHOWN + 1);
+        let names = vec!["id".to_owned(), "a\u{1b}[2J\n".to_owned(), long];
+        let list = ColumnList::new(&names, true).to_string();
+        assert!(list.starts_with(r#"the columns are #1 "id", #2 "a\u{1b}[2J\n", #3 "xx"#));
+        assert!(list.ends_with("x…\""));
+        assert!(!list.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_wide_header_is_cut() {
+        let names: Vec<String> = (0..1000).map(|n| format!("c{n}")).collect();
+        let list = ColumnList::new(&names, true).to_string();
+        assert!(list.ends_with(&format!("and {} more", 1000 - MAXIMUM_COLUMNS_SHOWN)));
+        assert_eq!(
+            ColumnList::new(&names, false).to_string(),
+            "the table has 1000 columns, #1 to #1000"
+        );
+    }
+}

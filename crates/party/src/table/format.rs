@@ -1,0 +1,181 @@
+use std::fs::{File, FileType, Metadata};
+use std::io::Read;
+use std::path::Path;
+
+use super::error::{Fault, TableError};
+use crate::limits::DELIMITER_SAMPLE_BYTES;
+
+/// How a table is laid out in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Fields between delimiters, quoted with `"` where needed (RFC 4180).
+    Csv {
+        /// One ASCII character: any but a quote, CR, LF or NUL.
+        delimiter: u8,
+        /// Whether the first record names the columns.
+        header: bool,
+    },
+    /// One id a line; the table has one column.
+    Lines,
+}
+
+impl Format {
+    /// Guesses the format from the file's name, as far as the caller leaves it open.
+    ///
+    /// `.csv` is CSV, `.tsv` and `.tab` are CSV with tabs, `.txt` is one id a line; a given
+    /// delimiter makes any file CSV. The delimiter of a `.csv` file that was not given is the most
+    /// frequent of `,` `;` tab and `|` outside quotes in its first line; the comma if there is none.
+    ///
+    /// # Errors
+    /// When the name tells nothing and no delimiter was given, or the file is not a regular file.
+    pub fn guess(path: &Path, delimiter: Option<u8>, header: bool) -> Result<Self, TableError> {
+        if let Some(delimiter) = delimiter {
+            return Ok(Self::Csv { delimiter, header });
+        }
+        let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+        match extension.as_deref() {
+            Some("csv") => {
+                let (file, _) = open_regular(path)?;
+                let mut sample = Vec::new();
+                file.take(DELIMITER_SAMPLE_BYTES)
+                    .read_to_end(&mut sample)
+                    .map_err(|error| TableError::new(path, Fault::Read(error)))?;
+                Ok(Self::Csv { delimiter: most_frequent_delimiter(&sample), header })
+            }
+            Some("tsv" | "tab") => Ok(Self::Csv { delimiter: b'\t', header }),
+            Some("txt") => Ok(Self::Lines),
+            _ => Err(TableError::new(path, Fault::UnknownFormat)),
+        }
+    }
+
+    pub(super) fn check(self) -> Result<(), Fault> {
+        match self {
+            Self::Csv { delimiter: b'"' | b'\r' | b'\n' | 0, .. } => self.refuse_delimiter(),
+            Self::Csv { delimiter, .. } if !delimiter.is_ascii() => self.refuse_delimiter(),
+            Self::Csv { .. } | Self::Lines => Ok(()),
+        }
+    }
+
+    pub(super) fn has_header(self) -> bool {
+        matches!(self, Self::Csv { header: true, .. })
+    }
+
+    fn refuse_delimiter(self) -> Result<(), Fault> {
+        match self {
+            Self::Csv { delimiter, .. } => Err(Fault::Delimiter { found: delimiter }),
+            Self::Lines => Ok(()),
+        }
+    }
+}
+
+/// Opens a file that can be read twice. A pipe is not even opened: that would wait for its writer.
+pub(super) fn open_regular(path: &Path) -> Result<(File, Metadata), TableError> {
+    if path == Path::new("-") {
+        return Err(TableError::new(path, Fault::StandardInput));
+    }
+    let regular = |metadata: Metadata| match irregular(metadata.file_type()) {
+        Some(found) => Err(TableError::new(path, Fault::NotRegular { found })),
+        None => Ok(metadata),
+    };
+    let open_error = |error| TableError::new(path, Fault::Open(error));
+    regular(std::fs::metadata(path).map_err(open_error)?)?;
+    let file = File::open(path).map_err(open_error)?;
+    let metadata = regular(file.metadata().map_err(open_error)?)?;
+    Ok((file, metadata))
+}
+
+/// What a file is when it is not a regular one.
+pub(super) fn irregular(kind: FileType) -> Option<&'static str> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return Some("a pipe");
+        }
+        if kind.is_socket() {
+            return Some("a socket");
+        }
+        if kind.is_char_device() || kind.is_block_device() {
+            return Some("a device");
+        }
+    }
+    if kind.is_dir() {
+        return Some("a directory");
+    }
+    (!kind.is_file()).then_some("not a file")
+}
+
+/// What the first bytes of a file say when they are not those of UTF-8 text.
+pub(super) fn foreign_signature(head: &[u8]) -> Option<&'static str> {
+    match head {
+        [0xff, 0xfe, 0, 0, ..] => Some("UTF-32 text (little-endian)"),
+        [0, 0, 0xfe, 0xff, ..] => Some("UTF-32 text (big-endian)"),
+        [0xff, 0xfe, ..] => Some("UTF-16 text (little-endian)"),
+        [0xfe, 0xff, ..] => Some("UTF-16 text (big-endian)"),
+        [b'P', b'K', 3, 4, ..] => Some("a ZIP archive or a workbook (.xlsx, .ods)"),
+        [0xd0, 0xcf, 0x11, 0xe0, ..] => Some("an old workbook (.xls)"),
+        [0x1f, 0x8b, ..] => Some("a gzip archive"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("a Zstandard archive"),
+        _ => None,
+    }
+}
+
+fn most_frequent_delimiter(sample: &[u8]) -> u8 {
+    const CANDIDATES: [u8; 4] = *b",;\t|";
+    let mut counts = [0_u32; CANDIDATES.len()];
+    let mut quoted = false;
+    for byte in sample {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\n' | b'\r' if !quoted => break,
+            _ if quoted => {}
+            _ => {
+                if let Some(candidate) = CANDIDATES.iter().position(|c| c == byte) {
+                    counts[candidate] += 1;
+                }
+            }
+        }
+    }
+    let most = counts.iter().max().copied().unwrap_or(0);
+    let winner = counts.iter().position(|count| *count == most).unwrap_or(0);
+    CANDIDATES[winner]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delimiters_of_a_first_line() {
+        for (line, delimiter) in [
+            ("id,name;x,y\n", b','),
+            ("id;name;last, first\n1,2,3,4,5", b';'),
+            ("id\tname", b'\t'),
+            ("a|b|\"c,,,,,\"\r\n", b'|'),
+            ("\"a,b\nc,d\";x\n,,,,", b';'),
+            ("id\n", b','),
+            ("", b','),
+        ] {
+            assert_eq!(most_frequent_delimiter(line.as_bytes()), delimiter, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let csv = directory.path().join("A.CSV");
+        std::fs::write(&csv, "a;b;c\n").unwrap();
+        let guess = |name: &str, delimiter| {
+            Format::guess(&directory.path().join(name), delimiter, true).ok()
+        };
+        let csv_with = |delimiter| Some(Format::Csv { delimiter, header: true });
+        assert_eq!(guess("A.CSV", None), csv_with(b';'));
+        assert_eq!(guess("A.CSV", Some(b',')), csv_with(b','));
+        assert_eq!(guess("a.tsv", None), csv_with(b'\t'));
+        assert_eq!(guess("a.txt", None), Some(Format::Lines));
+        assert_eq!(guess("a.txt", Some(b'|')), csv_with(b'|'));
+        assert_eq!(guess("a", Some(b'|')), csv_with(b'|'));
+        assert_eq!(guess("a", None), None);
+        assert_eq!(guess("missing.csv", None), None);
+    }
+}

@@ -1,0 +1,179 @@
+use std::fs::{File, Metadata};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::error::{Fault, TableError};
+use super::format::{Format, irregular};
+use super::rows::Row;
+use crate::limits::TABLE_BUFFER_BYTES;
+
+/// Where matched rows go.
+pub enum Output<'w> {
+    /// A file. It appears, or replaces the one that was there, only when it is complete.
+    ///
+    /// Its mode is 0600 whatever the umask says: matched rows are personal data.
+    File(&'w Path),
+    /// A stream, such as standard output. It may have got a part of the rows when an error comes.
+    Stream(&'w mut dyn Write),
+}
+
+/// The table that is read, which must not become the output.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'f> {
+    #[cfg_attr(unix, expect(dead_code, reason = "files are compared by device and inode"))]
+    pub(super) path: &'f Path,
+    pub(super) file: &'f File,
+}
+
+/// Rows on their way to an output that is not complete yet.
+pub(super) struct Draft<'w> {
+    path: PathBuf,
+    sheet: Sheet<'w>,
+}
+
+impl<'w> Draft<'w> {
+    pub(super) fn new(
+        output: Output<'w>,
+        input: Input<'_>,
+        format: Format,
+    ) -> Result<Self, TableError> {
+        let (path, target) = match output {
+            Output::Stream(stream) => (PathBuf::from("the output"), Target::Stream(stream)),
+            Output::File(path) => {
+                (path.to_owned(), Target::File(Box::new(temporary_beside(path, input)?)))
+            }
+        };
+        let sink = Sink { target, bytes: 0 };
+        let sheet = match format {
+            Format::Csv { delimiter, .. } => Sheet::Csv(Box::new(
+                csv::WriterBuilder::new()
+                    .delimiter(delimiter)
+                    .flexible(true)
+                    .buffer_capacity(TABLE_BUFFER_BYTES)
+                    .from_writer(sink),
+            )),
+            Format::Lines => Sheet::Lines(BufWriter::with_capacity(TABLE_BUFFER_BYTES, sink)),
+        };
+        Ok(Self { path, sheet })
+    }
+
+    #[inline]
+    pub(super) fn write(&mut self, row: Row<'_>) -> Result<(), TableError> {
+        let written = match (&mut self.sheet, row.record()) {
+            (Sheet::Csv(writer), Some(record)) => {
+                writer.write_byte_record(record).map_err(io::Error::from)
+            }
+            (Sheet::Csv(writer), None) => {
+                writer.write_record([row.text()]).map_err(io::Error::from)
+            }
+            (Sheet::Lines(writer), _) => {
+                writer.write_all(row.text().as_bytes()).and_then(|()| writer.write_all(b"\n"))
+            }
+        };
+        written.map_err(|error| TableError::new(&self.path, Fault::Write(error)))
+    }
+
+    /// Writes what is buffered and puts a file in its place; the number of bytes written.
+    pub(super) fn complete(self) -> Result<u64, TableError> {
+        let Self { path, sheet } = self;
+        complete(sheet, &path).map_err(|error| TableError::new(&path, Fault::Write(error)))
+    }
+}
+
+/// Says whether `path` could become the output of a table read from `input`.
+pub(super) fn check_target(path: &Path, input: Input<'_>) -> Result<(), TableError> {
+    temporary_beside(path, input).map(drop)
+}
+
+enum Sheet<'w> {
+    Csv(Box<csv::Writer<Sink<'w>>>),
+    Lines(BufWriter<Sink<'w>>),
+}
+
+enum Target<'w> {
+    File(Box<NamedTempFile>),
+    Stream(&'w mut dyn Write),
+}
+
+/// Counts the bytes that reach the target.
+struct Sink<'w> {
+    target: Target<'w>,
+    bytes: u64,
+}
+
+impl Write for Sink<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = match &mut self.target {
+            Target::File(file) => file.write(buffer),
+            Target::Stream(stream) => stream.write(buffer),
+        }?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.target {
+            Target::File(file) => file.flush(),
+            Target::Stream(stream) => stream.flush(),
+        }
+    }
+}
+
+fn complete(sheet: Sheet<'_>, path: &Path) -> io::Result<u64> {
+    let mut sink = match sheet {
+        Sheet::Csv(writer) => writer.into_inner().map_err(|failed| copy_of(failed.error()))?,
+        Sheet::Lines(writer) => writer.into_inner().map_err(|failed| copy_of(failed.error()))?,
+    };
+    sink.flush()?;
+    if let Target::File(file) = sink.target {
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+    }
+    Ok(sink.bytes)
+}
+
+/// The same error without the writer that is kept beside it.
+fn copy_of(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+fn temporary_beside(path: &Path, input: Input<'_>) -> Result<NamedTempFile, TableError> {
+    let refuse = |fault| Err(TableError::new(path, fault));
+    match std::fs::metadata(path) {
+        Ok(metadata) => {
+            if let Some(found) = irregular(metadata.file_type()) {
+                return refuse(Fault::OutputNotRegular { found });
+            }
+            match is_same_file(path, &metadata, input) {
+                Ok(true) => return refuse(Fault::OutputIsInput),
+                Ok(false) => {}
+                Err(error) => return refuse(Fault::Write(error)),
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return refuse(Fault::Write(error)),
+    }
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    tempfile::Builder::new()
+        .prefix(".convelo-")
+        .suffix(".partial")
+        .tempfile_in(directory)
+        .map_err(|error| TableError::new(path, Fault::Write(error)))
+}
+
+#[cfg(unix)]
+fn is_same_file(_: &Path, output: &Metadata, input: Input<'_>) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let input = input.file.metadata()?;
+    Ok(input.dev() == output.dev() && input.ino() == output.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same_file(path: &Path, _: &Metadata, input: Input<'_>) -> io::Result<bool> {
+    Ok(path.canonicalize()? == input.path.canonicalize()?)
+}

@@ -1,0 +1,242 @@
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::str::from_utf8;
+
+use super::error::Fault;
+use super::format::foreign_signature;
+use crate::limits::{MAXIMUM_RECORD_BYTES, TABLE_BUFFER_BYTES};
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What a [`Source`] gives after the last byte of a CSV file.
+///
+/// The file itself has no NUL, so a record that is nothing but a NUL is the end, and a record that
+/// ends in one was still inside a quote when the file ended.
+pub(super) const END_MARK: &[u8] = b"\n\0";
+
+/// Where the text begins: behind the byte order mark, if there is one.
+pub(super) fn text_start(file: &File) -> Result<u64, Fault> {
+    let mut head = Vec::new();
+    file.take(4).read_to_end(&mut head).map_err(Fault::Read)?;
+    if let Some(found) = foreign_signature(&head) {
+        return Err(Fault::Encoding { found });
+    }
+    Ok(if head.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() as u64 } else { 0 })
+}
+
+/// A file's bytes on their way to a parser: UTF-8 without NUL, no record longer than the limit.
+pub(super) struct Source<'f> {
+    file: &'f File,
+    start: u64,
+    delivered: u64,
+    record_start: u64,
+    end_mark: &'static [u8],
+    utf8: Utf8,
+    located: Option<Located>,
+}
+
+/// A fault and the offset of the byte where it is, from the beginning of the file.
+pub(super) struct Located {
+    pub(super) offset: u64,
+    pub(super) fault: Fault,
+}
+
+impl<'f> Source<'f> {
+    /// Starts a pass at byte `start`, behind the byte order mark if there is one.
+    pub(super) fn new(mut file: &'f File, start: u64, end_mark: &'static [u8]) -> io::Result<Self> {
+        file.seek(SeekFrom::Start(start))?;
+        Ok(Self {
+            file,
+            start,
+            delivered: 0,
+            record_start: 0,
+            end_mark,
+            utf8: Utf8::default(),
+            located: None,
+        })
+    }
+
+    /// Bytes of the file that were read so far, with the byte order mark.
+    pub(super) fn position(&self) -> u64 {
+        self.start + self.delivered
+    }
+
+    /// Says where the record begins that is read next, counted from `start`.
+    pub(super) fn begin_record(&mut self, offset: u64) {
+        self.record_start = offset;
+    }
+
+    /// The offset in the file where the present record begins.
+    pub(super) fn record_position(&self) -> u64 {
+        self.start + self.record_start
+    }
+
+    /// Why `read` failed, when it was not the operating system.
+    pub(super) fn take_fault(&mut self) -> Option<Located> {
+        self.located.take()
+    }
+
+    fn refuse(&mut self, offset: u64, fault: Fault) -> io::Error {
+        self.located = Some(Located { offset: self.start + offset, fault });
+        io::Error::other("refused")
+    }
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.delivered.saturating_sub(self.record_start) > MAXIMUM_RECORD_BYTES {
+            return Err(self.refuse(self.record_start, Fault::TooLong));
+        }
+        let count = self.file.read(buffer)?;
+        let chunk = &buffer[..count];
+        if chunk.is_empty() {
+            return match self.utf8.incomplete() {
+                Some(offset) => Err(self.refuse(offset, Fault::NotUtf8)),
+                None => self.end_mark.read(buffer),
+            };
+        }
+        let invalid = self.utf8.check(chunk);
+        if chunk.contains(&0) {
+            let nul = chunk.iter().take_while(|byte| **byte != 0).count();
+            let nul = self.delivered + nul as u64;
+            if invalid.is_none_or(|invalid| nul < invalid) {
+                return Err(self.refuse(nul, Fault::Nul));
+            }
+        }
+        if let Some(offset) = invalid {
+            return Err(self.refuse(offset, Fault::NotUtf8));
+        }
+        self.delivered += count as u64;
+        Ok(count)
+    }
+}
+
+/// The line, from 1, of the first byte at or behind `offset` that is not part of a line end.
+///
+/// It reads the file again from its beginning, so that no line need be counted until one is asked
+/// for. CR alone ends a line only `if cr_alone`.
+pub(super) fn line_at(mut file: &File, offset: u64, cr_alone: bool) -> io::Result<u64> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = BufReader::with_capacity(TABLE_BUFFER_BYTES, file);
+    let (mut line, mut position, mut previous_cr) = (1, 0, false);
+    loop {
+        let buffer = reader.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(line);
+        }
+        for &byte in buffer {
+            if position >= offset && !matches!(byte, b'\r' | b'\n') {
+                return Ok(line);
+            }
+            match byte {
+                b'\r' if cr_alone => line += 1,
+                b'\n' if !previous_cr => line += 1,
+                _ => {}
+            }
+            previous_cr = cr_alone && byte == b'\r';
+            position += 1;
+        }
+        let length = buffer.len();
+        reader.consume(length);
+    }
+}
+
+/// Checks that chunks, put together, are UTF-8; a character may lie across several of them.
+#[derive(Default)]
+struct Utf8 {
+    partial: [u8; 4],
+    length: usize,
+    checked: u64,
+}
+
+impl Utf8 {
+    /// The offset from the first chunk's beginning of the first sequence that is not UTF-8.
+    fn check(&mut self, chunk: &[u8]) -> Option<u64> {
+        let mut rest = chunk;
+        while self.length > 0 {
+            let (&byte, tail) = rest.split_first()?;
+            self.partial[self.length] = byte;
+            match from_utf8(&self.partial[..=self.length]) {
+                Ok(_) => self.length = 0,
+                Err(error) if error.error_len().is_none() => self.length += 1,
+                Err(_) => return self.incomplete(),
+            }
+            self.checked += 1;
+            rest = tail;
+        }
+        let Err(error) = from_utf8(rest) else {
+            self.checked += rest.len() as u64;
+            return None;
+        };
+        let (valid, partial) = rest.split_at(error.valid_up_to());
+        if error.error_len().is_some() {
+            return Some(self.checked + valid.len() as u64);
+        }
+        self.partial[..partial.len()].copy_from_slice(partial);
+        self.length = partial.len();
+        self.checked += rest.len() as u64;
+        None
+    }
+
+    /// The offset where a character began of which not all bytes have come.
+    fn incomplete(&self) -> Option<u64> {
+        (self.length > 0).then(|| self.checked - self.length as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check_in_chunks(bytes: &[u8], size: usize) -> bool {
+        let mut utf8 = Utf8::default();
+        bytes.chunks(size).all(|chunk| utf8.check(chunk).is_none()) && utf8.incomplete().is_none()
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_are_utf8_when_the_whole_is(text: String, size in 1_usize..9) {
+            prop_assert!(check_in_chunks(text.as_bytes(), size));
+        }
+
+        #[test]
+        fn chunks_agree_with_the_whole(
+            mut bytes in proptest::collection::vec(
+                prop_oneof![0_u8..=255, Just(0xe2), Just(0x82), Just(0xac), Just(0xf0)], 0..40),
+            text: String,
+            size in 1_usize..9,
+        ) {
+            bytes.extend_from_slice(text.as_bytes());
+            prop_assert_eq!(check_in_chunks(&bytes, size), from_utf8(&bytes).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_fault_is_where_its_character_began() {
+        let mut utf8 = Utf8::default();
+        assert_eq!(utf8.check(b"abc\xe2\x82"), None);
+        assert_eq!(utf8.check(b"\xac!"), None);
+        assert_eq!(utf8.check(b"abc\xe2"), None);
+        assert_eq!(utf8.check(b"\x82"), None);
+        assert_eq!(utf8.incomplete(), Some(10));
+        assert_eq!(utf8.check(b"\nx"), Some(10));
+        assert_eq!(Utf8::default().check(b"ab\xffc"), Some(2));
+    }
+
+    #[test]
+    fn lines_are_counted_as_editors_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lines");
+        std::fs::write(&path, "a\r\n\r\nb\nc\rd").unwrap();
+        let file = File::open(&path).unwrap();
+        let line = |offset, cr_alone| line_at(&file, offset, cr_alone).unwrap();
+        assert_eq!(line(0, true), 1);
+        assert_eq!(line(1, true), 3, "blank lines before a record belong to what is before it");
+        assert_eq!(line(5, true), 3);
+        assert_eq!(line(7, true), 4);
+        assert_eq!(line(9, true), 5);
+        assert_eq!(line(9, false), 4);
+    }
+}

@@ -1,0 +1,675 @@
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::limits::{MAXIMUM_COLUMNS, MAXIMUM_RECORD_BYTES, TABLE_BUFFER_BYTES};
+
+const COMMA: Format = Format::Csv { delimiter: b',', header: true };
+const NO_HEADER: Format = Format::Csv { delimiter: b',', header: false };
+
+struct Files {
+    directory: TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn with(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        std::fs::read_dir(&self.directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
+fn open(path: &Path, format: Format, key: &[&str]) -> Result<Table, TableError> {
+    let key = key.iter().map(|name| name.parse().unwrap()).collect();
+    Table::open(path, &TableOptions { format, key })
+}
+
+fn keys_of(table: &mut Table) -> Result<Vec<Vec<String>>, TableError> {
+    let mut keys = Vec::new();
+    let counts = table.scan(
+        |_| {},
+        |fields| {
+            keys.push(fields.map(str::to_owned).collect());
+            Ok::<_, TableError>(())
+        },
+    )?;
+    assert_eq!(counts.rows, keys.len() as u64);
+    Ok(keys)
+}
+
+fn keys(
+    bytes: impl AsRef<[u8]>,
+    format: Format,
+    key: &[&str],
+) -> Result<Vec<Vec<String>>, TableError> {
+    let files = Files::new();
+    keys_of(&mut open(&files.with("t", bytes), format, key)?)
+}
+
+fn one_column(rows: &[Vec<String>]) -> Vec<&str> {
+    rows.iter().map(|row| row[0].as_str()).collect()
+}
+
+fn refusal(bytes: impl AsRef<[u8]>, format: Format, key: &[&str]) -> TableError {
+    keys(bytes, format, key).expect_err("the table is refused")
+}
+
+fn nothing() -> impl FnMut(KeyFields<'_>) -> Result<(), TableError> {
+    |_| Ok(())
+}
+
+#[test]
+fn keys_of_one_and_several_columns() {
+    let text = "id,name,\"e,mail\"\n1,\"Ann \"\"A\"\"\",a@x.org\n2,,\"b\n@x.org\"\n";
+    assert_eq!(keys(text, COMMA, &["id"]).unwrap(), [["1"], ["2"]]);
+    assert_eq!(
+        keys(text, COMMA, &["e,mail", "#2"]).unwrap(),
+        [["a@x.org", "Ann \"A\""], ["b\n@x.org", ""]]
+    );
+    assert_eq!(
+        keys("1;2\n3;4\n", Format::Csv { delimiter: b';', header: false }, &["2"]).unwrap(),
+        [["2"], ["4"]]
+    );
+    assert_eq!(
+        keys("1\t2", Format::Csv { delimiter: b'\t', header: false }, &["#1"]).unwrap(),
+        [["1"]]
+    );
+}
+
+#[test]
+fn line_ends_and_blank_lines() {
+    for text in [
+        "id,x\na,1\nb,2\n",
+        "id,x\r\na,1\r\nb,2",
+        "id,x\ra,1\rb,2\r",
+        "\n\nid,x\n\na,1\r\n\r\nb,2\n\n",
+    ] {
+        assert_eq!(one_column(&keys(text, COMMA, &["id"]).unwrap()), ["a", "b"], "{text:?}");
+    }
+    let lines = "\u{feff} car\r\n\r\n\r\r\ntr\rain \nlast";
+    assert_eq!(
+        one_column(&keys(lines, Format::Lines, &[]).unwrap()),
+        [" car", "", "", "tr\rain ", "last"]
+    );
+    assert_eq!(one_column(&keys("a\n", Format::Lines, &[]).unwrap()), ["a"]);
+    assert_eq!(one_column(&keys("\n", Format::Lines, &[]).unwrap()), [""]);
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_field() {
+    assert_eq!(one_column(&keys("\u{feff}id,x\na,1\n", COMMA, &["id"]).unwrap()), ["a"]);
+    assert_eq!(one_column(&keys("\u{feff}\"id\",x\na,1\n", COMMA, &["id"]).unwrap()), ["a"]);
+    assert_eq!(one_column(&keys("\u{feff}a,1\n", NO_HEADER, &["1"]).unwrap()), ["a"]);
+    assert_eq!(one_column(&keys("\u{feff}a\n", Format::Lines, &[]).unwrap()), ["a"]);
+    assert_eq!(
+        one_column(&keys("x\n\u{feff}a\n", Format::Lines, &[]).unwrap()),
+        ["x", "\u{feff}a"]
+    );
+}
+
+#[test]
+fn empty_tables() {
+    for text in ["", "\u{feff}", "\n\r\n"] {
+        assert!(keys(text, COMMA, &["email"]).unwrap().is_empty());
+        assert!(keys(text, NO_HEADER, &["#7"]).unwrap().is_empty());
+    }
+    assert!(keys("", Format::Lines, &[]).unwrap().is_empty());
+    assert!(keys("id,email", COMMA, &["email"]).unwrap().is_empty());
+    let files = Files::new();
+    for (text, written) in [("", ""), ("id,email\r\n", "id,email\n")] {
+        let mut table = open(&files.with("in.csv", text), COMMA, &["email"]).unwrap();
+        let counts = table.scan(|_| {}, nothing()).unwrap();
+        let out = files.path("out.csv");
+        let result = table
+            .write_matched::<TableError>(&counts, Output::File(&out), |_| {}, |_| Ok(true))
+            .unwrap();
+        assert_eq!(result, Written { rows: 0, bytes: written.len() as u64 });
+        assert_eq!(std::fs::read_to_string(out).unwrap(), written);
+    }
+}
+
+#[test]
+fn columns_that_are_not_there() {
+    let error = refusal("id,email\n1,2\n", COMMA, &["phone"]).to_string();
+    assert!(error.ends_with(r#"no column is called "phone"; the columns are #1 "id", #2 "email""#));
+    let error = refusal("id,email\n1,2\n", COMMA, &[]).to_string();
+    assert!(error.ends_with(r#"no key column was named; the columns are #1 "id", #2 "email""#));
+    let error = refusal("secret,2\n", NO_HEADER, &["id"]).to_string();
+    assert!(error.contains("no header") && !error.contains("secret"), "{error}");
+    let fault = refusal("a\n", Format::Lines, &["id"]);
+    assert!(matches!(fault.fault(), Fault::KeyOfLines));
+    let wide = ",".repeat(MAXIMUM_COLUMNS);
+    let fault = refusal(wide, NO_HEADER, &["#1"]);
+    assert!(
+        matches!(fault.fault(), Fault::TooManyColumns { found } if *found == MAXIMUM_COLUMNS + 1)
+    );
+}
+
+#[test]
+fn delimiters_that_separate_nothing() {
+    for delimiter in [b'"', b'\n', b'\r', 0, 0xe9] {
+        let error = refusal("a,b\n", Format::Csv { delimiter, header: true }, &["a"]);
+        assert!(matches!(error.fault(), Fault::Delimiter { found } if *found == delimiter));
+    }
+}
+
+#[test]
+fn invalid_utf8_is_refused_with_its_line_and_without_its_content() {
+    for rows in [1, 7, 100_000] {
+        let mut csv = b"id,name\r\n".to_vec();
+        for row in 0..rows {
+            csv.extend_from_slice(format!("{row},\"two\nlines\"\r\n").as_bytes());
+        }
+        let lines = 1 + 2 * rows;
+        csv.extend_from_slice(b"secret,M\xfcller\r\n1,2\r\n");
+        let error = refusal(&csv, COMMA, &["id"]);
+        assert_eq!(error.line(), Some(lines + 1));
+        assert!(matches!(error.fault(), Fault::NotUtf8));
+        let text = format!("{error} {error:?}");
+        assert!(!text.contains("secret") && !text.contains("ller"), "{text}");
+    }
+    let error = refusal(b"a\nb\nGr\xfc\xdfe\n", Format::Lines, &[]);
+    assert_eq!(error.line(), Some(3));
+    let error = refusal(b"a\nb\n\xc3", Format::Lines, &[]);
+    assert_eq!(error.line(), Some(3));
+    assert!(matches!(error.fault(), Fault::NotUtf8));
+}
+
+#[test]
+fn a_character_cut_by_a_delimiter_is_not_put_together_again() {
+    let error = refusal(b"id,x\n\xc3,\xa9\n", COMMA, &["id"]);
+    assert_eq!(error.line(), Some(2));
+    assert!(matches!(error.fault(), Fault::NotUtf8));
+}
+
+#[test]
+fn invalid_utf8_at_the_end_of_a_buffer_is_on_its_own_line() {
+    for shift in 0..4 {
+        let mut text = vec![b'a'; TABLE_BUFFER_BYTES - 3 + shift];
+        text[10] = b'\n';
+        text.extend_from_slice(b"\xe2\n\nrest\n");
+        assert_eq!(refusal(&text, Format::Lines, &[]).line(), Some(2));
+        assert_eq!(refusal(&text, NO_HEADER, &["1"]).line(), Some(2));
+    }
+}
+
+#[test]
+fn other_encodings_are_named() {
+    let utf16 = |text: &str, mark: &[u8]| {
+        let units = text.encode_utf16().flat_map(u16::to_le_bytes);
+        mark.iter().copied().chain(units).collect::<Vec<u8>>()
+    };
+    for (bytes, name) in [
+        (utf16("id\n", b"\xff\xfe"), "UTF-16 text (little-endian)"),
+        (b"\xfe\xff\0i\0d".to_vec(), "UTF-16 text (big-endian)"),
+        (b"\xff\xfe\0\0i\0\0\0".to_vec(), "UTF-32 text (little-endian)"),
+        (b"\0\0\xfe\xff\0\0\0i".to_vec(), "UTF-32 text (big-endian)"),
+        (b"PK\x03\x04".to_vec(), "workbook"),
+    ] {
+        for (format, key) in [(COMMA, &["id"][..]), (Format::Lines, &[])] {
+            let error = refusal(&bytes, format, key);
+            assert!(matches!(error.fault(), Fault::Encoding { .. }));
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+    let error = refusal(utf16("id\n1\n", b""), COMMA, &["id"]);
+    assert!(matches!(error.fault(), Fault::Nul));
+    assert_eq!(error.line(), Some(1));
+    let error = refusal("a\nb\nc\0d\n", Format::Lines, &[]);
+    assert!(matches!(error.fault(), Fault::Nul));
+    assert_eq!(error.line(), Some(3));
+    let error = refusal("id\nb\n\0", COMMA, &["id"]);
+    assert!(matches!(error.fault(), Fault::Nul));
+    assert_eq!(error.line(), Some(3));
+    let error = refusal(b"id\n\xff\0", COMMA, &["id"]);
+    assert!(matches!(error.fault(), Fault::NotUtf8), "what comes first is what is told");
+}
+
+#[test]
+fn ragged_rows() {
+    let error = refusal("id,x\r\na,1\r\n\r\nsecret,2,3\r\n", COMMA, &["id"]);
+    assert_eq!(error.line(), Some(4));
+    assert!(matches!(error.fault(), Fault::Ragged { found: 3, expected: 2 }));
+    assert!(!error.to_string().contains("secret"));
+    let error = refusal("a,1\n\"b\nb\",2\nc\n", NO_HEADER, &["1"]);
+    assert_eq!(error.line(), Some(4));
+    assert!(matches!(error.fault(), Fault::Ragged { found: 1, expected: 2 }));
+}
+
+#[test]
+fn an_unclosed_quote_swallows_no_rows() {
+    for text in
+        ["id,x\na,1\nb,\"2\nc,3\n", "id,x\na,1\nb,\"2\"\"", "id,x\na,1\nb,\"", "id,x\na,1\n\"b"]
+    {
+        let error = refusal(text, COMMA, &["id"]);
+        assert!(matches!(error.fault(), Fault::UnclosedQuote), "{error}");
+        assert_eq!(error.line(), Some(3));
+    }
+    let error = refusal("\"", NO_HEADER, &["1"]);
+    assert!(matches!(error.fault(), Fault::UnclosedQuote));
+    assert_eq!(one_column(&keys("\"\"", NO_HEADER, &["1"]).unwrap()), [""]);
+    assert_eq!(one_column(&keys("id\n\"a\"", COMMA, &["id"]).unwrap()), ["a"]);
+}
+
+#[test]
+fn a_huge_record_is_refused_where_it_begins() {
+    let limit = usize::try_from(MAXIMUM_RECORD_BYTES).unwrap();
+    let mut csv = b"id,x\na,1\n\nb,\"".to_vec();
+    csv.resize(limit + 3 * TABLE_BUFFER_BYTES, b'\n');
+    let error = refusal(&csv, COMMA, &["id"]);
+    assert!(matches!(error.fault(), Fault::TooLong));
+    assert_eq!(error.line(), Some(4));
+    let mut lines = b"a\nb\n".to_vec();
+    lines.resize(limit + 3 * TABLE_BUFFER_BYTES, b'x');
+    let error = refusal(&lines, Format::Lines, &[]);
+    assert!(matches!(error.fault(), Fault::TooLong));
+    assert_eq!(error.line(), Some(3));
+    let mut fits = b"id\n".to_vec();
+    fits.resize(limit, b'x');
+    assert_eq!(keys(&fits, COMMA, &["id"]).unwrap()[0][0].len(), limit - 3);
+}
+
+#[test]
+fn what_cannot_be_read_twice_is_refused() {
+    let files = Files::new();
+    let error = open(Path::new("-"), Format::Lines, &[]).err().unwrap();
+    assert!(matches!(error.fault(), Fault::StandardInput));
+    let error = open(files.directory.path(), Format::Lines, &[]).err().unwrap();
+    assert!(error.to_string().contains("a directory, expected a regular file"), "{error}");
+    let error = open(&files.path("missing"), Format::Lines, &[]).err().unwrap();
+    assert!(matches!(error.fault(), Fault::Open(error) if error.kind() == io::ErrorKind::NotFound));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_without_waiting_for_its_writer() {
+    let files = Files::new();
+    let pipe = files.path("pipe.csv");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = open(&pipe, COMMA, &["id"]).err().unwrap();
+    assert!(error.to_string().contains("a pipe, expected a regular file"), "{error}");
+    let error = Format::guess(&pipe, None, true).err().unwrap();
+    assert!(matches!(error.fault(), Fault::NotRegular { .. }));
+    let input = files.with("in.txt", "a\n");
+    let table = open(&input, Format::Lines, &[]).unwrap();
+    let error = table.check_output(&pipe).unwrap_err();
+    assert!(matches!(error.fault(), Fault::OutputNotRegular { found: "a pipe" }));
+}
+
+fn write_all(table: &mut Table, output: Output<'_>) -> Result<Written, TableError> {
+    let counts = table.scan(|_| {}, nothing())?;
+    table.write_matched(&counts, output, |_| {}, |_| Ok(true))
+}
+
+#[test]
+fn the_output_replaces_a_file_only_when_it_is_complete() {
+    let files = Files::new();
+    let input = files.with("in.csv", "\u{feff}id;x\r\nb;\"1\"\r\n\r\na;\"2;\"\r\nc;3");
+    let out = files.with("out.csv", "old");
+    let semicolon = Format::Csv { delimiter: b';', header: true };
+    let mut table = open(&input, semicolon, &["id"]).unwrap();
+    let counts = table.scan(|_| {}, nothing()).unwrap();
+    let stop = || TableError::new(Path::new("stop"), Fault::StandardInput);
+    let mut seen = 0;
+    let stopped = table.write_matched(
+        &counts,
+        Output::File(&out),
+        |_| {},
+        |_| {
+            seen += 1;
+            if seen == 2 { Err(stop()) } else { Ok(true) }
+        },
+    );
+    assert_eq!(stopped.unwrap_err().path(), Path::new("stop"));
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "old");
+    assert_eq!(files.names(), BTreeSet::from(["in.csv", "out.csv"].map(str::to_owned)));
+    let written = table
+        .write_matched::<TableError>(
+            &counts,
+            Output::File(&out),
+            |_| {},
+            |mut fields| Ok(fields.next() != Some("b")),
+        )
+        .unwrap();
+    let expected = "id;x\na;\"2;\"\nc;3\n";
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), expected);
+    assert_eq!(written, Written { rows: 2, bytes: expected.len() as u64 });
+    assert_eq!(files.names(), BTreeSet::from(["in.csv", "out.csv"].map(str::to_owned)));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn lines_go_to_a_stream() {
+    let files = Files::new();
+    let mut table = open(&files.with("in.txt", "car\r\n\r\ncat"), Format::Lines, &[]).unwrap();
+    let mut stream = Vec::new();
+    let written = write_all(&mut table, Output::Stream(&mut stream)).unwrap();
+    assert_eq!(stream, b"car\n\ncat\n");
+    assert_eq!(written, Written { rows: 3, bytes: 9 });
+}
+
+#[test]
+fn a_stream_that_breaks_keeps_its_cause() {
+    struct Broken;
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let files = Files::new();
+    let text = files.with("in", "a,b\n");
+    for (format, key) in [(NO_HEADER, &["1"][..]), (Format::Lines, &[])] {
+        let mut table = open(&text, format, key).unwrap();
+        let error = write_all(&mut table, Output::Stream(&mut Broken)).unwrap_err();
+        assert!(
+            matches!(error.fault(), Fault::Write(error) if error.kind() == io::ErrorKind::BrokenPipe)
+        );
+    }
+}
+
+#[test]
+fn the_input_is_never_the_output() {
+    let files = Files::new();
+    let input = files.with("in.csv", "id\na\n");
+    let mut table = open(&input, COMMA, &["id"]).unwrap();
+    let mut outputs = vec![input.clone(), files.path(".").join("in.csv")];
+    #[cfg(unix)]
+    {
+        let link = files.path("link.csv");
+        std::os::unix::fs::symlink(&input, &link).unwrap();
+        let hard = files.path("hard.csv");
+        std::fs::hard_link(&input, &hard).unwrap();
+        outputs.extend([link, hard]);
+    }
+    for output in outputs {
+        let error = table.check_output(&output).unwrap_err();
+        assert!(matches!(error.fault(), Fault::OutputIsInput));
+        let error = write_all(&mut table, Output::File(&output)).unwrap_err();
+        assert!(matches!(error.fault(), Fault::OutputIsInput));
+    }
+    assert_eq!(std::fs::read_to_string(&input).unwrap(), "id\na\n");
+}
+
+#[test]
+fn an_output_that_cannot_be_made_is_refused_beforehand() {
+    let files = Files::new();
+    let table = open(&files.with("in.csv", "id\na\n"), COMMA, &["id"]).unwrap();
+    table.check_output(&files.path("new.csv")).unwrap();
+    assert_eq!(files.names(), BTreeSet::from(["in.csv".to_owned()]), "nothing is left");
+    let error = table.check_output(&files.path("missing/new.csv")).unwrap_err();
+    assert!(matches!(error.fault(), Fault::Write(_)));
+    let error = table.check_output(files.directory.path()).unwrap_err();
+    assert!(matches!(error.fault(), Fault::OutputNotRegular { found: "a directory" }));
+}
+
+#[test]
+fn a_file_that_changes_between_the_passes_is_refused() {
+    let files = Files::new();
+    let input = files.with("in.txt", "a\nb\n");
+    let out = files.path("out.txt");
+    let mut table = open(&input, Format::Lines, &[]).unwrap();
+    let counts = table.scan(|_| {}, nothing()).unwrap();
+    let mut appended = std::fs::OpenOptions::new().append(true).open(&input).unwrap();
+    appended.write_all(b"c\n").unwrap();
+    let refused =
+        table.write_matched::<TableError>(&counts, Output::File(&out), |_| {}, |_| Ok(true));
+    assert!(matches!(refused.unwrap_err().fault(), Fault::Changed));
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_file_that_changes_during_a_pass_is_refused() {
+    let files = Files::new();
+    let input = files.with("in.txt", "a\nb\n");
+    let mut table = open(&input, Format::Lines, &[]).unwrap();
+    let refused = table.scan(
+        |_| {},
+        |_| {
+            std::fs::OpenOptions::new().write(true).open(&input).unwrap().set_len(1).unwrap();
+            Ok::<_, TableError>(())
+        },
+    );
+    assert!(matches!(refused.unwrap_err().fault(), Fault::Changed));
+}
+
+#[test]
+fn a_rewritten_file_of_the_same_size_is_refused() {
+    let files = Files::new();
+    let input = files.with("in.txt", "a\nb\n");
+    let mut table = open(&input, Format::Lines, &[]).unwrap();
+    let counts = table.scan(|_| {}, nothing()).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&input).unwrap();
+    file.set_modified(SystemTime::now() + std::time::Duration::from_secs(1)).unwrap();
+    let mut sink = Vec::new();
+    let refused =
+        table.write_matched::<TableError>(&counts, Output::Stream(&mut sink), |_| {}, |_| Ok(true));
+    assert!(matches!(refused.unwrap_err().fault(), Fault::Changed));
+}
+
+#[test]
+fn another_number_of_rows_is_refused() {
+    let files = Files::new();
+    let mut table = open(&files.with("in.txt", "a\nb\n"), Format::Lines, &[]).unwrap();
+    let out = files.path("out.txt");
+    let refused = table.write_matched::<TableError>(
+        &Counts { rows: 3 },
+        Output::File(&out),
+        |_| {},
+        |_| Ok(true),
+    );
+    assert!(matches!(refused.unwrap_err().fault(), Fault::Changed));
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_file_that_is_replaced_is_read_to_its_end_as_it_was() {
+    let files = Files::new();
+    let input = files.with("in.txt", "a\nb\n");
+    let mut table = open(&input, Format::Lines, &[]).unwrap();
+    let counts = table.scan(|_| {}, nothing()).unwrap();
+    std::fs::rename(files.with("other", "x\n"), &input).unwrap();
+    let mut stream = Vec::new();
+    table
+        .write_matched::<TableError>(&counts, Output::Stream(&mut stream), |_| {}, |_| Ok(true))
+        .unwrap();
+    assert_eq!(stream, b"a\nb\n");
+}
+
+#[test]
+fn progress_grows_to_the_size_of_the_file() {
+    let files = Files::new();
+    let text = format!("\u{feff}id\n{}", "0123456789\n".repeat(100_000));
+    let input = files.with("in.csv", &text);
+    for (format, key) in [(COMMA, &["id"][..]), (Format::Lines, &[])] {
+        let mut table = open(&input, format, key).unwrap();
+        let mut steps = Vec::new();
+        table.scan(|bytes| steps.push(bytes), nothing()).unwrap();
+        assert!(steps.is_sorted());
+        assert!(steps.len() >= text.len() / TABLE_BUFFER_BYTES);
+        assert_eq!(steps.last(), Some(&table.size_bytes()));
+        assert_eq!(table.size_bytes(), text.len() as u64);
+    }
+}
+
+#[test]
+fn a_pass_stops_at_the_first_error_of_its_visitor() {
+    #[derive(Debug, PartialEq)]
+    enum Stop {
+        Here,
+        Table,
+    }
+    impl From<TableError> for Stop {
+        fn from(_: TableError) -> Self {
+            Self::Table
+        }
+    }
+    let files = Files::new();
+    let mut table = open(&files.with("in.txt", "a\nb\nc\n"), Format::Lines, &[]).unwrap();
+    let mut seen = 0;
+    let stopped = table.scan(
+        |_| {},
+        |_| {
+            seen += 1;
+            if seen == 2 { Err(Stop::Here) } else { Ok(()) }
+        },
+    );
+    assert_eq!((stopped, seen), (Err(Stop::Here), 2));
+    std::fs::write(table.path(), "a\n").unwrap();
+    assert_eq!(table.scan(|_| {}, |_| Ok(())), Err(Stop::Table));
+}
+
+/// Text with everything that CSV must quote, and characters of every length in UTF-8.
+fn field() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        Just("\"".to_owned()),
+        Just(",".to_owned()),
+        Just(";".to_owned()),
+        Just("\t".to_owned()),
+        Just("\n".to_owned()),
+        Just("\r\n".to_owned()),
+        Just("\r".to_owned()),
+        Just("é€𐍈".to_owned()),
+        "[a-z0-9 '#]{0,6}",
+        any::<char>()
+            .prop_filter("NUL and byte order marks are not text", |c| *c != '\0'
+                && *c != '\u{feff}')
+            .prop_map(String::from),
+    ];
+    proptest::collection::vec(part, 0..5).prop_map(|parts| parts.concat())
+}
+
+fn rows() -> impl Strategy<Value = Vec<Vec<String>>> {
+    (1_usize..5).prop_flat_map(|width| {
+        proptest::collection::vec(proptest::collection::vec(field(), width), 1..30)
+    })
+}
+
+fn quote(field: &str, always: bool, delimiter: char) -> String {
+    let special = |c| matches!(c, '"' | '\r' | '\n') || c == delimiter;
+    if always || field.is_empty() || field.contains(special) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
+fn csv_text(rows: &[Vec<String>], end: &str, always: bool, delimiter: char) -> String {
+    let line = |row: &Vec<String>| {
+        let fields: Vec<_> = row.iter().map(|field| quote(field, always, delimiter)).collect();
+        fields.join(&delimiter.to_string()) + end
+    };
+    rows.iter().map(line).collect()
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_what_was_kept(
+        rows in rows(),
+        header: bool,
+        always: bool,
+        bom: bool,
+        end in prop_oneof![Just("\n"), Just("\r\n"), Just("\r")],
+        delimiter in prop_oneof![Just(','), Just(';'), Just('\t'), Just('|'), Just('x')],
+        kept in proptest::collection::vec(any::<bool>(), 30),
+    ) {
+        let files = Files::new();
+        let mark = if bom { "\u{feff}" } else { "" };
+        let input = files.with("in", format!("{mark}{}", csv_text(&rows, end, always, delimiter)));
+        let format = Format::Csv { delimiter: u8::try_from(delimiter).unwrap(), header };
+        let width = rows[0].len();
+        let last = format!("#{width}");
+        let key = [last.as_str(), "#1"];
+        let mut table = open(&input, format, &key).unwrap();
+        let body = &rows[usize::from(header)..];
+        let found = keys_of(&mut table).unwrap();
+        let expected: Vec<_> =
+            body.iter().map(|row| vec![row[width - 1].clone(), row[0].clone()]).collect();
+        prop_assert_eq!(found, expected);
+
+        let counts = table.scan(|_| {}, nothing()).unwrap();
+        let output = files.path("out");
+        let mut wanted = kept.iter();
+        let written = table.write_matched::<TableError>(
+            &counts, Output::File(&output), |_| {}, |_| Ok(*wanted.next().unwrap()),
+        ).unwrap();
+        let survivors: Vec<_> =
+            body.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(row, _)| row.clone()).collect();
+        prop_assert_eq!(written.rows, survivors.len() as u64);
+        prop_assert_eq!(written.bytes, std::fs::metadata(&output).unwrap().len());
+
+        let all: Vec<String> = (1..=width).map(|number| format!("#{number}")).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let mut again = open(&output, format, &all).unwrap();
+        if header {
+            prop_assert_eq!(again.columns(), &rows[0]);
+        }
+        prop_assert_eq!(keys_of(&mut again).unwrap(), survivors);
+    }
+
+    #[test]
+    fn lines_are_written_as_they_were(
+        lines in proptest::collection::vec("[^\0\n\r\u{feff}]{0,12}", 0..40),
+        crlf: bool,
+        kept in proptest::collection::vec(any::<bool>(), 40),
+    ) {
+        let files = Files::new();
+        let end = if crlf { "\r\n" } else { "\n" };
+        let text = lines.iter().map(|line| line.clone() + end).collect::<String>();
+        let mut table = open(&files.with("in", text), Format::Lines, &[]).unwrap();
+        let counts = table.scan(|_| {}, nothing()).unwrap();
+        let mut output = Vec::new();
+        let mut wanted = kept.iter();
+        table.write_matched::<TableError>(
+            &counts, Output::Stream(&mut output), |_| {}, |_| Ok(*wanted.next().unwrap()),
+        ).unwrap();
+        let survivors: String = lines
+            .iter()
+            .zip(&kept)
+            .filter(|(_, kept)| **kept)
+            .map(|(line, _)| line.clone() + "\n")
+            .collect();
+        prop_assert_eq!(String::from_utf8(output).unwrap(), survivors);
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(
+        bytes in proptest::collection::vec(
+            prop_oneof![any::<u8>(), Just(b'"'), Just(b','), Just(b'\n'), Just(b'\r')], 0..200),
+        header: bool,
+    ) {
+        let format = Format::Csv { delimiter: b',', header };
+        match keys(&bytes, format, &["#1"]) {
+            Ok(_) => prop_assert!(std::str::from_utf8(&bytes).is_ok() && !bytes.contains(&0)),
+            Err(error) => {
+                let named = matches!(error.fault(), Fault::Encoding { .. });
+                prop_assert!(named || error.line().is_some(), "{error}");
+            }
+        }
+    }
+}
