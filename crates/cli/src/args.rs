@@ -1,0 +1,365 @@
+//! What may be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit;
+
+/// Organisations compute together without showing each other their data.
+///
+/// Two to sixty-four data providers learn what their tables have in common, and nothing else,
+/// through a service that every one of them verifies by remote attestation before it sends
+/// anything.
+#[derive(Parser)]
+#[command(name = "convelo", version, after_help = exit::HELP, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Show the main job: a service and providers as processes on this machine, simulated platform
+    Demo(Demo),
+    /// Write a commented job file to start from
+    Init(Init),
+    /// Make a party's key and print the fingerprint that others pin
+    Keygen(Keygen),
+    /// Validate a job file and print the plan: who learns what
+    Check(Check),
+    /// Run the service that joins the sets
+    Serve(Serve),
+    /// Take part in a job as a provider
+    Run(Run),
+    /// Take part without a job file, with the flags of Intel's "PSI with SGX"
+    Join(Join),
+    /// Make and renew a simulated platform, for tests without SGX
+    #[command(subcommand)]
+    Simulator(Simulator),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How much is said, and how.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Voice {
+    /// Say nothing on stderr but errors
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Print a summary in JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Demo {
+    /// Number of providers, 2 to 64
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=64))]
+    pub(crate) parties: u8,
+    /// Generate tables of so many rows each, half of them in common, instead of the small example
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) rows: Option<u64>,
+    /// Keep every file in this new directory, with the commands to rerun the steps by hand
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Init {
+    /// The file to write; an existing one is not overwritten
+    #[arg(default_value = "job.toml")]
+    pub(crate) file: PathBuf,
+    /// Take the service's policy from this file instead of a placeholder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// The service's address
+    #[arg(long, value_name = "HOST:PORT", default_value = "psi.example.org:7443")]
+    pub(crate) service: String,
+    /// A party and the fingerprint of its key, as `convelo keygen` prints it; give one a party
+    #[arg(long = "party", value_name = "NAME=sha256:…")]
+    pub(crate) parties: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Keygen {
+    /// The party's name; the key goes to NAME.key
+    pub(crate) name: String,
+    /// Write the key to this file instead; an existing one is not overwritten
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Check {
+    /// The job file
+    pub(crate) job: PathBuf,
+    /// Check this party's side too: its key, its table
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// This party's key file [default: NAME.key beside the job file]
+    #[arg(long, value_name = "FILE", requires = "name")]
+    pub(crate) identity: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) table: OptionalTable,
+    /// Contact the service and verify its evidence; sends nothing of the job
+    #[arg(long)]
+    pub(crate) contact: bool,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+    /// Print the plan in JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Where to listen; port 0 picks a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:7443")]
+    pub(crate) listen: String,
+    #[command(flatten)]
+    pub(crate) platform: Platform,
+    /// Keep the key of the service's certificate in this file, for parties that pin it
+    /// [default: a fresh key]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Verify every provider's evidence against this policy (TOML or dynamic_config.json)
+    #[arg(long, value_name = "FILE", visible_alias = "config")]
+    pub(crate) policy: Option<PathBuf>,
+    /// What providers' evidence is verified with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) collateral: Option<PathBuf>,
+    /// Accept evidence of the simulated platform with this root, beside --policy
+    #[arg(long, value_name = "PEM", requires = "policy")]
+    pub(crate) insecure_simulated_root: Option<PathBuf>,
+    /// Memory for the fingerprints of all jobs together, 16 bytes each (K, M, G)
+    #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes)]
+    pub(crate) memory: u64,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
+}
+
+/// Where this program's own evidence comes from.
+#[derive(Args)]
+pub(crate) struct Platform {
+    /// Where Gramine's attestation files are; a provider uses them where the job has it verified
+    #[arg(long, value_name = "DIR", default_value = "/dev/attestation")]
+    pub(crate) attestation: PathBuf,
+    /// Make evidence on the simulated platform in this directory instead: SIMULATED, for tests
+    #[arg(long, value_name = "DIR", conflicts_with = "attestation")]
+    pub(crate) simulated: Option<PathBuf>,
+}
+
+/// What the service's evidence is judged by.
+#[derive(Args)]
+pub(crate) struct Trust {
+    /// Collateral to verify evidence with [default: collateral.json beside the job file or policy]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) collateral: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// The job file, identical at every party
+    pub(crate) job: PathBuf,
+    /// The name under which the job lists this party
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
+    /// Where matched rows go [needed where the job gives this party the intersection]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// This party's key file [default: NAME.key beside the job file]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Reach the service here instead of where the job says
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) service: Option<String>,
+    /// A policy of this party's own, which must accept the service's evidence too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+    /// Where the receipt goes [default: OUTPUT.receipt.json, else JOB-NAME.receipt.json]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipt: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) platform: Platform,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
+}
+
+/// The table of a run.
+#[derive(Args)]
+pub(crate) struct TableArgs {
+    /// The table: CSV, or a text file of one id a line
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) layout: Layout,
+}
+
+/// The table of a check.
+#[derive(Args)]
+pub(crate) struct OptionalTable {
+    /// Read this table as a run would, and count its keys
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) layout: Layout,
+}
+
+/// How a table is read.
+#[derive(Args)]
+pub(crate) struct Layout {
+    /// Key column, by name or number (#3); once for each key part of the job, in its order
+    #[arg(long = "key", short, value_name = "COLUMN")]
+    pub(crate) key: Vec<String>,
+    /// Format of the table [default: by its ending]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<FormatArg>,
+    /// Delimiter of a CSV table: one character, or "tab" [default: guessed from the first line]
+    #[arg(long, value_name = "CHARACTER")]
+    pub(crate) delimiter: Option<String>,
+    /// The CSV table has no header; columns are named #1, #2, …
+    #[arg(long)]
+    pub(crate) no_header: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// Columns between delimiters, quoted where needed
+    Csv,
+    /// One id a line
+    Lines,
+}
+
+#[derive(Args)]
+pub(crate) struct Join {
+    /// The service
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        visible_alias = "host",
+        default_value = "localhost:50051"
+    )]
+    pub(crate) service: String,
+    /// What is accepted as the service's evidence: dynamic_config.json, or a policy in TOML
+    #[arg(
+        long,
+        value_name = "FILE",
+        visible_aliases = ["config", "cfg"],
+        default_value = "dynamic_config.json"
+    )]
+    pub(crate) policy: PathBuf,
+    /// This party's name, different from the others'
+    #[arg(long, value_name = "NAME", visible_aliases = ["client_name", "client-name"])]
+    pub(crate) name: String,
+    /// Number of parties, 2 to 64; the same at every party
+    #[arg(
+        long,
+        visible_aliases = ["client_num", "client-num"],
+        value_parser = clap::value_parser!(u8).range(2..=64)
+    )]
+    pub(crate) parties: u8,
+    /// The data file: one id a line
+    #[arg(long, value_name = "FILE", visible_aliases = ["data_dir", "data-dir"])]
+    pub(crate) data: PathBuf,
+    /// Accepted and without effect: a job needs no chief
+    #[arg(long, value_name = "BOOL", visible_aliases = ["is_chief", "is-chief"])]
+    pub(crate) chief: Option<String>,
+    /// Tells apart jobs that run on one service at the same time; the same at every party
+    #[arg(long, value_name = "NAME", default_value = "join")]
+    pub(crate) job: String,
+    /// How long to wait for the others and the result (s, m, h)
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = seconds)]
+    pub(crate) deadline: u64,
+    /// Cap on every party's number of distinct ids; the same at every party
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    pub(crate) maximum_keys: u64,
+    /// Whose evidence is verified; the same at every party
+    #[arg(long, value_enum, default_value_t = VerifyArg::Service)]
+    pub(crate) verify: VerifyArg,
+    /// The service's key, which is all that identifies it with --verify provider
+    #[arg(long, value_name = "sha256:…")]
+    pub(crate) service_key: Option<String>,
+    /// This party's key file [default: a fresh key for this run]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+    /// Accept evidence of the simulated platform with this root, beside --policy
+    #[arg(long, value_name = "PEM")]
+    pub(crate) insecure_simulated_root: Option<PathBuf>,
+    /// Write the result to this file instead of stdout
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Where the receipt goes [default: DATA.receipt.json]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipt: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) platform: Platform,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VerifyArg {
+    /// The service's and the providers'
+    TwoWay,
+    /// The service's (called "server" by the replaced system)
+    #[value(alias = "server")]
+    Service,
+    /// The providers' (called "client" by the replaced system)
+    #[value(alias = "client")]
+    Provider,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Simulator {
+    /// Make a platform: root.pem, collateral.json, policy.toml, platform.json (its private keys)
+    New {
+        /// The directory; an existing platform is not overwritten
+        dir: PathBuf,
+    },
+    /// Issue fresh collateral, which policies accept for seven days
+    Collateral {
+        /// The platform's directory
+        dir: PathBuf,
+    },
+}
+
+/// Reads a time such as 90s, 30m, 2h, 1d.
+fn seconds(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b'h') => (&text[..text.len() - 1], 3600),
+        Some(b'd') => (&text[..text.len() - 1], 86400),
+        _ => (text, 1),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .ok_or_else(|| format!("'{text}' is not a time such as 90s, 30m or 2h"))
+}
+
+/// Reads a number of bytes with an optional K, M or G (powers of 1024).
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| format!("'{text}' is not a number of bytes such as 512M or 4G"))
+}

@@ -1,0 +1,348 @@
+//! `convelo demo`: the main job with real processes and sockets on this machine.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use convelo_channel::Identity;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinSet;
+
+use crate::args::Demo;
+use crate::commands::{init, simulator};
+use crate::exit::{Code, Failure};
+use crate::{files, output, stop};
+
+/// The example tables of the system that convelo replaces.
+const EXAMPLE: [&str; 3] = [
+    "car\nbicycle\ntrain\ncat\ndog\n",
+    "train\ncar\ne-car\ncat\ncomputer\n",
+    "car\nbicycle\ntrain\ncat\ndog\ncomputer\n",
+];
+
+/// What every provider ends with.
+const EXAMPLE_RESULT: [&str; 3] = ["car", "cat", "train"];
+
+/// The first providers have names; further ones numbers.
+const NAMES: [&str; 8] = ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi"];
+
+/// Time between the starts of two providers, so that the early ones are seen waiting.
+const STAGGER: Duration = Duration::from_millis(150);
+
+/// How long the service may take to listen, and to stop.
+const SERVICE_TIMEOUT: Duration = Duration::from_secs(20);
+
+pub(crate) async fn demo(args: Demo) -> Result<ExitCode, Failure> {
+    tokio::select! {
+        result = show(&args) => result,
+        () = stop::requested() => Err(Failure::new(Code::Stopped, "stopped")),
+    }
+}
+
+async fn show(args: &Demo) -> Result<ExitCode, Failure> {
+    let parties: Vec<String> = (0..usize::from(args.parties)).map(name).collect();
+    output::say(format_args!(
+        "{} data providers want to know what their tables have in common, and show each other \
+         nothing else.\nSIMULATED platform: the evidence has its genuine form and goes through the \
+         genuine verification,\nunder a test root. Nothing here is protected by hardware.\n",
+        parties.len()
+    ));
+    let (_temporary, dir) = directory(args)?;
+    simulator::create(&dir.join("platform"))?;
+    let mut width = "service".len();
+    width = parties.iter().map(String::len).max().unwrap_or(0).max(width);
+    let (mut service, _stdout, address) = start_service(&dir, width).await?;
+    let mut keys = Vec::new();
+    for party in &parties {
+        let identity = Identity::generate();
+        std::fs::create_dir(dir.join(party)).map_err(Failure::job)?;
+        let path = dir.join(party).join(format!("{party}.key"));
+        files::create(&path, identity.to_pem().as_bytes(), 0o600)?;
+        keys.push((party.clone(), files::key_id(&identity).to_string()));
+    }
+    let policy = files::text(&dir.join("platform/policy.toml"), "the policy")?;
+    let mut job = init::job_file("demo", &address, Some(&policy), &keys);
+    let collateral = files::text(&dir.join("platform/collateral.json"), "the collateral")?;
+    if args.rows.is_none() {
+        job = job
+            .replace("name = \"email\"", "name = \"id\"")
+            .replace("normalise = [\"email\"]", "normalise = [\"trim\"]");
+    }
+    for (index, party) in parties.iter().enumerate() {
+        let home = dir.join(party);
+        files::create(&home.join("job.toml"), job.as_bytes(), 0o644)?;
+        files::create(&home.join("collateral.json"), collateral.as_bytes(), 0o644)?;
+        match args.rows {
+            None => {
+                let table = EXAMPLE[index % EXAMPLE.len()];
+                let path = home.join(format!("data{}.txt", index + 1));
+                files::create(&path, table.as_bytes(), 0o644)?;
+            }
+            Some(rows) => {
+                output::say(format_args!("generating {rows} rows for {party}"));
+                generate(&home.join("customers.csv"), party, index, parties.len(), rows)?;
+            }
+        }
+    }
+    let runs = run_parties(args, &dir, &parties, width).await?;
+    stop_service(&mut service).await;
+    let check = conclude(args, &dir, &parties)?;
+    if args.keep.is_some() {
+        let program = std::env::current_exe().map_err(Failure::job)?;
+        let readme = by_hand(args, &program.display().to_string(), &address, &parties);
+        files::create(&dir.join("README.md"), readme.as_bytes(), 0o644)?;
+        let line =
+            format!("\nEverything is in {}; README.md there says how to rerun it.", dir.display());
+        output::say(line);
+    }
+    if runs && check {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Failure::job("the demo did not end as it should; this is a bug, please report it"))
+}
+
+fn name(index: usize) -> String {
+    NAMES.get(index).map_or_else(|| format!("party{}", index + 1), ToString::to_string)
+}
+
+/// Where the files go: a directory that is kept, or one that is removed with the first value.
+fn directory(args: &Demo) -> Result<(Option<tempfile::TempDir>, PathBuf), Failure> {
+    let Some(keep) = &args.keep else {
+        let dir = tempfile::tempdir().map_err(Failure::job)?;
+        let path = dir.path().to_owned();
+        return Ok((Some(dir), path));
+    };
+    let failed =
+        |error: std::io::Error| Failure::usage(format!("cannot use {}: {error}", keep.display()));
+    std::fs::create_dir_all(keep).map_err(failed)?;
+    if std::fs::read_dir(keep).map_err(failed)?.next().is_some() {
+        let text = format!("{} is not empty; name a new directory", keep.display());
+        return Err(Failure::usage(text));
+    }
+    Ok((None, keep.canonicalize().map_err(failed)?))
+}
+
+type ServiceOutput = Lines<BufReader<ChildStdout>>;
+
+/// Starts the service on a free port and waits until it tells which.
+async fn start_service(
+    dir: &Path,
+    width: usize,
+) -> Result<(Child, ServiceOutput, String), Failure> {
+    let mut child = program()?
+        .args(["serve", "--listen", "127.0.0.1:0", "--json", "--simulated", "platform"])
+        .env("CONVELO_LOG", "warn")
+        .current_dir(dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(Failure::job)?;
+    if let Some(stderr) = child.stderr.take() {
+        tokio::spawn(prefix(stderr, "service".to_owned(), width));
+    }
+    let stdout = child.stdout.take().ok_or_else(|| Failure::job("no pipe from the service"))?;
+    let mut lines = BufReader::new(stdout).lines();
+    let line = tokio::time::timeout(SERVICE_TIMEOUT, lines.next_line()).await;
+    let address = line.ok().and_then(Result::ok).flatten().and_then(|line| {
+        let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+        Some(line["listening"].as_str()?.to_owned())
+    });
+    let address = address.ok_or_else(|| Failure::job("the service did not start"))?;
+    Ok((child, lines, address))
+}
+
+async fn stop_service(child: &mut Child) {
+    if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok())
+        && let Some(pid) = rustix::process::Pid::from_raw(pid)
+    {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    let _ = tokio::time::timeout(SERVICE_TIMEOUT, child.wait()).await;
+}
+
+/// Runs all providers to their end; whether all ended well.
+async fn run_parties(
+    args: &Demo,
+    dir: &Path,
+    parties: &[String],
+    width: usize,
+) -> Result<bool, Failure> {
+    let mut running = JoinSet::new();
+    for (index, party) in parties.iter().enumerate() {
+        let mut child = program()?
+            .args(arguments(args, index, party))
+            .current_dir(dir.join(party))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(Failure::job)?;
+        let stderr = child.stderr.take();
+        let label = party.clone();
+        running.spawn(async move {
+            if let Some(stderr) = stderr {
+                prefix(stderr, label, width).await;
+            }
+            child.wait().await.is_ok_and(|status| status.success())
+        });
+        tokio::time::sleep(STAGGER).await;
+    }
+    let mut well = true;
+    while let Some(run) = running.join_next().await {
+        well &= run.unwrap_or(false);
+    }
+    Ok(well)
+}
+
+/// How a provider is run, in its own directory.
+fn arguments(args: &Demo, index: usize, party: &str) -> Vec<String> {
+    let line = match args.rows {
+        None => {
+            format!("run job.toml --as {party} --input data{}.txt --output matched.txt", index + 1)
+        }
+        Some(_) => format!(
+            "run job.toml --as {party} --input customers.csv --key email --output matched.csv"
+        ),
+    };
+    line.split(' ').map(str::to_owned).collect()
+}
+
+/// This very program, as another process that ends with this one.
+fn program() -> Result<Command, Failure> {
+    let path = std::env::current_exe().map_err(Failure::job)?;
+    let mut command = Command::new(path);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    Ok(command)
+}
+
+/// Shows the lines of a process, each with its name before it.
+async fn prefix(stream: impl AsyncRead + Unpin, name: String, width: usize) {
+    let mut lines = BufReader::new(stream).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        output::say(format_args!("{name:>width$} | {line}"));
+    }
+}
+
+/// Compares what every provider wrote with what it should be, and says it.
+fn conclude(args: &Demo, dir: &Path, parties: &[String]) -> Result<bool, Failure> {
+    let mut well = true;
+    output::say("");
+    for party in parties {
+        let read =
+            |name: &str| std::fs::read_to_string(dir.join(party).join(name)).map_err(Failure::job);
+        match args.rows {
+            None => {
+                let text = read("matched.txt")?;
+                let mut result: Vec<&str> = text.lines().collect();
+                result.sort_unstable();
+                well &= result == EXAMPLE_RESULT;
+                output::say(format_args!("{party} ends with {{{}}}", result.join(", ")));
+            }
+            Some(rows) => {
+                let matched = read("matched.csv")?.lines().count().saturating_sub(1) as u64;
+                let (keys, expected) = common(rows);
+                well &= matched == expected;
+                output::say(format_args!(
+                    "{party} ends with {matched} of its {rows} rows; {expected} rows with {keys} \
+                     keys were generated in common"
+                ));
+            }
+        }
+    }
+    Ok(well)
+}
+
+/// Row `row` of a generated table repeats the row before it.
+fn repeats(row: u64) -> bool {
+    row % 100 == 99
+}
+
+/// Number of keys that all generated tables have in common, and of the rows that have them.
+fn common(rows: u64) -> (u64, u64) {
+    let keys = rows.div_ceil(2);
+    (keys, keys + (rows / 100))
+}
+
+/// Writes a table of which every other row is the same person in all tables; each table begins at
+/// another place, writes some addresses in capitals and repeats one row in a hundred.
+fn generate(
+    path: &Path,
+    party: &str,
+    index: usize,
+    parties: usize,
+    rows: u64,
+) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let failed = |error: std::io::Error| Failure::job(format!("{}: {error}", path.display()));
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).map_err(failed)?);
+    writeln!(file, "number,email,city").map_err(failed)?;
+    let offset = rows / parties as u64 * index as u64;
+    for number in 0..rows {
+        let row = (number + offset) % rows;
+        let person = if repeats(row) { row - 1 } else { row };
+        let capital = if number % 10 == index as u64 % 10 { 'U' } else { 'u' };
+        let whose = if person % 2 == 0 { "" } else { party };
+        writeln!(file, "{number},{capital}ser{person}{whose}@example.com,\"Delft, NL\"")
+            .map_err(failed)?;
+    }
+    file.flush().map_err(failed)
+}
+
+/// The steps of the demo as commands for a reader.
+fn by_hand(args: &Demo, convelo: &str, address: &str, parties: &[String]) -> String {
+    let mut text = format!(
+        "# The steps of this demo, by hand\n\n\
+         SIMULATED: this platform protects nothing; it shows how the parts work together.\n\n\
+         `platform/` is the simulated platform: `policy.toml` accepts the service on it,\n\
+         `collateral.json` is what its evidence is verified with (good for seven days; then\n\
+         `{convelo} simulator collateral platform`, and copy it to every provider). Each provider has\n\
+         a directory with its key, its table, the job file (the same everywhere) and, after a run,\n\
+         its matched rows and its receipt.\n\n\
+         The service, in this directory, in a terminal of its own:\n\n    \
+         {convelo} serve --listen {address} --simulated platform\n\n\
+         What the job says, without contacting anybody:\n\n    \
+         {convelo} check {first}/job.toml\n\n\
+         Each provider in a terminal of its own, in any order:\n\n",
+        first = parties[0],
+    );
+    for (index, party) in parties.iter().enumerate() {
+        let line = arguments(args, index, party).join(" ");
+        let _ = writeln!(text, "    (cd {party} && {convelo} {line})");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    #[test]
+    fn generated_tables_have_in_common_what_the_demo_says() {
+        let dir = tempfile::tempdir().unwrap();
+        for rows in [1, 2, 99, 100, 101, 1000] {
+            let mut tables = Vec::new();
+            for index in 0..3 {
+                let path = dir.path().join("t");
+                generate(&path, &name(index), index, 3, rows).unwrap();
+                let text = std::fs::read_to_string(&path).unwrap().to_lowercase();
+                let mut table = BTreeMap::<String, u64>::new();
+                for line in text.lines().skip(1) {
+                    *table.entry(line.split(',').nth(1).unwrap().to_owned()).or_default() += 1;
+                }
+                assert_eq!(table.values().sum::<u64>(), rows);
+                tables.push(table);
+            }
+            let keys: BTreeSet<_> = tables[0]
+                .keys()
+                .filter(|key| tables.iter().all(|table| table.contains_key(*key)))
+                .collect();
+            for table in &tables {
+                let matched: u64 = keys.iter().map(|key| table[*key]).sum();
+                assert_eq!((keys.len() as u64, matched), common(rows), "{rows} rows");
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `convelo join`: a job without a job file, with the knobs of Intel's "PSI with SGX".
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use convelo_channel::Identity;
+use convelo_party::table::{Format, Table, TableOptions};
+use convelo_party::{Destination, Run};
+use convelo_psi::{Job, Verify};
+
+use crate::args::{Join, VerifyArg};
+use crate::commands::run::{expect, perform, suffixed};
+use crate::exit::Failure;
+use crate::output::Narrator;
+use crate::{files, output, plan};
+
+pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
+    output::start_logging(output::LevelFilter::WARN);
+    let narrator = Narrator::new(args.voice, &args.name);
+    if args.chief.is_some() {
+        narrator.line("--chief has no effect: a job needs no chief");
+    }
+    if args.voice.json && args.output.is_none() {
+        let text = "the result would be mixed with the summary on stdout; add --output FILE";
+        return Err(Failure::usage(text));
+    }
+    let job = job(&args)?;
+    let root = args.insecure_simulated_root.as_deref();
+    let policy = match job.service.verify {
+        Verify::Provider => None,
+        _ => Some(files::policy(&args.policy, root)?),
+    };
+    for warning in policy.iter().flat_map(convelo_attest::Policy::warnings) {
+        narrator.line(format_args!("{}: {warning}", args.policy.display()));
+    }
+    let expect = expect(&job, policy.iter().cloned().collect(), || {
+        files::collateral(args.trust.collateral.as_deref(), &args.policy)
+    })?;
+    let identity = match &args.identity {
+        Some(path) => files::read_identity(path)?,
+        None => Identity::generate(),
+    };
+    let simulated = args.platform.simulated.as_deref();
+    let source = match job.service.verify {
+        Verify::Service => None,
+        Verify::TwoWay | Verify::Provider => {
+            let attestation = &args.platform.attestation;
+            Some(files::source(attestation, simulated, files::PROVIDER_ENCLAVE)?)
+        }
+    };
+    let options = TableOptions { format: Format::Lines, key: Vec::new() };
+    let table = Table::open(&args.data, &options).map_err(Failure::usage)?;
+    for line in plan::brief(&job, policy.as_ref(), &args.name) {
+        narrator.line(line);
+    }
+    let receipt = match &args.receipt {
+        Some(path) => path.clone(),
+        None => suffixed(&args.data, ".receipt.json"),
+    };
+    let run = Run {
+        job,
+        name: args.name,
+        identity,
+        source,
+        address: args.service,
+        expect,
+        output: Some(args.output.map_or(Destination::Stdout, Destination::File)),
+        receipt: Some(receipt),
+    };
+    perform(run, table, narrator, args.voice.json).await
+}
+
+/// The job that all parties derive from the same flags.
+fn job(args: &Join) -> Result<Job, Failure> {
+    let verify = match args.verify {
+        VerifyArg::TwoWay => Verify::TwoWay,
+        VerifyArg::Service => Verify::Service,
+        VerifyArg::Provider => Verify::Provider,
+    };
+    let parties = usize::from(args.parties);
+    let mut job = Job::open(args.job.as_str(), parties, args.maximum_keys, args.deadline, verify);
+    let key = args.service_key.as_deref().map(str::parse).transpose();
+    job.service.key = key.map_err(Failure::usage)?;
+    job.validate().map_err(Failure::usage)?;
+    Ok(job)
+}
+
+/// The replaced system writes its long flags with one dash (`-host`, `-client_num 2`,
+/// `-is_chief=true`); they are understood for `join`.
+pub(crate) fn long_flags(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    const FLAGS: [&str; 7] =
+        ["host", "config", "cfg", "is_chief", "data_dir", "client_num", "client_name"];
+    let mut arguments: Vec<OsString> = arguments.collect();
+    if arguments.get(1).is_none_or(|command| command != "join") {
+        return arguments;
+    }
+    for argument in &mut arguments[2..] {
+        let Some(text) = argument.to_str() else { continue };
+        let Some(flag) = text.strip_prefix('-') else { continue };
+        let name = flag.split_once('=').map_or(flag, |(name, _)| name);
+        if FLAGS.contains(&name) {
+            *argument = format!("-{text}").into();
+        }
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn translated(line: &str) -> String {
+        let arguments = long_flags(line.split(' ').map(OsString::from));
+        arguments.join(" ".as_ref()).into_string().unwrap()
+    }
+
+    #[test]
+    fn their_single_dashes_are_understood_for_join_alone() {
+        assert_eq!(
+            translated("convelo join -host h:1 -client_num=2 -is_chief True -q --name a"),
+            "convelo join --host h:1 --client_num=2 --is_chief True -q --name a"
+        );
+        assert_eq!(translated("convelo serve -host h:1"), "convelo serve -host h:1");
+    }
+}

@@ -1,0 +1,243 @@
+//! `convelo run`: a provider's part in a job.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use convelo_attest::Policy;
+use convelo_channel::Expect;
+use convelo_party::table::{Column, Format, Table, TableOptions};
+use convelo_party::{Destination, Learned, Summary};
+use convelo_psi::{Job, Parties, Verify, What};
+
+use crate::args::{FormatArg, Layout, Run};
+use crate::exit::{Code, Failure};
+use crate::output::Narrator;
+use crate::{files, output, plan, stop};
+
+pub(crate) async fn run(args: Run) -> Result<ExitCode, Failure> {
+    output::start_logging(output::LevelFilter::WARN);
+    let plan = Plan::new(&args)?;
+    let narrator = Narrator::new(args.voice, &args.name);
+    for line in plan::brief(&plan.run.job, plan.policy.as_ref(), &args.name) {
+        narrator.line(line);
+    }
+    perform(plan.run, plan.table, narrator, args.voice.json).await
+}
+
+/// Runs a provider's part and shows how it ends.
+pub(crate) async fn perform(
+    run: convelo_party::Run,
+    table: Table,
+    narrator: Narrator,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let narrator = Arc::new(narrator);
+    let observer = Arc::clone(&narrator) as Arc<dyn convelo_party::Observer>;
+    let summary = convelo_party::run(run, table, observer, stop::requested()).await?;
+    for line in output::conclusion(&summary) {
+        narrator.line(line);
+    }
+    if json {
+        output::json(&summary)?;
+    }
+    Ok(code(&summary))
+}
+
+/// A withheld result is no success for who was to learn it.
+fn code(summary: &Summary) -> ExitCode {
+    match summary.result {
+        Learned::Withheld => Code::RevealPolicy.into(),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// What was meant by the arguments of `run`, validated before anything is contacted.
+struct Plan {
+    run: convelo_party::Run,
+    table: Table,
+    policy: Option<Policy>,
+}
+
+impl Plan {
+    fn new(args: &Run) -> Result<Self, Failure> {
+        let job = files::job(&args.job)?;
+        let identity = files::identity(args.identity.as_deref(), &args.job, &args.name)?;
+        listed(&job, &args.name, &files::key_id(&identity), &args.job)?;
+        let address = address(&job, args.service.as_deref())?;
+        let policy = files::service_policy(&job, &args.job)?;
+        let own = args.policy.as_deref().map(|path| files::policy(path, None)).transpose()?;
+        let expect = expect(&job, policy.iter().chain(&own).cloned().collect(), || {
+            files::collateral(args.trust.collateral.as_deref(), &args.job)
+        })?;
+        let simulated = args.platform.simulated.as_deref();
+        let source = match job.service.verify {
+            Verify::Service => None,
+            Verify::TwoWay | Verify::Provider => {
+                Some(files::source(&args.platform.attestation, simulated, files::PROVIDER_ENCLAVE)?)
+            }
+        };
+        let table = table(&args.table.input, &args.table.layout, &job)?;
+        let output = destination(&job, args)?;
+        if let Some(output) = &output {
+            table.check_output(output).map_err(Failure::usage)?;
+        }
+        let receipt = match (&args.receipt, &output) {
+            (Some(path), _) => path.clone(),
+            (None, Some(output)) => suffixed(output, ".receipt.json"),
+            (None, None) => PathBuf::from(format!("{}.receipt.json", job.name)),
+        };
+        let run = convelo_party::Run {
+            job,
+            name: args.name.clone(),
+            identity,
+            source,
+            address,
+            expect,
+            output: output.map(Destination::File),
+            receipt: Some(receipt),
+        };
+        Ok(Self { run, table, policy })
+    }
+}
+
+/// The party must be listed, with the key at hand.
+pub(crate) fn listed(
+    job: &Job,
+    name: &str,
+    key: &convelo_psi::KeyId,
+    path: &Path,
+) -> Result<(), Failure> {
+    let Parties::Named(parties) = &job.parties else { return Ok(()) };
+    let Some(party) = job.party(name) else {
+        let names: Vec<&str> = parties.iter().map(|party| party.name.as_str()).collect();
+        let names = names.join(", ");
+        let path = path.display();
+        return Err(Failure::usage(format!("{path} lists no party '{name}'; it lists {names}")));
+    };
+    if party.key == *key {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "the key at hand is {key}, and {} pins {} for '{name}': use the key that belongs to the \
+         job file, or have every party put this fingerprint there",
+        path.display(),
+        party.key
+    )))
+}
+
+/// Where the service is reached.
+pub(crate) fn address(job: &Job, flag: Option<&str>) -> Result<String, Failure> {
+    flag.map(str::to_owned).or_else(|| job.service.address.clone()).ok_or_else(|| {
+        Failure::usage("the job names no address of the service; give it with --service HOST:PORT")
+    })
+}
+
+/// What the service must prove, as the job has it.
+pub(crate) fn expect(
+    job: &Job,
+    policies: Vec<Policy>,
+    collateral: impl FnOnce() -> Result<convelo_attest::Collateral, Failure>,
+) -> Result<Expect, Failure> {
+    let key = job.service.key.map(|key| key.0);
+    if job.service.verify == Verify::Provider {
+        return key.map(Expect::Key).ok_or_else(|| {
+            Failure::usage(
+                "where only providers are verified, the service must be known by its key; \
+                 'convelo serve --identity FILE' shows it",
+            )
+        });
+    }
+    if policies.is_empty() {
+        return Err(Failure::usage(
+            "there is no policy that says which evidence of the service is accepted; \
+             give one with --policy FILE, or have it in the job",
+        ));
+    }
+    let policies = policies.into_iter().map(Arc::new).collect();
+    Ok(Expect::Evidence { policies, collateral: Arc::new(collateral()?), key })
+}
+
+/// Opens the table that the flags describe, with the key columns of the job.
+pub(crate) fn table(path: &Path, layout: &Layout, job: &Job) -> Result<Table, Failure> {
+    let delimiter = layout.delimiter.as_deref().map(delimiter).transpose()?;
+    let header = !layout.no_header;
+    let format = match layout.format {
+        Some(FormatArg::Lines) => Format::Lines,
+        Some(FormatArg::Csv) => match Format::guess(path, delimiter, header) {
+            Ok(csv @ Format::Csv { .. }) => csv,
+            _ => Format::Csv { delimiter: delimiter.unwrap_or(b','), header },
+        },
+        None => Format::guess(path, delimiter, header).map_err(Failure::usage)?,
+    };
+    let key: Vec<Column> = layout
+        .key
+        .iter()
+        .map(|column| column.parse().map_err(Failure::usage))
+        .collect::<Result<_, _>>()?;
+    let parts: Vec<&str> = job.keys.iter().map(|part| part.name.as_str()).collect();
+    let columns = if format == Format::Lines { 1 } else { key.len() };
+    if columns != parts.len() {
+        let text = match format {
+            Format::Lines => format!(
+                "the job's key has {} parts ({}) and a file of one id a line has one column",
+                parts.len(),
+                parts.join(", ")
+            ),
+            Format::Csv { .. } => format!(
+                "the job's key has {} {} ({}); say which column holds each with --key COLUMN, in \
+                 this order; {} given",
+                parts.len(),
+                if parts.len() == 1 { "part" } else { "parts" },
+                parts.join(", "),
+                match key.len() {
+                    0 => "none was".to_owned(),
+                    1 => "one was".to_owned(),
+                    n => format!("{n} were"),
+                },
+            ),
+        };
+        return Err(Failure::usage(text));
+    }
+    if format == Format::Lines && !key.is_empty() {
+        let text = "a file of one id a line has no columns to choose with --key";
+        return Err(Failure::usage(text));
+    }
+    Table::open(path, &TableOptions { format, key }).map_err(Failure::usage)
+}
+
+fn delimiter(text: &str) -> Result<u8, Failure> {
+    match text.as_bytes() {
+        [one] => Ok(*one),
+        _ if matches!(text, "tab" | "\\t") => Ok(b'\t'),
+        _ => Err(Failure::usage(format!(
+            "--delimiter takes one ASCII character or \"tab\"; {} bytes were given",
+            text.len()
+        ))),
+    }
+}
+
+/// The output file, where the job gives this party rows to write.
+fn destination(job: &Job, args: &Run) -> Result<Option<PathBuf>, Failure> {
+    let rows = job.learns(&args.name) && job.reveal.what == What::Intersection;
+    match (&args.output, rows) {
+        (Some(path), true) => Ok(Some(path.clone())),
+        (None, true) => Err(Failure::usage(
+            "the job gives this party the intersection; say where the matched rows go with \
+             --output FILE",
+        )),
+        (None, false) => Ok(None),
+        (Some(path), false) => Err(Failure::usage(format!(
+            "the job gives this party {}, so nothing would be written to {}; leave --output out",
+            plan::learns(job, &args.name),
+            path.display()
+        ))),
+    }
+}
+
+/// A path with something after its name.
+pub(crate) fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}

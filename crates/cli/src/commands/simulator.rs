@@ -1,0 +1,52 @@
+//! `convelo simulator`: a platform for tests without SGX.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
+
+use crate::args::Simulator;
+use crate::exit::Failure;
+use crate::files::{self, PROVIDER_ENCLAVE, SERVICE_ENCLAVE};
+use crate::output;
+
+pub(crate) fn simulator(args: Simulator) -> Result<ExitCode, Failure> {
+    match args {
+        Simulator::New { dir } => {
+            create(&dir)?;
+            output::say(format_args!(
+                "SIMULATED platform in {}: policy.toml accepts its service, collateral.json is \
+                 what it is verified with; give both to the providers, platform.json to nobody",
+                dir.display()
+            ));
+        }
+        Simulator::Collateral { dir } => {
+            let platform = Platform::open(&dir).map_err(Failure::usage)?;
+            let knobs = CollateralKnobs { now: Some(unix_now()), ..CollateralKnobs::default() };
+            let path = dir.join("collateral.json");
+            std::fs::write(&path, platform.collateral(&knobs).to_json()).map_err(|error| {
+                Failure::usage(format!("cannot write {}: {error}", path.display()))
+            })?;
+            output::say(format_args!("wrote {}, good for seven days", path.display()));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a platform with the policies that accept the stand-ins for our two programs.
+pub(crate) fn create(dir: &Path) -> Result<Platform, Failure> {
+    let platform = Platform::create(dir, unix_now()).map_err(Failure::usage)?;
+    for (file, enclave) in
+        [("policy.toml", SERVICE_ENCLAVE), ("provider-policy.toml", PROVIDER_ENCLAVE)]
+    {
+        let label = format!("{enclave} (simulated)");
+        let policy = policy_toml(&platform, &[(&label, &Enclave::named(enclave))]);
+        files::create(&dir.join(file), policy.as_bytes(), 0o644)?;
+    }
+    Ok(platform)
+}
+
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

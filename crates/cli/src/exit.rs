@@ -1,0 +1,82 @@
+//! Exit codes, and the one place that maps failures to them.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use convelo_party::{Error, Kind};
+
+/// How the program ends when it does not end well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    /// The job came to no result: a party or the service failed, left or was late.
+    Job = 1,
+    /// A flag, a file or the input is not right; nothing was sent.
+    Usage = 2,
+    /// Evidence was refused, the service's or this party's.
+    Attestation = 3,
+    /// The reveal policy or a cap of the job forbids it, or withholds the result.
+    RevealPolicy = 4,
+    /// Stopped by SIGINT or SIGTERM.
+    Stopped = 130,
+}
+
+/// For `--help`.
+pub(crate) const HELP: &str = "\
+Exit codes:
+  0    done; an empty intersection is an ordinary result
+  1    the job came to no result: a party or the service failed, left or was late
+  2    a flag, a file or the input is not right
+  3    evidence was refused, the service's or this party's
+  4    the job's reveal policy or a cap forbids it, or withholds the result
+  130  stopped by SIGINT or SIGTERM; the other parties were told";
+
+/// A failure in words, and the code the program ends with.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: Code,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Code::Usage, message.to_string())
+    }
+
+    pub(crate) fn job(message: impl fmt::Display) -> Self {
+        Self::new(Code::Job, message.to_string())
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = match error.kind() {
+            Kind::Usage => Code::Usage,
+            Kind::Attestation => Code::Attestation,
+            Kind::RevealPolicy => Code::RevealPolicy,
+            Kind::Stopped => Code::Stopped,
+            _ => Code::Job,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}

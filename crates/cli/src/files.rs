@@ -1,0 +1,171 @@
+//! Small files that a command reads or writes: jobs, keys, policies, collateral.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use convelo_attest::{Collateral, Gramine, Policy, QuoteSource};
+use convelo_channel::Identity;
+use convelo_party::limits::MAXIMUM_FILE_BYTES;
+use convelo_psi::{Job, KeyId};
+use convelo_simulator::{Enclave, Platform};
+
+use crate::exit::Failure;
+
+/// Reads a text file of bounded size.
+pub(crate) fn text(path: &Path, what: &str) -> Result<String, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::usage(format!("{what} {}: {error}", path.display()))
+    };
+    let file = fs::File::open(path).map_err(|error| failed(&error))?;
+    let mut text = String::new();
+    let read = file.take(MAXIMUM_FILE_BYTES + 1).read_to_string(&mut text);
+    let length = read.map_err(|error| failed(&error))?;
+    if length as u64 > MAXIMUM_FILE_BYTES {
+        let limit = MAXIMUM_FILE_BYTES >> 20;
+        return Err(failed(&format!("larger than {limit} MiB; is this the right file?")));
+    }
+    Ok(text)
+}
+
+/// Reads and validates a job file.
+pub(crate) fn job(path: &Path) -> Result<Job, Failure> {
+    Job::from_toml(&text(path, "the job file")?)
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+/// The policy that a job holds for its service.
+pub(crate) fn service_policy(job: &Job, path: &Path) -> Result<Option<Policy>, Failure> {
+    let read = |value| {
+        Policy::from_json(value).map_err(|error| {
+            Failure::usage(format!("{}: [service.policy]: {error}", path.display()))
+        })
+    };
+    job.service.policy.as_ref().map(read).transpose()
+}
+
+/// Reads a policy: TOML, or dynamic_config.json where it begins as JSON does.
+pub(crate) fn policy(path: &Path, simulated_root: Option<&Path>) -> Result<Policy, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::usage(format!("the policy {}: {error}", path.display()))
+    };
+    let text = text(path, "the policy")?;
+    let policy = if text.trim_start().starts_with('{') {
+        Policy::from_dynamic_config(&text)
+    } else {
+        Policy::from_toml(&text)
+    }
+    .map_err(|error| failed(&error))?;
+    match simulated_root {
+        Some(root) => {
+            let pem = self::text(root, "the simulated root")?;
+            policy.with_insecure_simulated_root(&pem).map_err(|error| failed(&error))
+        }
+        None => Ok(policy),
+    }
+}
+
+/// Reads collateral, from where the flag says or from beside another file.
+pub(crate) fn collateral(flag: Option<&Path>, beside: &Path) -> Result<Collateral, Failure> {
+    let path = match flag {
+        Some(path) => path.to_owned(),
+        None => sibling(beside, "collateral.json"),
+    };
+    if flag.is_none() && !path.exists() {
+        return Err(Failure::usage(format!(
+            "no collateral: evidence is verified with signed facts about the platform (TCB info, \
+             QE identity, revocation lists); give them with --collateral FILE, or put them at {}",
+            path.display()
+        )));
+    }
+    Collateral::from_json(&text(&path, "the collateral")?)
+        .map_err(|error| Failure::usage(format!("the collateral {}: {error}", path.display())))
+}
+
+/// Reads a party's key, from where the flag says or from `NAME.key` beside another file.
+pub(crate) fn identity(
+    flag: Option<&Path>,
+    beside: &Path,
+    name: &str,
+) -> Result<Identity, Failure> {
+    let path = match flag {
+        Some(path) => path.to_owned(),
+        None => sibling(beside, &format!("{name}.key")),
+    };
+    if flag.is_none() && !path.exists() {
+        return Err(Failure::usage(format!(
+            "no key: give this party's key file with --identity FILE, or put it at {}; \
+             'convelo keygen {name}' makes one",
+            path.display()
+        )));
+    }
+    read_identity(&path)
+}
+
+/// Reads a key file; others than its owner should not be able to, and are warned about.
+pub(crate) fn read_identity(path: &Path) -> Result<Identity, Failure> {
+    let pem = zeroize::Zeroizing::new(text(path, "the key")?);
+    let identity = Identity::from_pem(&pem)
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let open = fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0);
+        if open {
+            tracing::warn!(file = %path.display(), "others can read this key: chmod 600 it");
+        }
+    }
+    Ok(identity)
+}
+
+/// The fingerprint that others pin.
+pub(crate) fn key_id(identity: &Identity) -> KeyId {
+    KeyId::of_spki(identity.spki())
+}
+
+/// Writes a new file; an existing one is left alone.
+pub(crate) fn create(path: &Path, contents: &[u8], mode: u32) -> Result<(), Failure> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(mode);
+    }
+    #[cfg(not(unix))]
+    let _ = mode;
+    options.open(path).and_then(|mut file| file.write_all(contents)).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::AlreadyExists {
+            let text = format!("{} exists and is not overwritten", path.display());
+            return Failure::usage(text);
+        }
+        Failure::usage(format!("cannot write {}: {error}", path.display()))
+    })
+}
+
+/// The name under which the simulated platform stands in for the measured service.
+pub(crate) const SERVICE_ENCLAVE: &str = "convelo-service";
+
+/// The name under which the simulated platform stands in for a provider's program.
+pub(crate) const PROVIDER_ENCLAVE: &str = "convelo-provider";
+
+/// Where this program's evidence comes from.
+pub(crate) fn source(
+    attestation: &Path,
+    simulated: Option<&Path>,
+    enclave: &str,
+) -> Result<Arc<dyn QuoteSource>, Failure> {
+    match simulated {
+        None => Ok(Arc::new(Gramine::new(attestation))),
+        Some(dir) => {
+            let platform = Arc::new(Platform::open(dir).map_err(Failure::usage)?);
+            Ok(Arc::new(platform.enclave(Enclave::named(enclave))))
+        }
+    }
+}
+
+/// A file in the directory of another one.
+pub(crate) fn sibling(path: &Path, name: &str) -> PathBuf {
+    path.parent().unwrap_or_else(|| Path::new("")).join(name)
+}

@@ -1,0 +1,62 @@
+//! The command line: words, bars and exit codes around `convelo_party` and `convelo_service`.
+
+mod args;
+mod commands;
+mod exit;
+mod files;
+mod output;
+mod plan;
+mod stop;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use exit::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(commands::join::long_flags(std::env::args_os()));
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(failure) => {
+            output::error(&failure);
+            failure.code().into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Demo(args) => on_runtime(commands::demo::demo(args)),
+        Command::Init(args) => commands::init::init(&args),
+        Command::Keygen(args) => commands::keygen::keygen(&args),
+        Command::Check(args) => on_runtime(commands::check::check(args)),
+        Command::Serve(args) => on_runtime(commands::serve::serve(args)),
+        Command::Run(args) => on_runtime(commands::run::run(args)),
+        Command::Join(args) => on_runtime(commands::join::join(args)),
+        Command::Simulator(args) => commands::simulator::simulator(args),
+        Command::Completions { shell } => {
+            output::completions(shell);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// How long a pass over a table that was told to end has for it: so it removes what it has begun to
+/// write.
+const LAST_PASS: Duration = Duration::from_secs(2);
+
+/// Runs a command that waits for the network.
+fn on_runtime(
+    command: impl Future<Output = Result<ExitCode, Failure>>,
+) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::job(format!("cannot start the runtime: {error}")))?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_timeout(LAST_PASS);
+    result
+}

@@ -1,0 +1,293 @@
+//! Everything that is printed: data on stdout, everything else on stderr.
+
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use clap::CommandFactory as _;
+use convelo_party::{Counts, Event, Learned, Observer, Summary};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use tracing_subscriber::Layer as _;
+pub(crate) use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::args::{Cli, Voice};
+use crate::exit::Failure;
+
+/// Writes one line of data to stdout. A reader that has seen enough is no reason to fail.
+pub(crate) fn data(line: impl Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Writes one line of JSON to stdout, at once: a program may wait for it.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let line = serde_json::to_string(value).map_err(Failure::job)?;
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::job(format!("cannot write to standard output: {error}")))
+}
+
+/// Writes one line for a person to stderr. A stderr that is gone is no reason to fail.
+pub(crate) fn say(line: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Writes why the program ends.
+pub(crate) fn error(failure: &Failure) {
+    say(format_args!("error: {failure}"));
+}
+
+/// Prints a completion script.
+pub(crate) fn completions(shell: clap_complete::Shell) {
+    clap_complete::generate(shell, &mut Cli::command(), "convelo", &mut std::io::stdout());
+}
+
+/// Logs to stderr: `CONVELO_LOG` chooses what, as in `CONVELO_LOG=debug`.
+pub(crate) fn start_logging(default: LevelFilter) {
+    let fallback = Targets::new().with_default(default);
+    let filter = match std::env::var("CONVELO_LOG").as_deref().map(str::parse) {
+        Ok(Ok(wanted)) => wanted,
+        Ok(Err(error)) => {
+            say(format_args!("CONVELO_LOG is not understood ({error}); logging at {default}"));
+            fallback
+        }
+        Err(_) => fallback,
+    };
+    let colour = std::io::stderr().is_terminal() && !no_colour();
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false);
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
+}
+
+/// <https://no-color.org>
+fn no_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// Shows a run on stderr: lines for its steps and, on a terminal, a bar for what takes time.
+pub(crate) struct Narrator {
+    voice: Voice,
+    me: String,
+    bars: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    bar: Option<(Stage, ProgressBar)>,
+    absent: bool,
+    waiting: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Reading,
+    Sending,
+    Joining,
+    Writing,
+}
+
+impl Narrator {
+    pub(crate) fn new(voice: Voice, me: &str) -> Self {
+        let bars = !voice.quiet && std::io::stderr().is_terminal();
+        Self { voice, me: me.to_owned(), bars, state: Mutex::default() }
+    }
+
+    /// One line; above the bar, where there is one.
+    pub(crate) fn line(&self, line: impl Display) {
+        if self.voice.quiet {
+            return;
+        }
+        match &self.state().bar {
+            Some((_, bar)) => bar.suspend(|| say(&line)),
+            None => say(line),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progress(&self, stage: Stage, done: u64, total: u64) {
+        if !self.bars {
+            return;
+        }
+        let mut state = self.state();
+        if state.bar.as_ref().is_none_or(|(shown, _)| *shown != stage) {
+            if let Some((_, old)) = state.bar.take() {
+                old.finish_and_clear();
+            }
+            let target = ProgressDrawTarget::stderr_with_hz(5);
+            let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style(stage));
+            if stage == Stage::Joining {
+                bar.enable_steady_tick(Duration::from_millis(200));
+            }
+            state.bar = Some((stage, bar));
+        }
+        if let Some((_, bar)) = &state.bar {
+            bar.set_position(done);
+        }
+    }
+
+    fn clear_bar(&self) {
+        if let Some((_, bar)) = self.state().bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn absent(&self, why: &str, give_up_in: Duration) {
+        if std::mem::replace(&mut self.state().absent, true) {
+            return;
+        }
+        self.line(format_args!(
+            "the service does not answer yet ({why}); trying on for {}",
+            duration(give_up_in)
+        ));
+    }
+
+    fn waiting(&self, waiting: &convelo_party::Waiting) {
+        let whom = if waiting.missing.is_empty() {
+            let others = waiting.missing_count;
+            format!("{others} more {}", if others == 1 { "party" } else { "parties" })
+        } else {
+            waiting.missing.join(", ")
+        };
+        {
+            let mut state = self.state();
+            if state.waiting == [whom.clone()] {
+                return;
+            }
+            state.waiting = vec![whom.clone()];
+        }
+        let left = duration(Duration::from_secs(waiting.seconds_left));
+        self.line(format_args!("waiting for {whom}; {left} left"));
+    }
+
+    fn read(&self, counts: Counts) {
+        self.clear_bar();
+        self.line(read(counts));
+    }
+}
+
+/// What a pass over a table found, in words.
+pub(crate) fn read(counts: Counts) -> String {
+    let mut parts = vec![format!("{} distinct keys", HumanCount(counts.keys))];
+    for (count, what) in [
+        (counts.duplicates, "rows with a key seen before"),
+        (counts.blank, "rows without a key, dropped"),
+        (counts.invalid, "rows whose key cannot be normalised, dropped"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{} {what}", HumanCount(count)));
+        }
+    }
+    format!("read {} rows: {}", HumanCount(counts.rows), parts.join("; "))
+}
+
+impl Observer for Narrator {
+    fn on(&self, event: Event<'_>) {
+        match event {
+            Event::Connecting { address } => self.line(format_args!("connecting to {address}")),
+            Event::ServiceAbsent { why, give_up_in, .. } => self.absent(&why, give_up_in),
+            Event::EvidenceVerified(verdict) => {
+                self.line(format_args!("evidence verified: {verdict}"));
+            }
+            Event::KeyRecognised => self
+                .line("the service has the pinned key; NOT ATTESTED: what runs there is not known"),
+            Event::Waiting(waiting) => self.waiting(waiting),
+            Event::Assembled { names, pinned } => {
+                let vouched = if pinned {
+                    ""
+                } else {
+                    "; the service vouches for who they are, no key is pinned"
+                };
+                self.line(format_args!(
+                    "all {} parties are here: {}{vouched}",
+                    names.len(),
+                    names.join(", ")
+                ));
+            }
+            Event::KeyAgreed => {
+                self.line("job key agreed among the parties; the service does not have it");
+            }
+            Event::Reading { done, total } => self.progress(Stage::Reading, done, total),
+            Event::Read(counts) => self.read(counts),
+            Event::Sending { done, total } => {
+                self.progress(Stage::Sending, done, total);
+                if done == total {
+                    self.clear_bar();
+                    self.line(format_args!("sent {} fingerprints", HumanCount(total)));
+                }
+            }
+            Event::Uploads { complete, missing }
+                if !missing.is_empty() && complete.contains(&self.me) =>
+            {
+                self.line(format_args!("waiting for the set of {}", missing.join(", ")));
+            }
+            Event::JoinRunning => {
+                self.line("the service has all sets and joins them");
+                self.progress(Stage::Joining, 0, 0);
+            }
+            Event::Result => self.clear_bar(),
+            Event::Writing { done, total } => {
+                self.progress(Stage::Writing, done, total);
+                if done == total {
+                    self.clear_bar();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The end of a run, in lines.
+pub(crate) fn conclusion(summary: &Summary) -> Vec<String> {
+    let mut lines = vec![match summary.result {
+        Learned::Intersection { keys, .. } => format!(
+            "result: {} of your {} keys are in every table",
+            HumanCount(keys),
+            HumanCount(summary.input.keys)
+        ),
+        Learned::Count { keys } => format!("result: {} keys are in every table", HumanCount(keys)),
+        Learned::Withheld => "result withheld: it is smaller than the job's minimum, and the job \
+                              tells nobody more than that"
+            .to_owned(),
+        Learned::Nothing => "done: the job gives this party no result".to_owned(),
+    }];
+    if let (Learned::Intersection { rows, .. }, Some(output)) = (summary.result, &summary.output) {
+        lines.push(format!("wrote {} rows to {}", HumanCount(rows), output.display()));
+    }
+    if let Some(receipt) = &summary.receipt {
+        lines.push(format!("receipt: {}", receipt.display()));
+    }
+    lines
+}
+
+fn style(stage: Stage) -> ProgressStyle {
+    let template = match stage {
+        Stage::Reading => {
+            "reading {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
+        }
+        Stage::Sending => "sending {wide_bar} {human_pos}/{human_len} keys {per_sec} {eta}",
+        Stage::Joining => "joining {spinner} {elapsed}",
+        Stage::Writing => {
+            "writing {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
+        }
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn duration(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
