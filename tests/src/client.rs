@@ -1,0 +1,267 @@
+//! A party driven by hand: the genuine connection and protocol, one message at a time, so that a
+//! test can send what the program never sends, or stop wherever it likes.
+
+use std::future::Future;
+use std::io;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use convelo_channel::{Expect, Identity, dial, os_rng};
+use convelo_psi::agreement::{JobKey, Member, Opening};
+use convelo_psi::{Bitmap, FingerprintSet, Job, Normaliser, SetBuilder};
+use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
+use convelo_wire::proto::join_service_client::JoinServiceClient;
+use convelo_wire::{Announcement, Failed, FromParty, Hello, Outcome, ToParty, proto};
+use hyper_util::rt::TokioIo;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::{Endpoint, Uri};
+
+use crate::process::PATIENCE;
+
+/// A verified connection with an open stream, before its Hello. Dropped, it is gone for the service
+/// as that of a killed process is.
+pub struct RawConnection {
+    outgoing: mpsc::Sender<proto::FromParty>,
+    incoming: Streaming<proto::ToParty>,
+}
+
+/// What came next on a stream.
+pub enum Received {
+    /// A message.
+    Message(ToParty),
+    /// The end of the stream, orderly or not.
+    End,
+}
+
+impl RawConnection {
+    /// Connects, verifies the service and opens a stream.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn open(address: &str, identity: &Identity, expect: Expect) -> Self {
+        let credential = identity.plain().expect("a certificate");
+        wait(async {
+            let stream = dial(address, &credential, expect).await.expect("a verified connection");
+            let slot = Mutex::new(Some(TokioIo::new(stream)));
+            let connector = tower::service_fn(move |_: Uri| {
+                let stream = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                async move { stream.ok_or_else(|| io::Error::other("the connection broke")) }
+            });
+            let channel = Endpoint::from_static("http://convelo")
+                .connect_with_connector(connector)
+                .await
+                .expect("an HTTP/2 connection");
+            let (outgoing, messages) = mpsc::channel(1);
+            let mut client = JoinServiceClient::new(channel);
+            let response = client.join(ReceiverStream::new(messages)).await.expect("a stream");
+            Self { outgoing, incoming: response.into_inner() }
+        })
+    }
+
+    /// Sends a message. False when the service takes none any more.
+    pub fn send(&self, message: FromParty) -> bool {
+        self.send_raw(message.into())
+    }
+
+    /// Sends whatever a message can hold. False when the service takes none any more.
+    pub fn send_raw(&self, message: proto::FromParty) -> bool {
+        wait(self.outgoing.send(message)).is_ok()
+    }
+
+    /// The next message, or the end.
+    ///
+    /// # Panics
+    /// When neither comes, or the message is malformed.
+    pub fn receive(&mut self) -> Received {
+        match wait(self.incoming.message()) {
+            Ok(Some(message)) => {
+                Received::Message(message.try_into().expect("the service's messages are sound"))
+            }
+            Ok(None) | Err(_) => Received::End,
+        }
+    }
+
+    /// The next message.
+    ///
+    /// # Panics
+    /// When the stream ends instead.
+    pub fn message(&mut self) -> ToParty {
+        match self.receive() {
+            Received::Message(message) => message,
+            Received::End => panic!("the service ended the stream"),
+        }
+    }
+
+    /// Why the stream ends; everything else before it is passed over.
+    ///
+    /// # Panics
+    /// When it ends otherwise.
+    pub fn failure(&mut self) -> Failed {
+        loop {
+            if let ToParty::Failed(failed) = self.message() {
+                assert!(matches!(self.receive(), Received::End), "nothing follows Failed");
+                return failed;
+            }
+        }
+    }
+
+    /// Sends a Hello of this job.
+    pub fn hello(&self, job: &Job, name: &str, opening: &Opening) -> bool {
+        self.send(FromParty::Hello(Hello {
+            job: job.canonical().into(),
+            party: name.to_owned(),
+            offer: opening.offer(),
+            software: "a test".to_owned(),
+        }))
+    }
+}
+
+/// A party of a job, after its Hello.
+pub struct RawParty {
+    /// Its stream.
+    pub connection: RawConnection,
+    job: Job,
+    opening: Option<Opening>,
+    members: Option<Vec<Member>>,
+}
+
+impl RawParty {
+    /// Asks for the seat of `name` in a job.
+    ///
+    /// # Panics
+    /// When the service does not even take the Hello.
+    pub fn enter(connection: RawConnection, job: &Job, name: &str, identity: &Identity) -> Self {
+        let opening = Opening::new(job, name, identity.signing_key(), &mut os_rng());
+        assert!(connection.hello(job, name, &opening), "the service takes a Hello");
+        Self { connection, job: job.clone(), opening: Some(opening), members: None }
+    }
+
+    /// Waits until the service has seated it: the first message of the stream.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[must_use]
+    pub fn seated(mut self) -> Self {
+        match self.connection.message() {
+            ToParty::Waiting(_) => self,
+            ToParty::Failed(failed) => panic!("refused: {failed}"),
+            _ => panic!("not told to wait"),
+        }
+    }
+
+    /// Waits until all parties have come.
+    ///
+    /// # Panics
+    /// When the stream ends instead.
+    pub fn assembled(&mut self) -> &[Member] {
+        while self.members.is_none() {
+            match self.connection.message() {
+                ToParty::Assembled(members) => self.members = Some(members),
+                ToParty::Waiting(_) => {}
+                ToParty::Failed(failed) => panic!("failed: {failed}"),
+                _ => panic!("another message than Assembled"),
+            }
+        }
+        self.members.as_deref().unwrap_or_default()
+    }
+
+    /// Agrees on the job key with the other parties.
+    ///
+    /// # Panics
+    /// When that fails, or it was done before.
+    pub fn agree(&mut self) -> JobKey {
+        let opening = self.opening.take().expect("keys are agreed on once");
+        let job = self.job.clone();
+        let members = self.assembled();
+        let (sealing, shares) =
+            opening.assembled(&job, members, &mut os_rng()).expect("sound members");
+        self.connection.send(FromParty::Shares(shares));
+        let ToParty::Shares(shares) = self.connection.message() else { panic!("no shares") };
+        let (confirming, own) = sealing.shares(&shares).expect("sound shares");
+        self.connection.send(FromParty::Confirmation(own));
+        let ToParty::Confirmations(all) = self.connection.message() else {
+            panic!("no confirmations");
+        };
+        let all: Vec<_> = all.into_iter().map(|entry| (entry.party, entry.tag)).collect();
+        confirming.confirmed(&all).expect("sound confirmations")
+    }
+
+    /// The set of these ids under a job key.
+    ///
+    /// # Panics
+    /// When one is not a key.
+    pub fn set(&self, key: &JobKey, ids: &[&str]) -> FingerprintSet {
+        let fingerprinter = key.fingerprinter();
+        let mut normaliser = Normaliser::new(&self.job.keys);
+        let mut builder = SetBuilder::new();
+        for id in ids {
+            let convelo_psi::Encoded::Key(encoded) = normaliser.encode([*id]) else {
+                panic!("'{id}' is no key");
+            };
+            builder.push(fingerprinter.fingerprint(encoded));
+        }
+        builder.finish()
+    }
+
+    /// Announces so many keys with this SHA-256.
+    pub fn announce(&self, keys: u64, sha256: [u8; 32]) -> bool {
+        self.connection.send(FromParty::Announcement(Announcement { keys, sha256 }))
+    }
+
+    /// Sends bytes as a chunk of the set.
+    pub fn chunk(&self, bytes: Vec<u8>) -> bool {
+        self.connection.send(FromParty::Chunk(bytes.into()))
+    }
+
+    /// Announces and sends a set as an honest party does.
+    pub fn upload(&self, set: &FingerprintSet) {
+        self.announce(set.len() as u64, set.sha256());
+        for chunk in set.chunks(MAXIMUM_CHUNK_BYTES) {
+            self.chunk(chunk);
+        }
+    }
+
+    /// The result, and the bitmap over `set` if it is an intersection; or why there is none.
+    ///
+    /// # Panics
+    /// When neither comes.
+    pub fn outcome(&mut self, set: &FingerprintSet) -> Result<(Outcome, Option<Bitmap>), Failed> {
+        let outcome = loop {
+            match self.connection.message() {
+                ToParty::Outcome { outcome, .. } => break outcome,
+                ToParty::Failed(failed) => return Err(failed),
+                _ => {}
+            }
+        };
+        let Outcome::Intersection { bitmap_bytes } = outcome else { return Ok((outcome, None)) };
+        let mut bits = Vec::new();
+        while (bits.len() as u64) < bitmap_bytes {
+            let ToParty::Bitmap(piece) = self.connection.message() else { panic!("no bitmap") };
+            bits.extend_from_slice(&piece);
+        }
+        Ok((outcome, Some(Bitmap::from_bytes(set.len(), bits).expect("a sound bitmap"))))
+    }
+
+    /// Takes part with these ids to the end; how many of them every party has.
+    ///
+    /// # Panics
+    /// When there is no intersection at the end.
+    pub fn finish(mut self, ids: &[&str]) -> u64 {
+        let key = self.agree();
+        let set = self.set(&key, ids);
+        self.upload(&set);
+        let (_, bitmap) = self.outcome(&set).expect("a result");
+        bitmap.expect("an intersection").count_ones()
+    }
+}
+
+/// Runs to its end what a test waits for.
+fn wait<F: Future>(future: F) -> F::Output {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| Runtime::new().expect("a runtime"));
+    runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, future).await.expect("an answer within the patience")
+    })
+}

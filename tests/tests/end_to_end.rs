@@ -1,0 +1,683 @@
+//! The whole path of a record, from one provider's table to every permitted provider's result:
+//! real processes, real sockets, results compared with an independent computation.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use convelo_psi::KeyId;
+use convelo_tests::oracle::{self, Checked, Findings};
+use convelo_tests::tables::{Customers, Random, seed};
+use convelo_tests::{Ended, Party, Process, World, free_port};
+use p256::ecdsa::signature::Verifier as _;
+use p256::ecdsa::{DerSignature, VerifyingKey};
+use p256::pkcs8::DecodePublicKey as _;
+use serde_json::{Value, json};
+
+const NAMES: [&str; 8] = ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi"];
+
+const MILLION: usize = 1_000_000;
+
+/// How a party runs whose table is one of [`Customers`].
+fn customers_run(party: usize) -> String {
+    let file = Customers::file(party);
+    format!("--input {file} --key email --output {} --json", matched(party))
+}
+
+fn matched(party: usize) -> String {
+    Customers::file(party).replace("customers", "matched")
+}
+
+/// Parties with generated tables and a job of their e-mail addresses.
+fn customers(world: &World, address: &str, parties: usize, rows: usize) -> Vec<Party> {
+    let tables = Customers { seed: seed(), parties, rows };
+    let parties: Vec<Party> = NAMES[..parties].iter().map(|name| world.party(name)).collect();
+    for (index, party) in parties.iter().enumerate() {
+        tables.write(index, &party.path(Customers::file(index)));
+    }
+    world.job(None, &parties).address(address).key(&[("email", &["email"])]).give_to(&parties);
+    parties
+}
+
+/// Compares all results with the independent computation.
+fn check(world: &World, parties: &[Party], ended: Vec<Ended>) -> Findings {
+    let tables: Vec<Checked> = parties
+        .iter()
+        .enumerate()
+        .map(|(index, party)| Checked {
+            input: party.path(Customers::file(index)),
+            output: party.path(&matched(index)),
+            delimiter: Customers::delimiter(index),
+            column: "email",
+        })
+        .collect();
+    let findings = oracle::check(&tables, &world.path(""));
+    assert!(findings.common > 0, "the tables have something in common");
+    for (ended, found) in ended.into_iter().zip(&findings.parties) {
+        let summary = ended.expect(0).json();
+        assert_eq!(summary["result"]["keys"], findings.common, "{summary}");
+        assert_eq!(summary["result"]["rows"], found.matched, "{summary}");
+        let duplicates = found.rows - found.blank - found.invalid - found.keys;
+        let input = json!({
+            "rows": found.rows,
+            "blank": found.blank,
+            "invalid": found.invalid,
+            "duplicates": duplicates,
+            "keys": found.keys,
+        });
+        assert_eq!(summary["input"], input);
+        assert!(duplicates > 0 && found.blank > 0 && found.invalid > 0, "{summary}");
+    }
+    findings
+}
+
+fn a_million_rows_each(parties: usize) {
+    let world = World::new();
+    let service = world.serve();
+    let parties = customers(&world, &service.address, parties, MILLION);
+    let running: Vec<Process> = parties
+        .iter()
+        .enumerate()
+        .map(|(index, party)| world.run(party, &customers_run(index)))
+        .collect();
+    let ended = running.into_iter().map(Process::wait).collect();
+    let findings = check(&world, &parties, ended);
+    let half = findings.parties[0].keys / 2;
+    assert!(findings.common.abs_diff(half) <= 1, "half of the keys: {findings:?}");
+}
+
+#[test]
+fn two_parties_with_a_million_rows_each() {
+    a_million_rows_each(2);
+}
+
+#[test]
+fn three_parties_with_a_million_rows_each() {
+    a_million_rows_each(3);
+}
+
+#[test]
+fn eight_parties_with_a_million_rows_each() {
+    a_million_rows_each(8);
+}
+
+/// The seed is printed: `CONVELO_TESTS_SEED` repeats the tables and the order of all runs.
+#[test]
+fn twenty_runs_in_random_start_order() {
+    const RUNS: usize = 20;
+    const SERVICE: usize = 3;
+    let world = World::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let parties = customers(&world, &address, SERVICE, MILLION);
+    let mut random = Random::new(seed());
+    let mut first: Option<Vec<Vec<u8>>> = None;
+    let mut before_the_service = 0;
+    for run in 0..RUNS {
+        let mut order = [0, 1, 2, SERVICE];
+        random.shuffle(&mut order);
+        // The first run has every party wait for the service.
+        if run == 0 {
+            order = [2, 0, 1, SERVICE];
+        }
+        let mut service = None;
+        let mut running: Vec<Option<Process>> = (0..SERVICE).map(|_| None).collect();
+        for who in order {
+            if who == SERVICE {
+                for early in running.iter().flatten() {
+                    early.wait_for("does not answer yet");
+                    before_the_service += 1;
+                }
+                service = Some(world.serve_with(&format!("--listen {address}")));
+            } else {
+                running[who] = Some(world.run(&parties[who], &customers_run(who)));
+            }
+            thread::sleep(Duration::from_millis(random.next() % 300));
+        }
+        let ended: Vec<Ended> = running.into_iter().flatten().map(Process::wait).collect();
+        let outputs = |parties: &[Party]| -> Vec<Vec<u8>> {
+            let read = |(index, party): (usize, &Party)| {
+                fs::read(party.path(&matched(index))).expect("an output")
+            };
+            parties.iter().enumerate().map(read).collect()
+        };
+        match &first {
+            None => {
+                check(&world, &parties, ended);
+                first = Some(outputs(&parties));
+            }
+            Some(first) => {
+                for ended in ended {
+                    ended.expect(0);
+                }
+                assert!(*first == outputs(&parties), "run {run}, order {order:?}: another result");
+            }
+        }
+        for (index, party) in parties.iter().enumerate() {
+            fs::remove_file(party.path(&matched(index))).expect("an output");
+        }
+        drop(service);
+    }
+    assert!(before_the_service >= SERVICE, "some parties came before the service");
+}
+
+#[test]
+fn count_only_gives_every_party_the_number_and_nothing_else() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).count().give_to(&parties);
+    parties[0].lines(&["a", "b", "c", "c"]);
+    parties[1].lines(&["x", "c", "b", "y"]);
+    let running = parties.each_ref().map(|party| world.run(party, "--input ids.txt --json"));
+    for (ended, party) in running.map(Process::wait).into_iter().zip(&parties) {
+        let summary = ended.expect(0).json();
+        assert_eq!(summary["result"], json!({"kind": "count", "keys": 2}));
+        assert_eq!(summary["output"], Value::Null);
+        assert!(!party.has_matched());
+        assert_eq!(receipt(party, "test.receipt.json")["result"], summary["result"]);
+    }
+    let refused = world.run_ids(&parties[0]).wait().expect(2);
+    refused.says("leave --output out");
+}
+
+#[test]
+fn only_those_named_learn_the_result() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob", "carol"]);
+    let [alice, bob, carol] = &parties;
+    world.job(Some(&service), &parties).to(&[alice, carol]).give_to(&parties);
+    for party in &parties {
+        party.lines(&["a", "b", &party.name]);
+    }
+    let running =
+        [world.run_ids(alice), world.run(bob, "--input ids.txt --json"), world.run_ids(carol)];
+    let [first, second, third] = running.map(|process| process.wait().expect(0));
+    for (ended, party) in [(first, alice), (third, carol)] {
+        assert_eq!(party.matched(), ["a", "b"]);
+        assert_eq!(ended.json()["result"], json!({"kind": "intersection", "keys": 2, "rows": 2}));
+    }
+    assert_eq!(second.json()["result"], json!({"kind": "nothing"}));
+    second.says("the job gives this party no result");
+    assert!(!bob.has_matched());
+    let receipt = receipt(bob, "test.receipt.json");
+    assert_eq!(receipt["result"], json!({"kind": "nothing"}));
+    assert_eq!(receipt["result_sha256"], Value::Null);
+}
+
+#[test]
+fn a_result_below_the_minimum_is_withheld_without_a_number() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob", "carol"]);
+    let [alice, bob, carol] = &parties;
+    world.job(Some(&service), &parties).minimum(5).to(&[alice, bob]).give_to(&parties);
+    for party in &parties {
+        party.lines(&["a", "b", "c", "d", &party.name]);
+    }
+    let running =
+        [world.run_ids(alice), world.run_ids(bob), world.run(carol, "--input ids.txt --json")];
+    let [first, second, third] = running.map(Process::wait);
+    let third = third.expect(0);
+    assert_eq!(third.json()["result"], json!({"kind": "nothing"}), "not even that it was withheld");
+    let third = third.never_says("withheld: ");
+    says_no_number_after_the_upload(&third);
+    for (ended, party) in [(first, alice), (second, bob)] {
+        let ended = ended.expect(4).says("result withheld");
+        says_no_number_after_the_upload(&ended);
+        assert_eq!(ended.json()["result"], json!({"kind": "withheld"}));
+        assert!(!party.has_matched());
+        let receipt = receipt(party, "matched.txt.receipt.json");
+        assert_eq!(receipt["result"], json!({"kind": "withheld"}));
+        assert_eq!(receipt["result_sha256"], Value::Null);
+    }
+}
+
+/// The lines that come after the own set is sent hold no digit.
+#[track_caller]
+fn says_no_number_after_the_upload(ended: &Ended) {
+    let lines = ended.stderr.lines().skip_while(|line| !line.starts_with("sent ")).skip(1);
+    let lines: Vec<&str> = lines.collect();
+    assert!(!lines.is_empty(), "{}", ended.stderr);
+    for line in lines {
+        assert!(!line.contains(|c: char| c.is_ascii_digit()), "{line}");
+    }
+}
+
+#[test]
+fn a_result_at_the_minimum_is_given() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).minimum(2).give_to(&parties);
+    let running = parties.each_ref().map(|party| world.run_lines(party, &["a", "b", &party.name]));
+    for process in running {
+        process.wait().expect(0);
+    }
+    assert_eq!(parties[1].matched(), ["a", "b"]);
+}
+
+#[test]
+fn a_set_above_the_cap_stops_the_job_before_the_join() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob", "carol"]);
+    let [alice, bob, carol] = &parties;
+    world.job(Some(&service), &parties).maximum_keys_of(bob, 3).give_to(&parties);
+    let running = [
+        world.run_lines(alice, &["a", "b"]),
+        world.run_lines(bob, &["a", "b", "c", "d", "a"]),
+        world.run_lines(carol, &["b", "a"]),
+    ];
+    let [first, second, third] = running.map(Process::wait);
+    second.expect(4).says("4 distinct keys").says("allows 3").says("nothing was sent");
+    for ended in [first, third] {
+        ended
+            .expect(1)
+            .says("'bob' left the job: its set is larger than the job allows")
+            .never_says("joins them");
+    }
+    for party in &parties {
+        assert!(!party.has_matched());
+        assert!(!party.path("matched.txt.receipt.json").exists());
+    }
+}
+
+#[test]
+fn a_key_of_several_columns() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    let key: [(&str, &[&str]); 2] =
+        [("name", &["trim", "nfkc", "lowercase"]), ("phone", &["phone:49"])];
+    world.job(Some(&service), &parties).key(&key).give_to(&parties);
+    parties[0].write(
+        "people.csv",
+        "id,phone,name\n1,030 123456,Ada\n2,030 123456,Bob\n3,,Ada\n4,0049 30 99999,EVE \n\
+         5,call me,Dan\n",
+    );
+    parties[1].write(
+        "people.csv",
+        "name,city,phone\nada,Delft,+49 30 123456\nEve,Ulm,03099999\n\
+                                    Bob,Rom,+39 30 123456\n",
+    );
+    let run = "--input people.csv --key name --key phone --output matched.csv --json";
+    let running = parties.each_ref().map(|party| world.run(party, run));
+    let [first, _] = running.map(|process| process.wait().expect(0));
+    assert_eq!(
+        parties[0].read("matched.csv"),
+        "id,phone,name\n1,030 123456,Ada\n4,0049 30 99999,EVE \n"
+    );
+    assert_eq!(
+        parties[1].read("matched.csv"),
+        "name,city,phone\nada,Delft,+49 30 123456\nEve,Ulm,03099999\n"
+    );
+    let input = json!({"rows": 5, "blank": 1, "invalid": 1, "duplicates": 0, "keys": 3});
+    assert_eq!(first.json()["input"], input);
+    let one_column = world.run(&parties[0], "--input people.csv --key name --output m.csv");
+    one_column.wait().expect(2).says("the job's key has 2 parts (name, phone)");
+}
+
+#[test]
+fn tables_of_every_layout() {
+    let world = World::new();
+    let service = world.serve();
+    let layouts = [
+        ("comma", "t.csv", "id,note\na,1\nc,2\nb,3\n", "--key id", "id,note\na,1\nb,3\n"),
+        (
+            "semicolon-crlf-bom",
+            "t.csv",
+            "\u{feff}id;note\r\nb;\"x;y\"\r\na;z\r\n\r\nq;w\r\n",
+            "--key id",
+            "id;note\nb;\"x;y\"\na;z\n",
+        ),
+        ("tab", "t.tsv", "note\tid\nx\ta\ny\tn\nz\tb\n", "--key #2", "note\tid\nx\ta\nz\tb\n"),
+        (
+            "quoted-newlines",
+            "t.csv",
+            "id,note\n\"b\",\"two\nlines\"\n\"a \",\"say \"\"yes\"\"\"\nx,\n",
+            "--key id",
+            "id,note\nb,\"two\nlines\"\na ,\"say \"\"yes\"\"\"\n",
+        ),
+        ("no-header", "t.csv", "a|1\nb|2\nd|3\n", "--no-header --key 1", "a|1\nb|2\n"),
+        (
+            "odd-delimiter",
+            "t.dat",
+            "id~n\nb~1\na~2\n",
+            "--delimiter ~ --key id",
+            "id~n\nb~1\na~2\n",
+        ),
+        ("lines", "t.txt", " a\n\nb\r\nb", "", " a\nb\nb\n"),
+        ("lines-by-flag", "t.list", "b\na\nz\n", "--format lines", "b\na\n"),
+    ];
+    let parties: Vec<Party> = layouts.iter().map(|(name, ..)| world.party(name)).collect();
+    world.job(Some(&service), &parties).give_to(&parties);
+    let mut running = Vec::new();
+    for ((_, file, table, flags, _), party) in layouts.iter().zip(&parties) {
+        party.write(file, table);
+        running.push(world.run(party, &format!("--input {file} {flags} --output out")));
+    }
+    for process in running {
+        process.wait().expect(0);
+    }
+    for ((name, .., expected), party) in layouts.iter().zip(&parties) {
+        assert_eq!(party.read("out"), *expected, "{name}");
+    }
+}
+
+#[test]
+fn summary_and_receipt_say_what_happened_and_hold_no_record() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    let builder = world.job(Some(&service), &parties);
+    builder.give_to(&parties);
+    let digest = builder.job().digest().to_string();
+    let records = ["zebra-record-one", "zebra-record-two", "zebra-record-three"];
+    let first = world.run_lines(&parties[0], &records[..2]);
+    let second = world.run_lines(&parties[1], &records[1..]);
+    let summary = first.wait().expect(0).json();
+    second.wait().expect(0);
+    assert_eq!(parties[0].matched(), ["zebra-record-two"]);
+
+    let mut verdict = summary["verdict"].clone();
+    assert!(verdict.take().is_object(), "{summary}");
+    assert_eq!(summary["party"], "alice");
+    assert_eq!(summary["job"], "test");
+    assert_eq!(summary["job_digest"], digest);
+    assert_eq!(summary["simulated"], true);
+    assert_eq!(
+        summary["input"],
+        json!({"rows": 2, "blank": 0, "invalid": 0, "duplicates": 0, "keys": 2})
+    );
+    assert_eq!(summary["result"], json!({"kind": "intersection", "keys": 1, "rows": 1}));
+    assert_eq!(summary["output"], "matched.txt");
+    assert_eq!(summary["receipt"], "matched.txt.receipt.json");
+
+    let text = parties[0].read("matched.txt.receipt.json");
+    assert!(!text.contains("zebra"), "{text}");
+    let receipt = receipt(&parties[0], "matched.txt.receipt.json");
+    assert_eq!(receipt["form"], "convelo/receipt/v1");
+    assert_eq!(receipt["simulated"], true);
+    assert_eq!(receipt["party"], "alice");
+    assert_eq!(receipt["job_digest"], digest);
+    assert_eq!(receipt["job"], serde_json::from_str::<Value>(&builder.job().canonical()).unwrap());
+    assert_eq!(receipt["service"]["address"], service.address);
+    assert_eq!(receipt["service"]["key"], service.key.to_string());
+    let members = parties
+        .each_ref()
+        .map(|party| json!({"name": party.name, "key": party.key_id().to_string()}));
+    assert_eq!(receipt["members"], json!(members));
+    assert_eq!(receipt["input"], summary["input"]);
+    assert_eq!(receipt["sent"]["keys"], 2);
+    assert_eq!(receipt["result"], summary["result"]);
+    let times = ["started", "joined", "finished"].map(|time| receipt["times"][time].as_u64());
+    assert!(times.is_sorted() && times[0] > Some(1_700_000_000), "{times:?}");
+    says_what_the_service_signed(&receipt);
+}
+
+/// Verifies the statement in a receipt from the receipt alone, and that the two agree.
+fn says_what_the_service_signed(receipt: &Value) {
+    let bytes = |value: &Value| hex::decode(value.as_str().expect("text")).expect("hex");
+    let certificate = bytes(&receipt["service"]["certificate"]);
+    let spki = convelo_attest::spki_of(&certificate).expect("a certificate");
+    assert_eq!(KeyId::of_spki(&spki).to_string(), receipt["service"]["key"]);
+    let key = VerifyingKey::from_public_key_der(&spki).expect("a P-256 key");
+    let statement = bytes(&receipt["statement"]);
+    let signature = DerSignature::try_from(bytes(&receipt["signature"]).as_slice()).expect("DER");
+    key.verify(&statement, &signature).expect("the service signed the statement");
+    let mut forged = statement.clone();
+    *forged.last_mut().expect("bytes") ^= 1;
+    key.verify(&forged, &signature).expect_err("another statement");
+    let statement = convelo_wire::Statement::decode(&statement).expect("a statement");
+    assert_eq!(statement.job.to_string(), receipt["job_digest"]);
+    assert_eq!(statement.party, receipt["party"]);
+    assert_eq!(statement.keys, receipt["sent"]["keys"]);
+    assert_eq!(hex::encode(statement.set_sha256), receipt["sent"]["sha256"]);
+    assert_eq!(statement.outcome, receipt["result"]["kind"]);
+    assert_eq!(
+        statement.result_sha256.map(hex::encode).as_deref(),
+        receipt["result_sha256"].as_str()
+    );
+}
+
+fn receipt(party: &Party, name: &str) -> Value {
+    serde_json::from_str(&party.read(name)).expect("a receipt is JSON")
+}
+
+#[test]
+fn what_simulated_evidence_is_worth_is_said_everywhere() {
+    let world = World::new();
+    let service = world.serve();
+    service.process.wait_for("SIMULATED");
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    for process in parties.each_ref().map(|party| world.run_lines(party, &["a"])) {
+        process.wait().expect(0).says("SIMULATED");
+    }
+    let check = world.start_at(&parties[0], "check job.toml").wait().expect(0);
+    assert!((check.stdout + &check.stderr).contains("SIMULATED"));
+}
+
+#[test]
+fn verify_two_way_has_the_providers_prove_themselves_too() {
+    let world = World::new();
+    let service = world.serve_with("--listen 127.0.0.1:0 --collateral platform/collateral.json");
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).two_way().give_to(&parties);
+    let lines = [["a", "b"], ["b", "c"]];
+    for (party, lines) in parties.iter().zip(&lines) {
+        party.lines(lines);
+    }
+    let run = "--input ids.txt --output matched.txt --simulated ../platform";
+    let running = parties.each_ref().map(|party| world.run(party, run));
+    for process in running {
+        process.wait().expect(0).says("evidence verified").says("SIMULATED");
+    }
+    assert_eq!(parties[0].matched(), ["b"]);
+
+    // Without evidence of its own a party does not even start.
+    let run = "--input ids.txt --output matched.txt --attestation no-such-directory";
+    world.run(&parties[0], run).wait().expect(2).says("evidence");
+}
+
+#[test]
+fn verify_two_way_refuses_a_provider_without_evidence() {
+    let world = World::new();
+    let service = world.serve_with("--listen 127.0.0.1:0 --collateral platform/collateral.json");
+    let parties = world.parties(["alice", "bob"]);
+    let builder = world.job(Some(&service), &parties).two_way();
+    builder.give_to(&parties);
+    let failed = world.raw(&service, &parties[1], &builder.job()).connection.failure();
+    assert_eq!(failed.reason, convelo_wire::Reason::Attestation, "{failed}");
+    assert_eq!(failed.party.as_deref(), Some("bob"));
+    assert!(failed.explanation.contains("the evidence of 'bob' was refused"), "{failed}");
+}
+
+#[test]
+fn verify_provider_knows_the_service_by_its_key_alone() {
+    let world = World::new();
+    world.start("keygen service").wait().expect(0);
+    let service = world.serve_with(
+        "--listen 127.0.0.1:0 --identity service.key --collateral platform/collateral.json",
+    );
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).provider_only(service.key).give_to(&parties);
+    let run = "--input ids.txt --output matched.txt --simulated ../platform --json";
+    for party in &parties {
+        party.lines(&["a", &party.name]);
+    }
+    let running = parties.each_ref().map(|party| world.run(party, run));
+    for process in running {
+        let ended = process.wait().expect(0).says("NOT ATTESTED").never_says("evidence verified");
+        let summary = ended.json();
+        assert_eq!(summary["verdict"], Value::Null);
+        assert_eq!(summary["simulated"], false);
+    }
+    assert_eq!(parties[0].matched(), ["a"]);
+    assert_eq!(receipt(&parties[0], "matched.txt.receipt.json")["service"]["verdict"], Value::Null);
+
+    // The same service without its key file is another one.
+    let impostor = world.serve_with("--listen 127.0.0.1:0 --collateral platform/collateral.json");
+    let run = format!("{run} --service {}", impostor.address);
+    let refused = world.run(&parties[0], &run).wait().expect(3);
+    refused.says(&impostor.key.to_string()).says(&service.key.to_string());
+}
+
+#[test]
+fn join_without_a_job_file_prints_the_result_one_item_a_line() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["data_provider1", "data_provider2", "data_provider3"]);
+    parties[0].write("data1.txt", "car\nbicycle\ntrain\ncat\ndog\n");
+    parties[1].write("data2.txt", "train\ncar\ne-car\ncat\ncomputer\n");
+    parties[2].write("data3.txt", "car\nbicycle\ntrain\ncat\ndog\ncomputer\ncar\n");
+    world.write("dynamic_config.json", world.dynamic_config());
+    let simulated = "--insecure-simulated-root ../platform/root.pem --collateral collateral.json";
+    let address = &service.address;
+    let config = "../dynamic_config.json";
+    let lines = [
+        // As the Python clients are documented,
+        format!(
+            "join -host {address} -config {config} -is_chief True -data_dir data1.txt \
+             -client_num 3 -client_name data_provider1 {simulated}"
+        ),
+        // as the C++ ones,
+        format!(
+            "join -host={address} -cfg={config} -is_chief=false -data_dir=data2.txt \
+             -client_num=3 -client_name=data_provider2 {simulated}"
+        ),
+        // and in our words.
+        format!(
+            "join --service {address} --policy {config} --name data_provider3 --parties 3 \
+             --data data3.txt {simulated}"
+        ),
+    ];
+    let mut running = Vec::new();
+    for (party, line) in parties.iter().zip(&lines) {
+        running.push(world.start_at(party, line));
+    }
+    let expected = ["car\ntrain\ncat\n", "train\ncar\ncat\n", "car\ntrain\ncat\n"];
+    for (process, expected) in running.into_iter().zip(expected) {
+        assert_eq!(process.wait().expect(0).stdout, expected);
+    }
+    assert!(parties[2].path("data3.txt.receipt.json").exists());
+}
+
+#[test]
+fn quiet_says_nothing_and_no_colour_is_used_without_a_terminal() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    for party in &parties {
+        party.lines(&["a"]);
+    }
+    let quiet = world.run(&parties[0], "--input ids.txt --output matched.txt --quiet");
+    let loud = world.run_ids(&parties[1]);
+    let (quiet, loud) = (quiet.wait().expect(0), loud.wait().expect(0));
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
+    assert!(!loud.stderr.contains('\u{1b}') && !loud.stderr.contains('\r'), "{}", loud.stderr);
+}
+
+/// Memory that one run needs beyond another, in KiB.
+fn beyond(more: &Ended, less: &Ended) -> u64 {
+    more.peak_kib.saturating_sub(less.peak_kib)
+}
+
+/// A provider's memory is 16 bytes for each distinct key and a constant: the unsorted tail of the
+/// set builder, which is 64 MiB (4 Mi fingerprints) at most and grows by doubling with the rows
+/// until then. While it is doubled the old half stands beside the new one, which is only touched
+/// as far as the old one reaches, so the peak is the new size. The file's size does not matter.
+#[test]
+fn memory_of_a_provider_does_not_grow_with_its_file() {
+    const ROWS: usize = 6_000_000;
+    const TAIL_KIB: u64 = 64 * 1024;
+    const SLACK_KIB: u64 = 8 * 1024;
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    let measure = |rows: usize| {
+        let table: String =
+            (0..rows).map(|row| format!("customer-number-{}\n", row % 10)).collect();
+        parties[0].write("ids.txt", &table);
+        let alice = world.run_ids(&parties[0]);
+        let bob = world.run_lines(&parties[1], &["customer-number-3", "customer-12"]);
+        let alice = alice.wait_measured().expect(0);
+        bob.wait().expect(0);
+        assert_eq!(alice.json()["input"]["keys"], 10);
+        assert_eq!(parties[0].matched().len(), rows / 10);
+        alice
+    };
+    let (few, million, many) = (measure(10), measure(MILLION), measure(ROWS));
+    println!("peaks: {}, {}, {} KiB", few.peak_kib, million.peak_kib, many.peak_kib);
+    let tail = MILLION.next_power_of_two() as u64 * 16 / 1024;
+    assert!(beyond(&million, &few) <= tail + SLACK_KIB, "{} KiB more", beyond(&million, &few));
+    assert!(beyond(&many, &few) <= TAIL_KIB + SLACK_KIB, "{} KiB more", beyond(&many, &few));
+    let file = fs::metadata(parties[0].path("ids.txt")).expect("a table").len() / 1024;
+    assert!(file > TAIL_KIB + SLACK_KIB, "the file itself would not fit");
+}
+
+/// A service's memory is 16 bytes for each fingerprint and a constant. For a job the constant is
+/// the queue of 8 chunks, each of which keeps the buffer that it came in, up to 2 MiB. For each of
+/// its parties it is 2 MiB of flow control window for the stream and as much for the connection, a
+/// buffer of up to 2 MiB in which the next chunk is put together, as much again while that grows,
+/// and as much as all these for what the allocator keeps between them. A bitmap is a bit a key.
+#[test]
+fn memory_of_the_service_is_sixteen_bytes_a_fingerprint_and_a_constant() {
+    const KEYS: usize = MILLION;
+    const JOB_KIB: u64 = 8 * 2 * 1024;
+    const PARTY_KIB: u64 = 2 * (2 + 2 + 2 + 2) * 1024;
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    let measure = |keys: usize| {
+        for (index, party) in parties.iter().enumerate() {
+            let first = index * keys / 2;
+            let table: String = (first..first + keys).map(|id| format!("id-{id}\n")).collect();
+            party.write("ids.txt", &table);
+        }
+        let running = parties.each_ref().map(|party| world.run_ids(party));
+        for process in running {
+            assert_eq!(process.wait().expect(0).json()["result"]["keys"], keys as u64 / 2);
+        }
+        service.process.memory_kib("VmHWM").expect("the service runs")
+    };
+    let (few, many) = (measure(10), measure(KEYS));
+    let fingerprints = 2 * KEYS as u64 * 16 / 1024;
+    let constant = JOB_KIB + 2 * PARTY_KIB;
+    println!("peaks: {few}, {many} KiB; fingerprints {fingerprints} KiB");
+    assert!(many <= few + fingerprints + constant, "{} KiB more", many - few);
+}
+
+#[test]
+fn nothing_is_left_beside_what_was_asked_for() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    for process in parties.each_ref().map(|party| world.run_lines(party, &["a"])) {
+        process.wait().expect(0);
+    }
+    let expected = [
+        "alice.key",
+        "collateral.json",
+        "ids.txt",
+        "job.toml",
+        "matched.txt",
+        "matched.txt.receipt.json",
+    ];
+    assert_eq!(listing(&parties[0].path("")), expected);
+}
+
+fn listing(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("a directory");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}

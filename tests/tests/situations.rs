@@ -1,0 +1,1090 @@
+//! What happens to real jobs, one test for each situation: the table of situations of the system
+//! that this one replaces, row by row, and what else can go wrong between several parties.
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use convelo_channel::Identity;
+use convelo_psi::agreement::Opening;
+use convelo_psi::{Fingerprint, FingerprintSet, Job, Parties, Verify};
+use convelo_tests::{JobBuilder, PATIENCE, Party, Process, RawParty, Service, World, free_port};
+use convelo_wire::{Announcement, FromParty, Reason, ToParty};
+use serde_json::json;
+
+/// A world with a service and parties that share a job.
+struct Scene<const N: usize> {
+    world: World,
+    service: Service,
+    parties: [Party; N],
+    builder: JobBuilder,
+}
+
+impl<const N: usize> Scene<N> {
+    fn new(names: [&str; N]) -> Self {
+        Self::with(World::new(), names, |job| job)
+    }
+
+    fn with(world: World, names: [&str; N], change: impl FnOnce(JobBuilder) -> JobBuilder) -> Self {
+        let service = world.serve();
+        let parties = world.parties(names);
+        let builder = change(world.job(Some(&service), &parties));
+        builder.give_to(&parties);
+        Self { world, service, parties, builder }
+    }
+
+    /// Starts a party whose table is these lines.
+    fn run(&self, party: usize, lines: &[&str]) -> Process {
+        self.world.run_lines(&self.parties[party], lines)
+    }
+
+    /// Enters as a party that is driven by hand.
+    fn raw(&self, party: usize) -> RawParty {
+        self.world.raw(&self.service, &self.parties[party], &self.builder.job())
+    }
+
+    /// Demands that the job comes to its end when every party runs it now.
+    fn still_serves(&self) {
+        let lines: [&[&str]; 2] = [&["same", "x"], &["y", "same"]];
+        let running: Vec<Process> = (0..N).map(|party| self.run(party, lines[party % 2])).collect();
+        for process in running {
+            process.wait().expect(0);
+        }
+        for party in &self.parties {
+            assert_eq!(party.matched(), ["same"]);
+            party.forget();
+        }
+    }
+}
+
+/// The job that `convelo join` makes of its flags.
+fn join_job(parties: usize) -> Job {
+    Job::open("join", parties, 10_000_000, 30 * 60, Verify::Service)
+}
+
+#[test]
+fn empty_intersection() {
+    let scene = Scene::new(["alice", "bob", "carol"]);
+    // Every two have something in common.
+    let tables: [&[&str]; 3] = [&["ab", "ac"], &["ab", "bc"], &["ac", "bc"]];
+    let running = [0, 1, 2].map(|party| scene.run(party, tables[party]));
+    for process in running {
+        let ended = process.wait().expect(0);
+        assert_eq!(ended.json()["result"], json!({"kind": "intersection", "keys": 0, "rows": 0}));
+    }
+    for party in &scene.parties {
+        assert_eq!(party.read("matched.txt"), "");
+    }
+}
+
+#[test]
+fn empty_file() {
+    let scene = Scene::new(["alice", "bob", "carol", "dave"]);
+    let [alice, bob, ..] = &scene.parties;
+    alice.write("empty.csv", "");
+    bob.write("header.csv", "id,name\n");
+    let running = [
+        scene.world.run(alice, "--input empty.csv --key id --output matched.txt --json"),
+        scene.world.run(bob, "--input header.csv --key id --output matched.txt --json"),
+        scene.run(2, &[]),
+        scene.run(3, &["a", "b"]),
+    ];
+    for process in running {
+        assert_eq!(process.wait().expect(0).json()["result"]["keys"], 0);
+    }
+    assert_eq!(alice.read("matched.txt"), "");
+    assert_eq!(bob.read("matched.txt"), "id,name\n");
+    scene.still_serves();
+}
+
+#[test]
+fn blank_lines() {
+    let scene = Scene::new(["alice", "bob"]);
+    let running =
+        [scene.run(0, &["", "a", "  ", "", "b", "\t"]), scene.run(1, &["b", "", "", " ", "c"])];
+    let [alice, bob] = running.map(|process| process.wait().expect(0));
+    assert_eq!(alice.json()["input"]["blank"], 4);
+    assert_eq!(bob.json()["input"]["blank"], 3);
+    alice.says("4 rows without a key, dropped");
+    for party in &scene.parties {
+        assert_eq!(party.matched(), ["b"]);
+    }
+}
+
+#[test]
+fn duplicates_in_one_file() {
+    let scene = Scene::new(["alice", "bob"]);
+    let running = [scene.run(0, &["a", "b", "a", "c", "a"]), scene.run(1, &["c", "a"])];
+    let [alice, bob] = running.map(|process| process.wait().expect(0));
+    let result = json!({"kind": "intersection", "keys": 2, "rows": 4});
+    assert_eq!(alice.json()["result"], result);
+    assert_eq!(alice.json()["input"]["duplicates"], 2);
+    assert_eq!(bob.json()["result"]["rows"], 2);
+    assert_eq!(scene.parties[0].matched(), ["a", "a", "c", "a"], "every row, in input order");
+}
+
+/// An id that is twice in one of two files is not in three; one that is twice everywhere is.
+#[test]
+fn duplicates_with_three_parties() {
+    let scene = Scene::new(["alice", "bob", "carol"]);
+    let tables: [&[&str]; 3] = [
+        &["two", "all", "two", "all", "mine", "mine", "mine"],
+        &["all", "two", "all"],
+        &["all", "other", "other", "other"],
+    ];
+    let running = [0, 1, 2].map(|party| scene.run(party, tables[party]));
+    for process in running {
+        assert_eq!(process.wait().expect(0).json()["result"]["keys"], 1);
+    }
+    assert_eq!(scene.parties[0].matched(), ["all", "all"]);
+    assert_eq!(scene.parties[2].matched(), ["all"]);
+}
+
+#[test]
+fn crlf_bom_gbk_nfc_nfd() {
+    let scene = Scene::with(World::new(), ["nfc", "nfd-crlf", "bom"], |job| {
+        job.key(&[("id", &["trim", "nfkc"])])
+    });
+    let [nfc, nfd, bom] = &scene.parties;
+    nfc.write("ids.txt", "caf\u{e9}\n\u{4e2d}\u{6587}\nfirst\n");
+    nfd.write("ids.txt", "cafe\u{301}\r\nfirst\r\n\u{4e2d}\u{6587}\r\n");
+    bom.write("ids.txt", "\u{feff}first\nx\n\u{4e2d}\u{6587}\ncaf\u{e9}");
+    for process in scene.parties.each_ref().map(|party| scene.world.run_ids(party)) {
+        process.wait().expect(0);
+    }
+    assert_eq!(nfc.matched(), ["caf\u{e9}", "\u{4e2d}\u{6587}", "first"]);
+    assert_eq!(nfd.matched(), ["cafe\u{301}", "first", "\u{4e2d}\u{6587}"], "as they were written");
+    assert_eq!(bom.matched(), ["first", "\u{4e2d}\u{6587}", "caf\u{e9}"]);
+    for party in &scene.parties {
+        party.forget();
+    }
+
+    // The same two characters in GBK, on the third line.
+    nfc.write("ids.txt", b"first\nx\n\xd6\xd0\xce\xc4\n");
+    let [gbk, others @ ..] = scene.parties.each_ref().map(|party| scene.world.run_ids(party));
+    gbk.wait().expect(2).says("line 3").says("UTF-8");
+    for process in others {
+        process.wait().expect(1).says("'nfc' left the job: it could not read its table");
+    }
+    assert!(scene.parties.iter().all(|party| !party.has_matched()));
+}
+
+#[test]
+fn same_party_started_twice_while_waiting() {
+    let scene = Scene::new(["alice", "bob"]);
+    let first = scene.run(0, &["a", "b"]);
+    first.wait_for("waiting for bob");
+    let second = scene.world.run_ids(&scene.parties[0]);
+    first.wait().expect(1).says("a newer connection of 'alice', with the same key, took over");
+    second.wait_for("waiting for bob");
+    scene.run(1, &["b"]).wait().expect(0);
+    second.wait().expect(0);
+    assert_eq!(scene.parties[0].matched(), ["b"]);
+}
+
+#[test]
+fn same_party_started_twice_while_running() {
+    let scene = Scene::new(["alice", "bob"]);
+    let first = scene.run(0, &["a", "b"]);
+    let mut bob = scene.raw(1);
+    bob.assembled();
+    let second = scene.world.run_ids(&scene.parties[0]).wait().expect(1);
+    second.says("'alice' already takes part in this job, which is running");
+    assert_eq!(bob.finish(&["b", "c"]), 1);
+    first.wait().expect(0);
+    assert_eq!(scene.parties[0].matched(), ["b"]);
+}
+
+#[test]
+fn party_killed_while_waiting() {
+    let scene = Scene::new(["alice", "bob", "carol"]);
+    let alice = scene.run(0, &["a", "b"]);
+    alice.wait_for("waiting for bob, carol");
+    let bob = scene.run(1, &["a", "b"]);
+    alice.wait_for("waiting for carol");
+    bob.kill();
+    alice.wait_for_times("waiting for bob, carol", 2);
+    let bob = scene.run(1, &["b"]);
+    alice.wait_for_times("waiting for carol", 2);
+    let carol = scene.run(2, &["b", "a"]);
+    for process in [alice, bob, carol] {
+        process.wait().expect(0);
+    }
+    for party in &scene.parties {
+        assert_eq!(party.matched(), ["b"]);
+    }
+}
+
+/// The service is frozen, so that the upload is under way for certain when its party is killed.
+#[test]
+fn party_killed_while_uploading() {
+    const ROWS: usize = 2_000_000;
+    let scene = Scene::new(["alice", "bob"]);
+    let table: String = (0..ROWS).map(|row| format!("id-{row}\n")).collect();
+    scene.parties[1].write("ids.txt", table);
+    let alice = scene.run(0, &["id-1"]);
+    let bob = scene.world.run_ids(&scene.parties[1]);
+    bob.wait_for("job key agreed");
+    scene.service.process.freeze();
+    bob.wait_for("read 2,000,000 rows");
+    thread::sleep(Duration::from_millis(300));
+    let bob = bob.kill().never_says("sent 2,000,000");
+    assert_eq!(bob.code, None);
+    scene.service.process.thaw();
+    alice.wait().expect(1).says("'bob' left the job: its connection broke");
+    assert!(!scene.parties[0].has_matched());
+    scene.still_serves();
+}
+
+#[test]
+fn connection_lost_in_the_middle_of_an_upload() {
+    let scene = Scene::new(["alice", "bob", "carol"]);
+    let alice = scene.run(0, &["a"]);
+    let carol = scene.run(2, &["a"]);
+    let mut bob = scene.raw(1);
+    let key = bob.agree();
+    let set = bob.set(&key, &["a", "b"]);
+    bob.announce(2, set.sha256());
+    bob.chunk(set.chunks(16).next().expect("a fingerprint"));
+    alice.wait_for("waiting for the set of");
+    drop(bob);
+    for process in [alice, carol] {
+        process.wait().expect(1).says("'bob' left the job: its connection broke");
+    }
+    scene.still_serves();
+}
+
+/// The last chunk and the end of a party reach the frozen service together. Which comes first is
+/// open; that the others are told the same is not.
+#[test]
+fn party_killed_while_joining() {
+    for _ in 0..5 {
+        let scene = Scene::new(["alice", "bob", "carol"]);
+        let alice = scene.run(0, &["a", "b"]);
+        let bob = scene.run(1, &["a", "b", "c"]);
+        let mut carol = scene.raw(2);
+        let key = carol.agree();
+        let set = carol.set(&key, &["a", "c"]);
+        carol.announce(2, set.sha256());
+        let mut chunks = set.chunks(16);
+        carol.chunk(chunks.next().expect("a fingerprint"));
+        for waiting in [&alice, &bob] {
+            waiting.wait_for("waiting for the set of carol");
+        }
+        scene.service.process.freeze();
+        carol.chunk(chunks.next().expect("a fingerprint"));
+        bob.kill();
+        thread::sleep(Duration::from_millis(100));
+        scene.service.process.thaw();
+        let alice = alice.wait();
+        match carol.outcome(&set) {
+            Ok((_, bitmap)) => {
+                alice.expect(0);
+                assert_eq!(scene.parties[0].matched(), ["a"]);
+                assert_eq!(bitmap.expect("an intersection").count_ones(), 1);
+            }
+            Err(failed) => {
+                assert_eq!((failed.reason, failed.party.as_deref()), lost("bob"));
+                alice.expect(1).says(&failed.explanation);
+                assert!(!scene.parties[0].has_matched());
+            }
+        }
+    }
+}
+
+fn lost(name: &str) -> (Reason, Option<&str>) {
+    (Reason::ConnectionLost, Some(name))
+}
+
+/// After its upload a party is needed no more for the join, but its going ends the job all the
+/// same: it would not get its result.
+#[test]
+fn party_killed_after_its_upload() {
+    let scene = Scene::new(["alice", "bob", "carol"]);
+    let alice = scene.run(0, &["a", "b"]);
+    let bob = scene.run(1, &["a", "b"]);
+    let mut carol = scene.raw(2);
+    carol.agree();
+    bob.wait_for("waiting for the set of carol");
+    bob.kill();
+    alice.wait().expect(1).says("'bob' left the job: its connection broke");
+    let failed = carol.connection.failure();
+    assert_eq!((failed.reason, failed.party.as_deref()), lost("bob"));
+}
+
+#[test]
+fn party_leaves_after_all_came() {
+    let scene = Scene::new(["alice", "bob"]);
+    let alice = scene.run(0, &["a"]);
+    let mut bob = scene.raw(1);
+    bob.assembled();
+    drop(bob);
+    alice.wait().expect(1).says("'bob' left the job: its connection broke");
+
+    let alice = scene.run(0, &["a"]);
+    let mut bob = scene.raw(1);
+    bob.assembled();
+    bob.connection.send(FromParty::Leave(Reason::Stopped));
+    alice.wait().expect(1).says("'bob' left the job: it was stopped");
+    scene.still_serves();
+}
+
+#[test]
+fn party_never_uploads() {
+    let scene = Scene::with(World::new(), ["alice", "bob"], |job| job.deadline("8s"));
+    let alice = scene.run(0, &["a"]);
+    let mut bob = scene.raw(1);
+    bob.agree();
+    alice.wait().expect(1).says("the job's deadline of 8 s passed; 'bob' was late");
+    assert_eq!(bob.connection.failure().reason, Reason::Deadline);
+}
+
+#[test]
+fn party_never_comes() {
+    let scene = Scene::with(World::new(), ["alice", "bob", "carol"], |job| job.deadline("3s"));
+    let alice = scene.run(0, &["a"]);
+    let ended = alice.wait().expect(1);
+    ended.says("the job's deadline of 3 s passed while waiting for 'bob', 'carol'");
+}
+
+#[test]
+fn third_client_on_a_two_party_job() {
+    let world = World::new();
+    let service = world.serve();
+    let [alice, bob, carol] = world.parties(["alice", "bob", "carol"]);
+    alice.lines(&["a", "b"]);
+    carol.lines(&["a", "b"]);
+    let first = world.join(&service, &alice, "--parties 2");
+    let mut second = world.raw(&service, &bob, &join_job(2));
+    second.assembled();
+    let third = world.join(&service, &carol, "--parties 2").wait().expect(1);
+    assert_eq!(third.says("all 2 seats of this job are taken and it is running").stdout, "");
+    assert_eq!(second.finish(&["b"]), 1);
+    assert_eq!(first.wait().expect(0).stdout, "b\n");
+}
+
+#[test]
+fn third_client_on_a_two_party_job_with_a_job_file() {
+    let scene = Scene::new(["alice", "bob"]);
+    let carol = scene.world.party("carol");
+    scene.builder.give_to([&carol]);
+    let alice = scene.run(0, &["a"]);
+    alice.wait_for("waiting for bob");
+    let refused = scene.world.run_lines(&carol, &["a"]).wait().expect(2);
+    refused.says("lists no party 'carol'; it lists alice, bob");
+    // A program that asks all the same.
+    let failed = scene.world.raw(&scene.service, &carol, &scene.builder.job()).connection.failure();
+    assert_eq!(failed.reason, Reason::Stranger, "{failed}");
+    // One that lists itself in the place of a party waits alone, in a job of its own.
+    let forged = scene.world.job(Some(&scene.service), [&scene.parties[0], &carol]).job();
+    let forger = scene.world.raw(&scene.service, &carol, &forged).seated();
+    scene.run(1, &["a"]).wait().expect(0);
+    alice.wait().expect(0);
+    drop(forger);
+}
+
+#[test]
+fn stray_connection() {
+    let scene = Scene::new(["alice", "bob"]);
+    let address = scene.service.address.as_str();
+    let alice = scene.run(0, &["a", "b"]);
+    alice.wait_for("waiting for bob");
+    let silent = TcpStream::connect(address).expect("a connection");
+    let mut garbage = TcpStream::connect(address).expect("a connection");
+    garbage.write_all(b"GET / HTTP/1.1\r\nHost: convelo\r\n\r\n").expect("sent");
+    scene.service.process.wait_for("a connection was refused");
+    let stranger = Identity::generate();
+    let without_hello = scene.world.connect(&scene.service, &stranger);
+    let mut out_of_turn = scene.world.connect(&scene.service, &stranger);
+    out_of_turn.send(FromParty::Leave(Reason::Shutdown));
+    assert_eq!(out_of_turn.failure().reason, Reason::Protocol);
+    let mut empty = scene.world.connect(&scene.service, &stranger);
+    empty.send_raw(convelo_wire::proto::FromParty { message: None });
+    assert_eq!(empty.failure().reason, Reason::Protocol);
+    scene.run(1, &["b"]).wait().expect(0);
+    alice.wait().expect(0);
+    drop((silent, garbage, without_hello));
+}
+
+#[test]
+fn stray_connection_without_a_certificate() {
+    const SCRIPT: &str = "\
+import socket, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname = False
+context.verify_mode = ssl.CERT_NONE
+context.set_alpn_protocols(['h2'])
+host, port = sys.argv[1].split(':')
+try:
+    stream = context.wrap_socket(socket.create_connection((host, int(port)), timeout=60))
+    sys.exit('answered' if stream.recv(1) else 'closed')
+except ssl.SSLError as error:
+    print(error.reason)
+";
+    let scene = Scene::new(["alice", "bob"]);
+    let script = scene.world.write("stray.py", SCRIPT);
+    let mut command = std::process::Command::new("python3");
+    let stray = Process::spawn("stray", command.arg(script).arg(&scene.service.address));
+    let ended = stray.wait().expect(0);
+    assert!(ended.stdout.contains("CERTIFICATE_REQUIRED"), "{}", ended.stdout);
+    scene.still_serves();
+}
+
+#[test]
+fn parties_3_against_2() {
+    let world = World::new();
+    let service = world.serve();
+    let [alice, bob, carol] = world.parties(["alice", "bob", "carol"]);
+    for party in [&alice, &bob, &carol] {
+        party.lines(&["a", &party.name]);
+    }
+    let first = world.join(&service, &alice, "-client_num 3");
+    first.wait_for("waiting for 2 more parties");
+    let refused = world.join(&service, &bob, "-client_num 2").wait().expect(1);
+    refused.says("parties: 2 unpinned here, 3 unpinned there");
+    let others = [&bob, &carol].map(|party| world.join(&service, party, "-client_num 3"));
+    for process in others.into_iter().chain([first]) {
+        assert_eq!(process.wait().expect(0).stdout, "a\n");
+    }
+}
+
+#[test]
+fn one_party_job() {
+    let scene = Scene::new(["alice", "bob"]);
+    let [alice, _] = &scene.parties;
+    alice.lines(&["a"]);
+    scene.world.join(&scene.service, alice, "--parties 1").wait().expect(2).says("2..=64");
+    let mut job = scene.builder.job();
+    let Parties::Named(parties) = &mut job.parties else { panic!("named parties") };
+    parties.truncate(1);
+    let failed = scene.world.raw(&scene.service, alice, &job).connection.failure();
+    assert_eq!(failed.reason, Reason::InvalidJob);
+    assert!(failed.explanation.contains("required are 2 to 64"), "{failed}");
+    scene.world.job(Some(&scene.service), [alice]).give_to([alice]);
+    scene.world.run_ids(alice).wait().expect(2).says("required are 2 to 64");
+}
+
+#[test]
+fn no_chief_needed() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["data_provider1", "data_provider2"]);
+    for chiefs in [["False", "False"], ["True", "True"]] {
+        let running = [0, 1].map(|index| {
+            parties[index].lines(&["a"]);
+            let flags = format!("-client_num 2 -is_chief {}", chiefs[index]);
+            world.join(&service, &parties[index], &flags)
+        });
+        for process in running {
+            assert_eq!(process.wait().expect(0).says("a job needs no chief").stdout, "a\n");
+        }
+    }
+}
+
+#[test]
+fn second_job_on_the_same_service() {
+    let scene = Scene::new(["alice", "bob"]);
+    for (first, second, both) in [
+        (["a", "b"], ["b", "c"], "b"),
+        (["d", "e"], ["e", "a"], "e"),
+        (["b", "f"], ["f", "d"], "f"),
+    ] {
+        let running = [scene.run(0, &first), scene.run(1, &second)];
+        for process in running {
+            process.wait().expect(0);
+        }
+        for party in &scene.parties {
+            assert_eq!(party.matched(), [both], "the same digest again");
+        }
+    }
+    scene.builder.clone().name("another").minimum(1).give_to(&scene.parties);
+    scene.still_serves();
+}
+
+#[test]
+fn fifty_jobs_at_once() {
+    const JOBS: usize = 50;
+    let world = World::new();
+    let service = world.serve();
+    let mut jobs = Vec::new();
+    for number in 0..JOBS {
+        let parties = ["a", "b"].map(|name| world.party(&format!("{name}-{number}")));
+        world.job(Some(&service), &parties).name(&format!("job-{number}")).give_to(&parties);
+        let mut ids: Vec<String> = (0..20).map(|id| format!("id-{id}")).collect();
+        parties[0].write("ids.txt", ids.join("\n"));
+        ids.retain(|id| *id != "id-7");
+        parties[1].write("ids.txt", ids.join("\n") + &format!("\nof-{number}"));
+        jobs.push((number, parties));
+    }
+    let alone = service.process.threads();
+    let firsts: Vec<Process> = jobs.iter().map(|(_, parties)| world.run_ids(&parties[0])).collect();
+    for (process, (number, _)) in firsts.iter().zip(&jobs) {
+        process.wait_for(&format!("waiting for b-{number}"));
+    }
+    let waiting = service.process.threads();
+    assert!(waiting < alone + JOBS / 2, "{alone} threads alone, {waiting} with waiting parties");
+    let seconds: Vec<Process> =
+        jobs.iter().map(|(_, parties)| world.run_ids(&parties[1])).collect();
+    for process in firsts.into_iter().chain(seconds) {
+        assert_eq!(process.wait().expect(0).json()["result"]["keys"], 19);
+    }
+}
+
+#[test]
+fn outsider_asks_for_a_result() {
+    let scene = Scene::new(["alice", "bob"]);
+    let mallory = scene.world.party("mallory");
+    let job = scene.builder.job();
+    let ask = |name: &str| {
+        let connection = scene.world.connect(&scene.service, &mallory.identity);
+        RawParty::enter(connection, &job, name, &mallory.identity).connection.failure()
+    };
+    // While the job runs,
+    let alice = scene.run(0, &["a", "b"]);
+    let mut bob = scene.raw(1);
+    bob.assembled();
+    for name in ["mallory", "alice", "bob"] {
+        assert_eq!(ask(name).reason, Reason::Stranger, "as {name}");
+    }
+    assert_eq!(bob.finish(&["b"]), 1);
+    alice.wait().expect(0);
+    // and when it is over.
+    for name in ["mallory", "alice", "bob"] {
+        assert_eq!(ask(name).reason, Reason::Stranger, "as {name}");
+    }
+    // Even a party of the job gets nothing of the run that is over: it waits for the next one.
+    let mut bob = scene.raw(1);
+    let ToParty::Waiting(waiting) = bob.connection.message() else { panic!("a result again") };
+    assert_eq!(waiting.missing, ["alice"]);
+}
+
+#[test]
+fn outsider_uploads_without_seat() {
+    let scene = Scene::new(["alice", "bob"]);
+    let mallory = Identity::generate();
+    let job = scene.builder.job();
+    let alice = scene.run(0, &["a", "b"]);
+    alice.wait_for("waiting for bob");
+    let upload = || {
+        let announcement = Announcement { keys: 1, sha256: [0; 32] };
+        [FromParty::Announcement(announcement), FromParty::Chunk(vec![0; 16].into())]
+    };
+    for message in upload() {
+        let mut stream = scene.world.connect(&scene.service, &mallory);
+        stream.send(message);
+        assert_eq!(stream.failure().reason, Reason::Protocol);
+    }
+    // With a Hello that is refused, and everything after it.
+    let mut stream = scene.world.connect(&scene.service, &mallory);
+    let opening = Opening::new(&job, "bob", mallory.signing_key(), &mut convelo_channel::os_rng());
+    stream.hello(&job, "bob", &opening);
+    for message in upload() {
+        stream.send(message);
+    }
+    assert_eq!(stream.failure().reason, Reason::Stranger);
+    scene.run(1, &["b"]).wait().expect(0);
+    alice.wait().expect(0);
+    assert_eq!(scene.parties[0].matched(), ["b"]);
+}
+
+#[test]
+fn guesser_with_a_dictionary() {
+    let scene = Scene::with(World::new(), ["alice", "bob"], |job| job.maximum_keys(5));
+    let guesses: Vec<String> = (0..6).map(|guess| format!("guess-{guess}")).collect();
+    let guesses: Vec<&str> = guesses.iter().map(String::as_str).collect();
+    // The program notices it by itself.
+    let running = [scene.run(0, &["guess-1"]), scene.run(1, &guesses)];
+    let [alice, bob] = running.map(Process::wait);
+    bob.expect(4).says("6 distinct keys and the job allows 5");
+    alice.expect(1).says("'bob' left the job: its set is larger than the job allows");
+    // A changed one is stopped when it announces its set,
+    let alice = scene.run(0, &["guess-1"]);
+    let mut bob = scene.raw(1);
+    let key = bob.agree();
+    let set = bob.set(&key, &guesses);
+    bob.upload(&set);
+    let failed = bob.connection.failure();
+    assert_eq!((failed.reason, failed.party.as_deref()), (Reason::OverCap, Some("bob")));
+    alice.wait().expect(1).says("the set of 'bob' is larger than the job allows (5 keys)");
+    // and when it sends more than it announced.
+    let alice = scene.run(0, &["guess-1"]);
+    let mut bob = scene.raw(1);
+    let key = bob.agree();
+    let set = bob.set(&key, &guesses);
+    bob.announce(5, set.sha256());
+    for chunk in set.chunks(32) {
+        bob.chunk(chunk);
+    }
+    assert_eq!(bob.connection.failure().reason, Reason::Protocol);
+    alice.wait().expect(1).says("'bob' did not follow the protocol").says("5 were declared");
+    assert!(!scene.parties[0].has_matched());
+}
+
+fn many_parties(count: usize) {
+    let world = World::new();
+    let service = world.serve();
+    let parties: Vec<Party> =
+        (0..count).map(|number| world.party(&format!("party-{number}"))).collect();
+    world.job(Some(&service), &parties).give_to(&parties);
+    let mut running = Vec::new();
+    for (number, party) in parties.iter().enumerate() {
+        // Every id but two is missing in one of the tables.
+        let lacking =
+            (0..count).filter(|other| *other != number).map(|other| format!("not-{other}"));
+        let mut ids: Vec<String> = lacking.chain(["all-1".into(), "all-2".into()]).collect();
+        ids.rotate_left(number);
+        party.write("ids.txt", ids.join("\n"));
+        running.push(world.run_ids(party));
+    }
+    for process in running {
+        let ended = process.wait().expect(0).says(&format!("all {count} parties are here"));
+        assert_eq!(ended.json()["result"]["keys"], 2);
+    }
+    for party in &parties {
+        let mut matched = party.matched();
+        matched.sort();
+        assert_eq!(matched, ["all-1", "all-2"], "{}", party.name);
+    }
+}
+
+#[test]
+fn eleven_parties() {
+    many_parties(11);
+}
+
+#[test]
+fn sixty_four_parties() {
+    many_parties(64);
+}
+
+#[test]
+fn server_down_then_up() {
+    let world = World::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let listen = format!("--listen {address}");
+    let parties = world.parties(["alice", "bob"]);
+    let [alice, bob] = &parties;
+    world.job(None, &parties).address(&address).give_to(&parties);
+    let running = parties.each_ref().map(|party| world.run_lines(party, &["a"]));
+    for process in &running {
+        process.wait_for("the service does not answer yet");
+    }
+    let service = world.serve_with(&listen);
+    for process in running {
+        process.wait().expect(0);
+    }
+    // It dies while a party waits,
+    let waiting = world.run_lines(alice, &["a"]);
+    waiting.wait_for("waiting for bob");
+    service.process.kill();
+    waiting.wait().expect(1).says("the connection to the service broke");
+    // and is there again.
+    let _service = world.serve_with(&listen);
+    let running = [alice, bob].map(|party| world.run_lines(party, &["a"]));
+    for process in running {
+        process.wait().expect(0);
+    }
+}
+
+#[test]
+fn server_stays_down() {
+    let world = World::new();
+    let parties = world.parties(["alice", "bob"]);
+    let address = format!("127.0.0.1:{}", free_port());
+    world.job(None, &parties).address(&address).deadline("2s").give_to(&parties);
+    let ended = world.run_lines(&parties[0], &["a"]).wait().expect(1);
+    ended.says(&format!("cannot reach {address}")).says("gave up after the job's deadline");
+}
+
+#[test]
+fn service_stopped_by_sigterm() {
+    let scene = Scene::new(["alice", "bob"]);
+    let others = scene.world.parties(["carol", "dave"]);
+    let other = scene.world.job(Some(&scene.service), &others).name("other");
+    other.give_to(&others);
+    let waiting = scene.run(0, &["a"]);
+    waiting.wait_for("waiting for bob");
+    let running = scene.world.run_lines(&others[0], &["a"]);
+    let mut dave = scene.world.raw(&scene.service, &others[1], &other.job());
+    dave.agree();
+    running.wait_for("waiting for the set of dave");
+    let began = Instant::now();
+    scene.service.process.terminate();
+    scene.service.process.wait().expect(0);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "it took {took:?}");
+    for process in [waiting, running] {
+        process.wait().expect(1).says("the service is shutting down");
+    }
+    assert_eq!(dave.connection.failure().reason, Reason::Shutdown);
+}
+
+#[test]
+fn party_stopped_by_sigterm() {
+    let scene = Scene::new(["alice", "bob", "carol"]);
+    // While it waits, its seat is free again.
+    let alice = scene.run(0, &["a"]);
+    alice.wait_for("waiting for bob, carol");
+    let bob = scene.run(1, &["a"]);
+    alice.wait_for("waiting for carol");
+    bob.terminate();
+    bob.wait().expect(130).says("stopped on request");
+    alice.wait_for_times("waiting for bob, carol", 2);
+    // While the job runs, the others are told.
+    let bob = scene.run(1, &["a"]);
+    let mut carol = scene.raw(2);
+    carol.agree();
+    bob.wait_for("waiting for the set of");
+    let began = Instant::now();
+    bob.terminate();
+    bob.wait().expect(130);
+    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    alice.wait().expect(1).says("'bob' left the job: it was stopped");
+    let failed = carol.connection.failure();
+    assert_eq!((failed.reason, failed.party.as_deref()), (Reason::Stopped, Some("bob")));
+    assert!(scene.parties.iter().all(|party| !party.has_matched()));
+}
+
+/// More than the 4 MiB that the replaced system's clients can send or receive.
+#[test]
+fn large_set_over_4_mb() {
+    const IDS: usize = 500_000;
+    let scene = Scene::new(["alice", "bob"]);
+    for (number, party) in scene.parties.iter().enumerate() {
+        let first = number * IDS / 10;
+        let ids: String = (first..first + IDS).map(|id| format!("{id:016}\n")).collect();
+        party.write("ids.txt", ids);
+    }
+    let running = scene.parties.each_ref().map(|party| scene.world.run_ids(party));
+    for process in running {
+        process.wait().expect(0);
+    }
+    let expected: String = (IDS / 10..IDS).map(|id| format!("{id:016}\n")).collect();
+    assert!(expected.len() > 4 << 20 && IDS * 16 > 4 << 20);
+    for party in &scene.parties {
+        assert!(party.read("matched.txt") == expected, "{}: another result", party.name);
+    }
+}
+
+#[test]
+fn idle_cpu_zero_while_waiting() {
+    const TIME: Duration = Duration::from_secs(5);
+    let scene = Scene::new(["alice", "bob", "carol"]);
+    let running = [scene.run(0, &["a"]), scene.run(1, &["a"])];
+    for process in &running {
+        process.wait_for("waiting for carol");
+    }
+    let idle = scene.world.connect(&scene.service, &Identity::generate());
+    // What was begun before comes to rest.
+    thread::sleep(Duration::from_millis(500));
+    let [alice, bob] = &running;
+    let processes = [&scene.service.process, alice, bob];
+    let before = processes.map(Process::cpu_ticks);
+    thread::sleep(TIME);
+    let after = processes.map(Process::cpu_ticks);
+    let ticks = [0, 1, 2].map(|index| after[index] - before[index]);
+    assert!(ticks.iter().all(|ticks| *ticks <= 1), "{ticks:?} ticks of 10 ms in {TIME:?}");
+    drop(idle);
+}
+
+/// What a job held is given back: four large ones, one after the other, leave no more behind than
+/// the buffers of one, which the allocator keeps for the next.
+#[test]
+fn memory_is_given_back_after_delivery() {
+    const IDS: usize = 1_000_000;
+    const JOBS: u64 = 4;
+    let scene = Scene::new(["alice", "bob"]);
+    let service = &scene.service.process;
+    scene.still_serves();
+    let before = service.memory_kib("VmRSS").expect("the service runs");
+    let table: String = (0..IDS).map(|id| format!("id-{id}\n")).collect();
+    for party in &scene.parties {
+        party.write("ids.txt", &table);
+    }
+    let fingerprints = 2 * IDS as u64 * 16 / 1024;
+    for _ in 0..JOBS {
+        let running = scene.parties.each_ref().map(|party| scene.world.run_ids(party));
+        for process in running {
+            assert_eq!(process.wait().expect(0).json()["result"]["keys"], IDS);
+        }
+    }
+    let peak = service.memory_kib("VmHWM").expect("the service runs");
+    let after = service.memory_kib("VmRSS").expect("the service runs");
+    println!("{before} KiB before, {peak} at most, {after} afterwards");
+    assert!(peak > before + fingerprints, "{before} KiB before, {peak} at most");
+    assert!(after < before + JOBS / 2 * fingerprints, "{before} KiB before, {after} afterwards");
+}
+
+/// The sets that the service held are overwritten, and the same job again, at once, knows nothing
+/// of the first one. (Buffers of the transport are not in this: they hold fingerprints as they
+/// travel, until they are used again.)
+#[test]
+fn wiped_after_delivery() {
+    let scene = Scene::new(["alice", "bob"]);
+    let ids: Vec<String> = (0..50_000).map(|id| format!("id-{id}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    // Alice stalls the job for a moment, so that bob's set is there for certain when it is sought.
+    let mut bob = scene.raw(1).seated();
+    let mut alice = scene.raw(0);
+    let (key, _) = thread::scope(|scope| {
+        let bob = scope.spawn(|| bob.agree());
+        (alice.agree(), bob.join().expect("bob agrees"))
+    });
+    let set = bob.set(&key, &ids);
+    bob.upload(&set);
+    let ToParty::Uploads { .. } = alice.connection.message() else { panic!("bob's set is there") };
+    let held = fingerprints_in_memory(&scene.service.process, &set);
+    assert!(held >= set.len(), "{held} of {} are there while the job runs", set.len());
+    alice.upload(&alice.set(&key, &["id-7"]));
+    let (_, bitmap) = bob.outcome(&set).expect("a result");
+    assert_eq!(bitmap.expect("an intersection").count_ones(), 1);
+    let deadline = Instant::now() + PATIENCE;
+    while !scene.service.process.stderr().contains("a job is over") {
+        assert!(Instant::now() < deadline, "the job does not end");
+        thread::sleep(Duration::from_millis(10));
+    }
+    // A register's worth may stand on a stack.
+    let left = fingerprints_in_memory(&scene.service.process, &set);
+    assert!(left <= 8, "{left} of {} are still there", set.len());
+    let running = [scene.run(0, &["id-1", "x"]), scene.run(1, &["y"])];
+    for process in running {
+        assert_eq!(process.wait().expect(0).json()["result"]["keys"], 0);
+    }
+}
+
+/// How many times a fingerprint of `set` stands in the memory of a process, as the machine holds
+/// numbers.
+fn fingerprints_in_memory(process: &Process, set: &FingerprintSet) -> usize {
+    let number = |fingerprint: &Fingerprint| u128::from_be_bytes(fingerprint.to_be_bytes());
+    let wanted: HashSet<u128> = set.as_slice().iter().map(number).collect();
+    let mut found = 0;
+    process.scan_memory(|bytes| {
+        // Numbers of 128 bits lie at multiples of 16, on some machines of 8.
+        for offset in [0, 8] {
+            let (numbers, _) = bytes.get(offset..).unwrap_or_default().as_chunks::<16>();
+            let numbers = numbers.iter().map(|bytes| u128::from_ne_bytes(*bytes));
+            found += numbers.filter(|number| wanted.contains(number)).count();
+        }
+    });
+    found
+}
+
+/// At the most talkative level nothing says a record or a fingerprint, neither at the parties nor
+/// at the service.
+#[test]
+fn first_id_never_logged() {
+    let world = World::new().logging("trace");
+    let scene = Scene::with(world, ["alice", "bob"], |job| job);
+    let ids = ["quagga-one", "quagga-two", "quagga-three"];
+    let alice = scene.run(0, &ids);
+    let mut bob = scene.raw(1);
+    let key = bob.agree();
+    let set = bob.set(&key, &ids[1..]);
+    bob.upload(&set);
+    bob.outcome(&set).expect("a result");
+    let alice = alice.wait().expect(0);
+    scene.still_serves();
+    scene.service.process.terminate();
+    let service = scene.service.process.wait().expect(0);
+    for ended in [alice, service] {
+        assert!(ended.stderr.contains("TRACE"), "it logs: {}", ended.stderr);
+        let ended = ended.never_says("quagga");
+        for fingerprint in set.as_slice() {
+            let bytes = fingerprint.to_be_bytes();
+            let hex = hex::encode(bytes);
+            let text = ended.stderr.to_lowercase();
+            assert!(!text.contains(&hex), "a fingerprint is logged");
+            let escaped = format!("{}", bytes.escape_ascii());
+            assert!(!ended.stderr.contains(&escaped), "a fingerprint is logged");
+            assert!(!ended.stderr.contains(&format!("{bytes:?}")), "a fingerprint is logged");
+        }
+    }
+}
+
+/// Bob uploads what an honest party does not; the others are told who, and nothing is joined.
+fn refused_upload(upload: impl FnOnce(&RawParty, &[Vec<u8>; 3], [u8; 32]), words: &str) {
+    let scene = Scene::new(["alice", "bob", "carol"]);
+    let alice = scene.run(0, &["a"]);
+    let carol = scene.run(2, &["a"]);
+    let mut bob = scene.raw(1);
+    let key = bob.agree();
+    let set = bob.set(&key, &["a", "b", "c"]);
+    let fingerprints: Vec<Vec<u8>> = set.chunks(16).collect();
+    let fingerprints = fingerprints.try_into().expect("three fingerprints");
+    upload(&bob, &fingerprints, set.sha256());
+    let failed = bob.connection.failure();
+    assert_eq!(
+        (failed.reason, failed.party.as_deref()),
+        (Reason::Protocol, Some("bob")),
+        "{failed}"
+    );
+    for process in [alice, carol] {
+        let ended = process.wait().expect(1);
+        ended.says("'bob' did not follow the protocol").says(words).never_says("joins them");
+    }
+    assert!(scene.parties.iter().all(|party| !party.has_matched()));
+}
+
+#[test]
+fn unsorted_upload_is_named() {
+    let words = "not strictly ascending";
+    refused_upload(
+        |bob, [a, b, c], sha256| {
+            bob.announce(3, sha256);
+            bob.chunk([b.as_slice(), a, c].concat());
+        },
+        words,
+    );
+    refused_upload(
+        |bob, [a, b, c], sha256| {
+            bob.announce(3, sha256);
+            bob.chunk([a.as_slice(), c].concat());
+            bob.chunk(b.clone());
+        },
+        words,
+    );
+}
+
+#[test]
+fn repeated_fingerprint_upload_is_named() {
+    refused_upload(
+        |bob, [a, b, _], sha256| {
+            bob.announce(3, sha256);
+            bob.chunk([a.as_slice(), b].concat());
+            bob.chunk(b.clone());
+        },
+        "not strictly ascending",
+    );
+}
+
+#[test]
+fn upload_with_another_digest_is_named() {
+    refused_upload(
+        |bob, fingerprints, _| {
+            bob.announce(3, [7; 32]);
+            bob.chunk(fingerprints.concat());
+        },
+        "does not have the SHA-256 it announced",
+    );
+}
+
+#[test]
+fn upload_of_half_a_fingerprint_is_named() {
+    refused_upload(
+        |bob, [a, ..], sha256| {
+            bob.announce(3, sha256);
+            bob.chunk(a[..8].to_vec());
+        },
+        "a chunk of 8 bytes",
+    );
+}
+
+#[test]
+fn upload_without_an_announcement_is_named() {
+    refused_upload(
+        |bob, fingerprints, _| {
+            bob.chunk(fingerprints.concat());
+        },
+        "before the announcement",
+    );
+}
+
+#[test]
+fn message_of_no_kind_is_named() {
+    refused_upload(
+        |bob, _, _| {
+            bob.connection.send_raw(convelo_wire::proto::FromParty { message: None });
+        },
+        "unknown kind",
+    );
+}
+
+#[test]
+fn two_different_job_files() {
+    let scene = Scene::with(World::new(), ["alice", "bob"], |job| job.minimum(1));
+    let [_, bob] = &scene.parties;
+    scene.builder.clone().minimum(2).deadline("20m").give_to([bob]);
+    let alice = scene.run(0, &["a", "b"]);
+    alice.wait_for("waiting for bob");
+    let refused = scene.run(1, &["a"]).wait().expect(1);
+    refused
+        .says("other terms")
+        .says("reveal.minimum: 2 here, 1 there")
+        .says("deadline: 1200 s here, 600 s there");
+    scene.builder.give_to([bob]);
+    scene.run(1, &["a"]).wait().expect(0);
+    alice.wait().expect(0);
+}
+
+#[test]
+fn name_held_by_another_key() {
+    let world = World::new();
+    let service = world.serve();
+    let [alice, copy, bob] = world.parties(["alice", "copy", "bob"]);
+    for party in [&alice, &copy, &bob] {
+        party.lines(&["a", &party.name]);
+    }
+    let first = world.join(&service, &alice, "--parties 2 --identity alice.key");
+    first.wait_for("waiting for 1 more party");
+    let args = format!(
+        "join --service {} --policy ../dynamic_config.json --collateral collateral.json \
+         --insecure-simulated-root ../platform/root.pem --name alice --parties 2 --data ids.txt",
+        service.address
+    );
+    let refused = world.start_at(&copy, &args).wait().expect(1);
+    refused.says("another key already takes part as 'alice'");
+    // Nor may one key take two seats.
+    let failed = RawParty::enter(
+        world.connect(&service, &alice.identity),
+        &join_job(2),
+        "other",
+        &alice.identity,
+    )
+    .connection
+    .failure();
+    assert_eq!(failed.reason, Reason::NameTaken, "{failed}");
+    assert_eq!(world.join(&service, &bob, "--parties 2").wait().expect(0).stdout, "a\n");
+    assert_eq!(first.wait().expect(0).stdout, "a\n");
+}
+
+#[test]
+fn wrong_key_for_a_name() {
+    let scene = Scene::new(["alice", "bob"]);
+    let [_, bob] = &scene.parties;
+    let alice = scene.run(0, &["a"]);
+    alice.wait_for("waiting for bob");
+    // The program itself compares its key with the job file,
+    let stranger = scene.world.party("stranger");
+    let found = stranger.key_id().to_string();
+    let pinned = bob.key_id().to_string();
+    bob.lines(&["a"]);
+    let run = "--input ids.txt --output matched.txt --identity ../stranger/stranger.key";
+    scene.world.run(bob, run).wait().expect(2).says(&found).says(&pinned);
+    // and the service compares the key that the connection proved.
+    let connection = scene.world.connect(&scene.service, &stranger.identity);
+    let job = scene.builder.job();
+    let failed = RawParty::enter(connection, &job, "bob", &bob.identity).connection.failure();
+    assert_eq!(failed.reason, Reason::Stranger);
+    assert!(failed.explanation.contains(&found) && failed.explanation.contains(&pinned));
+    scene.run(1, &["a"]).wait().expect(0);
+    alice.wait().expect(0);
+}
+
+/// The right connection with a one-time key that somebody else signed: the other parties refuse it
+/// before anything is sent.
+#[test]
+fn one_time_key_of_somebody_else() {
+    let scene = Scene::new(["alice", "bob"]);
+    let [_, bob] = &scene.parties;
+    let alice = scene.run(0, &["a"]);
+    let connection = scene.world.connect(&scene.service, &bob.identity);
+    let job = scene.builder.job();
+    let mut forger = RawParty::enter(connection, &job, "bob", &Identity::generate());
+    forger.assembled();
+    let ended = alice.wait().expect(1);
+    ended.says("the one-time key of 'bob' is not signed").never_says("read 1 rows");
+    let failed = forger.connection.failure();
+    assert_eq!((failed.reason, failed.party.as_deref()), (Reason::KeyAgreement, Some("alice")));
+}
