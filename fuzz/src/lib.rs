@@ -1,0 +1,205 @@
+//! What is fuzzed: every parser that meets bytes of a peer or of a file, as a plain function.
+//!
+//! Each function panics where a promise is broken that is stronger than "no panic": what was
+//! accepted can be written again and is then the same.
+
+use std::io::Write as _;
+
+use convelo_attest::{Collateral, Evidence, Policy, spki_of};
+use convelo_party::table::{Format, Output, Table, TableError, TableOptions};
+use convelo_psi::{Job, SetReceiver};
+use convelo_wire::{FromParty, Statement, ToParty, proto};
+use prost::Message as _;
+
+/// A target.
+pub type Target = fn(&[u8]);
+
+/// All targets by name.
+pub const TARGETS: [(&str, Target); 11] = [
+    ("from_party", from_party),
+    ("to_party", to_party),
+    ("statement", statement),
+    ("job_canonical", job_canonical),
+    ("job_toml", job_toml),
+    ("certificate", certificate),
+    ("collateral", collateral),
+    ("policy_toml", policy_toml),
+    ("dynamic_config", dynamic_config),
+    ("set_receiver", set_receiver),
+    ("table_csv", table_csv),
+];
+
+/// The clock of all targets: 2026-11-21.
+const NOW: u64 = 1_795_219_200;
+
+/// What a party sends to the service.
+pub fn from_party(data: &[u8]) {
+    let Ok(message) = proto::FromParty::decode(data) else { return };
+    let Ok(message) = FromParty::try_from(message) else { return };
+    let written = proto::FromParty::from(message);
+    let read = FromParty::try_from(written.clone()).expect("what was accepted is accepted again");
+    assert!(proto::FromParty::from(read) == written);
+}
+
+/// What the service sends to a party.
+pub fn to_party(data: &[u8]) {
+    let Ok(message) = proto::ToParty::decode(data) else { return };
+    let Ok(message) = ToParty::try_from(message) else { return };
+    let written = proto::ToParty::from(message);
+    let read = ToParty::try_from(written.clone()).expect("what was accepted is accepted again");
+    assert!(proto::ToParty::from(read) == written);
+}
+
+/// What the service signs.
+pub fn statement(data: &[u8]) {
+    let Ok(statement) = Statement::decode(data) else { return };
+    let written = statement.encode();
+    let read = Statement::decode(&written).expect("what was accepted is accepted again");
+    assert_eq!(read.encode(), written);
+}
+
+/// A job as it travels.
+pub fn job_canonical(data: &[u8]) {
+    if let Ok(job) = Job::from_canonical(data) {
+        assert_eq!(job.canonical().as_bytes(), data, "the canonical form is the only one");
+    }
+}
+
+/// A job as people write it.
+pub fn job_toml(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(job) = Job::from_toml(text) {
+        let read = Job::from_canonical(job.canonical().as_bytes()).expect("a job travels");
+        assert_eq!(read.digest(), job.digest());
+    }
+}
+
+/// A peer's certificate.
+pub fn certificate(data: &[u8]) {
+    if let Ok(Some(evidence)) = Evidence::from_certificate(data, NOW) {
+        assert_eq!(spki_of(data).expect("it was parsed before"), evidence.spki());
+    }
+}
+
+/// A collateral bundle.
+pub fn collateral(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(collateral) = Collateral::from_json(text) {
+        let read = Collateral::from_json(&collateral.to_json()).expect("what was written is read");
+        assert_eq!(read.digest(), collateral.digest());
+    }
+}
+
+/// A policy, as a file and as part of a job.
+pub fn policy_toml(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(policy) = Policy::from_toml(text) {
+        let read = Policy::from_json(&policy.to_json()).expect("what was written is read");
+        assert_eq!(read.digest(), policy.digest());
+    }
+}
+
+/// The policy file of the system that convelo replaces.
+pub fn dynamic_config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(policy) = Policy::from_dynamic_config(text) {
+        let read = Policy::from_json(&policy.to_json()).expect("what was written is read");
+        assert_eq!(read.digest(), policy.digest());
+    }
+}
+
+/// An upload: the first byte is the declared size, the second the size of chunks.
+pub fn set_receiver(data: &[u8]) {
+    let [declared, size, rest @ ..] = data else { return };
+    let mut receiver = SetReceiver::new(u64::from(*declared));
+    for chunk in rest.chunks(usize::from(*size).max(1)) {
+        let _ = receiver.push_chunk(chunk);
+        assert!(receiver.received() <= receiver.declared() || *declared == 0);
+    }
+    if let Ok(set) = receiver.finish() {
+        assert_eq!(set.len(), usize::from(*declared));
+        assert!(set.as_slice().windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(set.chunks(usize::MAX).next().unwrap_or_default() == rest);
+    }
+}
+
+/// A table: the first byte chooses delimiter and header. All rows are written, and read again.
+///
+/// A byte order mark is no text: one that a field begins with is lost if it comes to stand at the
+/// beginning of what is written. Such tables are passed over.
+pub fn table_csv(data: &[u8]) {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let [choice, rest @ ..] = data else { return };
+    if rest.windows(3).skip(1).any(|bytes| bytes == BYTE_ORDER_MARK) {
+        return;
+    }
+    let delimiter = [b',', b';', b'\t', b'|'][usize::from(choice % 4)];
+    let format = Format::Csv { delimiter, header: choice & 4 != 0 };
+    let Ok(first) = rows(rest, format) else { return };
+    let again = rows(&first.1, format).expect("what was written is read");
+    assert!(again == first, "reading and writing again changes nothing");
+}
+
+/// The first field of every row, and the file that is written when all rows match.
+fn rows(bytes: &[u8], format: Format) -> Result<(Vec<String>, Vec<u8>), TableError> {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(bytes).expect("a temporary file can be written");
+    let key = vec!["#1".parse().expect("the number of a column")];
+    let mut table = Table::open(file.path(), &TableOptions { format, key })?;
+    let mut fields = Vec::new();
+    let counts = table.scan(
+        |_| {},
+        |mut key| {
+            fields.extend(key.next().map(str::to_owned));
+            Ok::<_, TableError>(())
+        },
+    )?;
+    assert_eq!(counts.rows, fields.len() as u64);
+    let mut written = Vec::new();
+    let output = Output::Stream(&mut written);
+    table.write_matched(&counts, output, |_| {}, |_| Ok::<_, TableError>(true))?;
+    Ok((fields, written))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Everything that a fuzzer left behind, for a toolchain that has none.
+    #[test]
+    fn replay() {
+        for (name, target) in TARGETS {
+            for directory in ["seeds", "corpus", "artifacts"] {
+                let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory).join(name);
+                let Ok(entries) = fs::read_dir(&directory) else { continue };
+                for entry in entries {
+                    let path = entry.expect("an entry").path();
+                    eprintln!("{}", path.display());
+                    target(&fs::read(&path).expect("a file"));
+                }
+            }
+        }
+    }
+
+    /// A few seconds of what a fuzzer does for hours.
+    #[test]
+    fn random_bytes() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for (_, target) in TARGETS {
+            for _ in 0..500 {
+                let length = random() % 200;
+                let data: Vec<u8> = (0..length).map(|_| (random() >> 32) as u8).collect();
+                target(&data);
+            }
+        }
+    }
+}
