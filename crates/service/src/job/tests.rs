@@ -189,24 +189,37 @@ impl Player {
             }
             (Stage::Opening(opening), ToParty::Assembled(members)) => {
                 self.members.clone_from(members);
-                let (sealing, shares) = opening.assembled(&job, members, &mut os_rng()).unwrap();
-                self.stage = Stage::Sealing(sealing);
-                Some(FromParty::Shares(shares))
+                Some(match opening.assembled(&job, members, &mut os_rng()) {
+                    Ok((sealing, shares)) => {
+                        self.stage = Stage::Sealing(sealing);
+                        FromParty::Shares(shares)
+                    }
+                    Err(_) => FromParty::Leave(Reason::KeyAgreement),
+                })
             }
             (Stage::Sealing(sealing), ToParty::Shares(shares)) => {
-                let (confirming, tag) = sealing.shares(shares).unwrap();
-                self.stage = Stage::Confirming(confirming);
-                Some(FromParty::Confirmation(tag))
+                Some(match sealing.shares(shares) {
+                    Ok((confirming, tag)) => {
+                        self.stage = Stage::Confirming(confirming);
+                        FromParty::Confirmation(tag)
+                    }
+                    Err(_) => FromParty::Leave(Reason::KeyAgreement),
+                })
             }
             (Stage::Confirming(confirming), ToParty::Confirmations(all)) => {
                 let all: Vec<_> =
                     all.iter().map(|entry| (entry.party.clone(), entry.tag)).collect();
-                let set = self.set(&confirming.confirmed(&all).unwrap());
-                let mut chunks: Vec<_> = set.chunks(48).collect();
-                chunks.reverse();
-                self.stage = Stage::Uploading(chunks);
-                let (keys, sha256) = (set.len() as u64, set.sha256());
-                Some(FromParty::Announcement(Announcement { keys, sha256 }))
+                Some(match confirming.confirmed(&all) {
+                    Ok(key) => {
+                        let set = self.set(&key);
+                        let mut chunks: Vec<_> = set.chunks(48).collect();
+                        chunks.reverse();
+                        self.stage = Stage::Uploading(chunks);
+                        let (keys, sha256) = (set.len() as u64, set.sha256());
+                        FromParty::Announcement(Announcement { keys, sha256 })
+                    }
+                    Err(_) => FromParty::Leave(Reason::KeyAgreement),
+                })
             }
             (_, ToParty::Outcome { outcome, statement, signature }) => {
                 assert_eq!(signature, &Hash.sign(statement));
