@@ -1,6 +1,8 @@
 //! The tasks of this repository: `cargo xtask help`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to a terminal")]
 
+mod bench;
+mod python;
 mod runner;
 mod test;
 
@@ -14,13 +16,29 @@ Usage: cargo xtask COMMAND
 Commands:
   test [--quick]  Runs everything that must hold, one step after the other: the format, clippy
                   without warnings, the build, all tests (the layer test among them), the examples
-                  in the documentation, the documentation without warnings. It stops at the first
-                  step that fails and prints the command that reruns it.
+                  in the documentation, the documentation without warnings; then the Python package:
+                  its types, its stubs against the compiled module, its tests, the test-suites of
+                  the genuine packages, and messages to and from the genuine packages. It stops at
+                  the first step that fails and prints the command that reruns it.
                   Tests run under cargo-nextest where it is installed, else under cargo test.
-      --quick     Leaves out the documentation.
+                  Python 3.11 or newer is needed; the first run fetches pinned packages.
+      --quick     Leaves out the documentation, the Python tests that are marked slow, and all that
+                  needs the genuine packages.
+  bench pool [OPTIONS]
+                  Runs our Python package and tno.mpc.communication 4.8.1 in turn, and our Rust Pool
+                  and bare TCP, and compares them. Fails if a goal is missed.
+      --json FILE     Also writes the table as JSON.
+      --only ROWS     Measures only these scenarios, comma-separated: --only seq,conc,b100m
+      --scale F       Multiplies the number of messages.
+      --rounds N      How often each side runs, in turn (2).
+      --plain, --tls  Measures only without, or only with mutual TLS.
+  wheel           Builds the release wheel into dist.
+  python [--genuine]
+                  Makes target/python/test: the package and all that its tests need.
+      --genuine   Also the environments and test-suites of the genuine packages.
   help            Prints this text.
 
-Exit codes: 0 everything holds, 1 a step failed, 2 the command line is wrong.
+Exit codes: 0 everything holds, 1 a step failed or a goal is missed, 2 the command line is wrong.
 Progress goes to stderr; the summary, \"N passed, N failed\", is the last line on stdout.
 ";
 
@@ -34,6 +52,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Task::Test { quick }) => test::run(quick),
+        Ok(Task::Wheel) => python::wheel(),
+        Ok(Task::Python { genuine }) => python::environment(genuine),
+        Ok(Task::BenchPool(options)) => bench::pool(&options),
         Err(problem) => {
             eprintln!("xtask: {problem}; cargo xtask help lists the commands");
             ExitCode::from(USAGE_ERROR)
@@ -45,6 +66,9 @@ fn main() -> ExitCode {
 enum Task {
     Help,
     Test { quick: bool },
+    Wheel,
+    Python { genuine: bool },
+    BenchPool(Vec<String>),
 }
 
 fn parse(arguments: &[String]) -> Result<Task, String> {
@@ -53,11 +77,41 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["help" | "--help" | "-h"] | ["test", "--help" | "-h"] => Ok(Task::Help),
         ["test"] => Ok(Task::Test { quick: false }),
         ["test", "--quick"] => Ok(Task::Test { quick: true }),
+        ["wheel"] => Ok(Task::Wheel),
+        ["python"] => Ok(Task::Python { genuine: false }),
+        ["python", "--genuine"] => Ok(Task::Python { genuine: true }),
+        ["bench", "pool", ref options @ ..] => {
+            check_bench_options(options)?;
+            Ok(Task::BenchPool(options.iter().map(|&option| option.to_owned()).collect()))
+        }
+        ["bench"] => Err("bench needs what to measure: bench pool".to_owned()),
         [] => Err("no command was given".to_owned()),
         ["test", other, ..] => Err(format!("test does not know {other:?}")),
+        [command @ ("wheel" | "python" | "bench"), other, ..] => {
+            Err(format!("{command} does not know {other:?}"))
+        }
         ["help" | "--help" | "-h", other, ..] => Err(format!("help does not know {other:?}")),
         [other, ..] => Err(format!("there is no command {other:?}")),
     }
+}
+
+/// Finds a mistake before minutes go into the build.
+fn check_bench_options(options: &[&str]) -> Result<(), String> {
+    let mut options = options.iter();
+    while let Some(&option) = options.next() {
+        match option {
+            "--plain" | "--tls" => {}
+            "--json" | "--only" | "--scale" | "--rounds" => {
+                let value = options.next().ok_or_else(|| format!("{option} needs a value"))?;
+                let number = matches!(option, "--scale" | "--rounds");
+                if number && !value.parse::<f64>().is_ok_and(|number| number > 0.0) {
+                    return Err(format!("{option} needs a number above 0, not {value:?}"));
+                }
+            }
+            other => return Err(format!("bench pool does not know {other:?}")),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -73,6 +127,25 @@ mod tests {
         assert_eq!(parsed("help"), Ok(Task::Help));
         assert_eq!(parsed("test"), Ok(Task::Test { quick: false }));
         assert_eq!(parsed("test --quick"), Ok(Task::Test { quick: true }));
+        assert_eq!(parsed("wheel"), Ok(Task::Wheel));
+        assert_eq!(parsed("python --genuine"), Ok(Task::Python { genuine: true }));
+        let options = ["--json", "out.json", "--only", "seq,conc", "--scale", "0.1", "--tls"];
+        assert_eq!(
+            parsed("bench pool --json out.json --only seq,conc --scale 0.1 --tls"),
+            Ok(Task::BenchPool(options.map(str::to_owned).to_vec()))
+        );
+        for wrong in [
+            "bench",
+            "bench psi",
+            "bench pool --json",
+            "bench pool --scale many",
+            "bench pool --scale 0",
+            "bench pool fast",
+            "wheel now",
+            "python --all",
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
         for wrong in ["", "tset", "test quick", "test --quick --quick", "help me"] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }

@@ -69,11 +69,13 @@ fn show(pipe: impl Read, mut terminal: impl Write) -> io::Result<Tally> {
     Ok(tally)
 }
 
-/// What a line of cargo-nextest or of cargo test counts, if it is a summary.
+/// What a line of cargo-nextest, cargo test or pytest counts, if it is a summary.
 fn summary(line: &str) -> Option<Tally> {
     let line = line.trim();
     let counts = if line.starts_with("Summary [") {
         line.split_once(" run: ")?.1
+    } else if line.starts_with("==") && line.ends_with("==") {
+        line.trim_matches('=').rsplit_once(" in ")?.0
     } else {
         line.strip_prefix("test result: ")?.split_once(". ")?.1
     };
@@ -83,6 +85,8 @@ fn summary(line: &str) -> Option<Tally> {
         let Ok(number) = number.parse::<u64>() else { continue };
         match what.trim() {
             "passed" => tally.passed += number,
+            "error" | "errors" => tally.failed += number,
+            "xfailed" => {}
             what if what.contains("failed") || what.contains("timed out") => tally.failed += number,
             _ => {}
         }
@@ -138,10 +142,20 @@ mod tests {
                 0,
             ),
             ("test result: FAILED. 3 passed; 4 failed; 0 ignored; 0 measured", 3, 4),
+            ("============ 12 passed, 2 skipped, 1 warning in 3.21s ============", 12, 0),
+            ("=== 1 failed, 7 passed, 1 xfailed, 2 errors in 75.10s (0:01:15) ===", 7, 3),
+            ("==== no tests ran in 0.01s ====", 0, 0),
         ] {
             assert_eq!(summary(line), Some(Tally { passed, failed }), "{line}");
         }
-        for line in ["", "running 3 tests", "test a::b ... ok", "12 passed, 3 failed"] {
+        for line in [
+            "",
+            "running 3 tests",
+            "test a::b ... ok",
+            "12 passed, 3 failed",
+            "===== short test summary info =====",
+            "===== test session starts =====",
+        ] {
             assert_eq!(summary(line), None, "{line}");
         }
     }

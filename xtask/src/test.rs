@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::python;
 use crate::runner::{Tally, run_and_show};
 
 /// Runs the steps up to the first that fails.
@@ -16,19 +17,8 @@ pub(crate) fn run(quick: bool) -> ExitCode {
         let label = format!("xtask: [{}/{}] {}", index + 1, steps.len(), step.name);
         eprintln!("{label}: {}", step.shown());
         let step_began = Instant::now();
-        let mut command = step.command();
-        if let Some(program) = program_of_the_build() {
-            command.env(PROGRAM_VARIABLE, program);
-        }
-        let result = run_and_show(&mut command);
+        let problem = step.run(&mut tally);
         let took = seconds(step_began.elapsed());
-        let problem = match result {
-            Ok((status, counted)) => {
-                tally.add(counted);
-                (!status.success()).then(|| status.to_string())
-            }
-            Err(error) => Some(error.to_string()),
-        };
         if let Some(problem) = problem {
             eprintln!("{label}: failed after {took}: {problem}");
             eprintln!("xtask: to run this step alone: {}", step.shown());
@@ -54,26 +44,75 @@ fn program_of_the_build() -> Option<PathBuf> {
 
 struct Step {
     name: &'static str,
-    arguments: &'static [&'static str],
+    work: Work,
     environment: &'static [(&'static str, &'static str)],
 }
 
+enum Work {
+    Cargo(&'static [&'static str]),
+    /// Arguments of the Python of the test environment, in the repository.
+    Python(Vec<String>),
+    /// Something of ours, and the command that does it.
+    Own(fn() -> Result<(), String>, &'static str),
+}
+
 impl Step {
-    fn command(&self) -> Command {
-        let mut command = cargo();
-        command.args(self.arguments).envs(self.environment.iter().copied());
-        command
+    /// Runs the step to its end; the problem is why it failed.
+    fn run(&self, tally: &mut Tally) -> Option<String> {
+        let mut command = match &self.work {
+            Work::Cargo(arguments) => {
+                let mut command = cargo();
+                command.args(*arguments);
+                command
+            }
+            Work::Python(arguments) => {
+                let mut command = Command::new(python::repository().join(test_python()));
+                command.args(arguments).current_dir(python::repository());
+                command
+            }
+            Work::Own(work, _) => return work().err(),
+        };
+        command.envs(self.environment.iter().copied());
+        if let Some(program) = program_of_the_build() {
+            command.env(PROGRAM_VARIABLE, program);
+        }
+        match run_and_show(&mut command) {
+            Ok((status, counted)) => {
+                tally.add(counted);
+                (!status.success()).then(|| status.to_string())
+            }
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     /// The step as a person types it.
     fn shown(&self) -> String {
         let variables = self.environment.iter().map(|(name, value)| format!("{name}='{value}' "));
-        variables.collect::<String>() + "cargo " + &self.arguments.join(" ")
+        let command = match &self.work {
+            Work::Cargo(arguments) => format!("cargo {}", arguments.join(" ")),
+            Work::Python(arguments) => {
+                let quoted = arguments.iter().map(|argument| {
+                    if argument.contains(' ') { format!("'{argument}'") } else { argument.clone() }
+                });
+                format!("{} {}", test_python(), quoted.collect::<Vec<_>>().join(" "))
+            }
+            Work::Own(_, command) => (*command).to_owned(),
+        };
+        variables.collect::<String>() + &command
     }
 }
 
+fn test_python() -> String {
+    python::program(python::TEST)
+}
+
 const fn step(name: &'static str, arguments: &'static [&'static str]) -> Step {
-    Step { name, arguments, environment: &[] }
+    Step { name, work: Work::Cargo(arguments), environment: &[] }
+}
+
+fn python_step(name: &'static str, arguments: &[&str]) -> Step {
+    let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    Step { name, work: Work::Python(arguments), environment: &[] }
 }
 
 fn steps(quick: bool, nextest: bool) -> Vec<Step> {
@@ -105,10 +144,65 @@ fn steps(quick: bool, nextest: bool) -> Vec<Step> {
     if !quick {
         steps.push(Step {
             name: "docs",
-            arguments: &["doc", "--locked", "--workspace", "--no-deps"],
+            work: Work::Cargo(&["doc", "--locked", "--workspace", "--no-deps"]),
             environment: &[("RUSTDOCFLAGS", "-D warnings")],
         });
     }
+    steps.extend(python_steps(quick));
+    steps
+}
+
+/// Makes the interoperation tests fail, not skip, where a genuine package is missing.
+const GENUINE_IS_HERE: &[(&str, &str)] = &[("CONVELO_GENUINE", "target/python")];
+
+fn python_steps(quick: bool) -> Vec<Step> {
+    let own = |name, work, command| Step { name, work: Work::Own(work, command), environment: &[] };
+    let tests = [
+        "-m",
+        "pytest",
+        "python/tests",
+        "--ignore=python/tests/genuine",
+        "--ignore=python/tests/interop",
+    ];
+    let mut steps = vec![
+        own(
+            "python environment",
+            (|| python::prepare(python::TEST)) as fn() -> Result<(), String>,
+            "cargo xtask python",
+        ),
+        own("python module", python::install, "cargo xtask python"),
+        python_step(
+            "python types",
+            &["-m", "mypy", "--strict", "--config-file=python/pyproject.toml", "python/convelo"],
+        ),
+        python_step(
+            "python stubs",
+            &[
+                "-m",
+                "mypy.stubtest",
+                "--mypy-config-file=python/pyproject.toml",
+                "convelo._convelo",
+            ],
+        ),
+    ];
+    if quick {
+        let quick_tests = [&tests[..], &["-m", "not slow"]].concat();
+        steps.push(python_step("python tests", &quick_tests));
+        return steps;
+    }
+    steps.push(python_step("python tests", &tests));
+    let genuine = "cargo xtask python --genuine";
+    steps.push(own("genuine packages", python::prepare_genuine, genuine));
+    steps.extend(python::SUITES.map(|version| {
+        let sources = format!("target/python/genuine/{version}");
+        let arguments = ["python/tests/genuine/run.py", version, &sources];
+        let mut step = python_step("genuine test-suite", &arguments);
+        step.environment = GENUINE_IS_HERE;
+        step
+    }));
+    let mut interop = python_step("interoperation", &["-m", "pytest", "python/tests/interop"]);
+    interop.environment = GENUINE_IS_HERE;
+    steps.push(interop);
     steps
 }
 
@@ -116,7 +210,7 @@ fn steps(quick: bool, nextest: bool) -> Vec<Step> {
 ///
 /// `cargo run` tells this process about its own package. Passed on, that would make build scripts
 /// of dependencies run again that watch such variables.
-fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
@@ -142,22 +236,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_step_but_the_format_is_locked() {
+    fn every_cargo_step_but_the_format_is_locked() {
         for (quick, nextest) in [(false, false), (false, true), (true, false), (true, true)] {
             let steps = steps(quick, nextest);
-            assert_eq!(steps.len(), if quick { 5 } else { 6 });
-            for step in steps.iter().skip(1) {
-                assert!(step.shown().contains(" --locked"), "{}", step.shown());
+            let cargo = steps.iter().filter(|step| matches!(step.work, Work::Cargo(_)));
+            let locked: Vec<String> = cargo.map(Step::shown).skip(1).collect();
+            assert_eq!(locked.len(), if quick { 4 } else { 5 });
+            for command in locked {
+                assert!(command.contains(" --locked"), "{command}");
             }
         }
     }
 
     #[test]
+    fn quick_leaves_out_what_needs_the_genuine_packages() {
+        let names = |quick| steps(quick, true).iter().map(|step| step.name).collect::<Vec<_>>();
+        let (all, quick) = (names(false), names(true));
+        for slow in ["docs", "genuine packages", "genuine test-suite", "interoperation"] {
+            assert!(all.contains(&slow) && !quick.contains(&slow), "{slow}");
+        }
+        assert!(all.starts_with(&["format", "clippy", "build", "tests", "doctests", "docs"]));
+        assert!(quick.ends_with(&["python stubs", "python tests"]));
+    }
+
+    #[test]
     fn a_step_is_shown_as_it_can_be_typed() {
-        let steps = steps(false, true);
+        let shown = |quick, name: &str| {
+            let steps = steps(quick, true);
+            steps.iter().find(|step| step.name == name).unwrap().shown()
+        };
         assert_eq!(
-            steps[5].shown(),
+            shown(false, "docs"),
             "RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps"
+        );
+        assert_eq!(shown(false, "python module"), "cargo xtask python");
+        assert_eq!(
+            shown(true, "python tests"),
+            "target/python/test/bin/python -m pytest python/tests --ignore=python/tests/genuine \
+             --ignore=python/tests/interop -m 'not slow'"
+        );
+        assert_eq!(
+            shown(false, "interoperation"),
+            "CONVELO_GENUINE='target/python' target/python/test/bin/python -m pytest \
+             python/tests/interop"
         );
     }
 }

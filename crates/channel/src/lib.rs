@@ -1,22 +1,35 @@
-//! Authenticated connections: TLS 1.3 between peers that know each other by key, or by evidence.
+//! Authenticated connections: TLS 1.3 between peers that know each other by key, by certificate or
+//! by evidence.
 //!
 //! A [`Listener`] accepts connections of peers that prove a key of their own and yields each with
 //! its [`Peer`]. [`dial`] connects to a service that must prove either acceptable evidence
 //! ([`Expect::Evidence`]: RA-TLS, the verdict comes from `convelo_attest::verify`) or a pinned key
-//! ([`Expect::Key`]). Both sides: TLS 1.3 only, hybrid post-quantum key exchange preferred, no
-//! session resumption, no 0-RTT, since a resumed session would skip the verifier.
+//! ([`Expect::Key`]). [`PeerTls`] is the same between the parties of a pool, who may also know each
+//! other through certificate authorities ([`Roots`]); [`Authority`] makes certificates for them.
+//! Everywhere: TLS 1.3 only, hybrid post-quantum key exchange preferred, no session resumption, no
+//! 0-RTT, since a resumed session would skip the verifier.
 
+mod authority;
+mod certificate;
 mod client;
 mod expect;
 mod identity;
 pub mod limits;
+mod peer;
 mod provider;
 mod server;
 mod tls;
 
+pub use authority::{
+    Authority, AuthorityError, Issued, certificate_identity, certificate_key, self_signed,
+};
 pub use client::{DialError, ServiceStream, dial};
 pub use expect::Expect;
 pub use identity::{Credential, Identity, IdentityError};
+pub use peer::{
+    PeerCredential, PeerCredentialError, PeerExpect, PeerTls, PeerTlsError, ProvenPeer, Roots,
+    refused_by_peer,
+};
 pub use server::{Listener, ListenerError, Peer, PeerStream};
 
 /// The operating system's randomness.

@@ -32,3 +32,22 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes of a key file.
 pub const MAXIMUM_KEY_FILE_BYTES: usize = 16 << 10;
+
+/// Bytes of a file with certificates: our own chain, or the authorities that we trust.
+pub const MAXIMUM_CERTIFICATE_FILE_BYTES: usize = 1 << 20;
+
+/// Certificates that a peer may present at once, its own included.
+pub const MAXIMUM_CHAIN_CERTIFICATES: usize = 8;
+
+/// How long a refused connection stays open for the peer to read why: closed at once, what the
+/// peer still sends would reset the connection and destroy the alert.
+pub const REFUSAL_LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes of a refused peer that are read and dropped meanwhile.
+pub const MAXIMUM_REFUSAL_LINGER_BYTES: usize = 64 << 10;
+
+/// Characters of a common name in certificates made here (X.520).
+pub const LONGEST_COMMON_NAME: usize = 64;
+
+/// Days that a certificate made here may live: a hundred years.
+pub const LONGEST_LIFE_DAYS: u32 = 36_525;

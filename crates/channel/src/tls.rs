@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use convelo_attest::{Evidence, Matter, Refusal, Stage, Verdict};
+use convelo_attest::{Collateral, Evidence, Matter, Policy, Refusal, Stage, Verdict};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -21,20 +21,42 @@ use crate::provider::provider;
 const ALPN: &[u8] = b"h2";
 
 pub(crate) fn server_config(resolver: Arc<dyn rustls::server::ResolvesServerCert>) -> ServerConfig {
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the provider supports TLS 1.3")
-        .with_client_cert_verifier(Arc::new(AnyKey::default()))
-        .with_cert_resolver(resolver);
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    config.max_early_data_size = 0;
+    let mut config = server_side(provider(), Arc::new(AnyKey::default()), resolver);
     config.alpn_protocols = vec![ALPN.to_vec()];
     config
 }
 
 pub(crate) fn client_config(credential: &Credential, verifier: Arc<Expected>) -> ClientConfig {
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let mut config = client_side(provider(), verifier, credential);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config
+}
+
+/// What every listening side has in common: mutual TLS 1.3, nothing that a later connection could
+/// resume without the verifier.
+pub(crate) fn server_side(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    resolver: Arc<dyn rustls::server::ResolvesServerCert>,
+) -> ServerConfig {
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider supports TLS 1.3")
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(resolver);
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    config
+}
+
+/// What every connecting side has in common.
+pub(crate) fn client_side(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ServerCertVerifier>,
+    credential: &Credential,
+) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider supports TLS 1.3")
         .dangerous()
@@ -45,7 +67,6 @@ pub(crate) fn client_config(credential: &Credential, verifier: Arc<Expected>) ->
     config.resumption = rustls::client::Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
-    config.alpn_protocols = vec![ALPN.to_vec()];
     config
 }
 
@@ -126,12 +147,7 @@ impl Expected {
                 }
                 let evidence = Evidence::from_certificate(certificate, now)?
                     .ok_or_else(Refusal::missing_evidence)?;
-                let mut first = None;
-                for policy in policies {
-                    let verdict = convelo_attest::verify(&evidence, collateral, policy, now)?;
-                    first.get_or_insert(verdict);
-                }
-                first.map(Some).ok_or_else(no_policy)
+                verify_evidence(&evidence, policies, collateral, now).map(Some)
             }
             Expect::Key(pinned) => {
                 demand_key(certificate, pinned)?;
@@ -234,11 +250,26 @@ fn single(intermediates: &[CertificateDer<'_>]) -> Result<(), Refusal> {
     })
 }
 
+/// The verdict of the first policy, once every one of them accepts the evidence.
+pub(crate) fn verify_evidence(
+    evidence: &Evidence,
+    policies: &[Arc<Policy>],
+    collateral: &Collateral,
+    now: u64,
+) -> Result<Verdict, Refusal> {
+    let mut first = None;
+    for policy in policies {
+        let verdict = convelo_attest::verify(evidence, collateral, policy, now)?;
+        first.get_or_insert(verdict);
+    }
+    first.ok_or_else(no_policy)
+}
+
 fn refused(refusal: Refusal) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
 }
 
-fn not_the_holder(error: &Error) -> Refusal {
+pub(crate) fn not_the_holder(error: &Error) -> Refusal {
     Refusal {
         stage: Stage::KeyBinding,
         code: "key-possession",
@@ -277,6 +308,6 @@ fn demand_key(certificate: &[u8], pinned: &[u8; 32]) -> Result<(), Refusal> {
     })
 }
 
-fn tls13_only() -> Error {
+pub(crate) fn tls13_only() -> Error {
     Error::General("only TLS 1.3 is spoken here".to_owned())
 }

@@ -1,0 +1,205 @@
+//! What we present.
+
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use sha2::{Digest as _, Sha256};
+
+use crate::certificate::{Certificate, fingerprint, shown_name};
+use crate::identity::Credential;
+use crate::limits::{
+    MAXIMUM_CERTIFICATE_FILE_BYTES, MAXIMUM_CHAIN_CERTIFICATES, MAXIMUM_KEY_FILE_BYTES,
+};
+use crate::provider::peer_provider;
+
+/// A key with its certificate, and the intermediate certificates up to an authority.
+#[derive(Clone)]
+pub struct PeerCredential {
+    credential: Credential,
+    key_id: [u8; 32],
+}
+
+/// Key or certificate files that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerCredentialError {
+    /// The file is not what it should be.
+    #[error("{what}: {bytes} bytes arrived, at most {most} are read; is this the right file?")]
+    TooLarge {
+        /// Which file.
+        what: &'static str,
+        /// Its bytes.
+        bytes: usize,
+        /// Bytes that are read.
+        most: usize,
+    },
+    /// No certificate in the file.
+    #[error(
+        "{what} holds no certificate; required is PEM ('-----BEGIN CERTIFICATE-----'): convert \
+         other forms with 'openssl x509 -inform DER -in FILE'"
+    )]
+    NoCertificate {
+        /// Which file.
+        what: &'static str,
+    },
+    /// A certificate that cannot be read.
+    #[error("certificate {number} of {what} cannot be read: {reason}; export it again")]
+    Certificate {
+        /// Which file.
+        what: &'static str,
+        /// Its place in the file, from 1.
+        number: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// More certificates than peers accept.
+    #[error(
+        "{count} certificates to present, at most {MAXIMUM_CHAIN_CERTIFICATES} are accepted: the \
+         file must hold our own certificate and the intermediate ones up to the authority, not \
+         every authority there is"
+    )]
+    ChainTooLong {
+        /// How many.
+        count: usize,
+    },
+    /// No usable private key.
+    #[error(
+        "no private key can be used: {reason}; required is one in PEM without a passphrase \
+         (RSA of 2048 bits or more, ECDSA P-256 or P-384, Ed25519): 'openssl pkey -in FILE'"
+    )]
+    Key {
+        /// What arrived.
+        reason: String,
+    },
+    /// Key and certificate are of different owners.
+    #[error(
+        "the private key does not belong to the first certificate: its key is {key}, the \
+         certificate '{subject}' has {certificate}; give the files of one party, its own \
+         certificate first"
+    )]
+    Mismatch {
+        /// Fingerprint of the private key's public half.
+        key: String,
+        /// The certificate's subject.
+        subject: String,
+        /// Fingerprint of the certificate's key.
+        certificate: String,
+    },
+    /// An authority's certificate of X.509 version 1 or 2.
+    #[error(
+        "the authority '{subject}' (certificate {number} of the file) is an X.509 certificate of \
+         version {version}; required is version 3 that says CA:TRUE. With its key, make it anew; \
+         what it signed stays valid: printf 'basicConstraints=critical,CA:TRUE\\nkeyUsage=critical,\
+         keyCertSign,cRLSign\\n' > ca.ext && openssl x509 -in ca.crt -signkey ca.key -days 3650 \
+         -extfile ca.ext -out ca-v3.crt"
+    )]
+    AuthorityVersion {
+        /// The authority's name.
+        subject: String,
+        /// Its place in the file, from 1.
+        number: usize,
+        /// What arrived.
+        version: u8,
+    },
+}
+
+impl PeerCredential {
+    /// Reads a key (PKCS #8, SEC 1 or PKCS #1) and a certificate, followed by its intermediate
+    /// ones, in PEM. Everything else in the files is skipped.
+    pub fn from_pem(key_pem: &[u8], chain_pem: &[u8]) -> Result<Self, PeerCredentialError> {
+        let what = "our certificate file";
+        let chain = certificates(chain_pem, what)?;
+        if chain.len() > MAXIMUM_CHAIN_CERTIFICATES {
+            return Err(PeerCredentialError::ChainTooLong { count: chain.len() });
+        }
+        let unusable = |reason: String| PeerCredentialError::Key { reason };
+        check_size(key_pem, "our key file", MAXIMUM_KEY_FILE_BYTES)?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| {
+            let encrypted = key_pem.windows(9).any(|window| window == b"ENCRYPTED");
+            unusable(if encrypted { "it is encrypted" } else { "the file holds none" }.to_owned())
+        })?;
+        let key = peer_provider()
+            .key_provider
+            .load_private_key(key)
+            .map_err(|error| unusable(error.to_string()))?;
+        let own = parse(&chain[0], what, 1)?;
+        let key_id = own.key_id();
+        if let Some(public) = key.public_key().filter(|public| public.as_ref() != own.spki) {
+            return Err(PeerCredentialError::Mismatch {
+                key: fingerprint(&Sha256::digest(public.as_ref()).into()),
+                subject: shown_name(own.subject),
+                certificate: fingerprint(&key_id),
+            });
+        }
+        Ok(Self { credential: Credential(Arc::new(CertifiedKey::new(chain, key))), key_id })
+    }
+
+    /// The credential of an [`Identity`](crate::Identity): self-signed, with evidence or without.
+    pub fn from_credential(credential: &Credential) -> Self {
+        let key_id = Certificate::parse(credential.certificate())
+            .expect("the certificate is of our own making")
+            .key_id();
+        Self { credential: credential.clone(), key_id }
+    }
+
+    /// Our certificate, DER.
+    pub fn certificate(&self) -> &[u8] {
+        self.credential.certificate()
+    }
+
+    /// SHA-256 of our key's `SubjectPublicKeyInfo`: what others pin.
+    pub fn key_id(&self) -> [u8; 32] {
+        self.key_id
+    }
+
+    pub(super) fn credential(&self) -> &Credential {
+        &self.credential
+    }
+}
+
+impl std::fmt::Debug for PeerCredential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PeerCredential({}, ..)", fingerprint(&self.key_id))
+    }
+}
+
+/// The certificates of a PEM file, at least one.
+pub(super) fn certificates(
+    pem: &[u8],
+    what: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, PeerCredentialError> {
+    check_size(pem, what, MAXIMUM_CERTIFICATE_FILE_BYTES)?;
+    let mut found = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        found.push(certificate.map_err(|error| PeerCredentialError::Certificate {
+            what,
+            number: found.len() + 1,
+            reason: error.to_string(),
+        })?);
+    }
+    if found.is_empty() {
+        return Err(PeerCredentialError::NoCertificate { what });
+    }
+    Ok(found)
+}
+
+pub(super) fn parse<'a>(
+    der: &'a CertificateDer<'_>,
+    what: &'static str,
+    number: usize,
+) -> Result<Certificate<'a>, PeerCredentialError> {
+    Certificate::parse(der).map_err(|error| PeerCredentialError::Certificate {
+        what,
+        number,
+        reason: error.to_string(),
+    })
+}
+
+fn check_size(bytes: &[u8], what: &'static str, most: usize) -> Result<(), PeerCredentialError> {
+    if bytes.len() > most {
+        return Err(PeerCredentialError::TooLarge { what, bytes: bytes.len(), most });
+    }
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! Messages to one peer on their way out.
+//!
+//! A request is in `pending` from the call until it is completed, and in one of the queues while no
+//! connection has it. Of the requests of one id only the first is queued; the next follows when it
+//! is settled, so that messages of one id arrive in order.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::error::SendError;
+use crate::http::Question;
+use crate::limits::BULK_BYTES;
+use crate::message::{MessageId, Payload, Wire};
+use crate::session::Place;
+
+/// Called once with what became of a request.
+pub type Done = Box<dyn FnOnce(Result<(), SendError>) + Send>;
+
+pub(crate) struct Request {
+    pub(crate) kind: Kind,
+    pub(crate) nonce: u64,
+    pub(crate) deadline: Option<Instant>,
+    /// How many seconds of absence are borne; nothing is for ever.
+    pub(crate) patience: Option<u32>,
+    done: Mutex<Option<Done>>,
+    /// When the peer could first not be reached for it.
+    pub(crate) absent_since: Mutex<Option<Instant>>,
+    /// Whether all of it has been written at least once.
+    pub(crate) written: AtomicBool,
+    /// Whether a connection has carried part of it.
+    pub(crate) begun: AtomicBool,
+}
+
+pub(crate) enum Kind {
+    Ask(Question),
+    Message(Message),
+}
+
+pub(crate) struct Message {
+    pub(crate) id: MessageId,
+    pub(crate) place: Place,
+    pub(crate) wire: Wire,
+    pub(crate) head: Bytes,
+    pub(crate) payload: Payload,
+    pub(crate) tail: Bytes,
+    pub(crate) total: u64,
+}
+
+impl Request {
+    pub(crate) fn new(
+        kind: Kind,
+        nonce: u64,
+        deadline: Option<Instant>,
+        patience: Option<u32>,
+        done: Done,
+    ) -> Self {
+        Self {
+            kind,
+            nonce,
+            deadline,
+            patience,
+            done: Mutex::new(Some(done)),
+            absent_since: Mutex::new(None),
+            written: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn id(&self) -> Option<&MessageId> {
+        match &self.kind {
+            Kind::Message(message) => Some(&message.id),
+            Kind::Ask(_) => None,
+        }
+    }
+
+    pub(crate) fn message(&self) -> Option<&Message> {
+        match &self.kind {
+            Kind::Message(message) => Some(message),
+            Kind::Ask(_) => None,
+        }
+    }
+
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.message().is_some_and(|message| message.total >= BULK_BYTES)
+    }
+
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    /// Says what became of it; false when that was said before.
+    pub(crate) fn complete(&self, result: Result<(), SendError>) -> bool {
+        let done = self.lock().take();
+        let first = done.is_some();
+        if let Some(done) = done {
+            done(result);
+        }
+        first
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Done>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Outbox {
+    queues: Mutex<Queues>,
+    /// Something for the primary lane.
+    pub(crate) small_ready: Notify,
+    /// Something for any further lane.
+    pub(crate) bulk_ready: Notify,
+    /// Everything is settled.
+    pub(crate) settled: Notify,
+    pub(crate) primary: AtomicBool,
+    pub(crate) extra_lanes: AtomicUsize,
+    pub(crate) idle_lanes: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Queues {
+    next_nonce: u64,
+    pending: BTreeMap<u64, Arc<Request>>,
+    small: VecDeque<Arc<Request>>,
+    bulk: VecDeque<Arc<Request>>,
+    /// For each id on its way, those that wait behind it.
+    ids: HashMap<MessageId, VecDeque<Arc<Request>>>,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Messages that are not settled.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().pending.len()
+    }
+
+    /// Takes a request in; it gets its number here.
+    pub(crate) fn push(&self, make: impl FnOnce(u64) -> Request) -> Arc<Request> {
+        let mut queues = self.lock();
+        let nonce = queues.next_nonce;
+        queues.next_nonce += 1;
+        let request = Arc::new(make(nonce));
+        queues.pending.insert(nonce, Arc::clone(&request));
+        if let Some(id) = request.id() {
+            if let Some(behind) = queues.ids.get_mut(id) {
+                behind.push_back(Arc::clone(&request));
+                return request;
+            }
+            queues.ids.insert(id.clone(), VecDeque::new());
+        }
+        self.enqueue(&mut queues, Arc::clone(&request));
+        request
+    }
+
+    fn enqueue(&self, queues: &mut Queues, request: Arc<Request>) {
+        if request.is_bulk() {
+            queues.bulk.push_back(request);
+            self.bulk_ready.notify_one();
+        } else {
+            queues.small.push_back(request);
+            self.small_ready.notify_one();
+        }
+    }
+
+    /// Gives a request back that a connection could not settle, before all others.
+    pub(crate) fn return_to_front(&self, request: Arc<Request>) {
+        let mut queues = self.lock();
+        if request.is_bulk() {
+            queues.bulk.push_front(request);
+            self.bulk_ready.notify_one();
+        } else {
+            queues.small.push_front(request);
+            self.small_ready.notify_one();
+        }
+    }
+
+    /// The next small request.
+    pub(crate) fn take_small(&self) -> Option<Arc<Request>> {
+        let mut queues = self.lock();
+        std::iter::from_fn(|| queues.small.pop_front()).find(|request| !request.is_over())
+    }
+
+    /// The next bulk request.
+    pub(crate) fn take_bulk(&self) -> Option<Arc<Request>> {
+        let mut queues = self.lock();
+        std::iter::from_fn(|| queues.bulk.pop_front()).find(|request| !request.is_over())
+    }
+
+    /// All numbers below this one are settled.
+    pub(crate) fn floor(&self) -> u64 {
+        let queues = self.lock();
+        queues.pending.first_key_value().map_or(queues.next_nonce, |(nonce, _)| *nonce)
+    }
+
+    /// Completes a request and lets the next of its id go.
+    pub(crate) fn settle(&self, request: &Arc<Request>, result: Result<(), SendError>) {
+        self.forget(request);
+        request.complete(result);
+    }
+
+    /// Takes a request out of the books without completing it.
+    pub(crate) fn forget(&self, request: &Arc<Request>) {
+        let mut queues = self.lock();
+        if queues.pending.remove(&request.nonce).is_none() {
+            return;
+        }
+        if let Some(id) = request.id()
+            && let Some(behind) = queues.ids.get_mut(id)
+        {
+            // One that waited behind another and is over leaves; the first lets the next go.
+            if let Some(position) =
+                behind.iter().position(|other| Arc::ptr_eq(other, request))
+            {
+                behind.remove(position);
+            } else {
+                let next =
+                    std::iter::from_fn(|| behind.pop_front()).find(|next| !next.is_over());
+                match next {
+                    Some(next) => self.enqueue(&mut queues, next),
+                    None => {
+                        queues.ids.remove(id);
+                    }
+                }
+            }
+        }
+        if queues.pending.is_empty() {
+            self.settled.notify_waiters();
+        }
+    }
+
+    /// All that is not settled, in order.
+    pub(crate) fn pending(&self) -> Vec<Arc<Request>> {
+        self.lock().pending.values().cloned().collect()
+    }
+
+    /// Takes out all messages with default ids; the number is that of the others.
+    pub(crate) fn take_defaults(&self) -> (Vec<Arc<Request>>, usize) {
+        let pending = self.pending();
+        let messages = pending.into_iter().filter(|request| request.message().is_some());
+        let (taken, kept): (Vec<_>, Vec<_>) = messages
+            .partition(|request| request.message().is_some_and(|m| m.place.is_default));
+        for request in &taken {
+            self.forget(request);
+        }
+        (taken, kept.len())
+    }
+}

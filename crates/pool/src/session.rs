@@ -1,0 +1,226 @@
+//! What is remembered about the conversation with one peer: which of its messages have arrived, and
+//! which default ids come next. Pure.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::limits::NONCE_WINDOW;
+
+/// Sessions of a peer that ended and are recognised when a late message of theirs arrives.
+const REMEMBERED_SESSIONS: usize = 16;
+
+/// The messages of one peer that have arrived, by session and number.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    epoch: Option<u64>,
+    past: VecDeque<u64>,
+    floor: u64,
+    settled: BTreeSet<u64>,
+}
+
+/// What an epoch says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Session {
+    /// The first one ever.
+    First,
+    /// The one that runs.
+    Same,
+    /// Another one: the peer lost its state.
+    Restarted,
+    /// One that ended: a message that was late.
+    Past,
+}
+
+/// What a number says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// It has not arrived yet.
+    New,
+    /// It is here already.
+    Settled,
+    /// So many are missing before it that they cannot be kept track of.
+    TooFarAhead,
+}
+
+impl Seen {
+    pub(crate) fn session(&self, epoch: u64) -> Session {
+        match self.epoch {
+            None => Session::First,
+            Some(current) if current == epoch => Session::Same,
+            Some(_) if self.past.contains(&epoch) => Session::Past,
+            Some(_) => Session::Restarted,
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        self.epoch
+    }
+
+    /// Begins a session.
+    pub(crate) fn begin(&mut self, epoch: u64) {
+        if let Some(past) = self.epoch.replace(epoch) {
+            self.past.push_back(past);
+            if self.past.len() > REMEMBERED_SESSIONS {
+                self.past.pop_front();
+            }
+        }
+        self.floor = 0;
+        self.settled.clear();
+    }
+
+    /// Looks a number up; all below `floor` are settled at the sender.
+    pub(crate) fn arrives(&mut self, nonce: u64, floor: u64) -> Arrival {
+        if floor > self.floor && floor <= nonce {
+            self.floor = floor;
+            self.settled = self.settled.split_off(&floor);
+        }
+        if nonce < self.floor || self.settled.contains(&nonce) {
+            Arrival::Settled
+        } else if self.settled.len() >= NONCE_WINDOW {
+            Arrival::TooFarAhead
+        } else {
+            Arrival::New
+        }
+    }
+
+    pub(crate) fn is_settled(&self, nonce: u64) -> bool {
+        nonce < self.floor || self.settled.contains(&nonce)
+    }
+
+    /// The message has been delivered; false when it was already.
+    pub(crate) fn settle(&mut self, nonce: u64) -> bool {
+        if nonce < self.floor {
+            return false;
+        }
+        if nonce == self.floor {
+            self.floor += 1;
+            while self.settled.remove(&self.floor) {
+                self.floor += 1;
+            }
+            return true;
+        }
+        self.settled.insert(nonce)
+    }
+}
+
+/// The place of a message among those of its direction. A message whose id was chosen takes one
+/// too, as in the genuine packages: the default id of the next message must be the same there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    /// The number, which is the default id.
+    pub(crate) number: u64,
+    /// Whether that is the message's id.
+    pub(crate) is_default: bool,
+    session: u32,
+}
+
+/// The places of one direction: 0, 1, 2 …; one that was not used is used next.
+#[derive(Debug, Default)]
+pub(crate) struct Counter {
+    next: u64,
+    session: u32,
+    returned: BTreeSet<u64>,
+}
+
+impl Counter {
+    pub(crate) fn take(&mut self, is_default: bool) -> Place {
+        let number = self.returned.pop_first().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        });
+        Place { number, is_default, session: self.session }
+    }
+
+    /// Begins at 0 again; places taken before cannot be given back any more.
+    pub(crate) fn reset(&mut self) {
+        *self = Self { session: self.session.wrapping_add(1), ..Self::default() };
+    }
+
+    pub(crate) fn give_back(&mut self, place: Place) {
+        if place.session != self.session || place.number >= self.next {
+            return;
+        }
+        self.returned.insert(place.number);
+        while self.next > 0 && self.returned.remove(&(self.next - 1)) {
+            self.next -= 1;
+        }
+    }
+
+    /// The id that comes next.
+    pub(crate) fn peek(&self) -> u64 {
+        self.returned.first().copied().unwrap_or(self.next)
+    }
+
+    /// Whether an id has ever been used.
+    pub(crate) fn is_used(&self) -> bool {
+        self.next > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_returned_id_is_used_next() {
+        let mut counter = Counter::default();
+        let places = [counter.take(true), counter.take(false), counter.take(true)];
+        assert_eq!(places.map(|place| place.number), [0, 1, 2]);
+        counter.give_back(places[1]);
+        assert_eq!((counter.peek(), counter.take(true).number), (1, 1));
+        let last = counter.take(true);
+        assert_eq!(last.number, 3);
+        counter.give_back(last);
+        counter.give_back(places[2]);
+        assert_eq!(counter.take(true).number, 2);
+        counter.give_back(last);
+        assert_eq!(counter.take(true).number, 3);
+    }
+
+    #[test]
+    fn a_place_of_an_ended_session_is_not_used_again() {
+        let mut counter = Counter::default();
+        let stale = counter.take(false);
+        counter.reset();
+        assert!(!counter.is_used());
+        let places = [counter.take(true), counter.take(true)];
+        counter.give_back(stale);
+        assert_eq!((places[1].number, counter.take(true).number), (1, 2));
+    }
+
+    #[test]
+    fn sessions() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.session(5), Session::First);
+        seen.begin(5);
+        assert_eq!((seen.session(5), seen.session(6)), (Session::Same, Session::Restarted));
+        assert!(seen.settle(0));
+        seen.begin(6);
+        assert_eq!((seen.session(5), seen.session(6)), (Session::Past, Session::Same));
+        assert_eq!(seen.arrives(0, 0), Arrival::New);
+    }
+
+    proptest! {
+        /// Numbers arrive in any order, any number of times: each is new exactly once, and little
+        /// is kept.
+        #[test]
+        fn each_number_is_new_once(arrivals in proptest::collection::vec(0..50u64, 0..400)) {
+            let mut seen = Seen::default();
+            seen.begin(1);
+            let mut expected = BTreeSet::new();
+            for nonce in arrivals {
+                let floor = (0..).find(|number| !expected.contains(number)).unwrap();
+                let arrival = seen.arrives(nonce, floor.min(nonce));
+                prop_assert_eq!(arrival == Arrival::New, !expected.contains(&nonce));
+                if arrival == Arrival::New {
+                    prop_assert!(seen.settle(nonce));
+                    expected.insert(nonce);
+                }
+                prop_assert!(!seen.settle(nonce));
+                prop_assert!(seen.is_settled(nonce));
+                prop_assert!(seen.settled.len() <= 50);
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! A connection, plain or under TLS.
+
+use std::collections::VecDeque;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::limits::COALESCE_BYTES;
+
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Accepted(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Dialled(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+macro_rules! each {
+    ($self:expr, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Stream::Plain($stream) => $call,
+            Stream::Accepted($stream) => $call,
+            Stream::Dialled($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write(context, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_shutdown(context))
+    }
+}
+
+/// What is to be written: small pieces joined, large ones as they are.
+#[derive(Default)]
+pub(crate) struct Out {
+    pieces: VecDeque<Bytes>,
+    small: BytesMut,
+    /// Written, and perhaps still inside the TLS session.
+    unflushed: bool,
+}
+
+impl Out {
+    /// Where heads and small bodies are written to.
+    pub(crate) fn small(&mut self) -> &mut BytesMut {
+        &mut self.small
+    }
+
+    pub(crate) fn push(&mut self, piece: &Bytes) {
+        if piece.len() < COALESCE_BYTES {
+            self.small.extend_from_slice(piece);
+        } else {
+            self.seal();
+            self.pieces.push_back(piece.clone());
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.small.is_empty() && !self.unflushed
+    }
+
+    /// Whether more requests may be added without delaying them for long.
+    pub(crate) fn is_light(&self) -> bool {
+        self.pieces.is_empty() && self.small.len() < COALESCE_BYTES
+    }
+
+    fn seal(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push_back(self.small.split().freeze());
+        }
+    }
+
+    fn poll_write(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.seal();
+        let mut wrote = false;
+        while let Some(piece) = self.pieces.front_mut() {
+            match Pin::new(&mut *stream).poll_write(cx, piece) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    wrote = true;
+                    self.unflushed = true;
+                    piece.advance(written);
+                    if piece.is_empty() {
+                        self.pieces.pop_front();
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return if wrote { Poll::Ready(Ok(true)) } else { Poll::Pending },
+            }
+        }
+        if self.unflushed {
+            match Pin::new(stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return if wrote { Poll::Ready(Ok(true)) } else { Poll::Pending },
+            }
+        }
+        Poll::Ready(Ok(wrote))
+    }
+}
+
+/// What moved on a connection.
+pub(crate) enum Moved {
+    /// Bytes arrived; none is the end.
+    Read(usize),
+    /// Bytes left.
+    Wrote,
+}
+
+/// Waits until something moves in either direction. Nothing is lost when the future is dropped.
+pub(crate) async fn exchange(
+    stream: &mut Stream,
+    out: &mut Out,
+    into: &mut BytesMut,
+) -> io::Result<Moved> {
+    into.reserve(16 << 10);
+    poll_fn(|cx| {
+        if !out.is_empty() {
+            match out.poll_write(stream, cx) {
+                Poll::Ready(Ok(true)) => return Poll::Ready(Ok(Moved::Wrote)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(false)) | Poll::Pending => {}
+            }
+        }
+        poll_read(stream, into, cx).map_ok(Moved::Read)
+    })
+    .await
+}
+
+/// Writes everything.
+pub(crate) async fn flush(stream: &mut Stream, out: &mut Out) -> io::Result<()> {
+    while !out.is_empty() {
+        poll_fn(|cx| out.poll_write(stream, cx)).await?;
+    }
+    Ok(())
+}
+
+/// Reads some bytes behind those that are there; none is the end.
+pub(crate) async fn read(stream: &mut Stream, into: &mut BytesMut) -> io::Result<usize> {
+    into.reserve(16 << 10);
+    poll_fn(|cx| poll_read(stream, into, cx)).await
+}
+
+fn poll_read(
+    stream: &mut Stream,
+    into: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    // The future has no state of its own: dropping it after one poll loses nothing.
+    pin!(stream.read_buf(into)).poll(cx)
+}

@@ -1,0 +1,95 @@
+"""The compiled half of convelo: the transport, which never takes the GIL."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+from typing_extensions import Buffer
+
+WIRE_UNKNOWN: int
+WIRE_SECOND: int
+WIRE_4: int
+WIRE_5: int
+
+Message = tuple[int, int | str, bytes | memoryview, list[bytes | memoryview] | None]
+"""(wire, id, value, buffers): what arrived, not decoded yet."""
+
+@final
+class Completions:
+    """Results on their way from the transport to one event loop.
+
+    ``loop.add_reader(completions.fileno(), completions.drain)`` connects it.
+    """
+
+    def __new__(cls, loop: asyncio.AbstractEventLoop) -> Completions: ...
+    def fileno(self) -> int: ...
+    def drain(self) -> None: ...
+    def close(self) -> None: ...
+
+@final
+class Node:
+    """The transport of one party: a server, connections to peers, and a mailbox."""
+
+    def __new__(
+        cls,
+        *,
+        key: bytes | None = None,
+        certificate: bytes | None = None,
+        authorities: bytes | None = None,
+        mailbox_limit: int | None = None,
+        message_limit: int | None = None,
+        text_ids: bool = False,
+        on_notice: Callable[[int, str | None, str], None] | None = None,
+    ) -> Node: ...
+    def listen(self, host: str, port: int, advertised_port: int | None = None) -> int: ...
+    def add_peer(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        *,
+        wire: int = 0,
+        compatible: int = 4,
+        certificate: bytes | None = None,
+        key: str | None = None,
+    ) -> int: ...
+    def forget_peer(self, peer: int) -> None: ...
+    def reset_peer(self, peer: int) -> None: ...
+    def wire(self, peer: int) -> int: ...
+    def set_prefix(self, peer: int, prefix: str) -> None: ...
+    def counters(self, peer: int) -> tuple[int, int]: ...
+    def prepare(
+        self, completions: Completions, peer: int, timeout: float | None, retries: int
+    ) -> asyncio.Future[int]: ...
+    def send(
+        self,
+        completions: Completions,
+        peer: int,
+        message_id: int | str | None,
+        wire: int,
+        value: Buffer | Sequence[Buffer],
+        buffers: Sequence[Buffer] | None,
+        timeout: float | None,
+        retries: int,
+    ) -> asyncio.Future[None]: ...
+    def recv(
+        self, completions: Completions, peer: int, message_id: int | str | None
+    ) -> Message | asyncio.Future[Message]: ...
+    def cancel_recv(self, future: asyncio.Future[Message]) -> None: ...
+    def parked(self, peer: int) -> list[int | str]: ...
+    def close(self, completions: Completions, flush: float) -> asyncio.Future[list[str]]: ...
+    def abort(self) -> None: ...
+    @property
+    def port(self) -> int | None: ...
+    @property
+    def fingerprint(self) -> str | None: ...
+
+def count_wrappers(packed: Buffer) -> int: ...
+def make_authority(common_name: str, days: int) -> tuple[bytes, bytes]: ...
+def make_certificate(
+    authority_key: bytes, authority_certificate: bytes, common_name: str, names: Sequence[str], days: int
+) -> tuple[bytes, bytes]: ...
+def make_identity(common_name: str, days: int) -> tuple[bytes, bytes, str]: ...
+def key_fingerprint(certificate: bytes) -> str: ...
+def certificate_identity(certificate: bytes) -> tuple[str, str]: ...
+

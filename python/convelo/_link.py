@@ -1,0 +1,185 @@
+"""One peer, as the facades use it: what is sent to it and awaited from it, encoded already."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from convelo._convelo import Completions, Message, Node
+from convelo.exceptions import ReceiveTimeout
+
+__all__ = ["Link", "give_back", "request_all", "size_of", "wanted"]
+
+_EXPIRED = "no message in time"
+
+
+class Link:
+    """A peer of a node.
+
+    Attributes:
+        name: What the peer is called here.
+        total_bytes_sent: Bytes of the messages sent so far, without their envelopes.
+        total_bytes_recv: The same of those received.
+    """
+
+    def __init__(self, node: Node, index: int, name: str) -> None:
+        self.name = name
+        self.total_bytes_sent = 0
+        self.total_bytes_recv = 0
+        self._node = node
+        self._index = index
+        self._node_wire = node.wire
+        self._node_send = node.send
+        self._node_recv = node.recv
+        self._undecided = 0
+        # Requested id and message of receives that ended after their message had been handed over.
+        self._returned: deque[tuple[int | str | None, Message]] = deque()
+
+    @property
+    def msg_send_counter(self) -> int:
+        """Messages sent so far, which is the next default id."""
+        return self._node.counters(self._index)[0]
+
+    @property
+    def msg_recv_counter(self) -> int:
+        """Messages asked for so far, which is the next default id."""
+        return self._node.counters(self._index)[1]
+
+    def _transmit(
+        self,
+        completions: Completions,
+        message_id: int | str | None,
+        wire: int,
+        value: Any,
+        buffers: list[Any] | None,
+        timeout: float | None,
+        retries: int,
+    ) -> asyncio.Future[None]:
+        """Hands an encoded message over; the future ends with its acknowledgement."""
+        future = self._node_send(
+            completions, self._index, message_id, wire, value, buffers, timeout, retries
+        )
+        self.total_bytes_sent += size_of(value, buffers)
+        return future
+
+    async def _ask_wire(
+        self, completions: Completions, timeout: float | None, retries: int
+    ) -> int:
+        # While somebody waits here, everybody queues here: default ids are taken in order of call.
+        self._undecided += 1
+        try:
+            return await self._node.prepare(completions, self._index, timeout, retries)
+        finally:
+            self._undecided -= 1
+
+    def _request(
+        self, completions: Completions, message_id: int | str | None
+    ) -> Message | asyncio.Future[Message]:
+        """A message that is there, or the future of one that is not."""
+        if self._returned:
+            for position, (asked, message) in enumerate(self._returned):
+                if asked == message_id:
+                    del self._returned[position]
+                    return message
+        return self._node_recv(completions, self._index, message_id)
+
+    async def _wait(
+        self,
+        future: asyncio.Future[Message],
+        message_id: int | str | None,
+        timeout: float | None,
+    ) -> Message:
+        """Waits for a message; leaves no trace when it is cancelled or too late."""
+        timer = None
+        if timeout is not None:
+            timer = future.get_loop().call_later(timeout, future.cancel, _EXPIRED)
+        try:
+            return await future
+        except asyncio.CancelledError as cancelled:
+            self._withdraw(future, message_id)
+            if timer is not None and cancelled.args == (_EXPIRED,):
+                raise ReceiveTimeout(
+                    f"the {wanted(message_id)} from '{self.name}' did not arrive within "
+                    f"{timeout:g} seconds",
+                    peer=self.name,
+                    message_id=message_id,
+                ) from None
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _withdraw(self, future: asyncio.Future[Message], message_id: int | str | None) -> None:
+        """Undoes a request whose future is cancelled, pending, or done in vain."""
+        if future.cancelled() or not future.done():
+            self._node.cancel_recv(future)
+        elif future.exception() is None:
+            # The message came in the same turn of the loop as the cancellation.
+            self._returned.append((message_id, future.result()))
+
+    def _reset(self) -> None:
+        """Begins the conversation anew: nothing parked, counters at 0."""
+        self._node.reset_peer(self._index)
+        self._returned.clear()
+        self.total_bytes_sent = self.total_bytes_recv = 0
+
+
+async def request_all(
+    links: Sequence[Link],
+    completions: Completions,
+    message_id: int | str | None,
+    timeout: float | None,
+) -> list[Message]:
+    """One message of each peer, in order; of none, if one fails or is too late."""
+    asked = [link._request(completions, message_id) for link in links]
+    waiting = {message for message in asked if not isinstance(message, tuple)}
+    try:
+        if waiting:
+            done, late = await asyncio.wait(
+                waiting, timeout=timeout, return_when=asyncio.FIRST_EXCEPTION
+            )
+            for future in done:
+                future.result()
+            if late:
+                names = [link.name for link, one in zip(links, asked, strict=True) if one in late]
+                listed = ", ".join(f"'{name}'" for name in names)
+                raise ReceiveTimeout(
+                    f"the {wanted(message_id)} from {listed} did not arrive within "
+                    f"{timeout:g} seconds",
+                    peer=names[0],
+                    message_id=message_id,
+                )
+        return [message if isinstance(message, tuple) else message.result() for message in asked]
+    except BaseException:
+        for link, one in zip(links, asked, strict=True):
+            if isinstance(one, tuple):
+                give_back(link, message_id, one)
+            else:
+                one.cancel()
+                link._withdraw(one, message_id)
+        raise
+
+
+def give_back(link: Link, message_id: int | str | None, message: Message) -> None:
+    """Keeps a message, which was asked for by ``message_id``, for the next such request."""
+    link._returned.append((message_id, message))
+
+
+def wanted(message_id: int | str | None) -> str:
+    """What a receive waits for, in words."""
+    return "next message" if message_id is None else f"message {message_id!r}"
+
+
+def size_of(value: Any, buffers: list[Any] | None) -> int:
+    """Bytes of an encoded message."""
+    if isinstance(value, bytes):
+        total = len(value)
+    elif isinstance(value, memoryview):
+        total = value.nbytes
+    else:
+        total = sum(memoryview(part).nbytes for part in value)
+    if buffers:
+        total += sum(memoryview(buffer).nbytes for buffer in buffers)
+    return total

@@ -1,0 +1,34 @@
+"""Tuples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convelo.compat.tno5.packers.serialization import (
+    STATE,
+    DeserializerOpts,
+    Serializer,
+    SerializerOpts,
+)
+from convelo.wire.compatible import CompatibleDecoder
+from convelo.wire.plugins import tuple as core
+from convelo.wire.state import builtin
+
+__all__ = ["register", "tuple_deserialize", "tuple_serialize"]
+
+
+@builtin(core.serialize)
+def tuple_serialize(obj: tuple[Any, ...], opts: SerializerOpts) -> list[Any]:
+    """The items of ``obj``."""
+    return core.serialize(obj)
+
+
+@builtin(core.deserialize)
+def tuple_deserialize(obj: list[Any], opts: DeserializerOpts) -> tuple[Any, ...]:
+    """A tuple of the items of ``obj``, restored."""
+    return core.deserialize(obj, CompatibleDecoder(STATE, opts, copying=True))
+
+
+def register() -> None:
+    """Registers ``tuple``."""
+    Serializer.register(tuple_serialize, tuple_deserialize, "tuple", check_annotations=False)

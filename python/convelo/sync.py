@@ -1,0 +1,245 @@
+"""The pool for code without ``async``: every call waits in a thread of the pool's own.
+
+It works where an event loop already runs, as in notebooks::
+
+    from convelo.sync import Pool
+
+    with Pool() as pool:
+        pool.add_http_server(port=61001, addr="127.0.0.1")
+        pool.add_http_client("Bob", "127.0.0.1", 61002)
+        pool.send("Bob", "Hello")
+        print(pool.recv("Bob"))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from convelo.compat.tno.httphandlers import HTTPClient, HTTPServer
+from convelo.compat.tno.pool import DEFAULT_FLUSH_SECONDS, DEFAULT_TIMEOUT_SECONDS
+from convelo.compat.tno.pool import Pool as AsyncPool
+from convelo.exceptions import PoolClosed
+
+__all__ = ["Pool"]
+
+_Result = TypeVar("_Result")
+
+
+class Pool:
+    """As :class:`convelo.Pool`, with calls that wait. It may be used from several threads.
+
+    The arguments are those of :class:`convelo.Pool`. ``on_error`` is called in the pool's thread.
+    """
+
+    def __init__(
+        self,
+        key: Path | str | None = None,
+        cert: Path | str | None = None,
+        ca_cert: Path | str | None = None,
+        timeout: Any = DEFAULT_TIMEOUT_SECONDS,
+        max_retries: int = -1,
+        *,
+        identity: Path | str | None = None,
+        message_limit: int | None = None,
+        mailbox_limit: int | None = None,
+        writable_arrays: bool = False,
+        on_error: Callable[[Exception], object] | None = None,
+    ) -> None:
+        self._pool = AsyncPool(
+            key,
+            cert,
+            ca_cert,
+            timeout,
+            max_retries,
+            identity=identity,
+            message_limit=message_limit,
+            mailbox_limit=mailbox_limit,
+            writable_arrays=writable_arrays,
+            on_error=on_error,
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=_run, args=(self._loop,), name="convelo-pool", daemon=True
+        )
+        self._thread.start()
+        self._finalizer = weakref.finalize(self, _stop, self._loop)
+
+    @property
+    def http_server(self) -> HTTPServer | None:
+        """The server, once there is one."""
+        return self._pool.http_server
+
+    @property
+    def pool_handlers(self) -> dict[str, HTTPClient]:
+        """The peers by name."""
+        return self._pool.pool_handlers
+
+    @property
+    def fingerprint(self) -> str | None:
+        """SHA-256 of our public key; ``None`` without TLS."""
+        return self._pool.fingerprint
+
+    def add_http_server(
+        self, port: int | None = None, addr: str = "0.0.0.0", external_port: int | None = None
+    ) -> None:
+        """See :meth:`convelo.Pool.add_http_server`."""
+        self._pool.add_http_server(port, addr, external_port)
+
+    def add_http_client(
+        self,
+        name: str,
+        addr: str,
+        port: int | None = None,
+        cert: Path | str | bytes | None = None,
+        *,
+        key: str | None = None,
+        wire: int | None = None,
+        **cert_kwargs: Any,
+    ) -> None:
+        """See :meth:`convelo.Pool.add_http_client`."""
+        self._pool.add_http_client(name, addr, port, cert, key=key, wire=wire, **cert_kwargs)
+
+    def send(
+        self,
+        handler_name: str,
+        message: Any,
+        msg_id: str | int | None = None,
+        timeout: Any = None,
+        max_retries: int | None = None,
+    ) -> None:
+        """Sends an object and returns when the peer has it; see :meth:`convelo.Pool.send`."""
+        self._wait(self._pool.send(handler_name, message, msg_id, timeout, max_retries))
+
+    def asend(
+        self,
+        handler_name: str,
+        message: Any,
+        msg_id: str | int | None = None,
+        timeout: Any = None,
+        max_retries: int | None = None,
+    ) -> None:
+        """Packs an object, and sends it in the background; see :meth:`convelo.Pool.asend`."""
+        self._wait(
+            _called(self._pool.asend, handler_name, message, msg_id, timeout, max_retries)
+        )
+
+    def broadcast(
+        self,
+        message: Any,
+        msg_id: str | int,
+        handler_names: Iterable[str] | None = None,
+        timeout: Any = None,
+        max_retries: int | None = None,
+    ) -> None:
+        """Sends an object to several peers; see :meth:`convelo.Pool.broadcast`."""
+        self._wait(self._pool.broadcast(message, msg_id, handler_names, timeout, max_retries))
+
+    def async_broadcast(
+        self,
+        message: Any,
+        msg_id: str | int,
+        handler_names: Iterable[str] | None = None,
+        timeout: Any = None,
+        max_retries: int | None = None,
+    ) -> None:
+        """Sends an object to several peers in the background."""
+        self._wait(
+            _called(
+                self._pool.async_broadcast, message, msg_id, handler_names, timeout, max_retries
+            )
+        )
+
+    def recv(
+        self, handler_name: str, msg_id: str | int | None = None, timeout: float | None = None
+    ) -> Any:
+        """Receives an object; see :meth:`convelo.Pool.recv`. Can be interrupted without loss."""
+        return self._wait(self._pool.recv(handler_name, msg_id, timeout))
+
+    def arecv(self, handler_name: str, msg_id: str | int | None = None) -> Future[Any]:
+        """Asks for an object. ``result()`` of what is returned waits for it.
+
+        Cancelling the future withdraws the request.
+        """
+        return self._submit(self._pool.recv(handler_name, msg_id))
+
+    def recv_all(
+        self,
+        handler_names: Iterable[str] | None = None,
+        msg_id: str | int | None = None,
+        timeout: float | None = None,
+    ) -> list[tuple[str, Any]]:
+        """Receives one object of each peer; see :meth:`convelo.Pool.recv_all`."""
+        return self._wait(self._pool.recv_all(handler_names, msg_id, timeout))
+
+    def update_msg_prefix(self, msg_prefix: str | None) -> None:
+        """See :meth:`convelo.Pool.update_msg_prefix`."""
+        self._pool.update_msg_prefix(msg_prefix)
+
+    def shutdown(self, flush: float = DEFAULT_FLUSH_SECONDS) -> None:
+        """Ends the pool and its thread; see :meth:`convelo.Pool.shutdown`."""
+        if self._loop.is_closed():
+            return
+        try:
+            self._wait(self._pool.shutdown(flush))
+        finally:
+            self._finalizer()
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._loop.is_closed():
+            return
+        try:
+            self._wait(self._pool.__aexit__(exc_type, exc_value, traceback))
+        finally:
+            self._finalizer()
+            self._thread.join()
+
+    def _submit(self, work: Coroutine[Any, Any, _Result]) -> Future[_Result]:
+        if self._loop.is_closed():
+            work.close()
+            raise PoolClosed("this pool was shut down")
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("a call that waits was made in the pool's own thread (on_error?)")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _wait(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        future = self._submit(work)
+        try:
+            return future.result()
+        except BaseException:
+            # An interrupt of the caller: what it waited for is withdrawn.
+            future.cancel()
+            raise
+
+
+async def _called(function: Callable[..., None], *arguments: Any) -> None:
+    function(*arguments)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)

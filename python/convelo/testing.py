@@ -1,0 +1,286 @@
+"""A pytest plugin with groups of connected pools; it is there as soon as convelo is installed.
+
+::
+
+    async def test_protocol(http_pool_duo):
+        alice, bob = http_pool_duo
+        await alice.send("local1", 3)
+        assert await bob.recv("local0") == 3
+
+Pool ``i`` of a group is known to the others as ``local<i>``. All listen on free ports of 127.0.0.1.
+
+Fixtures: ``http_pool_duo``, ``http_pool_trio``, and ``http_pool_group_factory``, which is called
+with the number of pools. The scope of all is set by ``--fixture-pool-scope``; a pool may be used
+from any event loop, so the scope does not have to fit that of pytest-asyncio's loops.
+
+With the ini option ``convelo_pool_api = 5`` the pools have the API of 5.0 (the factory is awaited
+then, and pools are reset for each test), and ``mock_pool_duo``, ``mock_pool_trio`` and
+``mock_pool_group_factory`` are there in either case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import itertools
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    from convelo.compat import tno, tno5
+
+__all__ = [
+    "determine_pool_scope",
+    "http_pool_duo",
+    "http_pool_group_factory",
+    "http_pool_trio",
+    "mock_pool_duo",
+    "mock_pool_group_factory",
+    "mock_pool_trio",
+]
+
+_OPTION = "--fixture-pool-scope"
+_INI = "convelo_pool_api"
+_GENUINE_PLUGINS = frozenset(("tno_communication_pools", "tno_pool_fixtures"))
+
+Scope = Literal["function", "class", "module", "package", "session"]
+SCOPES: tuple[Scope, ...] = ("function", "class", "module", "package", "session")
+
+_Factory = Callable[..., Any]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the option and the ini option."""
+    parser.addini(_INI, "the API of the pool fixtures: 4 (default) or 5", default="4")
+    installed = importlib.metadata.entry_points(group="pytest11")
+    if _GENUINE_PLUGINS.isdisjoint(plugin.name for plugin in installed):
+        # Else the genuine package adds the option, and two of a name are an error.
+        parser.getgroup("convelo").addoption(
+            _OPTION,
+            default=None,
+            choices=SCOPES,
+            help="scope of the pool fixtures (function)",
+        )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Widens the scope of the ``event_loop`` fixture of pytest-asyncio before 0.23 with ours."""
+    if config.getini(_INI) not in ("4", "5"):
+        raise pytest.UsageError(f"{_INI} is 4 or 5, not {config.getini(_INI)}")
+    scope = config.getoption(_OPTION, None)
+    if scope in (None, "function"):
+        return
+    try:
+        version = importlib.metadata.version("pytest-asyncio")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    if tuple(int(part) for part in version.split(".")[:2]) < (0, 23):
+        import pytest_asyncio.plugin
+
+        pytest_asyncio.plugin.event_loop = pytest.fixture(scope=scope)(_event_loop)
+
+
+def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def determine_pool_scope(fixture_name: str, config: pytest.Config) -> Scope:
+    """The scope of the pool fixtures, for use as ``pytest.fixture(scope=determine_pool_scope)``."""
+    del fixture_name
+    option = config.getoption(_OPTION, None)
+    if option is None and _api(config) == 5:
+        try:
+            option = config.getini("asyncio_default_fixture_loop_scope")
+        except (KeyError, ValueError):
+            option = None
+    return cast(Scope, option or "function")
+
+
+def _given_scope(fixture_name: str, config: pytest.Config) -> Scope:
+    # Pools of the 5.0 API are reset for each test.
+    return "function" if _api(config) == 5 else determine_pool_scope(fixture_name, config)
+
+
+def _api(config: pytest.Config) -> int:
+    return int(config.getini(_INI))
+
+
+@pytest.fixture(scope=determine_pool_scope)
+def _pool_factory() -> Iterator[Callable[..., tno.Pool]]:
+    """Makes pools of the 4.8 API, and ends them."""
+    from convelo.compat.tno import Pool
+
+    pools: list[tno.Pool] = []
+
+    def make(*arguments: Any, **keywords: Any) -> tno.Pool:
+        pools.append(Pool(*arguments, **keywords))
+        return pools[-1]
+
+    yield make
+    _end(pools)
+
+
+@pytest.fixture(scope=determine_pool_scope)
+def _pool_factory_5() -> Iterator[Callable[..., tno5.Pool]]:
+    from convelo.compat.tno5 import Pool
+
+    pools: list[tno5.Pool] = []
+
+    def make(name: str, communicator: Any) -> tno5.Pool:
+        # As in the genuine fixtures: on a slow machine a receive takes the time it takes.
+        pools.append(Pool(name, communicator, timeout=None))
+        return pools[-1]
+
+    yield make
+    _end(pools)
+
+
+def _end(pools: Sequence[tno.Pool | tno5.Pool]) -> None:
+    errors: list[Exception] = []
+    for pool in pools:
+        try:
+            pool._abort()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+@pytest.fixture(scope=determine_pool_scope)
+def _http_groups(request: pytest.FixtureRequest) -> Callable[[int], tuple[tno.Pool, ...]]:
+    pool_factory: _Factory = request.getfixturevalue("_pool_factory")
+    groups: dict[int, tuple[tno.Pool, ...]] = {}
+
+    def group(count: int) -> tuple[tno.Pool, ...]:
+        _check(count)
+        if count not in groups:
+            groups[count] = tuple(pool_factory() for _ in range(count))
+            for pool in groups[count]:
+                pool.add_http_server(0, "127.0.0.1")
+            for pool, (index, other) in itertools.product(groups[count], enumerate(groups[count])):
+                if pool is not other:
+                    assert other.http_server is not None
+                    pool.add_http_client(f"local{index}", "127.0.0.1", other.http_server.port)
+        return groups[count]
+
+    return group
+
+
+def _groups_5(
+    pool_factory: _Factory,
+    make: Callable[[int], tuple[Any, Callable[[], Any]]],
+) -> Callable[[int], tuple[tno5.Pool, ...]]:
+    groups: dict[int, tuple[tno5.Pool, ...]] = {}
+
+    def group(count: int) -> tuple[tno5.Pool, ...]:
+        _check(count)
+        if count not in groups:
+            made = [make(index) for index in range(count)]
+            groups[count] = tuple(
+                pool_factory(f"local{index}", communicator)
+                for index, (communicator, _) in enumerate(made)
+            )
+            for pool, (index, (communicator, connection)) in itertools.product(
+                groups[count], enumerate(made)
+            ):
+                if pool.communicator is not communicator:
+                    pool.add_client(f"local{index}", connection())
+            for pool in groups[count]:
+                pool.communicator._start_now()
+        for pool in groups[count]:
+            pool._reset()
+        return groups[count]
+
+    return group
+
+
+@pytest.fixture(scope=determine_pool_scope)
+def _http_groups_5(request: pytest.FixtureRequest) -> Callable[[int], tuple[tno5.Pool, ...]]:
+    from convelo.compat.tno5 import HttpCommunicator, HttpConnection
+
+    def make(index: int) -> tuple[HttpCommunicator, Callable[[], HttpConnection]]:
+        communicator = HttpCommunicator("127.0.0.1", 0)
+        communicator._listen_now()
+        return communicator, lambda: HttpConnection("127.0.0.1", communicator.port)
+
+    return _groups_5(request.getfixturevalue("_pool_factory_5"), make)
+
+
+@pytest.fixture(scope=determine_pool_scope)
+def _mock_groups_5(request: pytest.FixtureRequest) -> Callable[[int], tuple[tno5.Pool, ...]]:
+    from convelo.compat.tno5 import MockCommunicator, MockConnection
+
+    def make(index: int) -> tuple[MockCommunicator, Callable[[], MockConnection]]:
+        communicator = MockCommunicator(f"local{index}")
+        return communicator, lambda: MockConnection(communicator)
+
+    return _groups_5(request.getfixturevalue("_pool_factory_5"), make)
+
+
+def _check(count: int) -> None:
+    if count < 1:
+        raise ValueError(f"a group has at least one pool, not {count}")
+
+
+def _awaited(
+    group: Callable[[int], tuple[tno5.Pool, ...]],
+) -> Callable[[int], Awaitable[tuple[tno5.Pool, ...]]]:
+    async def factory(n_pools: int) -> tuple[tno5.Pool, ...]:
+        return group(n_pools)
+
+    return factory
+
+
+@pytest.fixture(scope=_given_scope)
+def http_pool_group_factory(
+    request: pytest.FixtureRequest,
+) -> Callable[[int], Any]:
+    """Called with a number, makes that many pools; the same ones for the same number."""
+    if _api(request.config) == 5:
+        return _awaited(request.getfixturevalue("_http_groups_5"))
+    return cast(Callable[[int], Any], request.getfixturevalue("_http_groups"))
+
+
+@pytest.fixture(scope=_given_scope)
+def http_pool_duo(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """Two pools that know each other."""
+    return cast(tuple[Any, Any], _http(request, 2))
+
+
+@pytest.fixture(scope=_given_scope)
+def http_pool_trio(request: pytest.FixtureRequest) -> tuple[Any, Any, Any]:
+    """Three pools that know each other."""
+    return cast(tuple[Any, Any, Any], _http(request, 3))
+
+
+def _http(request: pytest.FixtureRequest, count: int) -> tuple[Any, ...]:
+    groups = "_http_groups_5" if _api(request.config) == 5 else "_http_groups"
+    return cast(tuple[Any, ...], request.getfixturevalue(groups)(count))
+
+
+@pytest.fixture
+def mock_pool_group_factory(
+    _mock_groups_5: Callable[[int], tuple[tno5.Pool, ...]],
+) -> Callable[[int], Awaitable[tuple[tno5.Pool, ...]]]:
+    """As ``http_pool_group_factory`` of the 5.0 API, without a network."""
+    return _awaited(_mock_groups_5)
+
+
+@pytest.fixture
+def mock_pool_duo(
+    _mock_groups_5: Callable[[int], tuple[tno5.Pool, ...]],
+) -> tuple[tno5.Pool, tno5.Pool]:
+    """Two pools of the 5.0 API, connected without a network."""
+    return cast("tuple[tno5.Pool, tno5.Pool]", _mock_groups_5(2))
+
+
+@pytest.fixture
+def mock_pool_trio(
+    _mock_groups_5: Callable[[int], tuple[tno5.Pool, ...]],
+) -> tuple[tno5.Pool, tno5.Pool, tno5.Pool]:
+    """Three pools of the 5.0 API, connected without a network."""
+    return cast("tuple[tno5.Pool, tno5.Pool, tno5.Pool]", _mock_groups_5(3))

@@ -1,0 +1,28 @@
+"""What goes wrong between values and bytes, beside the errors that everybody sees."""
+
+from __future__ import annotations
+
+from convelo.exceptions import BodyError
+
+__all__ = ["TooDeep", "Undecodable", "UnknownType"]
+
+
+class Undecodable(BodyError, ValueError):
+    """What arrived is not a value of its wire: cut off, malformed, or beyond a limit."""
+
+
+class TooDeep(BodyError, RecursionError):
+    """What arrived is nested deeper than any sender may nest."""
+
+
+class UnknownType(BodyError, NotImplementedError):
+    """What arrived names a type for which no deserializer is registered here."""
+
+    def __init__(self, name: object, data: object) -> None:
+        super().__init__(
+            f"There is no deserialization function defined for the type {name!r}, whose data "
+            f"arrived as {type(data).__name__}. Register the class here under the name it has at "
+            "the sender, or import the module that does. If the sender uses pickle: pickled "
+            "objects are refused, because loading one runs code of the sender's choice."
+        )
+        self.type_name = name

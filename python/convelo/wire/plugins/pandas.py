@@ -1,0 +1,181 @@
+"""pandas frames, series and timestamps in the compatible wire's form.
+
+A frame is a parquet file. Values that parquet refuses become wrapper dicts inside it, and where
+that fails too the whole frame is a dict of ``index``, ``columns`` and ``data``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from convelo.exceptions import AmbiguousDict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "TEMP_COLUMN_NAME",
+    "deserialize_frame",
+    "deserialize_series",
+    "deserialize_timestamp",
+    "serialize_frame",
+    "serialize_series",
+    "serialize_timestamp",
+]
+
+TEMP_COLUMN_NAME = "TNO_MPC_COMMUNICATION_TEMPNAME"
+"""The column that holds a series without a name."""
+
+_WORD_BITS = 63
+
+
+def serialize_frame(value: pd.DataFrame, encoder: Any) -> bytes | dict[str, Any]:
+    """The parquet file of ``value``, or its dict form."""
+    if encoder.strict:
+        _refuse_lookalikes(value)
+    try:
+        return _parquet(value)
+    except ImportError:
+        warnings.warn(
+            "pandas objects travel as parquet where pyarrow is installed, which is smaller and "
+            "faster: pip install 'convelo[pandas]'.",
+            stacklevel=2,
+        )
+    except OverflowError:
+        pass
+    except Exception as error:
+        if "string column" in str(error):
+            warnings.warn(
+                "Parquet refused column names that are not str, so the frame travels as a dict; "
+                "frame.columns = frame.columns.astype(str) avoids that.",
+                stacklevel=2,
+            )
+            return _split(value)
+        if not _refused(error):
+            raise
+    return _with_wrappers(value, encoder)
+
+
+def _refuse_lookalikes(frame: pd.DataFrame) -> None:
+    for position, kind in enumerate(frame.dtypes):
+        if kind == object:
+            values = frame.iloc[:, position].array
+            if dict in set(map(type, values)) and any(
+                isinstance(item, dict) and "type" in item and "data" in item for item in values
+            ):
+                raise AmbiguousDict(
+                    f"A dict in column {frame.columns[position]!r} has both keys 'type' and "
+                    "'data'. On the compatible wire that is how objects are wrapped, so it would "
+                    "arrive as something else. Rename one of the keys, or use convelo at both "
+                    "sides."
+                )
+
+
+def _with_wrappers(value: pd.DataFrame, encoder: Any) -> bytes | dict[str, Any]:
+    import numpy as np
+
+    fits = (bool, datetime.datetime, float, type(None), np.number, str)
+    inner = encoder.compatible()
+
+    def prepared(item: Any) -> Any:
+        if isinstance(item, fits):
+            return item
+        if isinstance(item, int) and item.bit_length() <= _WORD_BITS:
+            return item
+        return inner.wrap(item, encoder.options)
+
+    try:
+        return _parquet(_mapped(value, prepared))
+    except Exception as error:
+        if not isinstance(error, ImportError | OverflowError) and not _refused(error):
+            raise
+    return _split(value)
+
+
+def deserialize_frame(data: bytes | dict[str, Any], decoder: Any) -> pd.DataFrame:
+    """The frame that ``data`` holds.
+
+    Raises:
+        ImportError: it is parquet, and pyarrow is not installed.
+    """
+    import pandas as pd
+
+    if isinstance(data, dict):
+        frame = pd.DataFrame(data["data"], index=data["index"], columns=data["columns"])
+    else:
+        try:
+            frame = pd.read_parquet(io.BytesIO(data))
+        except ImportError as error:
+            raise ImportError(
+                "The pandas object that arrived is a parquet file; pip install 'convelo[pandas]' "
+                "brings what reads it."
+            ) from error
+    for position, kind in enumerate(frame.dtypes):
+        if kind != object:
+            continue
+        column = frame.iloc[:, position]
+        if dict in set(map(type, column.array)):
+            items = [_restored(item, decoder) for item in column.array]
+            frame.isetitem(position, pd.Series(items, index=frame.index, dtype=object))
+    return frame
+
+
+def _restored(item: Any, decoder: Any) -> Any:
+    if isinstance(item, dict) and "type" in item and "data" in item:
+        return decoder.wrapped(item)
+    return item
+
+
+def serialize_series(value: pd.Series[Any], encoder: Any) -> bytes | dict[str, Any]:
+    """``value`` as a frame with one column."""
+    name = TEMP_COLUMN_NAME if value.name is None else value.name
+    return serialize_frame(value.to_frame(name=name), encoder)
+
+
+def deserialize_series(data: bytes | dict[str, Any], decoder: Any) -> pd.Series[Any]:
+    """The first column of the frame that ``data`` holds."""
+    series = deserialize_frame(data, decoder).iloc[:, 0]
+    if series.name == TEMP_COLUMN_NAME:
+        series.name = None
+    return series
+
+
+def serialize_timestamp(value: pd.Timestamp, _encoder: Any = None) -> str:
+    """The ISO form of ``value``, to the microsecond."""
+    return value.to_pydatetime(warn=False).isoformat()
+
+
+def deserialize_timestamp(data: str, _decoder: Any = None) -> pd.Timestamp:
+    """The timestamp that ``data`` holds."""
+    import pandas as pd
+
+    return pd.Timestamp(data)
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    data = frame.to_parquet()
+    assert data is not None
+    return data
+
+
+def _split(frame: pd.DataFrame) -> dict[str, Any]:
+    form: dict[str, Any] = frame.to_dict(orient="split")
+    return form
+
+
+def _mapped(frame: pd.DataFrame, change: Any) -> pd.DataFrame:
+    # pandas 2.1 renamed it, and pandas 3 dropped the old name.
+    method = getattr(frame, "map", None) or frame.applymap  # type: ignore[operator]
+    result: pd.DataFrame = method(change)
+    return result
+
+
+def _refused(error: Exception) -> bool:
+    try:
+        from pyarrow import ArrowException
+    except ImportError:
+        return False
+    return isinstance(error, ArrowException)

@@ -1,0 +1,247 @@
+//! Results on their way from the transport's threads to an event loop.
+//!
+//! The transport never takes the GIL: it pushes on a queue and, when the queue was idle, writes to
+//! an eventfd that the loop watches. `drain` then settles everything that is there: a burst costs
+//! one wake-up.
+
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use convelo_pool::{
+    Dropped, Incoming, Level, Node, Notice, PeerIndex, ReceiveError, ReceiveErrorKind,
+    ReceiveToken, SendError, SendErrorKind,
+};
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyList;
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::message;
+
+/// A future of a loop; it is there by the time that its result is taken from the queue.
+pub(crate) type Slot = Arc<OnceLock<Py<PyAny>>>;
+
+/// The receives that wait, by the address of their future.
+#[derive(Clone, Default)]
+pub(crate) struct Tokens(Arc<Mutex<HashMap<usize, ReceiveToken>>>);
+
+impl Tokens {
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, ReceiveToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn insert(&self, future: &Bound<'_, PyAny>, token: ReceiveToken) {
+        self.lock().insert(future.as_ptr() as usize, token);
+    }
+
+    pub(crate) fn take(&self, future: &Bound<'_, PyAny>) -> Option<ReceiveToken> {
+        self.lock().remove(&(future.as_ptr() as usize))
+    }
+}
+
+/// One result.
+pub(crate) enum Completion {
+    /// A send.
+    Sent(Py<PyAny>, Result<(), SendError>),
+    /// The question which wire a peer speaks.
+    Prepared(Py<PyAny>, Node, PeerIndex, Result<(), SendError>),
+    /// A receive that had to wait.
+    Received(Slot, Node, Tokens, PeerIndex, Result<Incoming, ReceiveError>),
+    /// A node has been closed.
+    Closed(Py<PyAny>, Vec<Dropped>),
+    /// For people.
+    Notice(Arc<Py<PyAny>>, Notice),
+}
+
+pub(crate) struct Queue {
+    items: Mutex<Vec<Completion>>,
+    armed: AtomicBool,
+    event: OwnedFd,
+}
+
+impl Queue {
+    /// Pushes first and arms second: whoever finds the flag clear writes the wake-up.
+    pub(crate) fn push(&self, completion: Completion) {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner).push(completion);
+        if !self.armed.swap(true, Ordering::AcqRel) {
+            // The counter cannot be full: it is reset before the flag is cleared.
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Clears the flag before it takes the queue: a push in between is taken now or has written a
+    /// new wake-up. None is lost.
+    fn take(&self) -> Vec<Completion> {
+        let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+        self.armed.store(false, Ordering::Release);
+        std::mem::take(&mut *self.items.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// See the stub file.
+#[pyclass(frozen, module = "convelo._convelo")]
+pub(crate) struct Completions {
+    queue: Arc<Queue>,
+    create_future: Py<PyAny>,
+}
+
+#[pymethods]
+impl Completions {
+    #[new]
+    fn new(r#loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
+            .map_err(|error| PyOSError::new_err(error.to_string()))?;
+        let queue = Queue { items: Mutex::default(), armed: AtomicBool::new(false), event };
+        let create_future = r#loop.getattr("create_future")?.unbind();
+        Ok(Self { queue: Arc::new(queue), create_future })
+    }
+
+    fn fileno(&self) -> i32 {
+        self.queue.event.as_raw_fd()
+    }
+
+    /// Settles everything that has completed. Runs on the loop's thread.
+    fn drain(&self, py: Python<'_>) -> PyResult<()> {
+        message::bury(py);
+        for completion in self.queue.take() {
+            settle(py, completion)?;
+        }
+        Ok(())
+    }
+
+    /// Drops what is queued: the loop is gone. Messages go back to their mailbox.
+    fn close(&self, py: Python<'_>) {
+        for completion in self.queue.take() {
+            if let Completion::Received(slot, node, tokens, peer, Ok(incoming)) = completion {
+                let token = slot.get().and_then(|future| tokens.take(future.bind(py)));
+                node.put_back(peer, incoming, token);
+            }
+        }
+    }
+}
+
+impl Completions {
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.create_future.bind(py).call0()
+    }
+}
+
+fn settle(py: Python<'_>, completion: Completion) -> PyResult<()> {
+    match completion {
+        Completion::Sent(future, result) => {
+            finish(py, future.bind(py), result.map(|()| py.None()).map_err(|e| send_error(py, &e)))
+        }
+        Completion::Prepared(future, node, peer, result) => {
+            let wire = node.wire(peer).map_or(0, convelo_pool::Wire::number);
+            let wire = wire.into_pyobject(py)?.into_any().unbind();
+            finish(py, future.bind(py), result.map(|()| wire).map_err(|e| send_error(py, &e)))
+        }
+        Completion::Received(slot, node, tokens, peer, result) => {
+            let Some(future) = slot.get() else { return Ok(()) };
+            let future = future.bind(py);
+            let token = tokens.take(future);
+            match result {
+                Ok(incoming) if is_done(future)? => node.put_back(peer, incoming, token),
+                Ok(incoming) => {
+                    let message = message::to_python(py, incoming)?;
+                    future.call_method1(pyo3::intern!(py, "set_result"), (message,))?;
+                }
+                Err(error) => finish(py, future, Err(receive_error(py, &error)))?,
+            }
+            Ok(())
+        }
+        Completion::Closed(future, dropped) => {
+            let texts = dropped.iter().map(|message| {
+                format!("message {} to '{}'", message.id, message.peer)
+            });
+            let list = PyList::new(py, texts.collect::<Vec<_>>())?.into_any().unbind();
+            finish(py, future.bind(py), Ok(list))
+        }
+        Completion::Notice(hook, notice) => {
+            let level = match notice.level {
+                Level::Debug => 10,
+                Level::Info => 20,
+                Level::Warning => 30,
+            };
+            hook.bind(py).call1((level, notice.peer, notice.text))?;
+            Ok(())
+        }
+    }
+}
+
+/// A cancelled future takes nothing.
+fn finish(
+    py: Python<'_>,
+    future: &Bound<'_, PyAny>,
+    result: Result<Py<PyAny>, PyErr>,
+) -> PyResult<()> {
+    if is_done(future)? {
+        return Ok(());
+    }
+    match result {
+        Ok(value) => future.call_method1(pyo3::intern!(py, "set_result"), (value,))?,
+        Err(error) => {
+            future.call_method1(pyo3::intern!(py, "set_exception"), (error.into_value(py),))?
+        }
+    };
+    Ok(())
+}
+
+fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
+    future.call_method0(pyo3::intern!(future.py(), "done"))?.is_truthy()
+}
+
+static FROM_TRANSPORT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// The exception of `convelo.exceptions` for a kind of trouble.
+fn exception(
+    py: Python<'_>,
+    kind: &str,
+    text: String,
+    peer: &str,
+    id: Option<&convelo_pool::MessageId>,
+    maybe_delivered: bool,
+) -> PyErr {
+    let make = || -> PyResult<Bound<'_, PyAny>> {
+        let from_transport = FROM_TRANSPORT.get_or_try_init(py, || {
+            let module = py.import("convelo.exceptions")?;
+            Ok::<_, PyErr>(module.getattr("from_transport")?.unbind())
+        })?;
+        let id = id.map(|id| message::id_to_python(py, id)).transpose()?;
+        from_transport.bind(py).call1((kind, text, peer, id, maybe_delivered))
+    };
+    match make() {
+        Ok(value) => PyErr::from_value(value),
+        Err(error) => error,
+    }
+}
+
+pub(crate) fn send_error(py: Python<'_>, error: &SendError) -> PyErr {
+    let kind = match error.kind {
+        SendErrorKind::Unreachable => "unreachable",
+        SendErrorKind::NotAuthenticated => "not_authenticated",
+        SendErrorKind::TooLarge => "too_large",
+        SendErrorKind::TimedOut => "timeout",
+        SendErrorKind::Downgraded => "downgraded",
+        SendErrorKind::Restarted => "restarted",
+        SendErrorKind::Closed => "closed",
+        _ => "refused",
+    };
+    exception(py, kind, error.to_string(), &error.peer, error.id.as_ref(), error.maybe_delivered)
+}
+
+pub(crate) fn receive_error(py: Python<'_>, error: &ReceiveError) -> PyErr {
+    let kind = match error.kind {
+        ReceiveErrorKind::Restarted => "restarted",
+        ReceiveErrorKind::Closed => "closed",
+        _ => "lost",
+    };
+    exception(py, kind, error.to_string(), &error.peer, error.id.as_ref(), false)
+}

@@ -1,0 +1,404 @@
+//! The transport of one party, as Python sees it.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use convelo_channel::{PeerCredential, PeerExpect, PeerTls, Roots};
+use convelo_pool::{
+    Node as Transport, NodeConfig, Notice, Observer, Payload, PeerConfig, PeerIdentity, PeerIndex,
+    Receipt, SendOptions, Wire, WireChoice,
+};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::completions::{Completion, Completions, Queue, Slot, Tokens, receive_error};
+use crate::message::{self, Objects};
+
+/// See the stub file.
+#[pyclass(frozen, module = "convelo._convelo")]
+pub(crate) struct Node {
+    transport: Transport,
+    tls: bool,
+    authorities: bool,
+    text_ids: bool,
+    tokens: Tokens,
+    home: Arc<Home>,
+}
+
+/// Where notices go: the loop that the node is used from.
+#[derive(Default)]
+struct Home {
+    queue: Mutex<Option<Arc<Queue>>>,
+    early: Mutex<Vec<Notice>>,
+    hook: Option<Arc<Py<PyAny>>>,
+}
+
+impl Home {
+    fn notice(&self, notice: Notice) {
+        let Some(hook) = &self.hook else { return };
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*queue {
+            Some(queue) => queue.push(Completion::Notice(Arc::clone(hook), notice)),
+            None => self.early.lock().unwrap_or_else(PoisonError::into_inner).push(notice),
+        }
+    }
+
+    fn is_at(&self, queue: &Arc<Queue>) {
+        let mut home = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if home.as_ref().is_some_and(|home| Arc::ptr_eq(home, queue)) {
+            return;
+        }
+        *home = Some(Arc::clone(queue));
+        let early = std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(hook) = &self.hook {
+            for notice in early {
+                queue.push(Completion::Notice(Arc::clone(hook), notice));
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl Node {
+    #[new]
+    #[pyo3(signature = (*, key=None, certificate=None, authorities=None, mailbox_limit=None,
+                        message_limit=None, text_ids=false, on_notice=None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn new(
+        key: Option<&[u8]>,
+        certificate: Option<&[u8]>,
+        authorities: Option<&[u8]>,
+        mailbox_limit: Option<u64>,
+        message_limit: Option<u64>,
+        text_ids: bool,
+        on_notice: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let wrong = |error: convelo_channel::PeerCredentialError| {
+            PyValueError::new_err(error.to_string())
+        };
+        let roots = authorities.map(Roots::from_pem).transpose().map_err(wrong)?;
+        let with_roots = roots.is_some();
+        let tls = match (key, certificate) {
+            (Some(key), Some(certificate)) => {
+                let credential = PeerCredential::from_pem(key, certificate).map_err(wrong)?;
+                Some(PeerTls::new(credential, roots))
+            }
+            (None, None) if roots.is_none() => None,
+            _ => {
+                return Err(PyValueError::new_err(
+                    "mutual TLS takes a key and its certificate: give both, or neither and no \
+                     authority for plain HTTP",
+                ));
+            }
+        };
+        let home = Arc::new(Home { hook: on_notice.map(Arc::new), ..Home::default() });
+        let observer: Observer = {
+            let home = Arc::clone(&home);
+            Arc::new(move |notice| home.notice(notice))
+        };
+        let mut config = NodeConfig {
+            memory: Arc::new(Objects),
+            observer: Some(observer),
+            ..NodeConfig::default()
+        };
+        let with_tls = tls.is_some();
+        config.tls = tls;
+        config.mailbox_bytes = mailbox_limit.unwrap_or(config.mailbox_bytes);
+        config.message_bytes = message_limit.unwrap_or(config.message_bytes);
+        Ok(Self {
+            transport: Transport::new(config, runtime()?),
+            tls: with_tls,
+            authorities: with_roots,
+            text_ids,
+            tokens: Tokens::default(),
+            home,
+        })
+    }
+
+    #[pyo3(signature = (host, port, advertised_port=None))]
+    fn listen(&self, host: &str, port: u16, advertised_port: Option<u16>) -> PyResult<u16> {
+        self.transport.listen(host, port, advertised_port).map_err(|error| {
+            let text = format!("cannot listen on {host}:{port}: {error}");
+            match error.raw_os_error() {
+                Some(code) => PyOSError::new_err((code, text)),
+                None => PyOSError::new_err(text),
+            }
+        })
+    }
+
+    #[pyo3(signature = (name, host, port, *, wire=0, compatible=4, certificate=None, key=None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn add_peer(
+        &self,
+        name: String,
+        host: String,
+        port: u16,
+        wire: u8,
+        compatible: u8,
+        certificate: Option<&[u8]>,
+        key: Option<&str>,
+    ) -> PyResult<usize> {
+        let choice = match wire {
+            0 => WireChoice::Ask(wire_of(compatible)?),
+            wire => WireChoice::Only(wire_of(wire)?),
+        };
+        let identity = self.identity(&name, certificate, key)?;
+        let text_ids = self.text_ids;
+        let config = PeerConfig { name, host, port, wire: choice, identity, text_ids };
+        Ok(self.transport.add_peer(config).0)
+    }
+
+    fn forget_peer(&self, peer: usize) {
+        self.transport.forget_peer(PeerIndex(peer));
+    }
+
+    fn reset_peer(&self, peer: usize) {
+        self.transport.reset_peer(PeerIndex(peer));
+    }
+
+    fn wire(&self, peer: usize) -> u8 {
+        self.transport.wire(PeerIndex(peer)).map_or(0, Wire::number)
+    }
+
+    fn set_prefix(&self, peer: usize, prefix: &str) {
+        self.transport.set_prefix(PeerIndex(peer), prefix);
+    }
+
+    fn counters(&self, peer: usize) -> (u64, u64) {
+        self.transport.counters(PeerIndex(peer))
+    }
+
+    fn prepare<'py>(
+        &self,
+        py: Python<'py>,
+        completions: &Bound<'py, Completions>,
+        peer: usize,
+        timeout: Option<f64>,
+        retries: i64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let options = options(timeout, retries)?;
+        let completions = completions.get();
+        let (future, queue) = (completions.future(py)?, Arc::clone(completions.queue()));
+        self.home.is_at(&queue);
+        let (waiting, node) = (future.clone().unbind(), self.transport.clone());
+        let peer = PeerIndex(peer);
+        let done = Box::new(move |result| {
+            queue.push(Completion::Prepared(waiting, node, peer, result));
+        });
+        self.transport.prepare(peer, options, done);
+        Ok(future)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "positional arguments are the cheapest call")]
+    fn send<'py>(
+        &self,
+        py: Python<'py>,
+        completions: &Bound<'py, Completions>,
+        peer: usize,
+        message_id: &Bound<'py, PyAny>,
+        wire: u8,
+        value: &Bound<'py, PyAny>,
+        buffers: &Bound<'py, PyAny>,
+        timeout: Option<f64>,
+        retries: i64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        message::bury(py);
+        let options = options(timeout, retries)?;
+        let id = (!message_id.is_none()).then(|| message::id_of(message_id)).transpose()?;
+        let mut payload = Payload { parts: message::pieces_of(value)?, buffers: Vec::new() };
+        if !buffers.is_none() {
+            payload.buffers = buffers
+                .try_iter()?
+                .map(|buffer| message::bytes_of(&buffer?))
+                .collect::<PyResult<_>>()?;
+        }
+        let completions = completions.get();
+        let (future, queue) = (completions.future(py)?, Arc::clone(completions.queue()));
+        self.home.is_at(&queue);
+        let waiting = future.clone().unbind();
+        let done = Box::new(move |result| queue.push(Completion::Sent(waiting, result)));
+        self.transport.send(PeerIndex(peer), id, wire_of(wire)?, payload, options, done);
+        Ok(future)
+    }
+
+    fn recv<'py>(
+        &self,
+        py: Python<'py>,
+        completions: &Bound<'py, Completions>,
+        peer: usize,
+        message_id: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let id = (!message_id.is_none()).then(|| message::id_of(message_id)).transpose()?;
+        let completions = completions.get();
+        self.home.is_at(completions.queue());
+        let peer = PeerIndex(peer);
+        let mut waiting: Option<Slot> = None;
+        // No Python code may run inside: the mailbox is locked. The future is made afterwards; the
+        // queue is drained on this very thread, so that it is there in time.
+        let receipt = self.transport.receive(peer, id, || {
+            let slot = Slot::default();
+            waiting = Some(Arc::clone(&slot));
+            let (queue, node) = (Arc::clone(completions.queue()), self.transport.clone());
+            let tokens = self.tokens.clone();
+            Box::new(move |result| {
+                queue.push(Completion::Received(slot, node, tokens, peer, result));
+                None
+            })
+        });
+        match receipt {
+            Receipt::Now(incoming) => Ok(message::to_python(py, incoming)?.into_any()),
+            Receipt::Failed(error) => Err(receive_error(py, &error)),
+            Receipt::Waiting(token) => {
+                let future = completions.future(py)?;
+                self.tokens.insert(&future, token);
+                if let Some(slot) = waiting {
+                    let _ = slot.set(future.clone().unbind());
+                }
+                Ok(future)
+            }
+        }
+    }
+
+    fn cancel_recv(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
+        future.call_method0(pyo3::intern!(future.py(), "cancel"))?;
+        let token = self.tokens.take(future);
+        if let Some(token) = token
+            && !self.transport.cancel_receive(token)
+        {
+            // Its message is in the queue already: it is put back when the queue is drained.
+            self.tokens.insert(future, token);
+        }
+        Ok(())
+    }
+
+    fn parked<'py>(&self, py: Python<'py>, peer: usize) -> PyResult<Bound<'py, PyList>> {
+        let parked = self.transport.parked(PeerIndex(peer));
+        let ids: PyResult<Vec<_>> =
+            parked.iter().map(|id| message::id_to_python(py, id)).collect();
+        PyList::new(py, ids?)
+    }
+
+    fn close<'py>(
+        &self,
+        py: Python<'py>,
+        completions: &Bound<'py, Completions>,
+        flush: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let flush = seconds(flush)?;
+        let completions = completions.get();
+        let (future, queue) = (completions.future(py)?, Arc::clone(completions.queue()));
+        let (waiting, node) = (future.clone().unbind(), self.transport.clone());
+        runtime()?.spawn(async move {
+            let dropped = node.close(flush).await;
+            queue.push(Completion::Closed(waiting, dropped));
+        });
+        Ok(future)
+    }
+
+    fn abort(&self) {
+        self.transport.abort();
+    }
+
+    #[getter]
+    fn port(&self) -> Option<u16> {
+        self.transport.port()
+    }
+
+    #[getter]
+    fn fingerprint(&self) -> Option<String> {
+        self.transport.key_id().map(|key| format!("sha256:{}", hex::encode(key)))
+    }
+}
+
+impl Node {
+    fn identity(
+        &self,
+        name: &str,
+        certificate: Option<&[u8]>,
+        key: Option<&str>,
+    ) -> PyResult<PeerIdentity> {
+        if !self.tls {
+            if certificate.is_some() || key.is_some() {
+                return Err(PyValueError::new_err(format!(
+                    "'{name}' has a certificate or key, but this pool has none: it speaks plain \
+                     HTTP and could not tell"
+                )));
+            }
+            return Ok(PeerIdentity::InsecureOrigin);
+        }
+        let expect = match (certificate, key) {
+            (Some(_), Some(_)) => {
+                return Err(PyValueError::new_err("give a certificate or a key, not both"));
+            }
+            (Some(certificate), None) => PeerExpect::certificate(certificate)
+                .map_err(|error| PyValueError::new_err(error.to_string()))?,
+            (None, Some(key)) => PeerExpect::Key(key_of(key)?),
+            (None, None) if self.authorities => return Ok(PeerIdentity::FirstKey),
+            (None, None) => {
+                return Err(PyValueError::new_err(format!(
+                    "'{name}' has neither certificate nor key, and this pool has no authority: \
+                     nothing would tell who it is"
+                )));
+            }
+        };
+        Ok(PeerIdentity::Proven(Arc::new(expect)))
+    }
+}
+
+fn key_of(text: &str) -> PyResult<[u8; 32]> {
+    let wrong = || {
+        PyValueError::new_err(
+            "a key is 'sha256:' and 64 hexadecimal digits: the SHA-256 of its \
+             SubjectPublicKeyInfo, as convelo keygen and convelo.pki print it",
+        )
+    };
+    let digits = text.strip_prefix("sha256:").ok_or_else(wrong)?;
+    let mut key = [0; 32];
+    hex::decode_to_slice(digits, &mut key).map_err(|_| wrong())?;
+    Ok(key)
+}
+
+fn wire_of(number: u8) -> PyResult<Wire> {
+    match number {
+        2 => Ok(Wire::Two),
+        4 => Ok(Wire::Four),
+        5 => Ok(Wire::Five),
+        _ => Err(PyValueError::new_err(format!("there is no wire {number}: 2, 4 and 5 are known"))),
+    }
+}
+
+/// Negative retries are without end.
+fn options(timeout: Option<f64>, retries: i64) -> PyResult<SendOptions> {
+    let patience = (retries >= 0).then(|| u32::try_from(retries).unwrap_or(u32::MAX));
+    Ok(SendOptions { timeout: timeout.map(seconds).transpose()?, patience })
+}
+
+fn seconds(seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| PyValueError::new_err(format!("{seconds} is not a time in seconds")))
+}
+
+/// The threads of all nodes of this process. After a fork they are gone, and made anew.
+fn runtime() -> PyResult<tokio::runtime::Handle> {
+    static RUNTIME: Mutex<Option<(u32, tokio::runtime::Handle)>> = Mutex::new(None);
+    static KEEP: OnceLock<Mutex<Vec<tokio::runtime::Runtime>>> = OnceLock::new();
+    let process = std::process::id();
+    let mut current = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((owner, handle)) = &*current
+        && *owner == process
+    {
+        return Ok(handle.clone());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("convelo-pool")
+        .enable_all()
+        .build()
+        .map_err(|error| PyRuntimeError::new_err(format!("no threads can be started: {error}")))?;
+    let handle = runtime.handle().clone();
+    *current = Some((process, handle.clone()));
+    // Never dropped: after a fork the threads it would wait for do not exist.
+    KEEP.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner).push(runtime);
+    Ok(handle)
+}

@@ -1,0 +1,48 @@
+//! `cargo xtask bench pool`: our package and the genuine one, side by side.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use crate::python::{self, TEST};
+use crate::test::cargo;
+
+/// The genuine package that the goals speak of.
+const PEER: &str = "genuine-4.8.1";
+
+/// Prepares both environments and the release builds, and hands over to `bench/pool`.
+pub(crate) fn pool(options: &[String]) -> ExitCode {
+    match prepared(options) {
+        Ok(mut command) => match command.status() {
+            Ok(status) if status.success() => ExitCode::SUCCESS,
+            Ok(status) => ExitCode::from(exit_code(status.code())),
+            Err(error) => python::finish(Err(format!("the benchmark cannot be started: {error}"))),
+        },
+        Err(problem) => python::finish(Err(problem)),
+    }
+}
+
+fn exit_code(code: Option<i32>) -> u8 {
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+fn prepared(options: &[String]) -> Result<Command, String> {
+    let root = python::repository();
+    python::prepare(TEST)?;
+    python::prepare(PEER)?;
+    let release = python::install_release()?;
+    let built = cargo()
+        .current_dir(&root)
+        .args(["build", "--locked", "--quiet", "--release", "--package", "convelo-pool"])
+        .args(["--example", "throughput"])
+        .status();
+    if !built.is_ok_and(|status| status.success()) {
+        return Err("the Rust half of the benchmark cannot be built".to_owned());
+    }
+    let mut command = Command::new(root.join(python::program(TEST)));
+    command.arg(root.join("bench/pool/pool_bench.py"));
+    command.arg("--ours-path").arg(release);
+    command.arg("--peer").arg(root.join(python::program(PEER)));
+    command.arg("--rust").arg(root.join(Path::new("target/release/examples/throughput")));
+    command.args(options);
+    Ok(command)
+}
