@@ -3,19 +3,26 @@
 //! Each function panics where a promise is broken that is stronger than "no panic": what was
 //! accepted can be written again and is then the same.
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::io::Write as _;
 
+use bytes::Bytes;
 use convelo_attest::{Collateral, Evidence, Policy, spki_of};
 use convelo_party::table::{Format, Output, Table, TableError, TableOptions};
+use convelo_pool::codec::{self, Array, Blob, Integer, Typed};
+use convelo_pool::{Wire, envelope, frame, http};
 use convelo_psi::{Job, SetReceiver};
 use convelo_wire::{FromParty, Statement, ToParty, proto};
 use prost::Message as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("from_party", from_party),
     ("to_party", to_party),
     ("statement", statement),
@@ -27,6 +34,10 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("dynamic_config", dynamic_config),
     ("set_receiver", set_receiver),
     ("table_csv", table_csv),
+    ("pool_envelope", pool_envelope),
+    ("pool_frame", pool_frame),
+    ("pool_codec", pool_codec),
+    ("pool_http_head", pool_http_head),
 ];
 
 /// The clock of all targets: 2026-11-21.
@@ -159,6 +170,72 @@ fn rows(bytes: &[u8], format: Format) -> Result<(Vec<String>, Vec<u8>), TableErr
     let output = Output::Stream(&mut written);
     table.write_matched(&counts, output, |_| {}, |_| Ok::<_, TableError>(true))?;
     Ok((fields, written))
+}
+
+/// A body of a compatible wire of the Pool. Its value stands in a new envelope as it stood in the
+/// old one.
+pub fn pool_envelope(data: &[u8]) {
+    for wire in [Wire::Four, Wire::Five] {
+        let Ok(parsed) = envelope::parse(data, wire) else { continue };
+        let value = &data[parsed.value];
+        let (head, tail) = envelope::build(wire, &parsed.id, value.len()).expect("it was read");
+        let body = [&head, value, &tail].concat();
+        let again = envelope::parse(&body, wire).expect("what was written is read");
+        assert_eq!((again.id, &body[again.value]), (parsed.id, value));
+        assert!(envelope::looks_like(data).is_some());
+        if wire == Wire::Four {
+            assert!(envelope::count_wrappers(data) >= envelope::count_wrappers(value));
+        }
+    }
+}
+
+/// A body of the Pool's second wire.
+pub fn pool_frame(data: &[u8]) {
+    let total = data.len() as u64;
+    let Ok(head) = frame::Head::parse(data, total) else { return };
+    let written = frame::encode(&head.id, head.value_len, &head.buffer_lens).expect("it was read");
+    assert!(data.starts_with(&written), "there is one way to write a head");
+    assert_eq!(frame::Prefix::parse(data, total).map(|p| p.head_len()), Ok(written.len()));
+    let rest = head.buffer_lens.iter().fold(head.value_len, |sum, len| sum + len);
+    assert_eq!(written.len() as u64 + rest, total);
+}
+
+/// A value of the Pool: the first byte chooses the wire, the second how much of it are two buffers.
+pub fn pool_codec(data: &[u8]) {
+    let [choice, buffered, rest @ ..] = data else { return };
+    let wire = [Wire::Two, Wire::Four, Wire::Five][usize::from(choice % 3)];
+    let (buffers, value) = rest.split_at(usize::from(*buffered).min(rest.len()));
+    let (first, second) = buffers.split_at(buffers.len() / 2);
+    let buffers = [Bytes::copy_from_slice(first), Bytes::copy_from_slice(second)];
+    let value = Bytes::copy_from_slice(value);
+    // On the compatible wires an array may have got another shape than its lists show.
+    decoded::<Array>(Wire::Two, wire, &value, &buffers);
+    decoded::<Integer>(wire, wire, &value, &buffers);
+    decoded::<Vec<Typed<Blob>>>(wire, wire, &value, &buffers);
+    decoded::<BTreeMap<String, Option<Vec<i128>>>>(Wire::Two, wire, &value, &buffers);
+    let _ = codec::from_parts::<Vec<Vec<f64>>>(wire, &value, &buffers);
+    let _ = codec::from_parts::<serde_json::Value>(wire, &value, &buffers);
+}
+
+/// What is read is written for a wire and read from there, the same.
+fn decoded<T>(to: Wire, wire: Wire, value: &Bytes, buffers: &[Bytes])
+where
+    T: Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    let Ok(read) = codec::from_parts::<T>(wire, value, buffers) else { return };
+    let payload = codec::to_payload(&read, to).expect("what was read is written");
+    let again = codec::from_parts(to, &payload.parts.concat().into(), &payload.buffers);
+    assert_eq!(again.ok(), Some(read));
+}
+
+/// What a connection of the Pool begins with.
+pub fn pool_http_head(data: &[u8]) {
+    if let Ok(Some((head, length))) = http::RequestHead::parse(data) {
+        assert_eq!(http::RequestHead::parse(&data[..length]), Ok(Some((head, length))));
+    }
+    if let Ok(Some((head, length))) = http::ResponseHead::parse(data) {
+        assert_eq!(http::ResponseHead::parse(&data[..length]), Ok(Some((head, length))));
+    }
 }
 
 #[cfg(test)]

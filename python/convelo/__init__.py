@@ -29,11 +29,15 @@ from convelo.exceptions import ReceiveTimeout as ReceiveTimeout
 from convelo.exceptions import SendError as SendError
 from convelo.exceptions import SendTimeout as SendTimeout
 from convelo.exceptions import ShutdownError as ShutdownError
+from convelo.wire.extras import register_extras as register_extras
 
 
 def __getattr__(name: str) -> str:
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("convelo")
+        try:
+            return version("convelo")
+        except PackageNotFoundError:
+            raise AttributeError("convelo runs from its sources: it has no version") from None
     raise AttributeError(f"module 'convelo' has no attribute '{name}'")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from convelo._convelo import Completions, Message, Node
 from convelo.exceptions import ReceiveTimeout
+
+if TYPE_CHECKING:
+    from convelo._convelo import Completions, Message, Node
 
 __all__ = ["Link", "give_back", "request_all", "size_of", "wanted"]
 

@@ -83,7 +83,9 @@ def issue(
     return key_fingerprint(certificate)
 
 
-def new_identity(directory: Path | str, name: str, *, force: bool = False) -> str:
+def new_identity(
+    directory: Path | str, name: str, *, days: int = DEFAULT_DAYS, force: bool = False
+) -> str:
     """Writes ``<name>.pem`` (private key and self-signed certificate) and ``<name>.crt``.
 
     Returns:
@@ -94,7 +96,7 @@ def new_identity(directory: Path | str, name: str, *, force: bool = False) -> st
         ValueError: The name cannot be a file's.
     """
     _check_name(name)
-    key, certificate, fingerprint = make_identity()
+    key, certificate, fingerprint = make_identity(name, days)
     _write(
         Path(directory), {f"{name}.pem": key + certificate, f"{name}.crt": certificate}, force
     )
@@ -155,15 +157,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     party.add_argument("parties", nargs="+", metavar="NAME", help="a party to certify")
     for command in (authority, party):
         command.add_argument(
-            "--host", action="append", metavar="HOST",
+            "--host",
+            action="append",
+            metavar="HOST",
             help="a host name or address in the certificates (localhost, 127.0.0.1)",
-        )
-        command.add_argument(
-            "--days", type=_days, default=DEFAULT_DAYS, help=f"days of validity ({DEFAULT_DAYS})"
         )
     identity = commands.add_parser("identity", help="make self-signed identities")
     identity.add_argument("parties", nargs="+", metavar="NAME", help="whose identity")
     for command in (authority, party, identity):
+        command.add_argument(
+            "--days", type=_days, default=DEFAULT_DAYS, help=f"days of validity ({DEFAULT_DAYS})"
+        )
         command.add_argument(
             "--out", type=Path, default=Path(), metavar="DIRECTORY", help="where the files go (.)"
         )
@@ -188,7 +192,10 @@ def _obey(options: argparse.Namespace) -> None:
         _check_name(name)
     if options.command == "identity":
         for name in options.parties:
-            print(f"{new_identity(options.out, name, force=options.force)}  {name}")
+            fingerprint = new_identity(
+                options.out, name, days=options.days, force=options.force
+            )
+            print(f"{fingerprint}  {name}")
         return
     if options.command == "authority":
         new_authority(

@@ -158,9 +158,9 @@ fn settle(py: Python<'_>, completion: Completion) -> PyResult<()> {
             Ok(())
         }
         Completion::Closed(future, dropped) => {
-            let texts = dropped.iter().map(|message| {
-                format!("message {} to '{}'", message.id, message.peer)
-            });
+            let texts = dropped
+                .iter()
+                .map(|message| format!("message {} to '{}'", message.id, message.peer));
             let list = PyList::new(py, texts.collect::<Vec<_>>())?.into_any().unbind();
             finish(py, future.bind(py), Ok(list))
         }

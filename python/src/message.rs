@@ -124,7 +124,9 @@ pub(crate) fn id_to_python(py: Python<'_>, id: &MessageId) -> PyResult<Py<PyAny>
         MessageId::Text(text) => PyString::new(py, text).into_any().unbind(),
         MessageId::Int(number) => match i64::try_from(*number) {
             Ok(number) => number.into_pyobject(py)?.into_any().unbind(),
-            Err(_) => u64::try_from(*number).unwrap_or(u64::MAX).into_pyobject(py)?.into_any().unbind(),
+            Err(_) => {
+                u64::try_from(*number).unwrap_or(u64::MAX).into_pyobject(py)?.into_any().unbind()
+            }
         },
     })
 }
@@ -140,7 +142,7 @@ pub(crate) fn to_python(py: Python<'_>, mut incoming: Incoming) -> PyResult<Boun
     let value = match incoming.value {
         Chunk::Bytes(bytes) => PyBytes::new(py, bytes.get(range).unwrap_or_default()).into_any(),
         chunk if whole => chunk_to_python(py, chunk),
-        chunk => {
+        chunk @ Chunk::Foreign(_) => {
             let object = chunk_to_python(py, chunk);
             let start = isize::try_from(range.start).unwrap_or(isize::MAX);
             let end = isize::try_from(range.end).unwrap_or(isize::MAX);
@@ -160,7 +162,7 @@ fn chunk_to_python(py: Python<'_>, chunk: Chunk) -> Bound<'_, PyAny> {
     match chunk {
         Chunk::Bytes(bytes) => PyBytes::new(py, &bytes).into_any(),
         Chunk::Foreign(buffer) => match buffer.into_any().downcast::<Object>() {
-            Ok(object) => object.object.into_bound(py).into_any(),
+            Ok(object) => object.bytes.into_bound(py).into_any(),
             Err(other) => match other.downcast::<Vec<u8>>() {
                 Ok(vector) => PyBytes::new(py, &vector).into_any(),
                 Err(_) => PyBytes::new(py, &[]).into_any(),
@@ -190,7 +192,7 @@ impl Allocate for Objects {
 
 /// A bytes object that nobody else has seen yet.
 struct Object {
-    object: Py<PyBytes>,
+    bytes: Py<PyBytes>,
     start: *mut u8,
     len: usize,
 }
@@ -204,7 +206,7 @@ unsafe impl Sync for Object {}
 impl Object {
     fn new(len: usize) -> Option<Self> {
         let size = isize::try_from(len).ok()?;
-        let (object, start) = Python::try_attach(|py| {
+        let (bytes, start) = Python::try_attach(|py| {
             // SAFETY: with a null pointer a new, uninitialised bytes object of this size is
             // returned, or null and an exception, which is cleared.
             unsafe {
@@ -231,7 +233,7 @@ impl Object {
                 )
             };
         }
-        Some(Self { object, start, len })
+        Some(Self { bytes, start, len })
     }
 }
 

@@ -64,7 +64,6 @@ impl Node {
     #[new]
     #[pyo3(signature = (*, key=None, certificate=None, authorities=None, mailbox_limit=None,
                         message_limit=None, text_ids=false, on_notice=None))]
-    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn new(
         key: Option<&[u8]>,
         certificate: Option<&[u8]>,
@@ -74,9 +73,8 @@ impl Node {
         text_ids: bool,
         on_notice: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
-        let wrong = |error: convelo_channel::PeerCredentialError| {
-            PyValueError::new_err(error.to_string())
-        };
+        let wrong =
+            |error: convelo_channel::PeerCredentialError| PyValueError::new_err(error.to_string());
         let roots = authorities.map(Roots::from_pem).transpose().map_err(wrong)?;
         let with_roots = roots.is_some();
         let tls = match (key, certificate) {
@@ -274,8 +272,7 @@ impl Node {
 
     fn parked<'py>(&self, py: Python<'py>, peer: usize) -> PyResult<Bound<'py, PyList>> {
         let parked = self.transport.parked(PeerIndex(peer));
-        let ids: PyResult<Vec<_>> =
-            parked.iter().map(|id| message::id_to_python(py, id)).collect();
+        let ids: PyResult<Vec<_>> = parked.iter().map(|id| message::id_to_python(py, id)).collect();
         PyList::new(py, ids?)
     }
 

@@ -37,13 +37,9 @@ pub(crate) fn make_certificate(
 
 /// A new key, a certificate that it signs itself, and what peers pin of it.
 #[pyfunction]
-pub(crate) fn make_identity(
-    common_name: &str,
-    days: u32,
-) -> PyResult<(Vec<u8>, Vec<u8>, String)> {
+pub(crate) fn make_identity(common_name: &str, days: u32) -> PyResult<(Vec<u8>, Vec<u8>, String)> {
     let identity = Identity::generate();
-    let certificate =
-        convelo_channel::self_signed(&identity, common_name, days).map_err(wrong)?;
+    let certificate = convelo_channel::self_signed(&identity, common_name, days).map_err(wrong)?;
     let fingerprint = key_fingerprint(certificate.as_bytes())?;
     Ok((identity.to_pem().as_bytes().to_vec(), certificate.into_bytes(), fingerprint))
 }

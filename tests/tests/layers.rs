@@ -17,6 +17,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("convelo-simulator", &["convelo-attest"]),
     ("convelo-wire", &["convelo-psi"]),
     ("convelo-channel", &["convelo-attest"]),
+    ("convelo-pool", &["convelo-attest", "convelo-channel"]),
+    ("convelo-python", &["convelo-channel", "convelo-pool"]),
     ("convelo-service", &["convelo-attest", "convelo-channel", "convelo-psi", "convelo-wire"]),
     ("convelo-party", &["convelo-attest", "convelo-channel", "convelo-psi", "convelo-wire"]),
     (
@@ -64,6 +66,11 @@ const OUT_OF_REACH: &[(&str, &[&str])] = &[
             "convelo-simulator",
         ],
     ),
+    (
+        "convelo-pool",
+        &["convelo-psi", "convelo-wire", "tonic", "arrow", "arrow-*", "parquet", "clap", "pyo3"],
+    ),
+    ("convelo-python", &["convelo-simulator", "convelo-service", "clap", "indicatif"]),
     ("convelo-party", &["clap", "indicatif", "pyo3", "convelo-simulator", "convelo-service"]),
     ("convelo-cli", &["pyo3"]),
     ("xtask", &["convelo-*"]),

@@ -134,7 +134,8 @@ impl Assembly {
     pub(crate) fn finish(self) -> Result<Incoming, BodyError> {
         let incomplete = || BodyError::Malformed("the body is not complete".to_owned());
         let Stage::Pieces(pieces) = self.stage else { return Err(incomplete()) };
-        let mut chunks = pieces.done.into_iter().map(|piece| memory::chunk(piece.buffer, piece.own));
+        let mut chunks =
+            pieces.done.into_iter().map(|piece| memory::chunk(piece.buffer, piece.own));
         let value = chunks.next().ok_or_else(incomplete)?;
         let incoming = match pieces.id {
             Some(id) => second(id, value, chunks.collect()),
@@ -197,7 +198,8 @@ pub(crate) fn parse(wire: Wire, body: Bytes) -> Result<Incoming, BodyError> {
     let total = body.len() as u64;
     let prefix = body.get(..frame::PREFIX_BYTES).unwrap_or(&body);
     let head_len = frame::Prefix::parse(prefix, total).map_err(malformed)?.head_len();
-    let head = frame::Head::parse(body.get(..head_len).unwrap_or(&body), total).map_err(malformed)?;
+    let head =
+        frame::Head::parse(body.get(..head_len).unwrap_or(&body), total).map_err(malformed)?;
     // The head's parser has checked that the lengths add up to the body's.
     let mut rest = body.slice(head_len..);
     let mut piece = |len: u64| {
@@ -211,7 +213,15 @@ pub(crate) fn parse(wire: Wire, body: Bytes) -> Result<Incoming, BodyError> {
 
 fn second(id: MessageId, value: Chunk, buffers: Vec<Chunk>) -> Incoming {
     let value_range = 0..value.as_slice().len();
-    Incoming { wire: Wire::Two, id, value, value_range, buffers, charge: None, order: Order::default() }
+    Incoming {
+        wire: Wire::Two,
+        id,
+        value,
+        value_range,
+        buffers,
+        charge: None,
+        order: Order::default(),
+    }
 }
 
 fn compatible(wire: Wire, value: Chunk) -> Result<Incoming, BodyError> {

@@ -15,14 +15,14 @@ use convelo_channel::{PeerExpect, PeerTlsError};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::error::{SendError, SendErrorKind};
+use crate::error::SendErrorKind;
 use crate::http::{self, Have, Ours, Question, ResponseHead};
 use crate::limits::{
     ABSENCE_LOG, BULK_CONNECTIONS, COMPATIBLE_CONNECTIONS, CONNECT_TIMEOUT, PIPELINE, RETRY_FIRST,
     RETRY_LONGEST, STALL_TIMEOUT,
 };
 use crate::message::Wire;
-use crate::node::{Level, Shared};
+use crate::node::{Level, Shared, jittered};
 use crate::outbox::{Kind, Message, Request};
 use crate::peers::{Peer, PeerIdentity};
 use crate::session::Session;
@@ -214,9 +214,7 @@ impl Keeper {
             Err(error @ (PeerTlsError::Refused(_) | PeerTlsError::RefusedByPeer(_))) => {
                 Err(NoConnection::Final(format!("{address}: {error}")))
             }
-            Err(PeerTlsError::Handshake(error))
-                if error.kind() == io::ErrorKind::InvalidData =>
-            {
+            Err(PeerTlsError::Handshake(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 Err(NoConnection::Final(format!(
                     "{address} answers, but not with TLS 1.3 as this pool does: {error}"
                 )))
@@ -227,7 +225,7 @@ impl Keeper {
 
     /// Pauses before another try; true when the node stops.
     async fn wait(&mut self) -> bool {
-        let pause = self.shared.jittered(self.pause);
+        let pause = jittered(self.pause);
         self.pause = (self.pause * 2).min(RETRY_LONGEST);
         tokio::select! {
             () = sleep(pause) => false,
@@ -244,16 +242,14 @@ impl Keeper {
         }
         for request in requests {
             let since = {
-                let mut absent = request
-                    .absent_since
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut absent =
+                    request.absent_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 *absent.get_or_insert(now)
             };
             let borne = now.duration_since(since).as_secs();
             if request.patience.is_some_and(|patience| borne >= u64::from(patience)) {
                 let text = format!("{text}; gave up after {borne} s");
-                self.fail(&request, SendErrorKind::Unreachable, &text);
+                fail(&self.peer, &request, SendErrorKind::Unreachable, &text);
             }
         }
         if self.logged.is_none_or(|logged| logged.elapsed() >= ABSENCE_LOG) {
@@ -266,13 +262,9 @@ impl Keeper {
 
     fn fail_queued(&self, kind: SendErrorKind, text: &str) {
         while let Some(request) = self.take() {
-            self.fail(&request, kind, text);
+            fail(&self.peer, &request, kind, text);
         }
         self.shared.notice(Level::Warning, Some(self.peer.name()), text);
-    }
-
-    fn fail(&self, request: &Arc<Request>, kind: SendErrorKind, text: &str) {
-        self.shared.fail(&self.peer, request, kind, text);
     }
 }
 
@@ -595,7 +587,7 @@ impl<'a> Carrier<'a> {
     fn downgraded(&self, request: &Arc<Request>) {
         let text = "the peer spoke the second wire before and now does not: a downgrade is refused; \
                     restart this pool if the peer was replaced by another program on purpose";
-        self.keeper.fail(request, SendErrorKind::Downgraded, text);
+        fail(&self.keeper.peer, request, SendErrorKind::Downgraded, text);
     }
 
     fn refused(&self, head: &ResponseHead, text: &[u8], request: &Arc<Request>) {
@@ -617,7 +609,7 @@ impl<'a> Carrier<'a> {
             _ => SendErrorKind::Refused,
         };
         let text = format!("the peer refused it with status {}: {said}{hint}", head.status);
-        self.keeper.fail(request, kind, &text);
+        fail(&self.keeper.peer, request, kind, &text);
     }
 
     /// Gives back what is not settled; returns those that were on this connection.
@@ -654,24 +646,20 @@ pub(crate) fn wrap(
         let total = (head.len() + payload.len()) as u64;
         return Ok((head, Bytes::new(), total));
     }
-    let (head, tail) = crate::envelope::build(wire, id, payload.value_len())
-        .map_err(|error| error.to_string())?;
+    let (head, tail) =
+        crate::envelope::build(wire, id, payload.value_len()).map_err(|error| error.to_string())?;
     let total = (head.len() + payload.value_len() + tail.len()) as u64;
     Ok((head, tail, total))
 }
 
-/// A failed send, in the peer's and message's names.
-pub(crate) fn send_error(
-    peer: &Peer,
-    request: &Request,
-    kind: SendErrorKind,
-    text: &str,
-) -> SendError {
+/// Ends a request with an error.
+pub(crate) fn fail(peer: &Peer, request: &Arc<Request>, kind: SendErrorKind, text: &str) {
     let mut error = peer.send_error(kind, request.id(), text);
+    // After an answer it is known; without one, a request that left may have arrived.
     error.maybe_delivered = request.written.load(Ordering::Acquire)
         && matches!(
             kind,
             SendErrorKind::Unreachable | SendErrorKind::TimedOut | SendErrorKind::Closed
         );
-    error
+    peer.outbox.settle(request, Err(error));
 }

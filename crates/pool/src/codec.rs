@@ -232,7 +232,8 @@ mod tests {
     fn everything() -> impl Strategy<Value = Everything> {
         let numbers = (any::<i64>(), any::<u64>(), any::<i128>(), any::<u128>());
         let floats = (-1e9_f32..1e9, -1e9_f64..1e9, any::<char>());
-        let bytes = (vec(any::<u8>(), 0..40), vec(any::<u8>(), 4090..4100), vec(any::<u8>(), 0..40));
+        let bytes =
+            (vec(any::<u8>(), 0..40), vec(any::<u8>(), 4090..4100), vec(any::<u8>(), 0..40));
         let lists = (vec(any::<i32>(), 0..20), ".{0,40}", vec(choice(), 0..4));
         (numbers, floats, bytes, lists, vec(any::<i64>(), 6)).prop_map(
             |(numbers, floats, bytes, lists, elements)| {
@@ -367,7 +368,8 @@ mod tests {
             assert_eq!(same, 2, "as it lies in memory, on wire {}", wire.number());
 
             let joined = joined(&payload);
-            let read: (Blob, Vec<Typed<Blob>>) = from_parts(wire, &joined, &payload.buffers).unwrap();
+            let read: (Blob, Vec<Typed<Blob>>) =
+                from_parts(wire, &joined, &payload.buffers).unwrap();
             assert_eq!(read, value);
             let source = if wire == Wire::Two { &payload.buffers[0] } else { &joined };
             let source = source.as_ptr_range();
@@ -494,7 +496,9 @@ mod tests {
         assert!(to_payload(&Lies(2), Wire::Two).is_ok());
         for lie in [1, 3] {
             let error = to_payload(&Lies(lie), Wire::Two).unwrap_err();
-            assert!(matches!(error, CodecError::Length { announced: 2, written } if written == lie));
+            assert!(
+                matches!(error, CodecError::Length { announced: 2, written } if written == lie)
+            );
         }
     }
 
@@ -576,17 +580,15 @@ mod tests {
         ] {
             assert!(array(dtype, shape, bytes).is_ok(), "{dtype}");
         }
-        for dtype in ["", "<", "<f", "f8", "=f8", "|f8", "<i3", "<b1x", "|O", "<O8", "<f8[ns]", "<U0"] {
+        for dtype in
+            ["", "<", "<f", "f8", "=f8", "|f8", "<i3", "<b1x", "|O", "<O8", "<f8[ns]", "<U0"]
+        {
             let error = array(dtype, &[1], 8).unwrap_err();
             assert!(matches!(error, CodecError::Array(ArrayError::Dtype { .. })), "{dtype}");
         }
-        for (shape, bytes) in [
-            (&[2][..], 15),
-            (&[usize::MAX, 2], 16),
-            (&[0, usize::MAX, 2], 0),
-            (&[0], 8),
-            (&[], 0),
-        ] {
+        for (shape, bytes) in
+            [(&[2][..], 15), (&[usize::MAX, 2], 16), (&[0, usize::MAX, 2], 0), (&[0], 8), (&[], 0)]
+        {
             let error = array("<f8", shape, bytes).unwrap_err();
             assert!(matches!(error, CodecError::Array(ArrayError::Size { .. })), "{shape:?}");
         }

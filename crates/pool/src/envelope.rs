@@ -61,11 +61,7 @@ pub enum BuildError {
 }
 
 /// What is sent before and after a value of `value_len` bytes.
-pub fn build(
-    wire: Wire,
-    id: &MessageId,
-    value_len: usize,
-) -> Result<(Bytes, Bytes), BuildError> {
+pub fn build(wire: Wire, id: &MessageId, value_len: usize) -> Result<(Bytes, Bytes), BuildError> {
     let Ok(length) = u32::try_from(value_len) else {
         return Err(BuildError::TooLarge { length: value_len });
     };
@@ -147,9 +143,8 @@ pub fn parse(body: &[u8], wire: Wire) -> Result<Parsed, EnvelopeError> {
             }
         }
     }
-    let missing = |key: &'static str| {
-        EnvelopeError::new(cursor.position(), "the end of the map", key)
-    };
+    let missing =
+        |key: &'static str| EnvelopeError::new(cursor.position(), "the end of the map", key);
     Ok(Parsed {
         value: value.ok_or_else(|| missing("the key \"object\" is missing"))?,
         id: id.ok_or_else(|| missing("the key \"id\" is missing"))?,
@@ -240,8 +235,14 @@ mod tests {
 
     #[test]
     fn as_the_genuine_package_writes_it() {
-        assert_eq!(join(Wire::Four, &300.into(), b"\xa1x"), b"\x82\xa6object\xa1x\xa2id\xcd\x01\x2c");
-        assert_eq!(join(Wire::Five, &"0".into(), b"\xa1x"), b"\x82\xa6object\xc4\x02\xa1x\xa2id\xa10");
+        assert_eq!(
+            join(Wire::Four, &300.into(), b"\xa1x"),
+            b"\x82\xa6object\xa1x\xa2id\xcd\x01\x2c"
+        );
+        assert_eq!(
+            join(Wire::Five, &"0".into(), b"\xa1x"),
+            b"\x82\xa6object\xc4\x02\xa1x\xa2id\xa10"
+        );
     }
 
     #[test]

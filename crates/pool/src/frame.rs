@@ -261,7 +261,8 @@ mod tests {
         let text: &[u8] = b"CVP2\x01\x01\x00\x02\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x03ab\
             \x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x07";
         assert_eq!(example(), text);
-        let mut number = b"CVP2\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00".to_vec();
+        let mut number =
+            b"CVP2\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00".to_vec();
         number.extend([0xff; 16]);
         assert_eq!(encode(&(-1).into(), 0, &[]).unwrap(), number);
     }
@@ -284,7 +285,10 @@ mod tests {
         assert!(matches!(changed(12, 0xff), FrameError::Total { .. }));
         assert!(matches!(changed(19, 4), FrameError::Total { announced: 54, total: 53 }));
         assert_eq!(changed(20, 0xff), FrameError::Id { found: "no UTF-8" });
-        assert_eq!(changed(22, 0xff), FrameError::Total { announced: (0xff << 56) + 53, total: 53 });
+        assert_eq!(
+            changed(22, 0xff),
+            FrameError::Total { announced: (0xff << 56) + 53, total: 53 }
+        );
 
         assert_eq!(
             Head::parse(&example()[..19], total),

@@ -38,6 +38,7 @@ pub enum Method {
 
 /// The head of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each stands for a header of its own")]
 pub struct RequestHead {
     /// The method.
     pub method: Method,
@@ -388,7 +389,9 @@ fn hexadecimal(value: &[u8]) -> Option<u64> {
 }
 
 fn wire(value: &[u8]) -> Result<u8, HeadError> {
-    decimal(value).and_then(|number| u8::try_from(number).ok()).ok_or(HeadError::Value("x-pool-wire"))
+    decimal(value)
+        .and_then(|number| u8::try_from(number).ok())
+        .ok_or(HeadError::Value("x-pool-wire"))
 }
 
 /// The cookie `server_port`, with or without quotes.
@@ -486,7 +489,8 @@ mod tests {
 
     #[test]
     fn other_protocols_are_refused() {
-        for text in ["\x16\x03\x01\x02\0\x01\0", "PRI * HTTP/2.0\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"] {
+        for text in ["\x16\x03\x01\x02\0\x01\0", "PRI * HTTP/2.0\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"]
+        {
             assert!(matches!(request(text), Err(HeadError::Malformed(_))), "{text:?}");
         }
     }

@@ -49,7 +49,7 @@ pub const PIPELINE: usize = 256;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection on which nothing moves for this long while a request or an answer is due is broken.
-pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// An inbound connection that is idle for this long is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
@@ -120,3 +120,9 @@ pub const MAXIMUM_EMPTY_ROWS: usize = 1 << 16;
 
 /// Lists, maps and typed values within one another that are written: everybody can read them.
 pub const MAXIMUM_WRITTEN_DEPTH: usize = 254;
+
+/// How long the end of a node waits for its port to be free again.
+pub const PORT_WAIT: Duration = Duration::from_secs(1);
+
+/// How often that is looked at from outside of a runtime.
+pub const PORT_PAUSE: Duration = Duration::from_millis(1);

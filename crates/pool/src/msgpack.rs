@@ -271,7 +271,8 @@ impl<'a> Cursor<'a> {
         if token.children() <= there {
             return Ok(token);
         }
-        let found = format!("{} of {} where {there} bytes are left", token.name(), token.children());
+        let found =
+            format!("{} of {} where {there} bytes are left", token.name(), token.children());
         Err(DocumentError::new(start, found, "an element has at least one byte"))
     }
 }
@@ -509,7 +510,8 @@ mod tests {
 
     #[test]
     fn wrappers_are_maps_with_both_keys() {
-        let inner = map(&[(text("data"), vec![1]), (text("x"), vec![2]), (text("type"), text("t"))]);
+        let inner =
+            map(&[(text("data"), vec![1]), (text("x"), vec![2]), (text("type"), text("t"))]);
         let outer = map(&[(text("type"), text("tuple")), (text("data"), inner.clone())]);
         assert_eq!(count_wrappers(&inner), 1);
         assert_eq!(count_wrappers(&outer), 2);
@@ -535,11 +537,8 @@ mod tests {
 
     #[test]
     fn of_a_key_that_stands_twice_the_last_counts() {
-        let twice = map(&[
-            (text("type"), text("a")),
-            (text("data"), vec![1]),
-            (text("type"), text("b")),
-        ]);
+        let twice =
+            map(&[(text("type"), text("a")), (text("data"), vec![1]), (text("type"), text("b"))]);
         let found = wrappers(&twice).unwrap();
         assert_eq!(&twice[found[0].kind.clone()], text("b"));
         assert_eq!(count_wrappers(&twice), 1);

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use convelo_channel::{PeerTls, PeerTlsError};
+use convelo_channel::limits::{CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY};
+use convelo_channel::{IdentityError, PeerCredential, PeerTls, PeerTlsError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::client;
@@ -18,7 +20,8 @@ use crate::error::{ReceiveError, ReceiveErrorKind, SendError, SendErrorKind};
 use crate::http::Question;
 use crate::limits::{
     CONNECT_TIMEOUT, MAILBOX_BYTES, MAXIMUM_COMPATIBLE_BYTES, MAXIMUM_CONNECTIONS,
-    MAXIMUM_MESSAGE_BYTES, MAXIMUM_QUEUED, MAXIMUM_STRANGERS, PROBE_INTERVAL, PROBES_UNTIL_LOST,
+    MAXIMUM_MESSAGE_BYTES, MAXIMUM_QUEUED, MAXIMUM_STRANGERS, PORT_PAUSE, PORT_WAIT,
+    PROBE_INTERVAL, PROBES_UNTIL_LOST,
 };
 use crate::mailbox::Received;
 use crate::memory::Ordinary;
@@ -153,6 +156,8 @@ pub(crate) struct Shared {
     deadlines: Notify,
     next_deadline: AtomicU64,
     started: Instant,
+    /// Ports that are open here.
+    listening: watch::Sender<usize>,
 }
 
 impl Node {
@@ -181,6 +186,7 @@ impl Node {
             deadlines: Notify::new(),
             next_deadline: AtomicU64::new(u64::MAX),
             started: Instant::now(),
+            listening: watch::Sender::new(0),
         });
         shared.spawn(watch_deadlines(Arc::clone(&shared)));
         shared.spawn(watch_peers(Arc::clone(&shared)));
@@ -189,6 +195,36 @@ impl Node {
 
     fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
+    }
+
+    /// Presents another credential from time to time, before the one that is presented ends.
+    pub(crate) fn renew_credential(
+        &self,
+        make: impl Fn() -> JoinHandle<Result<PeerCredential, IdentityError>> + Send + 'static,
+    ) {
+        let shared = Arc::downgrade(self.shared());
+        let renewal = async move {
+            let mut pause = CERTIFICATE_RENEWAL;
+            loop {
+                sleep(pause).await;
+                let made = make().await.map_err(|error| error.to_string());
+                let made = made.and_then(|made| made.map_err(|error| error.to_string()));
+                let Some(shared) = shared.upgrade() else { return };
+                pause = match (made, &shared.tls) {
+                    (Ok(credential), Some(tls)) => {
+                        tls.replace_credential(credential);
+                        CERTIFICATE_RENEWAL
+                    }
+                    (Ok(_), None) => return,
+                    (Err(error), _) => {
+                        let text = format!("the certificate could not be renewed: {error}");
+                        shared.notice(Level::Warning, None, &text);
+                        CERTIFICATE_RENEWAL_RETRY
+                    }
+                };
+            }
+        };
+        self.shared().spawn(renewal);
     }
 
     /// Listens on `host` and `port`, 0 for any; returns the port. Peers know this pool under
@@ -205,7 +241,9 @@ impl Node {
         let listener = TcpListener::from_std(listener)?;
         shared.port.store(port, Ordering::Release);
         shared.advertised.store(advertised.unwrap_or(port), Ordering::Release);
-        shared.spawn(accept(Arc::clone(shared), listener));
+        shared.listening.send_modify(|open| *open += 1);
+        let open = Open { listener, told: Closing(Arc::clone(shared)) };
+        shared.spawn(accept(open));
         if shared.tls.is_none() && !shared.plain_noted.swap(true, Ordering::AcqRel) {
             let text = "plain HTTP: messages are neither encrypted nor authenticated, whoever can \
                         send from a peer's host can be that peer; give key, certificate and \
@@ -248,7 +286,7 @@ impl Node {
             peer.end_waiting(ReceiveErrorKind::Closed, "the peer was removed from this pool");
             for request in peer.outbox.pending() {
                 let text = "the peer was removed from this pool";
-                self.shared().fail(&peer, &request, SendErrorKind::Closed, text);
+                client::fail(&peer, &request, SendErrorKind::Closed, text);
             }
         }
     }
@@ -413,9 +451,7 @@ impl Node {
         drop(state);
         peer.room.wake();
         match received {
-            Received::Waiting => {
-                Receipt::Waiting(ReceiveToken { peer: peer.index, token, place })
-            }
+            Received::Waiting => Receipt::Waiting(ReceiveToken { peer: peer.index, token, place }),
             Received::Now(incoming, _) => Receipt::Now(incoming),
         }
     }
@@ -467,30 +503,40 @@ impl Node {
                     dropped.push(Dropped { peer: peer.name().to_owned(), id: id.clone() });
                 }
                 let text = "the pool was shut down before it was acknowledged";
-                shared.fail(peer, &request, SendErrorKind::Closed, text);
+                client::fail(peer, &request, SendErrorKind::Closed, text);
             }
             peer.end_waiting(ReceiveErrorKind::Closed, "the pool is shut down");
         }
         shared.say_goodbye(&peers).await;
         shared.stop();
+        let mut listening = shared.listening.subscribe();
+        let _ = timeout(PORT_WAIT, listening.wait_for(|open| *open == 0)).await;
         dropped
     }
 
-    /// Ends the node at once.
+    /// Ends the node at once. Outside of a runtime it waits until its port is free again.
     pub fn abort(&self) {
         let shared = self.shared();
         shared.closing.store(true, Ordering::Release);
         for peer in shared.all_peers() {
             for request in peer.outbox.pending() {
-                shared.fail(&peer, &request, SendErrorKind::Closed, "the pool was shut down");
+                client::fail(&peer, &request, SendErrorKind::Closed, "the pool was shut down");
             }
             peer.end_waiting(ReceiveErrorKind::Closed, "the pool is shut down");
         }
         shared.stop();
+        let began = Instant::now();
+        while Handle::try_current().is_err()
+            && *shared.listening.borrow() > 0
+            && began.elapsed() < PORT_WAIT
+        {
+            std::thread::sleep(PORT_PAUSE);
+        }
     }
 }
 
-const RESTARTED: &str = "the peer was restarted since the last message: default ids begin at 0 again";
+const RESTARTED: &str =
+    "the peer was restarted since the last message: default ids begin at 0 again";
 
 /// How long peers are given to hear that we leave.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -528,7 +574,7 @@ impl Shared {
     /// Ends when the node does.
     pub(crate) async fn stopped(&self) {
         // Every task of a node is dropped when it stops; see `spawn`.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     pub(crate) fn connection_number(&self) -> u64 {
@@ -554,16 +600,6 @@ impl Shared {
         if let Some(observer) = &self.observer {
             observer(Notice { level, peer: peer.map(str::to_owned), text: text.to_owned() });
         }
-    }
-
-    pub(crate) fn arrived(&self, peer: &Peer, origin: &Origin, incoming: &Incoming) {
-        tracing::trace!(peer = peer.name(), id = %incoming.id, from = %origin.address, "received");
-    }
-
-    /// Between half and all of a pause.
-    pub(crate) fn jittered(&self, pause: Duration) -> Duration {
-        let part = u32::try_from(random() % 1024).unwrap_or(0);
-        pause / 2 + pause / 2 * part / 1024
     }
 
     fn peer(&self, index: PeerIndex) -> Option<Arc<Peer>> {
@@ -597,33 +633,14 @@ impl Shared {
         find(&peers)
     }
 
-    fn dispatch(
-        self: &Arc<Self>,
-        peer: &Arc<Peer>,
-        kind: Kind,
-        options: SendOptions,
-        done: Done,
-    ) {
+    fn dispatch(self: &Arc<Self>, peer: &Arc<Peer>, kind: Kind, options: SendOptions, done: Done) {
         let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
         if let Some(deadline) = deadline {
             self.expect_deadline(deadline);
         }
         let patience = options.patience;
-        let request =
-            peer.outbox.push(|nonce| Request::new(kind, nonce, deadline, patience, done));
+        let request = peer.outbox.push(|nonce| Request::new(kind, nonce, deadline, patience, done));
         client::provide(self, peer, request.is_bulk());
-    }
-
-    /// Ends a request with an error.
-    pub(crate) fn fail(
-        &self,
-        peer: &Peer,
-        request: &Arc<Request>,
-        kind: SendErrorKind,
-        text: &str,
-    ) {
-        let error = client::send_error(peer, request, kind, text);
-        peer.outbox.settle(request, Err(error));
     }
 
     fn expect_deadline(&self, deadline: Instant) {
@@ -643,7 +660,7 @@ impl Shared {
                 match request.deadline {
                     Some(deadline) if deadline <= now => {
                         let text = "it was not acknowledged within its timeout";
-                        self.fail(&peer, &request, SendErrorKind::TimedOut, text);
+                        client::fail(&peer, &request, SendErrorKind::TimedOut, text);
                     }
                     Some(deadline) => self.expect_deadline(deadline),
                     None => {}
@@ -660,9 +677,14 @@ impl Shared {
                 let (said, done) = tokio::sync::oneshot::channel();
                 let options = SendOptions { timeout: Some(GOODBYE), patience: Some(0) };
                 let kind = Kind::Ask(Question::Bye);
-                self.dispatch(peer, kind, options, Box::new(move |_| {
-                    let _ = said.send(());
-                }));
+                self.dispatch(
+                    peer,
+                    kind,
+                    options,
+                    Box::new(move |_| {
+                        let _ = said.send(());
+                    }),
+                );
                 told.push(done);
             }
         }
@@ -675,7 +697,24 @@ impl Shared {
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+/// An open port.
+struct Open {
+    listener: TcpListener,
+    // After the listener, which is dropped first.
+    told: Closing,
+}
+
+/// Tells, when dropped, that a port was closed.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.listening.send_modify(|open| *open -= 1);
+    }
+}
+
+async fn accept(open: Open) {
+    let (listener, shared) = (&open.listener, &open.told.0);
     loop {
         let Ok(seat) = Arc::clone(&shared.seats).acquire_owned().await else { return };
         let Ok(stranger) = Arc::clone(&shared.strangers).acquire_owned().await else { return };
@@ -687,7 +726,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
                 continue;
             }
         };
-        let connection = Arc::clone(&shared);
+        let connection = Arc::clone(shared);
         shared.spawn(async move {
             let _seat = seat;
             if let Some((stream, proven)) = handshake(&connection, tcp, address).await {
@@ -761,6 +800,12 @@ async fn watch_peers(shared: Arc<Shared>) {
             }
         }
     }
+}
+
+/// Between half and all of a pause.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    let part = u32::try_from(random() % 1024).unwrap_or(0);
+    pause / 2 + pause / 2 * part / 1024
 }
 
 /// Unix seconds.

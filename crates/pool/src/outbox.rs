@@ -217,13 +217,10 @@ impl Outbox {
             && let Some(behind) = queues.ids.get_mut(id)
         {
             // One that waited behind another and is over leaves; the first lets the next go.
-            if let Some(position) =
-                behind.iter().position(|other| Arc::ptr_eq(other, request))
-            {
+            if let Some(position) = behind.iter().position(|other| Arc::ptr_eq(other, request)) {
                 behind.remove(position);
             } else {
-                let next =
-                    std::iter::from_fn(|| behind.pop_front()).find(|next| !next.is_over());
+                let next = std::iter::from_fn(|| behind.pop_front()).find(|next| !next.is_over());
                 match next {
                     Some(next) => self.enqueue(&mut queues, next),
                     None => {
@@ -246,8 +243,8 @@ impl Outbox {
     pub(crate) fn take_defaults(&self) -> (Vec<Arc<Request>>, usize) {
         let pending = self.pending();
         let messages = pending.into_iter().filter(|request| request.message().is_some());
-        let (taken, kept): (Vec<_>, Vec<_>) = messages
-            .partition(|request| request.message().is_some_and(|m| m.place.is_default));
+        let (taken, kept): (Vec<_>, Vec<_>) =
+            messages.partition(|request| request.message().is_some_and(|m| m.place.is_default));
         for request in &taken {
             self.forget(request);
         }

@@ -182,12 +182,8 @@ impl Peer {
     pub(crate) fn speaks_compatible(&self) -> bool {
         let WireChoice::Ask(wire) = self.config.wire else { return true };
         let unknown = 0;
-        let set = self.wire.compare_exchange(
-            unknown,
-            wire.number(),
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+        let set =
+            self.wire.compare_exchange(unknown, wire.number(), Ordering::AcqRel, Ordering::Acquire);
         set.is_ok_and(|_| true) || self.wire() != Some(Wire::Two)
     }
 
@@ -310,7 +306,8 @@ impl Peer {
         let mut text = String::from("the peer was restarted: its session is a new one");
         if !dropped.is_empty() {
             use std::fmt::Write as _;
-            let _ = write!(text, "; {} messages of its old session were never received", dropped.len());
+            let _ =
+                write!(text, "; {} messages of its old session were never received", dropped.len());
         }
         tracing::warn!(peer = self.name(), "{text}");
         for waiter in ended {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use convelo_channel::{PeerExpect, PeerTls};
+use convelo_attest::QuoteSource;
+use convelo_channel::{Identity, IdentityError, PeerCredential, PeerExpect, PeerTls, Roots};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
@@ -118,6 +119,7 @@ impl Peer {
 /// Builds a [`Pool`].
 pub struct PoolBuilder {
     tls: Option<PeerTls>,
+    attested: Option<Attested>,
     plain: bool,
     peers: Vec<Peer>,
     options: SendOptions,
@@ -132,6 +134,24 @@ impl PoolBuilder {
     pub fn tls(mut self, tls: PeerTls) -> Self {
         self.tls = Some(tls);
         self
+    }
+
+    /// Mutual TLS 1.3 under this key in self-signed certificates that carry evidence from `source`
+    /// (RA-TLS): this pool runs in an enclave, and its peers verify that. The certificate is
+    /// renewed long before it ends.
+    ///
+    /// # Errors
+    /// [`IdentityError`]: no evidence could be had.
+    pub fn attested(
+        mut self,
+        identity: Identity,
+        source: Arc<dyn QuoteSource>,
+        roots: Option<Roots>,
+    ) -> Result<Self, IdentityError> {
+        let credential = PeerCredential::from_credential(&identity.attested(&*source)?);
+        self.tls = Some(PeerTls::new(credential, roots));
+        self.attested = Some(Attested { identity, source });
+        Ok(self)
     }
 
     /// No TLS: nothing is encrypted, and a peer is whoever sends from its host.
@@ -199,11 +219,32 @@ impl PoolBuilder {
         for peer in self.peers {
             pool.add_peer(peer)?;
         }
-        pool.node.listen(host, port, None).map_err(|source| PoolError::Listen {
-            address: format!("{host}:{port}"),
-            source,
-        })?;
+        if let Some(attested) = self.attested {
+            attested.keep_fresh(&pool.node);
+        }
+        pool.node
+            .listen(host, port, None)
+            .map_err(|source| PoolError::Listen { address: format!("{host}:{port}"), source })?;
         Ok(pool)
+    }
+}
+
+/// What evidence is made from.
+struct Attested {
+    identity: Identity,
+    source: Arc<dyn QuoteSource>,
+}
+
+impl Attested {
+    fn keep_fresh(self, node: &Node) {
+        let attested = Arc::new(self);
+        node.renew_credential(move || {
+            let attested = Arc::clone(&attested);
+            tokio::task::spawn_blocking(move || {
+                let credential = attested.identity.attested(&*attested.source)?;
+                Ok(PeerCredential::from_credential(&credential))
+            })
+        });
     }
 }
 
@@ -222,6 +263,7 @@ impl Pool {
     pub fn builder() -> PoolBuilder {
         PoolBuilder {
             tls: None,
+            attested: None,
             plain: false,
             peers: Vec::new(),
             options: SendOptions { timeout: Some(Duration::from_mins(5)), patience: None },
@@ -250,10 +292,8 @@ impl Pool {
         if peers.contains_key(&peer.name) {
             return Err(PoolError::DuplicatePeer(peer.name));
         }
-        let text_ids = matches!(
-            peer.wire,
-            WireChoice::Ask(Wire::Five) | WireChoice::Only(Wire::Five)
-        );
+        let text_ids =
+            matches!(peer.wire, WireChoice::Ask(Wire::Five) | WireChoice::Only(Wire::Five));
         let config = PeerConfig {
             name: peer.name.clone(),
             host: peer.host,
@@ -271,7 +311,9 @@ impl Pool {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    /// Sends a value under the next default id; returns when the peer has acknowledged it.
+    /// Sends a value under the next default id; returns when the peer has acknowledged it. Default
+    /// ids count all messages to a peer, those with chosen ids too, as in the replaced package: the
+    /// receiver receives them in the order of sending.
     ///
     /// # Errors
     /// [`PoolError`]; the message was not delivered, or the error says that this is not known.
@@ -390,8 +432,9 @@ impl Pool {
         ChunkReceiver { pool: self, peer: from, id, next: 0, ended: false }
     }
 
-    /// Ends the pool: what is on its way gets `flush` to be acknowledged. Returns what was not.
-    pub async fn shutdown(self, flush: Duration) -> Vec<Dropped> {
+    /// Ends the pool: what is on its way gets `flush` to be acknowledged, receives that wait end,
+    /// and the peers are told. Returns what was not acknowledged.
+    pub async fn shutdown(&self, flush: Duration) -> Vec<Dropped> {
         self.node.close(flush).await
     }
 
@@ -480,13 +523,11 @@ impl Pool {
         let Some(arrived) = &mut waiting.arrived else { return Err(stopped().into()) };
         let result = match self.receive_timeout {
             None => arrived.await,
-            Some(after) => match tokio::time::timeout(after, arrived).await {
-                Ok(result) => result,
-                Err(_) => {
-                    let peer = from.to_owned();
-                    return Err(PoolError::ReceiveTimeout { peer, id: shown, after });
-                }
-            },
+            Some(after) => {
+                let arrived = tokio::time::timeout(after, arrived).await;
+                let peer = from.to_owned();
+                arrived.map_err(|_| PoolError::ReceiveTimeout { peer, id: shown, after })?
+            }
         };
         waiting.arrived = None;
         Ok(result.map_err(|_| stopped())??)
@@ -509,10 +550,9 @@ impl Drop for Waiting<'_> {
             return;
         }
         arrived.close();
-        match arrived.try_recv() {
-            Ok(Ok(incoming)) => self.node.put_back(self.peer, incoming, Some(self.token)),
-            // The taker found nobody and gave the message back; the id is given back with it.
-            Ok(Err(_)) | Err(_) => {}
+        // Otherwise the taker found nobody and gave the message back, or there was none.
+        if let Ok(Ok(incoming)) = arrived.try_recv() {
+            self.node.put_back(self.peer, incoming, Some(self.token));
         }
     }
 }

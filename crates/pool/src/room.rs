@@ -26,9 +26,8 @@ pub(crate) struct Charge {
 impl Room {
     pub(crate) fn new(bytes: u64) -> Self {
         let total = u32::try_from(bytes.div_ceil(MINIMUM_CHARGE)).unwrap_or(u32::MAX).max(1);
-        let semaphore = |units: u32| {
-            Arc::new(Semaphore::new((units as usize).min(Semaphore::MAX_PERMITS)))
-        };
+        let semaphore =
+            |units: u32| Arc::new(Semaphore::new((units as usize).min(Semaphore::MAX_PERMITS)));
         Self { units: semaphore(total), total, beyond: semaphore(total), awaited: Notify::new() }
     }
 

@@ -172,20 +172,20 @@ impl Connection {
             return Ok(Some(No::new(400, "a GET has no body here")));
         }
         let mut have = None;
-        let known = head.wire == Some(2) && head.epoch.is_some();
-        if known && let Some(peer) = self.sender(head, false).await {
-            if let Some(epoch) = head.epoch {
-                peer.speaks_second();
-                if peer.meets(epoch) == Session::Past {
-                    return Ok(Some(No::new(409, "this session of yours has ended")));
-                }
-                if let Some(nonce) = head.nonce {
-                    have = Some(self.have(&peer, nonce).await);
-                }
-                if head.bye {
-                    peer.state().gone = Some("the peer has shut down");
-                    peer.end_waiting(ReceiveErrorKind::Lost, "the peer has shut down");
-                }
+        if head.wire == Some(2)
+            && let Some(epoch) = head.epoch
+            && let Some(peer) = self.sender(head, false).await
+        {
+            peer.speaks_second();
+            if peer.meets(epoch) == Session::Past {
+                return Ok(Some(No::new(409, "this session of yours has ended")));
+            }
+            if let Some(nonce) = head.nonce {
+                have = Some(self.have(&peer, nonce).await);
+            }
+            if head.bye {
+                peer.state().gone = Some("the peer has shut down");
+                peer.end_waiting(ReceiveErrorKind::Lost, "the peer has shut down");
             }
         }
         let text = "Connection working (GET)";
@@ -224,7 +224,9 @@ impl Connection {
         };
         let second = head.wire == Some(2) && head.epoch.is_some() && head.nonce.is_some();
         let wire = if second { Wire::Two } else { peer.compatible_wire() };
-        let most = if second { self.shared.message_limit } else {
+        let most = if second {
+            self.shared.message_limit
+        } else {
             self.shared.message_limit.min(MAXIMUM_COMPATIBLE_BYTES)
         };
         let offset = head.offset.unwrap_or(0);
@@ -235,7 +237,8 @@ impl Connection {
         if !second {
             peer.seen_once.store(true, Ordering::Release);
             if !peer.speaks_compatible() {
-                let text = "you spoke the second wire before and now do not: a downgrade is refused";
+                let text =
+                    "you spoke the second wire before and now do not: a downgrade is refused";
                 return Ok(Some(No::new(409, text)));
             }
             return self.unnumbered(head, &peer, wire, total).await;
@@ -255,7 +258,7 @@ impl Connection {
         self.go_on(head).await?;
         let mut assembly = Assembly::new(wire, total);
         let read = self.fill(&mut assembly).await;
-        let incoming = match self.read_result(read)? {
+        let incoming = match read_result(read)? {
             Ok(()) => assembly.finish(),
             Err(error) => Err(error),
         };
@@ -438,7 +441,8 @@ impl Connection {
     }
 
     fn deliver(&self, peer: &Arc<Peer>, incoming: Incoming) {
-        self.shared.arrived(peer, &self.origin, &incoming);
+        let (name, from) = (peer.name(), self.origin.address);
+        tracing::trace!(peer = name, id = %incoming.id, %from, "received");
         peer.deliver(incoming);
     }
 
@@ -540,16 +544,6 @@ impl Connection {
         }
     }
 
-    fn read_result(
-        &self,
-        read: Result<(), BodyError>,
-    ) -> Result<Result<(), BodyError>, Over> {
-        match read {
-            Err(BodyError::Connection(_)) => Err(Over::Broken),
-            other => Ok(other),
-        }
-    }
-
     /// Reads a body that is not needed.
     async fn discard(&mut self, mut bytes: u64) -> Result<(), Over> {
         while bytes > 0 {
@@ -586,9 +580,20 @@ impl Connection {
     }
 }
 
+/// A broken connection is told from a bad body.
+fn read_result(read: Result<(), BodyError>) -> Result<Result<(), BodyError>, Over> {
+    match read {
+        Err(BodyError::Connection(_)) => Err(Over::Broken),
+        other => Ok(other),
+    }
+}
+
 fn bad(error: &BodyError) -> No {
     let status = if matches!(error, BodyError::Memory(_)) { 503 } else { 400 };
-    No::new(status, format!("Failed processing received message: {error}").replace(['\r', '\n'], " "))
+    No::new(
+        status,
+        format!("Failed processing received message: {error}").replace(['\r', '\n'], " "),
+    )
 }
 
 fn full(peer: &Peer) -> No {

@@ -8,6 +8,7 @@ one, and :func:`encode_value` refuses it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,7 @@ _ENDLESS_LOOK = 100_000
 
 
 def python_count_wrappers(packed: bytes) -> int:
-    """How many maps in the msgpack document ``packed`` have both keys, ``type`` and ``data``."""
+    """What :func:`count_wrappers` does, without the compiled module."""
     found = 0
     pending = [
         _unpackb(packed, option=ormsgpack.OPT_NON_STR_KEYS, ext_hook=lambda tag, data: None)
@@ -64,7 +65,9 @@ def python_count_wrappers(packed: bytes) -> int:
     return found
 
 
-def _compiled_or_python() -> Callable[[bytes], int]:
+@functools.cache
+def _counter() -> Callable[[bytes], int]:
+    """The compiled function, where that module is built."""
     try:
         from convelo._convelo import count_wrappers as compiled
     except ImportError:
@@ -73,13 +76,8 @@ def _compiled_or_python() -> Callable[[bytes], int]:
 
 
 def count_wrappers(packed: bytes) -> int:
-    """How many maps in ``packed`` look like wrappers; compiled, where that module is built.
-
-    At the first call it replaces itself by the function it found.
-    """
-    global count_wrappers
-    count_wrappers = _compiled_or_python()
-    return count_wrappers(packed)
+    """How many maps in the msgpack document ``packed`` have both keys, ``type`` and ``data``."""
+    return _counter()(packed)
 
 
 class CompatibleEncoder(Encoder):
@@ -109,10 +107,8 @@ class CompatibleEncoder(Encoder):
     def wrap(self, value: Any, options: Any) -> dict[str, Any]:
         name, data, builtin = self.serialize(value, options)
         if self.strict:
-            self.made += 1
-            if not builtin:
-                # The receiver hands these to the class as they are.
-                self.made += _lookalikes(data)
+            # The receiver hands what only looks like a wrapper in ``data`` to the class as it is.
+            self.made += 1 + _lookalikes(data, in_list=not builtin)
         return {"type": name, "data": data}
 
     def array(self, value: Any) -> Any:
@@ -130,15 +126,15 @@ class CompatibleEncoder(Encoder):
             return None
 
 
-def _lookalikes(data: Any) -> int:
-    """How many dicts in what a user's serializer returned only look like wrappers.
+def _lookalikes(data: Any, *, in_list: bool) -> int:
+    """How many dicts in what a serializer returned only look like wrappers.
 
     The receiver decodes the values of a dict, so only the dict itself is safe; it does not decode a
-    list at all.
+    list at all, unless the deserializer of a built-in type does.
     """
     if isinstance(data, dict):
         return int("type" in data and "data" in data)
-    if not isinstance(data, list):
+    if not in_list or not isinstance(data, list):
         return 0
     found = 0
     pending: list[Any] = [data]

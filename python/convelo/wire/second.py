@@ -36,6 +36,7 @@ from convelo.wire.compatible import (
 from convelo.wire.errors import TooDeep, Undecodable, UnknownType
 from convelo.wire.nesting import depth_of
 from convelo.wire.plugins import arrow
+from convelo.wire.plugins import tuple as tuple_plugin
 from convelo.wire.plugins.numpy import MAX_DIMENSIONS, checked_shape, filled, is_array
 from convelo.wire.state import DEFAULT_PACK_OPTION, State, default_state
 
@@ -105,7 +106,12 @@ def encode(
     kind = type(value)
     if kind in PLAIN:
         return _packb(value, None, option), []
-    if kind in _BUFFERS:
+    if kind is int:
+        try:
+            return _packb(value, None, option), []
+        except TypeError:
+            pass
+    elif kind in _BUFFERS:
         size = value.nbytes if kind is memoryview else len(value)
         if size < LARGE:
             return _packb(value, None, option), []
@@ -132,14 +138,26 @@ def _flat(value: Any) -> Buffer:
 class SecondEncoder(Encoder):
     """Packs a value for our own peers."""
 
-    __slots__ = ("buffers", "copied", "deepest", "depth")
+    __slots__ = ("_tuples", "buffers", "copied", "deepest", "depth")
 
     def __init__(self, state: State, options: Any, option: int | None) -> None:
         # Arrays never go as lists here, whatever the compatible wire does.
         super().__init__(state, options, (option or 0) | ormsgpack.OPT_SERIALIZE_NUMPY)
+        tuples = getattr(self.serializers.get("tuple"), "core", None)
+        self._tuples = tuples is tuple_plugin.serialize
         self.restart()
 
     strict = True
+
+    def hook(self, value: Any) -> Any:
+        if type(value) is tuple and self._tuples:
+            try:
+                return self.extension(TYPED, ["tuple", list(value)])
+            except Exception as error:
+                if self.error is None:
+                    self.error = error
+                raise
+        return super().hook(value)
 
     def restart(self) -> None:
         super().restart()
@@ -213,7 +231,8 @@ class SecondEncoder(Encoder):
     def _content(self, array: npt.NDArray[Any]) -> int | bytes:
         if array.nbytes < LARGE:
             return array.tobytes()
-        return self.beside(memoryview(array.reshape(-1).view("u1")))
+        flat: Any = array.reshape(-1).view("u1")
+        return self.beside(memoryview(flat))
 
     def frame(self, value: pd.DataFrame) -> Any:
         """The extension for a frame, or ``None`` where Arrow cannot hold it."""

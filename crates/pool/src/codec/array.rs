@@ -172,9 +172,9 @@ impl Array {
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, ArrayError> {
         let dtype = self.check()?;
         let required = Dtype::parse(T::DTYPE);
-        if required.is_none_or(|required| {
-            (required.kind, required.bytes) != (dtype.kind, dtype.bytes)
-        }) {
+        if required
+            .is_none_or(|required| (required.kind, required.bytes) != (dtype.kind, dtype.bytes))
+        {
             return Err(ArrayError::Elements { dtype: self.dtype.clone(), required: T::DTYPE });
         }
         let layout = Layout::new(self, dtype);
@@ -530,7 +530,10 @@ impl<'de> Visitor<'de> for ArrayVisitor {
         }
     }
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Array, D::Error> {
+    fn visit_newtype_struct<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Array, D::Error> {
         let Fields { dtype, shape, order, data } = Fields::deserialize(deserializer)?;
         let array = Array { dtype, shape, order, data: data.0 };
         array.check().map_err(de::Error::custom)?;

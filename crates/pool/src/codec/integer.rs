@@ -77,7 +77,10 @@ impl Integer {
         bytes
     }
 
-    pub(super) fn visit<'de, V: Visitor<'de>, E: de::Error>(&self, visitor: V) -> Result<V::Value, E> {
+    pub(super) fn visit<'de, V: Visitor<'de>, E: de::Error>(
+        &self,
+        visitor: V,
+    ) -> Result<V::Value, E> {
         if let Some(number) = self.to_i128() {
             match (u64::try_from(number), i64::try_from(number)) {
                 (Ok(number), _) => visitor.visit_u64(number),
@@ -180,7 +183,10 @@ impl<'de> Visitor<'de> for IntegerVisitor {
         }
     }
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Integer, D::Error> {
+    fn visit_newtype_struct<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Integer, D::Error> {
         deserializer.deserialize_any(self)
     }
 

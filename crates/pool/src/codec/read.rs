@@ -154,9 +154,7 @@ impl<'de> Reader<'de> {
     fn name(&mut self) -> Result<&'de str, CodecError> {
         match self.cursor.token()? {
             Token::Text(range) => self.text(range),
-            other => {
-                Err(self.broken(other.name(), "the name of a value's type is a text").into())
-            }
+            other => Err(self.broken(other.name(), "the name of a value's type is a text").into()),
         }
     }
 
@@ -374,7 +372,11 @@ impl<'de> Reader<'de> {
         })
     }
 
-    fn visit<V: Visitor<'de>>(&mut self, item: Item<'de>, visitor: V) -> Result<V::Value, CodecError> {
+    fn visit<V: Visitor<'de>>(
+        &mut self,
+        item: Item<'de>,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
         let (name, behind) = match item {
             Item::Plain(token) => return self.visit_token(token, visitor),
             Item::Typed(name, behind) => (name, behind),
@@ -655,7 +657,10 @@ impl<'de> MapAccess<'de> for &mut Children<'_, 'de> {
         self.next_element_seed(seed)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, CodecError> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, CodecError> {
         seed.deserialize(&mut *self.reader)
     }
 
@@ -708,7 +713,10 @@ impl<'de> VariantAccess<'de> for &mut Reader<'de> {
         de::Deserialize::deserialize(self)
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, CodecError> {
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(
+        self,
+        seed: T,
+    ) -> Result<T::Value, CodecError> {
         seed.deserialize(self)
     }
 

@@ -390,11 +390,7 @@ impl<'w> Serializer for &'w mut Writer {
         self.open(Form::List, Some(count))
     }
 
-    fn serialize_tuple_struct(
-        self,
-        _: &'static str,
-        count: usize,
-    ) -> Result<Open<'w>, CodecError> {
+    fn serialize_tuple_struct(self, _: &'static str, count: usize) -> Result<Open<'w>, CodecError> {
         self.open(Form::List, Some(count))
     }
 

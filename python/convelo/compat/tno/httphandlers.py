@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from convelo._convelo import WIRE_SECOND, WIRE_UNKNOWN, Completions, Message, Node
+from convelo._convelo import WIRE_SECOND, WIRE_UNKNOWN, Node
 from convelo._link import Link, size_of
 from convelo.compat.tno.serialization import DEFAULT_PACK_OPTION, STATE
 from convelo.exceptions import BodyError, PoolError
@@ -22,12 +22,16 @@ from convelo.wire.second import decode as decode_second
 from convelo.wire.second import encode as encode_second
 
 if TYPE_CHECKING:
+    from convelo._convelo import Completions, Message
     from convelo.compat.tno.pool import Pool
 
-__all__ = ["HTTPClient", "HTTPServer", "ParkedMessage", "logger"]
+__all__ = ["HTTPClient", "HTTPServer", "ParkedMessage", "log_notice", "logger"]
 
 # A child of the name that the users' logging configuration knows: it takes effect on ours.
 logger = logging.getLogger("tno.mpc.communication.httphandlers.convelo")
+
+# The pool says that itself, once per process.
+_PLAIN = "plain HTTP"
 
 
 class ParkedMessage:
@@ -77,7 +81,8 @@ class HTTPClient(Link):
         msg_prefix: What every message id of this peer begins with, in both directions.
         name: The peer's name in errors; ``addr:port`` if not given.
         cert: The peer's certificate, PEM or DER.
-        key: SHA-256 of the peer's public key (its SubjectPublicKeyInfo), 64 hexadecimal digits.
+        key: The peer's public key: ``sha256:`` and the SHA-256 of its SubjectPublicKeyInfo in
+            hexadecimal digits, as ``python -m convelo.pki`` prints it.
         wire: 2 (ours), 4 or 5 (the genuine package's of that major version), or ``None`` to ask
             the peer.
 
@@ -249,6 +254,14 @@ class HTTPClient(Link):
         # What is withdrawn is settled by the callback of the raw future.
         if promised.cancelled() and not raw.done():
             raw.cancel()
+
+
+def log_notice(level: int, peer: str | None, text: str) -> None:
+    """Logs what the transport has to say."""
+    if peer is not None:
+        logger.log(level, "%s: %s", peer, text)
+    elif not text.startswith(_PLAIN):
+        logger.log(level, "%s", text)
 
 
 class _Started:

@@ -25,7 +25,7 @@ from convelo._convelo import (
 from convelo._engine import completions_of, loop_here, seconds_of
 from convelo._link import give_back, request_all
 from convelo.compat.tno.exceptions import RepetitionError
-from convelo.compat.tno.httphandlers import HTTPClient, HTTPServer
+from convelo.compat.tno.httphandlers import HTTPClient, HTTPServer, log_notice
 from convelo.compat.tno.serialization import DEFAULT_PACK_OPTION, STATE
 from convelo.exceptions import BodyError, PoolClosed, ShutdownError
 from convelo.wire.compatible import encode_value
@@ -165,7 +165,7 @@ class Pool:
 
     @property
     def fingerprint(self) -> str | None:
-        """SHA-256 of our public key, by which peers may pin us; ``None`` without TLS."""
+        """What peers pin us by, ``sha256:`` and hexadecimal digits; ``None`` without TLS."""
         return None if self._node is None else self._node.fingerprint
 
     @property
@@ -229,6 +229,7 @@ class Pool:
             authorities=authorities,
             mailbox_limit=self._mailbox_limit,
             message_limit=self._message_limit,
+            on_notice=log_notice,
         )
 
     def add_http_client(
@@ -249,7 +250,8 @@ class Pool:
             addr: Its host name or IP address.
             port: Its port; without it 80, with TLS 443.
             cert: Its certificate, by which it is recognised: a path, or the bytes of the file.
-            key: SHA-256 of its public key in hexadecimal digits, instead of ``cert``.
+            key: Its public key, instead of ``cert``: ``sha256:`` and hexadecimal digits, as
+                ``python -m convelo.pki fingerprint`` prints it.
             wire: 2 (ours), 4 or 5 (what that major version of the genuine package speaks). Without
                 it the peer is asked; one that does not know ours is spoken to as version 4.
             **cert_kwargs: ``type``: the format of the certificate as pyOpenSSL's ``FILETYPE_PEM``
@@ -514,6 +516,10 @@ class Pool:
         self._background.discard(future)
         if future.cancelled():
             sent = "a message" if msg_id is None else f"message {msg_id!r}"
+            if not self._closed:
+                # The event loop ends before the pool: whether it arrives is not known any more.
+                logger.warning("%s to '%s' was cancelled by its event loop", sent, handler.name)
+                return
             error: Exception = PoolClosed(
                 f"{sent} to '{handler.name}' was not acknowledged before the pool was shut down"
             )

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ormsgpack
 
-from convelo._convelo import WIRE_SECOND, Completions, Message
+from convelo._convelo import WIRE_SECOND, Completions
 from convelo._engine import completions_of, loop_here
 from convelo._link import Link, give_back, request_all, size_of, wanted
 from convelo.compat.tno5.buffer import Buffer
@@ -32,6 +32,9 @@ from convelo.exceptions import PeerNotAuthenticated, PoolError, ReceiveTimeout
 from convelo.wire.compatible import decode_value, encode_value
 from convelo.wire.second import decode as decode_second
 from convelo.wire.second import encode as encode_second
+
+if TYPE_CHECKING:
+    from convelo._convelo import Message
 
 __all__ = ["Pool", "logger"]
 

@@ -67,12 +67,15 @@ def _apart(frame: pd.DataFrame, position: int, kind: Any) -> bool:
 
 
 def read(stream: Any) -> pd.DataFrame:
-    """The frame in ``stream``, a buffer. Strings stay in it where pandas holds them as Arrow.
+    """The frame in ``stream``, a buffer. It can be changed.
+
+    Strings stay in the stream where pandas holds them as Arrow; everything else is copied out.
 
     Raises:
         ValueError: it is not a stream that :func:`write` makes.
     """
-    import pandas  # noqa: F401  (makes its extension types known to pyarrow)
+    # pandas makes its extension types known to pyarrow when it is imported.
+    import pandas as pd
     import pyarrow as pa
 
     buffer = pa.py_buffer(stream)
@@ -86,6 +89,10 @@ def read(stream: Any) -> pd.DataFrame:
         if table.num_columns and table.num_rows > _ROWS_PER_BYTE * buffer.size:
             raise ValueError("an Arrow stream claims more rows than it has bits")
         frame: pd.DataFrame = table.to_pandas()
+        for position, kind in enumerate(frame.dtypes):
+            if isinstance(kind, pd.CategoricalDtype):
+                # Its codes are a view of the stream, which cannot be changed.
+                frame.isetitem(position, frame.iloc[:, position].array.copy())
     except (pa.ArrowException, KeyError, TypeError, OSError) as error:
         raise ValueError(f"an Arrow stream cannot be read: {error}") from error
     return frame
@@ -96,14 +103,14 @@ def _held(kind: pa.DataType, *, top: bool) -> bool:
     from pyarrow import types
 
     if getattr(kind, "extension_name", None) in _EXTENSIONS:
-        return _held(kind.storage_type, top=False)  # type: ignore[attr-defined]
+        return _held(kind.storage_type, top=False)
     if types.is_dictionary(kind):
         return top and _held(kind.value_type, top=False)
     if types.is_struct(kind):
         fields = [kind.field(position) for position in range(kind.num_fields)]
         return bool(fields) and all(_held(field.type, top=False) for field in fields)
     if types.is_fixed_size_binary(kind):
-        return kind.byte_width > 0
+        return bool(kind.byte_width > 0)
     return any(
         check(kind)
         for check in (
@@ -133,21 +140,21 @@ _RECORD_BATCH = 3
 
 def _refuse_compression(pa: Any, buffer: pa.Buffer) -> None:
     """A compressed body says how large it is inside; what reads it believes that."""
-    with pa.MessageReader.open_stream(buffer) as messages:
-        while True:
-            try:
-                message = messages.read_next_message()
-            except StopIteration:
-                return
-            table = _Table.root(message.metadata.to_pybytes())
-            kind = table.byte(_MESSAGE_KIND)
-            if kind not in (_DICTIONARY_BATCH, _RECORD_BATCH):
-                continue
-            batch = table.table(_MESSAGE_HEADER)
-            if kind == _DICTIONARY_BATCH and batch is not None:
-                batch = batch.table(_DICTIONARY_DATA)
-            if batch is None or batch.table(_BODY_COMPRESSION) is not None:
-                raise ValueError("an Arrow stream with compressed bodies is not accepted")
+    messages = pa.MessageReader.open_stream(buffer)
+    while True:
+        try:
+            message = messages.read_next_message()
+        except StopIteration:
+            return
+        table = _Table.root(message.metadata.to_pybytes())
+        kind = table.byte(_MESSAGE_KIND)
+        if kind not in (_DICTIONARY_BATCH, _RECORD_BATCH):
+            continue
+        batch = table.table(_MESSAGE_HEADER)
+        if kind == _DICTIONARY_BATCH and batch is not None:
+            batch = batch.table(_DICTIONARY_DATA)
+        if batch is None or batch.table(_BODY_COMPRESSION) is not None:
+            raise ValueError("an Arrow stream with compressed bodies is not accepted")
 
 
 class _Table:

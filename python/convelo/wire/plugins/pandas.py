@@ -12,6 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from convelo.exceptions import AmbiguousDict
+from convelo.wire.plugins.numpy import filled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +120,7 @@ def deserialize_frame(data: bytes | dict[str, Any], decoder: Any) -> pd.DataFram
         column = frame.iloc[:, position]
         if dict in set(map(type, column.array)):
             items = [_restored(item, decoder) for item in column.array]
-            frame.isetitem(position, pd.Series(items, index=frame.index, dtype=object))
+            frame.isetitem(position, filled(items, (len(items),)))
     return frame
 
 
@@ -168,7 +169,7 @@ def _split(frame: pd.DataFrame) -> dict[str, Any]:
 
 def _mapped(frame: pd.DataFrame, change: Any) -> pd.DataFrame:
     # pandas 2.1 renamed it, and pandas 3 dropped the old name.
-    method = getattr(frame, "map", None) or frame.applymap  # type: ignore[operator]
+    method: Any = getattr(frame, "map", None) or frame.applymap
     result: pd.DataFrame = method(change)
     return result
 

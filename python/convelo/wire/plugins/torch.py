@@ -22,8 +22,12 @@ def serialize(value: Tensor, _encoder: Any = None) -> tuple[int, ...] | bytes:
     return data
 
 
-def deserialize(data: tuple[int, ...] | bytes, decoder: Any) -> Tensor:
-    """The tensor, in the memory of the CPU."""
+def deserialize(data: Any, decoder: Any) -> Tensor:
+    """The tensor, in the memory of the CPU.
+
+    Args:
+        data: bytes, or the sizes: a tuple, or the wrapper of one.
+    """
     if isinstance(data, bytes):
         from safetensors.torch import load
 

@@ -36,7 +36,8 @@ class HttpConnection:
         port: The port under which the peer's server is known.
         cert: Path of the peer's certificate; with TLS this or ``key`` is needed to be recognised.
         cert_type: pyOpenSSL's ``FILETYPE_PEM`` (1) or ``FILETYPE_ASN1`` (2); found out without it.
-        key: SHA-256 of the peer's public key in hexadecimal digits, instead of ``cert``.
+        key: The peer's public key, instead of ``cert``: ``sha256:`` and hexadecimal digits, as
+            ``python -m convelo.pki fingerprint`` prints it.
         wire: 2 (ours) or 5 (the genuine package's); without it the peer is asked.
     """
 
@@ -142,6 +143,7 @@ class HttpCommunicator(Communicator[HttpConnection]):
             mailbox_limit=self._mailbox_limit,
             message_limit=self._message_limit,
             text_ids=True,
+            on_notice=_log_notice,
         )
         for name, connection in self._connections.items():
             self._connect(name, connection)
@@ -212,6 +214,13 @@ class HttpCommunicator(Communicator[HttpConnection]):
 
     def __str__(self) -> str:
         return f"HttpCommunicator(addr={self.addr}, port={self.port})"
+
+
+def _log_notice(level: int, peer: str | None, text: str) -> None:
+    if peer is None:
+        logger.log(level, "%s", text)
+    else:
+        logger.log(level, "%s: %s", peer, text)
 
 
 def _common_files(

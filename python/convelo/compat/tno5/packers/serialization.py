@@ -9,7 +9,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import ormsgpack
@@ -239,10 +239,12 @@ class _State:
         return function(value, options)
 
     def sending(self, keywords: dict[str, Any]) -> SerializerOpts:
-        return DefaultSerializerOpts
+        opts: SerializerOpts = keywords.get("opts", DefaultSerializerOpts)
+        return replace(opts, fallback_pickle=False) if opts.fallback_pickle else opts
 
     def receiving(self, keywords: dict[str, Any]) -> DeserializerOpts:
-        return DefaultDeserializerOpts
+        opts: DeserializerOpts = keywords.get("opts", DefaultDeserializerOpts)
+        return replace(opts, fallback_pickle=False) if opts.fallback_pickle else opts
 
     def dangerous_pickle(self, options: SerializerOpts | DeserializerOpts) -> bool:
         return options.fallback_pickle
