@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from convelo._convelo import Completions
 
-__all__ = ["completions_of", "loop_here", "seconds_of"]
+__all__ = ["Receipt", "completions_of", "loop_here", "seconds_of"]
+
+
+class Receipt(asyncio.Future[Any]):
+    """The future of a message that was asked for. Cancelling it withdraws the request at once.
+
+    An ordinary future tells its owner one turn of the loop later; somebody else could have asked
+    for the next message by then.
+    """
+
+    withdraw: Callable[[asyncio.Future[Any]], object] | None = None
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        cancelled = super().cancel(msg)
+        if cancelled and self.withdraw is not None:
+            self.withdraw(self)
+        return cancelled
+
 
 _bridges: dict[asyncio.AbstractEventLoop, Completions] = {}
 
@@ -19,7 +38,7 @@ def completions_of(loop: asyncio.AbstractEventLoop) -> Completions:
     if known is None:
         for other in [other for other in _bridges if other.is_closed()]:
             _bridges.pop(other).close()
-        known = _bridges[loop] = Completions(loop)
+        known = _bridges[loop] = Completions(loop, functools.partial(Receipt, loop=loop))
         loop.add_reader(known.fileno(), known.drain)
     return known
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convelo.exceptions import ReceiveTimeout
+from convelo.exceptions import ReceiveTimeout, SendError
 
 if TYPE_CHECKING:
     from convelo._convelo import Completions, Message, Node
+    from convelo._engine import Receipt
 
-__all__ = ["Link", "give_back", "request_all", "size_of", "wanted"]
+__all__ = ["Link", "Turn", "give_back", "request_all", "size_of", "wanted"]
 
 _EXPIRED = "no message in time"
 
@@ -35,7 +36,9 @@ class Link:
         self._node_wire = node.wire
         self._node_send = node.send
         self._node_recv = node.recv
+        self._cancel_recv = node.cancel_recv
         self._undecided = 0
+        self._last_turn: Turn | None = None
         # Requested id and message of receives that ended after their message had been handed over.
         self._returned: deque[tuple[int | str | None, Message]] = deque()
 
@@ -66,26 +69,32 @@ class Link:
         self.total_bytes_sent += size_of(value, buffers)
         return future
 
-    async def _ask_wire(
+    def _queue_up(
         self, completions: Completions, timeout: float | None, retries: int
-    ) -> int:
-        # While somebody waits here, everybody queues here: default ids are taken in order of call.
+    ) -> Turn:
+        """Asks which wire the peer speaks, before something is sent to it.
+
+        Until that is known, senders take turns in the order of their calls, because that is the
+        order of the default ids.
+        """
+        asked = self._node.prepare(completions, self._index, timeout, retries)
         self._undecided += 1
-        try:
-            return await self._node.prepare(completions, self._index, timeout, retries)
-        finally:
-            self._undecided -= 1
+        self._last_turn = turn = Turn(self, asked, self._last_turn)
+        return turn
 
     def _request(
         self, completions: Completions, message_id: int | str | None
-    ) -> Message | asyncio.Future[Message]:
+    ) -> Message | Receipt:
         """A message that is there, or the future of one that is not."""
         if self._returned:
             for position, (asked, message) in enumerate(self._returned):
                 if asked == message_id:
                     del self._returned[position]
                     return message
-        return self._node_recv(completions, self._index, message_id)
+        receipt = self._node_recv(completions, self._index, message_id)
+        if not isinstance(receipt, tuple):
+            receipt.withdraw = self._cancel_recv
+        return receipt
 
     async def _wait(
         self,
@@ -116,7 +125,7 @@ class Link:
     def _withdraw(self, future: asyncio.Future[Message], message_id: int | str | None) -> None:
         """Undoes a request whose future is cancelled, pending, or done in vain."""
         if future.cancelled() or not future.done():
-            self._node.cancel_recv(future)
+            self._cancel_recv(future)
         elif future.exception() is None:
             # The message came in the same turn of the loop as the cancellation.
             self._returned.append((message_id, future.result()))
@@ -126,6 +135,47 @@ class Link:
         self._node.reset_peer(self._index)
         self._returned.clear()
         self.total_bytes_sent = self.total_bytes_recv = 0
+
+
+class Turn:
+    """One sender's place in the queue of those that wait for a peer's wire to be known."""
+
+    def __init__(self, link: Link, asked: asyncio.Future[int], previous: Turn | None) -> None:
+        self._link = link
+        self._asked = asked
+        self._previous = previous
+        self._over: asyncio.Future[None] = asked.get_loop().create_future()
+
+    async def take(
+        self, message_id: int | str | None, transmit: Callable[[int], asyncio.Future[None]]
+    ) -> asyncio.Future[None]:
+        """Calls ``transmit`` with the wire when it is known and all earlier turns are over."""
+        try:
+            try:
+                wire = await self._asked
+            except SendError as error:
+                if error.message_id is None and message_id is not None:
+                    error.message_id = message_id
+                    error.args = (f"message {message_id!r} to {error}",)
+                raise
+            previous, self._previous = self._previous, None
+            if previous is not None and not previous._over.done():
+                # One of a loop that is gone is not over, and never will be.
+                if previous._over.get_loop() is self._over.get_loop():
+                    await asyncio.wait((previous._over,))
+            return transmit(wire)
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Lets the next one have its turn."""
+        if not self._over.done():
+            self._over.set_result(None)
+            self._previous = None
+            link = self._link
+            link._undecided -= 1
+            if link._last_turn is self:
+                link._last_turn = None
 
 
 async def request_all(

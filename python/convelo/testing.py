@@ -21,6 +21,7 @@ then, and pools are reset for each test), and ``mock_pool_duo``, ``mock_pool_tri
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.metadata
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -77,9 +78,8 @@ def pytest_configure(config: pytest.Config) -> None:
     except importlib.metadata.PackageNotFoundError:
         return
     if tuple(int(part) for part in version.split(".")[:2]) < (0, 23):
-        import pytest_asyncio.plugin
-
-        pytest_asyncio.plugin.event_loop = pytest.fixture(scope=scope)(_event_loop)
+        plugin = importlib.import_module("pytest_asyncio.plugin")
+        plugin.event_loop = pytest.fixture(scope=scope)(_event_loop)  # type: ignore[attr-defined]
 
 
 def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:

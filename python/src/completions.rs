@@ -86,17 +86,25 @@ impl Queue {
 pub(crate) struct Completions {
     queue: Arc<Queue>,
     create_future: Py<PyAny>,
+    create_receipt: Py<PyAny>,
+    call_soon: Py<PyAny>,
+    corked: Mutex<Vec<(Node, PeerIndex)>>,
 }
 
 #[pymethods]
 impl Completions {
     #[new]
-    fn new(r#loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+    #[pyo3(signature = (r#loop, create_receipt=None))]
+    fn new(r#loop: &Bound<'_, PyAny>, create_receipt: Option<Py<PyAny>>) -> PyResult<Self> {
         let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| PyOSError::new_err(error.to_string()))?;
         let queue = Queue { items: Mutex::default(), armed: AtomicBool::new(false), event };
         let create_future = r#loop.getattr("create_future")?.unbind();
-        Ok(Self { queue: Arc::new(queue), create_future })
+        let create_receipt =
+            create_receipt.unwrap_or_else(|| create_future.clone_ref(r#loop.py()));
+        let call_soon = r#loop.getattr("call_soon")?.unbind();
+        let (queue, corked) = (Arc::new(queue), Mutex::default());
+        Ok(Self { queue, create_future, create_receipt, call_soon, corked })
     }
 
     fn fileno(&self) -> i32 {
@@ -112,6 +120,14 @@ impl Completions {
         Ok(())
     }
 
+    /// Lets everything go that was sent in this turn of the loop.
+    fn flush(&self) {
+        let corked = std::mem::take(&mut *self.corked());
+        for (node, peer) in corked {
+            node.flush(peer);
+        }
+    }
+
     /// Drops what is queued: the loop is gone. Messages go back to their mailbox.
     fn close(&self, py: Python<'_>) {
         for completion in self.queue.take() {
@@ -124,12 +140,39 @@ impl Completions {
 }
 
 impl Completions {
+    fn corked(&self) -> MutexGuard<'_, Vec<(Node, PeerIndex)>> {
+        self.corked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the transport woken at the end of this turn of the loop, once for a whole burst.
+    pub(crate) fn flush_soon(slf: &Bound<'_, Self>, node: &Node, peer: PeerIndex) -> PyResult<()> {
+        let this = slf.get();
+        let scheduled = {
+            let mut corked = this.corked();
+            let scheduled = !corked.is_empty();
+            if !corked.iter().any(|(at, other)| *other == peer && at.is_same(node)) {
+                corked.push((node.clone(), peer));
+            }
+            scheduled
+        };
+        if !scheduled {
+            let flush = slf.getattr(pyo3::intern!(slf.py(), "flush"))?;
+            this.call_soon.bind(slf.py()).call1((flush,))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }
 
     pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.create_future.bind(py).call0()
+    }
+
+    /// The future of a message.
+    pub(crate) fn receipt<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.create_receipt.bind(py).call0()
     }
 }
 

@@ -141,7 +141,7 @@ pub(crate) fn to_python(py: Python<'_>, mut incoming: Incoming) -> PyResult<Boun
     let buffers = std::mem::take(&mut incoming.buffers);
     let value = match incoming.value {
         Chunk::Bytes(bytes) => PyBytes::new(py, bytes.get(range).unwrap_or_default()).into_any(),
-        chunk if whole => chunk_to_python(py, chunk),
+        chunk @ Chunk::Foreign(_) if whole => chunk_to_python(py, chunk),
         chunk @ Chunk::Foreign(_) => {
             let object = chunk_to_python(py, chunk);
             let start = isize::try_from(range.start).unwrap_or(isize::MAX);

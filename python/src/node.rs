@@ -1,6 +1,6 @@
 //! The transport of one party, as Python sees it.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use convelo_channel::{PeerCredential, PeerExpect, PeerTls, Roots};
@@ -11,6 +11,7 @@ use convelo_pool::{
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
+use tokio::runtime::Handle;
 
 use crate::completions::{Completion, Completions, Queue, Slot, Tokens, receive_error};
 use crate::message::{self, Objects};
@@ -211,12 +212,15 @@ impl Node {
                 .map(|buffer| message::bytes_of(&buffer?))
                 .collect::<PyResult<_>>()?;
         }
-        let completions = completions.get();
+        let (home, completions) = (completions, completions.get());
         let (future, queue) = (completions.future(py)?, Arc::clone(completions.queue()));
         self.home.is_at(&queue);
         let waiting = future.clone().unbind();
         let done = Box::new(move |result| queue.push(Completion::Sent(waiting, result)));
-        self.transport.send(PeerIndex(peer), id, wire_of(wire)?, payload, options, done);
+        let (peer, options) = (PeerIndex(peer), SendOptions { corked: true, ..options });
+        if self.transport.send(peer, id, wire_of(wire)?, payload, options, done) {
+            Completions::flush_soon(home, &self.transport, peer)?;
+        }
         Ok(future)
     }
 
@@ -248,7 +252,7 @@ impl Node {
             Receipt::Now(incoming) => Ok(message::to_python(py, incoming)?.into_any()),
             Receipt::Failed(error) => Err(receive_error(py, &error)),
             Receipt::Waiting(token) => {
-                let future = completions.future(py)?;
+                let future = completions.receipt(py)?;
                 self.tokens.insert(&future, token);
                 if let Some(slot) = waiting {
                     let _ = slot.set(future.clone().unbind());
@@ -368,7 +372,7 @@ fn wire_of(number: u8) -> PyResult<Wire> {
 /// Negative retries are without end.
 fn options(timeout: Option<f64>, retries: i64) -> PyResult<SendOptions> {
     let patience = (retries >= 0).then(|| u32::try_from(retries).unwrap_or(u32::MAX));
-    Ok(SendOptions { timeout: timeout.map(seconds).transpose()?, patience })
+    Ok(SendOptions { timeout: timeout.map(seconds).transpose()?, patience, corked: false })
 }
 
 fn seconds(seconds: f64) -> PyResult<Duration> {
@@ -376,10 +380,9 @@ fn seconds(seconds: f64) -> PyResult<Duration> {
         .map_err(|_| PyValueError::new_err(format!("{seconds} is not a time in seconds")))
 }
 
-/// The threads of all nodes of this process. After a fork they are gone, and made anew.
-fn runtime() -> PyResult<tokio::runtime::Handle> {
-    static RUNTIME: Mutex<Option<(u32, tokio::runtime::Handle)>> = Mutex::new(None);
-    static KEEP: OnceLock<Mutex<Vec<tokio::runtime::Runtime>>> = OnceLock::new();
+/// The thread of all nodes of this process. After a fork it is gone, and made anew.
+fn runtime() -> PyResult<Handle> {
+    static RUNTIME: Mutex<Option<(u32, Handle)>> = Mutex::new(None);
     let process = std::process::id();
     let mut current = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((owner, handle)) = &*current
@@ -387,15 +390,17 @@ fn runtime() -> PyResult<tokio::runtime::Handle> {
     {
         return Ok(handle.clone());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("convelo-pool")
-        .enable_all()
-        .build()
-        .map_err(|error| PyRuntimeError::new_err(format!("no threads can be started: {error}")))?;
+    let failed = |error: std::io::Error| {
+        PyRuntimeError::new_err(format!("no thread can be started: {error}"))
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let handle = runtime.handle().clone();
+    // One thread sleeps and wakes cheaper than a pool of threads that watch each other.
+    std::thread::Builder::new()
+        .name("convelo-pool".to_owned())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))
+        .map_err(failed)?;
     *current = Some((process, handle.clone()));
-    // Never dropped: after a fork the threads it would wait for do not exist.
-    KEEP.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner).push(runtime);
     Ok(handle)
 }

@@ -90,6 +90,9 @@ pub struct SendOptions {
     pub timeout: Option<Duration>,
     /// How many seconds an absent peer is waited for; nothing is for ever, 0 is one attempt.
     pub patience: Option<u32>,
+    /// More is about to be sent: while other messages to this peer are on their way, the transport
+    /// is not woken for this one until [`Node::flush`], so that a burst leaves in one write.
+    pub corked: bool,
 }
 
 /// What became of a receive.
@@ -349,7 +352,8 @@ impl Node {
 
     /// Sends a message. `done` is called once, on the transport's threads: with nothing when the
     /// peer has acknowledged it, or with the reason why it has not. Without an id the next default
-    /// one is used; it is free again if the message surely did not arrive.
+    /// one is used; it is free again if the message surely did not arrive. Returns whether
+    /// [`Node::flush`] is still to be called, which is only so for a corked message.
     pub fn send(
         &self,
         peer: PeerIndex,
@@ -358,16 +362,21 @@ impl Node {
         payload: Payload,
         options: SendOptions,
         done: Done,
-    ) {
+    ) -> bool {
         let shared = self.shared();
-        let Some(peer) = shared.peer(peer) else { return done(Err(unknown_peer())) };
+        let Some(peer) = shared.peer(peer) else {
+            done(Err(unknown_peer()));
+            return false;
+        };
         if shared.closing.load(Ordering::Acquire) {
-            return done(Err(closed(&peer, id.as_ref())));
+            done(Err(closed(&peer, id.as_ref())));
+            return false;
         }
         let mut state = peer.state();
         if id.is_none() && std::mem::take(&mut state.restarted) {
             drop(state);
-            return done(Err(peer.send_error(SendErrorKind::Restarted, None, RESTARTED)));
+            done(Err(peer.send_error(SendErrorKind::Restarted, None, RESTARTED)));
+            return false;
         }
         let State { prefix, sending, .. } = &mut *state;
         let (id, place) = State::id(prefix, peer.config.text_ids, sending, id);
@@ -375,6 +384,7 @@ impl Node {
         let fail = |kind, text: &str, done: Done| {
             peer.state().sending.give_back(place);
             done(Err(peer.send_error(kind, Some(&id), text)));
+            false
         };
         if peer.outbox.len() >= MAXIMUM_QUEUED {
             let text = format!("{MAXIMUM_QUEUED} messages wait for being sent already");
@@ -400,7 +410,19 @@ impl Node {
             }
             done(result);
         });
-        shared.dispatch(&peer, Kind::Message(message), options, done);
+        shared.dispatch(&peer, Kind::Message(message), options, done)
+    }
+
+    /// Whether two are clones of one node.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Wakes the transport for corked messages.
+    pub fn flush(&self, peer: PeerIndex) {
+        if let Some(peer) = self.shared().peer(peer) {
+            peer.outbox.wake();
+        }
     }
 
     /// Receives the message of an id, of the next default id without one. `make_taker` is called
@@ -633,14 +655,23 @@ impl Shared {
         find(&peers)
     }
 
-    fn dispatch(self: &Arc<Self>, peer: &Arc<Peer>, kind: Kind, options: SendOptions, done: Done) {
+    /// True when the transport was not woken for it.
+    fn dispatch(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        kind: Kind,
+        options: SendOptions,
+        done: Done,
+    ) -> bool {
         let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
         if let Some(deadline) = deadline {
             self.expect_deadline(deadline);
         }
         let patience = options.patience;
-        let request = peer.outbox.push(|nonce| Request::new(kind, nonce, deadline, patience, done));
+        let make = |nonce| Request::new(kind, nonce, deadline, patience, done);
+        let (request, waits) = peer.outbox.push(options.corked, make);
         client::provide(self, peer, request.is_bulk());
+        waits
     }
 
     fn expect_deadline(&self, deadline: Instant) {
@@ -675,7 +706,11 @@ impl Shared {
             let heard = peer.wire() == Some(Wire::Two) && peer.state().seen.epoch().is_some();
             if heard && !peer.forgotten.load(Ordering::Acquire) {
                 let (said, done) = tokio::sync::oneshot::channel();
-                let options = SendOptions { timeout: Some(GOODBYE), patience: Some(0) };
+                let options = SendOptions {
+                    timeout: Some(GOODBYE),
+                    patience: Some(0),
+                    ..SendOptions::default()
+                };
                 let kind = Kind::Ask(Question::Bye);
                 self.dispatch(
                     peer,

@@ -143,22 +143,37 @@ impl Outbox {
         self.lock().pending.len()
     }
 
-    /// Takes a request in; it gets its number here.
-    pub(crate) fn push(&self, make: impl FnOnce(u64) -> Request) -> Arc<Request> {
+    /// Takes a request in; it gets its number here. A corked one wakes nobody while others are on
+    /// their way: the second result says that [`Self::wake`] is still to be called.
+    pub(crate) fn push(
+        &self,
+        corked: bool,
+        make: impl FnOnce(u64) -> Request,
+    ) -> (Arc<Request>, bool) {
         let mut queues = self.lock();
         let nonce = queues.next_nonce;
         queues.next_nonce += 1;
         let request = Arc::new(make(nonce));
+        let waits = corked && !queues.pending.is_empty() && !request.is_bulk();
         queues.pending.insert(nonce, Arc::clone(&request));
         if let Some(id) = request.id() {
             if let Some(behind) = queues.ids.get_mut(id) {
                 behind.push_back(Arc::clone(&request));
-                return request;
+                return (request, false);
             }
             queues.ids.insert(id.clone(), VecDeque::new());
         }
-        self.enqueue(&mut queues, Arc::clone(&request));
-        request
+        if waits {
+            queues.small.push_back(Arc::clone(&request));
+        } else {
+            self.enqueue(&mut queues, Arc::clone(&request));
+        }
+        (request, waits)
+    }
+
+    /// Wakes whoever carries small requests.
+    pub(crate) fn wake(&self) {
+        self.small_ready.notify_one();
     }
 
     fn enqueue(&self, queues: &mut Queues, request: Arc<Request>) {

@@ -266,7 +266,10 @@ impl Pool {
             attested: None,
             plain: false,
             peers: Vec::new(),
-            options: SendOptions { timeout: Some(Duration::from_mins(5)), patience: None },
+            options: SendOptions {
+                timeout: Some(Duration::from_mins(5)),
+                ..SendOptions::default()
+            },
             receive_timeout: None,
             mailbox_bytes: MAILBOX_BYTES,
             message_bytes: MAXIMUM_MESSAGE_BYTES,

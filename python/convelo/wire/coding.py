@@ -9,6 +9,7 @@ from typing import Any
 
 import ormsgpack
 
+from convelo.exceptions import AmbiguousDict
 from convelo.wire import dangerous
 from convelo.wire.errors import TooDeep, UnknownType
 from convelo.wire.plugins.numpy import is_array
@@ -104,7 +105,8 @@ class Encoder:
         """Packs ``value``.
 
         Raises:
-            TypeError: something in it has no serializer, or cannot be written.
+            TypeError: something in it has no serializer, or cannot be written. What its
+                serializer raised is the cause.
         """
         numpy = ormsgpack.OPT_SERIALIZE_NUMPY
         option = self.option
@@ -120,6 +122,8 @@ class Encoder:
             self.restart()
             return _packb(value, self.hook, option)
         except TypeError as error:
+            if isinstance(self.error, AmbiguousDict):
+                raise self.error from None
             raise self.explain(self.innermost or error) from self.error
 
     def restart(self) -> None:

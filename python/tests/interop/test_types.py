@@ -18,11 +18,10 @@ from pool_party import Party
 
 LINKS = [(version, tls) for version in VERSIONS for tls in (False, True)]
 CASES = [
-    pytest.param(
-        (version, tls), name, id=f"{version}-{'tls' if tls else 'plain'}-{name}"
-    )
-    for version, tls in LINKS
-    for name in sample_values.names(version)
+    # pytest keeps a link open while its parameter is the same object.
+    pytest.param(link, name, id=f"{link[0]}-{'tls' if link[1] else 'plain'}-{name}")
+    for link in LINKS
+    for name in sample_values.names(link[0])
 ]
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from convelo._convelo import WIRE_SECOND, WIRE_UNKNOWN, Node
+from convelo._engine import Receipt
 from convelo._link import Link, size_of
 from convelo.compat.tno.serialization import DEFAULT_PACK_OPTION, STATE
 from convelo.exceptions import BodyError, PoolError
@@ -226,34 +227,29 @@ class HTTPClient(Link):
         raw = self._request(completions, msg_id)
         if isinstance(raw, tuple):
             return self._decode(raw)
-        promised: asyncio.Future[Any] = loop.create_future()
+        promised = Receipt(loop=loop)
+        promised.withdraw = partial(self._abandon, raw)
         raw.add_done_callback(partial(self._settle, promised, msg_id))
-        promised.add_done_callback(partial(self._abandon, raw))
         return promised
 
     def _settle(
-        self,
-        promised: asyncio.Future[Any],
-        msg_id: int | str | None,
-        raw: asyncio.Future[Message],
+        self, promised: Receipt, msg_id: int | str | None, raw: asyncio.Future[Message]
     ) -> None:
-        if promised.done():
-            self._withdraw(raw, msg_id)
-        elif raw.cancelled():
+        if raw.cancelled():
             promised.cancel()
+        elif promised.done():
+            self._withdraw(raw, msg_id)
         elif (error := raw.exception()) is not None:
             promised.set_exception(error)
         else:
             try:
                 promised.set_result(self._decode(raw.result()))
-            except PoolError as error:
-                promised.set_exception(error)
+            except PoolError as undecodable:
+                promised.set_exception(undecodable)
 
     @staticmethod
-    def _abandon(raw: asyncio.Future[Message], promised: asyncio.Future[Any]) -> None:
-        # What is withdrawn is settled by the callback of the raw future.
-        if promised.cancelled() and not raw.done():
-            raw.cancel()
+    def _abandon(raw: Receipt, _promised: asyncio.Future[Any]) -> None:
+        raw.cancel()
 
 
 def log_notice(level: int, peer: str | None, text: str) -> None:

@@ -21,9 +21,10 @@ from convelo._convelo import (
     Completions,
     Node,
     certificate_identity,
+    key_fingerprint,
 )
 from convelo._engine import completions_of, loop_here, seconds_of
-from convelo._link import give_back, request_all
+from convelo._link import Turn, give_back, request_all
 from convelo.compat.tno.exceptions import RepetitionError
 from convelo.compat.tno.httphandlers import HTTPClient, HTTPServer, log_notice
 from convelo.compat.tno.serialization import DEFAULT_PACK_OPTION, STATE
@@ -274,6 +275,9 @@ class Pool:
                 f"peer '{name}' has a certificate or key, but this pool has no TLS: "
                 "give Pool(key=..., cert=..., ca_cert=...) or Pool(identity=...)"
             )
+        if certificate is not None and self.identity is not None:
+            # Without authorities a certificate says no more than its key.
+            key, certificate = key_fingerprint(certificate), None
         if self.ca_cert is not None and certificate is None and key is None:
             logger.warning(
                 "Peer '%s' is registered without a certificate: every certificate of our "
@@ -365,9 +369,15 @@ class Pool:
             seconds, retries = self._default_limits
         else:
             seconds, retries = self._limits(timeout, max_retries)
-        index = handler._index
-        if handler._undecided or not (wire := handler._node_wire(index)):
-            wire = await handler._ask_wire(completions, seconds, retries)
+        if handler._undecided or not (wire := handler._node_wire(handler._index)):
+
+            def transmit(wire: int) -> asyncio.Future[None]:
+                packed = handler._encode(wire, message)
+                return handler._transmit(completions, msg_id, wire, *packed, seconds, retries)
+
+            turn = handler._queue_up(completions, seconds, retries)
+            await (await turn.take(msg_id, transmit))
+            return
         value, buffers = handler._encode(wire, message)
         await handler._transmit(completions, msg_id, wire, value, buffers, seconds, retries)
 
@@ -426,26 +436,32 @@ class Pool:
             return
         completions = self._bind(get_running_loop())
         seconds, retries = self._limits(timeout, max_retries)
-        wires: list[int | BaseException] = [
+        packed: dict[bool, _Packed] = {}
+
+        def pack(wire: int) -> _Packed:
+            is_second = wire == WIRE_SECOND
+            if is_second not in packed:
+                packed[is_second] = _encode_for(handlers, is_second, message, handlers)
+            return packed[is_second]
+
+        def transmit(handler: HTTPClient, wire: int) -> asyncio.Future[None]:
+            return handler._transmit(completions, msg_id, wire, *pack(wire), seconds, retries)
+
+        async def in_turn(turn: Turn, handler: HTTPClient) -> None:
+            await (await turn.take(msg_id, functools.partial(transmit, handler)))
+
+        wires = [
             WIRE_UNKNOWN if handler._undecided else handler._node_wire(handler._index)
             for handler in handlers
         ]
-        if WIRE_UNKNOWN in wires:
-            wires = await asyncio.gather(
-                *(_wire_of(handler, completions, seconds, retries) for handler in handlers),
-                return_exceptions=True,
-            )
-        packed: dict[bool, _Packed] = {}
         for wire in wires:
-            if isinstance(wire, int) and (is_second := wire == WIRE_SECOND) not in packed:
-                packed[is_second] = _encode_for(handlers, is_second, message, handlers)
+            if wire != WIRE_UNKNOWN:
+                pack(wire)
         outcomes: list[BaseException | None] = await asyncio.gather(
             *(
-                _failed(wire)
-                if isinstance(wire, BaseException)
-                else handler._transmit(
-                    completions, msg_id, wire, *packed[wire == WIRE_SECOND], seconds, retries
-                )
+                in_turn(handler._queue_up(completions, seconds, retries), handler)
+                if wire == WIRE_UNKNOWN
+                else transmit(handler, wire)
                 for handler, wire in zip(handlers, wires, strict=True)
             ),
             return_exceptions=True,
@@ -491,13 +507,12 @@ class Pool:
         for handler, wire in zip(handlers, wires, strict=True):
             future: asyncio.Future[None]
             if wire == WIRE_UNKNOWN:
-                # Asked here and not in the task: default ids are taken in order of call.
-                asked = handler._node.prepare(completions, handler._index, seconds, retries)
+                turn = handler._queue_up(completions, seconds, retries)
                 future = loop.create_task(
-                    letter.send_when_decided(handler, asked, completions, msg_id, seconds, retries)
+                    letter.send_in_turn(turn, handler, completions, msg_id, seconds, retries)
                 )
-                handler._undecided += 1
-                future.add_done_callback(functools.partial(_decided, handler))
+                # A task that is cancelled before its first step never takes its turn.
+                future.add_done_callback(functools.partial(_end_turn, turn))
             else:
                 future = handler._transmit(
                     completions, msg_id, wire, *letter.packed(wire), seconds, retries
@@ -804,19 +819,22 @@ class _Letter:
             raise outcome
         return outcome
 
-    async def send_when_decided(
+    async def send_in_turn(
         self,
+        turn: Turn,
         handler: HTTPClient,
-        asked: asyncio.Future[int],
         completions: Completions,
         msg_id: str | int | None,
         timeout: float | None,
         retries: int,
     ) -> None:
         """Sends when it is known which wire the peer speaks."""
-        wire = await asked
-        value, buffers = self.packed(wire)
-        await handler._transmit(completions, msg_id, wire, value, buffers, timeout, retries)
+
+        def transmit(wire: int) -> asyncio.Future[None]:
+            packed = self.packed(wire)
+            return handler._transmit(completions, msg_id, wire, *packed, timeout, retries)
+
+        await (await turn.take(msg_id, transmit))
 
 
 def _encode_for(
@@ -852,22 +870,8 @@ def _settled(packed: _Packed) -> _Packed:
     return value, buffers
 
 
-async def _wire_of(
-    handler: HTTPClient, completions: Completions, timeout: float | None, retries: int
-) -> int:
-    if handler._undecided or not (wire := handler._node_wire(handler._index)):
-        wire = await handler._ask_wire(completions, timeout, retries)
-    return wire
-
-
-def _failed(error: BaseException) -> asyncio.Future[None]:
-    future: asyncio.Future[None] = get_running_loop().create_future()
-    future.set_exception(error)
-    return future
-
-
-def _decided(handler: HTTPClient, _future: asyncio.Future[None]) -> None:
-    handler._undecided -= 1
+def _end_turn(turn: Turn, _future: asyncio.Future[None]) -> None:
+    turn.end()
 
 
 def certificate_pem(cert: Path | str | bytes, filetype: int | None) -> bytes:

@@ -104,7 +104,7 @@ class remember_ssl_files:
             _files[context] = replace(known, authorities=known.authorities + b"\n" + added)
 
         ssl.SSLContext.load_cert_chain = remembering_chain  # type: ignore[method-assign,assignment]
-        ssl.SSLContext.load_verify_locations = remembering_verify  # type: ignore[method-assign]
+        ssl.SSLContext.load_verify_locations = remembering_verify  # type: ignore[method-assign,assignment]
 
     def stop(self) -> None:
         """Puts the functions of :mod:`ssl` back."""

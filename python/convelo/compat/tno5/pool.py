@@ -221,13 +221,20 @@ class Pool(AbstractAsyncContextManager["Pool"]):
         http = self._http
         assert http is not None
         completions = self._completions_here()
+        chosen, seconds, patience = msg_id or None, http._seconds, http._patience
         try:
             if link._undecided or not (wire := link._node_wire(link._index)):
-                wire = await link._ask_wire(completions, http._seconds, http._patience)
+
+                def transmit(wire: int) -> asyncio.Future[None]:
+                    return link._transmit(
+                        completions, chosen, wire, *self._encode(wire, message), seconds, patience
+                    )
+
+                turn = link._queue_up(completions, seconds, patience)
+                await (await turn.take(chosen, transmit))
+                return
             value, buffers = self._encode(wire, message)
-            await link._transmit(
-                completions, msg_id or None, wire, value, buffers, http._seconds, http._patience
-            )
+            await link._transmit(completions, chosen, wire, value, buffers, seconds, patience)
         except PoolError as error:
             raise _communication_error(error) from error
 

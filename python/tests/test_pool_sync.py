@@ -1,0 +1,155 @@
+"""The pool without ``async``."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from convelo import PeerUnreachable, PoolClosed, ReceiveTimeout, ShutdownError
+from convelo.sync import Pool
+
+
+@pytest.fixture
+def duo() -> Iterator[tuple[Pool, Pool]]:
+    with Pool() as alice, Pool() as bob:
+        for pool in (alice, bob):
+            pool.add_http_server(0, "127.0.0.1")
+        alice.add_http_client("bob", "127.0.0.1", bob.http_server.port)
+        bob.add_http_client("alice", "127.0.0.1", alice.http_server.port)
+        yield alice, bob
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "convelo-pool"]
+
+
+def test_all_calls(duo: tuple[Pool, Pool]) -> None:
+    alice, bob = duo
+    alice.send("bob", 1)
+    alice.asend("bob", 2)
+    future = bob.arecv("alice", "named")
+    alice.broadcast(3, "named")
+    alice.async_broadcast(4, "also named")
+    assert [bob.recv("alice"), bob.recv("alice", timeout=5)] == [1, 2]
+    assert future.result(5) == 3
+    assert bob.recv_all(msg_id="also named", timeout=5) == [("alice", 4)]
+    bob.update_msg_prefix("p")
+    alice.update_msg_prefix("p")
+    alice.send("bob", 5, "x")
+    assert list(bob.pool_handlers["alice"].buffer) == ["px"]
+    assert bob.recv("alice", "x") == 5
+    assert alice.fingerprint is None
+
+
+def test_errors_and_timeouts(duo: tuple[Pool, Pool]) -> None:
+    alice, bob = duo
+    with pytest.raises(ReceiveTimeout):
+        bob.recv("alice", timeout=0.01)
+    with pytest.raises(TypeError):
+        alice.asend("bob", object())
+    future = bob.arecv("alice")
+    assert future.cancel()
+    alice.send("bob", "here")
+    assert bob.recv("alice", timeout=5) == "here"
+
+
+async def test_inside_of_a_running_loop(duo: tuple[Pool, Pool]) -> None:
+    """As in a notebook."""
+    assert asyncio.get_running_loop().is_running()
+    alice, bob = duo
+    alice.send("bob", "hello")
+    assert bob.recv("alice") == "hello"
+
+
+def test_from_several_threads(duo: tuple[Pool, Pool]) -> None:
+    alice, bob = duo
+    received: list[Any] = []
+
+    def receive(name: str) -> None:
+        received.extend(bob.recv("alice", f"{name}{i}", timeout=10) for i in range(50))
+
+    receivers = [threading.Thread(target=receive, args=(name,)) for name in "ab"]
+    for thread in receivers:
+        thread.start()
+    for i in range(50):
+        alice.send("bob", i, f"a{i}")
+        alice.send("bob", i, f"b{i}")
+    for thread in receivers:
+        thread.join(20)
+    assert sorted(received) == sorted([*range(50), *range(50)])
+
+
+def test_an_interrupted_receive_leaves_no_trace(
+    duo: tuple[Pool, Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = duo
+    submit = bob._submit
+
+    def interrupted(work: Any) -> Any:
+        future = submit(work)
+
+        def result(timeout: float | None = None) -> Any:
+            time.sleep(0.05)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(future, "result", result)
+        return future
+
+    monkeypatch.setattr(bob, "_submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bob.recv("alice")
+    monkeypatch.undo()
+    alice.send("bob", "still here")
+    assert bob.recv("alice", timeout=5) == "still here"
+
+
+def test_shutdown_ends_the_thread_and_names_what_was_lost() -> None:
+    before = len(threads())
+    pool = Pool(max_retries=0)
+    pool.add_http_server(0, "127.0.0.1")
+    pool.add_http_client("bob", "127.0.0.1", 1)
+    assert len(threads()) == before + 1
+    with pytest.raises(PeerUnreachable):
+        pool.send("bob", 1)
+    pool.asend("bob", 1, "lost")
+    with pytest.raises(ShutdownError, match="lost"):
+        pool.shutdown()
+    pool.shutdown()
+    assert len(threads()) == before
+    with pytest.raises(PoolClosed):
+        pool.recv("bob")
+
+
+def test_a_forgotten_pool_ends_its_thread() -> None:
+    before = len(threads())
+    pool = Pool()
+    assert len(threads()) == before + 1
+    del pool
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while len(threads()) > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(threads()) == before
+
+
+def test_a_hook_that_waits_is_told_so() -> None:
+    told: list[BaseException] = []
+
+    def hook(error: Exception) -> None:
+        try:
+            pool.recv("bob")
+        except RuntimeError as refusal:
+            told.append(refusal)
+
+    pool = Pool(max_retries=0, on_error=hook)
+    pool.add_http_server(0, "127.0.0.1")
+    pool.add_http_client("bob", "127.0.0.1", 1)
+    pool.asend("bob", 1)
+    pool.shutdown()
+    assert len(told) == 1
