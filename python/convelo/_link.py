@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from convelo._convelo import Completions, Message, Node
     from convelo._engine import Receipt
 
-__all__ = ["Link", "Turn", "give_back", "request_all", "size_of", "wanted"]
+__all__ = ["Link", "Turn", "request_all", "size_of", "wanted"]
 
 _EXPIRED = "no message in time"
 
@@ -39,7 +39,9 @@ class Link:
         self._cancel_recv = node.cancel_recv
         self._undecided = 0
         self._last_turn: Turn | None = None
-        # Requested id and message of receives that ended after their message had been handed over.
+        # The requests that wait, by their ids; and the messages that were handed over to some which
+        # ended all the same.
+        self._waiting: dict[Receipt, int | str | None] = {}
         self._returned: deque[tuple[int | str | None, Message]] = deque()
 
     @property
@@ -94,11 +96,12 @@ class Link:
         receipt = self._node_recv(completions, self._index, message_id)
         if not isinstance(receipt, tuple):
             receipt.withdraw = self._cancel_recv
+            self._waiting[receipt] = message_id
         return receipt
 
     async def _wait(
         self,
-        future: asyncio.Future[Message],
+        future: Receipt,
         message_id: int | str | None,
         timeout: float | None,
     ) -> Message:
@@ -109,7 +112,7 @@ class Link:
         try:
             return await future
         except asyncio.CancelledError as cancelled:
-            self._withdraw(future, message_id)
+            self._undo(future, message_id)
             if timer is not None and cancelled.args == (_EXPIRED,):
                 raise ReceiveTimeout(
                     f"the {wanted(message_id)} from '{self.name}' did not arrive within "
@@ -119,16 +122,27 @@ class Link:
                 ) from None
             raise
         finally:
+            self._waiting.pop(future, None)
             if timer is not None:
                 timer.cancel()
 
-    def _withdraw(self, future: asyncio.Future[Message], message_id: int | str | None) -> None:
-        """Undoes a request whose future is cancelled, pending, or done in vain."""
-        if future.cancelled() or not future.done():
-            self._cancel_recv(future)
-        elif future.exception() is None:
+    def _undo(self, future: Receipt, message_id: int | str | None) -> None:
+        """Undoes a request, whatever has become of it."""
+        self._waiting.pop(future, None)
+        if not future.done():
+            future.cancel()
+        elif not future.cancelled() and future.exception() is None:
             # The message came in the same turn of the loop as the cancellation.
-            self._returned.append((message_id, future.result()))
+            self._give_back(message_id, future.result())
+
+    def _give_back(self, message_id: int | str | None, message: Message) -> None:
+        """Hands a message on to who waits for such a one, or keeps it for the next who asks."""
+        for receipt, asked in self._waiting.items():
+            if asked == message_id and not receipt.done():
+                receipt.set_result(message)
+                self._cancel_recv(receipt)
+                return
+        self._returned.append((message_id, message))
 
     def _reset(self) -> None:
         """Begins the conversation anew: nothing parked, counters at 0."""
@@ -207,16 +221,14 @@ async def request_all(
     except BaseException:
         for link, one in zip(links, asked, strict=True):
             if isinstance(one, tuple):
-                give_back(link, message_id, one)
+                link._give_back(message_id, one)
             else:
-                one.cancel()
-                link._withdraw(one, message_id)
+                link._undo(one, message_id)
         raise
-
-
-def give_back(link: Link, message_id: int | str | None, message: Message) -> None:
-    """Keeps a message, which was asked for by ``message_id``, for the next such request."""
-    link._returned.append((message_id, message))
+    finally:
+        for link, one in zip(links, asked, strict=True):
+            if not isinstance(one, tuple):
+                link._waiting.pop(one, None)
 
 
 def wanted(message_id: int | str | None) -> str:

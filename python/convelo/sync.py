@@ -18,18 +18,21 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from convelo._link import request_all
 from convelo.compat.tno.httphandlers import HTTPClient, HTTPServer
 from convelo.compat.tno.pool import DEFAULT_FLUSH_SECONDS, DEFAULT_TIMEOUT_SECONDS
 from convelo.compat.tno.pool import Pool as AsyncPool
-from convelo.exceptions import PoolClosed
+from convelo.exceptions import BodyError, PoolClosed
 
 __all__ = ["Pool"]
 
 _Result = TypeVar("_Result")
+_Taken = tuple[HTTPClient, Any]
 
 
 class Pool:
@@ -160,14 +163,16 @@ class Pool:
         self, handler_name: str, msg_id: str | int | None = None, timeout: float | None = None
     ) -> Any:
         """Receives an object; see :meth:`convelo.Pool.recv`. Can be interrupted without loss."""
-        return self._wait(self._pool.recv(handler_name, msg_id, timeout))
+        return self._receive([handler_name], msg_id, timeout)[0][1]
 
     def arecv(self, handler_name: str, msg_id: str | int | None = None) -> Future[Any]:
         """Asks for an object. ``result()`` of what is returned waits for it.
 
         Cancelling the future withdraws the request.
         """
-        return self._submit(self._pool.recv(handler_name, msg_id))
+        promised: Future[Any] = Future()
+        self._begin(promised, [handler_name], msg_id, None, lambda taken: self._decode(taken)[0][1])
+        return promised
 
     def recv_all(
         self,
@@ -176,7 +181,8 @@ class Pool:
         timeout: float | None = None,
     ) -> list[tuple[str, Any]]:
         """Receives one object of each peer; see :meth:`convelo.Pool.recv_all`."""
-        return self._wait(self._pool.recv_all(handler_names, msg_id, timeout))
+        names = list(self._pool.pool_handlers if handler_names is None else handler_names)
+        return self._receive(names, msg_id, timeout)
 
     def update_msg_prefix(self, msg_prefix: str | None) -> None:
         """See :meth:`convelo.Pool.update_msg_prefix`."""
@@ -209,23 +215,96 @@ class Pool:
             self._finalizer()
             self._thread.join()
 
-    def _submit(self, work: Coroutine[Any, Any, _Result]) -> Future[_Result]:
+    def _check(self) -> None:
         if self._loop.is_closed():
-            work.close()
             raise PoolClosed("this pool was shut down")
         if threading.current_thread() is self._thread:
-            work.close()
             raise RuntimeError("a call that waits was made in the pool's own thread (on_error?)")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _wait(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        future = self._submit(work)
+        try:
+            self._check()
+        except BaseException:
+            work.close()
+            raise
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
         except BaseException:
             # An interrupt of the caller: what it waited for is withdrawn.
             future.cancel()
             raise
+
+    def _receive(
+        self, names: list[str], msg_id: int | str | None, timeout: float | None
+    ) -> list[tuple[str, Any]]:
+        promised: Future[list[_Taken]] = Future()
+        self._begin(promised, names, msg_id, timeout, lambda taken: taken)
+        try:
+            taken = promised.result()
+        except BaseException:
+            if not promised.cancel() and promised.exception() is None:
+                # An interrupt just after they came: they wait for the next call.
+                self._return(promised.result(), msg_id)
+            raise
+        return self._decode(taken, msg_id)
+
+    def _begin(
+        self,
+        promised: Future[_Result],
+        names: list[str],
+        msg_id: int | str | None,
+        timeout: float | None,
+        finish: Callable[[list[_Taken]], _Result],
+    ) -> None:
+        self._check()
+
+        async def work() -> None:
+            try:
+                handlers = [self._pool._handler(name) for name in names]
+                completions = self._pool._bind(asyncio.get_running_loop())
+                messages = await request_all(handlers, completions, msg_id, timeout)
+            except BaseException as error:
+                if promised.set_running_or_notify_cancel():
+                    promised.set_exception(error)
+                return
+            taken = list(zip(handlers, messages, strict=True))
+            if not promised.set_running_or_notify_cancel():
+                self._return(taken, msg_id)
+                return
+            try:
+                promised.set_result(finish(taken))
+            except BaseException as error:
+                promised.set_exception(error)
+
+        def start() -> None:
+            if promised.cancelled():
+                return
+            task = self._loop.create_task(work())
+            promised.add_done_callback(partial(self._withdraw, task))
+
+        self._loop.call_soon_threadsafe(start)
+
+    def _withdraw(self, task: asyncio.Task[None], promised: Future[Any]) -> None:
+        if promised.cancelled() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(task.cancel)
+
+    def _return(self, taken: list[_Taken], msg_id: int | str | None) -> None:
+        for handler, message in taken:
+            handler._give_back(msg_id, message)
+
+    def _decode(
+        self, taken: list[_Taken], msg_id: int | str | None = None
+    ) -> list[tuple[str, Any]]:
+        received: list[tuple[str, Any]] = []
+        for position, (handler, message) in enumerate(taken):
+            try:
+                received.append((handler.name, handler._decode(message)))
+            except BodyError:
+                # What cannot be decoded is gone; the others wait for another call.
+                self._return(taken[:position] + taken[position + 1 :], msg_id)
+                raise
+        return received
 
 
 async def _called(function: Callable[..., None], *arguments: Any) -> None:

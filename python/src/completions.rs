@@ -26,18 +26,21 @@ pub(crate) type Slot = Arc<OnceLock<Py<PyAny>>>;
 
 /// The receives that wait, by the address of their future.
 #[derive(Clone, Default)]
-pub(crate) struct Tokens(Arc<Mutex<HashMap<usize, ReceiveToken>>>);
+pub(crate) struct Tokens(Arc<Mutex<HashMap<usize, Awaited>>>);
+
+/// A receive that waits, and the queue its message will come by.
+pub(crate) type Awaited = (ReceiveToken, Arc<Queue>);
 
 impl Tokens {
-    fn lock(&self) -> MutexGuard<'_, HashMap<usize, ReceiveToken>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Awaited>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn insert(&self, future: &Bound<'_, PyAny>, token: ReceiveToken) {
-        self.lock().insert(future.as_ptr() as usize, token);
+    pub(crate) fn insert(&self, future: &Bound<'_, PyAny>, awaited: Awaited) {
+        self.lock().insert(future.as_ptr() as usize, awaited);
     }
 
-    pub(crate) fn take(&self, future: &Bound<'_, PyAny>) -> Option<ReceiveToken> {
+    pub(crate) fn take(&self, future: &Bound<'_, PyAny>) -> Option<Awaited> {
         self.lock().remove(&(future.as_ptr() as usize))
     }
 }
@@ -72,6 +75,23 @@ impl Queue {
         }
     }
 
+    /// Takes out what came for a future that was cancelled.
+    pub(crate) fn withdraw(
+        &self,
+        future: &Bound<'_, PyAny>,
+    ) -> Option<(PeerIndex, Result<Incoming, ReceiveError>)> {
+        let is_its = |completion: &Completion| match completion {
+            Completion::Received(slot, ..) => slot.get().is_some_and(|its| its.is(future)),
+            _ => false,
+        };
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = items.iter().position(is_its)?;
+        match items.remove(position) {
+            Completion::Received(_, _, _, peer, result) => Some((peer, result)),
+            _ => None,
+        }
+    }
+
     /// Clears the flag before it takes the queue: a push in between is taken now or has written a
     /// new wake-up. None is lost.
     fn take(&self) -> Vec<Completion> {
@@ -100,8 +120,7 @@ impl Completions {
             .map_err(|error| PyOSError::new_err(error.to_string()))?;
         let queue = Queue { items: Mutex::default(), armed: AtomicBool::new(false), event };
         let create_future = r#loop.getattr("create_future")?.unbind();
-        let create_receipt =
-            create_receipt.unwrap_or_else(|| create_future.clone_ref(r#loop.py()));
+        let create_receipt = create_receipt.unwrap_or_else(|| create_future.clone_ref(r#loop.py()));
         let call_soon = r#loop.getattr("call_soon")?.unbind();
         let (queue, corked) = (Arc::new(queue), Mutex::default());
         Ok(Self { queue, create_future, create_receipt, call_soon, corked })
@@ -132,7 +151,8 @@ impl Completions {
     fn close(&self, py: Python<'_>) {
         for completion in self.queue.take() {
             if let Completion::Received(slot, node, tokens, peer, Ok(incoming)) = completion {
-                let token = slot.get().and_then(|future| tokens.take(future.bind(py)));
+                let awaited = slot.get().and_then(|future| tokens.take(future.bind(py)));
+                let token = awaited.map(|(token, _)| token);
                 node.put_back(peer, incoming, token);
             }
         }
@@ -189,7 +209,7 @@ fn settle(py: Python<'_>, completion: Completion) -> PyResult<()> {
         Completion::Received(slot, node, tokens, peer, result) => {
             let Some(future) = slot.get() else { return Ok(()) };
             let future = future.bind(py);
-            let token = tokens.take(future);
+            let token = tokens.take(future).map(|(token, _)| token);
             match result {
                 Ok(incoming) if is_done(future)? => node.put_back(peer, incoming, token),
                 Ok(incoming) => {

@@ -1,7 +1,7 @@
 //! The transport of one party, as Python sees it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use convelo_channel::{PeerCredential, PeerExpect, PeerTls, Roots};
 use convelo_pool::{
@@ -15,6 +15,9 @@ use tokio::runtime::Handle;
 
 use crate::completions::{Completion, Completions, Queue, Slot, Tokens, receive_error};
 use crate::message::{self, Objects};
+
+/// How long a message may take from its mailbox to the queue.
+const HANDING_OVER: Duration = Duration::from_millis(20);
 
 /// See the stub file.
 #[pyclass(frozen, module = "convelo._convelo")]
@@ -253,7 +256,7 @@ impl Node {
             Receipt::Failed(error) => Err(receive_error(py, &error)),
             Receipt::Waiting(token) => {
                 let future = completions.receipt(py)?;
-                self.tokens.insert(&future, token);
+                self.tokens.insert(&future, (token, Arc::clone(completions.queue())));
                 if let Some(slot) = waiting {
                     let _ = slot.set(future.clone().unbind());
                 }
@@ -264,14 +267,26 @@ impl Node {
 
     fn cancel_recv(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
         future.call_method0(pyo3::intern!(future.py(), "cancel"))?;
-        let token = self.tokens.take(future);
-        if let Some(token) = token
-            && !self.transport.cancel_receive(token)
-        {
-            // Its message is in the queue already: it is put back when the queue is drained.
-            self.tokens.insert(future, token);
+        let Some((token, queue)) = self.tokens.take(future) else { return Ok(()) };
+        if self.transport.cancel_receive(token) {
+            return Ok(());
         }
-        Ok(())
+        // Its message has left the mailbox and is in the queue, or will be in a moment. It is put
+        // back before anybody asks for the next one.
+        let began = Instant::now();
+        loop {
+            if let Some((peer, result)) = queue.withdraw(future) {
+                if let Ok(incoming) = result {
+                    self.transport.put_back(peer, incoming, Some(token));
+                }
+                return Ok(());
+            }
+            if began.elapsed() > HANDING_OVER {
+                self.tokens.insert(future, (token, queue));
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
     }
 
     fn parked<'py>(&self, py: Python<'py>, peer: usize) -> PyResult<Bound<'py, PyList>> {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -33,10 +35,10 @@ def test_all_calls(duo: tuple[Pool, Pool]) -> None:
     alice, bob = duo
     alice.send("bob", 1)
     alice.asend("bob", 2)
+    assert [bob.recv("alice"), bob.recv("alice", timeout=5)] == [1, 2]
     future = bob.arecv("alice", "named")
     alice.broadcast(3, "named")
     alice.async_broadcast(4, "also named")
-    assert [bob.recv("alice"), bob.recv("alice", timeout=5)] == [1, 2]
     assert future.result(5) == 3
     assert bob.recv_all(msg_id="also named", timeout=5) == [("alice", 4)]
     bob.update_msg_prefix("p")
@@ -85,26 +87,34 @@ def test_from_several_threads(duo: tuple[Pool, Pool]) -> None:
     assert sorted(received) == sorted([*range(50), *range(50)])
 
 
-def test_an_interrupted_receive_leaves_no_trace(
-    duo: tuple[Pool, Pool], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_receives_are_cancelled_while_their_messages_arrive(duo: tuple[Pool, Pool]) -> None:
     alice, bob = duo
-    submit = bob._submit
+    chance = random.Random(7)
+    received: list[Any] = []
+    sender = threading.Thread(target=lambda: [alice.send("bob", i) for i in range(300)])
+    sender.start()
+    while len(received) < 300:
+        future = bob.arecv("alice")
+        if chance.random() < 0.5:
+            time.sleep(chance.random() / 1000)
+        if not future.cancel():
+            received.append(future.result(10))
+    sender.join(10)
+    assert received == list(range(300))
 
-    def interrupted(work: Any) -> Any:
-        future = submit(work)
 
-        def result(timeout: float | None = None) -> Any:
-            time.sleep(0.05)
-            raise KeyboardInterrupt
+def test_an_interrupted_receive_leaves_no_trace(duo: tuple[Pool, Pool]) -> None:
+    alice, bob = duo
 
-        monkeypatch.setattr(future, "result", result)
-        return future
+    def interrupt() -> None:
+        time.sleep(0.2)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    monkeypatch.setattr(bob, "_submit", interrupted)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
-        bob.recv("alice")
-    monkeypatch.undo()
+        bob.recv("alice", timeout=20)
+    thread.join()
     alice.send("bob", "still here")
     assert bob.recv("alice", timeout=5) == "still here"
 

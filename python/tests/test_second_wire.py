@@ -254,7 +254,7 @@ FRAMES = {
     ),
     "times": pd.DataFrame(
         {
-            "zone": pd.to_datetime(["2020-06-01", None]).tz_localize("Europe/Amsterdam"),
+            "zone": pd.to_datetime(pd.Series(["2020-06-01", None])).dt.tz_localize("Europe/Amsterdam"),
             "nano": pd.to_datetime(["2020-06-01 00:00:00.123456789"] * 2),
             "span": pd.to_timedelta([1, 2], unit="s"),
             "month": pd.period_range("2020", periods=2, freq="M"),
@@ -287,7 +287,7 @@ def test_frames(name: str) -> None:
         arrived.iloc[0, 0] = frame.iloc[-1, 0]
 
 
-SERIES = {
+SERIES: dict[str, pd.Series[Any]] = {
     "plain": pd.Series([1, 2, 3], index=["a", "b", "c"]),
     "named": pd.Series([1.5], name="s"),
     "named by a tuple": pd.Series([1.5], name=("s", 1)),
@@ -511,11 +511,13 @@ def test_malformed_extensions_are_body_errors(tree: Any) -> None:
 
 
 def test_an_unknown_type_is_named() -> None:
-    with pytest.raises(UnknownType, match="'nobody''?s'|\"nobody's\""):
+    with pytest.raises(UnknownType, match="nobody"):
         received(typed(TYPED, ["nobody's", 1]))
 
 
-@pytest.mark.parametrize("document", [b"", b"\xc1", b"\x91", b"\xd4\x03", b"\xa5abc", b"\xc7\x05", b"\xd4\xff\x00"])
+@pytest.mark.parametrize(
+    "document", [b"", b"\xc1", b"\x91", b"\xd4\x03", b"\xa5abc", b"\xc7\x05", b"\xd4\xff\x00"]
+)
 def test_documents_that_are_malformed(document: bytes) -> None:
     with pytest.raises(Undecodable):
         second.decode(document, [])
@@ -559,10 +561,8 @@ def test_depth_of_documents() -> None:
 @settings(max_examples=500)
 @given(st.binary(max_size=200), st.lists(st.binary(max_size=40), max_size=2))
 def test_random_bytes_are_a_value_or_a_body_error(document: bytes, buffers: list[bytes]) -> None:
-    try:
+    with contextlib.suppress(BodyError):
         second.decode(document, buffers)
-    except BodyError:
-        pass
 
 
 trees = st.recursive(
@@ -579,10 +579,8 @@ trees = st.recursive(
 @settings(max_examples=500)
 @given(trees, st.lists(st.binary(max_size=40), max_size=2))
 def test_random_extensions_are_a_value_or_a_body_error(tree: Any, buffers: list[bytes]) -> None:
-    try:
+    with contextlib.suppress(BodyError):
         received(tree, *buffers)
-    except BodyError:
-        pass
 
 
 @settings(max_examples=300)

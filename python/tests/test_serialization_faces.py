@@ -144,7 +144,7 @@ def test_keywords_reach_nested_classes() -> None:
 
     Serialization.register_class(Seen, check_annotations=False)  # type: ignore[arg-type]
     Serialization.register_class(Account)
-    value = [Account("a", np.array([(Seen(),)] + [0], dtype=object)[:1])]
+    value = [Account("a", np.array([(Seen(),), 0], dtype=object)[:1])]
     body = Serialization.pack(value, 0, False, destination="bob", extra=1)
     Serialization.unpack(body, origin="alice", extra=2)
     assert seen == [
@@ -377,10 +377,10 @@ def test_large_bytes_are_passed_on(size: int) -> None:
     content = bytes(size)
     head, payload = compatible.encode_value(content)
     assert payload is content
-    assert bytes(head) + content == ormsgpack.packb(content)  # type: ignore[operator]
+    assert bytes(head) + content == ormsgpack.packb(content)
     for view in (bytearray(content), memoryview(content), memoryview(bytes(2 * size))[::2]):
         head, payload = compatible.encode_value(view)
-        assert bytes(head) + bytes(payload) == ormsgpack.packb(content)  # type: ignore[arg-type, operator]
+        assert bytes(head) + bytes(payload) == ormsgpack.packb(content)  # type: ignore[arg-type]
 
 
 def test_options() -> None:

@@ -91,6 +91,14 @@ pub(crate) struct Keygen {
     /// Write the key to this file instead; an existing one is not overwritten
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Also write a certificate for a pool, signed by the key itself, to NAME.crt
+    #[arg(long)]
+    pub(crate) certificate: bool,
+    /// Have the certificate issued by the authority in DIR (ca.key and ca.crt), which is made where
+    /// there is none; key and certificate go to DIR as well. For tests: whoever holds DIR has the
+    /// keys of all parties
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["certificate", "output"])]
+    pub(crate) authority: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -244,7 +244,7 @@ def _flat(value: bytes | bytearray | memoryview) -> bytes | memoryview:
 
 
 def ambiguous(value: Any) -> AmbiguousDict:
-    """The error for ``value``, in which a dict looks like a wrapper; says where, if that is seen."""
+    """The error for ``value``, in which a dict looks like a wrapper; says where that is."""
     place = _find_lookalike(value)
     where = f" at message{place}" if place is not None else " made by a serializer"
     return AmbiguousDict(

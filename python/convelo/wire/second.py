@@ -1,25 +1,24 @@
 """The values of the second wire, which only our own peers speak.
 
-A value is a msgpack document and a list of buffers beside it, which travel as they are. Four msgpack
-extension types say what msgpack has no form for, so every plain dict stays what it is:
+A value is a msgpack document and a list of buffers beside it, which travel as they are. Four
+extension types of msgpack say what it has no form for, so every plain dict stays what it is:
 
-==== ===================== =====================================================================
-code stands for            payload, itself a msgpack document
-==== ===================== =====================================================================
-1    a typed value         ``[type name, data]``
-2    a numpy array         ``[dtype.str, shape, "C" or "F", buffer number or bytes]``
-3    bytes beside it       buffer number
-4    a pandas object       ``["DataFrame" or "Series", buffer number, columns, names, left out]``
-==== ===================== =====================================================================
+==== ================ ==========================================================================
+code stands for       payload, itself a msgpack document
+==== ================ ==========================================================================
+1    a typed value    ``[type name, data]``
+2    a numpy array    ``[dtype.str, shape, "C" or "F", buffer number or bytes]``
+3    bytes beside it  buffer number
+4    a pandas object  ``["DataFrame" or "Series", buffer number, columns, names, left out]``
+==== ================ ==========================================================================
 
-Arrays keep dtype, shape and byte order. They arrive as read-only views of the received buffer, unless
-``writable`` asks for copies. numpy scalars become Python's own, enum members their values, datetimes
+Arrays keep dtype, shape and byte order. They arrive as read-only views of the received buffer,
+unless ``writable`` asks for copies. numpy scalars become Python's own, enum members their values, datetimes
 ISO strings, as on the compatible wire. There is no pickle on this wire.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,7 @@ from convelo.wire.errors import TooDeep, Undecodable, UnknownType
 from convelo.wire.nesting import depth_of
 from convelo.wire.plugins import arrow
 from convelo.wire.plugins import tuple as tuple_plugin
-from convelo.wire.plugins.numpy import MAX_DIMENSIONS, checked_shape, filled, is_array
+from convelo.wire.plugins.numpy import checked_shape, filled, is_array
 from convelo.wire.state import DEFAULT_PACK_OPTION, State, default_state
 
 if TYPE_CHECKING:
@@ -78,7 +77,10 @@ _Ext = ormsgpack.Ext
 
 # The first bytes of documents in which nothing can be typed.
 _SCALAR = bytes(
-    not (0x80 <= head <= 0x9F or 0xC7 <= head <= 0xC9 or 0xD4 <= head <= 0xD8 or 0xDC <= head <= 0xDF)
+    not any(
+        first <= head <= last
+        for first, last in ((0x80, 0x9F), (0xC7, 0xC9), (0xD4, 0xD8), (0xDC, 0xDF))
+    )
     for head in range(256)
 )
 

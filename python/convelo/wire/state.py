@@ -12,7 +12,16 @@ from typing import Any, Protocol, TypeVar
 
 import ormsgpack
 
-__all__ = ["DEFAULT_PACK_OPTION", "Function", "State", "builtin", "check_pair", "default_state", "register", "set_default"]
+__all__ = [
+    "DEFAULT_PACK_OPTION",
+    "Function",
+    "State",
+    "builtin",
+    "check_pair",
+    "default_state",
+    "register",
+    "set_default",
+]
 
 Function = Callable[..., Any]
 _AnyFunction = TypeVar("_AnyFunction", bound=Function)

@@ -1,21 +1,34 @@
-//! `convelo keygen`: a party's key.
+//! `convelo keygen`: a party's key, and certificates for pools.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use convelo_channel::Identity;
+use convelo_channel::{Authority, AuthorityError, Identity, self_signed};
 
 use crate::args::Keygen;
 use crate::exit::Failure;
 use crate::{files, output};
 
+/// Days that a certificate for a pool is valid.
+const CERTIFICATE_DAYS: u32 = 365;
+
 pub(crate) fn keygen(args: &Keygen) -> Result<ExitCode, Failure> {
+    if let Some(directory) = &args.authority {
+        return issue(&args.name, directory);
+    }
     let path = match &args.output {
         Some(path) => path.clone(),
         None => PathBuf::from(format!("{}.key", args.name)),
     };
     let identity = Identity::generate();
     files::create(&path, identity.to_pem().as_bytes(), 0o600)?;
+    if args.certificate {
+        let certificate =
+            self_signed(&identity, &args.name, CERTIFICATE_DAYS).map_err(|error| failed(&error))?;
+        let path = path.with_extension("crt");
+        files::create(&path, certificate.as_bytes(), 0o644)?;
+        output::say(format_args!("wrote {}: for your own pool", path.display()));
+    }
     output::say(format_args!(
         "wrote {}: keep it to yourself. Every party puts these lines into its job file:",
         path.display()
@@ -26,4 +39,47 @@ pub(crate) fn keygen(args: &Keygen) -> Result<ExitCode, Failure> {
         files::key_id(&identity)
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// A key and a certificate for one party of a pool whose parties trust one authority.
+fn issue(name: &str, directory: &Path) -> Result<ExitCode, Failure> {
+    let (authority_key, authority_certificate) =
+        (directory.join("ca.key"), directory.join("ca.crt"));
+    let authority = if authority_key.exists() {
+        let key = files::text(&authority_key, "the authority's key")?;
+        let certificate = files::text(&authority_certificate, "the authority's certificate")?;
+        Authority::from_pem(&key, &certificate).map_err(|error| failed(&error))?
+    } else {
+        std::fs::create_dir_all(directory).map_err(|error| {
+            Failure::usage(format!("cannot make the directory {}: {error}", directory.display()))
+        })?;
+        let authority = Authority::generate("convelo pool", CERTIFICATE_DAYS)
+            .map_err(|error| failed(&error))?;
+        files::create(&authority_key, authority.key_pem().as_bytes(), 0o600)?;
+        files::create(&authority_certificate, authority.certificate_pem().as_bytes(), 0o644)?;
+        output::say(format_args!(
+            "wrote {}: every party trusts it",
+            authority_certificate.display()
+        ));
+        authority
+    };
+    let hosts = ["localhost", "127.0.0.1"];
+    let issued = authority.issue(name, &hosts, CERTIFICATE_DAYS).map_err(|error| failed(&error))?;
+    let path = directory.join(format!("{name}.key"));
+    files::create(&path, issued.key_pem.as_bytes(), 0o600)?;
+    let certificate = directory.join(format!("{name}.crt"));
+    files::create(&certificate, issued.certificate_pem.as_bytes(), 0o644)?;
+    output::say(format_args!(
+        "wrote {} (for {name} alone) and {} (for every party)",
+        path.display(),
+        certificate.display()
+    ));
+    let identity =
+        Identity::from_pem(&issued.key_pem).map_err(|error| Failure::usage(error.to_string()))?;
+    output::data(format_args!("name = \"{name}\"\nkey = \"{}\"", files::key_id(&identity)));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn failed(error: &AuthorityError) -> Failure {
+    Failure::usage(error.to_string())
 }

@@ -235,10 +235,11 @@ class HTTPClient(Link):
     def _settle(
         self, promised: Receipt, msg_id: int | str | None, raw: asyncio.Future[Message]
     ) -> None:
+        assert isinstance(raw, Receipt)
         if raw.cancelled():
             promised.cancel()
         elif promised.done():
-            self._withdraw(raw, msg_id)
+            self._undo(raw, msg_id)
         elif (error := raw.exception()) is not None:
             promised.set_exception(error)
         else:
@@ -246,6 +247,7 @@ class HTTPClient(Link):
                 promised.set_result(self._decode(raw.result()))
             except PoolError as undecodable:
                 promised.set_exception(undecodable)
+        self._waiting.pop(raw, None)
 
     @staticmethod
     def _abandon(raw: Receipt, _promised: asyncio.Future[Any]) -> None:

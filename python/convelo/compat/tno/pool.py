@@ -24,7 +24,7 @@ from convelo._convelo import (
     key_fingerprint,
 )
 from convelo._engine import completions_of, loop_here, seconds_of
-from convelo._link import Turn, give_back, request_all
+from convelo._link import Turn, request_all
 from convelo.compat.tno.exceptions import RepetitionError
 from convelo.compat.tno.httphandlers import HTTPClient, HTTPServer, log_notice
 from convelo.compat.tno.serialization import DEFAULT_PACK_OPTION, STATE
@@ -628,7 +628,7 @@ class Pool:
                 # What cannot be decoded is gone; the others wait for another call.
                 for other, (link, kept) in enumerate(zip(handlers, messages, strict=True)):
                     if other != position:
-                        give_back(link, msg_id, kept)
+                        link._give_back(msg_id, kept)
                 raise
         return received
 

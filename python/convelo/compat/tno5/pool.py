@@ -17,7 +17,7 @@ import ormsgpack
 
 from convelo._convelo import WIRE_SECOND, Completions
 from convelo._engine import completions_of, loop_here
-from convelo._link import Link, give_back, request_all, size_of, wanted
+from convelo._link import Link, request_all, size_of, wanted
 from convelo.compat.tno5.buffer import Buffer
 from convelo.compat.tno5.communicators.communicator import (
     Communicator,
@@ -333,7 +333,7 @@ class Pool(AbstractAsyncContextManager["Pool"]):
                 # What cannot be decoded is gone; the others wait for another call.
                 for other, (its_link, kept) in enumerate(zip(links, messages, strict=True)):
                     if other != position:
-                        give_back(its_link, msg_id or None, kept)
+                        its_link._give_back(msg_id or None, kept)
                 raise
         return received
 

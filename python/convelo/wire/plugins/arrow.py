@@ -43,7 +43,8 @@ def write(frame: pd.DataFrame) -> tuple[pa.Buffer, list[tuple[int, list[Any]]]]:
     frame = frame.copy(deep=False)
     frame.columns = [str(position) for position in range(frame.shape[1])]
     frame.index = frame.index.set_names([None] * frame.index.nlevels)
-    apart = [position for position, kind in enumerate(frame.dtypes) if _apart(frame, position, kind)]
+    kinds = enumerate(frame.dtypes)
+    apart = [position for position, kind in kinds if _apart(frame, position, kind)]
     left_out = [(position, list(frame.iloc[:, position].array)) for position in apart]
     kept = frame.drop(columns=[str(position) for position in apart]) if apart else frame
     try:
@@ -61,8 +62,8 @@ def write(frame: pd.DataFrame) -> tuple[pa.Buffer, list[tuple[int, list[Any]]]]:
 def _apart(frame: pd.DataFrame, position: int, kind: Any) -> bool:
     from pandas.api.types import infer_dtype
 
-    return bool(
-        kind == object and infer_dtype(frame.iloc[:, position], skipna=True) not in _ARROW_OBJECTS
+    return kind == "object" and (
+        infer_dtype(frame.iloc[:, position], skipna=True) not in _ARROW_OBJECTS
     )
 
 

@@ -62,7 +62,7 @@ def serialize_frame(value: pd.DataFrame, encoder: Any) -> bytes | dict[str, Any]
 
 def _refuse_lookalikes(frame: pd.DataFrame) -> None:
     for position, kind in enumerate(frame.dtypes):
-        if kind == object:
+        if kind == "object":
             values = frame.iloc[:, position].array
             if dict in set(map(type, values)) and any(
                 isinstance(item, dict) and "type" in item and "data" in item for item in values
@@ -88,8 +88,14 @@ def _with_wrappers(value: pd.DataFrame, encoder: Any) -> bytes | dict[str, Any]:
             return item
         return inner.wrap(item, encoder.options)
 
+    # Columns of other kinds hold nothing else; to go through their values would change some kinds.
+    changed = value.copy(deep=False)
+    for position, kind in enumerate(value.dtypes):
+        if kind == "object":
+            items = [prepared(item) for item in value.iloc[:, position].array]
+            changed.isetitem(position, filled(items, (len(items),)))
     try:
-        return _parquet(_mapped(value, prepared))
+        return _parquet(changed)
     except Exception as error:
         if not isinstance(error, ImportError | OverflowError) and not _refused(error):
             raise
@@ -115,7 +121,7 @@ def deserialize_frame(data: bytes | dict[str, Any], decoder: Any) -> pd.DataFram
                 "brings what reads it."
             ) from error
     for position, kind in enumerate(frame.dtypes):
-        if kind != object:
+        if kind != "object":
             continue
         column = frame.iloc[:, position]
         if dict in set(map(type, column.array)):
@@ -165,13 +171,6 @@ def _parquet(frame: pd.DataFrame) -> bytes:
 def _split(frame: pd.DataFrame) -> dict[str, Any]:
     form: dict[str, Any] = frame.to_dict(orient="split")
     return form
-
-
-def _mapped(frame: pd.DataFrame, change: Any) -> pd.DataFrame:
-    # pandas 2.1 renamed it, and pandas 3 dropped the old name.
-    method: Any = getattr(frame, "map", None) or frame.applymap
-    result: pd.DataFrame = method(change)
-    return result
 
 
 def _refused(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""numpy arrays that msgpack cannot hold as nested lists: of objects, strided, without dimensions."""
+"""numpy arrays that are no nested lists of numbers: of objects, strided, without dimensions."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class SupportsSerialization(Protocol):
 
     @staticmethod
     def deserialize(obj: Any, opts: DeserializerOpts) -> SupportsSerialization:
-        """The object that ``obj`` stands for: what ``serialize`` returned, restored unless a list."""
+        """The object for ``obj``: what ``serialize`` returned, restored unless it is a list."""
 
 
 class Serializer:

@@ -22,7 +22,7 @@ __all__ = ["GmpyTypes", "gmpy_deserialize", "gmpy_serialize", "register", "typeg
 
 require("gmpy2")
 
-GmpyTypes = Union["gmpy2.xmpz", "gmpy2.mpz", "gmpy2.mpfr", "gmpy2.mpq", "gmpy2.mpc"]  # type: ignore[name-defined]  # noqa: F821, UP007
+GmpyTypes = Union["gmpy2.xmpz", "gmpy2.mpz", "gmpy2.mpfr", "gmpy2.mpq", "gmpy2.mpc"]  # type: ignore[name-defined]  # noqa: F821
 
 
 @typeguard_ignore
