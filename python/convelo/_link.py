@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import _get_running_loop as _running_loop
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,8 @@ class Link:
         if timeout is not None:
             timer = future.get_loop().call_later(timeout, future.cancel, _EXPIRED)
         try:
-            return await future
+            message: Message = await future
+            return message
         except asyncio.CancelledError as cancelled:
             self._undo(future, message_id)
             if timer is not None and cancelled.args == (_EXPIRED,):
@@ -137,8 +139,9 @@ class Link:
 
     def _give_back(self, message_id: int | str | None, message: Message) -> None:
         """Hands a message on to who waits for such a one, or keeps it for the next who asks."""
+        loop = _running_loop()
         for receipt, asked in self._waiting.items():
-            if asked == message_id and not receipt.done():
+            if asked == message_id and not receipt.done() and receipt.get_loop() is loop:
                 receipt.set_result(message)
                 self._cancel_recv(receipt)
                 return

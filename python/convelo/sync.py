@@ -245,7 +245,7 @@ class Pool:
         except BaseException:
             if not promised.cancel() and promised.exception() is None:
                 # An interrupt just after they came: they wait for the next call.
-                self._return(promised.result(), msg_id)
+                self._loop.call_soon_threadsafe(self._return, promised.result(), msg_id)
             raise
         return self._decode(taken, msg_id)
 
@@ -302,7 +302,8 @@ class Pool:
                 received.append((handler.name, handler._decode(message)))
             except BodyError:
                 # What cannot be decoded is gone; the others wait for another call.
-                self._return(taken[:position] + taken[position + 1 :], msg_id)
+                others = taken[:position] + taken[position + 1 :]
+                self._loop.call_soon_threadsafe(self._return, others, msg_id)
                 raise
         return received
 

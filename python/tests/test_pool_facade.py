@@ -388,7 +388,8 @@ async def test_bounded_sends_raise_typed_errors() -> None:
         assert (caught.value.peer, caught.value.message_id) == ("bob", "first")
         assert not caught.value.maybe_delivered
 
-    silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    held: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
     async with Pool(timeout=0.2, max_retries=0) as alice:
         alice.add_http_server(0, "127.0.0.1")
         alice.add_http_client("bob", "127.0.0.1", silent.sockets[0].getsockname()[1], wire=4)
@@ -397,6 +398,8 @@ async def test_bounded_sends_raise_typed_errors() -> None:
         assert isinstance(timed_out.value, TimeoutError)
         assert timed_out.value.maybe_delivered
     silent.close()
+    for writer in held:
+        writer.close()
 
 
 async def test_timeouts_of_aiohttp_are_understood() -> None:

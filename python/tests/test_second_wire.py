@@ -254,7 +254,9 @@ FRAMES = {
     ),
     "times": pd.DataFrame(
         {
-            "zone": pd.to_datetime(pd.Series(["2020-06-01", None])).dt.tz_localize("Europe/Amsterdam"),
+            "zone": pd.to_datetime(pd.Series(["2020-06-01", None])).dt.tz_localize(
+                "Europe/Amsterdam"
+            ),
             "nano": pd.to_datetime(["2020-06-01 00:00:00.123456789"] * 2),
             "span": pd.to_timedelta([1, 2], unit="s"),
             "month": pd.period_range("2020", periods=2, freq="M"),
@@ -407,7 +409,7 @@ def test_the_reason_of_a_failing_serializer_is_the_cause() -> None:
         @staticmethod
         def deserialize(obj: Any, **_: Any) -> Any: ...
 
-    Serialization.register_class(Failing, check_annotations=False)  # type: ignore[arg-type]
+    Serialization.register_class(Failing, check_annotations=False)
     with pytest.raises(TypeError, match="Failing") as caught:
         second.encode([(Failing(),)])
     assert isinstance(caught.value.__cause__, LookupError)

@@ -164,7 +164,7 @@ def test_row_27_big_endian_arrays_are_swapped_wherever_they_are() -> None:
         def deserialize(obj: Any, **_: Any) -> Any:
             return obj["a"][0]
 
-    four.Serialization.register_class(Holder, check_annotations=False)  # type: ignore[arg-type]
+    four.Serialization.register_class(Holder, check_annotations=False)
     try:
         # The many scalars make ormsgpack pack what is around the array alone.
         encoded = compatible.encode_value([[np.float64(1)] * 200, Holder()])
@@ -197,7 +197,7 @@ def test_row_26_where_a_class_holds_the_dict() -> None:
             return obj
 
     lookalike = {"type": "int", "data": b"\x05"}
-    four.Serialization.register_class(Config, check_annotations=False)  # type: ignore[arg-type]
+    four.Serialization.register_class(Config, check_annotations=False)
     try:
         # The receiver decodes the values of a dict, and nothing of a list.
         for safe in (lookalike, [lookalike], [{"a": [lookalike]}]):
@@ -367,7 +367,7 @@ def test_row_29_extras_are_sent_where_both_sides_ask_for_them(face: Any) -> None
         data: Any
         total: int = dataclasses.field(init=False, default=0)
 
-    state = sys.modules[face.__module__].STATE  # type: ignore[attr-defined]
+    state = sys.modules[face.__module__].STATE
     order = Order("a", {1, (2, 2**70)})
     object.__setattr__(order, "total", 7)
     values = [

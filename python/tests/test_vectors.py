@@ -92,7 +92,7 @@ class _Custom:
         self.parts = parts
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self.parts == other.parts  # type: ignore[attr-defined]
+        return type(other) is type(self) and self.parts == other.parts
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.parts))})"
@@ -209,7 +209,7 @@ GIVEN: dict[str, Any] = {
     "dictsub": DictSub(a=1),
     "defaultdict": collections.defaultdict(int, a=1),
     "type_obj": int,
-    "generator": (item for item in ()),
+    "generator": (item for item in [1]),
     "ormsgpack_ext": ormsgpack.Ext(5, b"ab"),
 }
 
@@ -251,7 +251,7 @@ def value_of(entry: dict[str, Any]) -> Any:
 def _registered() -> Iterator[None]:
     for face in (four.Serialization, five.Serializer):
         for made in CUSTOM:
-            face.register_class(made, check_annotations=False)  # type: ignore[attr-defined]
+            face.register_class(made, check_annotations=False)
     yield
     four.Serialization.clear_serialization_logic()
     five.Serializer.clear_serialization_logic()

@@ -69,9 +69,8 @@ async fn run(shared: Arc<Shared>, peer: Arc<Peer>, lane: Lane) {
     if lane == Lane::Extra {
         keeper.peer.outbox.extra_lanes.fetch_sub(1, Ordering::AcqRel);
         // Something may have come between the last look and the end.
-        if let Some(request) = keeper.take() {
-            keeper.peer.outbox.return_to_front(Arc::clone(&request));
-            provide(&keeper.shared, &keeper.peer, request.is_bulk());
+        if keeper.peer.outbox.has_bulk() {
+            provide(&keeper.shared, &keeper.peer, true);
         }
     }
 }
@@ -105,7 +104,7 @@ impl Keeper {
         }
     }
 
-    /// Waits for a request; nothing when this lane is to end.
+    /// Waits for a request; nothing when this lane is to end, which the primary one never is.
     async fn next(&self) -> Option<Arc<Request>> {
         let outbox = &self.peer.outbox;
         loop {
@@ -119,7 +118,6 @@ impl Keeper {
                     tokio::select! {
                         () = small => {}
                         () = bulk, if compatible => {}
-                        () = self.shared.stopped() => return None,
                     }
                 }
                 Lane::Extra => {
@@ -129,10 +127,10 @@ impl Keeper {
                         () = bulk => false,
                         () = small, if compatible => false,
                         () = sleep(EXTRA_IDLE) => true,
-                        () = self.shared.stopped() => true,
                     };
                     outbox.idle_lanes.fetch_sub(1, Ordering::AcqRel);
-                    if ended {
+                    // Bulk that waits behind another message of its id has nobody else.
+                    if ended && !outbox.has_bulk() {
                         return None;
                     }
                 }
@@ -156,18 +154,14 @@ impl Keeper {
                         Ended::Idle => return,
                         Ended::Done => {}
                         Ended::Busy => {
-                            if self.wait().await {
-                                return;
-                            }
+                            self.wait().await;
                         }
                         Ended::Refused(text) => {
                             self.fail_queued(SendErrorKind::NotAuthenticated, &text);
                         }
                         Ended::Broken(text) => {
                             self.bear_absence(&text, left);
-                            if self.wait().await {
-                                return;
-                            }
+                            self.wait().await;
                         }
                     }
                 }
@@ -176,9 +170,7 @@ impl Keeper {
                 }
                 Err(NoConnection::Absent(text)) => {
                     self.bear_absence(&text, Vec::new());
-                    if self.wait().await {
-                        return;
-                    }
+                    self.wait().await;
                 }
             }
         }
@@ -223,14 +215,11 @@ impl Keeper {
         }
     }
 
-    /// Pauses before another try; true when the node stops.
-    async fn wait(&mut self) -> bool {
+    /// Pauses before another try.
+    async fn wait(&mut self) {
         let pause = jittered(self.pause);
         self.pause = (self.pause * 2).min(RETRY_LONGEST);
-        tokio::select! {
-            () = sleep(pause) => false,
-            () = self.shared.stopped() => true,
-        }
+        sleep(pause).await;
     }
 
     /// Ends the requests whose patience with an absent peer is used up.
@@ -376,7 +365,6 @@ impl<'a> Carrier<'a> {
                     let from = if idle { tokio::time::Instant::now() } else { moved };
                     stall.as_mut().reset(from + STALL_TIMEOUT);
                 }
-                () = keeper.shared.stopped() => return Ended::Idle,
             }
         }
     }

@@ -578,6 +578,7 @@ fn closed(peer: &Peer, id: Option<&MessageId>) -> SendError {
 }
 
 impl Shared {
+    /// Runs a task that is dropped when the node stops.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut stopped = self.stopped.subscribe();
         self.runtime.spawn(async move {
@@ -591,12 +592,6 @@ impl Shared {
     fn stop(&self) {
         self.closing.store(true, Ordering::Release);
         self.stopped.send_replace(true);
-    }
-
-    /// Ends when the node does.
-    pub(crate) async fn stopped(&self) {
-        // Every task of a node is dropped when it stops; see `spawn`.
-        std::future::pending::<()>().await;
     }
 
     pub(crate) fn connection_number(&self) -> u64 {

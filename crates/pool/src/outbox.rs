@@ -210,6 +210,11 @@ impl Outbox {
         std::iter::from_fn(|| queues.bulk.pop_front()).find(|request| !request.is_over())
     }
 
+    /// Whether a bulk message is not settled, queued or not.
+    pub(crate) fn has_bulk(&self) -> bool {
+        self.lock().pending.values().any(|request| request.is_bulk())
+    }
+
     /// All numbers below this one are settled.
     pub(crate) fn floor(&self) -> u64 {
         let queues = self.lock();

@@ -156,10 +156,7 @@ impl Connection {
                 HEAD_TIMEOUT.saturating_sub(since.elapsed())
             };
             let read = timeout(wait, stream::read(&mut self.stream, &mut self.buffered));
-            let read = tokio::select! {
-                read = read => read.map_err(|_| Over::Refused)??,
-                () = self.shared.stopped() => return Ok(None),
-            };
+            let read = read.await.map_err(|_| Over::Refused)??;
             if read == 0 {
                 return if self.buffered.is_empty() { Ok(None) } else { Err(Over::Broken) };
             }
@@ -512,10 +509,7 @@ impl Connection {
             "the mailbox is full: the peer waits until something is received",
         );
         stream::flush(&mut self.stream, &mut self.out).await?;
-        tokio::select! {
-            charge = peer.room.take(bytes, awaited, ROOM_WAIT) => Ok(charge),
-            () = self.shared.stopped() => Err(Over::Broken),
-        }
+        Ok(peer.room.take(bytes, awaited, ROOM_WAIT).await)
     }
 
     async fn go_on(&mut self, head: &RequestHead) -> Result<(), Over> {

@@ -7,6 +7,7 @@ standard input and answers on its standard output, until the input ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import logging
@@ -71,10 +72,12 @@ class Party:
             return
         contexts = {}
         if self.tls:
-            contexts = {
-                "ssl_client_context": self._context(ssl.Purpose.SERVER_AUTH),
-                "ssl_server_context": self._context(ssl.Purpose.CLIENT_AUTH),
-            }
+            # Ours cannot read the key back from a context that it did not see being made.
+            with getattr(self.module, "remember_ssl_files", contextlib.nullcontext)():
+                contexts = {
+                    "ssl_client_context": self._context(ssl.Purpose.SERVER_AUTH),
+                    "ssl_server_context": self._context(ssl.Purpose.CLIENT_AUTH),
+                }
         communicator = self.module.HttpCommunicator(addr="127.0.0.1", port=self.port, **contexts)
         self.pool = self.module.Pool("me", communicator, timeout=None)
         for name, (port, cert) in self.peers.items():
