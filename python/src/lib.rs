@@ -6,6 +6,7 @@ mod completions;
 mod message;
 mod node;
 mod pki;
+mod runtime;
 
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;

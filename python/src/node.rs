@@ -11,10 +11,10 @@ use convelo_pool::{
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
-use tokio::runtime::Handle;
 
 use crate::completions::{Completion, Completions, Queue, Slot, Tokens, receive_error};
 use crate::message::{self, Objects};
+use crate::runtime::runtime;
 
 /// How long a message may take from its mailbox to the queue.
 const HANDING_OVER: Duration = Duration::from_millis(20);
@@ -109,7 +109,7 @@ impl Node {
         config.mailbox_bytes = mailbox_limit.unwrap_or(config.mailbox_bytes);
         config.message_bytes = message_limit.unwrap_or(config.message_bytes);
         Ok(Self {
-            transport: Transport::new(config, runtime()?),
+            transport: Transport::new(config, runtime(py)?),
             tls: with_tls,
             authorities: with_roots,
             text_ids,
@@ -305,7 +305,7 @@ impl Node {
         let completions = completions.get();
         let (future, queue) = (completions.future(py)?, Arc::clone(completions.queue()));
         let (waiting, node) = (future.clone().unbind(), self.transport.clone());
-        runtime()?.spawn(async move {
+        runtime(py)?.spawn(async move {
             let dropped = node.close(flush).await;
             queue.push(Completion::Closed(waiting, dropped));
         });
@@ -393,29 +393,4 @@ fn options(timeout: Option<f64>, retries: i64) -> PyResult<SendOptions> {
 fn seconds(seconds: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(seconds)
         .map_err(|_| PyValueError::new_err(format!("{seconds} is not a time in seconds")))
-}
-
-/// The thread of all nodes of this process. After a fork it is gone, and made anew.
-fn runtime() -> PyResult<Handle> {
-    static RUNTIME: Mutex<Option<(u32, Handle)>> = Mutex::new(None);
-    let process = std::process::id();
-    let mut current = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((owner, handle)) = &*current
-        && *owner == process
-    {
-        return Ok(handle.clone());
-    }
-    let failed = |error: std::io::Error| {
-        PyRuntimeError::new_err(format!("no thread can be started: {error}"))
-    };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let handle = runtime.handle().clone();
-    // One thread sleeps and wakes cheaper than a pool of threads that watch each other.
-    std::thread::Builder::new()
-        .name("convelo-pool".to_owned())
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))
-        .map_err(failed)?;
-    *current = Some((process, handle.clone()));
-    Ok(handle)
 }
