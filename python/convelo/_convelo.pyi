@@ -6,15 +6,27 @@ from typing import Any, final
 
 from typing_extensions import Buffer
 
-from convelo._engine import Receipt
+from convelo._engine import Message, Receipt
+
+__all__ = [
+    "WIRE_4",
+    "WIRE_5",
+    "WIRE_SECOND",
+    "WIRE_UNKNOWN",
+    "Completions",
+    "Node",
+    "certificate_identity",
+    "count_wrappers",
+    "key_fingerprint",
+    "make_authority",
+    "make_certificate",
+    "make_identity",
+]
 
 WIRE_UNKNOWN: int
 WIRE_SECOND: int
 WIRE_4: int
 WIRE_5: int
-
-Message = tuple[int, int | str, bytes | memoryview, list[bytes | memoryview] | None]
-"""(wire, id, value, buffers): what arrived, not decoded yet."""
 
 @final
 class Completions:

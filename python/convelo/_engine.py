@@ -10,7 +10,10 @@ from typing import Any
 
 from convelo._convelo import Completions
 
-__all__ = ["Receipt", "completions_of", "loop_here", "seconds_of"]
+__all__ = ["Message", "Receipt", "completions_of", "loop_here", "seconds_of"]
+
+Message = tuple[int, int | str, bytes | memoryview, list[bytes | memoryview] | None]
+"""(wire, id, value, buffers): what arrived, not decoded yet."""
 
 
 class Receipt(asyncio.Future[Any]):

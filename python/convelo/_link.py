@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from convelo.exceptions import ReceiveTimeout, SendError
 
 if TYPE_CHECKING:
-    from convelo._convelo import Completions, Message, Node
-    from convelo._engine import Receipt
+    from convelo._convelo import Completions, Node
+    from convelo._engine import Message, Receipt
 
 __all__ = ["Link", "Turn", "request_all", "size_of", "wanted"]
 

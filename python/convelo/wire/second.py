@@ -13,8 +13,8 @@ code stands for       payload, itself a msgpack document
 ==== ================ ==========================================================================
 
 Arrays keep dtype, shape and byte order. They arrive as read-only views of the received buffer,
-unless ``writable`` asks for copies. numpy scalars become Python's own, enum members their values, datetimes
-ISO strings, as on the compatible wire. There is no pickle on this wire.
+unless ``writable`` asks for copies. numpy scalars become Python's own, enum members their values,
+datetimes ISO strings, as on the compatible wire. There is no pickle on this wire.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from convelo.wire.compatible import (
 from convelo.wire.errors import TooDeep, Undecodable, UnknownType
 from convelo.wire.nesting import depth_of
 from convelo.wire.plugins import arrow
+from convelo.wire.plugins import int as int_plugin
 from convelo.wire.plugins import tuple as tuple_plugin
 from convelo.wire.plugins.numpy import checked_shape, filled, is_array
 from convelo.wire.state import DEFAULT_PACK_OPTION, State, default_state
@@ -65,6 +66,7 @@ _MAX_DTYPE_FIELDS = 1 << 12
 _MAX_DTYPE_DEPTH = 16
 
 _BUFFERS = frozenset((bytes, bytearray, memoryview))
+_INTEGER = b"\x92\xa3int"
 _ONLY_BYTES = b"\xd4\x03\x00"
 _STRUCTURED = "ndarray.structured"
 _RANGE = "Index.range"
@@ -140,19 +142,26 @@ def _flat(value: Any) -> Buffer:
 class SecondEncoder(Encoder):
     """Packs a value for our own peers."""
 
-    __slots__ = ("_tuples", "buffers", "copied", "deepest", "depth")
+    __slots__ = ("_integers", "_tuples", "buffers", "copied", "deepest", "depth")
 
     def __init__(self, state: State, options: Any, option: int | None) -> None:
         # Arrays never go as lists here, whatever the compatible wire does.
         super().__init__(state, options, (option or 0) | ormsgpack.OPT_SERIALIZE_NUMPY)
         tuples = getattr(self.serializers.get("tuple"), "core", None)
         self._tuples = tuples is tuple_plugin.serialize
+        integers = getattr(self.serializers.get("int"), "core", None)
+        self._integers = integers is int_plugin.serialize
         self.restart()
 
     strict = True
 
     def hook(self, value: Any) -> Any:
-        if type(value) is tuple and self._tuples:
+        kind = type(value)
+        if kind is int and self._integers:
+            packed = _INTEGER + _packb(int_plugin.serialize(value))
+            self.copied += len(packed)
+            return _Ext(TYPED, packed)
+        if kind is tuple and self._tuples:
             try:
                 return self.extension(TYPED, ["tuple", list(value)])
             except Exception as error:

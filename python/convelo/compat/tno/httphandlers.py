@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from convelo._convelo import WIRE_SECOND, WIRE_UNKNOWN, Node
-from convelo._engine import Receipt
+from convelo._engine import Message, Receipt
 from convelo._link import Link, size_of
 from convelo.compat.tno.serialization import DEFAULT_PACK_OPTION, STATE
 from convelo.exceptions import BodyError, PoolError
@@ -23,7 +23,7 @@ from convelo.wire.second import decode as decode_second
 from convelo.wire.second import encode as encode_second
 
 if TYPE_CHECKING:
-    from convelo._convelo import Completions, Message
+    from convelo._convelo import Completions
     from convelo.compat.tno.pool import Pool
 
 __all__ = ["HTTPClient", "HTTPServer", "ParkedMessage", "log_notice", "logger"]

@@ -280,8 +280,8 @@ class Pool:
             key, certificate = key_fingerprint(certificate), None
         if self.ca_cert is not None and certificate is None and key is None:
             logger.warning(
-                "Peer '%s' is registered without a certificate: every certificate of our "
-                "authorities, together with its address and port, is taken for it. "
+                "Peer '%s' is registered without a certificate: the first certificate of our "
+                "authorities that comes from its address and port is taken for it, and bound to it. "
                 "Give add_http_client(..., cert=...) or key=...",
                 name,
             )

@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ormsgpack
 
 from convelo._convelo import WIRE_SECOND, Completions
-from convelo._engine import completions_of, loop_here
+from convelo._engine import Message, completions_of, loop_here
 from convelo._link import Link, request_all, size_of, wanted
 from convelo.compat.tno5.buffer import Buffer
 from convelo.compat.tno5.communicators.communicator import (
@@ -32,9 +32,6 @@ from convelo.exceptions import PeerNotAuthenticated, PoolError, ReceiveTimeout
 from convelo.wire.compatible import decode_value, encode_value
 from convelo.wire.second import decode as decode_second
 from convelo.wire.second import encode as encode_second
-
-if TYPE_CHECKING:
-    from convelo._convelo import Message
 
 __all__ = ["Pool", "logger"]
 
