@@ -8,7 +8,7 @@ use convelo_pool::{
     Node as Transport, NodeConfig, Notice, Observer, Payload, PeerConfig, PeerIdentity, PeerIndex,
     Receipt, SendOptions, Wire, WireChoice,
 };
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -68,7 +68,9 @@ impl Node {
     #[new]
     #[pyo3(signature = (*, key=None, certificate=None, authorities=None, mailbox_limit=None,
                         message_limit=None, text_ids=false, on_notice=None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn new(
+        py: Python<'_>,
         key: Option<&[u8]>,
         certificate: Option<&[u8]>,
         authorities: Option<&[u8]>,

@@ -13,7 +13,7 @@ struct Thread {
     process: u32,
     handle: Handle,
     stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
+    joined: JoinHandle<()>,
 }
 
 static THREAD: Mutex<Option<Thread>> = Mutex::new(None);
@@ -43,7 +43,8 @@ pub(crate) fn runtime(py: Python<'_>) -> PyResult<Handle> {
             runtime.shutdown_background();
         })
         .map_err(failed)?;
-    let started = Thread { process: std::process::id(), handle: handle.clone(), stop, thread };
+    let started =
+        Thread { process: std::process::id(), handle: handle.clone(), stop, joined: thread };
     let forked = current.replace(started);
     drop(current);
     // Its thread does not exist in this process: nothing of it can be waited for or dropped.
@@ -64,6 +65,6 @@ fn stop_at_exit(py: Python<'_>) {
     let _ = thread.stop.send(());
     // It may wait for the GIL, to make a bytes object.
     py.detach(|| {
-        let _ = thread.thread.join();
+        let _ = thread.joined.join();
     });
 }
