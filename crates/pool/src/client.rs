@@ -140,9 +140,9 @@ impl Keeper {
 
     async fn run(&mut self) {
         while let Some(request) = self.next().await {
-            self.peer.outbox.return_to_front(request);
             match self.connect().await {
                 Ok(stream) => {
+                    self.give_back(vec![request]);
                     let mut connection = Carrier::new(self, stream);
                     let outcome = connection.carry().await;
                     let progress = connection.progress;
@@ -151,29 +151,44 @@ impl Keeper {
                         self.pause = RETRY_FIRST;
                     }
                     match outcome {
-                        Ended::Idle => return,
-                        Ended::Done => {}
-                        Ended::Busy => {
-                            self.wait().await;
-                        }
+                        Ended::Idle => return self.give_back(left),
+                        Ended::Done => self.give_back(left),
+                        Ended::Busy => self.give_back_later(left).await,
                         Ended::Refused(text) => {
+                            self.give_back(left);
                             self.fail_queued(SendErrorKind::NotAuthenticated, &text);
                         }
                         Ended::Broken(text) => {
-                            self.bear_absence(&text, left);
-                            self.wait().await;
+                            self.bear_absence(&text, &left);
+                            self.give_back_later(left).await;
                         }
                     }
                 }
                 Err(NoConnection::Final(text)) => {
+                    self.give_back(vec![request]);
                     self.fail_queued(SendErrorKind::NotAuthenticated, &text);
                 }
                 Err(NoConnection::Absent(text)) => {
-                    self.bear_absence(&text, Vec::new());
-                    self.wait().await;
+                    self.bear_absence(&text, &[]);
+                    self.give_back_later(vec![request]).await;
                 }
             }
         }
+    }
+
+    fn give_back(&self, requests: Vec<Arc<Request>>) {
+        for request in requests.into_iter().rev() {
+            self.peer.outbox.return_to_front(request);
+        }
+    }
+
+    /// Pauses before another try, with the requests in hand: another lane that got them would try
+    /// at once.
+    async fn give_back_later(&mut self, requests: Vec<Arc<Request>>) {
+        let pause = jittered(self.pause);
+        self.pause = (self.pause * 2).min(RETRY_LONGEST);
+        sleep(pause).await;
+        self.give_back(requests);
     }
 
     async fn connect(&self) -> Result<Stream, NoConnection> {
@@ -215,17 +230,10 @@ impl Keeper {
         }
     }
 
-    /// Pauses before another try.
-    async fn wait(&mut self) {
-        let pause = jittered(self.pause);
-        self.pause = (self.pause * 2).min(RETRY_LONGEST);
-        sleep(pause).await;
-    }
-
     /// Ends the requests whose patience with an absent peer is used up.
-    fn bear_absence(&mut self, text: &str, concerned: Vec<Arc<Request>>) {
+    fn bear_absence(&mut self, text: &str, concerned: &[Arc<Request>]) {
         let now = Instant::now();
-        let mut requests = concerned;
+        let mut requests = concerned.to_vec();
         if requests.is_empty() {
             requests = self.peer.outbox.pending();
         }
@@ -236,8 +244,18 @@ impl Keeper {
                 *absent.get_or_insert(now)
             };
             let borne = now.duration_since(since).as_secs();
-            if request.patience.is_some_and(|patience| borne >= u64::from(patience)) {
-                let text = format!("{text}; gave up after {borne} s");
+            let carried = concerned.iter().any(|other| Arc::ptr_eq(other, &request));
+            let breaks =
+                request.breaks.fetch_add(u32::from(carried), Ordering::AcqRel) + u32::from(carried);
+            // The second wire goes on where it was cut, the compatible ones begin again.
+            let again = request.message().is_some_and(|message| message.wire != Wire::Two);
+            if request.patience.is_some_and(|patience| {
+                borne >= u64::from(patience) || (again && breaks > patience)
+            }) {
+                let text = match breaks {
+                    0 => format!("{text}; gave up after {borne} s"),
+                    breaks => format!("{text}; gave up after {breaks} tries in {borne} s"),
+                };
                 fail(&self.peer, &request, SendErrorKind::Unreachable, &text);
             }
         }
@@ -550,7 +568,7 @@ impl<'a> Carrier<'a> {
             (Kind::Message(_), 200) => self.delivered(&request),
             (_, 503 | 429) => {
                 // Not lost: it goes again when there is room.
-                peer.outbox.return_to_front(request);
+                self.flights.push_front(Flight { request, asked });
                 return Err(Ended::Busy);
             }
             (Kind::Message(_), 409) if second && (head.have.is_some() || !request.is_over()) => {
@@ -600,17 +618,13 @@ impl<'a> Carrier<'a> {
         fail(&self.keeper.peer, request, kind, &text);
     }
 
-    /// Gives back what is not settled; returns those that were on this connection.
+    /// What was on this connection and is not settled.
     fn abandon(self) -> Vec<Arc<Request>> {
-        let outbox = &self.keeper.peer.outbox;
-        let flights: Vec<_> = self.flights.into_iter().map(|flight| flight.request).collect();
-        for request in flights.iter().rev() {
-            if !request.is_bulk() {
-                request.written.store(true, Ordering::Release);
-            }
-            outbox.return_to_front(Arc::clone(request));
+        let left: Vec<_> = self.flights.into_iter().map(|flight| flight.request).collect();
+        for request in left.iter().filter(|request| !request.is_bulk()) {
+            request.written.store(true, Ordering::Release);
         }
-        flights
+        left
     }
 }
 

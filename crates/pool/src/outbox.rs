@@ -5,7 +5,7 @@
 //! is settled, so that messages of one id arrive in order.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -25,9 +25,12 @@ pub(crate) struct Request {
     pub(crate) kind: Kind,
     pub(crate) nonce: u64,
     pub(crate) deadline: Option<Instant>,
-    /// How many seconds of absence are borne; nothing is for ever.
+    /// How many seconds of absence are borne, and how many repetitions where each sends all of the
+    /// message again; nothing is for ever.
     pub(crate) patience: Option<u32>,
     done: Mutex<Option<Done>>,
+    /// How often a connection broke that carried it.
+    pub(crate) breaks: AtomicU32,
     /// When the peer could first not be reached for it.
     pub(crate) absent_since: Mutex<Option<Instant>>,
     /// Whether all of it has been written at least once.
@@ -65,6 +68,7 @@ impl Request {
             deadline,
             patience,
             done: Mutex::new(Some(done)),
+            breaks: AtomicU32::new(0),
             absent_since: Mutex::new(None),
             written: AtomicBool::new(false),
             begun: AtomicBool::new(false),

@@ -74,6 +74,8 @@ pub(crate) struct Peer {
     pub(crate) inbound: AtomicUsize,
     /// Whether it has ever been heard of.
     pub(crate) seen_once: AtomicBool,
+    /// Whether it was said that the peer seems to speak another wire.
+    pub(crate) hinted: AtomicBool,
     pub(crate) forgotten: AtomicBool,
     addresses: Mutex<Addresses>,
     bound_key: Mutex<Option<[u8; 32]>>,
@@ -137,6 +139,7 @@ impl Peer {
             wire: AtomicU8::new(wire),
             inbound: AtomicUsize::new(0),
             seen_once: AtomicBool::new(false),
+            hinted: AtomicBool::new(false),
             forgotten: AtomicBool::new(false),
             addresses: Mutex::default(),
             bound_key: Mutex::new(None),

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, timeout};
 
 use crate::body::{self, Assembly, BodyError};
+use crate::envelope;
 use crate::error::ReceiveErrorKind;
 use crate::http::{self, Have, Method, RequestHead};
 use crate::limits::{
@@ -264,6 +265,7 @@ impl Connection {
             Err(error) => return Ok(Some(bad(&error))),
         };
         incoming.charge = Some(charge);
+        self.hint_at_another_wire(peer, &incoming);
         let body = self.shared.hasher.hash(incoming.value.as_slice());
         let mut state = peer.state();
         state.gone = None;
@@ -288,6 +290,27 @@ impl Connection {
         }
         self.received();
         Ok(None)
+    }
+
+    /// Says once that a peer seems to speak the 5.x wire where 4.x is expected: what it sends can be
+    /// read, and is bytes where the user expects a value. Only for its default ids, digits as text,
+    /// which no 4.x pool makes by itself.
+    fn hint_at_another_wire(&self, peer: &Arc<Peer>, incoming: &Incoming) {
+        let crate::MessageId::Text(id) = &incoming.id else { return };
+        if incoming.wire != Wire::Four
+            || !id.bytes().all(|byte| byte.is_ascii_digit())
+            || envelope::looks_like(incoming.value.as_slice()) != Some(Wire::Five)
+            || peer.hinted.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        let text = format!(
+            "message {:?} of '{}' looks like one of tno.mpc.communication 5, whose values 4.x reads \
+             as bytes: if that is what runs there, register it with wire=5",
+            incoming.id.to_string(),
+            peer.name()
+        );
+        self.shared.notice(Level::Warning, Some(peer.name()), &text);
     }
 
     /// A message of the second wire: exactly once by session and number.

@@ -75,6 +75,8 @@ class Pool:
             ``None`` for no limit. A send has ``max_retries + 1`` times that in all.
         max_retries: For how many seconds an absent peer is waited for; -1 for as long as it takes.
             (The genuine package tries once a second; here pauses begin short and have jitter.)
+            To a genuine peer, a message whose connection breaks is also sent again so often at
+            most; between our own it goes on where it was cut.
             A peer that answers and refuses is an error at once, whatever this says.
         identity: Path of a PEM file with our private key and our self-signed certificate, as
             ``python -m convelo.pki identity`` makes it. It takes the place of the other three;
