@@ -60,6 +60,9 @@ class Node:
         text_ids: bool = False,
         on_notice: Callable[[int, str | None, str], None] | None = None,
     ) -> Node: ...
+    def notify(self, completions: Completions) -> None:
+        """Has notices delivered to this loop, before the first message."""
+
     def listen(self, host: str, port: int, advertised_port: int | None = None) -> int: ...
     def add_peer(
         self,

@@ -120,6 +120,10 @@ impl Node {
         })
     }
 
+    fn notify(&self, completions: &Bound<'_, Completions>) {
+        self.home.is_at(completions.get().queue());
+    }
+
     #[pyo3(signature = (host, port, advertised_port=None))]
     fn listen(&self, host: &str, port: u16, advertised_port: Option<u16>) -> PyResult<u16> {
         self.transport.listen(host, port, advertised_port).map_err(|error| {
@@ -148,7 +152,7 @@ impl Node {
             wire => WireChoice::Only(wire_of(wire)?),
         };
         let identity = self.identity(&name, certificate, key)?;
-        let text_ids = self.text_ids;
+        let text_ids = self.text_ids || choice == WireChoice::Only(Wire::Five);
         let config = PeerConfig { name, host, port, wire: choice, identity, text_ids };
         Ok(self.transport.add_peer(config).0)
     }

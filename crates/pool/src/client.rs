@@ -600,12 +600,16 @@ impl<'a> Carrier<'a> {
         let text = String::from_utf8_lossy(text);
         let said = if text.trim().is_empty() { head.reason.as_str() } else { text.trim() };
         let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
+        let wire = request.message().map(|message| message.wire);
         let hint = match head.status {
             401 => format!(
                 "; the peer has to register this pool under its own address and the port {}{}",
                 self.keeper.shared.advertised_port(),
                 self.keeper.shared.key_hint()
             ),
+            400 if wire == Some(Wire::Four) => {
+                "; if tno.mpc.communication 5 runs there, register it with wire=5".to_owned()
+            }
             300..=399 => "; redirects are not followed: register the address it names".to_owned(),
             _ => String::new(),
         };

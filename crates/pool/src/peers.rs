@@ -57,7 +57,7 @@ pub struct PeerConfig {
     pub wire: WireChoice,
     /// How it is recognised.
     pub identity: PeerIdentity,
-    /// Whether its default ids are texts, as in the 5.x line.
+    /// Whether ids are texts, as in the 5.x line: numbers, default ones too, become their digits.
     pub text_ids: bool,
 }
 
@@ -372,7 +372,10 @@ impl State {
         let place = counter.take(chosen.is_none());
         let number = place.number;
         let id = match chosen {
-            Some(id) if prefix.is_empty() => id,
+            Some(MessageId::Int(chosen)) if prefix.is_empty() && !text_ids => {
+                MessageId::Int(chosen)
+            }
+            Some(MessageId::Text(text)) if prefix.is_empty() => MessageId::Text(text),
             Some(MessageId::Int(chosen)) => format!("{prefix}{chosen}").into(),
             Some(MessageId::Text(text)) => format!("{prefix}{text}").into(),
             None if prefix.is_empty() && !text_ids => MessageId::Int(number.into()),

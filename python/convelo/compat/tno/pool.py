@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import ssl
@@ -206,6 +207,8 @@ class Pool:
         if port is None:
             port = 443 if self._is_tls else 80
         self._node = self._make_node()
+        with contextlib.suppress(RuntimeError):
+            self._node.notify(self._bind(get_running_loop()))
         self._closed = False
         try:
             self.http_server = HTTPServer(self, port, external_port or None, addr)
