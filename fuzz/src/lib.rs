@@ -240,43 +240,107 @@ pub fn pool_http_head(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
+    use std::{env, fs};
 
     use super::*;
+
+    /// Executions of each target by [`mutated`], where `CONVELO_FUZZ_RUNS` says no other number.
+    const RUNS: u64 = 20_000;
+
+    /// Longest input that [`mutated`] makes; certificates and collateral are shorter than this.
+    const LONGEST: usize = 64 << 10;
+
+    /// xorshift64: the same sequence at every run.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        fn below(&mut self, bound: usize) -> usize {
+            (self.next() >> 16) as usize % bound.max(1)
+        }
+    }
+
+    fn files(name: &str) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for directory in ["seeds", "corpus", "artifacts"] {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory).join(name);
+            let Ok(entries) = fs::read_dir(&directory) else { continue };
+            files.extend(entries.map(|entry| entry.expect("an entry").path()));
+        }
+        files.sort();
+        files
+    }
 
     /// Everything that a fuzzer left behind, for a toolchain that has none.
     #[test]
     fn replay() {
         for (name, target) in TARGETS {
-            for directory in ["seeds", "corpus", "artifacts"] {
-                let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory).join(name);
-                let Ok(entries) = fs::read_dir(&directory) else { continue };
-                for entry in entries {
-                    let path = entry.expect("an entry").path();
-                    eprintln!("{}", path.display());
-                    target(&fs::read(&path).expect("a file"));
-                }
+            for path in files(name) {
+                eprintln!("{}", path.display());
+                target(&fs::read(&path).expect("a file"));
             }
         }
     }
 
-    /// A few seconds of what a fuzzer does for hours.
+    /// A few seconds of what a fuzzer does for hours: changed seeds, and random bytes.
     #[test]
-    fn random_bytes() {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state
-        };
-        for (_, target) in TARGETS {
-            for _ in 0..500 {
-                let length = random() % 200;
-                let data: Vec<u8> = (0..length).map(|_| (random() >> 32) as u8).collect();
+    fn mutated() {
+        let runs = env::var("CONVELO_FUZZ_RUNS").map_or(RUNS, |runs| {
+            runs.parse().expect("CONVELO_FUZZ_RUNS is a number of executions")
+        });
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        for (name, target) in TARGETS {
+            let seeds: Vec<Vec<u8>> =
+                files(name).iter().map(|path| fs::read(path).expect("a file")).collect();
+            for run in 0..runs {
+                let data = match seeds.len() {
+                    0 => random_bytes(&mut random),
+                    _ if run % 8 == 0 => random_bytes(&mut random),
+                    count => changed(&seeds[random.below(count)], &seeds, &mut random),
+                };
                 target(&data);
             }
+            eprintln!("{name}: {runs} executions from {} seeds", seeds.len());
         }
+    }
+
+    fn random_bytes(random: &mut Random) -> Vec<u8> {
+        let length = random.below(200);
+        (0..length).map(|_| (random.next() >> 32) as u8).collect()
+    }
+
+    /// One to four changes: a bit, a byte, an edge value, a piece cut, doubled or from another seed.
+    fn changed(seed: &[u8], seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+        let mut data = seed.to_vec();
+        for _ in 0..=random.below(4) {
+            let at = random.below(data.len());
+            let length = random.below(data.len() - at).min(random.below(64) + 1);
+            match random.below(7) {
+                0 if !data.is_empty() => data[at] ^= 1 << random.below(8),
+                1 if !data.is_empty() => data[at] = (random.next() >> 32) as u8,
+                2 if !data.is_empty() => data[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)],
+                3 => drop(data.drain(at..at + length)),
+                4 => data.truncate(at),
+                5 => {
+                    let piece = data[at..at + length].to_vec();
+                    data.splice(at..at, piece);
+                }
+                _ => {
+                    let other = &seeds[random.below(seeds.len())];
+                    let from = random.below(other.len());
+                    let to = from + random.below(other.len() - from).min(256);
+                    data.splice(at..at + length, other[from..to].iter().copied());
+                }
+            }
+        }
+        data.truncate(LONGEST);
+        data
     }
 }
