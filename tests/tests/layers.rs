@@ -44,6 +44,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "convelo-wire",
         ],
     ),
+    (
+        "convelo-fuzz",
+        &["convelo-attest", "convelo-party", "convelo-pool", "convelo-psi", "convelo-wire"],
+    ),
     ("xtask", &[]),
 ];
 
