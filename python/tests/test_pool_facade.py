@@ -663,3 +663,17 @@ def test_uvloop(connect: Connect) -> None:
             await bob.recv("alice", timeout=0.01)
 
     uvloop.run(greet())
+
+
+@pytest.mark.parametrize("rows", [3, 100_000])
+async def test_frames_arrive_as_frames(duo: Duo, rows: int) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    alice, bob = duo
+    frame = pandas.DataFrame({"number": range(rows), "text": [str(row) for row in range(rows)]})
+    for value, equal in (
+        (frame, pandas.testing.assert_frame_equal),
+        (frame["text"], pandas.testing.assert_series_equal),
+    ):
+        await alice.send("bob", value)
+        equal(await bob.recv("alice"), value)

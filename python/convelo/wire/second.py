@@ -263,7 +263,7 @@ class SecondEncoder(Encoder):
         except arrow.Refused:
             return None
         names = list(frame.index.names)
-        number = self.beside(memoryview(stream))
+        number = self.beside(memoryview(stream).cast("B"))
         return self.extension(
             FRAME,
             [
