@@ -5,12 +5,14 @@ use std::future::Future;
 use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use convelo_channel::{Expect, Identity, dial, os_rng};
+use convelo_channel::{Binding, Expect, Identity, dial, os_rng};
 use convelo_psi::agreement::{JobKey, Member, Opening};
-use convelo_psi::{Bitmap, FingerprintSet, Job, Normaliser, SetBuilder};
+use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, Normaliser, SetBuilder};
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use convelo_wire::proto::join_service_client::JoinServiceClient;
-use convelo_wire::{Announcement, Failed, FromParty, Hello, Outcome, ToParty, proto};
+use convelo_wire::{
+    Announcement, Challenge, Failed, FromParty, Hello, Outcome, Proof, ToParty, proto,
+};
 use hyper_util::rt::TokioIo;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -25,6 +27,8 @@ use crate::process::PATIENCE;
 pub struct RawConnection {
     outgoing: mpsc::Sender<proto::FromParty>,
     incoming: Streaming<proto::ToParty>,
+    /// What ties a quote to this connection.
+    pub binding: Binding,
 }
 
 /// What came next on a stream.
@@ -44,6 +48,7 @@ impl RawConnection {
         let credential = identity.plain().expect("a certificate");
         wait(async {
             let stream = dial(address, &credential, expect).await.expect("a verified connection");
+            let binding = stream.binding().clone();
             let slot = Mutex::new(Some(TokioIo::new(stream)));
             let connector = tower::service_fn(move |_: Uri| {
                 let stream = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -56,7 +61,7 @@ impl RawConnection {
             let (outgoing, messages) = mpsc::channel(1);
             let mut client = JoinServiceClient::new(channel);
             let response = client.join(ReceiverStream::new(messages)).await.expect("a stream");
-            Self { outgoing, incoming: response.into_inner() }
+            Self { outgoing, incoming: response.into_inner(), binding }
         })
     }
 
@@ -107,6 +112,20 @@ impl RawConnection {
         }
     }
 
+    /// Challenges the service, as a party does before its Hello.
+    ///
+    /// # Panics
+    /// When something else than a proof comes.
+    pub fn attest(&mut self, job: JobDigest) -> (Challenge, Proof) {
+        let challenge = Challenge { nonce: [7; 32], job };
+        assert!(self.send(FromParty::Challenge(challenge)), "the service takes a challenge");
+        match self.message() {
+            ToParty::Proof(proof) => (challenge, proof),
+            ToParty::Failed(failed) => panic!("refused: {failed}"),
+            _ => panic!("no proof"),
+        }
+    }
+
     /// Sends a Hello of this job.
     pub fn hello(&self, job: &Job, name: &str, opening: &Opening) -> bool {
         self.send(FromParty::Hello(Hello {
@@ -132,7 +151,13 @@ impl RawParty {
     ///
     /// # Panics
     /// When the service does not even take the Hello.
-    pub fn enter(connection: RawConnection, job: &Job, name: &str, identity: &Identity) -> Self {
+    pub fn enter(
+        mut connection: RawConnection,
+        job: &Job,
+        name: &str,
+        identity: &Identity,
+    ) -> Self {
+        connection.attest(job.digest());
         let opening = Opening::new(job, name, identity.signing_key(), &mut os_rng());
         assert!(connection.hello(job, name, &opening), "the service takes a Hello");
         Self { connection, job: job.clone(), opening: Some(opening), members: None }

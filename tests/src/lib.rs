@@ -8,6 +8,7 @@
 
 mod binary;
 mod client;
+mod hosted;
 pub mod oracle;
 mod process;
 pub mod tables;
@@ -15,5 +16,6 @@ mod world;
 
 pub use binary::convelo;
 pub use client::{RawConnection, RawParty, Received};
+pub use hosted::Hosted;
 pub use process::{Ended, PATIENCE, Process};
 pub use world::{JobBuilder, Party, SERVICE_ENCLAVE, Service, World, free_port};

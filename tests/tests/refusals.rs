@@ -1,6 +1,5 @@
 //! Refused evidence, end to end: the provider is a process of its own, and sends nothing.
 
-use std::future::pending;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -12,10 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use convelo_attest::{QuoteError, QuoteSource, report_data};
 use convelo_channel::Identity;
 use convelo_psi::KeyId;
-use convelo_service::{Config, Service};
 use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
-use convelo_tests::{Ended, PATIENCE, Party, SERVICE_ENCLAVE, World};
-use tokio::runtime::Runtime;
+use convelo_tests::{Ended, Hosted, PATIENCE, Party, SERVICE_ENCLAVE, World};
 
 /// The exit code for refused evidence.
 const REFUSED: i32 = 3;
@@ -100,30 +97,6 @@ fn records(mut bytes: &[u8]) -> Vec<(u8, usize)> {
     }
     assert!(bytes.is_empty(), "whole records");
     records
-}
-
-/// A service that the program itself would not run, within this test.
-struct Hosted {
-    address: String,
-    _runtime: Runtime,
-}
-
-impl Hosted {
-    fn new(source: impl QuoteSource + 'static) -> Self {
-        let runtime = Runtime::new().unwrap();
-        let config = Config {
-            listen: "127.0.0.1:0".to_owned(),
-            identity: Identity::generate(),
-            source: Arc::new(source),
-            collateral: None,
-            provider_policy: None,
-            memory: 1 << 20,
-        };
-        let service = runtime.block_on(Service::bind(config)).unwrap();
-        let address = service.address().to_string();
-        runtime.spawn(service.run(pending()));
-        Self { address, _runtime: runtime }
-    }
 }
 
 fn service_enclave() -> Enclave {

@@ -579,6 +579,7 @@ fn outsider_uploads_without_seat() {
     // With a Hello that is refused, and everything after it.
     let mut stream = scene.world.connect(&scene.service, &mallory);
     let opening = Opening::new(&job, "bob", mallory.signing_key(), &mut convelo_channel::os_rng());
+    stream.attest(job.digest());
     stream.hello(&job, "bob", &opening);
     for message in upload() {
         stream.send(message);

@@ -10,6 +10,9 @@
 //! leaves open (canonical form, certificate count, product attributes, collateral age, the PCE id,
 //! measurements, key binding) is closed in [`verify()`].
 //!
+//! Evidence about a key becomes evidence about a connection, and about now, by a quote over a
+//! [`Session`].
+//!
 //! The other half is where evidence comes from: a [`QuoteSource`] quotes 64 bytes of report data
 //! inside an enclave ([`Gramine`]), and [`extension`] wraps the quote for a certificate.
 
@@ -22,6 +25,7 @@ mod limits;
 mod policy;
 mod quote;
 mod refusal;
+mod session;
 mod source;
 mod verdict;
 mod verify;
@@ -31,6 +35,7 @@ pub use evidence::{CertificateRules, Evidence, Extension, extension, report_data
 pub use limits::*;
 pub use policy::{Policy, PolicyError, TcbStatus};
 pub use refusal::{Matter, Refusal, Stage};
+pub use session::{EXPORTER_LABEL, Role, Session};
 pub use source::{Gramine, QuoteError, QuoteSource};
 pub use verdict::{Check, Verdict};
 pub use verify::verify;

@@ -25,6 +25,8 @@ pub enum Stage {
     Signature,
     /// The platform's TCB status and its advisories.
     TcbStatus,
+    /// The fresh quote that ties the enclave to the connection.
+    Session,
 }
 
 impl Stage {
@@ -39,6 +41,7 @@ impl Stage {
             Self::Collateral => "the collateral",
             Self::Signature => "the signatures",
             Self::TcbStatus => "the platform's TCB status",
+            Self::Session => "the fresh attestation of the connection",
         }
     }
 }
@@ -102,6 +105,14 @@ impl Refusal {
             .found("a certificate without an evidence extension")
             .required("one DICE evidence extension (OID 2.23.133.5.4.9)")
             .advice("run the peer inside an enclave, or check that this is the right address")
+    }
+
+    /// The refusal of a peer that was asked for a fresh quote on this connection and sent none.
+    pub fn missing_fresh_evidence() -> Self {
+        Self::new(Stage::Session, "no-fresh-evidence", Matter::Peer)
+            .found("no fresh quote")
+            .required("a quote over this connection's nonces, keys and job")
+            .advice("run the peer inside an enclave, with a program of this version")
     }
 
     pub(crate) fn new(stage: Stage, code: &'static str, matter: Matter) -> Self {

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::date;
 use crate::policy::TcbStatus;
+use crate::refusal::{Matter, Refusal, Stage};
 
 /// One check that was made and passed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -38,6 +39,7 @@ pub struct Verdict {
     pub(crate) spki: Vec<u8>,
     pub(crate) verified_at: u64,
     pub(crate) expires: u64,
+    pub(crate) fresh: bool,
     pub(crate) checks: Vec<Check>,
 }
 
@@ -104,6 +106,47 @@ impl Verdict {
         self.expires
     }
 
+    /// This verdict, which is about a quote over a [`Session`](crate::Session), as the fresh form of
+    /// one about the same peer's certificate: the same enclave must have made both.
+    ///
+    /// # Errors
+    /// A refusal at [`Stage::Session`], when another enclave answers than the certificate shows.
+    pub fn fresh_after(mut self, certificate: &Self) -> Result<Self, Refusal> {
+        let what = |verdict: &Self| {
+            format!(
+                "mr_enclave {}, mr_signer {}, product {}, security version {}",
+                hex::encode(verdict.mr_enclave),
+                hex::encode(verdict.mr_signer),
+                verdict.isv_prod_id,
+                verdict.isv_svn
+            )
+        };
+        let (found, required) = (what(&self), what(certificate));
+        if found != required || self.spki != certificate.spki {
+            return Err(Refusal::new(Stage::Session, "another-enclave", Matter::Peer)
+                .found(format!("a fresh quote of {found}"))
+                .required(format!("one of the enclave of the certificate: {required}"))
+                .advice(
+                    "two enclaves share one key, or somebody stands between: refuse this peer",
+                ));
+        }
+        self.expires = self.expires.min(certificate.expires);
+        self.fresh = true;
+        self.checks.push(Check {
+            name: "freshness",
+            found: "a quote over this connection's nonces, keys and job".to_owned(),
+            required: "the enclave of the certificate, at the other end of this connection, now"
+                .to_owned(),
+        });
+        Ok(self)
+    }
+
+    /// Whether the enclave has answered on the connection itself. Otherwise the verdict rests on the
+    /// certificate alone (RA-TLS): on a key that the enclave made at an unknown time.
+    pub fn fresh(&self) -> bool {
+        self.fresh
+    }
+
     /// Every check that was made, in order.
     pub fn checks(&self) -> &[Check] {
         &self.checks
@@ -126,6 +169,7 @@ impl Verdict {
             "policy_sha256": hex::encode(self.policy_digest),
             "verified_at": date::show(self.verified_at),
             "expires": date::show(self.expires),
+            "fresh": self.fresh,
             "checks": self.checks,
         })
     }
@@ -138,8 +182,9 @@ impl Verdict {
             [] => String::new(),
             some => format!(", accepted advisories {}", some.join(" ")),
         };
+        let fresh = if self.fresh { "" } else { ", NOT FRESH" };
         format!(
-            "{} (mr_enclave {}, svn {}) {platform}, TCB {}{advisories}",
+            "{} (mr_enclave {}, svn {}) {platform}, TCB {}{advisories}{fresh}",
             self.enclave_name,
             hex::encode(self.mr_enclave),
             self.isv_svn,

@@ -60,6 +60,7 @@ pub fn verify(
             .min(claims.earliest_expiration_date)
             .min(collateral.expires())
             .min(collateral.issued() + policy.maximum_collateral_age()),
+        fresh: false,
         checks,
     })
 }

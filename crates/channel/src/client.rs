@@ -5,13 +5,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use convelo_attest::{Refusal, Verdict};
+use convelo_attest::{EXPORTER_LABEL, Refusal, Verdict};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use zeroize::Zeroizing;
 
+use crate::binding::Binding;
 use crate::expect::Expect;
 use crate::identity::Credential;
 use crate::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
@@ -50,9 +52,15 @@ pub enum DialError {
 pub struct ServiceStream {
     tls: TlsStream<TcpStream>,
     verdict: Option<Verdict>,
+    binding: Binding,
 }
 
 impl ServiceStream {
+    /// What ties a quote to this connection.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
     /// What the verification found; nothing where a pinned key was expected instead of evidence.
     pub fn verdict(&self) -> Option<&Verdict> {
         self.verdict.as_ref()
@@ -95,11 +103,25 @@ pub async fn dial(
     let outcome = expected.take();
     match (handshake, outcome) {
         (_, Some(Err(refusal))) => Err(DialError::Refused(refusal)),
-        (Ok(Ok(tls)), Some(Ok(verdict))) => Ok(ServiceStream { tls, verdict }),
+        (Ok(Ok(tls)), Some(Ok(verdict))) => {
+            let binding = binding(&tls, credential).map_err(failed)?;
+            Ok(ServiceStream { tls, verdict, binding })
+        }
         (Ok(Err(source)), _) => Err(failed(source)),
         (Err(_), _) => Err(failed(timed_out(HANDSHAKE_TIMEOUT))),
         (Ok(Ok(_)), None) => Err(failed(io::Error::other("the service was not verified"))),
     }
+}
+
+fn binding(tls: &TlsStream<TcpStream>, credential: &Credential) -> io::Result<Binding> {
+    let connection = tls.get_ref().1;
+    let exporter = connection
+        .export_keying_material(Zeroizing::new([0; 32]), EXPORTER_LABEL, None)
+        .map_err(io::Error::other)?;
+    let certificate = connection.peer_certificates().and_then(|chain| chain.first());
+    let certificate = certificate.ok_or_else(|| io::Error::other("no server certificate"))?;
+    let spki = |der| convelo_attest::spki_of(der).map(Arc::<[u8]>::from).map_err(io::Error::other);
+    Ok(Binding::new(exporter, spki(credential.certificate())?, spki(certificate)?))
 }
 
 fn timed_out(after: std::time::Duration) -> io::Error {

@@ -6,10 +6,12 @@
 //! ([`Expect::Evidence`]: RA-TLS, the verdict comes from `convelo_attest::verify`) or a pinned key
 //! ([`Expect::Key`]). [`PeerTls`] is the same between the parties of a pool, who may also know each
 //! other through certificate authorities ([`Roots`]); [`Authority`] makes certificates for them.
+//! On a connection that stands, a [`Binding`] ties a fresh quote to it.
 //! Everywhere: TLS 1.3 only, hybrid post-quantum key exchange preferred, no session resumption, no
 //! 0-RTT, since a resumed session would skip the verifier.
 
 mod authority;
+mod binding;
 mod certificate;
 mod client;
 mod expect;
@@ -23,6 +25,7 @@ mod tls;
 pub use authority::{
     Authority, AuthorityError, Issued, certificate_identity, certificate_key, self_signed,
 };
+pub use binding::{Binding, Exchange};
 pub use client::{DialError, ServiceStream, dial};
 pub use expect::Expect;
 pub use identity::{Credential, Identity, IdentityError};

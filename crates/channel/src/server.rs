@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use convelo_attest::{Evidence, QuoteSource};
+use convelo_attest::{EXPORTER_LABEL, Evidence, QuoteSource};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,7 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use zeroize::Zeroizing;
 
+use crate::binding::Binding;
 use crate::identity::{Credential, Identity, IdentityError};
 use crate::limits::{
     ACCEPT_PAUSE, CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY, HANDSHAKE_TIMEOUT,
@@ -33,6 +35,8 @@ pub struct Peer {
     pub evidence: Option<Arc<Evidence>>,
     /// Where the connection comes from; for logs, never for decisions.
     pub address: SocketAddr,
+    /// What ties a quote to this connection.
+    pub binding: Binding,
 }
 
 /// A listener that could not start.
@@ -96,6 +100,7 @@ impl Listener {
     /// under a deadline; a failed one is logged and forgotten.
     pub async fn accept(self, accepted: mpsc::Sender<io::Result<PeerStream>>) {
         let resolver = Arc::clone(&self.current) as Arc<dyn ResolvesServerCert>;
+        let own_spki: Arc<[u8]> = self.identity.spki().into();
         let acceptor = TlsAcceptor::from(Arc::new(crate::tls::server_config(resolver)));
         let handshakes = Arc::new(Semaphore::new(MAXIMUM_HANDSHAKES));
         let connections = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
@@ -124,8 +129,9 @@ impl Listener {
                 (connection, seat, turn) = next => match connection {
                     Ok((tcp, address)) => {
                         let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
+                        let own_spki = Arc::clone(&own_spki);
                         tasks.spawn(async move {
-                            match handshake(&acceptor, tcp, address, seat).await {
+                            match handshake(&acceptor, tcp, address, own_spki, seat).await {
                                 Ok(stream) => {
                                     drop(turn);
                                     let _ = accepted.send(Ok(stream)).await;
@@ -164,6 +170,7 @@ async fn handshake(
     acceptor: &TlsAcceptor,
     tcp: TcpStream,
     address: SocketAddr,
+    own_spki: Arc<[u8]>,
     seat: OwnedSemaphorePermit,
 ) -> io::Result<PeerStream> {
     tcp.set_nodelay(true)?;
@@ -177,10 +184,16 @@ async fn handshake(
         .and_then(|chain| chain.first())
         .ok_or_else(|| io::Error::other("no client certificate"))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let spki = convelo_attest::spki_of(certificate).map_err(io::Error::other)?.into();
+    let spki: Arc<[u8]> = convelo_attest::spki_of(certificate).map_err(io::Error::other)?.into();
     let evidence =
         Evidence::from_certificate(certificate, now).map_err(io::Error::other)?.map(Arc::new);
-    Ok(PeerStream { tls, peer: Peer { spki, evidence, address }, _seat: seat })
+    let exporter = tls
+        .get_ref()
+        .1
+        .export_keying_material(Zeroizing::new([0; 32]), EXPORTER_LABEL, None)
+        .map_err(io::Error::other)?;
+    let binding = Binding::new(exporter, Arc::clone(&spki), own_spki);
+    Ok(PeerStream { tls, peer: Peer { spki, evidence, address, binding }, _seat: seat })
 }
 
 /// The certificate that new handshakes get.

@@ -134,6 +134,9 @@ pub(crate) struct Serve {
     /// [default: a fresh key]
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
+    /// Take parties that ask for no fresh attestation (plain RA-TLS)
+    #[arg(long)]
+    pub(crate) insecure_ratls_only: bool,
     /// Verify every provider's evidence against this policy (TOML or dynamic_config.json)
     #[arg(long, value_name = "FILE", visible_alias = "config")]
     pub(crate) policy: Option<PathBuf>,
@@ -167,6 +170,9 @@ pub(crate) struct Trust {
     /// Collateral to verify evidence with [default: collateral.json beside the job file or policy]
     #[arg(long, value_name = "FILE")]
     pub(crate) collateral: Option<PathBuf>,
+    /// Ask for no fresh attestation (plain RA-TLS): trust a key that an enclave once made
+    #[arg(long)]
+    pub(crate) insecure_ratls_only: bool,
 }
 
 #[derive(Args)]

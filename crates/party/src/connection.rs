@@ -2,7 +2,9 @@
 //! message, then one message at a time.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use convelo_attest::Verdict;
 use convelo_channel::{Credential, DialError, Expect, ServiceStream, dial};
 use convelo_wire::limits::MAXIMUM_MESSAGE_BYTES;
 use convelo_wire::proto::join_service_client::JoinServiceClient;
@@ -15,11 +17,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Endpoint, Uri};
 
+use crate::attestation::{Attestation, Terms};
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observer};
 use crate::limits::{
-    CHUNKS_IN_FLIGHT, FIRST_RETRY, GOODBYE_TIMEOUT, HANDSHAKE_RETRIES, KEEPALIVE_INTERVAL,
-    KEEPALIVE_TIMEOUT, LONGEST_RETRY, WINDOW_BYTES,
+    ATTEST_AGAIN, ATTEST_RETRY, ATTEST_TIMEOUT, CHUNKS_IN_FLIGHT, FIRST_RETRY, GOODBYE_TIMEOUT,
+    HANDSHAKE_RETRIES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, LONGEST_RETRY, WINDOW_BYTES,
 };
 
 /// Dials until the service answers, a retry cannot help, or `deadline` passes.
@@ -67,11 +70,22 @@ pub(crate) struct Connection {
     outgoing: mpsc::Sender<FromParty>,
     incoming: Streaming<proto::ToParty>,
     deadline: Instant,
+    attestation: Attestation,
+    /// When the next challenge is due or, while one is open, its answer.
+    attest_at: Instant,
+    /// This party's own quote, while the queue has no room for it.
+    owed: Option<Vec<u8>>,
 }
 
 impl Connection {
-    /// Opens the stream on a verified connection.
-    pub(crate) async fn open(stream: ServiceStream, deadline: Instant) -> Result<Self, Error> {
+    /// Opens the stream on a verified connection. Nothing of the job is sent before
+    /// [`Connection::attest`].
+    pub(crate) async fn open(
+        stream: ServiceStream,
+        terms: Terms,
+        deadline: Instant,
+    ) -> Result<Self, Error> {
+        let attestation = Attestation::new(terms, &stream);
         let slot = Mutex::new(Some(TokioIo::new(stream)));
         let connector = tower::service_fn(move |_: Uri| {
             // One verified connection and no other: a reconnect would skip the verdict.
@@ -93,7 +107,29 @@ impl Connection {
             .max_encoding_message_size(MAXIMUM_MESSAGE_BYTES);
         let call = tokio::time::timeout_at(deadline, client.join(messages)).await;
         let incoming = call.map_err(|_| late())?.map_err(|status| lost(&status))?.into_inner();
-        Ok(Self { outgoing, incoming, deadline })
+        let attest_at = Instant::now() + ATTEST_AGAIN;
+        Ok(Self { outgoing, incoming, deadline, attestation, attest_at, owed: None })
+    }
+
+    /// Has the service prove that it is at the other end, now. The fresh verdict; that of the
+    /// certificate in the compatible mode; nothing where a pinned key was expected.
+    pub(crate) async fn attest(&mut self) -> Result<Option<Verdict>, Error> {
+        if !self.attestation.is_asked_for() {
+            return Ok(self.attestation.of_certificate().cloned());
+        }
+        let challenge = self.attestation.challenge();
+        self.send(FromParty::Challenge(challenge)).await?;
+        let answer = tokio::time::timeout(ATTEST_TIMEOUT, self.message());
+        let ToParty::Proof(proof) = answer.await.map_err(|_| unattested())?? else {
+            let text = "the service did not follow the protocol: it answered a challenge with \
+                        something else than a proof";
+            return Err(Error::new(Kind::Job, text));
+        };
+        let attested = self.attestation.answered(&proof)?;
+        if let Some(quote) = attested.quote {
+            self.send(FromParty::Evidence(quote)).await?;
+        }
+        Ok(attested.verdict)
     }
 
     /// Sends a message; waits while the service is slower than we are.
@@ -115,8 +151,48 @@ impl Connection {
     }
 
     /// The next message; the end of the stream, and `Failed`, are errors. May be dropped and
-    /// called again without losing a message.
+    /// called again without losing a message. On the way, the service is asked to attest the
+    /// connection again when that is due.
     pub(crate) async fn next(&mut self) -> Result<ToParty, Error> {
+        loop {
+            let attest_at = self.attest_at;
+            let message = tokio::select! {
+                message = self.message() => message?,
+                () = tokio::time::sleep_until(attest_at), if self.attestation.is_asked_for() => {
+                    self.attest_again()?;
+                    continue;
+                }
+            };
+            let ToParty::Proof(proof) = message else { return Ok(message) };
+            // A quote of this party's own takes its device some tens of milliseconds, twice an hour.
+            self.owed = self.attestation.answered(&proof)?.quote;
+            let pause = if self.owed.is_some() { Duration::ZERO } else { ATTEST_AGAIN };
+            self.attest_at = Instant::now() + pause;
+        }
+    }
+
+    /// Sends what is due: this party's quote or a challenge. Gives up when an answer was due.
+    fn attest_again(&mut self) -> Result<(), Error> {
+        if self.attestation.is_open() {
+            return Err(unattested());
+        }
+        // A queue that is full of chunks has room again soon.
+        let Ok(place) = self.outgoing.try_reserve() else {
+            self.attest_at = Instant::now() + ATTEST_RETRY;
+            return Ok(());
+        };
+        let pause = if let Some(quote) = self.owed.take() {
+            place.send(FromParty::Evidence(quote));
+            ATTEST_AGAIN
+        } else {
+            place.send(FromParty::Challenge(self.attestation.challenge()));
+            ATTEST_TIMEOUT
+        };
+        self.attest_at = Instant::now() + pause;
+        Ok(())
+    }
+
+    async fn message(&mut self) -> Result<ToParty, Error> {
         let message = tokio::time::timeout_at(self.deadline, self.incoming.message())
             .await
             .map_err(|_| late())?
@@ -143,6 +219,14 @@ impl Connection {
         })
         .await;
     }
+}
+
+fn unattested() -> Error {
+    let text = format!(
+        "the service did not attest the connection within {} s; nothing more is sent to it",
+        ATTEST_TIMEOUT.as_secs()
+    );
+    Error::new(Kind::Job, text)
 }
 
 fn late() -> Error {

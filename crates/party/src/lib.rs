@@ -2,9 +2,10 @@
 //!
 //! [`run`] takes a provider from its table to its matched rows. The record's walk: `table` reads
 //! the key columns, `convelo_psi` normalises and fingerprints them under the job key that the
-//! parties agreed on, `connection` carries the sorted set to the verified service and the bitmap
-//! back, `table` writes the matched rows and `receipt` the receipt.
+//! parties agreed on, `connection` carries the sorted set to the service, which `attestation` has verified
+//! on this very connection, and the bitmap back, `table` writes the matched rows and `receipt` the receipt.
 
+mod attestation;
 mod connection;
 mod error;
 mod event;

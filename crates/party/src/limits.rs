@@ -42,6 +42,15 @@ pub(crate) const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The service enforces the job's deadline; a party gives up by itself so much later.
 pub(crate) const DEADLINE_SLACK: Duration = Duration::from_secs(30);
 
+/// The service must answer a challenge within this time; it may have others to answer first.
+pub(crate) const ATTEST_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The service is asked to attest a connection again after this time, half of what it grants.
+pub(crate) const ATTEST_AGAIN: Duration = Duration::from_mins(30);
+
+/// A challenge that finds the queue full is tried again after this time.
+pub(crate) const ATTEST_RETRY: Duration = Duration::from_secs(1);
+
 /// A silent service is asked for a sign of life this often.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 

@@ -15,6 +15,7 @@ use convelo_wire::{Announcement, FromParty, Hello, Outcome, Statement, ToParty};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use crate::attestation::Terms;
 use crate::connection::{Connection, reach};
 use crate::error::{Error, Kind};
 use crate::event::{Counts, Event, Observer};
@@ -38,6 +39,9 @@ pub struct Run {
     pub address: String,
     /// What the service must prove.
     pub expect: Expect,
+    /// Asks the service for no fresh attestation of the connection: plain RA-TLS, as services of
+    /// other make speak it. The verdict then rests on a key that an enclave made at some time.
+    pub insecure_ratls_only: bool,
     /// Where matched rows go; nothing is written for the other kinds of result.
     pub output: Option<Destination>,
     /// Where the receipt goes.
@@ -127,14 +131,20 @@ impl Session {
         let observer = &*self.observer;
         let stream = reach(&run.address, &credential, &run.expect, deadline, observer).await?;
         let certificate = stream.certificate().to_vec();
-        let verdict = stream.verdict().cloned();
+        // The wait for the others is counted from here: the service may have been late itself.
+        let deadline = Instant::now() + patience + DEADLINE_SLACK;
+        let terms = Terms {
+            expect: run.expect.clone(),
+            source: run.source.clone(),
+            job: run.job.digest(),
+            insecure_ratls_only: run.insecure_ratls_only,
+        };
+        let connection = slot.insert(Connection::open(stream, terms, deadline).await?);
+        let verdict = connection.attest().await?;
         match &verdict {
             Some(verdict) => observer.on(Event::EvidenceVerified(verdict)),
             None => observer.on(Event::KeyRecognised),
         }
-        // The wait for the others is counted from here: the service may have been late itself.
-        let deadline = Instant::now() + patience + DEADLINE_SLACK;
-        let connection = slot.insert(Connection::open(stream, deadline).await?);
         let agreed = self.agree(connection).await?;
         let (scanned, set, counts) = self.read(connection, &agreed.key, table).await?;
         let cap = run.job.maximum_keys_of(&run.name);

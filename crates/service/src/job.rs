@@ -35,6 +35,8 @@ pub(crate) enum Event {
     Message(ConnectionId, Result<FromParty, wire::WireError>),
     /// A stream broke or ended.
     Left(ConnectionId),
+    /// A party's attestation failed after it had come.
+    Expelled(ConnectionId, Failed),
     /// The job's deadline passed.
     Deadline,
     /// The service is asked to stop.
@@ -144,6 +146,17 @@ impl JobMachine {
             }
             Event::Left(connection) => match self.name_of(connection) {
                 Some(name) => self.left(&name, None, seconds_left),
+                None => Vec::new(),
+            },
+            Event::Expelled(connection, failed) => match self.name_of(connection) {
+                Some(name) if self.phase == Phase::Gathering => {
+                    self.unseat(&name, Some(failed), seconds_left)
+                }
+                Some(name) => {
+                    let text =
+                        format!("'{name}': {}; nothing of the job is kept", failed.explanation);
+                    self.fail(&Failed::of_party(failed.reason, &name, text))
+                }
                 None => Vec::new(),
             },
             Event::Deadline => self.deadline(),
@@ -256,6 +269,9 @@ impl JobMachine {
             FromParty::Announcement(announcement) => self.announced(name, announcement),
             FromParty::Chunk(bytes) => self.chunk(name, &bytes),
             FromParty::Hello(_) => Err(protocol(name, "a second Hello arrived")),
+            FromParty::Challenge(_) | FromParty::Evidence(_) => {
+                Err(protocol(name, "an attestation arrived out of turn"))
+            }
             FromParty::Leave(_) => Err(protocol(name, "a Leave arrived out of turn")),
         }
     }

@@ -2,8 +2,24 @@
 
 use std::time::Duration;
 
-/// A stream must open with its Hello within this time.
+/// Each message of a stream's opening, up to its Hello, must come within this time.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A quote must be made, and one that came be verified, within this time; waiting for a turn may
+/// take as long again.
+pub const ATTEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Quotes that are made at once; a Gramine device makes them one by one anyway.
+pub const QUOTES_AT_ONCE: usize = 4;
+
+/// Quotes of parties that are verified at once. One core stays for the jobs.
+pub const VERIFICATIONS_AT_ONCE: usize = 1;
+
+/// A stream whose last attestation is older than this ends.
+pub const SESSION_CAP: Duration = Duration::from_hours(1);
+
+/// A party may challenge the service again after this time.
+pub const CHALLENGE_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Jobs that are open at once.
 pub const MAXIMUM_JOBS: usize = 1024;

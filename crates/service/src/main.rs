@@ -39,6 +39,7 @@ async fn main() -> ExitCode {
         collateral: None,
         provider_policy: None,
         memory,
+        insecure_ratls_only: false,
     };
     let served = match Service::bind(config).await {
         Ok(service) => {

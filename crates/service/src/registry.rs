@@ -8,29 +8,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use convelo_attest::{Collateral, Policy, Refusal};
+use convelo_attest::{Policy, Refusal};
 use convelo_channel::{Identity, Peer};
 use convelo_psi::{FingerprintSet, Job, JobDigest, KeyId, Parties, Verify, engine};
 use convelo_wire::{Failed, Hello, Reason, ToParty};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::attester::Attester;
 use crate::budget::{Budget, Reservation};
 use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Sign};
 use crate::limits::{EVENT_QUEUE, MAXIMUM_JOBS};
-
-/// What the service needs to judge providers' evidence, where a job or its operator asks for it.
-pub(crate) struct Provers {
-    pub(crate) collateral: Option<Collateral>,
-    pub(crate) policy: Option<Policy>,
-}
+use crate::stream::{Entered, Session};
 
 /// The open jobs of a service.
 pub(crate) struct Registry {
     open: Mutex<Open>,
     budget: Budget,
     identity: Identity,
-    provers: Provers,
+    /// What the operator requires of every party's evidence.
+    provider_policy: Option<Policy>,
     next_connection: AtomicU64,
 }
 
@@ -84,12 +81,16 @@ impl Seat {
 }
 
 impl Registry {
-    pub(crate) fn new(identity: Identity, provers: Provers, memory: u64) -> Arc<Self> {
+    pub(crate) fn new(
+        identity: Identity,
+        provider_policy: Option<Policy>,
+        memory: u64,
+    ) -> Arc<Self> {
         Arc::new(Self {
             open: Mutex::default(),
             budget: Budget::new(memory),
             identity,
-            provers,
+            provider_policy,
             next_connection: AtomicU64::new(0),
         })
     }
@@ -102,14 +103,27 @@ impl Registry {
         self: &Arc<Self>,
         peer: &Peer,
         hello: Hello,
+        session: Option<&Session>,
+        attester: &Attester,
         outgoing: mpsc::Sender<ToParty>,
-    ) -> Result<Seat, Failed> {
+    ) -> Result<Entered, Failed> {
         let job = Job::from_canonical(&hello.job).map_err(|error| {
             Failed::new(Reason::InvalidJob, format!("the job is not valid: {error}"))
         })?;
-        on_the_roster(&job, &hello.party, &peer.spki)?;
-        self.judge(&job, &hello.party, peer)?;
         let digest = job.digest();
+        if session.is_some_and(|session| *session.job() != digest.0) {
+            let text = "the Hello names another job than the Challenge";
+            return Err(Failed::new(Reason::NotAttested, text));
+        }
+        on_the_roster(&job, &hello.party, &peer.spki)?;
+        let policies = self.policies(&job)?;
+        let evidence = match (session, &peer.evidence) {
+            (_, None) => Err(Refusal::missing_evidence()),
+            (Some(session), Some(_)) => session.evidence(),
+            (None, Some(evidence)) => Ok(Arc::clone(evidence)),
+        };
+        attester.judge(&hello.party, evidence, &policies).await?;
+        let name = hello.party.clone();
         let job = Arc::new(job);
         let connection = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
         let (alive, closed) = oneshot::channel();
@@ -132,7 +146,10 @@ impl Registry {
             let (answer, answered) = oneshot::channel();
             place.send(Input::Arrived(newcomer, answer));
             match answered.await {
-                Ok(Ok(())) => return Ok(Seat { connection, inbox, closed }),
+                Ok(Ok(())) => {
+                    let seat = Seat { connection, inbox, closed };
+                    return Ok(Entered { seat, name, policies });
+                }
                 Ok(Err(back)) => newcomer = back,
                 Err(_) => {
                     let text = "the job failed inside the service; nothing of it is kept";
@@ -216,8 +233,9 @@ impl Registry {
         }
     }
 
-    /// Verifies a provider's evidence where the job, or the service's operator, asks for it.
-    fn judge(&self, job: &Job, name: &str, peer: &Peer) -> Result<(), Failed> {
+    /// What a provider's evidence is judged by, where the job, or the service's operator, asks for
+    /// any.
+    fn policies(&self, job: &Job) -> Result<Vec<Policy>, Failed> {
         let mut policies = Vec::new();
         if job.service.verify != Verify::Service {
             if let Some(policy) = &job.provider_policy {
@@ -225,31 +243,14 @@ impl Registry {
                     Failed::new(Reason::InvalidJob, format!("provider.policy: {error}"))
                 })?);
             }
-            if policies.is_empty() && self.provers.policy.is_none() {
+            if policies.is_empty() && self.provider_policy.is_none() {
                 let text = "the job asks the service to verify the providers' evidence, and \
                             neither the job nor the service has a policy for it";
                 return Err(Failed::new(Reason::InvalidJob, text));
             }
         }
-        policies.extend(self.provers.policy.clone());
-        if policies.is_empty() {
-            return Ok(());
-        }
-        let refused = |refusal: Refusal| {
-            let text = format!("the evidence of '{name}' was refused: {refusal}");
-            Failed::of_party(Reason::Attestation, name, text)
-        };
-        let evidence = peer.evidence.as_ref();
-        let evidence = evidence.ok_or_else(|| refused(Refusal::missing_evidence()))?;
-        let collateral = self.provers.collateral.as_ref().ok_or_else(|| {
-            let text = "the service has no collateral to verify providers' evidence with; \
-                        its operator gives it with --collateral";
-            Failed::new(Reason::Internal, text)
-        })?;
-        for policy in &policies {
-            convelo_attest::verify(evidence, collateral, policy, unix_now()).map_err(refused)?;
-        }
-        Ok(())
+        policies.extend(self.provider_policy.clone());
+        Ok(policies)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

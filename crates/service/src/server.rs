@@ -1,4 +1,4 @@
-//! The gRPC side: connections to streams, streams to jobs.
+//! The gRPC side: connections to streams.
 
 use std::future::Future;
 use std::io;
@@ -11,7 +11,7 @@ use convelo_attest::{Collateral, Policy, QuoteSource};
 use convelo_channel::{Identity, Listener, ListenerError, Peer, PeerStream};
 use convelo_wire::limits::MAXIMUM_MESSAGE_BYTES;
 use convelo_wire::proto::join_service_server::{JoinService, JoinServiceServer};
-use convelo_wire::{Failed, FromParty, Hello, Reason, ToParty, proto};
+use convelo_wire::{ToParty, proto};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -19,12 +19,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::job::Event;
+use crate::attester::Attester;
 use crate::limits::{
-    CONNECTION_AGE, FRAME_BYTES, HELLO_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-    MAXIMUM_STREAMS, OUTGOING_QUEUE, SHUTDOWN_GRACE, WINDOW_BYTES,
+    CONNECTION_AGE, FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAXIMUM_STREAMS,
+    OUTGOING_QUEUE, SHUTDOWN_GRACE, WINDOW_BYTES,
 };
-use crate::registry::{Provers, Registry};
+use crate::registry::Registry;
+use crate::stream::{Entrance, serve};
 
 /// What a service is made of.
 pub struct Config {
@@ -40,13 +41,16 @@ pub struct Config {
     pub provider_policy: Option<Policy>,
     /// Bytes of fingerprints that all jobs together may hold.
     pub memory: u64,
+    /// Takes parties that ask for no fresh attestation: plain RA-TLS, as peers of other make speak
+    /// it. Such a party trusts a key that an enclave made at some time, not this connection.
+    pub insecure_ratls_only: bool,
 }
 
 /// A service that listens.
 pub struct Service {
     listener: Listener,
     address: SocketAddr,
-    registry: Arc<Registry>,
+    entrance: Arc<Entrance>,
 }
 
 /// A service that could not start, or failed.
@@ -70,11 +74,15 @@ impl Service {
     /// # Errors
     /// [`ServiceError`], when the address or the evidence cannot be had.
     pub async fn bind(config: Config) -> Result<Self, ServiceError> {
-        let Config { listen, identity, source, collateral, provider_policy, memory } = config;
-        let listener = Listener::bind(&listen, identity.clone(), source).await?;
+        let Config { listen, identity, source, collateral, provider_policy, memory, .. } = config;
+        let listener = Listener::bind(&listen, identity.clone(), Arc::clone(&source)).await?;
         let address = listener.address()?;
-        let provers = Provers { collateral, policy: provider_policy };
-        Ok(Self { listener, address, registry: Registry::new(identity, provers, memory) })
+        let entrance = Arc::new(Entrance {
+            registry: Registry::new(identity, provider_policy, memory),
+            attester: Attester::new(source, collateral),
+            insecure_ratls_only: config.insecure_ratls_only,
+        });
+        Ok(Self { listener, address, entrance })
     }
 
     /// Where the service listens.
@@ -94,7 +102,7 @@ impl Service {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServiceError> {
         let (accepted, connections) = mpsc::channel(1);
         let accept = tokio::spawn(self.listener.accept(accepted));
-        let service = JoinServiceServer::new(Join { registry: Arc::clone(&self.registry) })
+        let service = JoinServiceServer::new(Join { entrance: Arc::clone(&self.entrance) })
             .max_decoding_message_size(MAXIMUM_MESSAGE_BYTES)
             .max_encoding_message_size(MAXIMUM_MESSAGE_BYTES);
         let (drain, drained) = tokio::sync::oneshot::channel::<()>();
@@ -120,7 +128,7 @@ impl Service {
                 tracing::info!("stopping: the parties are told");
                 accept.abort();
                 let _ = tokio::time::timeout(SHUTDOWN_GRACE, async {
-                    self.registry.close().await;
+                    self.entrance.registry.close().await;
                     let _ = drain.send(());
                     server.await
                 })
@@ -173,7 +181,7 @@ impl AsyncWrite for Connection {
 }
 
 struct Join {
-    registry: Arc<Registry>,
+    entrance: Arc<Entrance>,
 }
 
 type Outgoing = Pin<Box<dyn tokio_stream::Stream<Item = Result<proto::ToParty, Status>> + Send>>;
@@ -193,59 +201,8 @@ impl JoinService for Join {
             .ok_or_else(|| Status::internal("a stream without a peer"))?;
         let incoming = request.into_inner();
         let (outgoing, messages) = mpsc::channel(OUTGOING_QUEUE);
-        tokio::spawn(serve(Arc::clone(&self.registry), peer, incoming, outgoing));
+        tokio::spawn(serve(Arc::clone(&self.entrance), peer, incoming, outgoing));
         let messages = ReceiverStream::new(messages).map(|message: ToParty| Ok(message.into()));
         Ok(Response::new(Box::pin(messages)))
-    }
-}
-
-/// Carries one stream from its Hello to its end.
-async fn serve(
-    registry: Arc<Registry>,
-    peer: Peer,
-    mut incoming: Streaming<proto::FromParty>,
-    outgoing: mpsc::Sender<ToParty>,
-) {
-    let entered = match hello(&mut incoming).await {
-        Ok(hello) => registry.enter(&peer, hello, outgoing.clone()).await,
-        Err(failed) => Err(failed),
-    };
-    let mut seat = match entered {
-        Ok(seat) => seat,
-        Err(failed) => {
-            tracing::info!(address = %peer.address, reason = ?failed.reason, "a party was refused");
-            let _ = outgoing.send(ToParty::Failed(failed)).await;
-            return;
-        }
-    };
-    // From here on the job alone keeps the way back open: when it lets go, the stream ends.
-    drop(outgoing);
-    loop {
-        let message = tokio::select! {
-            message = incoming.message() => message,
-            () = seat.closed() => return,
-        };
-        let Ok(Some(message)) = message else {
-            seat.send(Event::Left).await;
-            return;
-        };
-        if !seat.send(|connection| Event::Message(connection, message.try_into())).await {
-            return;
-        }
-    }
-}
-
-/// The first message of a stream.
-async fn hello(incoming: &mut Streaming<proto::FromParty>) -> Result<Hello, Failed> {
-    let protocol = |text: &str| Failed::new(Reason::Protocol, text);
-    let message = tokio::time::timeout(HELLO_TIMEOUT, incoming.message())
-        .await
-        .map_err(|_| protocol("no Hello arrived in time"))?
-        .map_err(|_| protocol("the stream broke before its Hello"))?
-        .ok_or_else(|| protocol("the stream ended before its Hello"))?;
-    match message.try_into() {
-        Ok(FromParty::Hello(hello)) => Ok(hello),
-        Ok(_) => Err(protocol("the first message of a stream is Hello, and another arrived")),
-        Err(error) => Err(protocol(&error.to_string())),
     }
 }

@@ -9,7 +9,8 @@ mod message;
 mod reason;
 
 pub use message::{
-    Announcement, Confirmation, FromParty, Hello, Outcome, Statement, ToParty, Waiting, WireError,
+    Announcement, Challenge, Confirmation, FromParty, Hello, Outcome, Proof, Statement, ToParty,
+    Waiting, WireError,
 };
 pub use reason::{Failed, Reason};
 

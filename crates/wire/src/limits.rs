@@ -16,3 +16,6 @@ pub const MAXIMUM_SOFTWARE_BYTES: usize = 128;
 
 /// Bytes of an explanation; a longer one is cut by its sender.
 pub const MAXIMUM_EXPLANATION_BYTES: usize = 2048;
+
+/// Bytes of a quote: as many as Gramine's device makes at most.
+pub const MAXIMUM_QUOTE_BYTES: usize = 8192;

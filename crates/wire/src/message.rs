@@ -7,8 +7,8 @@ use prost::bytes::Bytes;
 
 use crate::limits::{
     MAXIMUM_CHUNK_BYTES, MAXIMUM_EXPLANATION_BYTES, MAXIMUM_JOB_BYTES, MAXIMUM_NAME_BYTES,
-    MAXIMUM_PARTIES, MAXIMUM_SIGNATURE_BYTES, MAXIMUM_SOFTWARE_BYTES, MAXIMUM_SPKI_BYTES,
-    SEALED_SHARE_BYTES,
+    MAXIMUM_PARTIES, MAXIMUM_QUOTE_BYTES, MAXIMUM_SIGNATURE_BYTES, MAXIMUM_SOFTWARE_BYTES,
+    MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
 };
 use crate::proto::{self, from_party, outcome, to_party};
 use crate::reason::{Failed, Reason};
@@ -43,6 +43,24 @@ pub struct Hello {
     pub software: String,
 }
 
+/// A party asks for a fresh quote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// The party's random bytes.
+    pub nonce: [u8; 32],
+    /// SHA-256 of the canonical job.
+    pub job: JobDigest,
+}
+
+/// The service's fresh quote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The service's random bytes.
+    pub nonce: [u8; 32],
+    /// The quote; within its size limit, not yet parsed.
+    pub quote: Vec<u8>,
+}
+
 /// What a party is about to upload.
 #[derive(Clone, Copy)]
 pub struct Announcement {
@@ -62,7 +80,11 @@ pub struct Confirmation {
 
 /// What a party sends.
 pub enum FromParty {
-    /// First message.
+    /// First message, and again before the session is too old.
+    Challenge(Challenge),
+    /// This party's own fresh quote; within its size limit, not yet parsed.
+    Evidence(Vec<u8>),
+    /// Who comes, and to which job.
     Hello(Hello),
     /// Shares for the other parties.
     Shares(Vec<SealedShare>),
@@ -107,6 +129,8 @@ pub enum Outcome {
 
 /// What the service sends.
 pub enum ToParty {
+    /// The answer to a challenge.
+    Proof(Proof),
     /// Who is missing.
     Waiting(Waiting),
     /// Every party has come.
@@ -213,6 +237,14 @@ impl TryFrom<proto::FromParty> for FromParty {
     fn try_from(message: proto::FromParty) -> Result<Self, WireError> {
         use from_party::Message;
         Ok(match message.message.ok_or(WireError::Unknown)? {
+            Message::Challenge(challenge) => Self::Challenge(Challenge {
+                nonce: array("challenge.nonce", &challenge.nonce)?,
+                job: JobDigest(array("challenge.job_digest", &challenge.job_digest)?),
+            }),
+            Message::Evidence(evidence) => {
+                at_most("evidence.quote", evidence.quote.len(), MAXIMUM_QUOTE_BYTES)?;
+                Self::Evidence(evidence.quote)
+            }
             Message::Hello(hello) => {
                 at_most("hello.job", hello.job.len(), MAXIMUM_JOB_BYTES)?;
                 let offer = hello.offer.ok_or_else(|| missing("hello.offer"))?;
@@ -244,6 +276,11 @@ impl From<FromParty> for proto::FromParty {
     fn from(message: FromParty) -> Self {
         use from_party::Message;
         let message = match message {
+            FromParty::Challenge(challenge) => Message::Challenge(proto::Challenge {
+                nonce: challenge.nonce.to_vec(),
+                job_digest: challenge.job.0.to_vec(),
+            }),
+            FromParty::Evidence(quote) => Message::Evidence(proto::Evidence { quote }),
             FromParty::Hello(hello) => Message::Hello(proto::Hello {
                 job: hello.job.to_vec(),
                 party: hello.party,
@@ -273,6 +310,13 @@ impl TryFrom<proto::ToParty> for ToParty {
     fn try_from(message: proto::ToParty) -> Result<Self, WireError> {
         use to_party::Message;
         Ok(match message.message.ok_or(WireError::Unknown)? {
+            Message::Proof(proof) => {
+                at_most("proof.quote", proof.quote.len(), MAXIMUM_QUOTE_BYTES)?;
+                Self::Proof(Proof {
+                    nonce: array("proof.nonce", &proof.nonce)?,
+                    quote: proof.quote,
+                })
+            }
             Message::Waiting(waiting) => Self::Waiting(Waiting {
                 present: names("waiting.present", waiting.present)?,
                 missing: names("waiting.missing", waiting.missing)?,
@@ -345,6 +389,9 @@ impl From<ToParty> for proto::ToParty {
     fn from(message: ToParty) -> Self {
         use to_party::Message;
         let message = match message {
+            ToParty::Proof(proof) => {
+                Message::Proof(proto::Proof { nonce: proof.nonce.to_vec(), quote: proof.quote })
+            }
             ToParty::Waiting(waiting) => Message::Waiting(proto::Waiting {
                 present: waiting.present,
                 missing: waiting.missing,

@@ -39,6 +39,8 @@ pub enum Reason {
     Attestation,
     /// The job itself is not valid.
     InvalidJob,
+    /// The stream has no fresh attestation.
+    NotAttested,
     /// The service failed, or a newer peer sent a reason that this version does not know.
     Internal,
 }
@@ -86,6 +88,7 @@ impl From<proto::Reason> for Reason {
             proto::Reason::Shutdown => Self::Shutdown,
             proto::Reason::Attestation => Self::Attestation,
             proto::Reason::InvalidJob => Self::InvalidJob,
+            proto::Reason::NotAttested => Self::NotAttested,
             proto::Reason::Unspecified | proto::Reason::Internal => Self::Internal,
         }
     }
@@ -110,6 +113,7 @@ impl From<Reason> for proto::Reason {
             Reason::Shutdown => Self::Shutdown,
             Reason::Attestation => Self::Attestation,
             Reason::InvalidJob => Self::InvalidJob,
+            Reason::NotAttested => Self::NotAttested,
             Reason::Internal => Self::Internal,
         }
     }

@@ -47,7 +47,7 @@ fn up_to(limit: usize) -> impl Strategy<Value = Vec<u8>> {
 
 /// Every reason but `REASON_UNSPECIFIED`, as it travels.
 fn reason() -> impl Strategy<Value = i32> {
-    1..=17
+    1..=18
 }
 
 fn hidden<T>(entries: Vec<Hidden<T>>) -> Vec<T> {
@@ -88,6 +88,10 @@ fn messages_of_parties() -> impl Strategy<Value = Hidden<from_party::Message>> {
             Message::Chunk(proto::Chunk { fingerprints: fingerprints.into() }).into()
         }),
         reason().prop_map(|reason| Message::Leave(proto::Leave { reason }).into()),
+        (bytes(32), bytes(32)).prop_map(|(nonce, job_digest)| {
+            Message::Challenge(proto::Challenge { nonce, job_digest }).into()
+        }),
+        up_to(300).prop_map(|quote| Message::Evidence(proto::Evidence { quote }).into()),
     ]
 }
 
@@ -130,6 +134,9 @@ fn messages_of_the_service() -> impl Strategy<Value = Hidden<to_party::Message>>
         ),
         up_to(300)
             .prop_map(|bits| Message::Bitmap(proto::BitmapChunk { bits: bits.into() }).into()),
+        (bytes(32), up_to(300)).prop_map(|(nonce, quote)| {
+            Message::Proof(proto::Proof { nonce, quote }).into()
+        }),
         (reason(), name(), text()).prop_map(|(reason, party, explanation)| {
             Message::Failed(proto::Failed { reason, party, explanation }).into()
         }),
@@ -510,7 +517,7 @@ fn a_message_of_unknown_kind_is_told_apart() {
 
 #[test]
 fn an_unknown_reason_is_a_failure_of_the_service() {
-    for reason in [0, 18, -1, i32::MAX] {
+    for reason in [0, 19, -1, i32::MAX] {
         let leave = from_party::Message::Leave(proto::Leave { reason });
         assert!(matches!(from_party(leave), Ok(FromParty::Leave(Reason::Internal))));
     }
@@ -519,7 +526,7 @@ fn an_unknown_reason_is_a_failure_of_the_service() {
 #[test]
 fn every_reason_travels_as_itself() {
     let mut seen = std::collections::HashSet::new();
-    for reason in 1..=17 {
+    for reason in 1..=18 {
         let leave = from_party::Message::Leave(proto::Leave { reason });
         let Ok(FromParty::Leave(checked)) = from_party(leave) else { panic!("{reason}") };
         assert_eq!(i32::from(proto::Reason::from(checked)), reason);

@@ -64,6 +64,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         source,
         address: args.service,
         expect,
+        insecure_ratls_only: args.trust.insecure_ratls_only,
         output: Some(args.output.map_or(Destination::Stdout, Destination::File)),
         receipt: Some(receipt),
     };

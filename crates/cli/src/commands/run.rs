@@ -94,6 +94,7 @@ impl Plan {
             source,
             address,
             expect,
+            insecure_ratls_only: args.trust.insecure_ratls_only,
             output: output.map(Destination::File),
             receipt: Some(receipt),
         };

@@ -40,6 +40,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         collateral,
         provider_policy: policy,
         memory: args.memory,
+        insecure_ratls_only: args.insecure_ratls_only,
     };
     let service = Service::bind(config).await.map_err(|error| {
         let hint = if simulated.is_none() {

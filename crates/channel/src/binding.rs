@@ -1,0 +1,100 @@
+//! What ties a quote to one connection.
+
+use std::sync::Arc;
+
+use convelo_attest::{Evidence, Refusal, Role, Session, Verdict};
+use zeroize::Zeroizing;
+
+use crate::expect::Expect;
+use crate::tls::verify_evidence;
+
+/// The secrets and keys of one TLS connection, which a fresh quote is bound to. Both ends compute
+/// the same.
+#[derive(Clone)]
+pub struct Binding(Arc<Ends>);
+
+struct Ends {
+    exporter: Zeroizing<[u8; 32]>,
+    party_spki: Arc<[u8]>,
+    service_spki: Arc<[u8]>,
+}
+
+/// The nonces of one exchange, and the job that it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Random bytes of the party.
+    pub party_nonce: [u8; 32],
+    /// Random bytes of the service.
+    pub service_nonce: [u8; 32],
+    /// SHA-256 of the canonical job.
+    pub job: [u8; 32],
+}
+
+impl Binding {
+    pub(crate) fn new(
+        exporter: Zeroizing<[u8; 32]>,
+        party_spki: Arc<[u8]>,
+        service_spki: Arc<[u8]>,
+    ) -> Self {
+        Self(Arc::new(Ends { exporter, party_spki, service_spki }))
+    }
+
+    /// The report data that one end's quote must carry.
+    pub fn report_data(&self, role: Role, exchange: &Exchange) -> [u8; 64] {
+        Session {
+            exporter: &self.0.exporter,
+            party_nonce: &exchange.party_nonce,
+            service_nonce: &exchange.service_nonce,
+            party_spki: &self.0.party_spki,
+            service_spki: &self.0.service_spki,
+            job: &exchange.job,
+        }
+        .report_data(role)
+    }
+
+    /// Reads the quote with which the end in this role answers. It is bound to this connection and
+    /// this exchange, and not yet verified.
+    ///
+    /// # Errors
+    /// A [`Refusal`], also of a quote that is bound to anything else.
+    pub fn evidence(
+        &self,
+        role: Role,
+        exchange: &Exchange,
+        quote: &[u8],
+    ) -> Result<Evidence, Refusal> {
+        let spki = match role {
+            Role::Party => &self.0.party_spki,
+            Role::Service => &self.0.service_spki,
+        };
+        Evidence::from_quote(quote, &self.report_data(role, exchange), spki)
+    }
+
+    /// The service's fresh verdict: its quote is of this exchange, every policy accepts it, and the
+    /// enclave is that of the certificate. Nothing where evidence is not expected.
+    ///
+    /// # Errors
+    /// A [`Refusal`].
+    pub fn verify_service(
+        &self,
+        exchange: &Exchange,
+        quote: &[u8],
+        expect: &Expect,
+        certificate: Option<&Verdict>,
+        now: u64,
+    ) -> Result<Option<Verdict>, Refusal> {
+        let (Expect::Evidence { policies, collateral, .. }, Some(certificate)) =
+            (expect, certificate)
+        else {
+            return Ok(None);
+        };
+        let evidence = self.evidence(Role::Service, exchange, quote)?;
+        verify_evidence(&evidence, policies, collateral, now)?.fresh_after(certificate).map(Some)
+    }
+}
+
+impl std::fmt::Debug for Binding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Binding(..)")
+    }
+}

@@ -1,0 +1,104 @@
+//! Quotes, made for those who ask, and the verification of those that come.
+
+use std::sync::Arc;
+
+use convelo_attest::{Collateral, Evidence, Policy, QuoteSource, Refusal, Role};
+use convelo_channel::{Binding, Exchange, os_rng};
+use convelo_wire::{Challenge, Failed, Proof, Reason};
+use rand_core::Rng as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+use crate::limits::{ATTEST_TIMEOUT, QUOTES_AT_ONCE, VERIFICATIONS_AT_ONCE};
+use crate::registry::unix_now;
+
+/// Proves what this service is, and judges what parties prove.
+pub(crate) struct Attester {
+    source: Arc<dyn QuoteSource>,
+    collateral: Option<Arc<Collateral>>,
+    quotes: Semaphore,
+    verifications: Semaphore,
+}
+
+impl Attester {
+    pub(crate) fn new(source: Arc<dyn QuoteSource>, collateral: Option<Collateral>) -> Self {
+        Self {
+            source,
+            collateral: collateral.map(Arc::new),
+            quotes: Semaphore::new(QUOTES_AT_ONCE),
+            verifications: Semaphore::new(VERIFICATIONS_AT_ONCE),
+        }
+    }
+
+    /// Answers a challenge with a quote over it.
+    ///
+    /// # Errors
+    /// Why none could be made in time.
+    pub(crate) async fn answer(
+        &self,
+        binding: &Binding,
+        challenge: Challenge,
+    ) -> Result<(Exchange, Proof), Failed> {
+        let mut nonce = [0; 32];
+        os_rng().fill_bytes(&mut nonce);
+        let exchange =
+            Exchange { party_nonce: challenge.nonce, service_nonce: nonce, job: challenge.job.0 };
+        let report_data = binding.report_data(Role::Service, &exchange);
+        let source = Arc::clone(&self.source);
+        let made = apart(&self.quotes, move || source.quote(&report_data)).await?;
+        let quote = made.map_err(|error| {
+            tracing::error!(%error, "no quote could be made");
+            Failed::new(Reason::Internal, "the service could not make a quote; its log says why")
+        })?;
+        Ok((exchange, Proof { nonce, quote }))
+    }
+
+    /// Verifies a party's evidence against every policy.
+    ///
+    /// # Errors
+    /// The refusal, in words.
+    pub(crate) async fn judge(
+        &self,
+        name: &str,
+        evidence: Result<Arc<Evidence>, Refusal>,
+        policies: &[Policy],
+    ) -> Result<(), Failed> {
+        if policies.is_empty() {
+            return Ok(());
+        }
+        let refused = |refusal: Refusal| {
+            let text = format!("the evidence of '{name}' was refused: {refusal}");
+            Failed::of_party(Reason::Attestation, name, text)
+        };
+        let evidence = evidence.map_err(refused)?;
+        let collateral = self.collateral.clone().ok_or_else(|| {
+            let text = "the service has no collateral to verify providers' evidence with; \
+                        its operator gives it with --collateral";
+            Failed::new(Reason::Internal, text)
+        })?;
+        let policies = policies.to_vec();
+        let verified = apart(&self.verifications, move || {
+            policies.iter().try_for_each(|policy| {
+                convelo_attest::verify(&evidence, &collateral, policy, unix_now()).map(drop)
+            })
+        });
+        verified.await?.map_err(refused)
+    }
+}
+
+/// Runs something that takes long beside the jobs, a bounded number at once: whoever floods the
+/// service with evidence waits for others who do, and no running job for them.
+async fn apart<T: Send + 'static>(
+    gate: &Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failed> {
+    let busy = || Failed::new(Reason::NoRoom, "the service is busy with attestation; try later");
+    let turn: Result<SemaphorePermit<'_>, _> =
+        timeout(ATTEST_TIMEOUT, gate.acquire()).await.map_err(|_| busy())?;
+    let _turn = turn.expect("the semaphore is never closed");
+    match timeout(ATTEST_TIMEOUT, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(_)) => Err(Failed::new(Reason::Internal, "attestation failed inside the service")),
+        Err(_) => Err(busy()),
+    }
+}

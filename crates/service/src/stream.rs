@@ -1,0 +1,287 @@
+//! One stream of a party, from its Challenge to its end.
+
+use std::sync::Arc;
+
+use convelo_attest::{Evidence, Policy, Refusal, Role};
+use convelo_channel::{Exchange, Peer};
+use convelo_wire::{Challenge, Failed, FromParty, Proof, Reason, ToParty, proto};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::Streaming;
+
+use crate::attester::Attester;
+use crate::job::Event;
+use crate::limits::{CHALLENGE_INTERVAL, HELLO_TIMEOUT, SESSION_CAP};
+use crate::registry::{Registry, Seat};
+
+/// What every stream needs of its service.
+pub(crate) struct Entrance {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) attester: Attester,
+    /// Whether a party may come without a Challenge.
+    pub(crate) insecure_ratls_only: bool,
+}
+
+/// What was proved on a stream, and when.
+pub(crate) struct Session {
+    exchange: Exchange,
+    since: Instant,
+    evidence: Option<Arc<Evidence>>,
+}
+
+impl Session {
+    fn new(exchange: Exchange) -> Self {
+        Self { exchange, since: Instant::now(), evidence: None }
+    }
+
+    /// The job that the exchange was for.
+    pub(crate) fn job(&self) -> &[u8; 32] {
+        &self.exchange.job
+    }
+
+    /// The party's fresh evidence, not yet verified.
+    pub(crate) fn evidence(&self) -> Result<Arc<Evidence>, Refusal> {
+        self.evidence.clone().ok_or_else(Refusal::missing_fresh_evidence)
+    }
+
+    fn take(&mut self, peer: &Peer, quote: &[u8]) -> Result<(), Failed> {
+        if self.evidence.is_some() {
+            return Err(protocol("a second quote arrived for one challenge"));
+        }
+        let evidence = peer.binding.evidence(Role::Party, &self.exchange, quote);
+        let evidence = evidence.map_err(|refusal| {
+            Failed::new(Reason::Attestation, format!("this party's quote was refused: {refusal}"))
+        })?;
+        self.evidence = Some(Arc::new(evidence));
+        Ok(())
+    }
+}
+
+/// A party with a seat in a job.
+pub(crate) struct Entered {
+    pub(crate) seat: Seat,
+    pub(crate) name: String,
+    /// What its evidence is judged by, now and at every further attestation.
+    pub(crate) policies: Vec<Policy>,
+}
+
+/// Carries one stream from its Challenge to its end.
+pub(crate) async fn serve(
+    entrance: Arc<Entrance>,
+    peer: Peer,
+    mut incoming: Streaming<proto::FromParty>,
+    outgoing: mpsc::Sender<ToParty>,
+) {
+    let opened = open(&entrance, &peer, &mut incoming, &outgoing).await;
+    let (mut entered, session) = match opened {
+        Ok(opened) => opened,
+        Err(failed) => {
+            tracing::info!(address = %peer.address, reason = ?failed.reason, "a party was refused");
+            let _ = outgoing.send(ToParty::Failed(failed)).await;
+            return;
+        }
+    };
+    // From here on the job alone keeps the way back open: when it lets go, the stream ends.
+    let way_back = outgoing.downgrade();
+    drop(outgoing);
+    let mut renewal = Renewal { session, pending: None };
+    loop {
+        let message = tokio::select! {
+            message = incoming.message() => message,
+            () = entered.seat.closed() => return,
+            () = renewal.stale() => {
+                let text = "the connection was attested more than an hour ago and not again since";
+                expel(&entered.seat, Failed::new(Reason::NotAttested, text)).await;
+                return;
+            }
+        };
+        let Ok(Some(message)) = message else {
+            entered.seat.send(Event::Left).await;
+            return;
+        };
+        let attested = match message.try_into() {
+            Ok(FromParty::Challenge(challenge)) => {
+                match renewal.challenged(&entrance, &peer, &entered, challenge).await {
+                    Ok(proof) => {
+                        if let Some(outgoing) = way_back.upgrade() {
+                            let _ = outgoing.send(ToParty::Proof(proof)).await;
+                        }
+                        Ok(())
+                    }
+                    Err(failed) => Err(failed),
+                }
+            }
+            Ok(FromParty::Evidence(quote)) => {
+                renewal.proved(&entrance, &peer, &entered, &quote).await
+            }
+            other => {
+                if !entered.seat.send(|connection| Event::Message(connection, other)).await {
+                    return;
+                }
+                Ok(())
+            }
+        };
+        if let Err(failed) = attested {
+            expel(&entered.seat, failed).await;
+            return;
+        }
+    }
+}
+
+/// Has the job end a seated party's stream; all its parties hear why.
+async fn expel(seat: &Seat, failed: Failed) {
+    tracing::info!(reason = ?failed.reason, "a seated party was refused");
+    seat.send(|connection| Event::Expelled(connection, failed)).await;
+}
+
+/// The attestation of a stream that goes on.
+struct Renewal {
+    /// None in the compatible mode.
+    session: Option<Session>,
+    /// One that waits for the party's own quote.
+    pending: Option<Session>,
+}
+
+impl Renewal {
+    /// Ends when the last attestation is too old.
+    async fn stale(&self) {
+        match &self.session {
+            Some(session) => sleep_until(session.since + SESSION_CAP).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn challenged(
+        &mut self,
+        entrance: &Entrance,
+        peer: &Peer,
+        entered: &Entered,
+        challenge: Challenge,
+    ) -> Result<Proof, Failed> {
+        let Some(last) = &self.session else {
+            return Err(protocol("a Challenge arrived on a stream that began without one"));
+        };
+        if last.since.elapsed() < CHALLENGE_INTERVAL || self.pending.is_some() {
+            return Err(protocol("a Challenge arrived too soon after the last"));
+        }
+        if challenge.job.0 != last.exchange.job {
+            return Err(protocol("a Challenge for another job arrived"));
+        }
+        let (exchange, proof) = entrance.attester.answer(&peer.binding, challenge).await?;
+        if entered.policies.is_empty() {
+            self.session = Some(Session::new(exchange));
+        } else {
+            self.pending = Some(Session::new(exchange));
+        }
+        Ok(proof)
+    }
+
+    async fn proved(
+        &mut self,
+        entrance: &Entrance,
+        peer: &Peer,
+        entered: &Entered,
+        quote: &[u8],
+    ) -> Result<(), Failed> {
+        let mut session = match (self.pending.take(), &self.session) {
+            (Some(session), _) => session,
+            // Evidence that nobody asked for is bound and looked at, no more.
+            (None, Some(session)) if entered.policies.is_empty() => {
+                let exchange = session.exchange;
+                return peer.binding.evidence(Role::Party, &exchange, quote).map(drop).map_err(
+                    |refusal| {
+                        let text = format!("this party's quote was refused: {refusal}");
+                        Failed::new(Reason::Attestation, text)
+                    },
+                );
+            }
+            _ => return Err(protocol("a quote arrived that no challenge asked for")),
+        };
+        session.take(peer, quote)?;
+        entrance.attester.judge(&entered.name, session.evidence(), &entered.policies).await?;
+        self.session = Some(session);
+        Ok(())
+    }
+}
+
+/// From Challenge to a seat. Nothing is told of any job before.
+async fn open(
+    entrance: &Entrance,
+    peer: &Peer,
+    incoming: &mut Streaming<proto::FromParty>,
+    outgoing: &mpsc::Sender<ToParty>,
+) -> Result<(Entered, Option<Session>), Failed> {
+    let mut session: Option<Session> = None;
+    loop {
+        match (next(incoming).await?, &mut session) {
+            (FromParty::Challenge(challenge), None) => {
+                let (exchange, proof) = entrance.attester.answer(&peer.binding, challenge).await?;
+                session = Some(Session::new(exchange));
+                let _ = outgoing.send(ToParty::Proof(proof)).await;
+            }
+            (FromParty::Evidence(quote), Some(session)) => session.take(peer, &quote)?,
+            (FromParty::Hello(hello), session) => {
+                if session.is_none() && !entrance.insecure_ratls_only {
+                    let text = "a Hello arrived before a Challenge: this service attests every \
+                                connection afresh; run a program of its version";
+                    return Err(Failed::new(Reason::NotAttested, text));
+                }
+                let session = session.take();
+                let entered = entrance
+                    .registry
+                    .enter(peer, hello, session.as_ref(), &entrance.attester, outgoing.clone())
+                    .await?;
+                return Ok((entered, session));
+            }
+            _ => {
+                return Err(protocol("a stream opens with Challenge, then Hello; another arrived"));
+            }
+        }
+    }
+}
+
+async fn next(incoming: &mut Streaming<proto::FromParty>) -> Result<FromParty, Failed> {
+    let message = timeout(HELLO_TIMEOUT, incoming.message())
+        .await
+        .map_err(|_| protocol("no Hello arrived in time"))?
+        .map_err(|_| protocol("the stream broke before its Hello"))?
+        .ok_or_else(|| protocol("the stream ended before its Hello"))?;
+    message.try_into().map_err(|error: convelo_wire::WireError| protocol(&error.to_string()))
+}
+
+fn protocol(text: &str) -> Failed {
+    Failed::new(Reason::Protocol, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        Session::new(Exchange { party_nonce: [1; 32], service_nonce: [2; 32], job: [3; 32] })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn session_older_than_the_cap() {
+        let began = Instant::now();
+        let renewal = Renewal { session: Some(session()), pending: None };
+        renewal.stale().await;
+        assert_eq!(began.elapsed(), SESSION_CAP);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pending_quote_does_not_prolong_a_session() {
+        let mut renewal = Renewal { session: Some(session()), pending: None };
+        tokio::time::advance(SESSION_CAP / 2).await;
+        renewal.pending = Some(session());
+        let waited = Instant::now();
+        renewal.stale().await;
+        assert_eq!(waited.elapsed(), SESSION_CAP / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_session_nothing_grows_stale() {
+        let renewal = Renewal { session: None, pending: None };
+        assert!(timeout(SESSION_CAP * 100, renewal.stale()).await.is_err());
+    }
+}

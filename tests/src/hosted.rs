@@ -1,0 +1,51 @@
+//! A service that the program itself would not run, within the test.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use convelo_attest::QuoteSource;
+use convelo_channel::Identity;
+use convelo_service::{Config, Service};
+use tokio::runtime::Runtime;
+
+/// A service with a quote source of the test's own.
+pub struct Hosted {
+    /// `127.0.0.1:port`.
+    pub address: String,
+    _runtime: Runtime,
+}
+
+impl Hosted {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// When the machine does not let it.
+    pub fn new(source: impl QuoteSource + 'static) -> Self {
+        Self::start(source, false)
+    }
+
+    /// Starts it so that it takes parties without a challenge.
+    ///
+    /// # Panics
+    /// When the machine does not let it.
+    pub fn insecure_ratls_only(source: impl QuoteSource + 'static) -> Self {
+        Self::start(source, true)
+    }
+
+    fn start(source: impl QuoteSource + 'static, insecure_ratls_only: bool) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let config = Config {
+            listen: "127.0.0.1:0".to_owned(),
+            identity: Identity::generate(),
+            source: Arc::new(source),
+            collateral: None,
+            provider_policy: None,
+            memory: 1 << 20,
+            insecure_ratls_only,
+        };
+        let service = runtime.block_on(Service::bind(config)).expect("a service");
+        let address = service.address().to_string();
+        runtime.spawn(service.run(pending()));
+        Self { address, _runtime: runtime }
+    }
+}

@@ -1,0 +1,266 @@
+//! What RA-TLS alone lets pass, and the fresh attestation of the connection does not.
+
+use std::sync::{Arc, Mutex};
+
+use convelo_attest::{QuoteError, QuoteSource, Role};
+use convelo_channel::{Exchange, Expect, Identity, os_rng};
+use convelo_psi::agreement::Opening;
+use convelo_psi::{Job, JobDigest};
+use convelo_simulator::{Enclave, Platform, policy_toml};
+use convelo_tests::{Ended, Hosted, RawConnection, SERVICE_ENCLAVE, Service, World};
+use convelo_wire::{Challenge, FromParty, Reason};
+
+/// The exit code for refused evidence.
+const REFUSED: i32 = 3;
+
+fn platform(world: &World) -> Arc<Platform> {
+    Arc::new(Platform::open(&world.path("platform")).unwrap())
+}
+
+/// An attacker's source: a genuine enclave once made the certificate's quote over the attacker's key
+/// (the key has leaked since). What the attacker has to offer afterwards comes from `later`, which is
+/// given the report data and that first quote.
+struct Leaked<F> {
+    enclave: Box<dyn QuoteSource>,
+    first: Mutex<Option<Vec<u8>>>,
+    later: F,
+}
+
+impl<F: Fn(&[u8; 64], &[u8]) -> Vec<u8> + Send + Sync> Leaked<F> {
+    fn new(world: &World, later: F) -> Self {
+        let enclave = platform(world).enclave(Enclave::named(SERVICE_ENCLAVE));
+        Self { enclave: Box::new(enclave), first: Mutex::new(None), later }
+    }
+}
+
+impl<F: Fn(&[u8; 64], &[u8]) -> Vec<u8> + Send + Sync> QuoteSource for Leaked<F> {
+    fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, QuoteError> {
+        let mut first = self.first.lock().unwrap();
+        if let Some(first) = &*first {
+            return Ok((self.later)(report_data, first));
+        }
+        let quote = self.enclave.quote(report_data)?;
+        *first = Some(quote.clone());
+        Ok(quote)
+    }
+
+    fn describe(&self) -> String {
+        "a leaked key".to_owned()
+    }
+}
+
+/// Runs alice against the attacker and demands that the fresh attestation stops her.
+fn refused(world: &World, attacker: &Hosted, policy: Option<String>, code: &str) -> Ended {
+    let parties = world.parties(["alice", "bob"]);
+    let job = world.job(None, &parties).address(&attacker.address);
+    match policy {
+        Some(policy) => job.service_policy(&policy).give_to(&parties),
+        None => job.give_to(&parties),
+    };
+    parties[0].lines(&["bicycle"]);
+    let ended = world.run(&parties[0], "--input ids.txt --output matched.txt").wait();
+    assert!(!parties[0].has_matched());
+    ended
+        .expect(REFUSED)
+        .says("the service was refused and nothing was sent to it")
+        .says(&format!("[{code}]"))
+        .never_says("evidence verified")
+        .never_says("bicycle")
+}
+
+#[test]
+fn replayed_quote_under_a_stolen_key() {
+    let world = World::new();
+    let attacker = Hosted::new(Leaked::new(&world, |_, first: &[u8]| first.to_vec()));
+    refused(&world, &attacker, None, "key-binding");
+}
+
+#[test]
+fn without_fresh_attestation_a_stolen_key_passes() {
+    let world = World::new();
+    let source = Leaked::new(&world, |_, first: &[u8]| first.to_vec());
+    let attacker = Hosted::insecure_ratls_only(source);
+    let parties = world.parties(["alice", "bob"]);
+    world.job(None, &parties).address(&attacker.address).give_to(&parties);
+    let running = parties.each_ref().map(|party| {
+        party.lines(&["bicycle"]);
+        world.run(party, "--input ids.txt --output matched.txt --insecure-ratls-only --json")
+    });
+    for process in running {
+        let ended = process.wait().expect(0).says("NOT FRESH");
+        assert_eq!(ended.json()["verdict"]["fresh"], false);
+    }
+}
+
+#[test]
+fn quote_of_another_connection() {
+    let world = World::new();
+    let (service, key) = (world.serve(), Identity::generate());
+    let (address, expect) = (service.address.clone(), world.expect());
+    // The attacker holds a leaked key and asks a genuine service for a quote, on its own connection.
+    let relay = move |_: &[u8; 64], _: &[u8]| {
+        let mut connection = RawConnection::open(&address, &key, Expect::clone(&expect));
+        connection.attest(JobDigest([5; 32])).1.quote
+    };
+    let attacker = Hosted::new(Leaked::new(&world, relay));
+    refused(&world, &attacker, None, "key-binding");
+}
+
+#[test]
+fn relay_to_a_second_enclave() {
+    let world = World::new();
+    let second = Enclave::named("another accepted program");
+    let enclaves = [("first", &Enclave::named(SERVICE_ENCLAVE)), ("second", &second)];
+    let policy = policy_toml(world.platform(), &enclaves);
+    // The second enclave quotes whatever it is given: the worst case, a signing oracle.
+    let oracle = platform(&world).enclave(second.clone());
+    let relay = move |data: &[u8; 64], _: &[u8]| oracle.quote(data).unwrap();
+    let attacker = Hosted::new(Leaked::new(&world, relay));
+    refused(&world, &attacker, Some(policy), "another-enclave");
+}
+
+/// A service that verifies its parties, and a job that asks for it.
+struct Scene {
+    world: World,
+    service: Service,
+    job: Job,
+    bob: Identity,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let world = World::new();
+        let args = "--listen 127.0.0.1:0 --collateral platform/collateral.json";
+        let service = world.serve_with(args);
+        let [alice, bob] = world.parties(["alice", "bob"]);
+        let job = world.job(Some(&service), [&alice, &bob]).two_way().job();
+        Self { world, service, job, bob: bob.identity }
+    }
+
+    fn connect(&self) -> RawConnection {
+        self.world.connect(&self.service, &self.bob)
+    }
+
+    fn hello(&self, connection: &RawConnection, job: &Job) {
+        let opening = Opening::new(job, "bob", self.bob.signing_key(), &mut os_rng());
+        connection.hello(job, "bob", &opening);
+    }
+
+    /// Bob's quote for the exchange on this connection.
+    fn quote(&self, connection: &mut RawConnection, role: Role) -> Vec<u8> {
+        let (challenge, proof) = connection.attest(self.job.digest());
+        let exchange = Exchange {
+            party_nonce: challenge.nonce,
+            service_nonce: proof.nonce,
+            job: challenge.job.0,
+        };
+        let data = connection.binding.report_data(role, &exchange);
+        platform(&self.world).enclave(Enclave::named("convelo-provider")).quote(&data).unwrap()
+    }
+}
+
+#[test]
+fn call_before_attest() {
+    let scene = Scene::new();
+    let mut connection = scene.connect();
+    scene.hello(&connection, &scene.job);
+    let failed = connection.failure();
+    assert_eq!(failed.reason, Reason::NotAttested, "{failed}");
+    assert!(failed.explanation.contains("before a Challenge"), "{failed}");
+}
+
+#[test]
+fn hello_of_another_job_than_the_challenge() {
+    let scene = Scene::new();
+    let mut connection = scene.connect();
+    connection.attest(JobDigest([5; 32]));
+    scene.hello(&connection, &scene.job);
+    let failed = connection.failure();
+    assert_eq!(failed.reason, Reason::NotAttested, "{failed}");
+    assert!(failed.explanation.contains("another job"), "{failed}");
+}
+
+#[test]
+fn reflection_of_the_services_own_quote() {
+    let scene = Scene::new();
+    let mut connection = scene.connect();
+    let (_, proof) = connection.attest(scene.job.digest());
+    connection.send(FromParty::Evidence(proof.quote));
+    let failed = connection.failure();
+    assert_eq!(failed.reason, Reason::Attestation, "{failed}");
+    assert!(failed.explanation.contains("[key-binding]"), "{failed}");
+}
+
+#[test]
+fn swapped_role() {
+    let scene = Scene::new();
+    let mut connection = scene.connect();
+    let quote = scene.quote(&mut connection, Role::Service);
+    connection.send(FromParty::Evidence(quote));
+    assert_eq!(connection.failure().reason, Reason::Attestation);
+}
+
+#[test]
+fn replayed_evidence_of_a_party() {
+    let scene = Scene::new();
+    let mut before = scene.connect();
+    let quote = scene.quote(&mut before, Role::Party);
+    let mut now = scene.connect();
+    now.attest(scene.job.digest());
+    now.send(FromParty::Evidence(quote.clone()));
+    let failed = now.failure();
+    assert_eq!(failed.reason, Reason::Attestation, "{failed}");
+    // On its own connection the same quote is accepted as bound; what is missing is a certificate
+    // with evidence.
+    before.send(FromParty::Evidence(quote));
+    scene.hello(&before, &scene.job);
+    let failed = before.failure();
+    assert!(failed.explanation.contains("[no-evidence]"), "{failed}");
+}
+
+#[test]
+fn two_quotes_for_one_challenge() {
+    let scene = Scene::new();
+    let mut connection = scene.connect();
+    let quote = scene.quote(&mut connection, Role::Party);
+    connection.send(FromParty::Evidence(quote.clone()));
+    connection.send(FromParty::Evidence(quote));
+    assert_eq!(connection.failure().reason, Reason::Protocol);
+}
+
+#[test]
+fn evidence_without_a_challenge() {
+    let scene = Scene::new();
+    let mut connection = scene.connect();
+    connection.send(FromParty::Evidence(vec![0; 5000]));
+    assert_eq!(connection.failure().reason, Reason::Protocol);
+}
+
+#[test]
+fn reused_nonce() {
+    let scene = Scene::new();
+    let [(first, one), (second, two)] = [scene.connect(), scene.connect()]
+        .map(|mut connection| connection.attest(scene.job.digest()));
+    assert_eq!(first, second, "the party's nonce and job are the same");
+    assert_ne!(one.nonce, two.nonce, "the service's nonce never is");
+    assert_ne!(one.quote[368..432], two.quote[368..432], "nor the report data");
+}
+
+#[test]
+fn flood_of_challenges_on_one_stream() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    let job = world.job(Some(&service), &parties).job();
+    let mut alice = world.raw(&service, &parties[0], &job).seated();
+    let mut bob = world.raw(&service, &parties[1], &job);
+    bob.assembled();
+    let again = Challenge { nonce: [8; 32], job: job.digest() };
+    alice.connection.send(FromParty::Challenge(again));
+    let failed = alice.connection.failure();
+    assert_eq!(failed.reason, Reason::Protocol, "{failed}");
+    // The other party hears that she is gone, and the service goes on.
+    assert_eq!(bob.connection.failure().party.as_deref(), Some("alice"));
+    let alice = world.raw(&service, &parties[0], &job).seated();
+    drop(alice);
+}
