@@ -8,8 +8,9 @@ use std::fmt::Debug;
 use std::io::Write as _;
 
 use bytes::Bytes;
-use convelo_attest::{Collateral, Evidence, Policy, spki_of};
+use convelo_attest::{Collateral, Evidence, Policy, inspect, spki_of};
 use convelo_party::table::{Format, Output, Table, TableError, TableOptions};
+use convelo_party::verify_receipt;
 use convelo_pool::codec::{self, Array, Blob, Integer, Typed};
 use convelo_pool::{Wire, envelope, frame, http};
 use convelo_psi::{Job, SetReceiver};
@@ -22,17 +23,20 @@ use serde::de::DeserializeOwned;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("from_party", from_party),
     ("to_party", to_party),
     ("statement", statement),
     ("job_canonical", job_canonical),
     ("job_toml", job_toml),
     ("certificate", certificate),
+    ("quote", quote),
+    ("sigstruct", sigstruct),
     ("collateral", collateral),
     ("policy_toml", policy_toml),
     ("dynamic_config", dynamic_config),
     ("set_receiver", set_receiver),
+    ("receipt", receipt),
     ("table_csv", table_csv),
     ("pool_envelope", pool_envelope),
     ("pool_frame", pool_frame),
@@ -90,6 +94,26 @@ pub fn certificate(data: &[u8]) {
     if let Ok(Some(evidence)) = Evidence::from_certificate(data, NOW) {
         assert_eq!(spki_of(data).expect("it was parsed before"), evidence.spki());
     }
+}
+
+/// A quote, as a session's proof carries it, and as a person looks at one.
+pub fn quote(data: &[u8]) {
+    let _ = Evidence::from_quote(data, &[0; 64], b"a key");
+    let _ = inspect(data, NOW);
+}
+
+/// An author's signature of an enclave.
+pub fn sigstruct(data: &[u8]) {
+    if let Ok(policy) = Policy::from_sigstruct("x", data) {
+        let read = Policy::from_toml(&policy.to_toml()).expect("what was written is read");
+        assert_eq!(read.digest(), policy.digest());
+    }
+}
+
+/// A receipt.
+pub fn receipt(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = verify_receipt(text, None);
 }
 
 /// A collateral bundle.

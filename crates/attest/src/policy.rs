@@ -1,9 +1,9 @@
 //! What we accept: named measurements, statuses and advisories, one by one.
 
+mod file;
+
 use std::fmt;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -12,12 +12,13 @@ use x509_cert::der::Decode;
 use x509_cert::der::pem::{self, LineEnding};
 
 use crate::dynamic_config;
-use crate::limits::{
-    DEFAULT_COLLATERAL_AGE_DAYS, LONGEST_COLLATERAL_AGE_DAYS, MAXIMUM_NAME_BYTES,
-    MAXIMUM_POLICY_BYTES,
-};
+use crate::gramine_env;
+use crate::limits::{DEFAULT_COLLATERAL_AGE_DAYS, MAXIMUM_POLICY_BYTES};
 use crate::quote::Quote;
 use crate::refusal::{Matter, Refusal, Stage};
+use crate::sigstruct;
+
+use file::File;
 
 /// What is accepted as evidence. Nothing is accepted that is not named.
 ///
@@ -118,6 +119,52 @@ impl Policy {
         })
     }
 
+    /// Converts the `RA_TLS_*` settings of Gramine's own verifier, given as names and values. Names
+    /// that do not begin so are passed over, unknown ones that do are errors.
+    ///
+    /// `any` for measurement and signer at once, about which Gramine only warns, is an error: there
+    /// is no policy that accepts everybody.
+    pub fn from_gramine_env<'a>(
+        name: &str,
+        settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, PolicyError> {
+        let found = gramine_env::read(name, settings).map_err(PolicyError::unplaced)?;
+        let mut policy = Self::of_enclave(&found.rule)?;
+        policy.tcb_statuses.extend(found.statuses);
+        policy.tcb_statuses.sort_unstable();
+        policy.tcb_statuses.dedup();
+        policy.warnings = found.warnings;
+        Ok(policy)
+    }
+
+    /// Accepts the enclave that a SIGSTRUCT (the `.sig` file of a signed enclave) is about: its
+    /// measurement, signer and product, from its security version on.
+    pub fn from_sigstruct(name: &str, bytes: &[u8]) -> Result<Self, PolicyError> {
+        Self::of_enclave(&sigstruct::read(name, bytes).map_err(PolicyError::unplaced)?)
+    }
+
+    /// Accepts one enclave by its measurement and, where given, its signer.
+    pub fn from_measurement(
+        name: &str,
+        mr_enclave: &str,
+        mr_signer: Option<&str>,
+        isv_prod_id: Option<u16>,
+        minimum_isv_svn: u16,
+    ) -> Result<Self, PolicyError> {
+        Self::of_enclave(&EnclaveRule {
+            name: name.to_owned(),
+            mr_enclave: Some(measurement(mr_enclave).map_err(PolicyError::unplaced)?),
+            mr_signer: mr_signer.map(measurement).transpose().map_err(PolicyError::unplaced)?,
+            isv_prod_id,
+            isv_svn: Svn::AtLeast(minimum_isv_svn),
+        })
+    }
+
+    /// A policy of one enclave and of defaults, through the same checks as a file.
+    fn of_enclave(rule: &EnclaveRule) -> Result<Self, PolicyError> {
+        Self::from_json(&json!({ "version": 1, "enclave": [rule.to_json()] }))
+    }
+
     /// Accepts evidence of the simulated platform with this root (PEM) *instead of* Intel's. Such
     /// evidence protects nothing; everything shown afterwards says SIMULATED.
     pub fn with_insecure_simulated_root(mut self, pem: &str) -> Result<Self, PolicyError> {
@@ -144,9 +191,45 @@ impl Policy {
             "enclave": self.enclaves.iter().map(EnclaveRule::to_json).collect::<Vec<_>>(),
         });
         if let Anchor::Simulated { der, .. } = &self.anchor {
-            value["insecure_simulated_root"] = to_pem(der).into();
+            value["insecure_simulated_root"] = certificate_to_pem(der).into();
         }
         value
+    }
+
+    /// The policy as a file, with a comment for each field.
+    pub fn to_toml(&self) -> String {
+        let quoted = |items: Vec<&str>| {
+            items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ")
+        };
+        let statuses = quoted(self.tcb_statuses.iter().map(|status| status.as_str()).collect());
+        let advisories = quoted(self.advisories.iter().map(String::as_str).collect());
+        let mut lines = vec![
+            "# What is accepted as evidence. Nothing is accepted that is not named.".to_owned(),
+            "version = 1".to_owned(),
+            String::new(),
+            "# Statuses of the platform's firmware and microcode, in Intel's words.".to_owned(),
+            format!("tcb_statuses = [{statuses}]"),
+            "# Intel's advisories that a platform may still be open to, one by one.".to_owned(),
+            format!("advisories = [{advisories}]"),
+            "# Signed facts about the platform may be this old; 1 to 30.".to_owned(),
+            format!("maximum_collateral_age_days = {}", self.maximum_collateral_age_days),
+        ];
+        if let Anchor::Simulated { der, .. } = &self.anchor {
+            lines.push(String::new());
+            lines.push(
+                "# SIMULATED: a simulated platform instead of Intel's; it protects nothing."
+                    .to_owned(),
+            );
+            lines.push(format!(
+                "insecure_simulated_root = \"\"\"\n{}\"\"\"",
+                certificate_to_pem(der)
+            ));
+        }
+        lines.extend([String::new(), "# Any one of these enclaves is accepted.".to_owned()]);
+        for enclave in &self.enclaves {
+            lines.extend(enclave.to_toml());
+        }
+        lines.join("\n") + "\n"
     }
 
     /// SHA-256 of the canonical form (RFC 8785) of [`to_json`](Self::to_json).
@@ -400,6 +483,28 @@ impl EnclaveRule {
     }
 }
 
+impl EnclaveRule {
+    fn to_toml(&self) -> Vec<String> {
+        let measured = |name, value: Option<[u8; 32]>| {
+            value.map(|value| format!("{name} = \"{}\"", hex::encode(value)))
+        };
+        let product = match self.isv_prod_id {
+            Some(number) => format!("isv_prod_id = {number}"),
+            None => format!("isv_prod_id = \"{ANY}\""),
+        };
+        let version = match self.isv_svn {
+            Svn::AtLeast(number) => format!("minimum_isv_svn = {number}"),
+            Svn::Exactly(number) => format!("isv_svn = {number}"),
+        };
+        ["[[enclave]]".to_owned(), format!("name = {}", toml::Value::String(self.name.clone()))]
+            .into_iter()
+            .chain(measured("mr_enclave", self.mr_enclave))
+            .chain(measured("mr_signer", self.mr_signer))
+            .chain([product, version])
+            .collect()
+    }
+}
+
 impl fmt::Display for EnclaveRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
@@ -467,293 +572,8 @@ pub(crate) fn position(text: &str, offset: usize) -> (usize, usize) {
 
 /// Intel SGX Root CA, as Intel publishes it
 /// (`Intel_SGX_Provisioning_Certification_RootCA.cer`).
-const INTEL_SGX_ROOT_CA: &[u8] = include_bytes!("intel_sgx_root_ca.der");
+pub(crate) const INTEL_SGX_ROOT_CA: &[u8] = include_bytes!("intel_sgx_root_ca.der");
 const ANY: &str = "any";
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[expect(dead_code, reason = "its conversion checks it")]
-    version: Version,
-    #[serde(default)]
-    tcb_statuses: Statuses,
-    #[serde(default)]
-    advisories: Vec<Advisory>,
-    #[serde(default)]
-    maximum_collateral_age_days: Age,
-    #[serde(default)]
-    insecure_simulated_root: Root,
-    enclave: Enclaves,
-}
-
-impl From<File> for Policy {
-    fn from(file: File) -> Self {
-        let mut tcb_statuses = file.tcb_statuses.0;
-        tcb_statuses.sort_unstable();
-        tcb_statuses.dedup();
-        let mut advisories: Vec<String> = file.advisories.into_iter().map(|id| id.0).collect();
-        advisories.sort_unstable();
-        advisories.dedup();
-        Self {
-            anchor: file.insecure_simulated_root.0,
-            tcb_statuses,
-            advisories,
-            maximum_collateral_age_days: file.maximum_collateral_age_days.0,
-            enclaves: file.enclave.0,
-            warnings: Vec::new(),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "u64")]
-struct Version;
-
-impl TryFrom<u64> for Version {
-    type Error = String;
-
-    fn try_from(version: u64) -> Result<Self, String> {
-        match version {
-            1 => Ok(Self),
-            other => Err(format!("policy version {other}, this program reads version 1")),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "Vec<TcbStatus>")]
-struct Statuses(Vec<TcbStatus>);
-
-impl TryFrom<Vec<TcbStatus>> for Statuses {
-    type Error = &'static str;
-
-    fn try_from(statuses: Vec<TcbStatus>) -> Result<Self, Self::Error> {
-        if statuses.is_empty() {
-            return Err("no TCB status is accepted, so no platform is: name \"UpToDate\"");
-        }
-        Ok(Self(statuses))
-    }
-}
-
-impl Default for Statuses {
-    fn default() -> Self {
-        Self(default_statuses())
-    }
-}
-
-/// Elements of arrays check themselves inside their own visitor, because an error from there
-/// carries the element's position, and one from `try_from` the whole array's.
-struct Advisory(String);
-
-impl<'de> Deserialize<'de> for Advisory {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Id;
-        impl Visitor<'_> for Id {
-            type Value = Advisory;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an advisory of the form INTEL-SA-00615")
-            }
-
-            fn visit_str<E: de::Error>(self, id: &str) -> Result<Advisory, E> {
-                match id.strip_prefix("INTEL-SA-").map(str::as_bytes) {
-                    Some(number) if number.len() == 5 && number.iter().all(u8::is_ascii_digit) => {
-                        Ok(Advisory(id.to_owned()))
-                    }
-                    _ => Err(E::invalid_value(de::Unexpected::Str(id), &self)),
-                }
-            }
-        }
-        deserializer.deserialize_str(Id)
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "u64")]
-struct Age(u64);
-
-impl TryFrom<u64> for Age {
-    type Error = String;
-
-    fn try_from(days: u64) -> Result<Self, String> {
-        if (1..=LONGEST_COLLATERAL_AGE_DAYS).contains(&days) {
-            Ok(Self(days))
-        } else {
-            Err(format!("{days} days, expected 1 to {LONGEST_COLLATERAL_AGE_DAYS}"))
-        }
-    }
-}
-
-impl Default for Age {
-    fn default() -> Self {
-        Self(DEFAULT_COLLATERAL_AGE_DAYS)
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct Root(Anchor);
-
-impl TryFrom<String> for Root {
-    type Error = String;
-
-    fn try_from(pem: String) -> Result<Self, String> {
-        Anchor::simulated(&pem).map(Self)
-    }
-}
-
-impl Default for Root {
-    fn default() -> Self {
-        Self(Anchor::Intel)
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "Vec<Enclave>")]
-struct Enclaves(Vec<EnclaveRule>);
-
-impl TryFrom<Vec<Enclave>> for Enclaves {
-    type Error = &'static str;
-
-    fn try_from(enclaves: Vec<Enclave>) -> Result<Self, Self::Error> {
-        if enclaves.is_empty() {
-            return Err("no enclave is accepted: add an [[enclave]] table");
-        }
-        Ok(Self(enclaves.into_iter().map(|enclave| enclave.0).collect()))
-    }
-}
-
-struct Enclave(EnclaveRule);
-
-impl<'de> Deserialize<'de> for Enclave {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Table;
-        impl<'de> Visitor<'de> for Table {
-            type Value = Enclave;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "a table with name, mr_enclave, mr_signer, isv_prod_id, minimum_isv_svn",
-                )
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Enclave, A::Error> {
-                let fields = EnclaveFields::deserialize(MapAccessDeserializer::new(map))?;
-                Enclave::try_from(fields).map_err(de::Error::custom)
-            }
-        }
-        deserializer.deserialize_map(Table)
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EnclaveFields {
-    name: String,
-    mr_enclave: Option<Measurement>,
-    mr_signer: Option<Measurement>,
-    isv_prod_id: Option<Product>,
-    minimum_isv_svn: Option<u16>,
-    isv_svn: Option<u16>,
-}
-
-impl TryFrom<EnclaveFields> for Enclave {
-    type Error = String;
-
-    fn try_from(fields: EnclaveFields) -> Result<Self, String> {
-        let name = fields.name;
-        if name.is_empty() || name.len() > MAXIMUM_NAME_BYTES || name.chars().any(char::is_control)
-        {
-            return Err(format!(
-                "an enclave's name must have 1 to {MAXIMUM_NAME_BYTES} bytes and no control \
-                 characters"
-            ));
-        }
-        if fields.mr_enclave.is_none() && fields.mr_signer.is_none() {
-            return Err(format!(
-                "enclave '{name}' has neither mr_enclave nor mr_signer, so anybody's code would \
-                 be accepted: give at least one"
-            ));
-        }
-        let isv_svn = match (fields.minimum_isv_svn, fields.isv_svn) {
-            (Some(_), Some(_)) => {
-                return Err(format!("enclave '{name}' has both minimum_isv_svn and isv_svn"));
-            }
-            (Some(number), None) => Svn::AtLeast(number),
-            (None, Some(number)) => Svn::Exactly(number),
-            (None, None) if fields.mr_enclave.is_some() => Svn::AtLeast(0),
-            (None, None) => return Err(signer_alone(&name, "minimum_isv_svn")),
-        };
-        let isv_prod_id = match fields.isv_prod_id {
-            Some(Product(id)) => id,
-            None if fields.mr_enclave.is_some() => None,
-            None => return Err(signer_alone(&name, "isv_prod_id")),
-        };
-        Ok(Self(EnclaveRule {
-            name,
-            mr_enclave: fields.mr_enclave.map(|value| value.0),
-            mr_signer: fields.mr_signer.map(|value| value.0),
-            isv_prod_id,
-            isv_svn,
-        }))
-    }
-}
-
-fn signer_alone(name: &str, field: &str) -> String {
-    format!(
-        "enclave '{name}' is named by its signer alone, who signs many: give {field} as well, or \
-         the mr_enclave"
-    )
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct Measurement([u8; 32]);
-
-impl TryFrom<String> for Measurement {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        measurement(&text).map(Self)
-    }
-}
-
-/// A product number, or none for `"any"`.
-struct Product(Option<u16>);
-
-impl<'de> Deserialize<'de> for Product {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NumberOrAny;
-        impl Visitor<'_> for NumberOrAny {
-            type Value = Product;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number from 0 to 65535, or \"any\"")
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Product, E> {
-                u16::try_from(number)
-                    .map(|number| Product(Some(number)))
-                    .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Product, E> {
-                u16::try_from(number)
-                    .map(|number| Product(Some(number)))
-                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Product, E> {
-                if text == ANY {
-                    Ok(Product(None))
-                } else {
-                    Err(E::invalid_value(de::Unexpected::Str(text), &self))
-                }
-            }
-        }
-        deserializer.deserialize_any(NumberOrAny)
-    }
-}
 
 fn default_statuses() -> Vec<TcbStatus> {
     vec![TcbStatus::UpToDate]
@@ -763,9 +583,16 @@ fn words(statuses: &[TcbStatus]) -> String {
     statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn to_pem(der: &[u8]) -> String {
+/// A certificate (DER) in PEM.
+pub fn certificate_to_pem(der: &[u8]) -> String {
     pem::encode_string("CERTIFICATE", LineEnding::LF, der)
         .expect("a certificate within a policy's size has a PEM form")
+}
+
+/// The one certificate (DER) in a text of PEM.
+pub fn certificate_from_pem(text: &str) -> Option<Vec<u8>> {
+    let (label, der) = pem::decode_vec(text.trim().as_bytes()).ok()?;
+    (label == "CERTIFICATE").then_some(der)
 }
 
 fn canonical(value: &Value) -> Vec<u8> {

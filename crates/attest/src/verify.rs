@@ -33,13 +33,23 @@ pub fn verify(
     policy: &Policy,
     now: u64,
 ) -> Result<Verdict, Refusal> {
+    verify_listing(evidence, collateral, policy, now, &mut Vec::new())
+}
+
+/// As [`verify`], and lists in `checks` what passed: also what passed before a refusal.
+pub fn verify_listing(
+    evidence: &Evidence,
+    collateral: &Collateral,
+    policy: &Policy,
+    now: u64,
+    checks: &mut Vec<Check>,
+) -> Result<Verdict, Refusal> {
     let quote = evidence.parsed();
-    let mut checks = Vec::new();
-    root(quote, policy, &mut checks)?;
-    let rule = enclave(evidence, policy, now, &mut checks)?;
-    in_force(quote, collateral, policy, now, &mut checks)?;
-    let claims = signatures(quote, collateral, policy, now, &mut checks)?;
-    let tcb_status = platform(&claims, collateral, policy, &mut checks)?;
+    root(quote, policy, checks)?;
+    let rule = enclave(evidence, policy, now, checks)?;
+    in_force(quote, collateral, policy, now, checks)?;
+    let claims = signatures(quote, collateral, policy, now, checks)?;
+    let tcb_status = platform(&claims, collateral, policy, checks)?;
     Ok(Verdict {
         simulated: policy.is_simulated(),
         enclave_name: rule.name.clone(),
@@ -61,7 +71,7 @@ pub fn verify(
             .min(collateral.expires())
             .min(collateral.issued() + policy.maximum_collateral_age()),
         fresh: false,
-        checks,
+        checks: checks.clone(),
     })
 }
 

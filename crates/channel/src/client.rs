@@ -17,7 +17,7 @@ use crate::binding::Binding;
 use crate::expect::Expect;
 use crate::identity::Credential;
 use crate::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
-use crate::tls::{Expected, client_config};
+use crate::tls::{Expected, Onlooker, client_config};
 
 /// A connection that did not come to be.
 #[derive(Debug, thiserror::Error)]
@@ -87,18 +87,12 @@ pub async fn dial(
     credential: &Credential,
     expect: Expect,
 ) -> Result<ServiceStream, DialError> {
-    let unreachable = |source| DialError::Unreachable { address: address.to_owned(), source };
-    let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
-        .await
-        .map_err(|_| unreachable(timed_out(CONNECT_TIMEOUT)))?
-        .map_err(unreachable)?;
-    // Without it the first call of a connection waits for delayed acknowledgements (40 ms).
-    tcp.set_nodelay(true).map_err(unreachable)?;
+    let tcp = reach(address).await?;
     let expected = Expected::new(expect);
-    let connector = TlsConnector::from(Arc::new(client_config(credential, Arc::clone(&expected))));
-    // The name is not verified: evidence or a pinned key says who answers.
-    let name = ServerName::try_from("convelo").expect("a valid DNS name");
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, connector.connect(name, tcp)).await;
+    let verifier = Arc::clone(&expected);
+    let connector = TlsConnector::from(Arc::new(client_config(credential, verifier)));
+    let handshake = connector.connect(any_name(), tcp);
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
     let failed = |source| DialError::Handshake { address: address.to_owned(), source };
     let outcome = expected.take();
     match (handshake, outcome) {
@@ -111,6 +105,44 @@ pub async fn dial(
         (Err(_), _) => Err(failed(timed_out(HANDSHAKE_TIMEOUT))),
         (Ok(Ok(_)), None) => Err(failed(io::Error::other("the service was not verified"))),
     }
+}
+
+/// The certificate (DER) that whoever listens at `address` presents. The handshake is broken off
+/// there: nothing is verified and nothing sent.
+///
+/// # Errors
+/// [`DialError`].
+pub async fn certificate_of(address: &str, credential: &Credential) -> Result<Vec<u8>, DialError> {
+    let tcp = reach(address).await?;
+    let onlooker = Arc::new(Onlooker::default());
+    let verifier = Arc::clone(&onlooker);
+    let connector = TlsConnector::from(Arc::new(client_config(credential, verifier)));
+    let handshake = connector.connect(any_name(), tcp);
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
+    onlooker.take().ok_or_else(|| DialError::Handshake {
+        address: address.to_owned(),
+        source: match handshake {
+            Ok(Err(source)) => source,
+            Ok(Ok(_)) => io::Error::other("no certificate was presented"),
+            Err(_) => timed_out(HANDSHAKE_TIMEOUT),
+        },
+    })
+}
+
+async fn reach(address: &str) -> Result<TcpStream, DialError> {
+    let unreachable = |source| DialError::Unreachable { address: address.to_owned(), source };
+    let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+        .await
+        .map_err(|_| unreachable(timed_out(CONNECT_TIMEOUT)))?
+        .map_err(unreachable)?;
+    // Without it the first call of a connection waits for delayed acknowledgements (40 ms).
+    tcp.set_nodelay(true).map_err(unreachable)?;
+    Ok(tcp)
+}
+
+/// The name is not verified: evidence or a pinned key says who answers.
+fn any_name() -> ServerName<'static> {
+    ServerName::try_from("convelo").expect("a valid DNS name")
 }
 
 fn binding(tls: &TlsStream<TcpStream>, credential: &Credential) -> io::Result<Binding> {

@@ -26,7 +26,7 @@ pub use authority::{
     Authority, AuthorityError, Issued, certificate_identity, certificate_key, self_signed,
 };
 pub use binding::{Binding, Exchange};
-pub use client::{DialError, ServiceStream, dial};
+pub use client::{DialError, ServiceStream, certificate_of, dial};
 pub use expect::Expect;
 pub use identity::{Credential, Identity, IdentityError};
 pub use peer::{

@@ -26,7 +26,10 @@ pub(crate) fn server_config(resolver: Arc<dyn rustls::server::ResolvesServerCert
     config
 }
 
-pub(crate) fn client_config(credential: &Credential, verifier: Arc<Expected>) -> ClientConfig {
+pub(crate) fn client_config(
+    credential: &Credential,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> ClientConfig {
     let mut config = client_side(provider(), verifier, credential);
     config.alpn_protocols = vec![ALPN.to_vec()];
     config
@@ -199,6 +202,55 @@ impl ServerCertVerifier for Expected {
         self.signatures
             .verify(message, certificate, signature)
             .inspect_err(|error| self.keep(Err(not_the_holder(error))))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SCHEMES.to_vec()
+    }
+}
+
+/// Client side: keeps the certificate and accepts nobody, so that nothing is sent.
+#[derive(Debug, Default)]
+pub(crate) struct Onlooker {
+    seen: Mutex<Option<Vec<u8>>>,
+}
+
+impl Onlooker {
+    pub(crate) fn take(&self) -> Option<Vec<u8>> {
+        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+}
+
+impl ServerCertVerifier for Onlooker {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        *self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            Some(end_entity.to_vec());
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(tls13_only())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("nobody is accepted here".to_owned()))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

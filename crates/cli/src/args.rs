@@ -34,6 +34,15 @@ pub(crate) enum Command {
     Run(Run),
     /// Take part without a job file, with the flags of Intel's "PSI with SGX"
     Join(Join),
+    /// Inspect, verify or make evidence of an enclave
+    #[command(subcommand)]
+    Attest(Attest),
+    /// Write or check a policy: what is accepted as evidence
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Verify the receipt of a finished job, offline
+    #[command(subcommand)]
+    Receipt(Receipt),
     /// Make and renew a simulated platform, for tests without SGX
     #[command(subcommand)]
     Simulator(Simulator),
@@ -331,6 +340,144 @@ pub(crate) enum VerifyArg {
     /// The providers' (called "client" by the replaced system)
     #[value(alias = "client")]
     Provider,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Attest {
+    /// Print what evidence says of itself; proves nothing
+    Inspect {
+        /// A certificate (PEM or DER), a bare quote, or the address of a service, to which nothing
+        /// is sent
+        #[arg(value_name = "FILE|HOST:PORT")]
+        from: String,
+        /// Print JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Verify the evidence of a certificate, check by check
+    Verify {
+        /// A certificate (PEM or DER), or the address of a service, to which nothing is sent
+        #[arg(value_name = "FILE|HOST:PORT")]
+        from: String,
+        /// What is accepted: a policy in TOML, or dynamic_config.json
+        #[arg(long, value_name = "FILE")]
+        policy: PathBuf,
+        #[command(flatten)]
+        collateral: CollateralFile,
+        /// Accept evidence of the simulated platform with this root, beside --policy
+        #[arg(long, value_name = "PEM")]
+        insecure_simulated_root: Option<PathBuf>,
+        /// Verify as of this time, in Unix seconds [default: now]
+        #[arg(long, value_name = "SECONDS")]
+        at: Option<u64>,
+        /// Print JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make evidence here: a certificate of a fresh key, which a peer could verify
+    Evidence {
+        #[command(flatten)]
+        platform: Platform,
+        /// Write the certificate (PEM) to this file instead of stdout
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// What evidence is verified with.
+#[derive(Args)]
+pub(crate) struct CollateralFile {
+    /// Collateral to verify evidence with [default: collateral.json beside the policy]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) collateral: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Validate a policy and say what it accepts; errors name line and column
+    Check {
+        /// The policy: TOML, or dynamic_config.json
+        file: PathBuf,
+        /// Print JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Convert the dynamic_config.json of Intel's "PSI with SGX"
+    FromDynamicConfig {
+        /// The file
+        file: PathBuf,
+        #[command(flatten)]
+        output: PolicyOutput,
+    },
+    /// Convert the RA_TLS_* settings of Gramine's verifier
+    FromRaTlsEnv {
+        /// A file of NAME=VALUE lines [default: this process's environment]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        name: EnclaveName,
+        #[command(flatten)]
+        output: PolicyOutput,
+    },
+    /// Accept the enclave of a SIGSTRUCT, the .sig file that gramine-sgx-sign writes
+    FromSigstruct {
+        /// The file
+        file: PathBuf,
+        #[command(flatten)]
+        name: EnclaveName,
+        #[command(flatten)]
+        output: PolicyOutput,
+    },
+    /// Accept an enclave by its measurement
+    FromMeasurement {
+        /// The measurement of its code and initial data, 64 hexadecimal digits
+        #[arg(long, value_name = "HEX")]
+        mr_enclave: String,
+        /// SHA-256 of the key that signed it, 64 hexadecimal digits
+        #[arg(long, value_name = "HEX")]
+        mr_signer: Option<String>,
+        /// The signer's product number [default: any]
+        #[arg(long, value_name = "N")]
+        isv_prod_id: Option<u16>,
+        /// The lowest accepted security version
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        minimum_isv_svn: u16,
+        #[command(flatten)]
+        name: EnclaveName,
+        #[command(flatten)]
+        output: PolicyOutput,
+    },
+}
+
+/// What an enclave is called.
+#[derive(Args)]
+pub(crate) struct EnclaveName {
+    /// What people call the enclave, such as "convelo-service 0.1.0"
+    #[arg(long, default_value = "enclave")]
+    pub(crate) name: String,
+}
+
+/// Where a policy goes.
+#[derive(Args)]
+pub(crate) struct PolicyOutput {
+    /// Write the policy to this new file instead of stdout
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Receipt {
+    /// Verify a receipt: job, evidence, signature, and that they belong together
+    Verify {
+        /// The receipt
+        file: PathBuf,
+        /// A policy of your own, which must accept the evidence, too
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// Print JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]

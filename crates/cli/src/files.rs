@@ -29,6 +29,33 @@ pub(crate) fn text(path: &Path, what: &str) -> Result<String, Failure> {
     Ok(text)
 }
 
+/// Reads a file of bounded size.
+pub(crate) fn bytes(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::usage(format!("{what} {}: {error}", path.display()))
+    };
+    let file = fs::File::open(path).map_err(|error| failed(&error))?;
+    let mut bytes = Vec::new();
+    file.take(MAXIMUM_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    if bytes.len() as u64 > MAXIMUM_FILE_BYTES {
+        let limit = MAXIMUM_FILE_BYTES >> 20;
+        return Err(failed(&format!("larger than {limit} MiB; is this the right file?")));
+    }
+    Ok(bytes)
+}
+
+/// Reads a certificate, in PEM or DER, or a quote.
+pub(crate) fn certificate_or_quote(path: &Path) -> Result<Vec<u8>, Failure> {
+    let bytes = bytes(path, "the evidence")?;
+    if !bytes.starts_with(b"-----BEGIN") {
+        return Ok(bytes);
+    }
+    std::str::from_utf8(&bytes)
+        .ok()
+        .and_then(convelo_attest::certificate_from_pem)
+        .ok_or_else(|| Failure::usage(format!("{} is not one certificate in PEM", path.display())))
+}
+
 /// Reads and validates a job file.
 pub(crate) fn job(path: &Path) -> Result<Job, Failure> {
     Job::from_toml(&text(path, "the job file")?)

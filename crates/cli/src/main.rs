@@ -36,6 +36,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(args) => on_runtime(commands::serve::serve(args)),
         Command::Run(args) => on_runtime(commands::run::run(args)),
         Command::Join(args) => on_runtime(commands::join::join(args)),
+        Command::Attest(args) => on_runtime(commands::attest::attest(args)),
+        Command::Policy(args) => commands::policy::policy(args),
+        Command::Receipt(args) => commands::receipt::receipt(&args),
         Command::Simulator(args) => commands::simulator::simulator(args),
         Command::Completions { shell } => {
             output::completions(shell);

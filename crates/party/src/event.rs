@@ -75,7 +75,7 @@ pub enum Event<'a> {
 }
 
 /// What the first pass over a table found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
     /// Rows, the header not among them.
     pub rows: u64,

@@ -20,5 +20,6 @@ pub use convelo_wire::Waiting;
 pub use error::{Error, Kind};
 pub use event::{Counts, Event, Observer};
 pub use first_pass::count_keys;
+pub use receipt::{ReceiptError, VerifiedReceipt, verify_receipt};
 pub use run::{Destination, Run, run};
 pub use summary::{Learned, Summary};

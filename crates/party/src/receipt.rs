@@ -1,6 +1,8 @@
 //! The receipt of a finished job: what was agreed, who took part, what was sent and learned, and
 //! the service's signed statement of it.
 
+mod verify;
+
 use std::io::Write as _;
 use std::path::Path;
 
@@ -9,11 +11,13 @@ use convelo_wire::Statement;
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{DerSignature, VerifyingKey};
 use p256::pkcs8::DecodePublicKey as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
 use crate::event::Counts;
 use crate::summary::{Learned, Summary};
+
+pub use verify::{ReceiptError, VerifiedReceipt, verify_receipt};
 
 /// The service's statement and its signature, as they arrived.
 pub(crate) struct Signed {
@@ -42,19 +46,21 @@ pub(crate) struct Service {
     pub(crate) address: String,
     pub(crate) key: KeyId,
     pub(crate) certificate: Vec<u8>,
+    pub(crate) collateral: Option<String>,
 }
 
 /// A receipt, as JSON. Holds no record and no fingerprint; it does hold what this party learned
-/// in numbers.
-#[derive(Serialize)]
-pub(crate) struct Receipt<'a> {
-    form: &'static str,
+/// in numbers. With it the statement can be verified again without anybody's help.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Receipt {
+    form: String,
     simulated: bool,
-    party: &'a str,
+    party: String,
     job_digest: JobDigest,
     job: serde_json::Value,
     service: ServiceEntry,
-    members: Vec<MemberEntry<'a>>,
+    members: Vec<MemberEntry>,
     input: Counts,
     sent: Sent,
     result: Learned,
@@ -64,46 +70,55 @@ pub(crate) struct Receipt<'a> {
     signature: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ServiceEntry {
     address: String,
     key: KeyId,
     verdict: Option<serde_json::Value>,
     certificate: String,
+    /// What the certificate's evidence was verified with, as its exact text.
+    collateral: Option<String>,
 }
 
-#[derive(Serialize)]
-struct MemberEntry<'a> {
-    name: &'a str,
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberEntry {
+    name: String,
     key: KeyId,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Sent {
     keys: u64,
     sha256: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Times {
     started: u64,
     joined: u64,
     finished: u64,
 }
 
-impl<'a> Receipt<'a> {
+/// The form of receipts that this version writes and reads.
+const FORM: &str = "convelo/receipt/v1";
+
+impl Receipt {
     pub(crate) fn new(
         job: &Job,
-        summary: &'a Summary,
-        statement: &'a Statement,
+        summary: &Summary,
+        statement: &Statement,
         signed: &Signed,
         service: Service,
         (started, finished): (u64, u64),
     ) -> Self {
         Self {
-            form: "convelo/receipt/v1",
+            form: FORM.to_owned(),
             simulated: summary.simulated,
-            party: &summary.party,
+            party: summary.party.clone(),
             job_digest: summary.job_digest,
             job: serde_json::from_str(&job.canonical()).expect("canonical JSON is JSON"),
             service: ServiceEntry {
@@ -111,11 +126,15 @@ impl<'a> Receipt<'a> {
                 key: service.key,
                 verdict: summary.verdict.clone(),
                 certificate: hex::encode(service.certificate),
+                collateral: service.collateral,
             },
             members: statement
                 .members
                 .iter()
-                .map(|member| MemberEntry { name: &member.name, key: KeyId::of_spki(&member.spki) })
+                .map(|member| MemberEntry {
+                    name: member.name.clone(),
+                    key: KeyId::of_spki(&member.spki),
+                })
                 .collect(),
             input: summary.input,
             sent: Sent { keys: statement.keys, sha256: hex::encode(statement.set_sha256) },

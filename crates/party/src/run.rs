@@ -74,7 +74,8 @@ pub async fn run(
     tokio::pin!(stop);
     let mut connection = None;
     let result = tokio::select! {
-        result = session.perform(table, &mut connection) => result,
+        // Boxed, because its state is several kilobytes in every caller's future.
+        result = Box::pin(session.perform(table, &mut connection)) => result,
         () = stop => {
             Err(Error::new(Kind::Stopped, "stopped on request; the other parties are told"))
         }
@@ -189,8 +190,12 @@ impl Session {
             receipt: run.receipt.clone(),
         };
         if let Some(path) = &run.receipt {
-            let service =
-                Service { address: run.address.clone(), key: KeyId::of_spki(&spki), certificate };
+            let collateral = match &run.expect {
+                Expect::Evidence { collateral, .. } => Some(collateral.to_json()),
+                Expect::Key(_) => None,
+            };
+            let (address, key) = (run.address.clone(), KeyId::of_spki(&spki));
+            let service = Service { address, key, certificate, collateral };
             Receipt::new(&run.job, &summary, &statement, &signed, service, (started, unix_now()))
                 .write(path)?;
         }

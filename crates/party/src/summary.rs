@@ -30,7 +30,7 @@ pub struct Summary {
 }
 
 /// What a party learned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Learned {
     /// Which of its keys every party has.

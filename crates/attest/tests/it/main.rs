@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod attacks;
+mod conversions;
 mod dynamic_config;
 mod genuine;
 mod kit;

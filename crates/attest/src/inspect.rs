@@ -1,0 +1,144 @@
+//! What a certificate or a quote says of itself. Nothing of it is proven: to inspect is not to verify.
+
+use dcap_qvl::intel;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+
+use crate::date;
+use crate::evidence::{CertificateRules, Evidence, spki_of};
+use crate::policy::{INTEL_SGX_ROOT_CA, subject};
+use crate::quote::{Quote, flags};
+use crate::refusal::Refusal;
+
+/// Statements that are not proven, in the order in which a person reads them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Inspection {
+    /// `certificate` or `quote`.
+    pub kind: &'static str,
+    /// Name and value of each statement.
+    pub fields: Vec<(&'static str, String)>,
+    /// What would make a peer be refused whatever the policy, or is remarkable otherwise.
+    pub warnings: Vec<String>,
+}
+
+/// Reads a certificate in DER, or a bare quote, at `now` (Unix seconds).
+///
+/// # Errors
+/// The [`Refusal`] of what cannot even be read.
+pub fn inspect(bytes: &[u8], now: u64) -> Result<Inspection, Refusal> {
+    const CERTIFICATE: u8 = 0x30;
+    if bytes.first() == Some(&CERTIFICATE) {
+        return certificate(bytes, now);
+    }
+    let mut inspection = Inspection { kind: "quote", fields: Vec::new(), warnings: Vec::new() };
+    quote(&Quote::parse(bytes)?, &mut inspection);
+    inspection.warnings.push(
+        "a bare quote: whose key its report data binds cannot be seen without the certificate"
+            .to_owned(),
+    );
+    Ok(inspection)
+}
+
+fn certificate(der: &[u8], now: u64) -> Result<Inspection, Refusal> {
+    let spki = spki_of(der)?;
+    let parsed = Certificate::from_der(der).expect("it was parsed before");
+    let validity = parsed.tbs_certificate().validity();
+    let begins = validity.not_before.to_unix_duration().as_secs();
+    let ends = validity.not_after.to_unix_duration().as_secs();
+    let mut inspection = Inspection {
+        kind: "certificate",
+        fields: vec![
+            ("subject", subject(&parsed)),
+            ("key", format!("sha256:{}", hex::encode(Sha256::digest(&spki)))),
+            ("valid from", date::show(begins)),
+            ("valid until", date::show(ends)),
+        ],
+        warnings: Vec::new(),
+    };
+    if !(begins..=ends).contains(&now) {
+        inspection.warnings.push(format!("not valid now, at {}", date::show(now)));
+    }
+    let strict = CertificateRules::default();
+    if ends.saturating_sub(begins) > strict.maximum_lifetime_seconds {
+        inspection.warnings.push(format!(
+            "valid for {}: a peer of ours may be for {} at most",
+            date::span(ends - begins),
+            date::span(strict.maximum_lifetime_seconds)
+        ));
+    }
+    let lenient =
+        CertificateRules { maximum_lifetime_seconds: u64::MAX, skip_foreign_claims: true };
+    match Evidence::from_certificate_with(der, begins, &lenient) {
+        Ok(Some(evidence)) => {
+            inspection.fields.push((
+                "key binding",
+                "the quote's report data binds the certificate's key".to_owned(),
+            ));
+            quote(evidence.parsed(), &mut inspection);
+        }
+        Ok(None) => inspection.warnings.push("no evidence: an ordinary certificate".to_owned()),
+        Err(refusal) => inspection.warnings.push(format!(
+            "its evidence would be refused at {} [{}]: found {}; required {}",
+            refusal.stage.words(),
+            refusal.code,
+            refusal.found,
+            refusal.required
+        )),
+    }
+    Ok(inspection)
+}
+
+fn quote(quote: &Quote, inspection: &mut Inspection) {
+    let attributes = quote.flags();
+    let named = [
+        (flags::INIT, "INIT"),
+        (flags::DEBUG, "DEBUG"),
+        (flags::MODE64, "MODE64"),
+        (flags::PROVISION_KEY, "PROVISION_KEY"),
+        (flags::EINITTOKEN_KEY, "EINITTOKEN_KEY"),
+    ];
+    let words: Vec<_> =
+        named.iter().filter(|(bit, _)| attributes & bit != 0).map(|(_, word)| *word).collect();
+    inspection.fields.extend([
+        ("quote", format!("SGX, version 3, {} bytes", quote.bytes().len())),
+        ("mr_enclave", hex::encode(quote.mr_enclave())),
+        ("mr_signer", hex::encode(quote.mr_signer())),
+        ("isv_prod_id", quote.isv_prod_id().to_string()),
+        ("isv_svn", quote.isv_svn().to_string()),
+        ("attributes", format!("{attributes:#x} ({})", words.join(" "))),
+        ("report data", hex::encode(quote.report_data())),
+    ]);
+    if attributes & flags::DEBUG != 0 {
+        inspection.warnings.push(
+            "DEBUG ENCLAVE: its host can read its memory; it is refused whatever the policy"
+                .to_owned(),
+        );
+    }
+    let [leaf, _, root] = quote.chain();
+    match intel::parse_pck_extension(leaf) {
+        Ok(pck) => inspection.fields.extend([
+            ("platform FMSPC", hex::encode(pck.fmspc)),
+            ("platform PCE id", hex::encode(&pck.pce_id)),
+            ("platform CPUSVN", hex::encode(pck.cpu_svn)),
+            ("platform PCESVN", pck.pce_svn.to_string()),
+            (
+                "platform id",
+                format!("sha256:{} (of its PPID)", hex::encode(Sha256::digest(&pck.ppid))),
+            ),
+        ]),
+        Err(error) => inspection.warnings.push(format!("its PCK certificate: {error}")),
+    }
+    let genuine = root.as_slice() == INTEL_SGX_ROOT_CA;
+    let name =
+        Certificate::from_der(root).map_or_else(|_| "unreadable".to_owned(), |root| subject(&root));
+    let digest = hex::encode(Sha256::digest(root));
+    inspection.fields.push(("root", format!("{name} (SHA-256 {digest})")));
+    if !genuine {
+        inspection.warnings.push(
+            "NOT INTEL'S ROOT: a simulated platform, or something made up; it protects nothing"
+                .to_owned(),
+        );
+    }
+}

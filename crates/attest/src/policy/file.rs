@@ -1,0 +1,295 @@
+//! The file form of a policy: what is read, field by field, with its position where it is wrong.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+use super::{ANY, Anchor, EnclaveRule, Policy, Svn, TcbStatus, default_statuses, measurement};
+use crate::limits::{DEFAULT_COLLATERAL_AGE_DAYS, LONGEST_COLLATERAL_AGE_DAYS, MAXIMUM_NAME_BYTES};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[expect(dead_code, reason = "its conversion checks it")]
+    version: Version,
+    #[serde(default)]
+    tcb_statuses: Statuses,
+    #[serde(default)]
+    advisories: Vec<Advisory>,
+    #[serde(default)]
+    maximum_collateral_age_days: Age,
+    #[serde(default)]
+    insecure_simulated_root: Root,
+    enclave: Enclaves,
+}
+
+impl From<File> for Policy {
+    fn from(file: File) -> Self {
+        let mut tcb_statuses = file.tcb_statuses.0;
+        tcb_statuses.sort_unstable();
+        tcb_statuses.dedup();
+        let mut advisories: Vec<String> = file.advisories.into_iter().map(|id| id.0).collect();
+        advisories.sort_unstable();
+        advisories.dedup();
+        Self {
+            anchor: file.insecure_simulated_root.0,
+            tcb_statuses,
+            advisories,
+            maximum_collateral_age_days: file.maximum_collateral_age_days.0,
+            enclaves: file.enclave.0,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "u64")]
+struct Version;
+
+impl TryFrom<u64> for Version {
+    type Error = String;
+
+    fn try_from(version: u64) -> Result<Self, String> {
+        match version {
+            1 => Ok(Self),
+            other => Err(format!("policy version {other}, this program reads version 1")),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "Vec<TcbStatus>")]
+struct Statuses(Vec<TcbStatus>);
+
+impl TryFrom<Vec<TcbStatus>> for Statuses {
+    type Error = &'static str;
+
+    fn try_from(statuses: Vec<TcbStatus>) -> Result<Self, Self::Error> {
+        if statuses.is_empty() {
+            return Err("no TCB status is accepted, so no platform is: name \"UpToDate\"");
+        }
+        Ok(Self(statuses))
+    }
+}
+
+impl Default for Statuses {
+    fn default() -> Self {
+        Self(default_statuses())
+    }
+}
+
+/// Elements of arrays check themselves inside their own visitor, because an error from there
+/// carries the element's position, and one from `try_from` the whole array's.
+struct Advisory(String);
+
+impl<'de> Deserialize<'de> for Advisory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Id;
+        impl Visitor<'_> for Id {
+            type Value = Advisory;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an advisory of the form INTEL-SA-00615")
+            }
+
+            fn visit_str<E: de::Error>(self, id: &str) -> Result<Advisory, E> {
+                match id.strip_prefix("INTEL-SA-").map(str::as_bytes) {
+                    Some(number) if number.len() == 5 && number.iter().all(u8::is_ascii_digit) => {
+                        Ok(Advisory(id.to_owned()))
+                    }
+                    _ => Err(E::invalid_value(de::Unexpected::Str(id), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_str(Id)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "u64")]
+struct Age(u64);
+
+impl TryFrom<u64> for Age {
+    type Error = String;
+
+    fn try_from(days: u64) -> Result<Self, String> {
+        if (1..=LONGEST_COLLATERAL_AGE_DAYS).contains(&days) {
+            Ok(Self(days))
+        } else {
+            Err(format!("{days} days, expected 1 to {LONGEST_COLLATERAL_AGE_DAYS}"))
+        }
+    }
+}
+
+impl Default for Age {
+    fn default() -> Self {
+        Self(DEFAULT_COLLATERAL_AGE_DAYS)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Root(Anchor);
+
+impl TryFrom<String> for Root {
+    type Error = String;
+
+    fn try_from(pem: String) -> Result<Self, String> {
+        Anchor::simulated(&pem).map(Self)
+    }
+}
+
+impl Default for Root {
+    fn default() -> Self {
+        Self(Anchor::Intel)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "Vec<Enclave>")]
+struct Enclaves(Vec<EnclaveRule>);
+
+impl TryFrom<Vec<Enclave>> for Enclaves {
+    type Error = &'static str;
+
+    fn try_from(enclaves: Vec<Enclave>) -> Result<Self, Self::Error> {
+        if enclaves.is_empty() {
+            return Err("no enclave is accepted: add an [[enclave]] table");
+        }
+        Ok(Self(enclaves.into_iter().map(|enclave| enclave.0).collect()))
+    }
+}
+
+struct Enclave(EnclaveRule);
+
+impl<'de> Deserialize<'de> for Enclave {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Table;
+        impl<'de> Visitor<'de> for Table {
+            type Value = Enclave;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a table with name, mr_enclave, mr_signer, isv_prod_id, minimum_isv_svn",
+                )
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Enclave, A::Error> {
+                let fields = EnclaveFields::deserialize(MapAccessDeserializer::new(map))?;
+                Enclave::try_from(fields).map_err(de::Error::custom)
+            }
+        }
+        deserializer.deserialize_map(Table)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnclaveFields {
+    name: String,
+    mr_enclave: Option<Measurement>,
+    mr_signer: Option<Measurement>,
+    isv_prod_id: Option<Product>,
+    minimum_isv_svn: Option<u16>,
+    isv_svn: Option<u16>,
+}
+
+impl TryFrom<EnclaveFields> for Enclave {
+    type Error = String;
+
+    fn try_from(fields: EnclaveFields) -> Result<Self, String> {
+        let name = fields.name;
+        if name.is_empty() || name.len() > MAXIMUM_NAME_BYTES || name.chars().any(char::is_control)
+        {
+            return Err(format!(
+                "an enclave's name must have 1 to {MAXIMUM_NAME_BYTES} bytes and no control \
+                 characters"
+            ));
+        }
+        if fields.mr_enclave.is_none() && fields.mr_signer.is_none() {
+            return Err(format!(
+                "enclave '{name}' has neither mr_enclave nor mr_signer, so anybody's code would \
+                 be accepted: give at least one"
+            ));
+        }
+        let isv_svn = match (fields.minimum_isv_svn, fields.isv_svn) {
+            (Some(_), Some(_)) => {
+                return Err(format!("enclave '{name}' has both minimum_isv_svn and isv_svn"));
+            }
+            (Some(number), None) => Svn::AtLeast(number),
+            (None, Some(number)) => Svn::Exactly(number),
+            (None, None) if fields.mr_enclave.is_some() => Svn::AtLeast(0),
+            (None, None) => return Err(signer_alone(&name, "minimum_isv_svn")),
+        };
+        let isv_prod_id = match fields.isv_prod_id {
+            Some(Product(id)) => id,
+            None if fields.mr_enclave.is_some() => None,
+            None => return Err(signer_alone(&name, "isv_prod_id")),
+        };
+        Ok(Self(EnclaveRule {
+            name,
+            mr_enclave: fields.mr_enclave.map(|value| value.0),
+            mr_signer: fields.mr_signer.map(|value| value.0),
+            isv_prod_id,
+            isv_svn,
+        }))
+    }
+}
+
+fn signer_alone(name: &str, field: &str) -> String {
+    format!(
+        "enclave '{name}' is named by its signer alone, who signs many: give {field} as well, or \
+         the mr_enclave"
+    )
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Measurement([u8; 32]);
+
+impl TryFrom<String> for Measurement {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        measurement(&text).map(Self)
+    }
+}
+
+/// A product number, or none for `"any"`.
+struct Product(Option<u16>);
+
+impl<'de> Deserialize<'de> for Product {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrAny;
+        impl Visitor<'_> for NumberOrAny {
+            type Value = Product;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number from 0 to 65535, or \"any\"")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Product, E> {
+                u16::try_from(number)
+                    .map(|number| Product(Some(number)))
+                    .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Product, E> {
+                u16::try_from(number)
+                    .map(|number| Product(Some(number)))
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Product, E> {
+                if text == ANY {
+                    Ok(Product(None))
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Str(text), &self))
+                }
+            }
+        }
+        deserializer.deserialize_any(NumberOrAny)
+    }
+}

@@ -1,0 +1,130 @@
+//! `convelo attest`: evidence looked at, verified, made.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use convelo_attest::{Check, Evidence, Refusal, Verdict, inspect, verify_listing};
+use convelo_channel::{Identity, certificate_of};
+use convelo_party::Error;
+use serde_json::json;
+
+use crate::args::Attest;
+use crate::commands::simulator::unix_now;
+use crate::exit::{Code, Failure};
+use crate::files::{self, SERVICE_ENCLAVE};
+use crate::output;
+
+pub(crate) async fn attest(args: Attest) -> Result<ExitCode, Failure> {
+    match args {
+        Attest::Inspect { from, json } => looked_at(&from, json).await,
+        Attest::Verify { from, policy, collateral, insecure_simulated_root, at, json } => {
+            let root = insecure_simulated_root.as_deref();
+            let accepted = files::policy(&policy, root)?;
+            let collateral = files::collateral(collateral.collateral.as_deref(), &policy)?;
+            let bytes = evidence_bytes(&from).await?;
+            let now = at.unwrap_or_else(unix_now);
+            let mut checks = Vec::new();
+            let outcome = Evidence::from_certificate(&bytes, now)
+                .and_then(|evidence| evidence.ok_or_else(Refusal::missing_evidence))
+                .and_then(|evidence| {
+                    verify_listing(&evidence, &collateral, &accepted, now, &mut checks)
+                });
+            report(&checks, outcome, json)
+        }
+        Attest::Evidence { platform, output } => {
+            let simulated = platform.simulated.as_deref();
+            let source = files::source(&platform.attestation, simulated, SERVICE_ENCLAVE)?;
+            let credential = Identity::generate().attested(&*source).map_err(Failure::usage)?;
+            let pem = convelo_attest::certificate_to_pem(credential.certificate());
+            match output {
+                Some(path) => {
+                    files::create(&path, pem.as_bytes(), 0o644)?;
+                    output::say(format_args!(
+                        "wrote {}, evidence of: {}",
+                        path.display(),
+                        source.describe()
+                    ));
+                }
+                None => output::data(pem.trim_end()),
+            }
+            if simulated.is_some() {
+                output::say("SIMULATED: this evidence protects nothing");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn looked_at(from: &str, json: bool) -> Result<ExitCode, Failure> {
+    let bytes = evidence_bytes(from).await?;
+    let inspection = inspect(&bytes, unix_now())
+        .map_err(|refusal| Failure::new(Code::Attestation, format!("{from}: {refusal}")))?;
+    if json {
+        output::json(&json!({ "verified": false, "inspection": inspection }))?;
+    } else {
+        output::data("NOT VERIFIED: this is what the evidence says of itself");
+        for (name, value) in &inspection.fields {
+            output::data(format_args!("{name}: {value}"));
+        }
+        for warning in &inspection.warnings {
+            output::data(format_args!("warning: {warning}"));
+        }
+        output::data("to verify it: convelo attest verify --policy FILE --collateral FILE");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(
+    checks: &[Check],
+    outcome: Result<Verdict, Refusal>,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    if json {
+        let (verdict, refusal) = match &outcome {
+            Ok(verdict) => (Some(verdict.to_json()), None),
+            Err(refusal) => (None, Some(refusal)),
+        };
+        output::json(&json!({
+            "accepted": verdict.is_some(),
+            "verdict": verdict,
+            "refusal": refusal,
+            "checks": checks,
+        }))?;
+    } else {
+        for check in checks {
+            output::data(format_args!(
+                "ok       {}: found {}; required {}",
+                check.name, check.found, check.required
+            ));
+        }
+        match &outcome {
+            Ok(verdict) => output::data(format_args!(
+                "ACCEPTED {}; of the certificate alone: a run also attests its connection",
+                verdict.summary().replace(", NOT FRESH", "")
+            )),
+            Err(refusal) => output::data(format_args!(
+                "REFUSED  {}: found {}; required {}\nnot reached: every check after this one",
+                refusal.code, refusal.found, refusal.required
+            )),
+        }
+    }
+    match outcome {
+        Ok(_) => Ok(ExitCode::SUCCESS),
+        Err(refusal) => Err(Failure::new(Code::Attestation, refusal.to_string())),
+    }
+}
+
+/// The bytes of a certificate or quote, out of a file or from whoever listens at an address.
+async fn evidence_bytes(from: &str) -> Result<Vec<u8>, Failure> {
+    let path = Path::new(from);
+    if path.exists() {
+        return files::certificate_or_quote(path);
+    }
+    let port = from.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if !port {
+        return Err(Failure::usage(format!("{from} is neither a file here nor HOST:PORT")));
+    }
+    let credential = Identity::generate().plain().map_err(Failure::job)?;
+    let certificate = certificate_of(from, &credential).await;
+    certificate.map_err(|error| Error::from(error).into())
+}

@@ -1,0 +1,218 @@
+//! Evidence, policies and receipts in the hands of people: the commands that show and verify them.
+
+use std::fs;
+
+use convelo_tests::{Party, World};
+use serde_json::{Value, json};
+
+/// The exit code for refused evidence.
+const REFUSED: i32 = 3;
+
+const TRUST: &str = "--policy policy.toml --collateral collateral.json";
+
+#[test]
+fn inspecting_says_loudly_that_it_is_not_verifying() {
+    let world = World::new();
+    let service = world.serve();
+    let alice = world.party("alice");
+    let ended = world.start_at(&alice, &format!("attest inspect {}", service.address)).wait();
+    let text = ended.expect(0).stdout;
+    assert!(text.starts_with("NOT VERIFIED"), "{text}");
+    assert!(text.contains("mr_enclave: ") && text.contains("NOT INTEL'S ROOT"), "{text}");
+    let inspect = world.start_at(&alice, &format!("attest inspect --json {}", service.address));
+    let shown = inspect.wait().expect(0).json();
+    assert_eq!(shown["verified"], false);
+    assert_eq!(shown["inspection"]["kind"], "certificate");
+}
+
+#[test]
+fn verifying_a_service_and_a_file() {
+    let world = World::new();
+    let service = world.serve();
+    let alice = world.party("alice");
+    alice.write("policy.toml", world.service_policy());
+    let verify = |from: &str, more: &str| {
+        world.start_at(&alice, &format!("attest verify {from} {TRUST} {more}")).wait()
+    };
+    let text = verify(&service.address, "").expect(0).stdout;
+    for check in ["root", "key binding", "measurement", "collateral", "signatures", "TCB status"] {
+        assert!(text.contains(&format!("ok       {check}: found ")), "{check}: {text}");
+    }
+    assert!(text.contains("ACCEPTED") && text.contains("SIMULATED"), "{text}");
+
+    let make = "attest evidence --simulated ../platform --output evidence.pem";
+    world.start_at(&alice, make).wait().expect(0).says("SIMULATED");
+    let accepted = verify("evidence.pem", "--json").expect(0).json();
+    assert_eq!(accepted["accepted"], true);
+    assert_eq!(accepted["verdict"]["tcb_status"], "UpToDate");
+    // Another time: the same evidence is refused, and what passed before is listed.
+    let late = verify("evidence.pem", "--at 4000000000").expect(REFUSED);
+    late.says("[certificate-expired]");
+}
+
+#[test]
+fn a_refusal_lists_what_passed_before_it() {
+    let world = World::new();
+    let alice = world.party("alice");
+    let make = "attest evidence --simulated ../platform --output evidence.pem";
+    world.start_at(&alice, make).wait().expect(0);
+    let other = world.service_policy().replacen("mr_enclave = \"", "mr_enclave = \"00", 1);
+    let at = other.find("mr_enclave = \"").unwrap() + "mr_enclave = \"".len() + 64;
+    let other = format!("{}{}", &other[..at], &other[at + 2..]);
+    alice.write("other.toml", &other);
+    let args = "attest verify evidence.pem --policy other.toml --collateral collateral.json";
+    let ended = world.start_at(&alice, args).wait().expect(REFUSED);
+    let text = ended.stdout;
+    assert!(text.contains("ok       root") && text.contains("REFUSED  measurement"), "{text}");
+    assert!(text.contains("not reached"), "{text}");
+}
+
+#[test]
+fn what_is_neither_a_file_nor_an_address() {
+    let world = World::new();
+    let alice = world.party("alice");
+    alice.write("noise", [7; 100]);
+    let run = |args: &str| world.start_at(&alice, args).wait();
+    run("attest inspect nothing-here").expect(2).says("neither a file here nor HOST:PORT");
+    run("attest inspect noise").expect(REFUSED).says("quote");
+    run("attest evidence").expect(2).says("/dev/attestation");
+}
+
+#[test]
+fn policies_are_checked_and_converted() {
+    let world = World::new();
+    let alice = world.party("alice");
+    let run = |args: &str| world.start_at(&alice, args).wait();
+    alice.write("dynamic_config.json", world.dynamic_config());
+    run("policy from-dynamic-config dynamic_config.json --output policy.toml").expect(0);
+    let checked = run("policy check policy.toml").expect(0).stdout;
+    assert!(checked.contains("root: Intel SGX Root CA"), "{checked}");
+    assert!(checked.contains("digest: sha256:"), "{checked}");
+    run("policy from-dynamic-config dynamic_config.json --output policy.toml")
+        .expect(2)
+        .says("not overwritten");
+
+    alice.write("wrong.toml", "version = 1\n[[enclave]]\nname = \"x\"\nmr_enclave = \"12\"\n");
+    run("policy check wrong.toml").expect(2).says("line 4").says("2 characters, expected 64");
+
+    let a = "1".repeat(64);
+    let settings = format!(
+        "# of the verifier\nexport RA_TLS_MRENCLAVE={a}\nRA_TLS_MRSIGNER=any\n\
+         RA_TLS_ISV_PROD_ID=any\nRA_TLS_ISV_SVN=3\n"
+    );
+    alice.write("ra-tls.env", settings);
+    let converted = run("policy from-ra-tls-env --file ra-tls.env --name theirs").expect(0).stdout;
+    assert!(converted.contains("minimum_isv_svn = 3") && converted.contains(&a), "{converted}");
+    let made = run(&format!("policy from-measurement --mr-enclave {a} --name mine")).expect(0);
+    alice.write("made.toml", made.stdout);
+    let read = run("policy check made.toml --json").expect(0).json();
+    assert_eq!(read["policy"]["enclave"][0]["mr_enclave"], a);
+    run("policy from-sigstruct made.toml").expect(2).says("1808");
+}
+
+/// Runs a job and returns its parties.
+fn finished(world: &World, what: &str) -> [Party; 2] {
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    let text = world.job(Some(&service), &parties).to_toml();
+    let text = text.replace("what = \"intersection\"", &format!("what = \"{what}\""));
+    let running = parties.each_ref().map(|party| {
+        party.write("job.toml", &text);
+        party.lines(&["a", "b"]);
+        let output = if what == "count" { "" } else { "--output matched.txt" };
+        world.run(party, &format!("--input ids.txt --receipt receipt.json {output}"))
+    });
+    for process in running {
+        process.wait().expect(0);
+    }
+    parties
+}
+
+const RECEIPT: &str = "receipt.json";
+
+#[test]
+fn a_receipt_verifies_offline() {
+    for what in ["intersection", "count"] {
+        let world = World::new();
+        let [alice, _] = finished(&world, what);
+        let run = |args: &str| world.start_at(&alice, args).wait();
+        let text = run(&format!("receipt verify {RECEIPT}")).expect(0).stdout;
+        assert!(text.contains("the receipt holds: alice learned"), "{text}");
+        assert!(text.contains("SIMULATED"), "{text}");
+        // A policy of the reader's own, which accepts something else.
+        let a = "1".repeat(64);
+        let own = run(&format!("policy from-measurement --mr-enclave {a}")).expect(0).stdout;
+        alice.write("own.toml", own);
+        run(&format!("receipt verify {RECEIPT} --policy own.toml"))
+            .expect(REFUSED)
+            .says("[unknown-root]");
+        // Years later the platform may be gone, and all of its files.
+        fs::remove_dir_all(world.path("platform")).unwrap();
+        let read = run(&format!("receipt verify {RECEIPT} --json")).expect(0).json();
+        assert_eq!(read["party"], "alice");
+        assert_eq!(read["verdict"]["mr_enclave"].as_str().unwrap().len(), 64);
+    }
+}
+
+/// What nobody but the party itself answers for; the guide says so.
+const UNSIGNED: [&str; 5] =
+    ["/input/", "/service/address", "/service/verdict", "/times/started", "/times/finished"];
+
+#[test]
+fn tampered_receipts() {
+    let world = World::new();
+    let [alice, _] = finished(&world, "count");
+    let genuine: Value = serde_json::from_str(&alice.read(RECEIPT)).unwrap();
+    let mut leaves = Vec::new();
+    walk(&genuine, String::new(), &mut leaves);
+    let mut tried = 0;
+    for pointer in leaves {
+        if UNSIGNED.iter().any(|unsigned| pointer.starts_with(unsigned)) {
+            continue;
+        }
+        let mut tampered = genuine.clone();
+        let leaf = tampered.pointer_mut(&pointer).unwrap();
+        *leaf = changed(leaf);
+        alice.write("tampered.json", tampered.to_string());
+        let ended = world.start_at(&alice, "receipt verify tampered.json").wait();
+        assert!([Some(2), Some(REFUSED)].contains(&ended.code), "{pointer} was not noticed");
+        tried += 1;
+    }
+    assert!(tried > 20, "{tried}");
+    for text in ["", "{}", "[]", "{\"form\":"] {
+        alice.write("tampered.json", text);
+        let ended = world.start_at(&alice, "receipt verify tampered.json").wait();
+        ended.expect(2).says("no receipt");
+    }
+}
+
+fn walk(value: &Value, pointer: String, leaves: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                walk(field, format!("{pointer}/{name}"), leaves);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                walk(item, format!("{pointer}/{index}"), leaves);
+            }
+        }
+        _ => leaves.push(pointer),
+    }
+}
+
+/// Another value of the same kind; texts differ in their middle.
+fn changed(value: &Value) -> Value {
+    match value {
+        Value::Bool(value) => json!(!value),
+        Value::Number(value) => json!(value.as_u64().unwrap_or_default() + 1),
+        Value::String(text) => {
+            let middle = text.char_indices().nth(text.chars().count() / 2);
+            let (at, old) = middle.unwrap_or((0, 'x'));
+            let new = if old == '1' { '2' } else { '1' };
+            json!(format!("{}{new}{}", &text[..at], text.get(at + old.len_utf8()..).unwrap_or("")))
+        }
+        _ => json!("1"),
+    }
+}
