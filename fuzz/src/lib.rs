@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::io::Write as _;
 
 use bytes::Bytes;
-use convelo_attest::{Collateral, Evidence, Policy, inspect, spki_of};
+use convelo_attest::{Collateral, Evidence, Policy, Qcnl, collateral_endpoint, inspect, spki_of};
 use convelo_party::table::{Format, Output, Table, TableError, TableOptions};
 use convelo_party::verify_receipt;
 use convelo_pool::codec::{self, Array, Blob, Integer, Typed};
@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("from_party", from_party),
     ("to_party", to_party),
     ("statement", statement),
@@ -35,6 +35,7 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("collateral", collateral),
     ("policy_toml", policy_toml),
     ("dynamic_config", dynamic_config),
+    ("qcnl", qcnl),
     ("set_receiver", set_receiver),
     ("receipt", receipt),
     ("table_csv", table_csv),
@@ -140,6 +141,14 @@ pub fn dynamic_config(data: &[u8]) {
     if let Ok(policy) = Policy::from_dynamic_config(text) {
         let read = Policy::from_json(&policy.to_json()).expect("what was written is read");
         assert_eq!(read.digest(), policy.digest());
+    }
+}
+
+/// The configuration of Intel's quote provider.
+pub fn qcnl(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(qcnl) = Qcnl::parse(text) {
+        assert_eq!(collateral_endpoint(&qcnl.url), Ok((qcnl.url.clone(), None)));
     }
 }
 

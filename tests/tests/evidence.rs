@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use convelo_simulator::CollateralKnobs;
 use convelo_tests::{Party, World};
 use serde_json::{Value, json};
 
@@ -108,6 +109,53 @@ fn policies_are_checked_and_converted() {
     let read = run("policy check made.toml --json").expect(0).json();
     assert_eq!(read["policy"]["enclave"][0]["mr_enclave"], a);
     run("policy from-sigstruct made.toml").expect(2).says("1808");
+}
+
+#[test]
+fn collateral_is_fetched_verified_and_never_goes_back() {
+    let world = World::new();
+    let service = world.serve();
+    let alice = world.party("alice");
+    alice.write("policy.toml", world.service_policy());
+    let pccs = world.start("simulator pccs platform --listen 127.0.0.1:0");
+    pccs.wait_for("SIMULATED collateral service at http://");
+    let text = pccs.stderr();
+    let url = text.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
+    let run = |args: &str| world.start_at(&alice, args).wait();
+    let export = format!("collateral export --for {} --pccs {url}", service.address);
+
+    // Under Intel's root nothing of it is taken; under the simulated one it is.
+    run(&format!("{export} --output fetched.json")).expect(REFUSED).says("another root");
+    assert!(!alice.path("fetched.json").exists());
+    let trusted = "--output fetched.json --policy policy.toml";
+    run(&format!("{export} {trusted}")).expect(0).says("SIMULATED");
+    run("attest verify --policy policy.toml --collateral fetched.json").expect(2);
+    let verify =
+        format!("attest verify {} --policy policy.toml --collateral fetched.json", service.address);
+    run(&verify).expect(0);
+
+    let shown = run("collateral show fetched.json").expect(0).stdout;
+    assert!(shown.starts_with("NOT VERIFIED") && shown.contains("holds for another"), "{shown}");
+    assert_eq!(
+        run("collateral show fetched.json --json").expect(0).json()["evaluation_number"],
+        17
+    );
+
+    let yesterday = CollateralKnobs { issued_days_ago: 1, ..CollateralKnobs::default() };
+    alice.write("yesterday.json", world.platform().collateral(&yesterday).to_json());
+    run("collateral import yesterday.json --output fetched.json --policy policy.toml")
+        .expect(REFUSED)
+        .says("an older one may hide a newer finding");
+    run("collateral import fetched.json --output taken.json --policy policy.toml").expect(0);
+
+    // By a configuration of Intel's quote provider; errors say where.
+    alice.write("qcnl.conf", format!("PCCS_URL={url}/sgx/certification/v3/\nRETRY_TIMES=0\n"));
+    let qcnl = format!("collateral export --for {} --qcnl qcnl.conf {trusted}", service.address);
+    run(&qcnl).expect(0).says("version 3 of the interface has ended");
+    alice.write("qcnl.conf", "{\n \"pccs_url\": \"http://x\"\n \"retry_times\": 1 }");
+    run(&qcnl).expect(2).says("line 3");
+    drop(pccs);
+    run(&format!("{export} {trusted}")).expect(1).says("no collateral for FMSPC 00606a000000");
 }
 
 /// Runs a job and returns its parties.

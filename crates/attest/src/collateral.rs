@@ -1,5 +1,8 @@
 //! The signed facts about a platform: TCB info, QE identity, revocation lists.
 
+mod pcs;
+mod signatures;
+
 use std::fmt;
 
 use dcap_qvl::{QeIdentity, QuoteCollateralV3, TcbInfo};
@@ -12,6 +15,8 @@ use x509_cert::der::Decode;
 use crate::date;
 use crate::dynamic_config::json_message;
 use crate::limits::MAXIMUM_COLLATERAL_BYTES;
+
+pub use pcs::{Answers, PckCa, PlatformId, root_crl_address};
 
 /// A collateral bundle, as Intel's provisioning service or a PCCS issued it.
 ///
@@ -66,6 +71,19 @@ pub enum CollateralError {
          quote; delete that field"
     )]
     CertificateChain,
+    /// The bundle would take the place of a newer one.
+    #[error(
+        "the collateral's {part} is of {found}, and one of {held} is here already: an older one may \
+         hide a newer finding"
+    )]
+    Older {
+        /// Which part.
+        part: &'static str,
+        /// When it was issued, or its number.
+        found: String,
+        /// When the one at hand was issued, or its number.
+        held: String,
+    },
 }
 
 /// One dated part of a bundle.

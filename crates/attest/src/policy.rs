@@ -165,6 +165,18 @@ impl Policy {
         Self::from_json(&json!({ "version": 1, "enclave": [rule.to_json()] }))
     }
 
+    /// Accepts no enclave; its root is Intel's. For verifying collateral alone.
+    pub fn of_intels_root() -> Self {
+        Self {
+            anchor: Anchor::Intel,
+            tcb_statuses: default_statuses(),
+            advisories: Vec::new(),
+            maximum_collateral_age_days: DEFAULT_COLLATERAL_AGE_DAYS,
+            enclaves: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// Accepts evidence of the simulated platform with this root (PEM) *instead of* Intel's. Such
     /// evidence protects nothing; everything shown afterwards says SIMULATED.
     pub fn with_insecure_simulated_root(mut self, pem: &str) -> Result<Self, PolicyError> {
@@ -295,7 +307,12 @@ impl Policy {
                 }
             }
         }
-        let mismatch = closest.expect("a policy has at least one enclave");
+        let Some(mismatch) = closest else {
+            return Err(Refusal::new(Stage::Measurement, "no-enclave", Matter::Policy)
+                .found("a policy that names no enclave")
+                .required("one that names what is accepted")
+                .advice("name the enclave in the policy"));
+        };
         let others = match self.enclaves.len() - 1 {
             0 => String::new(),
             others => format!(", or one of the {others} other accepted enclaves"),

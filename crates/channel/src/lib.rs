@@ -35,6 +35,11 @@ pub use peer::{
 };
 pub use server::{Listener, ListenerError, Peer, PeerStream};
 
+/// The one provider of TLS's cryptography, passed explicitly wherever TLS is spoken.
+pub fn tls_provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
+    provider::provider()
+}
+
 /// The operating system's randomness.
 pub fn os_rng() -> impl rand_core::CryptoRng {
     rand_core::UnwrapErr(getrandom::SysRng)

@@ -40,6 +40,9 @@ pub(crate) enum Command {
     /// Write or check a policy: what is accepted as evidence
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Fetch, verify or show collateral: the signed facts that evidence is verified with
+    #[command(subcommand)]
+    Collateral(CollateralCommand),
     /// Verify the receipt of a finished job, offline
     #[command(subcommand)]
     Receipt(Receipt),
@@ -466,6 +469,62 @@ pub(crate) struct PolicyOutput {
 }
 
 #[derive(Subcommand)]
+pub(crate) enum CollateralCommand {
+    /// Print the parts of a bundle, their dates, and how long they hold
+    Show {
+        /// The bundle
+        file: PathBuf,
+        /// Print JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch the collateral of a platform from Intel or a cache (PCCS), verify it, and write it
+    Export {
+        /// Whose platform: a certificate, a quote, or the address of a service, to which nothing is
+        /// sent
+        #[arg(long = "for", value_name = "FILE|HOST:PORT")]
+        whose: String,
+        #[command(flatten)]
+        from: Pcs,
+        #[command(flatten)]
+        into: Into,
+    },
+    /// Verify a bundle that somebody gave you, and take it over unless a newer one is there
+    Import {
+        /// The bundle
+        file: PathBuf,
+        #[command(flatten)]
+        into: Into,
+    },
+}
+
+/// Where collateral is fetched from.
+#[derive(Args)]
+pub(crate) struct Pcs {
+    /// A collateral service, such as https://pccs.example.org:8081; several are tried in order.
+    /// "intel" is Intel's own, which learns which platform is asked for
+    #[arg(long, value_name = "URL", required_unless_present = "qcnl")]
+    pub(crate) pccs: Vec<String>,
+    /// Take address and patience from this sgx_default_qcnl.conf
+    #[arg(long, value_name = "FILE", conflicts_with = "pccs")]
+    pub(crate) qcnl: Option<PathBuf>,
+    /// Accept any TLS certificate of the service: it can hold newer collateral back, not forge any
+    #[arg(long)]
+    pub(crate) insecure_any_certificate: bool,
+}
+
+/// Where a bundle goes, and whose signature it needs.
+#[derive(Args)]
+pub(crate) struct Into {
+    /// Write it here; a newer bundle that is there already stays
+    #[arg(long, short, value_name = "FILE", default_value = "collateral.json")]
+    pub(crate) output: PathBuf,
+    /// Verify it under the root of this policy instead of Intel's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
 pub(crate) enum Receipt {
     /// Verify a receipt: job, evidence, signature, and that they belong together
     Verify {
@@ -486,6 +545,14 @@ pub(crate) enum Simulator {
     New {
         /// The directory; an existing platform is not overwritten
         dir: PathBuf,
+    },
+    /// Run a collateral service (PCCS) of the platform, to try the whole way
+    Pccs {
+        /// The platform's directory
+        dir: PathBuf,
+        /// Where to listen
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8081")]
+        listen: String,
     },
     /// Issue fresh collateral, which policies accept for seven days
     Collateral {

@@ -38,8 +38,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Join(args) => on_runtime(commands::join::join(args)),
         Command::Attest(args) => on_runtime(commands::attest::attest(args)),
         Command::Policy(args) => commands::policy::policy(args),
+        Command::Collateral(args) => on_runtime(commands::collateral::collateral(args)),
         Command::Receipt(args) => commands::receipt::receipt(&args),
-        Command::Simulator(args) => commands::simulator::simulator(args),
+        Command::Simulator(args) => on_runtime(commands::simulator::simulator(args)),
         Command::Completions { shell } => {
             output::completions(shell);
             Ok(ExitCode::SUCCESS)

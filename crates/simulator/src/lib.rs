@@ -14,9 +14,11 @@ mod collateral;
 mod der;
 mod enclave;
 mod key;
+mod pccs;
 mod platform;
 
 pub use certificate::{CertificateKnobs, attested_certificate, certificate};
 pub use collateral::CollateralKnobs;
 pub use enclave::{Enclave, SimulatedEnclave, policy_toml};
+pub use pccs::{Pccs, PccsKnobs};
 pub use platform::{Error, Platform, PlatformKnobs};

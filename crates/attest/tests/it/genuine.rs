@@ -33,6 +33,17 @@ fn the_vectors_are_unchanged() {
 }
 
 #[test]
+fn genuine_collateral_verifies_by_itself_under_intels_root() {
+    let text = String::from_utf8(read("quotes/sgx_quote_collateral.json")).unwrap();
+    let genuine = Collateral::from_json(&text).unwrap();
+    genuine.verify(&Policy::of_intels_root(), SGX_CLOCK).unwrap();
+    let error = genuine.verify(&policy(), SGX_CLOCK).unwrap_err().to_string();
+    assert!(error.contains("another root"), "{error}");
+    let error = genuine.verify(&Policy::of_intels_root(), SGX_CLOCK + 31 * 86_400).unwrap_err();
+    assert!(error.to_string().contains("ended"), "{error}");
+}
+
+#[test]
 fn the_sgx_sample_is_refused_by_a_strict_policy() {
     let refusal = judge_sample(&policy_for_sample("", ""), SGX_CLOCK).unwrap_err();
     assert_eq!(refusal.code, "tcb-status");

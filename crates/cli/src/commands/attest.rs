@@ -115,7 +115,7 @@ fn report(
 }
 
 /// The bytes of a certificate or quote, out of a file or from whoever listens at an address.
-async fn evidence_bytes(from: &str) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn evidence_bytes(from: &str) -> Result<Vec<u8>, Failure> {
     let path = Path::new(from);
     if path.exists() {
         return files::certificate_or_quote(path);

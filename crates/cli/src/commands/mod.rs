@@ -2,6 +2,7 @@
 
 pub(crate) mod attest;
 pub(crate) mod check;
+pub(crate) mod collateral;
 pub(crate) mod demo;
 pub(crate) mod init;
 pub(crate) mod join;

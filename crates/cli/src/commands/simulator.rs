@@ -2,16 +2,17 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
+use convelo_simulator::{CollateralKnobs, Enclave, Pccs, PccsKnobs, Platform, policy_toml};
 
 use crate::args::Simulator;
 use crate::exit::Failure;
 use crate::files::{self, PROVIDER_ENCLAVE, SERVICE_ENCLAVE};
-use crate::output;
+use crate::{output, stop};
 
-pub(crate) fn simulator(args: Simulator) -> Result<ExitCode, Failure> {
+pub(crate) async fn simulator(args: Simulator) -> Result<ExitCode, Failure> {
     match args {
         Simulator::New { dir } => {
             create(&dir)?;
@@ -20,6 +21,15 @@ pub(crate) fn simulator(args: Simulator) -> Result<ExitCode, Failure> {
                  what it is verified with; give both to the providers, platform.json to nobody",
                 dir.display()
             ));
+        }
+        Simulator::Pccs { dir, listen } => {
+            let platform = Arc::new(Platform::open(&dir).map_err(Failure::usage)?);
+            let fresh = CollateralKnobs { now: Some(unix_now()), ..CollateralKnobs::default() };
+            let knobs = PccsKnobs { collateral: fresh, ..PccsKnobs::default() };
+            let pccs = Pccs::start(&listen, platform, knobs)
+                .map_err(|error| Failure::usage(format!("cannot listen on {listen}: {error}")))?;
+            output::say(format_args!("SIMULATED collateral service at {}", pccs.url()));
+            stop::requested().await;
         }
         Simulator::Collateral { dir } => {
             let platform = Platform::open(&dir).map_err(Failure::usage)?;

@@ -1,0 +1,157 @@
+//! The signatures of a bundle without a quote, and its place among bundles of other dates.
+
+use p256::ecdsa::signature::Verifier as _;
+use p256::ecdsa::{DerSignature, Signature, VerifyingKey};
+use p256::pkcs8::DecodePublicKey as _;
+use x509_cert::Certificate;
+use x509_cert::certificate::Rfc5280;
+use x509_cert::crl::CertificateList;
+use x509_cert::der::{Decode, Encode as _};
+
+use super::{Collateral, CollateralError, part};
+use crate::date;
+use crate::policy::Policy;
+
+impl Collateral {
+    /// Verifies everything in the bundle that is signed, under the policy's root, and that it is in
+    /// force at `now` (Unix seconds). What a platform is, only a quote says: this is for taking a
+    /// bundle in from somebody who gives it.
+    ///
+    /// # Errors
+    /// [`CollateralError::Part`], which names the part.
+    pub fn verify(&self, policy: &Policy, now: u64) -> Result<(), CollateralError> {
+        let bundle = self.bundle();
+        let root = policy.anchor().der();
+        for piece in self.parts() {
+            if now < piece.issued {
+                return Err(part(
+                    piece.name,
+                    format!("issued at {}, after now", date::show(piece.issued)),
+                ));
+            }
+            if now > piece.next_update {
+                let ended = date::show(piece.next_update);
+                return Err(part(piece.name, format!("it ended at {ended}: fetch it anew")));
+            }
+        }
+        let chains = [
+            (
+                "TCB info",
+                &bundle.tcb_info_issuer_chain,
+                &bundle.tcb_info,
+                &bundle.tcb_info_signature,
+            ),
+            (
+                "QE identity",
+                &bundle.qe_identity_issuer_chain,
+                &bundle.qe_identity,
+                &bundle.qe_identity_signature,
+            ),
+        ];
+        for (name, chain, text, signature) in chains {
+            let signer = key(name, &self.signer(name, chain, root)?)?;
+            let signature = Signature::from_slice(signature)
+                .map_err(|_| part(name, "a signature that is not 64 bytes"))?;
+            signer
+                .verify(text.as_bytes(), &signature)
+                .map_err(|_| part(name, "its signature does not fit its issuer's key"))?;
+        }
+        let ca = self.signer("PCK revocation list", &bundle.pck_crl_issuer_chain, root)?;
+        signed_list("PCK revocation list", &bundle.pck_crl, &ca)?;
+        let root = Certificate::from_der(root).expect("an anchor is a certificate");
+        signed_list("root revocation list", &bundle.root_ca_crl, &root)
+    }
+
+    /// The first certificate of a chain of two, whose second is the root and has issued it; not
+    /// revoked by the root's list.
+    fn signer(
+        &self,
+        name: &'static str,
+        chain: &str,
+        root: &[u8],
+    ) -> Result<Certificate, CollateralError> {
+        let chain = Certificate::load_pem_chain(chain.as_bytes())
+            .map_err(|error| part(name, format!("its issuer chain: {error}")))?;
+        let [signer, last] = <[Certificate; 2]>::try_from(chain).map_err(|chain| {
+            part(name, format!("its issuer chain has {} certificates instead of 2", chain.len()))
+        })?;
+        if last.to_der().ok().as_deref() != Some(root) {
+            return Err(part(name, "its issuer chain ends in another root than the policy's"));
+        }
+        let tbs =
+            signer.tbs_certificate().to_der().map_err(|error| part(name, error.to_string()))?;
+        let signature = DerSignature::try_from(signer.signature().raw_bytes())
+            .map_err(|_| part(name, "its issuer's certificate is not signed with ECDSA P-256"))?;
+        key(name, &last)?
+            .verify(&tbs, &signature)
+            .map_err(|_| part(name, "its issuer's certificate is not signed by the root"))?;
+        if self.revokes_ca(signer.tbs_certificate().serial_number().as_bytes()) {
+            return Err(part(name, "its issuer's certificate is revoked"));
+        }
+        Ok(signer)
+    }
+
+    /// The number of the evaluation of known weaknesses that the TCB info comes from.
+    pub fn evaluation_number(&self) -> u32 {
+        self.tcb_info().tcb_evaluation_data_number
+    }
+
+    /// Whether this bundle may take the place of `held`: about the same platform, and no part older.
+    /// Whoever hands out an older one, genuine as it is, hides what was found since.
+    ///
+    /// # Errors
+    /// [`CollateralError::Older`], which names the part and both dates.
+    pub fn may_replace(&self, held: &Self) -> Result<(), CollateralError> {
+        if self.fmspc() != held.fmspc() {
+            let found = format!("for FMSPC {}", hex::encode(self.fmspc()));
+            return Err(part(
+                "TCB info",
+                format!("{found}, and not {}", hex::encode(held.fmspc())),
+            ));
+        }
+        for (ours, theirs) in self.parts().iter().zip(held.parts()) {
+            if ours.issued < theirs.issued {
+                return Err(CollateralError::Older {
+                    part: ours.name,
+                    found: date::show(ours.issued),
+                    held: date::show(theirs.issued),
+                });
+            }
+        }
+        if self.evaluation_number() < held.evaluation_number() {
+            return Err(CollateralError::Older {
+                part: "TCB evaluation",
+                found: self.evaluation_number().to_string(),
+                held: held.evaluation_number().to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Name, issue and end of each part in Unix seconds, for a person.
+    pub fn dates(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
+        self.parts().iter().map(|part| (part.name, part.issued, part.next_update))
+    }
+}
+
+fn key(name: &'static str, certificate: &Certificate) -> Result<VerifyingKey, CollateralError> {
+    let spki = certificate.tbs_certificate().subject_public_key_info();
+    let spki = spki.to_der().map_err(|error| part(name, error.to_string()))?;
+    VerifyingKey::from_public_key_der(&spki)
+        .map_err(|_| part(name, "its issuer's key is not a P-256 key"))
+}
+
+fn signed_list(
+    name: &'static str,
+    der: &[u8],
+    issuer: &Certificate,
+) -> Result<(), CollateralError> {
+    let list =
+        CertificateList::<Rfc5280>::from_der(der).map_err(|error| part(name, error.to_string()))?;
+    let tbs = list.tbs_cert_list.to_der().map_err(|error| part(name, error.to_string()))?;
+    let signature = DerSignature::try_from(list.signature.raw_bytes())
+        .map_err(|_| part(name, "it is not signed with ECDSA P-256"))?;
+    key(name, issuer)?
+        .verify(&tbs, &signature)
+        .map_err(|_| part(name, "its signature does not fit its issuer's key"))
+}

@@ -1,0 +1,158 @@
+//! `convelo collateral`: the signed facts about a platform, fetched, taken in and shown.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use convelo_attest::{Collateral, Evidence, PlatformId, Policy, Qcnl, collateral_endpoint};
+use convelo_party::{INTEL_PCS, PcsClient};
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::args::{CollateralCommand, Into, Pcs};
+use crate::commands::attest::evidence_bytes;
+use crate::commands::simulator::unix_now;
+use crate::exit::{Code, Failure};
+use crate::{files, output};
+
+pub(crate) async fn collateral(args: CollateralCommand) -> Result<ExitCode, Failure> {
+    match args {
+        CollateralCommand::Show { file, json } => show(&file, json)?,
+        CollateralCommand::Export { whose, from, into } => {
+            let platform = platform(&evidence_bytes(&whose).await?)?;
+            let client = client(&from)?;
+            let fetched = tokio::task::spawn_blocking(move || client.fetch(&platform)).await;
+            let fetched = fetched.map_err(Failure::job)?.map_err(Failure::job)?;
+            take(&fetched, &into)?;
+        }
+        CollateralCommand::Import { file, into } => {
+            take(&files::collateral(Some(&file), &file)?, &into)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The platform that evidence is of. Nothing of it is verified: whatever it says, the collateral that
+/// comes is signed and is about what it is about.
+fn platform(bytes: &[u8]) -> Result<PlatformId, Failure> {
+    let refused =
+        |refusal: convelo_attest::Refusal| Failure::new(Code::Attestation, refusal.to_string());
+    let found = match Evidence::from_certificate(bytes, unix_now()) {
+        Ok(Some(evidence)) => PlatformId::of(&evidence),
+        Ok(None) => Err(convelo_attest::Refusal::missing_evidence()),
+        // A bare quote says which platform it is of, too.
+        Err(refusal) => PlatformId::of_quote(bytes).map_err(|_| refusal),
+    };
+    found.map_err(refused)
+}
+
+fn client(from: &Pcs) -> Result<PcsClient, Failure> {
+    let mut insecure = from.insecure_any_certificate;
+    let (mut retries, mut pause) = (2, Duration::from_secs(1));
+    let mut endpoints = Vec::new();
+    if let Some(file) = &from.qcnl {
+        let text = files::text(file, "the configuration")?;
+        let qcnl = Qcnl::parse(&text)
+            .map_err(|error| Failure::usage(format!("{}, {error}", file.display())))?;
+        for warning in &qcnl.warnings {
+            output::say(format_args!("warning: {}: {warning}", file.display()));
+        }
+        insecure |= !qcnl.use_secure_cert;
+        (retries, pause) = (qcnl.retry_times, Duration::from_secs(qcnl.retry_delay));
+        endpoints.push(qcnl.url);
+    }
+    for url in &from.pccs {
+        let url = if url == "intel" { INTEL_PCS } else { url };
+        let (endpoint, warning) = collateral_endpoint(url).map_err(Failure::usage)?;
+        if let Some(warning) = warning {
+            output::say(format_args!("warning: {warning}"));
+        }
+        endpoints.push(endpoint);
+    }
+    Ok(PcsClient::new(endpoints, retries, pause, insecure))
+}
+
+/// Verifies a bundle and puts it into its place, whole or not at all.
+fn take(bundle: &Collateral, into: &Into) -> Result<(), Failure> {
+    let path = &into.output;
+    let policy = match &into.policy {
+        Some(policy) => files::policy(policy, None)?,
+        None => Policy::of_intels_root(),
+    };
+    let refused = |error: convelo_attest::CollateralError| {
+        Failure::new(Code::Attestation, format!("{error}; {} is as it was", path.display()))
+    };
+    bundle.verify(&policy, unix_now()).map_err(refused)?;
+    if path.exists() {
+        let held = files::collateral(Some(path), path)?;
+        if held.fmspc() == bundle.fmspc() {
+            bundle.may_replace(&held).map_err(refused)?;
+        }
+    }
+    write(path, bundle.to_json().as_bytes())
+        .map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))?;
+    output::say(format_args!(
+        "wrote {}: FMSPC {}, in force until {}{}",
+        path.display(),
+        hex::encode(bundle.fmspc()),
+        date(bundle.expires()),
+        if policy.is_simulated() { "; SIMULATED" } else { "" }
+    ));
+    Ok(())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn show(file: &Path, json: bool) -> Result<(), Failure> {
+    let bundle = files::collateral(Some(file), file)?;
+    let now = unix_now();
+    let left = i64::try_from(bundle.expires()).unwrap_or(i64::MAX)
+        - i64::try_from(now).unwrap_or(i64::MAX);
+    let digest = hex::encode(bundle.digest());
+    if json {
+        let parts: Vec<_> = bundle
+            .dates()
+            .map(|(name, issued, ends)| json!({"name": name, "issued": issued, "ends": ends}))
+            .collect();
+        return output::json(&json!({
+            "verified": false,
+            "fmspc": hex::encode(bundle.fmspc()),
+            "evaluation_number": bundle.evaluation_number(),
+            "parts": parts,
+            "seconds_left": left,
+            "sha256": digest,
+        }));
+    }
+    output::data("NOT VERIFIED: this is what the bundle says of itself");
+    output::data(format_args!("FMSPC: {}", hex::encode(bundle.fmspc())));
+    output::data(format_args!("TCB evaluation: {}", bundle.evaluation_number()));
+    for (name, issued, ends) in bundle.dates() {
+        let over = if ends < now { " (OVER)" } else { "" };
+        output::data(format_args!("{name}: issued {}, ends {}{over}", date(issued), date(ends)));
+    }
+    let age = now.saturating_sub(bundle.issued()) / 86_400;
+    output::data(format_args!("age: {age} days; policies accept 7 unless they say otherwise"));
+    output::data(match left {
+        0.. => format!("all of it holds for another {} h", left / 3600),
+        _ => format!("part of it ended {} h ago: fetch it anew", -left / 3600),
+    });
+    output::data(format_args!("digest: sha256:{digest}"));
+    Ok(())
+}
+
+fn date(seconds: u64) -> String {
+    i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .and_then(|date| date.format(&Rfc3339).ok())
+        .unwrap_or_else(|| format!("Unix second {seconds}"))
+}

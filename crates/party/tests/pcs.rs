@@ -1,0 +1,225 @@
+//! Collateral over real sockets from a cache that answers well, badly, late or not at all.
+
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::net::TcpListener;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use convelo_attest::{
+    Collateral, CollateralError, Evidence, PckCa, PlatformId, Policy, QuoteSource as _,
+    collateral_endpoint,
+};
+use convelo_party::{PcsClient, PcsError};
+use convelo_simulator::{CollateralKnobs, Enclave, Pccs, PccsKnobs, Platform, policy_toml};
+
+/// 2026-11-21T00:00:00Z.
+const NOW: u64 = 1_795_219_200;
+
+fn platform() -> Arc<Platform> {
+    static PLATFORM: OnceLock<Arc<Platform>> = OnceLock::new();
+    Arc::clone(PLATFORM.get_or_init(|| Arc::new(Platform::new(NOW).unwrap())))
+}
+
+fn policy() -> Policy {
+    Policy::from_toml(&policy_toml(&platform(), &[("x", &Enclave::named("x"))])).unwrap()
+}
+
+fn id() -> PlatformId {
+    let quote = platform().enclave(Enclave::named("x")).quote(&[7; 64]).unwrap();
+    PlatformId::of(&Evidence::from_quote(&quote, &[7; 64], b"a key").unwrap()).unwrap()
+}
+
+fn pccs(knobs: PccsKnobs) -> Pccs {
+    Pccs::start("127.0.0.1:0", platform(), knobs).unwrap()
+}
+
+fn client(urls: &[String], retries: u64) -> PcsClient {
+    let endpoints = urls.iter().map(|url| collateral_endpoint(url).unwrap().0).collect();
+    PcsClient::new(endpoints, retries, Duration::from_millis(10), false)
+}
+
+fn fetch(pccs: &Pccs) -> Result<Collateral, PcsError> {
+    client(&[pccs.url()], 0).fetch(&id())
+}
+
+/// What a cache with these knobs leads to.
+fn failure(knobs: PccsKnobs) -> String {
+    fetch(&pccs(knobs)).unwrap_err().to_string()
+}
+
+#[test]
+fn a_platform_is_read_from_its_quote() {
+    assert_eq!(id(), PlatformId { fmspc: vec![0, 0x60, 0x6a, 0, 0, 0], ca: PckCa::Platform });
+}
+
+#[test]
+fn collateral_arrives_as_it_was_signed() {
+    for der in [false, true] {
+        let pccs = pccs(PccsKnobs { der, ..PccsKnobs::default() });
+        let collateral = fetch(&pccs).unwrap();
+        collateral.verify(&policy(), NOW).unwrap();
+        assert_eq!(collateral.fmspc(), pccs.collateral().fmspc());
+        assert_eq!(collateral.evaluation_number(), 17);
+        assert_eq!(pccs.requests(), 4);
+    }
+}
+
+#[test]
+fn every_status_is_explained() {
+    for (status, says) in [
+        (400, "version 4"),
+        (401, "access"),
+        (404, "register the platform"),
+        (410, "has ended"),
+        (460, "integrity"),
+        (461, "unknown to Intel"),
+        (462, "not available"),
+        (503, "try later"),
+        (299, "does not define"),
+    ] {
+        let text = failure(PccsKnobs { status: Some(status), ..PccsKnobs::default() });
+        assert!(text.contains(&status.to_string()) && text.contains(says), "{text}");
+    }
+}
+
+#[test]
+fn version_3_of_the_interface() {
+    let pccs = pccs(PccsKnobs::default());
+    // As a file that names it is read: rewritten.
+    let (endpoint, warning) =
+        collateral_endpoint(&format!("{}/sgx/certification/v3/", pccs.url())).unwrap();
+    assert!(warning.unwrap().contains("version 3"));
+    client(&[pccs.url()], 0).fetch(&id()).unwrap();
+    // As it answers to a client that asks for it all the same.
+    let old = endpoint.replace("/v4", "/v3");
+    let old = PcsClient::new(vec![old], 0, Duration::ZERO, false);
+    assert!(old.fetch(&id()).unwrap_err().to_string().contains("410"));
+}
+
+#[test]
+fn flapping_cache() {
+    let knobs = PccsKnobs { status: Some(503), failing_first: 2, ..PccsKnobs::default() };
+    let flapping = pccs(knobs);
+    client(&[flapping.url()], 2).fetch(&id()).unwrap();
+    assert_eq!(flapping.requests(), 2 + 4);
+    let knobs = PccsKnobs { status: Some(461), failing_first: 2, ..PccsKnobs::default() };
+    let refusing = pccs(knobs);
+    client(&[refusing.url()], 5).fetch(&id()).unwrap_err();
+    assert_eq!(refusing.requests(), 1, "what is final is not asked again");
+}
+
+#[test]
+fn cache_that_is_down() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = format!("http://{nobody}");
+    let broken = pccs(PccsKnobs { status: Some(502), ..PccsKnobs::default() });
+    let sound = pccs(PccsKnobs::default());
+    let all = [nobody.clone(), broken.url(), sound.url()];
+    client(&all, 0).fetch(&id()).unwrap();
+    let text = client(&all[..2], 0).fetch(&id()).unwrap_err().to_string();
+    assert!(text.contains(&nobody) && text.contains("502"), "{text}");
+    let none = PcsClient::new(Vec::new(), 0, Duration::ZERO, false);
+    assert!(matches!(none.fetch(&id()), Err(PcsError::NoEndpoint)));
+}
+
+#[test]
+fn slow_cache() {
+    let slow = pccs(PccsKnobs { delay: Some(Duration::from_millis(300)), ..PccsKnobs::default() });
+    fetch(&slow).unwrap();
+}
+
+#[test]
+fn truncated_answer() {
+    failure(PccsKnobs { truncated: true, ..PccsKnobs::default() });
+}
+
+#[test]
+fn oversize_answer() {
+    let text = failure(PccsKnobs { oversize: 2 << 20, ..PccsKnobs::default() });
+    assert!(text.contains("limit"), "{text}");
+}
+
+#[test]
+fn wrong_chain() {
+    let collateral = fetch(&pccs(PccsKnobs { wrong_chain: true, ..PccsKnobs::default() })).unwrap();
+    let error = collateral.verify(&policy(), NOW).unwrap_err().to_string();
+    assert!(error.contains("TCB info") && error.contains("signature"), "{error}");
+}
+
+#[test]
+fn collateral_of_another_platform() {
+    let knobs = CollateralKnobs { fmspc: [9; 6], ..CollateralKnobs::default() };
+    let other = PccsKnobs { collateral: knobs, ..PccsKnobs::default() };
+    assert!(failure(other).contains("404"));
+}
+
+#[test]
+fn root_crl_that_is_nowhere() {
+    // The simulated root names an address that nobody serves.
+    let text = failure(PccsKnobs { no_root_crl: true, ..PccsKnobs::default() });
+    assert!(!text.is_empty());
+}
+
+#[test]
+fn another_root() {
+    let collateral = fetch(&pccs(PccsKnobs::default())).unwrap();
+    let other = Arc::new(Platform::new(NOW).unwrap());
+    let other = Policy::from_toml(&policy_toml(&other, &[("x", &Enclave::named("x"))])).unwrap();
+    let error = collateral.verify(&other, NOW).unwrap_err().to_string();
+    assert!(error.contains("another root"), "{error}");
+    let intel = Policy::from_measurement("x", &"1".repeat(64), None, None, 0).unwrap();
+    assert!(collateral.verify(&intel, NOW).is_err());
+}
+
+#[test]
+fn stale_and_future_collateral() {
+    let collateral = fetch(&pccs(PccsKnobs::default())).unwrap();
+    let day = 86_400;
+    collateral.verify(&policy(), NOW + 29 * day).unwrap();
+    let error = collateral.verify(&policy(), NOW + 40 * day).unwrap_err().to_string();
+    assert!(error.contains("ended"), "{error}");
+    let error = collateral.verify(&policy(), NOW - 2 * day).unwrap_err().to_string();
+    assert!(error.contains("after now"), "{error}");
+}
+
+#[test]
+fn tampered_collateral() {
+    let genuine = fetch(&pccs(PccsKnobs::default())).unwrap();
+    let text = genuine.to_json();
+    let tampered = text.replace("UpToDate", "OutOfDat");
+    if let Ok(tampered) = Collateral::from_json(&tampered) {
+        tampered.verify(&policy(), NOW).unwrap_err();
+    }
+    let tampered = text.replacen(
+        "\\\"tcbEvaluationDataNumber\\\":17",
+        "\\\"tcbEvaluationDataNumber\\\":18",
+        1,
+    );
+    assert_ne!(tampered, text);
+    let error = Collateral::from_json(&tampered).unwrap().verify(&policy(), NOW).unwrap_err();
+    assert!(error.to_string().contains("signature"), "{error}");
+}
+
+#[test]
+fn downgrade_to_older_collateral() {
+    let bundle = |knobs: CollateralKnobs| platform().collateral(&knobs);
+    let held = bundle(CollateralKnobs::default());
+    held.may_replace(&held).unwrap();
+    let older = bundle(CollateralKnobs { issued_days_ago: 1, ..CollateralKnobs::default() });
+    let error = older.may_replace(&held).unwrap_err();
+    assert!(matches!(error, CollateralError::Older { .. }), "{error}");
+    held.may_replace(&older).unwrap();
+    let low = bundle(CollateralKnobs { evaluation_number: 16, ..CollateralKnobs::default() });
+    let error = low.may_replace(&held).unwrap_err().to_string();
+    assert!(error.contains("16") && error.contains("17"), "{error}");
+    let other = bundle(CollateralKnobs { fmspc: [9; 6], ..CollateralKnobs::default() });
+    other.may_replace(&held).unwrap_err();
+}
+
+#[test]
+fn revoked_issuer() {
+    let knobs = CollateralKnobs { revoke_tcb_signer: true, ..CollateralKnobs::default() };
+    let error = platform().collateral(&knobs).verify(&policy(), NOW).unwrap_err().to_string();
+    assert!(error.contains("revoked"), "{error}");
+}
