@@ -1,4 +1,4 @@
-//! `cargo xtask bench pool`: our package and the genuine one, side by side.
+//! `cargo xtask bench`: what we claim of speed, measured beside others.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -18,6 +18,20 @@ pub(crate) fn pool(options: &[String]) -> ExitCode {
             Err(error) => python::finish(Err(format!("the benchmark cannot be started: {error}"))),
         },
         Err(problem) => python::finish(Err(problem)),
+    }
+}
+
+/// Builds and runs `tests/examples/attest_cost.rs`, which prints the table.
+pub(crate) fn attest(options: &[String]) -> ExitCode {
+    let mut command = cargo();
+    command
+        .current_dir(python::repository())
+        .args(["run", "--locked", "--quiet", "--release", "--package", "convelo-tests"])
+        .args(["--example", "attest_cost", "--"])
+        .args(options);
+    match command.status() {
+        Ok(status) => ExitCode::from(exit_code(status.code())),
+        Err(error) => python::finish(Err(format!("the benchmark cannot be started: {error}"))),
     }
 }
 

@@ -32,6 +32,9 @@ Commands:
       --scale F       Multiplies the number of messages.
       --rounds N      How often each side runs, in turn (2).
       --plain, --tls  Measures only without, or only with mutual TLS.
+  bench attest [--json FILE]
+                  Measures verification and handshakes with evidence, beside the verifying library
+                  alone and handshakes without evidence. Fails if a goal is missed.
   wheel           Builds the release wheel into dist.
   python [--genuine]
                   Makes target/python/test: the package and all that its tests need.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Ok(Task::Wheel) => python::wheel(),
         Ok(Task::Python { genuine }) => python::environment(genuine),
         Ok(Task::BenchPool(options)) => bench::pool(&options),
+        Ok(Task::BenchAttest(options)) => bench::attest(&options),
         Err(problem) => {
             eprintln!("xtask: {problem}; cargo xtask help lists the commands");
             ExitCode::from(USAGE_ERROR)
@@ -69,6 +73,7 @@ enum Task {
     Wheel,
     Python { genuine: bool },
     BenchPool(Vec<String>),
+    BenchAttest(Vec<String>),
 }
 
 fn parse(arguments: &[String]) -> Result<Task, String> {
@@ -84,7 +89,11 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
             check_bench_options(options)?;
             Ok(Task::BenchPool(options.iter().map(|&option| option.to_owned()).collect()))
         }
-        ["bench"] => Err("bench needs what to measure: bench pool".to_owned()),
+        ["bench", "attest"] => Ok(Task::BenchAttest(Vec::new())),
+        ["bench", "attest", "--json", file] => {
+            Ok(Task::BenchAttest(vec!["--json".to_owned(), file.to_owned()]))
+        }
+        ["bench"] => Err("bench needs what to measure: bench pool, bench attest".to_owned()),
         [] => Err("no command was given".to_owned()),
         ["test", other, ..] => Err(format!("test does not know {other:?}")),
         [command @ ("wheel" | "python" | "bench"), other, ..] => {
@@ -134,8 +143,10 @@ mod tests {
             parsed("bench pool --json out.json --only seq,conc --scale 0.1 --tls"),
             Ok(Task::BenchPool(options.map(str::to_owned).to_vec()))
         );
+        assert_eq!(parsed("bench attest"), Ok(Task::BenchAttest(Vec::new())));
         for wrong in [
             "bench",
+            "bench attest --json",
             "bench psi",
             "bench pool --json",
             "bench pool --scale many",

@@ -100,6 +100,11 @@ impl Verdict {
         &self.spki
     }
 
+    /// When it was given, in Unix seconds.
+    pub fn verified_at(&self) -> u64 {
+        self.verified_at
+    }
+
     /// Until when this verdict may be relied on, in Unix seconds: the first end of the
     /// certificate, of any part of the collateral, or of the collateral's accepted age.
     pub fn expires(&self) -> u64 {

@@ -12,6 +12,7 @@
 
 mod authority;
 mod binding;
+mod cache;
 mod certificate;
 mod client;
 mod expect;

@@ -51,3 +51,9 @@ pub const LONGEST_COMMON_NAME: usize = 64;
 
 /// Days that a certificate made here may live: a hundred years.
 pub const LONGEST_LIFE_DAYS: u32 = 36_525;
+
+/// How long a verdict on a certificate may be used again, unless it ends before.
+pub const CACHED_VERDICT_SECONDS: u64 = 600;
+
+/// Verdicts that are kept at once.
+pub const MAXIMUM_CACHED_VERDICTS: usize = 1024;

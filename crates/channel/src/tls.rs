@@ -13,6 +13,7 @@ use rustls::{
 };
 use sha2::{Digest as _, Sha256};
 
+use crate::cache;
 use crate::expect::Expect;
 use crate::identity::Credential;
 use crate::provider::provider;
@@ -150,7 +151,7 @@ impl Expected {
                 }
                 let evidence = Evidence::from_certificate(certificate, now)?
                     .ok_or_else(Refusal::missing_evidence)?;
-                verify_evidence(&evidence, policies, collateral, now).map(Some)
+                cache::verdict(certificate, &evidence, policies, collateral, now).map(Some)
             }
             Expect::Key(pinned) => {
                 demand_key(certificate, pinned)?;

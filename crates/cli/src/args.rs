@@ -501,7 +501,7 @@ pub(crate) enum CollateralCommand {
 /// Where collateral is fetched from.
 #[derive(Args)]
 pub(crate) struct Pcs {
-    /// A collateral service, such as https://pccs.example.org:8081; several are tried in order.
+    /// A collateral service, such as `https://pccs.example.org:8081`; several are tried in order.
     /// "intel" is Intel's own, which learns which platform is asked for
     #[arg(long, value_name = "URL", required_unless_present = "qcnl")]
     pub(crate) pccs: Vec<String>,

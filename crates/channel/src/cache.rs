@@ -1,0 +1,197 @@
+//! Verdicts that were given already. Verification is a pure function, so the answer to the same
+//! question is the same until it expires; a peer that connects again costs a look-up.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use convelo_attest::{Collateral, Evidence, Policy, Refusal, Verdict};
+use sha2::{Digest as _, Sha256};
+
+use crate::limits::{CACHED_VERDICT_SECONDS, MAXIMUM_CACHED_VERDICTS};
+use crate::tls::verify_evidence;
+
+/// Everything that the answer depends on but the time: certificate, policies in their order,
+/// collateral. A new policy or new collateral asks another question.
+type Question = [u8; 32];
+
+/// One answer on its way or there; whoever asks meanwhile waits for it instead of computing it, too.
+type Answer = Arc<OnceLock<Option<Verdict>>>;
+
+static ANSWERS: LazyLock<Mutex<HashMap<Question, Answer>>> = LazyLock::new(Mutex::default);
+
+/// As [`verify_evidence`], of a certificate, once for the same question.
+///
+/// An answer is kept for ten minutes at most and never beyond its own end. Refusals are not kept:
+/// what ends with one may be put right at any moment, and a flood of them must not push verdicts out.
+pub(crate) fn verdict(
+    certificate: &[u8],
+    evidence: &Evidence,
+    policies: &[Arc<Policy>],
+    collateral: &Collateral,
+    now: u64,
+) -> Result<Verdict, Refusal> {
+    let question = question(certificate, policies, collateral);
+    let answer = Arc::clone(answers().entry(question).or_default());
+    let mut refusal = None;
+    let kept = answer.get_or_init(|| {
+        verify_evidence(evidence, policies, collateral, now)
+            .map_err(|refused| refusal = Some(refused))
+            .ok()
+    });
+    if let Some(verdict) = kept
+        && holds(verdict, now)
+    {
+        make_room(now);
+        return Ok(verdict.clone());
+    }
+    forget(&question, &answer);
+    match refusal {
+        Some(refusal) => Err(refusal),
+        // An answer that has ended, or another's refusal: asked anew.
+        None => verify_evidence(evidence, policies, collateral, now),
+    }
+}
+
+fn holds(verdict: &Verdict, now: u64) -> bool {
+    let until = verdict.expires().min(verdict.verified_at() + CACHED_VERDICT_SECONDS);
+    (verdict.verified_at()..=until).contains(&now)
+}
+
+fn question(certificate: &[u8], policies: &[Arc<Policy>], collateral: &Collateral) -> Question {
+    let mut hash = Sha256::new();
+    hash.update(Sha256::digest(certificate));
+    hash.update(collateral.digest());
+    for policy in policies {
+        hash.update(policy.digest());
+    }
+    hash.finalize().into()
+}
+
+fn answers() -> MutexGuard<'static, HashMap<Question, Answer>> {
+    ANSWERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn forget(question: &Question, answer: &Answer) {
+    let mut answers = answers();
+    if answers.get(question).is_some_and(|kept| Arc::ptr_eq(kept, answer)) {
+        answers.remove(question);
+    }
+}
+
+/// Over the limit, ended answers go, and if that is not enough all that are there: they come back.
+fn make_room(now: u64) {
+    let mut answers = answers();
+    if answers.len() <= MAXIMUM_CACHED_VERDICTS {
+        return;
+    }
+    answers.retain(|_, answer| {
+        answer.get().is_none_or(|kept| kept.as_ref().is_some_and(|v| holds(v, now)))
+    });
+    if answers.len() > MAXIMUM_CACHED_VERDICTS {
+        answers.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
+
+    use super::*;
+    use crate::Identity;
+
+    struct Scene {
+        certificate: Vec<u8>,
+        policies: Vec<Arc<Policy>>,
+        collateral: Collateral,
+        now: u64,
+    }
+
+    impl Scene {
+        fn new(accepted: &str) -> Self {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let now = now.expect("after 1970").as_secs();
+            let platform = Arc::new(Platform::new(now).expect("a platform"));
+            let policy = policy_toml(&platform, &[("x", &Enclave::named(accepted))]);
+            let source = platform.enclave(Enclave::named("service"));
+            let credential = Identity::generate().attested(&source).expect("a certificate");
+            Self {
+                certificate: credential.certificate().to_vec(),
+                policies: vec![Arc::new(Policy::from_toml(&policy).expect("a policy"))],
+                collateral: platform.collateral(&CollateralKnobs::default()),
+                now,
+            }
+        }
+
+        fn ask(&self, now: u64) -> Result<Verdict, Refusal> {
+            let evidence = Evidence::from_certificate(&self.certificate, self.now)?;
+            let evidence = evidence.expect("evidence");
+            verdict(&self.certificate, &evidence, &self.policies, &self.collateral, now)
+        }
+
+        fn kept(&self) -> bool {
+            answers().contains_key(&question(&self.certificate, &self.policies, &self.collateral))
+        }
+    }
+
+    #[test]
+    fn the_same_question_is_answered_once() {
+        let scene = Scene::new("service");
+        let first = scene.ask(scene.now).expect("accepted");
+        assert!(scene.kept());
+        let second = scene.ask(scene.now + 100).expect("accepted");
+        assert_eq!(second.verified_at(), first.verified_at(), "it was not verified again");
+    }
+
+    #[test]
+    fn an_answer_ends_after_ten_minutes_and_with_a_clock_that_goes_back() {
+        let scene = Scene::new("service");
+        scene.ask(scene.now).expect("accepted");
+        let later = scene.now + CACHED_VERDICT_SECONDS + 1;
+        assert_eq!(scene.ask(later).expect("accepted").verified_at(), later);
+        scene.ask(scene.now).expect("accepted");
+        assert_eq!(scene.ask(scene.now - 1).expect("accepted").verified_at(), scene.now - 1);
+    }
+
+    #[test]
+    fn an_answer_does_not_outlive_the_evidence() {
+        let scene = Scene::new("service");
+        let verdict = scene.ask(scene.now).expect("accepted");
+        assert_eq!(scene.ask(verdict.expires() + 1).unwrap_err().code, "certificate-expired");
+        assert!(!scene.kept());
+    }
+
+    #[test]
+    fn a_new_policy_and_new_collateral_are_new_questions() {
+        let mut scene = Scene::new("service");
+        scene.ask(scene.now).expect("accepted");
+        let policies = std::mem::take(&mut scene.policies);
+        assert_eq!(scene.ask(scene.now).unwrap_err().code, "no-policy");
+        scene.policies = policies;
+        let other = Scene::new("service");
+        scene.collateral = other.collateral;
+        scene.ask(scene.now).unwrap_err();
+    }
+
+    #[test]
+    fn refusals_are_not_kept() {
+        let scene = Scene::new("something else");
+        for _ in 0..3 {
+            assert_eq!(scene.ask(scene.now).unwrap_err().code, "measurement");
+            assert!(!scene.kept());
+        }
+    }
+
+    #[test]
+    fn flood_of_distinct_questions_is_bounded() {
+        let scene = Scene::new("service");
+        for _ in 0..3 {
+            for _ in 0..MAXIMUM_CACHED_VERDICTS {
+                let mut random = [0; 32];
+                rand_core::Rng::fill_bytes(&mut crate::os_rng(), &mut random);
+                answers().entry(random).or_default();
+            }
+            scene.ask(scene.now).expect("accepted");
+            assert!(answers().len() <= 2 * MAXIMUM_CACHED_VERDICTS);
+        }
+    }
+}

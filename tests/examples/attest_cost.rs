@@ -1,0 +1,209 @@
+//! What attestation costs: `cargo xtask bench attest` runs this.
+//!
+//! CPU of this whole process, the smallest of several rounds. Verification stands beside the
+//! verifying library alone; a handshake with evidence beside one of the same kind without.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use convelo_attest::{Evidence, Policy, QuoteSource, verify};
+use convelo_channel::{Expect, Identity, Listener, dial};
+use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
+use dcap_qvl::QuotePolicy;
+use dcap_qvl::verify::QuoteVerifier;
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+const ROUNDS: usize = 15;
+const TIMES: u32 = 40;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+struct Row {
+    name: &'static str,
+    ours: f64,
+    peer: Option<f64>,
+    /// At most so many milliseconds.
+    goal: Option<f64>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Outcome<()> {
+    let json = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
+        [] => None,
+        [flag, file] if flag == "--json" => Some(PathBuf::from(file)),
+        _ => return Err("usage: attest_cost [--json FILE]".into()),
+    };
+    let scene = Scene::new()?;
+    let (ours, library) = scene.verification()?;
+    let cold = scene.handshake(Peers::Cold).await?;
+    let warm = scene.handshake(Peers::Warm).await?;
+    let pinned = scene.handshake(Peers::Pinned).await?;
+    let rows = [
+        Row { name: "verify a quote", ours, peer: Some(library), goal: Some(1.0) },
+        Row { name: "handshake, service verified", ours: cold, peer: Some(pinned), goal: None },
+        Row { name: "handshake, verdict kept", ours: warm, peer: Some(pinned), goal: Some(0.8) },
+    ];
+    say(&format!(
+        "{:<30} {:>8} {:>8} {:>6} {:>6}  goal",
+        "ms of CPU, both ends", "ours", "peer", "ratio", "holds"
+    ));
+    let mut list = Vec::new();
+    let mut all = true;
+    for row in rows {
+        let ratio = row.peer.map(|peer| row.ours / peer);
+        let holds = row.goal.map(|goal| row.ours <= goal);
+        all &= holds.unwrap_or(true);
+        say(&format!(
+            "{:<30} {:>8.3} {:>8.3} {:>6.2} {:>6}  {}",
+            row.name,
+            row.ours,
+            row.peer.unwrap_or_default(),
+            ratio.unwrap_or_default(),
+            holds.map_or("", |holds| if holds { "yes" } else { "NO" }),
+            row.goal.map(|goal| format!("at most {goal} ms")).unwrap_or_default(),
+        ));
+        list.push(json!({
+            "name": row.name, "ours": row.ours, "peer": row.peer, "unit": "ms CPU",
+            "ratio": ratio, "goal": row.goal, "holds": holds,
+        }));
+    }
+    say("peer: dcap-qvl alone; a handshake with a pinned key and no evidence");
+    if let Some(path) = json {
+        std::fs::write(path, serde_json::to_string_pretty(&list)?)?;
+    }
+    if all { Ok(()) } else { Err("a goal was missed".into()) }
+}
+
+enum Peers {
+    /// Each handshake sees a certificate that was never verified.
+    Cold,
+    /// One certificate, verified before.
+    Warm,
+    /// A pinned key, no evidence asked for.
+    Pinned,
+}
+
+struct Scene {
+    platform: Arc<Platform>,
+    policy: Arc<Policy>,
+    now: u64,
+}
+
+impl Scene {
+    fn new() -> Outcome<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let platform = Arc::new(Platform::new(now)?);
+        let policy = policy_toml(&platform, &[("service", &Enclave::named("service"))]);
+        Ok(Self { platform, policy: Arc::new(Policy::from_toml(&policy)?), now })
+    }
+
+    fn source(&self) -> Arc<dyn QuoteSource> {
+        Arc::new(self.platform.enclave(Enclave::named("service")))
+    }
+
+    /// Milliseconds of CPU for one verification: ours, and the library's share of it.
+    fn verification(&self) -> Outcome<(f64, f64)> {
+        let collateral = self.platform.collateral(&CollateralKnobs::default());
+        let bundle: dcap_qvl::QuoteCollateralV3 = serde_json::from_str(&collateral.to_json())?;
+        let certificate = Identity::generate().attested(&*self.source())?;
+        let root =
+            convelo_attest::certificate_from_pem(self.platform.root_pem()).ok_or("no root")?;
+        let (mut ours, mut library) = (f64::MAX, f64::MAX);
+        for _ in 0..ROUNDS {
+            let before = cpu();
+            for _ in 0..TIMES {
+                let evidence = Evidence::from_certificate(certificate.certificate(), self.now)?;
+                verify(&evidence.ok_or("no evidence")?, &collateral, &self.policy, self.now)?;
+            }
+            ours = ours.min(milliseconds(before) / f64::from(TIMES));
+            let quote = Evidence::from_certificate(certificate.certificate(), self.now)?;
+            let quote = quote.ok_or("no evidence")?;
+            let before = cpu();
+            for _ in 0..TIMES {
+                QuoteVerifier::new(root.clone()).verify_with_policy(
+                    quote.quote(),
+                    &bundle,
+                    self.now,
+                    &QuotePolicy::claims_only(self.now),
+                )?;
+            }
+            library = library.min(milliseconds(before) / f64::from(TIMES));
+        }
+        Ok((ours, library))
+    }
+
+    /// Milliseconds of CPU for one handshake over loopback, both ends together.
+    async fn handshake(&self, peers: Peers) -> Outcome<f64> {
+        let client = Identity::generate().plain()?;
+        let collateral = Arc::new(self.platform.collateral(&CollateralKnobs::default()));
+        let mut least = f64::MAX;
+        for _ in 0..ROUNDS {
+            let mut spent = Duration::ZERO;
+            let mut service = Service::start(self.source()).await?;
+            for _ in 0..TIMES {
+                if matches!(peers, Peers::Cold) {
+                    service = Service::start(self.source()).await?;
+                }
+                let expect = match peers {
+                    Peers::Pinned => Expect::Key(service.key),
+                    Peers::Cold | Peers::Warm => Expect::Evidence {
+                        policies: vec![Arc::clone(&self.policy)],
+                        collateral: Arc::clone(&collateral),
+                        key: None,
+                    },
+                };
+                if matches!(peers, Peers::Warm) {
+                    service.meet(&client, expect.clone()).await?;
+                }
+                let before = cpu();
+                service.meet(&client, expect).await?;
+                spent += cpu().saturating_sub(before);
+            }
+            least = least.min(spent.as_secs_f64() * 1e3 / f64::from(TIMES));
+        }
+        Ok(least)
+    }
+}
+
+struct Service {
+    address: String,
+    key: [u8; 32],
+    accepted: mpsc::Receiver<std::io::Result<convelo_channel::PeerStream>>,
+}
+
+impl Service {
+    async fn start(source: Arc<dyn QuoteSource>) -> Outcome<Self> {
+        let identity = Identity::generate();
+        let key = convelo_psi::KeyId::of_spki(identity.spki()).0;
+        let listener = Listener::bind("127.0.0.1:0", identity, source).await?;
+        let address = listener.address()?.to_string();
+        let (sender, accepted) = mpsc::channel(1);
+        tokio::spawn(listener.accept(sender));
+        Ok(Self { address, key, accepted })
+    }
+
+    async fn meet(&mut self, client: &convelo_channel::Credential, expect: Expect) -> Outcome<()> {
+        let (dialled, accepted) =
+            tokio::join!(dial(&self.address, client, expect), self.accepted.recv());
+        let _ = (dialled?, accepted.ok_or("nobody was accepted")??);
+        Ok(())
+    }
+}
+
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+fn milliseconds(before: Duration) -> f64 {
+    cpu().saturating_sub(before).as_secs_f64() * 1e3
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark talks to a terminal")]
+fn say(text: &str) {
+    println!("{text}");
+}
