@@ -39,6 +39,7 @@ impl Hosted {
             identity: Identity::generate(),
             source: Arc::new(source),
             collateral: None,
+            offer: None,
             provider_policy: None,
             memory: 1 << 20,
             insecure_ratls_only,

@@ -6,7 +6,7 @@ use convelo_attest::{QuoteError, QuoteSource, Role};
 use convelo_channel::{Exchange, Expect, Identity, os_rng};
 use convelo_psi::agreement::Opening;
 use convelo_psi::{Job, JobDigest};
-use convelo_simulator::{Enclave, Platform, policy_toml};
+use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
 use convelo_tests::{Ended, Hosted, RawConnection, SERVICE_ENCLAVE, Service, World};
 use convelo_wire::{Challenge, FromParty, Reason};
 
@@ -263,4 +263,59 @@ fn flood_of_challenges_on_one_stream() {
     assert_eq!(bob.connection.failure().party.as_deref(), Some("alice"));
     let alice = world.raw(&service, &parties[0], &job).seated();
     drop(alice);
+}
+
+/// Alice without collateral of her own, against a service that offers this file.
+fn offered(collateral: Option<&str>) -> (World, Ended) {
+    let world = World::new();
+    let service = match collateral {
+        Some(text) => {
+            world.write("offer.json", text);
+            world.serve_with("--listen 127.0.0.1:0 --offer-collateral offer.json")
+        }
+        None => world.serve_with("--listen 127.0.0.1:0 --offer-collateral nothing.json"),
+    };
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    std::fs::remove_file(parties[0].path("collateral.json")).unwrap();
+    parties[0].lines(&["bicycle"]);
+    let ended = world.run(&parties[0], "--input ids.txt --output matched.txt").wait();
+    (world, ended)
+}
+
+#[test]
+fn collateral_comes_from_the_service_where_there_is_no_other() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    std::fs::remove_file(parties[0].path("collateral.json")).unwrap();
+    let running = parties.each_ref().map(|party| {
+        party.lines(&["bicycle"]);
+        world.run(party, "--input ids.txt --output matched.txt")
+    });
+    for process in running {
+        process.wait().expect(0).says("evidence verified").never_says("NOT FRESH");
+    }
+    assert_eq!(parties[0].matched(), ["bicycle"]);
+    let verify = "receipt verify matched.txt.receipt.json";
+    world.start_at(&parties[0], verify).wait().expect(0);
+}
+
+#[test]
+fn offered_collateral_that_is_none() {
+    for offer in [None, Some("{}"), Some("not JSON"), Some("")] {
+        let (_, ended) = offered(offer);
+        ended.expect(REFUSED).says("[no-collateral]").never_says("bicycle");
+    }
+}
+
+#[test]
+fn offered_collateral_of_another_platform_or_too_old() {
+    let elsewhere = Platform::new(1_700_000_000).unwrap();
+    let other = elsewhere.collateral(&CollateralKnobs::default()).to_json();
+    offered(Some(&other)).1.expect(REFUSED).says("[collateral-expired]");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let other = Platform::new(now).unwrap().collateral(&CollateralKnobs::default()).to_json();
+    offered(Some(&other)).1.expect(REFUSED).says("[signature]");
 }

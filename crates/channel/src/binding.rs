@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use convelo_attest::{Evidence, Refusal, Role, Session, Verdict};
+use convelo_attest::{Collateral, Evidence, Matter, Refusal, Role, Session, Stage, Verdict};
 use zeroize::Zeroizing;
 
+use crate::cache;
 use crate::expect::Expect;
 use crate::tls::verify_evidence;
 
@@ -71,26 +72,63 @@ impl Binding {
     }
 
     /// The service's fresh verdict: its quote is of this exchange, every policy accepts it, and the
-    /// enclave is that of the certificate. Nothing where evidence is not expected.
+    /// enclave is that of the certificate (DER), which is verified, too. Nothing where evidence is not
+    /// expected. `offered` is the collateral that the service sent, empty for none; it is used where
+    /// there is no other.
     ///
     /// # Errors
     /// A [`Refusal`].
     pub fn verify_service(
         &self,
         exchange: &Exchange,
-        quote: &[u8],
+        (quote, offered): (&[u8], &[u8]),
         expect: &Expect,
-        certificate: Option<&Verdict>,
+        certificate: &[u8],
         now: u64,
-    ) -> Result<Option<Verdict>, Refusal> {
-        let (Expect::Evidence { policies, collateral, .. }, Some(certificate)) =
-            (expect, certificate)
-        else {
-            return Ok(None);
+    ) -> Result<Option<Fresh>, Refusal> {
+        let (policies, collateral) = match expect {
+            Expect::Evidence { policies, collateral, .. } => (policies, Arc::clone(collateral)),
+            Expect::EvidenceWithOffer { policies, .. } => (policies, Arc::new(offer(offered)?)),
+            Expect::Key(_) => return Ok(None),
         };
+        let shown = Evidence::from_certificate(certificate, now)?;
+        let shown = shown.ok_or_else(Refusal::missing_evidence)?;
+        let shown = cache::verdict(certificate, &shown, policies, &collateral, now)?;
         let evidence = self.evidence(Role::Service, exchange, quote)?;
-        verify_evidence(&evidence, policies, collateral, now)?.fresh_after(certificate).map(Some)
+        let verdict = verify_evidence(&evidence, policies, &collateral, now)?;
+        Ok(Some(Fresh { verdict: verdict.fresh_after(&shown)?, collateral }))
     }
+}
+
+/// What a fresh quote came to, and what it was verified with.
+#[derive(Debug)]
+pub struct Fresh {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The collateral.
+    pub collateral: Arc<Collateral>,
+}
+
+/// Reads the collateral that a service offers. It is signed and dated: whose hands it went through
+/// does not matter.
+fn offer(offered: &[u8]) -> Result<Collateral, Refusal> {
+    let unusable = |found: String| Refusal {
+        stage: Stage::Collateral,
+        code: "no-collateral",
+        found,
+        required: "collateral of the service's platform".to_owned(),
+        matter: Matter::Collateral,
+        advice:
+            "fetch it with 'convelo collateral export' and give it with --collateral, or have the \
+                 service's operator offer it"
+                .to_owned(),
+    };
+    if offered.is_empty() {
+        return Err(unusable("none here, and none offered by the service".to_owned()));
+    }
+    std::str::from_utf8(offered)
+        .map_err(|_| unusable("an offer that is no text".to_owned()))
+        .and_then(|text| Collateral::from_json(text).map_err(|error| unusable(error.to_string())))
 }
 
 impl std::fmt::Debug for Binding {

@@ -26,7 +26,7 @@ mod tls;
 pub use authority::{
     Authority, AuthorityError, Issued, certificate_identity, certificate_key, self_signed,
 };
-pub use binding::{Binding, Exchange};
+pub use binding::{Binding, Exchange, Fresh};
 pub use client::{DialError, ServiceStream, certificate_of, dial};
 pub use expect::Expect;
 pub use identity::{Credential, Identity, IdentityError};

@@ -153,6 +153,14 @@ impl Expected {
                     .ok_or_else(Refusal::missing_evidence)?;
                 cache::verdict(certificate, &evidence, policies, collateral, now).map(Some)
             }
+            Expect::EvidenceWithOffer { key, .. } => {
+                if let Some(pinned) = key {
+                    demand_key(certificate, pinned)?;
+                }
+                Evidence::from_certificate(certificate, now)?
+                    .ok_or_else(Refusal::missing_evidence)?;
+                Ok(None)
+            }
             Expect::Key(pinned) => {
                 demand_key(certificate, pinned)?;
                 Ok(None)

@@ -155,6 +155,10 @@ pub(crate) struct Serve {
     /// What providers' evidence is verified with
     #[arg(long, value_name = "FILE")]
     pub(crate) collateral: Option<PathBuf>,
+    /// Offer this platform's own collateral to providers that have none; read anew each time
+    /// [default: the simulated platform's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) offer_collateral: Option<PathBuf>,
     /// Accept evidence of the simulated platform with this root, beside --policy
     #[arg(long, value_name = "PEM", requires = "policy")]
     pub(crate) insecure_simulated_root: Option<PathBuf>,
@@ -179,7 +183,8 @@ pub(crate) struct Platform {
 /// What the service's evidence is judged by.
 #[derive(Args)]
 pub(crate) struct Trust {
-    /// Collateral to verify evidence with [default: collateral.json beside the job file or policy]
+    /// Collateral to verify evidence with [default: collateral.json beside the job file or policy;
+    /// where there is none, what the service offers, signed and no older than the policy allows]
     #[arg(long, value_name = "FILE")]
     pub(crate) collateral: Option<PathBuf>,
     /// Ask for no fresh attestation (plain RA-TLS): trust a key that an enclave once made

@@ -11,6 +11,7 @@ use convelo_party::limits::MAXIMUM_FILE_BYTES;
 use convelo_psi::{Job, KeyId};
 use convelo_simulator::{Enclave, Platform};
 
+use crate::args::Trust;
 use crate::exit::Failure;
 
 /// Reads a text file of bounded size.
@@ -108,6 +109,19 @@ pub(crate) fn collateral(flag: Option<&Path>, beside: &Path) -> Result<Collatera
     }
     Collateral::from_json(&text(&path, "the collateral")?)
         .map_err(|error| Failure::usage(format!("the collateral {}: {error}", path.display())))
+}
+
+/// Reads collateral as [`collateral`] does; nothing where there is none and the service may offer it.
+pub(crate) fn collateral_or_offer(
+    trust: &Trust,
+    beside: &Path,
+) -> Result<Option<Collateral>, Failure> {
+    let flag = trust.collateral.as_deref();
+    let offered = flag.is_none() && !sibling(beside, "collateral.json").exists();
+    if offered && !trust.insecure_ratls_only {
+        return Ok(None);
+    }
+    collateral(flag, beside).map(Some)
 }
 
 /// Reads a party's key, from where the flag says or from `NAME.key` beside another file.

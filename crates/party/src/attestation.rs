@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use convelo_attest::{QuoteSource, Role, Verdict};
-use convelo_channel::{Binding, Exchange, Expect, ServiceStream, os_rng};
+use convelo_channel::{Binding, Exchange, Expect, Fresh, ServiceStream, os_rng};
 use convelo_psi::JobDigest;
 use convelo_wire::{Challenge, Proof};
 use rand_core::Rng as _;
@@ -27,14 +27,16 @@ pub(crate) struct Terms {
 pub(crate) struct Attestation {
     terms: Terms,
     binding: Binding,
-    certificate: Option<Verdict>,
+    certificate: Vec<u8>,
+    /// What the handshake found.
+    verdict: Option<Verdict>,
     open: Option<[u8; 32]>,
 }
 
 /// What an answered challenge comes to.
 pub(crate) struct Attested {
     /// The fresh verdict; nothing where a pinned key was expected instead of evidence.
-    pub(crate) verdict: Option<Verdict>,
+    pub(crate) fresh: Option<Fresh>,
     /// This party's own quote, where it has a source.
     pub(crate) quote: Option<Vec<u8>>,
 }
@@ -44,7 +46,8 @@ impl Attestation {
         Self {
             terms,
             binding: stream.binding().clone(),
-            certificate: stream.verdict().cloned(),
+            certificate: stream.certificate().to_vec(),
+            verdict: stream.verdict().cloned(),
             open: None,
         }
     }
@@ -54,9 +57,11 @@ impl Attestation {
         !self.terms.insecure_ratls_only
     }
 
-    /// What the handshake found.
-    pub(crate) fn of_certificate(&self) -> Option<&Verdict> {
-        self.certificate.as_ref()
+    /// What the handshake found, as all that there is.
+    pub(crate) fn of_certificate(&self) -> Option<Fresh> {
+        let Expect::Evidence { collateral, .. } = &self.terms.expect else { return None };
+        let (verdict, collateral) = (self.verdict.clone()?, Arc::clone(collateral));
+        Some(Fresh { verdict, collateral })
     }
 
     /// Whether a challenge waits for its answer.
@@ -81,14 +86,14 @@ impl Attestation {
         };
         let exchange = Exchange { party_nonce, service_nonce: proof.nonce, job: self.terms.job.0 };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let (expect, certificate) = (&self.terms.expect, self.certificate.as_ref());
-        let verdict =
-            self.binding.verify_service(&exchange, &proof.quote, expect, certificate, now)?;
+        let proved = (proof.quote.as_slice(), proof.collateral.as_slice());
+        let (expect, certificate) = (&self.terms.expect, self.certificate.as_slice());
+        let fresh = self.binding.verify_service(&exchange, proved, expect, certificate, now)?;
         let own = self.terms.source.as_ref().map(|source| {
             source.quote(&self.binding.report_data(Role::Party, &exchange)).map_err(|error| {
                 Error::new(Kind::Usage, format!("no evidence about this party: {error}"))
             })
         });
-        Ok(Attested { verdict, quote: own.transpose()? })
+        Ok(Attested { fresh, quote: own.transpose()? })
     }
 }

@@ -4,8 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use convelo_attest::Verdict;
-use convelo_channel::{Credential, DialError, Expect, ServiceStream, dial};
+use convelo_channel::{Credential, DialError, Expect, Fresh, ServiceStream, dial};
 use convelo_wire::limits::MAXIMUM_MESSAGE_BYTES;
 use convelo_wire::proto::join_service_client::JoinServiceClient;
 use convelo_wire::{FromParty, Reason, ToParty, proto};
@@ -113,9 +112,9 @@ impl Connection {
 
     /// Has the service prove that it is at the other end, now. The fresh verdict; that of the
     /// certificate in the compatible mode; nothing where a pinned key was expected.
-    pub(crate) async fn attest(&mut self) -> Result<Option<Verdict>, Error> {
+    pub(crate) async fn attest(&mut self) -> Result<Option<Fresh>, Error> {
         if !self.attestation.is_asked_for() {
-            return Ok(self.attestation.of_certificate().cloned());
+            return Ok(self.attestation.of_certificate());
         }
         let challenge = self.attestation.challenge();
         self.send(FromParty::Challenge(challenge)).await?;
@@ -129,7 +128,7 @@ impl Connection {
         if let Some(quote) = attested.quote {
             self.send(FromParty::Evidence(quote)).await?;
         }
-        Ok(attested.verdict)
+        Ok(attested.fresh)
     }
 
     /// Sends a message; waits while the service is slower than we are.

@@ -141,7 +141,8 @@ impl Session {
             insecure_ratls_only: run.insecure_ratls_only,
         };
         let connection = slot.insert(Connection::open(stream, terms, deadline).await?);
-        let verdict = connection.attest().await?;
+        let fresh = connection.attest().await?;
+        let verdict = fresh.as_ref().map(|fresh| fresh.verdict.clone());
         match &verdict {
             Some(verdict) => observer.on(Event::EvidenceVerified(verdict)),
             None => observer.on(Event::KeyRecognised),
@@ -190,10 +191,7 @@ impl Session {
             receipt: run.receipt.clone(),
         };
         if let Some(path) = &run.receipt {
-            let collateral = match &run.expect {
-                Expect::Evidence { collateral, .. } => Some(collateral.to_json()),
-                Expect::Key(_) => None,
-            };
+            let collateral = fresh.map(|fresh| fresh.collateral.to_json());
             let (address, key) = (run.address.clone(), KeyId::of_spki(&spki));
             let service = Service { address, key, certificate, collateral };
             Receipt::new(&run.job, &summary, &statement, &signed, service, (started, unix_now()))

@@ -1,9 +1,13 @@
 //! Quotes, made for those who ask, and the verification of those that come.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use convelo_attest::{Collateral, Evidence, Policy, QuoteSource, Refusal, Role};
 use convelo_channel::{Binding, Exchange, os_rng};
+use convelo_wire::limits::MAXIMUM_COLLATERAL_BYTES;
 use convelo_wire::{Challenge, Failed, Proof, Reason};
 use rand_core::Rng as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -16,15 +20,21 @@ use crate::registry::unix_now;
 pub(crate) struct Attester {
     source: Arc<dyn QuoteSource>,
     collateral: Option<Arc<Collateral>>,
+    offer: Option<PathBuf>,
     quotes: Semaphore,
     verifications: Semaphore,
 }
 
 impl Attester {
-    pub(crate) fn new(source: Arc<dyn QuoteSource>, collateral: Option<Collateral>) -> Self {
+    pub(crate) fn new(
+        source: Arc<dyn QuoteSource>,
+        collateral: Option<Collateral>,
+        offer: Option<PathBuf>,
+    ) -> Self {
         Self {
             source,
             collateral: collateral.map(Arc::new),
+            offer,
             quotes: Semaphore::new(QUOTES_AT_ONCE),
             verifications: Semaphore::new(VERIFICATIONS_AT_ONCE),
         }
@@ -45,12 +55,18 @@ impl Attester {
             Exchange { party_nonce: challenge.nonce, service_nonce: nonce, job: challenge.job.0 };
         let report_data = binding.report_data(Role::Service, &exchange);
         let source = Arc::clone(&self.source);
-        let made = apart(&self.quotes, move || source.quote(&report_data)).await?;
-        let quote = made.map_err(|error| {
+        let offer = self.offer.clone();
+        let made = apart(&self.quotes, move || {
+            source
+                .quote(&report_data)
+                .map(|quote| (quote, offer.as_deref().map(read).unwrap_or_default()))
+        })
+        .await?;
+        let (quote, collateral) = made.map_err(|error| {
             tracing::error!(%error, "no quote could be made");
             Failed::new(Reason::Internal, "the service could not make a quote; its log says why")
         })?;
-        Ok((exchange, Proof { nonce, quote }))
+        Ok((exchange, Proof { nonce, quote, collateral }))
     }
 
     /// Verifies a party's evidence against every policy.
@@ -83,6 +99,25 @@ impl Attester {
             })
         });
         verified.await?.map_err(refused)
+    }
+}
+
+/// The collateral to offer, read anew each time because it is renewed there; what cannot be read is
+/// not offered.
+fn read(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let limit = MAXIMUM_COLLATERAL_BYTES as u64;
+    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(length) if length <= MAXIMUM_COLLATERAL_BYTES => bytes,
+        Ok(_) => {
+            tracing::warn!(file = %path.display(), "the collateral to offer is too long");
+            Vec::new()
+        }
+        Err(error) => {
+            tracing::warn!(file = %path.display(), %error, "the collateral to offer cannot be read");
+            Vec::new()
+        }
     }
 }
 

@@ -37,6 +37,7 @@ async fn main() -> ExitCode {
         identity: Identity::generate(),
         source: Arc::new(Gramine::new(ATTESTATION)),
         collateral: None,
+        offer: None,
         provider_policy: None,
         memory,
         insecure_ratls_only: false,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -37,6 +38,9 @@ pub struct Config {
     pub source: Arc<dyn QuoteSource>,
     /// What providers' evidence is verified with, where that is asked for.
     pub collateral: Option<Collateral>,
+    /// A file with the collateral of this service's own platform, for parties that have none: offered
+    /// beside every fresh quote, and read anew each time.
+    pub offer: Option<PathBuf>,
     /// What the operator requires of every provider's evidence, beside what the job says.
     pub provider_policy: Option<Policy>,
     /// Bytes of fingerprints that all jobs together may hold.
@@ -74,12 +78,13 @@ impl Service {
     /// # Errors
     /// [`ServiceError`], when the address or the evidence cannot be had.
     pub async fn bind(config: Config) -> Result<Self, ServiceError> {
-        let Config { listen, identity, source, collateral, provider_policy, memory, .. } = config;
+        let Config { listen, identity, source, collateral, offer, provider_policy, memory, .. } =
+            config;
         let listener = Listener::bind(&listen, identity.clone(), Arc::clone(&source)).await?;
         let address = listener.address()?;
         let entrance = Arc::new(Entrance {
             registry: Registry::new(identity, provider_policy, memory),
-            attester: Attester::new(source, collateral),
+            attester: Attester::new(source, collateral, offer),
             insecure_ratls_only: config.insecure_ratls_only,
         });
         Ok(Self { listener, address, entrance })

@@ -17,5 +17,8 @@ pub const MAXIMUM_SOFTWARE_BYTES: usize = 128;
 /// Bytes of an explanation; a longer one is cut by its sender.
 pub const MAXIMUM_EXPLANATION_BYTES: usize = 2048;
 
+/// Bytes of collateral that a service offers; genuine bundles have about 16 KiB.
+pub const MAXIMUM_COLLATERAL_BYTES: usize = 256 << 10;
+
 /// Bytes of a quote: as many as Gramine's device makes at most.
 pub const MAXIMUM_QUOTE_BYTES: usize = 8192;

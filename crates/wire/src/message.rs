@@ -6,9 +6,9 @@ use prost::Message as _;
 use prost::bytes::Bytes;
 
 use crate::limits::{
-    MAXIMUM_CHUNK_BYTES, MAXIMUM_EXPLANATION_BYTES, MAXIMUM_JOB_BYTES, MAXIMUM_NAME_BYTES,
-    MAXIMUM_PARTIES, MAXIMUM_QUOTE_BYTES, MAXIMUM_SIGNATURE_BYTES, MAXIMUM_SOFTWARE_BYTES,
-    MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
+    MAXIMUM_CHUNK_BYTES, MAXIMUM_COLLATERAL_BYTES, MAXIMUM_EXPLANATION_BYTES, MAXIMUM_JOB_BYTES,
+    MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_QUOTE_BYTES, MAXIMUM_SIGNATURE_BYTES,
+    MAXIMUM_SOFTWARE_BYTES, MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
 };
 use crate::proto::{self, from_party, outcome, to_party};
 use crate::reason::{Failed, Reason};
@@ -59,6 +59,8 @@ pub struct Proof {
     pub nonce: [u8; 32],
     /// The quote; within its size limit, not yet parsed.
     pub quote: Vec<u8>,
+    /// Collateral that the service offers, as it came; within its size limit, empty for none.
+    pub collateral: Vec<u8>,
 }
 
 /// What a party is about to upload.
@@ -312,9 +314,11 @@ impl TryFrom<proto::ToParty> for ToParty {
         Ok(match message.message.ok_or(WireError::Unknown)? {
             Message::Proof(proof) => {
                 at_most("proof.quote", proof.quote.len(), MAXIMUM_QUOTE_BYTES)?;
+                at_most("proof.collateral", proof.collateral.len(), MAXIMUM_COLLATERAL_BYTES)?;
                 Self::Proof(Proof {
                     nonce: array("proof.nonce", &proof.nonce)?,
                     quote: proof.quote,
+                    collateral: proof.collateral,
                 })
             }
             Message::Waiting(waiting) => Self::Waiting(Waiting {
@@ -389,9 +393,11 @@ impl From<ToParty> for proto::ToParty {
     fn from(message: ToParty) -> Self {
         use to_party::Message;
         let message = match message {
-            ToParty::Proof(proof) => {
-                Message::Proof(proto::Proof { nonce: proof.nonce.to_vec(), quote: proof.quote })
-            }
+            ToParty::Proof(proof) => Message::Proof(proto::Proof {
+                nonce: proof.nonce.to_vec(),
+                quote: proof.quote,
+                collateral: proof.collateral,
+            }),
             ToParty::Waiting(waiting) => Message::Waiting(proto::Waiting {
                 present: waiting.present,
                 missing: waiting.missing,

@@ -134,8 +134,9 @@ fn messages_of_the_service() -> impl Strategy<Value = Hidden<to_party::Message>>
         ),
         up_to(300)
             .prop_map(|bits| Message::Bitmap(proto::BitmapChunk { bits: bits.into() }).into()),
-        (bytes(32), up_to(300))
-            .prop_map(|(nonce, quote)| { Message::Proof(proto::Proof { nonce, quote }).into() }),
+        (bytes(32), up_to(300), up_to(300)).prop_map(|(nonce, quote, collateral)| {
+            Message::Proof(proto::Proof { nonce, quote, collateral }).into()
+        }),
         (reason(), name(), text()).prop_map(|(reason, party, explanation)| {
             Message::Failed(proto::Failed { reason, party, explanation }).into()
         }),

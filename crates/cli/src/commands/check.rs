@@ -48,7 +48,7 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
     if args.contact {
         let address = address(&job, None)?;
         let expect = expect(&job, policy.into_iter().collect(), || {
-            files::collateral(args.trust.collateral.as_deref(), &args.job)
+            files::collateral(args.trust.collateral.as_deref(), &args.job).map(Some)
         })?;
         let credential = Identity::generate().plain().map_err(Failure::job)?;
         let stream = dial(&address, &credential, expect).await.map_err(Error::from)?;

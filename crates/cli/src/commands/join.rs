@@ -34,7 +34,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         narrator.line(format_args!("{}: {warning}", args.policy.display()));
     }
     let expect = expect(&job, policy.iter().cloned().collect(), || {
-        files::collateral(args.trust.collateral.as_deref(), &args.policy)
+        files::collateral_or_offer(&args.trust, &args.policy)
     })?;
     let identity = match &args.identity {
         Some(path) => files::read_identity(path)?,

@@ -68,7 +68,7 @@ impl Plan {
         let policy = files::service_policy(&job, &args.job)?;
         let own = args.policy.as_deref().map(|path| files::policy(path, None)).transpose()?;
         let expect = expect(&job, policy.iter().chain(&own).cloned().collect(), || {
-            files::collateral(args.trust.collateral.as_deref(), &args.job)
+            files::collateral_or_offer(&args.trust, &args.job)
         })?;
         let simulated = args.platform.simulated.as_deref();
         let source = match job.service.verify {
@@ -138,7 +138,7 @@ pub(crate) fn address(job: &Job, flag: Option<&str>) -> Result<String, Failure> 
 pub(crate) fn expect(
     job: &Job,
     policies: Vec<Policy>,
-    collateral: impl FnOnce() -> Result<convelo_attest::Collateral, Failure>,
+    collateral: impl FnOnce() -> Result<Option<convelo_attest::Collateral>, Failure>,
 ) -> Result<Expect, Failure> {
     let key = job.service.key.map(|key| key.0);
     if job.service.verify == Verify::Provider {
@@ -156,7 +156,10 @@ pub(crate) fn expect(
         ));
     }
     let policies = policies.into_iter().map(Arc::new).collect();
-    Ok(Expect::Evidence { policies, collateral: Arc::new(collateral()?), key })
+    Ok(match collateral()? {
+        Some(collateral) => Expect::Evidence { policies, collateral: Arc::new(collateral), key },
+        None => Expect::EvidenceWithOffer { policies, key },
+    })
 }
 
 /// Opens the table that the flags describe, with the key columns of the job.

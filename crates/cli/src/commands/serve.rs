@@ -31,6 +31,8 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         }
         (None, None) => None,
     };
+    let beside = |dir: &std::path::PathBuf| dir.join("collateral.json");
+    let offer = args.offer_collateral.or_else(|| args.platform.simulated.as_ref().map(beside));
     let platform = source.describe();
     let key = files::key_id(&identity);
     let config = Config {
@@ -38,6 +40,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         identity,
         source,
         collateral,
+        offer,
         provider_policy: policy,
         memory: args.memory,
         insecure_ratls_only: args.insecure_ratls_only,
