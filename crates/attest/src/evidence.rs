@@ -90,7 +90,8 @@ impl Evidence {
     /// most one DICE extension, in deterministic CBOR; validity at `now` (Unix seconds) and length
     /// of life; the quote's canonical form; report data = SHA-256(claims) and 32 zero bytes; and
     /// claims that name this certificate's key. A certificate that carries only a legacy evidence
-    /// extension is refused with a text that says so; beside the DICE extension, it is ignored.
+    /// extension is refused with a text that says so; beside the DICE extension, as Gramine writes it,
+    /// there may be one, and it must be a quote of the same enclave over the same key.
     pub fn from_certificate_with(
         der: &[u8],
         now: u64,
@@ -115,7 +116,32 @@ impl Evidence {
             not_after,
         };
         evidence.check_binding()?;
+        if let Some(legacy) = legacy_extension(&certificate)? {
+            evidence.agrees_with(&Quote::parse(legacy)?)?;
+        }
         Ok(Some(evidence))
+    }
+
+    /// Whether a legacy evidence extension's quote, over the bare key, says the same as this one.
+    fn agrees_with(&self, legacy: &Quote) -> Result<(), Refusal> {
+        let mut bound = [0; 64];
+        bound[..32].copy_from_slice(&Sha256::digest(&self.spki));
+        let same_enclave = legacy.mr_enclave() == self.quote.mr_enclave()
+            && legacy.mr_signer() == self.quote.mr_signer()
+            && legacy.isv_prod_id() == self.quote.isv_prod_id()
+            && legacy.isv_svn() == self.quote.isv_svn()
+            && legacy.flags() == self.quote.flags();
+        if same_enclave && bool::from(legacy.report_data().ct_eq(&bound)) {
+            return Ok(());
+        }
+        Err(certificate("evidence-disagrees", Matter::Peer)
+            .found(if same_enclave {
+                "legacy evidence over another key than the DICE evidence"
+            } else {
+                "legacy evidence of another enclave than the DICE evidence"
+            })
+            .required("two quotes of one enclave over the certificate's key")
+            .advice("the certificate was put together by hand: refuse this peer"))
     }
 
     /// Reads a quote that was asked for on a connection whose peer holds the key `spki` (DER).
@@ -247,6 +273,21 @@ fn evidence_extension(certificate_: &Certificate) -> Result<Option<&[u8]>, Refus
         }
     }
     Ok(None)
+}
+
+/// Gramine's legacy evidence, of which a certificate has one at most.
+fn legacy_extension(certificate_: &Certificate) -> Result<Option<&[u8]>, Refusal> {
+    let extensions = certificate_.tbs_certificate().extensions().map_or(&[][..], Vec::as_slice);
+    let gramine = [LEGACY[0].0, LEGACY[1].0];
+    let mut legacy = extensions.iter().filter(|extension| gramine.contains(&extension.extn_id));
+    let first = legacy.next();
+    match legacy.count() {
+        0 => Ok(first.map(|extension| extension.extn_value.as_bytes())),
+        more => Err(certificate("evidence-extensions", Matter::Peer)
+            .found(format!("{} legacy evidence extensions", more + 1))
+            .required("one")
+            .advice("the certificate was put together by hand: refuse this peer")),
+    }
 }
 
 fn spki(certificate_: &Certificate) -> Result<Vec<u8>, Refusal> {

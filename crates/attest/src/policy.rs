@@ -27,6 +27,8 @@ use file::File;
 /// tcb_statuses = ["UpToDate"]            # default
 /// advisories = []                        # default; accepted one by one, e.g. "INTEL-SA-00615"
 /// maximum_collateral_age_days = 7        # default; 1 to 30
+/// minimum_evaluation_number = 17         # optional: TCB info of an older evaluation is refused
+/// platforms = ["64 hex digits"]          # optional: SHA-256 of the accepted platforms' PPIDs
 /// # insecure_simulated_root = """-----BEGIN CERTIFICATE-----…"""  # instead of Intel's root
 /// [[enclave]]                            # any one of these
 /// name = "convelo-service 0.1.0"
@@ -46,6 +48,8 @@ pub struct Policy {
     tcb_statuses: Vec<TcbStatus>,
     advisories: Vec<String>,
     maximum_collateral_age_days: u64,
+    minimum_evaluation_number: Option<u32>,
+    platforms: Vec<[u8; 32]>,
     enclaves: Vec<EnclaveRule>,
     warnings: Vec<String>,
 }
@@ -114,6 +118,8 @@ impl Policy {
             tcb_statuses: default_statuses(),
             advisories: Vec::new(),
             maximum_collateral_age_days: DEFAULT_COLLATERAL_AGE_DAYS,
+            minimum_evaluation_number: None,
+            platforms: Vec::new(),
             enclaves,
             warnings,
         })
@@ -172,6 +178,8 @@ impl Policy {
             tcb_statuses: default_statuses(),
             advisories: Vec::new(),
             maximum_collateral_age_days: DEFAULT_COLLATERAL_AGE_DAYS,
+            minimum_evaluation_number: None,
+            platforms: Vec::new(),
             enclaves: Vec::new(),
             warnings: Vec::new(),
         }
@@ -202,6 +210,13 @@ impl Policy {
             "maximum_collateral_age_days": self.maximum_collateral_age_days,
             "enclave": self.enclaves.iter().map(EnclaveRule::to_json).collect::<Vec<_>>(),
         });
+        if let Some(number) = self.minimum_evaluation_number {
+            value["minimum_evaluation_number"] = number.into();
+        }
+        if !self.platforms.is_empty() {
+            let platforms: Vec<_> = self.platforms.iter().map(hex::encode).collect();
+            value["platforms"] = platforms.into();
+        }
         if let Anchor::Simulated { der, .. } = &self.anchor {
             value["insecure_simulated_root"] = certificate_to_pem(der).into();
         }
@@ -226,6 +241,16 @@ impl Policy {
             "# Signed facts about the platform may be this old; 1 to 30.".to_owned(),
             format!("maximum_collateral_age_days = {}", self.maximum_collateral_age_days),
         ];
+        if let Some(number) = self.minimum_evaluation_number {
+            lines.push("# TCB info of an older evaluation by Intel is refused.".to_owned());
+            lines.push(format!("minimum_evaluation_number = {number}"));
+        }
+        if !self.platforms.is_empty() {
+            let platforms: Vec<_> =
+                self.platforms.iter().map(|id| format!("\"{}\"", hex::encode(id))).collect();
+            lines.push("# Only these machines: SHA-256 of their PPIDs.".to_owned());
+            lines.push(format!("platforms = [{}]", platforms.join(", ")));
+        }
         if let Anchor::Simulated { der, .. } = &self.anchor {
             lines.push(String::new());
             lines.push(
@@ -275,6 +300,12 @@ impl Policy {
             some => format!("advisories: {}", some.join(", ")),
         });
         lines.push(format!("collateral: at most {} days old", self.maximum_collateral_age_days));
+        if let Some(number) = self.minimum_evaluation_number {
+            lines.push(format!("collateral: of evaluation {number} or a later one"));
+        }
+        if !self.platforms.is_empty() {
+            lines.push(format!("platforms: these {} alone", self.platforms.len()));
+        }
         lines
     }
 
@@ -288,6 +319,15 @@ impl Policy {
 
     pub(crate) fn advisories(&self) -> &[String] {
         &self.advisories
+    }
+
+    pub(crate) fn minimum_evaluation_number(&self) -> Option<u32> {
+        self.minimum_evaluation_number
+    }
+
+    /// SHA-256 of the PPIDs of the accepted platforms; any where it is empty.
+    pub(crate) fn platforms(&self) -> &[[u8; 32]] {
+        &self.platforms
     }
 
     pub(crate) fn maximum_collateral_age(&self) -> u64 {

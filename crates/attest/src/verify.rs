@@ -12,6 +12,7 @@
 
 use dcap_qvl::verify::QuoteVerifier;
 use dcap_qvl::{PckCertFlag, QuoteClaims, QuotePolicy, SvnComponent, intel};
+use sha2::{Digest as _, Sha256};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
@@ -223,6 +224,13 @@ fn in_force(
                 date::span(age)
             )));
     }
+    let (found, minimum) = (collateral.evaluation_number(), policy.minimum_evaluation_number());
+    if minimum.is_some_and(|minimum| found < minimum) {
+        return Err(stale("evaluation-number", Matter::Collateral)
+            .found(format!("TCB info of evaluation {found}"))
+            .required(format!("of evaluation {} or a later one", minimum.unwrap_or_default()))
+            .advice("it does not know of newer findings: fetch collateral anew"));
+    }
     passed(
         checks,
         "collateral",
@@ -391,6 +399,16 @@ fn platform(
     };
     passed(checks, "advisories", found, "none that the policy does not name");
 
+    let machine: [u8; 32] = Sha256::digest(&claims.platform.pck.ppid).into();
+    if !policy.platforms().is_empty() && !policy.platforms().contains(&machine) {
+        return Err(Refusal::new(Stage::TcbStatus, "platform", Matter::Policy)
+            .found(format!("the platform {}", hex::encode(machine)))
+            .required(format!("one of the {} that the policy names", policy.platforms().len()))
+            .advice(
+                "this is another machine than was agreed on: ask its operator, and name it in the \
+                 policy's platforms only after that",
+            ));
+    }
     if claims.platform.pck.cached_keys == PckCertFlag::True {
         return Err(Refusal::new(Stage::TcbStatus, "cached-keys", Matter::Platform)
             .found("a platform whose root keys Intel's registration service keeps")

@@ -20,6 +20,9 @@ pub(super) struct File {
     advisories: Vec<Advisory>,
     #[serde(default)]
     maximum_collateral_age_days: Age,
+    minimum_evaluation_number: Option<u32>,
+    #[serde(default)]
+    platforms: Platforms,
     #[serde(default)]
     insecure_simulated_root: Root,
     enclave: Enclaves,
@@ -38,6 +41,8 @@ impl From<File> for Policy {
             tcb_statuses,
             advisories,
             maximum_collateral_age_days: file.maximum_collateral_age_days.0,
+            minimum_evaluation_number: file.minimum_evaluation_number,
+            platforms: file.platforms.0,
             enclaves: file.enclave.0,
             warnings: Vec::new(),
         }
@@ -104,6 +109,24 @@ impl<'de> Deserialize<'de> for Advisory {
             }
         }
         deserializer.deserialize_str(Id)
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(try_from = "Vec<Measurement>")]
+struct Platforms(Vec<[u8; 32]>);
+
+impl TryFrom<Vec<Measurement>> for Platforms {
+    type Error = &'static str;
+
+    fn try_from(platforms: Vec<Measurement>) -> Result<Self, Self::Error> {
+        if platforms.is_empty() {
+            return Err("an empty list of platforms accepts none: leave it out for any");
+        }
+        let mut platforms: Vec<_> = platforms.into_iter().map(|platform| platform.0).collect();
+        platforms.sort_unstable();
+        platforms.dedup();
+        Ok(Self(platforms))
     }
 }
 

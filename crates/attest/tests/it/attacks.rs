@@ -336,6 +336,38 @@ fn revoked_tcb_signer() {
 }
 
 #[test]
+fn collateral_of_a_low_evaluation_number() {
+    let strict = policy_with("version = 1", "version = 1\nminimum_evaluation_number = 17");
+    let judged = |number| {
+        let knobs = CollateralKnobs { evaluation_number: number, ..CollateralKnobs::default() };
+        verify(&evidence(&enclave()), &collateral(&knobs), &strict, NOW)
+    };
+    judged(17).unwrap();
+    judged(18).unwrap();
+    let refusal = judged(16).unwrap_err();
+    assert_eq!(refusal.code, "evaluation-number");
+    assert!(refusal.found.contains("16") && refusal.required.contains("17"), "{refusal}");
+}
+
+#[test]
+fn machine_that_the_policy_does_not_name() {
+    let other = "5".repeat(64);
+    let named = |machines: &str| {
+        policy_with("version = 1", &format!("version = 1\nplatforms = [{machines}]"))
+    };
+    let judged = |policy: &Policy| {
+        verify(&evidence(&enclave()), &collateral(&CollateralKnobs::default()), policy, NOW)
+    };
+    let refusal = judged(&named(&format!("\"{other}\""))).unwrap_err();
+    assert_eq!(refusal.code, "platform");
+    let own = refusal.found.rsplit(' ').next().unwrap().to_owned();
+    judged(&named(&format!("\"{other}\", \"{own}\""))).unwrap();
+    // It is what 'attest inspect' shows.
+    let shown = convelo_attest::inspect(&quote(&enclave(), &key()), NOW).unwrap();
+    assert!(shown.fields.iter().any(|(_, value)| value.contains(&own)), "{own}");
+}
+
+#[test]
 fn cached_keys() {
     let platform = Platform::with_knobs(NOW, &PlatformKnobs { cached_keys: true }).unwrap();
     let platform = std::sync::Arc::new(platform);
@@ -621,6 +653,45 @@ fn legacy_evidence_alone() {
         let der = convelo_simulator::certificate(&key, &knobs).unwrap();
         assert_eq!(code(Evidence::from_certificate(&der, NOW)), "legacy-evidence");
     }
+}
+
+/// A certificate as Gramine writes it: DICE evidence, and a bare quote under the legacy OID.
+fn pair(
+    legacy: Vec<Vec<u8>>,
+    key: &rcgen::KeyPair,
+) -> Result<Option<Evidence>, convelo_attest::Refusal> {
+    let dice = extension(&quote(&enclave(), key), &spki(key));
+    let mut knobs = CertificateKnobs::at(NOW).with(dice);
+    knobs
+        .extensions
+        .extend(legacy.into_iter().map(|quote| (vec![0, 6, 9, 42, 840, 113_741, 1337, 6], quote)));
+    Evidence::from_certificate(&convelo_simulator::certificate(key, &knobs).unwrap(), NOW)
+}
+
+/// A quote over the bare key, as the legacy evidence has it.
+fn legacy_quote(enclave: &Enclave, key: &rcgen::KeyPair) -> Vec<u8> {
+    let mut data = [0; 64];
+    data[..32].copy_from_slice(&Sha256::digest(spki(key)));
+    platform().enclave(enclave.clone()).quote(&data).unwrap()
+}
+
+#[test]
+fn dice_and_legacy_evidence_disagree() {
+    let (ours, other) = (key(), key());
+    assert!(pair(vec![legacy_quote(&enclave(), &ours)], &ours).unwrap().is_some());
+    let another = Enclave { mr_enclave: [7; 32], ..enclave() };
+    let debug = Enclave { debug: true, ..enclave() };
+    for legacy in [
+        legacy_quote(&enclave(), &other),
+        legacy_quote(&another, &ours),
+        legacy_quote(&debug, &ours),
+        quote(&enclave(), &ours),
+    ] {
+        assert_eq!(code(pair(vec![legacy], &ours)), "evidence-disagrees");
+    }
+    let twice = vec![legacy_quote(&enclave(), &ours), legacy_quote(&enclave(), &ours)];
+    assert!(pair(twice, &ours).is_err());
+    assert_eq!(code(pair(vec![vec![1, 2, 3]], &ours)), "quote-form");
 }
 
 #[test]

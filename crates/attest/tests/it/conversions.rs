@@ -6,7 +6,7 @@ use convelo_attest::{Policy, certificate_from_pem, certificate_to_pem, inspect};
 use convelo_simulator::Enclave;
 use proptest::prelude::*;
 
-use crate::kit::{NOW, certificate, enclave, key, platform, policy, quote, spki};
+use crate::kit::{NOW, certificate, enclave, key, platform, policy, policy_with, quote, spki};
 
 const A: &str = "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
 const B: &str = "0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b";
@@ -113,8 +113,10 @@ fn what_is_no_signed_enclave() {
 
 #[test]
 fn a_policy_file_says_the_same_as_the_policy() {
+    let machines = format!("version = 1\nminimum_evaluation_number = 3\nplatforms = [\"{A}\"]");
     let all = [
         policy(),
+        policy_with("version = 1", &machines),
         env(&[("RA_TLS_ALLOW_SW_HARDENING_NEEDED", "1")]).unwrap(),
         Policy::from_measurement("a \"quoted\" name\u{e9}", A, None, None, 3).unwrap(),
         Policy::from_sigstruct("x", &sigstruct()).unwrap().with_exact_isv_svn(),
