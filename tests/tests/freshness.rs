@@ -1,9 +1,10 @@
 //! What RA-TLS alone lets pass, and the fresh attestation of the connection does not.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use convelo_attest::{QuoteError, QuoteSource, Role};
-use convelo_channel::{Exchange, Expect, Identity, os_rng};
+use convelo_channel::{Exchange, Expect, Identity, dial, os_rng};
 use convelo_psi::agreement::Opening;
 use convelo_psi::{Job, JobDigest};
 use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
@@ -318,4 +319,58 @@ fn offered_collateral_of_another_platform_or_too_old() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let other = Platform::new(now).unwrap().collateral(&CollateralKnobs::default()).to_json();
     offered(Some(&other)).1.expect(REFUSED).says("[signature]");
+}
+
+/// A source of quotes that are none, each another.
+struct Noise(AtomicUsize);
+
+impl QuoteSource for Noise {
+    fn quote(&self, _: &[u8; 64]) -> Result<Vec<u8>, QuoteError> {
+        let count = self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(count.to_le_bytes().repeat(500))
+    }
+
+    fn describe(&self) -> String {
+        "noise".to_owned()
+    }
+}
+
+#[test]
+fn flood_of_distinct_invalid_certificates_while_a_job_runs() {
+    const ROWS: usize = 50_000;
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    let ids: Vec<String> = (0..ROWS).map(|id| format!("id {id}")).collect();
+    let lines: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let (over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let key = service.key.0;
+    let flood: Vec<_> = (0..2)
+        .map(|_| {
+            let (over, sent, address) =
+                (Arc::clone(&over), Arc::clone(&sent), service.address.clone());
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                let noise = Noise(AtomicUsize::new(0));
+                while !over.load(Ordering::SeqCst) {
+                    let credential = Identity::generate().attested(&noise).unwrap();
+                    // The service is accepted, so that it has the certificate to judge.
+                    let _ = runtime.block_on(dial(&address, &credential, Expect::Key(key)));
+                    sent.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    let running = parties.each_ref().map(|party| world.run_lines(party, &lines));
+    for process in running {
+        process.wait().expect(0);
+    }
+    over.store(true, Ordering::SeqCst);
+    for thread in flood {
+        thread.join().unwrap();
+    }
+    assert!(sent.load(Ordering::SeqCst) > 0);
+    service.process.wait_for("a connection was refused");
+    assert_eq!(parties[0].matched().len(), ROWS);
 }
