@@ -13,8 +13,8 @@ use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode;
 
 use crate::date;
-use crate::dynamic_config::json_message;
 use crate::limits::MAXIMUM_COLLATERAL_BYTES;
+use crate::text::json_message;
 
 pub use pcs::{Answers, PckCa, PlatformId, root_crl_address};
 

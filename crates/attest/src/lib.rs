@@ -19,9 +19,7 @@
 mod claims;
 mod collateral;
 mod date;
-mod dynamic_config;
 mod evidence;
-mod gramine_env;
 mod inspect;
 mod limits;
 mod policy;
@@ -29,8 +27,8 @@ mod qcnl;
 mod quote;
 mod refusal;
 mod session;
-mod sigstruct;
 mod source;
+mod text;
 mod verdict;
 mod verify;
 

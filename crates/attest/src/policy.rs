@@ -1,6 +1,9 @@
 //! What we accept: named measurements, statuses and advisories, one by one.
 
+mod dynamic_config;
 mod file;
+mod gramine_env;
+mod sigstruct;
 
 use std::fmt;
 
@@ -11,12 +14,10 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::der::pem::{self, LineEnding};
 
-use crate::dynamic_config;
-use crate::gramine_env;
 use crate::limits::{DEFAULT_COLLATERAL_AGE_DAYS, MAXIMUM_POLICY_BYTES};
 use crate::quote::Quote;
 use crate::refusal::{Matter, Refusal, Stage};
-use crate::sigstruct;
+use crate::text::position;
 
 use file::File;
 
@@ -618,13 +619,6 @@ pub(crate) fn measurement(text: &str) -> Result<[u8; 32], String> {
         return Err("a measurement of zeros: fill in the enclave's own".to_owned());
     }
     Ok(value)
-}
-
-/// 1-based line and column (in characters) of a byte offset.
-pub(crate) fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (before.matches('\n').count() + 1, before[start..].chars().count() + 1)
 }
 
 /// Intel SGX Root CA, as Intel publishes it

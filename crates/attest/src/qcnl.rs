@@ -6,8 +6,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::dynamic_config::json_message;
-use crate::policy::position;
+use crate::text::{json_message, position};
 
 /// What stands before the version in the address of every route.
 const ROUTE: &str = "/sgx/certification/";

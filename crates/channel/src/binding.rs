@@ -5,9 +5,8 @@ use std::sync::Arc;
 use convelo_attest::{Collateral, Evidence, Matter, Refusal, Role, Session, Stage, Verdict};
 use zeroize::Zeroizing;
 
-use crate::cache;
 use crate::expect::Expect;
-use crate::tls::verify_evidence;
+use crate::verdicts::{self, verify_evidence};
 
 /// The secrets and keys of one TLS connection, which a fresh quote is bound to. Both ends compute
 /// the same.
@@ -93,7 +92,7 @@ impl Binding {
         };
         let shown = Evidence::from_certificate(certificate, now)?;
         let shown = shown.ok_or_else(Refusal::missing_evidence)?;
-        let shown = cache::verdict(certificate, &shown, policies, &collateral, now)?;
+        let shown = verdicts::verdict(certificate, &shown, policies, &collateral, now)?;
         let evidence = self.evidence(Role::Service, exchange, quote)?;
         let verdict = verify_evidence(&evidence, policies, &collateral, now)?;
         Ok(Some(Fresh { verdict: verdict.fresh_after(&shown)?, collateral }))

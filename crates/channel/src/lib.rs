@@ -12,7 +12,6 @@
 
 mod authority;
 mod binding;
-mod cache;
 mod certificate;
 mod client;
 mod expect;
@@ -22,6 +21,7 @@ mod peer;
 mod provider;
 mod server;
 mod tls;
+mod verdicts;
 
 pub use authority::{
     Authority, AuthorityError, Issued, certificate_identity, certificate_key, self_signed,

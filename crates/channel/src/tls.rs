@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use convelo_attest::{Collateral, Evidence, Matter, Policy, Refusal, Stage, Verdict};
+use convelo_attest::{Evidence, Matter, Refusal, Stage, Verdict};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -13,10 +13,10 @@ use rustls::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::cache;
 use crate::expect::Expect;
 use crate::identity::Credential;
 use crate::provider::provider;
+use crate::verdicts;
 
 /// Application protocol of both products' bulk connections: HTTP/2.
 const ALPN: &[u8] = b"h2";
@@ -151,7 +151,7 @@ impl Expected {
                 }
                 let evidence = Evidence::from_certificate(certificate, now)?
                     .ok_or_else(Refusal::missing_evidence)?;
-                cache::verdict(certificate, &evidence, policies, collateral, now).map(Some)
+                verdicts::verdict(certificate, &evidence, policies, collateral, now).map(Some)
             }
             Expect::EvidenceWithOffer { key, .. } => {
                 if let Some(pinned) = key {
@@ -311,21 +311,6 @@ fn single(intermediates: &[CertificateDer<'_>]) -> Result<(), Refusal> {
     })
 }
 
-/// The verdict of the first policy, once every one of them accepts the evidence.
-pub(crate) fn verify_evidence(
-    evidence: &Evidence,
-    policies: &[Arc<Policy>],
-    collateral: &Collateral,
-    now: u64,
-) -> Result<Verdict, Refusal> {
-    let mut first = None;
-    for policy in policies {
-        let verdict = convelo_attest::verify(evidence, collateral, policy, now)?;
-        first.get_or_insert(verdict);
-    }
-    first.ok_or_else(no_policy)
-}
-
 fn refused(refusal: Refusal) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
 }
@@ -339,17 +324,6 @@ pub(crate) fn not_the_holder(error: &Error) -> Refusal {
         matter: Matter::Peer,
         advice: "the certificate belongs to somebody else, it may be stolen: refuse this peer"
             .to_owned(),
-    }
-}
-
-fn no_policy() -> Refusal {
-    Refusal {
-        stage: Stage::Measurement,
-        code: "no-policy",
-        found: "no policy".to_owned(),
-        required: "at least one policy that says which evidence is accepted".to_owned(),
-        matter: Matter::Policy,
-        advice: "name a policy in the job file or on the command line".to_owned(),
     }
 }
 

@@ -4,17 +4,53 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use convelo_attest::{Collateral, Evidence, Policy, QuoteSource, Refusal, Role};
-use convelo_channel::{Binding, Exchange, os_rng};
+use convelo_channel::{Binding, Exchange, Peer, os_rng};
 use convelo_wire::limits::MAXIMUM_COLLATERAL_BYTES;
 use convelo_wire::{Challenge, Failed, Proof, Reason};
 use rand_core::Rng as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::limits::{ATTEST_TIMEOUT, QUOTES_AT_ONCE, VERIFICATIONS_AT_ONCE};
-use crate::registry::unix_now;
+
+/// What was proved on a stream, and when.
+pub(crate) struct Session {
+    pub(crate) exchange: Exchange,
+    pub(crate) since: Instant,
+    evidence: Option<Arc<Evidence>>,
+}
+
+impl Session {
+    pub(crate) fn new(exchange: Exchange) -> Self {
+        Self { exchange, since: Instant::now(), evidence: None }
+    }
+
+    /// The job that the exchange was for.
+    pub(crate) fn job(&self) -> &[u8; 32] {
+        &self.exchange.job
+    }
+
+    /// The party's fresh evidence, not yet verified.
+    pub(crate) fn evidence(&self) -> Result<Arc<Evidence>, Refusal> {
+        self.evidence.clone().ok_or_else(Refusal::missing_fresh_evidence)
+    }
+
+    pub(crate) fn take(&mut self, peer: &Peer, quote: &[u8]) -> Result<(), Failed> {
+        if self.evidence.is_some() {
+            let text = "a second quote arrived for one challenge";
+            return Err(Failed::new(Reason::Protocol, text));
+        }
+        let evidence = peer.binding.evidence(Role::Party, &self.exchange, quote);
+        let evidence = evidence.map_err(|refusal| {
+            Failed::new(Reason::Attestation, format!("this party's quote was refused: {refusal}"))
+        })?;
+        self.evidence = Some(Arc::new(evidence));
+        Ok(())
+    }
+}
 
 /// Proves what this service is, and judges what parties prove.
 pub(crate) struct Attester {
@@ -136,4 +172,8 @@ async fn apart<T: Send + 'static>(
         Ok(Err(_)) => Err(Failed::new(Reason::Internal, "attestation failed inside the service")),
         Err(_) => Err(busy()),
     }
+}
+
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

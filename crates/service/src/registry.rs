@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use convelo_attest::{Policy, Refusal};
 use convelo_channel::{Identity, Peer};
@@ -15,11 +15,10 @@ use convelo_wire::{Failed, Hello, Reason, ToParty};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::attester::Attester;
+use crate::attester::{Attester, Session, unix_now};
 use crate::budget::{Budget, Reservation};
 use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Sign};
 use crate::limits::{EVENT_QUEUE, MAXIMUM_JOBS};
-use crate::stream::{Entered, Session};
 
 /// The open jobs of a service.
 pub(crate) struct Registry {
@@ -78,6 +77,14 @@ impl Seat {
     pub(crate) async fn closed(&mut self) {
         let _ = (&mut self.closed).await;
     }
+}
+
+/// A party with a seat in a job.
+pub(crate) struct Entered {
+    pub(crate) seat: Seat,
+    pub(crate) name: String,
+    /// What its evidence is judged by, now and at every further attestation.
+    pub(crate) policies: Vec<Policy>,
 }
 
 impl Registry {
@@ -379,8 +386,4 @@ impl Task {
             }
         });
     }
-}
-
-pub(crate) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use convelo_attest::{Evidence, Policy, Refusal, Role};
-use convelo_channel::{Exchange, Peer};
+use convelo_attest::Role;
+use convelo_channel::Peer;
 use convelo_wire::{Challenge, Failed, FromParty, Proof, Reason, ToParty, proto};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 use tonic::Streaming;
 
-use crate::attester::Attester;
+use crate::attester::{Attester, Session};
 use crate::job::Event;
 use crate::limits::{CHALLENGE_INTERVAL, HELLO_TIMEOUT, SESSION_CAP};
-use crate::registry::{Registry, Seat};
+use crate::registry::{Entered, Registry, Seat};
 
 /// What every stream needs of its service.
 pub(crate) struct Entrance {
@@ -20,49 +20,6 @@ pub(crate) struct Entrance {
     pub(crate) attester: Attester,
     /// Whether a party may come without a Challenge.
     pub(crate) insecure_ratls_only: bool,
-}
-
-/// What was proved on a stream, and when.
-pub(crate) struct Session {
-    exchange: Exchange,
-    since: Instant,
-    evidence: Option<Arc<Evidence>>,
-}
-
-impl Session {
-    fn new(exchange: Exchange) -> Self {
-        Self { exchange, since: Instant::now(), evidence: None }
-    }
-
-    /// The job that the exchange was for.
-    pub(crate) fn job(&self) -> &[u8; 32] {
-        &self.exchange.job
-    }
-
-    /// The party's fresh evidence, not yet verified.
-    pub(crate) fn evidence(&self) -> Result<Arc<Evidence>, Refusal> {
-        self.evidence.clone().ok_or_else(Refusal::missing_fresh_evidence)
-    }
-
-    fn take(&mut self, peer: &Peer, quote: &[u8]) -> Result<(), Failed> {
-        if self.evidence.is_some() {
-            return Err(protocol("a second quote arrived for one challenge"));
-        }
-        let evidence = peer.binding.evidence(Role::Party, &self.exchange, quote);
-        let evidence = evidence.map_err(|refusal| {
-            Failed::new(Reason::Attestation, format!("this party's quote was refused: {refusal}"))
-        })?;
-        self.evidence = Some(Arc::new(evidence));
-        Ok(())
-    }
-}
-
-/// A party with a seat in a job.
-pub(crate) struct Entered {
-    pub(crate) seat: Seat,
-    pub(crate) name: String,
-    /// What its evidence is judged by, now and at every further attestation.
-    pub(crate) policies: Vec<Policy>,
 }
 
 /// Carries one stream from its Challenge to its end.
@@ -255,6 +212,9 @@ fn protocol(text: &str) -> Failed {
 
 #[cfg(test)]
 mod tests {
+    use convelo_channel::Exchange;
+    use tokio::time::Instant;
+
     use super::*;
 
     fn session() -> Session {

@@ -7,8 +7,8 @@ use rustls::pki_types::CertificateDer;
 
 use super::credential::{PeerCredentialError, parse};
 use super::roots::refusal;
-use crate::cache;
 use crate::certificate::{Certificate, fingerprint};
+use crate::verdicts;
 
 /// What a peer proved in a handshake: that it holds the key of this certificate. Only a handshake
 /// makes one.
@@ -116,7 +116,7 @@ impl PeerExpect {
                     demand_key(peer, pinned)?;
                 }
                 let evidence = peer.evidence.clone()?.ok_or_else(Refusal::missing_evidence)?;
-                cache::verdict(&peer.certificate, &evidence, policies, collateral, now).map(Some)
+                verdicts::verdict(&peer.certificate, &evidence, policies, collateral, now).map(Some)
             }
         }
     }

@@ -1,14 +1,13 @@
-//! Verdicts that were given already. Verification is a pure function, so the answer to the same
+//! Verdicts, and those that were given already. Verification is a pure function, so the answer to the same
 //! question is the same until it expires; a peer that connects again costs a look-up.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use convelo_attest::{Collateral, Evidence, Policy, Refusal, Verdict};
+use convelo_attest::{Collateral, Evidence, Matter, Policy, Refusal, Stage, Verdict};
 use sha2::{Digest as _, Sha256};
 
 use crate::limits::{CACHED_VERDICT_SECONDS, MAXIMUM_CACHED_VERDICTS};
-use crate::tls::verify_evidence;
 
 /// Everything that the answer depends on but the time: certificate, policies in their order,
 /// collateral. A new policy or new collateral asks another question.
@@ -49,6 +48,32 @@ pub(crate) fn verdict(
         Some(refusal) => Err(refusal),
         // An answer that has ended, or another's refusal: asked anew.
         None => verify_evidence(evidence, policies, collateral, now),
+    }
+}
+
+/// The verdict of the first policy, once every one of them accepts the evidence.
+pub(crate) fn verify_evidence(
+    evidence: &Evidence,
+    policies: &[Arc<Policy>],
+    collateral: &Collateral,
+    now: u64,
+) -> Result<Verdict, Refusal> {
+    let mut first = None;
+    for policy in policies {
+        let verdict = convelo_attest::verify(evidence, collateral, policy, now)?;
+        first.get_or_insert(verdict);
+    }
+    first.ok_or_else(no_policy)
+}
+
+fn no_policy() -> Refusal {
+    Refusal {
+        stage: Stage::Measurement,
+        code: "no-policy",
+        found: "no policy".to_owned(),
+        required: "at least one policy that says which evidence is accepted".to_owned(),
+        matter: Matter::Policy,
+        advice: "name a policy in the job file or on the command line".to_owned(),
     }
 }
 

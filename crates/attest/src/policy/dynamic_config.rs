@@ -19,7 +19,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::policy::{EnclaveRule, PolicyError, Svn, measurement};
+use super::{EnclaveRule, PolicyError, Svn, measurement};
+use crate::text::json_message;
 
 /// Reads the file into (accepted enclaves, warnings).
 ///
@@ -73,12 +74,6 @@ fn parse(text: &str, file: &mut File<'_>) -> Result<(), PolicyError> {
         column: Some(error.column().max(1)),
         message: json_message(&error),
     })
-}
-
-/// What a JSON error says, without the position that it repeats at its end.
-pub(crate) fn json_message(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.as_str(), |parts| parts.0).to_owned()
 }
 
 const FIELDS: [&str; 5] =

@@ -1,7 +1,7 @@
 //! The settings of Gramine's own verifier (`ra_tls_verify_dcap`), which reads them from environment
 //! variables. They are converted once, by a person, and are not read at run time.
 
-use crate::policy::{EnclaveRule, Svn, TcbStatus, measurement};
+use super::{EnclaveRule, Svn, TcbStatus, measurement};
 
 const ANY: &str = "any";
 

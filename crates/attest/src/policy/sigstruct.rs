@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::policy::{EnclaveRule, Svn};
+use super::{EnclaveRule, Svn};
 
 /// Its length in bytes.
 const BYTES: usize = 1808;
