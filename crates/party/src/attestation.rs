@@ -31,6 +31,8 @@ pub(crate) struct Attestation {
     /// What the handshake found.
     verdict: Option<Verdict>,
     open: Option<[u8; 32]>,
+    /// Whether a challenge was answered well before.
+    trusted: bool,
 }
 
 /// What an answered challenge comes to.
@@ -49,6 +51,7 @@ impl Attestation {
             certificate: stream.certificate().to_vec(),
             verdict: stream.verdict().cloned(),
             open: None,
+            trusted: false,
         }
     }
 
@@ -88,7 +91,11 @@ impl Attestation {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let proved = (proof.quote.as_slice(), proof.collateral.as_slice());
         let (expect, certificate) = (&self.terms.expect, self.certificate.as_slice());
-        let fresh = self.binding.verify_service(&exchange, proved, expect, certificate, now)?;
+        let fresh =
+            self.binding.verify_service(&exchange, proved, expect, certificate, now).map_err(
+                |refusal| if self.trusted { Error::refused_since(refusal) } else { refusal.into() },
+            )?;
+        self.trusted = true;
         let own = self.terms.source.as_ref().map(|source| {
             source.quote(&self.binding.report_data(Role::Party, &exchange)).map_err(|error| {
                 Error::new(Kind::Usage, format!("no evidence about this party: {error}"))

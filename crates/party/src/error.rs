@@ -44,6 +44,15 @@ impl Error {
         Self { kind, message: message.into(), refusal: None, reason: None, told }
     }
 
+    /// A service that was trusted before and was refused when it attested the connection again.
+    pub(crate) fn refused_since(refusal: Refusal) -> Self {
+        let message = format!(
+            "the service was refused when it attested the connection again, and \
+                               nothing more is sent to it: {refusal}"
+        );
+        Self { refusal: Some(Box::new(refusal)), ..Self::new(Kind::Attestation, message) }
+    }
+
     /// Its kind.
     pub fn kind(&self) -> Kind {
         self.kind
