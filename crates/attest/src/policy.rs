@@ -114,16 +114,7 @@ impl Policy {
     pub fn from_dynamic_config(text: &str) -> Result<Self, PolicyError> {
         check_size(text)?;
         let (enclaves, warnings) = dynamic_config::read(text)?;
-        Ok(Self {
-            anchor: Anchor::Intel,
-            tcb_statuses: default_statuses(),
-            advisories: Vec::new(),
-            maximum_collateral_age_days: DEFAULT_COLLATERAL_AGE_DAYS,
-            minimum_evaluation_number: None,
-            platforms: Vec::new(),
-            enclaves,
-            warnings,
-        })
+        Ok(Self { enclaves, warnings, ..Self::of_intels_root() })
     }
 
     /// Converts the `RA_TLS_*` settings of Gramine's own verifier, given as names and values. Names
