@@ -63,7 +63,7 @@ fn refused(world: &World, attacker: &Hosted, policy: Option<String>, code: &str)
     assert!(!parties[0].has_matched());
     ended
         .expect(REFUSED)
-        .says("the service was refused and nothing was sent to it")
+        .says("the service was refused and nothing was sent to it but a challenge")
         .says(&format!("[{code}]"))
         .never_says("evidence verified")
         .never_says("bicycle")

@@ -91,10 +91,14 @@ impl Attestation {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let proved = (proof.quote.as_slice(), proof.collateral.as_slice());
         let (expect, certificate) = (&self.terms.expect, self.certificate.as_slice());
-        let fresh =
-            self.binding.verify_service(&exchange, proved, expect, certificate, now).map_err(
-                |refusal| if self.trusted { Error::refused_since(refusal) } else { refusal.into() },
-            )?;
+        let judged = self.binding.verify_service(&exchange, proved, expect, certificate, now);
+        let fresh = judged.map_err(|refusal| {
+            if self.trusted {
+                Error::refused_since(refusal)
+            } else {
+                Error::refused_on_challenge(refusal)
+            }
+        })?;
         self.trusted = true;
         let own = self.terms.source.as_ref().map(|source| {
             source.quote(&self.binding.report_data(Role::Party, &exchange)).map_err(|error| {

@@ -44,6 +44,15 @@ impl Error {
         Self { kind, message: message.into(), refusal: None, reason: None, told }
     }
 
+    /// A service that was refused by its answer to the first challenge.
+    pub(crate) fn refused_on_challenge(refusal: Refusal) -> Self {
+        let message = format!(
+            "the service was refused and nothing was sent to it but a challenge with the job's \
+             digest: {refusal}"
+        );
+        Self { refusal: Some(Box::new(refusal)), ..Self::new(Kind::Attestation, message) }
+    }
+
     /// A service that was trusted before and was refused when it attested the connection again.
     pub(crate) fn refused_since(refusal: Refusal) -> Self {
         let message = format!(
