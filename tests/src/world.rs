@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use convelo_attest::Tee;
 use convelo_attest::{Collateral, Policy};
 use convelo_channel::{Expect, Identity};
 use convelo_psi::{Job, KeyId};
-use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
+use convelo_simulator::{CollateralKnobs, Enclave, Platform};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -58,8 +59,16 @@ impl World {
     /// # Panics
     /// When the machine does not let it.
     pub fn new() -> Self {
+        Self::of(Tee::Sgx)
+    }
+
+    /// Makes the directory and a platform of this technology.
+    ///
+    /// # Panics
+    /// When the machine does not let it.
+    pub fn of(tee: Tee) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let platform = Platform::create(&directory.path().join("platform"), unix_now())
+        let platform = Platform::create(&directory.path().join("platform"), unix_now(), tee)
             .expect("a simulated platform");
         Self { directory, platform, log: None }
     }
@@ -93,14 +102,12 @@ impl World {
 
     /// The policy that accepts the service, TOML.
     pub fn service_policy(&self) -> String {
-        let enclave = Enclave::named(SERVICE_ENCLAVE);
-        policy_toml(&self.platform, &[("convelo-service (simulated)", &enclave)])
+        self.platform.program_policy(SERVICE_ENCLAVE)
     }
 
     /// The policy that accepts a provider, TOML.
     pub fn provider_policy(&self) -> String {
-        let enclave = Enclave::named(PROVIDER_ENCLAVE);
-        policy_toml(&self.platform, &[("convelo-provider (simulated)", &enclave)])
+        self.platform.program_policy(PROVIDER_ENCLAVE)
     }
 
     /// The program, in this directory or one of its own: `args` are separated by blanks.
@@ -258,7 +265,8 @@ impl World {
     }
 
     fn collateral(&self) -> Collateral {
-        self.platform.collateral(&CollateralKnobs::default())
+        let tee = self.platform.tee();
+        self.platform.collateral(&CollateralKnobs { tee, ..CollateralKnobs::default() })
     }
 }
 
@@ -456,8 +464,9 @@ impl JobBuilder {
             [("service.policy", &self.service_policy), ("provider.policy", &self.provider_policy)]
         {
             if let Some(policy) = policy {
-                let enclave = format!("[[{table}.enclave]]");
-                text += &format!("\n[{table}]\n{}", policy.replace("[[enclave]]", &enclave));
+                // The policy's tables become tables of this one.
+                text +=
+                    &format!("\n[{table}]\n{}", policy.replace("\n[[", &format!("\n[[{table}.")));
             }
         }
         for (name, steps) in &self.keys {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use convelo_attest::Tee;
 use convelo_psi::KeyId;
 use convelo_tests::oracle::{self, Checked, Findings};
 use convelo_tests::tables::{Customers, Random, seed};
@@ -480,6 +481,54 @@ fn verify_two_way_has_the_providers_prove_themselves_too() {
     // Without evidence of its own a party does not even start.
     let run = "--input ids.txt --output matched.txt --attestation no-such-directory";
     world.run(&parties[0], run).wait().expect(2).says("evidence");
+}
+
+#[test]
+fn a_service_and_providers_in_trust_domains() {
+    let world = World::of(Tee::Tdx);
+    let service = world.serve_with("--listen 127.0.0.1:0 --collateral platform/collateral.json");
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).two_way().give_to(&parties);
+    for (party, lines) in parties.iter().zip([["a", "b"], ["b", "c"]]) {
+        party.lines(&lines);
+    }
+    let run = "--input ids.txt --output matched.txt --simulated ../platform";
+    for process in parties.each_ref().map(|party| world.run(party, run)) {
+        process.wait().expect(0).says("evidence verified").says("(mr_td ").says("SIMULATED");
+    }
+    assert_eq!(parties[1].matched(), ["b"]);
+    let verified = world.start_at(&parties[0], "receipt verify matched.txt.receipt.json --json");
+    assert_eq!(verified.wait().expect(0).json()["verdict"]["tee"], "tdx");
+
+    // A party that expects an enclave sends nothing to a trust domain.
+    let elsewhere = World::new();
+    parties[0].write("enclave.toml", elsewhere.service_policy());
+    let args = format!(
+        "attest verify {} --policy enclave.toml --collateral collateral.json",
+        service.address
+    );
+    world.start_at(&parties[0], &args).wait().expect(3);
+}
+
+#[test]
+fn a_service_fetches_the_collateral_that_it_offers() {
+    for tee in [Tee::Sgx, Tee::Tdx] {
+        let world = World::of(tee);
+        let pccs = world.start("simulator pccs platform --listen 127.0.0.1:0");
+        let told = pccs.wait_for("collateral service at http").stderr();
+        let url = told.split_whitespace().next_back().unwrap();
+        let args = format!("--listen 127.0.0.1:0 --offer-collateral offered.json --pccs {url}");
+        let service = world.serve_with(&args);
+        let parties = world.parties(["alice", "bob"]);
+        world.job(Some(&service), &parties).give_to(&parties);
+        for party in &parties {
+            std::fs::remove_file(party.path("collateral.json")).unwrap();
+            party.lines(&["a", "b"]);
+        }
+        for process in parties.each_ref().map(|party| world.run_ids(party)) {
+            process.wait().expect(0).says("evidence verified");
+        }
+    }
 }
 
 #[test]

@@ -37,12 +37,14 @@ impl<F: Fn(&[u8; 64], &[u8]) -> Vec<u8> + Send + Sync> Leaked<F> {
 impl<F: Fn(&[u8; 64], &[u8]) -> Vec<u8> + Send + Sync> QuoteSource for Leaked<F> {
     fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, QuoteError> {
         let mut first = self.first.lock().unwrap();
-        if let Some(first) = &*first {
-            return Ok((self.later)(report_data, first));
+        // Those of a certificate bind a hash of 32 bytes, those of a session one of 64.
+        if report_data[32..] == [0; 32] {
+            let quote = self.enclave.quote(report_data)?;
+            first.get_or_insert_with(|| quote.clone());
+            return Ok(quote);
         }
-        let quote = self.enclave.quote(report_data)?;
-        *first = Some(quote.clone());
-        Ok(quote)
+        let recorded = first.as_ref().expect("a certificate comes first");
+        Ok((self.later)(report_data, recorded))
     }
 
     fn describe(&self) -> String {
@@ -179,6 +181,25 @@ fn hello_of_another_job_than_the_challenge() {
     let failed = connection.failure();
     assert_eq!(failed.reason, Reason::NotAttested, "{failed}");
     assert!(failed.explanation.contains("another job"), "{failed}");
+}
+
+#[test]
+fn flood_of_quotes_for_one_challenge() {
+    let world = World::new();
+    let service = world.serve();
+    let [alice, bob] = world.parties(["alice", "bob"]);
+    // A job in which nobody asks for the parties' evidence.
+    let job = world.job(Some(&service), [&alice, &bob]).job();
+    let scene = Scene { world, service, job, bob: bob.identity };
+    let mut connection = scene.connect();
+    let quote = scene.quote(&mut connection, Role::Party);
+    scene.hello(&connection, &scene.job);
+    for _ in 0..2 {
+        connection.send(FromParty::Evidence(quote.clone()));
+    }
+    let failed = connection.failure();
+    assert_eq!(failed.reason, Reason::Protocol, "{failed}");
+    assert!(failed.explanation.contains("a second quote"), "{failed}");
 }
 
 #[test]

@@ -203,8 +203,8 @@ fn rustls_has_one_provider() {
 fn pure_sources_take_the_world_as_arguments() {
     for name in ["psi", "attest"] {
         for (path, code) in sources(&repository().join("crates").join(name).join("src")) {
-            let file_access =
-                if path.ends_with("attest/src/source.rs") { &[] } else { FILE_ACCESS };
+            let reads_devices = path.to_string_lossy().contains("attest/src/source");
+            let file_access = if reads_devices { &[] } else { FILE_ACCESS };
             for word in IMPURE.iter().chain(file_access) {
                 if let Some(line) = code.lines().position(|line| names(line, word)) {
                     panic!("{}:{}: {word} in a pure crate", path.display(), line + 1);

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use convelo_attest::{QuoteError, QuoteSource, report_data};
+use convelo_attest::{QuoteError, QuoteSource, Tee, report_data};
 use convelo_channel::Identity;
 use convelo_psi::KeyId;
 use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
@@ -452,7 +452,7 @@ fn evidence_of_a_provider_on_another_platform() {
     refused_by_the_service(
         "",
         |job| job.two_way().to_toml(),
-        |world| drop(Platform::create(&world.path("elsewhere"), now()).unwrap()),
+        |world| drop(Platform::create(&world.path("elsewhere"), now(), Tee::Sgx).unwrap()),
         "--simulated ../elsewhere",
         "unknown-root",
     );

@@ -14,6 +14,7 @@ use x509_cert::der::Decode;
 
 use crate::date;
 use crate::limits::MAXIMUM_COLLATERAL_BYTES;
+use crate::quote::Tee;
 use crate::text::json_message;
 
 pub use pcs::{Answers, PckCa, PlatformId, root_crl_address};
@@ -30,6 +31,7 @@ pub struct Collateral {
     tcb_info: TcbInfo,
     pce_id: Vec<u8>,
     fmspc: Vec<u8>,
+    tee: Tee,
     tcb_signer_serial: Vec<u8>,
     root_crl: RevocationList,
     pck_crl: RevocationList,
@@ -125,6 +127,14 @@ impl Collateral {
         }
         let tcb_info: TcbInfo = json("TCB info", &bundle.tcb_info)?;
         let qe_identity: QeIdentity = json("QE identity", &bundle.qe_identity)?;
+        let tee = match (tcb_info.id.as_str(), qe_identity.id.as_str()) {
+            ("SGX", "QE") => Tee::Sgx,
+            ("TDX", "TD_QE") => Tee::Tdx,
+            (tcb, qe) => {
+                let message = format!("a QE identity '{qe}' beside a TCB info '{tcb}'");
+                return Err(part("QE identity", message));
+            }
+        };
         let root_crl = RevocationList::parse("root revocation list", &bundle.root_ca_crl)?;
         let pck_crl = RevocationList::parse("PCK revocation list", &bundle.pck_crl)?;
         let parts = [
@@ -146,6 +156,7 @@ impl Collateral {
         Ok(Self {
             pce_id: bytes("TCB info", &tcb_info.pce_id)?,
             fmspc: bytes("TCB info", &tcb_info.fmspc)?,
+            tee,
             tcb_signer_serial: signer_serial(&bundle.tcb_info_issuer_chain)?,
             digest: Sha256::digest(encode(&bundle)).into(),
             bundle,
@@ -169,6 +180,11 @@ impl Collateral {
     /// The family-model-stepping-platform that this is about.
     pub fn fmspc(&self) -> &[u8] {
         &self.fmspc
+    }
+
+    /// The technology that this is about: a platform with both has one bundle for each.
+    pub fn tee(&self) -> Tee {
+        self.tee
     }
 
     /// The oldest date on which a part that ages was issued, in Unix seconds.

@@ -15,8 +15,9 @@ use crate::limits::{
     CERTIFICATE_CLOCK_SLACK_SECONDS, MAXIMUM_CERTIFICATE_BYTES,
     MAXIMUM_CERTIFICATE_LIFETIME_SECONDS,
 };
-use crate::quote::Quote;
+use crate::quote::{self, Quote, Tee};
 use crate::refusal::{Matter, Refusal, Stage};
+use crate::source::{QuoteError, QuoteSource};
 
 /// The report data that binds a key: SHA-256 of its claims map, then 32 zero bytes.
 ///
@@ -38,6 +39,19 @@ pub struct Extension {
 /// with [`report_data`] of the same key.
 pub fn extension(quote: &[u8], spki: &[u8]) -> Extension {
     Extension { oid: &[2, 23, 133, 5, 4, 9], value: claims::evidence(quote, &claims::claims(spki)) }
+}
+
+/// All evidence for a certificate over this key, as Gramine writes it: the DICE extension and, where
+/// the source is an SGX enclave, the extension that Gramine before version 1.8 reads alone, with a
+/// quote of its own.
+pub fn extensions(source: &dyn QuoteSource, spki: &[u8]) -> Result<Vec<Extension>, QuoteError> {
+    let quote = source.quote(&report_data(spki))?;
+    let legacy = match quote::tee(&quote) {
+        Some(Tee::Sgx) => Some(source.quote(&legacy_report_data(spki))?),
+        _ => None,
+    };
+    let legacy = legacy.map(|value| Extension { oid: &GRAMINE_LEGACY, value });
+    Ok([extension(&quote, spki)].into_iter().chain(legacy).collect())
 }
 
 /// What is accepted of a certificate that carries evidence.
@@ -124,13 +138,8 @@ impl Evidence {
 
     /// Whether a legacy evidence extension's quote, over the bare key, says the same as this one.
     fn agrees_with(&self, legacy: &Quote) -> Result<(), Refusal> {
-        let mut bound = [0; 64];
-        bound[..32].copy_from_slice(&Sha256::digest(&self.spki));
-        let same_enclave = legacy.mr_enclave() == self.quote.mr_enclave()
-            && legacy.mr_signer() == self.quote.mr_signer()
-            && legacy.isv_prod_id() == self.quote.isv_prod_id()
-            && legacy.isv_svn() == self.quote.isv_svn()
-            && legacy.flags() == self.quote.flags();
+        let bound = legacy_report_data(&self.spki);
+        let same_enclave = legacy.measurements() == self.quote.measurements();
         if same_enclave && bool::from(legacy.report_data().ct_eq(&bound)) {
             return Ok(());
         }
@@ -198,7 +207,7 @@ impl fmt::Debug for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Evidence")
             .field("quote_bytes", &self.quote.bytes().len())
-            .field("mr_enclave", &hex::encode(self.quote.mr_enclave()))
+            .field("measurement", &hex::encode(self.quote.measurements().measurement()))
             .field("key", &hex::encode(Sha256::digest(&self.spki)))
             .finish_non_exhaustive()
     }
@@ -222,6 +231,16 @@ const CURVES: [ObjectIdentifier; 2] = [
     ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7"),
     ObjectIdentifier::new_unwrap("1.3.132.0.34"),
 ];
+
+/// The constant of Gramine's sources, with its tag and length read as arcs of the identifier.
+const GRAMINE_LEGACY: [u64; 8] = [0, 6, 9, 42, 840, 113_741, 1337, 6];
+
+/// The report data of legacy evidence: SHA-256 of the key, then 32 zero bytes.
+fn legacy_report_data(spki: &[u8]) -> [u8; 64] {
+    let mut data = [0; 64];
+    data[..32].copy_from_slice(&Sha256::digest(spki));
+    data
+}
 
 fn over_claims(claims: &[u8]) -> [u8; 64] {
     let mut data = [0; 64];

@@ -6,10 +6,11 @@ use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
+use crate::attributes;
 use crate::date;
 use crate::evidence::{CertificateRules, Evidence, spki_of};
 use crate::policy::{INTEL_SGX_ROOT_CA, subject};
-use crate::quote::{Quote, flags};
+use crate::quote::Quote;
 use crate::refusal::Refusal;
 
 /// Statements that are not proven, in the order in which a person reads them.
@@ -91,30 +92,23 @@ fn certificate(der: &[u8], now: u64) -> Result<Inspection, Refusal> {
 }
 
 fn quote(quote: &Quote, inspection: &mut Inspection) {
-    let attributes = quote.flags();
-    let named = [
-        (flags::INIT, "INIT"),
-        (flags::DEBUG, "DEBUG"),
-        (flags::MODE64, "MODE64"),
-        (flags::PROVISION_KEY, "PROVISION_KEY"),
-        (flags::EINITTOKEN_KEY, "EINITTOKEN_KEY"),
-    ];
-    let words: Vec<_> =
-        named.iter().filter(|(bit, _)| attributes & bit != 0).map(|(_, word)| *word).collect();
-    inspection.fields.extend([
-        ("quote", format!("SGX, version 3, {} bytes", quote.bytes().len())),
-        ("mr_enclave", hex::encode(quote.mr_enclave())),
-        ("mr_signer", hex::encode(quote.mr_signer())),
-        ("isv_prod_id", quote.isv_prod_id().to_string()),
-        ("isv_svn", quote.isv_svn().to_string()),
-        ("attributes", format!("{attributes:#x} ({})", words.join(" "))),
-        ("report data", hex::encode(quote.report_data())),
-    ]);
-    if attributes & flags::DEBUG != 0 {
-        inspection.warnings.push(
-            "DEBUG ENCLAVE: its host can read its memory; it is refused whatever the policy"
-                .to_owned(),
-        );
+    inspection.fields.push((
+        "quote",
+        format!("{}, version {}, {} bytes", quote.tee(), quote.version(), quote.bytes().len()),
+    ));
+    inspection.fields.extend(quote.measurements().fields());
+    inspection.fields.push(("report data", hex::encode(quote.report_data())));
+    match attributes::check(quote.report()) {
+        Err(refusal) if matches!(refusal.code, "debug-enclave" | "debug-domain") => {
+            inspection.warnings.push(format!(
+                "DEBUG ENCLAVE: {}; its host can read its memory, it is refused whatever the policy",
+                refusal.found
+            ));
+        }
+        Err(refusal) => inspection
+            .warnings
+            .push(format!("{}: it is refused whatever the policy", refusal.found)),
+        Ok(_) => {}
     }
     let [leaf, _, root] = quote.chain();
     match intel::parse_pck_extension(leaf) {

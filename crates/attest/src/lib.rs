@@ -1,7 +1,7 @@
 //! Is that machine running our code?
 //!
 //! Evidence arrives as an RA-TLS certificate: a self-signed certificate whose key is bound, by the
-//! report data of an SGX quote, to the enclave that made the key. This crate parses it
+//! report data of a quote, to the SGX enclave or TDX trust domain that made the key. This crate parses it
 //! ([`Evidence`]), compares it with what we accept ([`Policy`]) under signed and dated collateral
 //! ([`Collateral`]), and answers with a [`Verdict`] or a [`Refusal`]. Verification is a pure
 //! function of (evidence, collateral, policy, now): no network, no clock, no environment.
@@ -14,14 +14,17 @@
 //! [`Session`].
 //!
 //! The other half is where evidence comes from: a [`QuoteSource`] quotes 64 bytes of report data
-//! inside an enclave ([`Gramine`]), and [`extension`] wraps the quote for a certificate.
+//! inside an enclave ([`Gramine`]) or a trust domain ([`Tsm`]), and
+//! [`extensions`] makes of it what a certificate carries.
 
+mod attributes;
 mod claims;
 mod collateral;
 mod date;
 mod evidence;
 mod inspect;
 mod limits;
+mod measurements;
 mod policy;
 mod qcnl;
 mod quote;
@@ -33,13 +36,17 @@ mod verdict;
 mod verify;
 
 pub use collateral::{Answers, Collateral, CollateralError, PckCa, PlatformId, root_crl_address};
-pub use evidence::{CertificateRules, Evidence, Extension, extension, report_data, spki_of};
+pub use evidence::{
+    CertificateRules, Evidence, Extension, extension, extensions, report_data, spki_of,
+};
 pub use inspect::{Inspection, inspect};
 pub use limits::*;
+pub use measurements::{Measurements, SgxMeasurements, TdxMeasurements};
 pub use policy::{Policy, PolicyError, TcbStatus, certificate_from_pem, certificate_to_pem};
 pub use qcnl::{Qcnl, QcnlError, collateral_endpoint};
+pub use quote::Tee;
 pub use refusal::{Matter, Refusal, Stage};
 pub use session::{EXPORTER_LABEL, Role, Session};
-pub use source::{Gramine, QuoteError, QuoteSource};
+pub use source::{Gramine, QuoteError, QuoteSource, Tsm};
 pub use verdict::{Check, Verdict};
 pub use verify::{verify, verify_listing};

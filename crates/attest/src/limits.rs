@@ -31,3 +31,6 @@ pub const DEFAULT_COLLATERAL_AGE_DAYS: u64 = 7;
 
 /// The highest collateral age a policy may accept, in days: Intel's collateral ends after 30.
 pub const LONGEST_COLLATERAL_AGE_DAYS: u64 = 30;
+
+/// The longest grace period a policy may grant to a platform that is out of date, in days.
+pub const LONGEST_GRACE_PERIOD_DAYS: u64 = 365;

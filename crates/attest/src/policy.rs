@@ -3,6 +3,7 @@
 mod dynamic_config;
 mod file;
 mod gramine_env;
+mod rule;
 mod sigstruct;
 
 use std::fmt;
@@ -15,11 +16,12 @@ use x509_cert::der::Decode;
 use x509_cert::der::pem::{self, LineEnding};
 
 use crate::limits::{DEFAULT_COLLATERAL_AGE_DAYS, MAXIMUM_POLICY_BYTES};
-use crate::quote::Quote;
+use crate::measurements::Measurements;
 use crate::refusal::{Matter, Refusal, Stage};
 use crate::text::position;
 
 use file::File;
+use rule::{DomainRule, EnclaveRule, Mismatch, Svn};
 
 /// What is accepted as evidence. Nothing is accepted that is not named.
 ///
@@ -31,18 +33,41 @@ use file::File;
 /// minimum_evaluation_number = 17         # optional: TCB info of an older evaluation is refused
 /// platforms = ["64 hex digits"]          # optional: SHA-256 of the accepted platforms' PPIDs
 /// # insecure_simulated_root = """-----BEGIN CERTIFICATE-----…"""  # instead of Intel's root
-/// [[enclave]]                            # any one of these
+/// allow_cached_keys = false              # default: Intel's registration keeps no root keys of it
+/// allow_dynamic_platform = true          # default: processor packages may be added to it
+/// allow_smt = true                       # default: two threads may share a core
+/// grace_period_days = 0                  # default; up to 365: how long a platform may be out of date
+/// [[enclave]]                            # any one of these: an SGX enclave
 /// name = "convelo-service 0.1.0"
 /// mr_enclave = "64 hex digits"           # at least one of mr_enclave and mr_signer
 /// mr_signer = "64 hex digits"
 /// isv_prod_id = 0                        # a number or "any"
 /// minimum_isv_svn = 0                    # or isv_svn = 3 for exactly that version
+/// allowed_xfrm = "00000000000000e7"      # optional, as all below: no processor feature but these
+/// allowed_misc_select = "00000000"
+/// config_id = "128 hex digits"           # key separation and sharing (KSS)
+/// minimum_config_svn = 0
+/// isv_family_id = "32 hex digits"
+/// isv_ext_prod_id = "32 hex digits"
+/// [[trust_domain]]                       # or one of these: a TDX trust domain
+/// name = "convelo-service 0.1.0"
+/// mr_td = "96 hex digits"                # the firmware
+/// rtmr1 = "96 hex digits"                # the kernel
+/// rtmr2 = "96 hex digits"                # its command line and first file system
+/// rtmr0 = "96 hex digits"                # optional, as all below: the firmware's configuration
+/// rtmr3 = "96 hex digits"                # what is measured at run time
+/// mr_config_id = "96 hex digits"
+/// mr_owner = "96 hex digits"
+/// mr_owner_config = "96 hex digits"
+/// allowed_td_attributes = "0000000010000000"
+/// allowed_xfam = "00000000000602e7"
 /// ```
 ///
 /// `isv_prod_id` and the security version may be left out beside an `mr_enclave` only: a signer
 /// signs many products. An accepted status or advisory is accepted for the platform as a whole.
-/// A platform with a named advisory missing, or with keys cached by Intel's registration service,
-/// is refused; SMT and multi-package platforms are accepted.
+/// Within the grace period, a platform is accepted that is out of date since the date of the best
+/// level that it reaches (Intel's `tcbDate`), although its status is not named.
+/// A platform with an advisory that is not named is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     anchor: Anchor,
@@ -51,7 +76,10 @@ pub struct Policy {
     maximum_collateral_age_days: u64,
     minimum_evaluation_number: Option<u32>,
     platforms: Vec<[u8; 32]>,
+    grace_period_days: u64,
+    platform: PlatformRule,
     enclaves: Vec<EnclaveRule>,
+    trust_domains: Vec<DomainRule>,
     warnings: Vec<String>,
 }
 
@@ -82,6 +110,10 @@ pub enum TcbStatus {
     OutOfDate,
     /// Firmware or microcode is missing, and the configuration must be judged.
     OutOfDateConfigurationNeeded,
+    /// TDX 1.5: the domain was started under an outdated TDX module that is current now.
+    TDRelaunchAdvised,
+    /// As the former, and the configuration must be judged.
+    TDRelaunchAdvisedConfigurationNeeded,
 }
 
 impl Policy {
@@ -96,14 +128,14 @@ impl Policy {
                 message: error.message().to_owned(),
             }
         })?;
-        Ok(file.into())
+        file.try_into()
     }
 
     /// Reads a policy that stands inside a job, in the form of [`to_json`](Self::to_json).
     pub fn from_json(value: &Value) -> Result<Self, PolicyError> {
         let file =
             File::deserialize(value).map_err(|error| PolicyError::unplaced(error.to_string()))?;
-        Ok(file.into())
+        file.try_into()
     }
 
     /// Reads the `dynamic_config.json` of the replaced system, strictly: where its own reader
@@ -155,6 +187,7 @@ impl Policy {
             mr_signer: mr_signer.map(measurement).transpose().map_err(PolicyError::unplaced)?,
             isv_prod_id,
             isv_svn: Svn::AtLeast(minimum_isv_svn),
+            ..EnclaveRule::default()
         })
     }
 
@@ -172,7 +205,10 @@ impl Policy {
             maximum_collateral_age_days: DEFAULT_COLLATERAL_AGE_DAYS,
             minimum_evaluation_number: None,
             platforms: Vec::new(),
+            grace_period_days: 0,
+            platform: PlatformRule::default(),
             enclaves: Vec::new(),
+            trust_domains: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -200,14 +236,25 @@ impl Policy {
             "tcb_statuses": self.tcb_statuses,
             "advisories": self.advisories,
             "maximum_collateral_age_days": self.maximum_collateral_age_days,
-            "enclave": self.enclaves.iter().map(EnclaveRule::to_json).collect::<Vec<_>>(),
         });
+        if !self.enclaves.is_empty() {
+            value["enclave"] = self.enclaves.iter().map(EnclaveRule::to_json).collect();
+        }
+        if !self.trust_domains.is_empty() {
+            value["trust_domain"] = self.trust_domains.iter().map(DomainRule::to_json).collect();
+        }
+        if self.grace_period_days != 0 {
+            value["grace_period_days"] = self.grace_period_days.into();
+        }
         if let Some(number) = self.minimum_evaluation_number {
             value["minimum_evaluation_number"] = number.into();
         }
         if !self.platforms.is_empty() {
             let platforms: Vec<_> = self.platforms.iter().map(hex::encode).collect();
             value["platforms"] = platforms.into();
+        }
+        for (name, allowed) in self.platform.changed() {
+            value[name] = allowed.into();
         }
         if let Anchor::Simulated { der, .. } = &self.anchor {
             value["insecure_simulated_root"] = certificate_to_pem(der).into();
@@ -233,6 +280,10 @@ impl Policy {
             "# Signed facts about the platform may be this old; 1 to 30.".to_owned(),
             format!("maximum_collateral_age_days = {}", self.maximum_collateral_age_days),
         ];
+        if self.grace_period_days != 0 {
+            lines.push("# A platform may be out of date for so long after a finding.".to_owned());
+            lines.push(format!("grace_period_days = {}", self.grace_period_days));
+        }
         if let Some(number) = self.minimum_evaluation_number {
             lines.push("# TCB info of an older evaluation by Intel is refused.".to_owned());
             lines.push(format!("minimum_evaluation_number = {number}"));
@@ -242,6 +293,9 @@ impl Policy {
                 self.platforms.iter().map(|id| format!("\"{}\"", hex::encode(id))).collect();
             lines.push("# Only these machines: SHA-256 of their PPIDs.".to_owned());
             lines.push(format!("platforms = [{}]", platforms.join(", ")));
+        }
+        for (name, allowed) in self.platform.changed() {
+            lines.push(format!("{name} = {allowed}"));
         }
         if let Anchor::Simulated { der, .. } = &self.anchor {
             lines.push(String::new());
@@ -254,9 +308,12 @@ impl Policy {
                 certificate_to_pem(der)
             ));
         }
-        lines.extend([String::new(), "# Any one of these enclaves is accepted.".to_owned()]);
+        lines.extend([String::new(), "# Any one of these programs is accepted.".to_owned()]);
         for enclave in &self.enclaves {
             lines.extend(enclave.to_toml());
+        }
+        for domain in &self.trust_domains {
+            lines.extend(domain.to_toml());
         }
         lines.join("\n") + "\n"
     }
@@ -286,7 +343,12 @@ impl Policy {
         }
         lines.push(format!("root: {} (SHA-256 {digest})", self.anchor.name()));
         lines.extend(self.enclaves.iter().map(|enclave| format!("enclave: {enclave}")));
+        lines.extend(self.trust_domains.iter().map(|domain| format!("trust domain: {domain}")));
         lines.push(format!("TCB status: {}", words(&self.tcb_statuses)));
+        if self.grace_period_days != 0 {
+            let days = self.grace_period_days;
+            lines.push(format!("TCB status: out of date for at most {days} days"));
+        }
         lines.push(match self.advisories.as_slice() {
             [] => "advisories: none is accepted".to_owned(),
             some => format!("advisories: {}", some.join(", ")),
@@ -294,6 +356,9 @@ impl Policy {
         lines.push(format!("collateral: at most {} days old", self.maximum_collateral_age_days));
         if let Some(number) = self.minimum_evaluation_number {
             lines.push(format!("collateral: of evaluation {number} or a later one"));
+        }
+        for (name, allowed) in self.platform.changed() {
+            lines.push(format!("platforms: {name} = {allowed}"));
         }
         if !self.platforms.is_empty() {
             lines.push(format!("platforms: these {} alone", self.platforms.len()));
@@ -322,32 +387,59 @@ impl Policy {
         &self.platforms
     }
 
-    pub(crate) fn maximum_collateral_age(&self) -> u64 {
+    /// How long a platform may be out of date, in seconds.
+    pub(crate) fn grace_period(&self) -> u64 {
+        self.grace_period_days * crate::date::DAY
+    }
+
+    pub(crate) fn platform(&self) -> PlatformRule {
+        self.platform
+    }
+
+    /// How old collateral may be, in seconds.
+    pub fn maximum_collateral_age(&self) -> u64 {
         self.maximum_collateral_age_days * crate::date::DAY
     }
 
-    /// The first entry that this enclave satisfies, or the refusal by the entry it came closest to.
-    pub(crate) fn accepted(&self, quote: &Quote) -> Result<&EnclaveRule, Refusal> {
+    /// What the first entry that fits this program says, with its name; or the refusal by the
+    /// entry that it came closest to.
+    pub(crate) fn accepted(&self, found: &Measurements) -> Result<(&str, String), Refusal> {
         let mut closest: Option<Mismatch> = None;
-        for rule in &self.enclaves {
-            match rule.compare(quote) {
-                Ok(()) => return Ok(rule),
-                Err(mismatch) => {
-                    if closest.as_ref().is_none_or(|best| best.rank < mismatch.rank) {
-                        closest = Some(mismatch);
+        let mut entries = 0;
+        let mut differs = |mismatch: Mismatch| {
+            entries += 1;
+            if closest.as_ref().is_none_or(|best| best.rank < mismatch.rank) {
+                closest = Some(mismatch);
+            }
+        };
+        match found {
+            Measurements::Sgx(enclave) => {
+                for rule in &self.enclaves {
+                    match rule.compare(enclave) {
+                        Ok(()) => return Ok((&rule.name, rule.to_string())),
+                        Err(mismatch) => differs(mismatch),
+                    }
+                }
+            }
+            Measurements::Tdx(domain) => {
+                for rule in &self.trust_domains {
+                    match rule.compare(domain) {
+                        Ok(()) => return Ok((&rule.name, rule.to_string())),
+                        Err(mismatch) => differs(mismatch),
                     }
                 }
             }
         }
-        let Some(mismatch) = closest else {
+        if self.enclaves.is_empty() && self.trust_domains.is_empty() {
             return Err(Refusal::new(Stage::Measurement, "no-enclave", Matter::Policy)
                 .found("a policy that names no enclave")
                 .required("one that names what is accepted")
                 .advice("name the enclave in the policy"));
-        };
-        let others = match self.enclaves.len() - 1 {
-            0 => String::new(),
-            others => format!(", or one of the {others} other accepted enclaves"),
+        }
+        let mismatch = closest.unwrap_or_else(|| Mismatch::of_kind(found));
+        let others = match entries {
+            0 | 1 => String::new(),
+            some => format!(", or one of the {} other accepted entries", some - 1),
         };
         Err(Refusal::new(Stage::Measurement, mismatch.code, Matter::Policy)
             .found(mismatch.found)
@@ -388,10 +480,12 @@ impl TcbStatus {
             Self::ConfigurationAndSWHardeningNeeded => "ConfigurationAndSWHardeningNeeded",
             Self::OutOfDate => "OutOfDate",
             Self::OutOfDateConfigurationNeeded => "OutOfDateConfigurationNeeded",
+            Self::TDRelaunchAdvised => "TDRelaunchAdvised",
+            Self::TDRelaunchAdvisedConfigurationNeeded => "TDRelaunchAdvisedConfigurationNeeded",
         }
     }
 
-    /// The status that `dcap-qvl` found, if it is one that a policy can accept for SGX.
+    /// The status that `dcap-qvl` found, if it is one that a policy can accept.
     pub(crate) fn from_dcap(status: dcap_qvl::TcbStatus) -> Option<Self> {
         use dcap_qvl::TcbStatus as Dcap;
         match status {
@@ -403,9 +497,11 @@ impl TcbStatus {
             }
             Dcap::OutOfDate => Some(Self::OutOfDate),
             Dcap::OutOfDateConfigurationNeeded => Some(Self::OutOfDateConfigurationNeeded),
-            Dcap::Revoked
-            | Dcap::TDRelaunchAdvised
-            | Dcap::TDRelaunchAdvisedConfigurationNeeded => None,
+            Dcap::TDRelaunchAdvised => Some(Self::TDRelaunchAdvised),
+            Dcap::TDRelaunchAdvisedConfigurationNeeded => {
+                Some(Self::TDRelaunchAdvisedConfigurationNeeded)
+            }
+            Dcap::Revoked => None,
         }
     }
 }
@@ -413,6 +509,39 @@ impl TcbStatus {
 impl fmt::Display for TcbStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Which properties of a platform, as its PCK certificate states them, are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlatformRule {
+    /// Its root keys are kept by Intel's registration service, too.
+    pub(crate) allow_cached_keys: bool,
+    /// Processor packages may be added to it.
+    pub(crate) allow_dynamic_platform: bool,
+    /// Two threads share a core.
+    pub(crate) allow_smt: bool,
+}
+
+impl Default for PlatformRule {
+    /// Most servers have SMT and are of the dynamic kind.
+    fn default() -> Self {
+        Self { allow_cached_keys: false, allow_dynamic_platform: true, allow_smt: true }
+    }
+}
+
+impl PlatformRule {
+    /// Those that are not the default, with their names.
+    fn changed(self) -> impl Iterator<Item = (&'static str, bool)> {
+        let default = Self::default();
+        [
+            ("allow_cached_keys", self.allow_cached_keys, default.allow_cached_keys),
+            ("allow_dynamic_platform", self.allow_dynamic_platform, default.allow_dynamic_platform),
+            ("allow_smt", self.allow_smt, default.allow_smt),
+        ]
+        .into_iter()
+        .filter(|(_, value, default)| value != default)
+        .map(|(name, value, _)| (name, value))
     }
 }
 
@@ -462,160 +591,36 @@ pub(crate) fn subject(certificate: &Certificate) -> String {
     name.chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
-/// One accepted enclave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EnclaveRule {
-    pub(crate) name: String,
-    pub(crate) mr_enclave: Option<[u8; 32]>,
-    pub(crate) mr_signer: Option<[u8; 32]>,
-    pub(crate) isv_prod_id: Option<u16>,
-    pub(crate) isv_svn: Svn,
-}
-
-/// Which security versions of an enclave are accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Svn {
-    AtLeast(u16),
-    Exactly(u16),
-}
-
-struct Mismatch {
-    rank: u8,
-    code: &'static str,
-    found: String,
-    required: String,
-}
-
-impl EnclaveRule {
-    fn compare(&self, quote: &Quote) -> Result<(), Mismatch> {
-        let name = &self.name;
-        let differs = |rank, code, field: &str, found: String, required: String| Mismatch {
-            rank,
-            code,
-            found: format!("{field} {found}"),
-            required: format!("{required} ({name})"),
-        };
-        if let Some(required) = self.mr_enclave.filter(|required| *required != quote.mr_enclave()) {
-            let found = hex::encode(quote.mr_enclave());
-            return Err(differs(0, "measurement", "mr_enclave", found, hex::encode(required)));
-        }
-        if let Some(required) = self.mr_signer.filter(|required| *required != quote.mr_signer()) {
-            let found = hex::encode(quote.mr_signer());
-            return Err(differs(1, "signer", "mr_signer", found, hex::encode(required)));
-        }
-        if let Some(required) = self.isv_prod_id.filter(|required| *required != quote.isv_prod_id())
-        {
-            let found = quote.isv_prod_id().to_string();
-            return Err(differs(2, "product", "isv_prod_id", found, required.to_string()));
-        }
-        if !self.isv_svn.accepts(quote.isv_svn()) {
-            let found = quote.isv_svn().to_string();
-            return Err(differs(3, "isv-svn", "isv_svn", found, self.isv_svn.to_string()));
-        }
-        Ok(())
-    }
-
-    fn to_json(&self) -> Value {
-        let mut value = json!({ "name": self.name });
-        if let Some(mr_enclave) = self.mr_enclave {
-            value["mr_enclave"] = hex::encode(mr_enclave).into();
-        }
-        if let Some(mr_signer) = self.mr_signer {
-            value["mr_signer"] = hex::encode(mr_signer).into();
-        }
-        value["isv_prod_id"] = self.isv_prod_id.map_or_else(|| ANY.into(), Value::from);
-        match self.isv_svn {
-            Svn::AtLeast(number) => value["minimum_isv_svn"] = number.into(),
-            Svn::Exactly(number) => value["isv_svn"] = number.into(),
-        }
-        value
-    }
-}
-
-impl EnclaveRule {
-    fn to_toml(&self) -> Vec<String> {
-        let measured = |name, value: Option<[u8; 32]>| {
-            value.map(|value| format!("{name} = \"{}\"", hex::encode(value)))
-        };
-        let product = match self.isv_prod_id {
-            Some(number) => format!("isv_prod_id = {number}"),
-            None => format!("isv_prod_id = \"{ANY}\""),
-        };
-        let version = match self.isv_svn {
-            Svn::AtLeast(number) => format!("minimum_isv_svn = {number}"),
-            Svn::Exactly(number) => format!("isv_svn = {number}"),
-        };
-        ["[[enclave]]".to_owned(), format!("name = {}", toml::Value::String(self.name.clone()))]
-            .into_iter()
-            .chain(measured("mr_enclave", self.mr_enclave))
-            .chain(measured("mr_signer", self.mr_signer))
-            .chain([product, version])
-            .collect()
-    }
-}
-
-impl fmt::Display for EnclaveRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        if let Some(mr_enclave) = self.mr_enclave {
-            write!(f, ", mr_enclave {}", hex::encode(mr_enclave))?;
-        }
-        if let Some(mr_signer) = self.mr_signer {
-            write!(f, ", mr_signer {}", hex::encode(mr_signer))?;
-        }
-        match self.isv_prod_id {
-            Some(number) => write!(f, ", product {number}")?,
-            None => f.write_str(", any product")?,
-        }
-        write!(f, ", security version {}", self.isv_svn)
-    }
-}
-
-impl Svn {
-    fn accepts(self, found: u16) -> bool {
-        match self {
-            Self::AtLeast(number) => found >= number,
-            Self::Exactly(number) => found == number,
-        }
-    }
-
-    fn number(self) -> u16 {
-        match self {
-            Self::AtLeast(number) | Self::Exactly(number) => number,
-        }
-    }
-}
-
-impl fmt::Display for Svn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AtLeast(number) => write!(f, "at least {number}"),
-            Self::Exactly(number) => write!(f, "exactly {number}"),
-        }
-    }
-}
-
-/// Exactly 64 hex digits, not all zero.
-pub(crate) fn measurement(text: &str) -> Result<[u8; 32], String> {
-    if text.starts_with("0x") || text.starts_with("0X") {
-        return Err("a measurement with a 0x prefix: write the 64 hex digits alone".to_owned());
-    }
-    if text.len() != 64 {
-        return Err(format!("a measurement of {} characters, expected 64 hex digits", text.len()));
-    }
-    let mut value = [0; 32];
-    hex::decode_to_slice(text, &mut value)
-        .map_err(|error| format!("a measurement that is not hex: {error}"))?;
-    if value == [0; 32] {
+/// Exactly two hex digits a byte, not all zero.
+pub(crate) fn measurement<const N: usize>(text: &str) -> Result<[u8; N], String> {
+    let value = digits("measurement", text)?;
+    if value == [0; N] {
         return Err("a measurement of zeros: fill in the enclave's own".to_owned());
     }
+    Ok(value)
+}
+
+/// Exactly two hex digits a byte.
+pub(crate) fn digits<const N: usize>(what: &str, text: &str) -> Result<[u8; N], String> {
+    let expected = 2 * N;
+    if text.starts_with("0x") || text.starts_with("0X") {
+        return Err(format!("a {what} with a 0x prefix: write the {expected} hex digits alone"));
+    }
+    if text.len() != expected {
+        return Err(format!(
+            "a {what} of {} characters, expected {expected} hex digits",
+            text.len()
+        ));
+    }
+    let mut value = [0; N];
+    hex::decode_to_slice(text, &mut value)
+        .map_err(|error| format!("a {what} that is not hex: {error}"))?;
     Ok(value)
 }
 
 /// Intel SGX Root CA, as Intel publishes it
 /// (`Intel_SGX_Provisioning_Certification_RootCA.cer`).
 pub(crate) const INTEL_SGX_ROOT_CA: &[u8] = include_bytes!("intel_sgx_root_ca.der");
-const ANY: &str = "any";
 
 fn default_statuses() -> Vec<TcbStatus> {
     vec![TcbStatus::UpToDate]

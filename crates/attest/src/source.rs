@@ -1,14 +1,19 @@
 //! Where quotes come from.
 
+mod gramine;
+mod tsm;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use crate::limits::MAXIMUM_QUOTE_BYTES;
 use crate::quote;
 
-/// Something inside an enclave that quotes report data.
+pub use gramine::Gramine;
+pub use tsm::Tsm;
+
+/// Something inside an enclave or a trust domain that quotes report data.
 ///
 /// Whoever may choose report data may impersonate the enclave, so a quote source must not be
 /// reachable from outside it.
@@ -25,18 +30,17 @@ pub trait QuoteSource: Send + Sync {
 #[non_exhaustive]
 pub enum QuoteError {
     /// A file of the attestation device could not be opened, read or written. Usually this process
-    /// does not run in an SGX enclave, or its manifest lacks `sgx.remote_attestation = "dcap"`.
-    #[error(
-        "cannot {action} {path}: {source}; run under gramine-sgx with sgx.remote_attestation = \
-         \"dcap\" in the manifest"
-    )]
+    /// does not run in an enclave or trust domain, or that is not set up for attestation.
+    #[error("cannot {action} {path}: {source}; {advice}")]
     Device {
-        /// `read` or `write`.
+        /// `read`, `write` or `create`.
         action: &'static str,
-        /// The file.
+        /// The file or directory.
         path: PathBuf,
         /// What the system answered.
         source: io::Error,
+        /// What to do.
+        advice: &'static str,
     },
     /// The enclave attests in another way than DCAP, or not at all.
     #[error(
@@ -47,14 +51,20 @@ pub enum QuoteError {
         /// What `attestation_type` said, cut to 16 bytes.
         found: String,
     },
+    /// The machine makes reports of another technology than TDX.
+    #[error("the attestation provider is {found:?}, required \"tdx_guest\": run in a TDX guest")]
+    Provider {
+        /// What `provider` said, cut to 32 bytes.
+        found: String,
+    },
     /// The device returned more bytes than any quote has.
     #[error("the device returned a quote of more than {MAXIMUM_QUOTE_BYTES} bytes")]
     Oversize,
     /// The quote does not carry the report data that was asked for: another writer used the device
-    /// at the same time, or it is not an SGX v3 quote.
+    /// at the same time, or it is a quote of another kind.
     #[error(
         "the device returned a quote for other report data ({bytes} bytes): another writer uses \
-         it, or it does not make SGX v3 quotes"
+         it, or it makes other quotes than SGX v3, TDX v4 and v5"
     )]
     OtherReportData {
         /// The length of what was returned.
@@ -65,64 +75,47 @@ pub enum QuoteError {
     Source(String),
 }
 
-/// Gramine's attestation device, a directory of pseudo-files (`/dev/attestation`).
-///
-/// The protocol is: write 64 bytes to `user_report_data`, then read `quote`, which is made when it
-/// is opened. The device has one state per process, so one caller at a time is let in, whatever
-/// the number of [`Gramine`] values.
-pub struct Gramine {
-    dir: PathBuf,
+/// A device's files, and what to do where they fail.
+struct Device {
+    advice: &'static str,
 }
 
-impl Gramine {
-    /// Uses the device at `dir`, `/dev/attestation` inside Gramine. Nothing is opened yet.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+impl Device {
+    fn read(&self, path: &Path, limit: usize) -> Result<Vec<u8>, QuoteError> {
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(limit as u64).read_to_end(&mut bytes))
+            .map_err(|source| self.failed("read", path, source))?;
+        Ok(bytes)
+    }
+
+    /// Writes all bytes at once.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), QuoteError> {
+        OpenOptions::new()
+            .write(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(bytes))
+            .map_err(|source| self.failed("write", path, source))
+    }
+
+    fn failed(&self, action: &'static str, path: &Path, source: io::Error) -> QuoteError {
+        QuoteError::Device { action, path: path.to_owned(), source, advice: self.advice }
     }
 }
 
-impl QuoteSource for Gramine {
-    fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, QuoteError> {
-        let _one_writer = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
-        let kind = read(&self.dir.join("attestation_type"), 16)?;
-        if kind.trim_ascii() != b"dcap" {
-            let found = String::from_utf8_lossy(&kind).trim().to_owned();
-            return Err(QuoteError::AttestationType { found });
-        }
-        write(&self.dir.join("user_report_data"), report_data)?;
-        let quote = read(&self.dir.join("quote"), MAXIMUM_QUOTE_BYTES + 1)?;
-        if quote.len() > MAXIMUM_QUOTE_BYTES {
-            return Err(QuoteError::Oversize);
-        }
-        if quote.get(quote::REPORT_DATA) != Some(report_data.as_slice()) {
-            return Err(QuoteError::OtherReportData { bytes: quote.len() });
-        }
-        Ok(quote)
+/// The quote that a device returned, if it is over the report data that it was asked for. What a
+/// device puts after it to fill a buffer, zeros, is left out.
+fn checked(mut quote: Vec<u8>, report_data: &[u8; 64]) -> Result<Vec<u8>, QuoteError> {
+    if let Some(length) = quote::declared_length(&quote)
+        && quote.get(length..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+    {
+        quote.truncate(length);
     }
-
-    fn describe(&self) -> String {
-        format!("Gramine SGX enclave ({})", self.dir.display())
+    if quote.len() > MAXIMUM_QUOTE_BYTES {
+        return Err(QuoteError::Oversize);
     }
-}
-
-static DEVICE: Mutex<()> = Mutex::new(());
-
-fn read(path: &Path, limit: usize) -> Result<Vec<u8>, QuoteError> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(limit as u64).read_to_end(&mut bytes))
-        .map_err(|source| device("read", path, source))?;
-    Ok(bytes)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), QuoteError> {
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(bytes))
-        .map_err(|source| device("write", path, source))
-}
-
-fn device(action: &'static str, path: &Path, source: io::Error) -> QuoteError {
-    QuoteError::Device { action, path: path.to_owned(), source }
+    if quote::report_data(&quote) != Some(report_data.as_slice()) {
+        return Err(QuoteError::OtherReportData { bytes: quote.len() });
+    }
+    Ok(quote)
 }

@@ -6,7 +6,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::date;
+use crate::measurements::Measurements;
 use crate::policy::TcbStatus;
+use crate::quote::Tee;
 use crate::refusal::{Matter, Refusal, Stage};
 
 /// One check that was made and passed.
@@ -25,11 +27,8 @@ pub struct Check {
 #[derive(Clone, Debug)]
 pub struct Verdict {
     pub(crate) simulated: bool,
-    pub(crate) enclave_name: String,
-    pub(crate) mr_enclave: [u8; 32],
-    pub(crate) mr_signer: [u8; 32],
-    pub(crate) isv_prod_id: u16,
-    pub(crate) isv_svn: u16,
+    pub(crate) name: String,
+    pub(crate) measurements: Box<Measurements>,
     pub(crate) tcb_status: TcbStatus,
     pub(crate) advisories: Vec<String>,
     pub(crate) root_key_id: Vec<u8>,
@@ -50,29 +49,22 @@ impl Verdict {
         self.simulated
     }
 
-    /// The policy's name of the enclave.
-    pub fn enclave_name(&self) -> &str {
-        &self.enclave_name
+    /// The policy's name of the enclave or trust domain.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
-    /// The measurement of the enclave's code and initial data.
-    pub fn mr_enclave(&self) -> &[u8; 32] {
-        &self.mr_enclave
+    /// What program it is, as its hardware states it.
+    pub fn measurements(&self) -> &Measurements {
+        &self.measurements
     }
 
-    /// SHA-256 of the key that signed the enclave.
-    pub fn mr_signer(&self) -> &[u8; 32] {
-        &self.mr_signer
-    }
-
-    /// The signer's product number.
-    pub fn isv_prod_id(&self) -> u16 {
-        self.isv_prod_id
-    }
-
-    /// The signer's security version of the product.
-    pub fn isv_svn(&self) -> u16 {
-        self.isv_svn
+    /// The technology that keeps it apart from its host.
+    pub fn tee(&self) -> Tee {
+        match *self.measurements {
+            Measurements::Sgx(_) => Tee::Sgx,
+            Measurements::Tdx(_) => Tee::Tdx,
+        }
     }
 
     /// The platform's converged TCB status.
@@ -117,20 +109,10 @@ impl Verdict {
     /// # Errors
     /// A refusal at [`Stage::Session`], when another enclave answers than the certificate shows.
     pub fn fresh_after(mut self, certificate: &Self) -> Result<Self, Refusal> {
-        let what = |verdict: &Self| {
-            format!(
-                "mr_enclave {}, mr_signer {}, product {}, security version {}",
-                hex::encode(verdict.mr_enclave),
-                hex::encode(verdict.mr_signer),
-                verdict.isv_prod_id,
-                verdict.isv_svn
-            )
-        };
-        let (found, required) = (what(&self), what(certificate));
-        if found != required || self.spki != certificate.spki {
+        if self.measurements != certificate.measurements || self.spki != certificate.spki {
             return Err(Refusal::new(Stage::Session, "another-enclave", Matter::Peer)
-                .found(format!("a fresh quote of {found}"))
-                .required(format!("one of the enclave of the certificate: {required}"))
+                .found(format!("a fresh quote of {}", self.measurements))
+                .required(format!("one of the certificate's own: {}", certificate.measurements))
                 .advice(
                     "two enclaves share one key, or somebody stands between: refuse this peer",
                 ));
@@ -159,13 +141,10 @@ impl Verdict {
 
     /// The verdict for receipts and `--json`.
     pub fn to_json(&self) -> serde_json::Value {
-        json!({
+        let mut value = json!({
             "simulated": self.simulated,
-            "enclave": self.enclave_name,
-            "mr_enclave": hex::encode(self.mr_enclave),
-            "mr_signer": hex::encode(self.mr_signer),
-            "isv_prod_id": self.isv_prod_id,
-            "isv_svn": self.isv_svn,
+            "tee": self.tee(),
+            "enclave": self.name,
             "tcb_status": self.tcb_status,
             "advisories": self.advisories,
             "root_key_id": hex::encode(&self.root_key_id),
@@ -176,25 +155,32 @@ impl Verdict {
             "expires": date::show(self.expires),
             "fresh": self.fresh,
             "checks": self.checks,
-        })
+        });
+        let object = value.as_object_mut().expect("an object was made just now");
+        object.extend(self.measurements.to_json());
+        value
     }
 
     /// The verdict in one line for a person.
     pub fn summary(&self) -> String {
-        let platform =
-            if self.simulated { "on a SIMULATED platform" } else { "on a genuine SGX platform" };
+        let platform = if self.simulated {
+            "on a SIMULATED platform".to_owned()
+        } else {
+            format!("on a genuine {} platform", self.tee())
+        };
         let advisories = match self.advisories.as_slice() {
             [] => String::new(),
             some => format!(", accepted advisories {}", some.join(" ")),
         };
         let fresh = if self.fresh { "" } else { ", NOT FRESH" };
-        format!(
-            "{} (mr_enclave {}, svn {}) {platform}, TCB {}{advisories}{fresh}",
-            self.enclave_name,
-            hex::encode(self.mr_enclave),
-            self.isv_svn,
-            self.tcb_status,
-        )
+        let measured = match &*self.measurements {
+            Measurements::Sgx(sgx) => {
+                format!("mr_enclave {}, svn {}", hex::encode(sgx.mr_enclave), sgx.isv_svn)
+            }
+            Measurements::Tdx(tdx) => format!("mr_td {}", hex::encode(tdx.mr_td)),
+        };
+        let (name, status) = (&self.name, self.tcb_status);
+        format!("{name} ({measured}) {platform}, TCB {status}{advisories}{fresh}")
     }
 }
 

@@ -1,26 +1,28 @@
 //! From evidence to a verdict, in five steps.
 //!
 //! 1. `root`: the quote's own certificates end in the root that the policy names.
-//! 2. `enclave`: what the quote says of the enclave is acceptable: attributes, key binding,
-//!    measurement.
+//! 2. `program`: what the quote says of the enclave or trust domain is acceptable: attributes, key
+//!    binding, measurement.
 //! 3. `collateral`: what we hold is about this platform, in force, recent, and revokes nothing here.
-//! 4. `signatures`: all of it is signed, from the root down to the enclave's report.
+//! 4. `signatures`: all of it is signed, from the root down to the report.
 //! 5. `platform`: the platform's status and its advisories are accepted.
 //!
 //! Steps 1 to 3 read statements that only step 4 proves. They come first because they are cheap and
 //! because each has an answer that a person can act on; nothing is accepted before step 4.
 
+mod platform;
+
 use dcap_qvl::verify::QuoteVerifier;
-use dcap_qvl::{PckCertFlag, QuoteClaims, QuotePolicy, SvnComponent, intel};
-use sha2::{Digest as _, Sha256};
+use dcap_qvl::{QuoteClaims, QuotePolicy, intel};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
+use crate::attributes;
 use crate::collateral::Collateral;
 use crate::date;
 use crate::evidence::Evidence;
-use crate::policy::{EnclaveRule, Policy, TcbStatus, subject};
-use crate::quote::{Quote, flags};
+use crate::policy::{Policy, subject};
+use crate::quote::Quote;
 use crate::refusal::{Matter, Refusal, Stage};
 use crate::verdict::{Check, Verdict};
 
@@ -47,17 +49,15 @@ pub fn verify_listing(
 ) -> Result<Verdict, Refusal> {
     let quote = evidence.parsed();
     root(quote, policy, checks)?;
-    let rule = enclave(evidence, policy, now, checks)?;
+    let name = program(evidence, policy, now, checks)?;
     in_force(quote, collateral, policy, now, checks)?;
     let claims = signatures(quote, collateral, policy, now, checks)?;
-    let tcb_status = platform(&claims, collateral, policy, checks)?;
+    let (tcb_status, grace_ends) =
+        platform::check(quote, &claims, collateral, policy, now, checks)?;
     Ok(Verdict {
         simulated: policy.is_simulated(),
-        enclave_name: rule.name.clone(),
-        mr_enclave: quote.mr_enclave(),
-        mr_signer: quote.mr_signer(),
-        isv_prod_id: quote.isv_prod_id(),
-        isv_svn: quote.isv_svn(),
+        name: name.to_owned(),
+        measurements: Box::new(quote.measurements()),
         tcb_status,
         advisories: claims.tcb.advisory_ids,
         root_key_id: claims.platform.root_key_id,
@@ -70,7 +70,8 @@ pub fn verify_listing(
             .not_after()
             .min(claims.earliest_expiration_date)
             .min(collateral.expires())
-            .min(collateral.issued() + policy.maximum_collateral_age()),
+            .min(collateral.issued() + policy.maximum_collateral_age())
+            .min(grace_ends),
         fresh: false,
         checks: checks.clone(),
     })
@@ -90,7 +91,7 @@ fn root(quote: &Quote, policy: &Policy, checks: &mut Vec<Check>) -> Result<(), R
         "the policy names a simulated root, so genuine evidence is refused: leave \
          insecure_simulated_root out for real enclaves, or take the root of the platform in use"
     } else {
-        "this is not a genuine SGX platform; if this is a test, name its root in the policy \
+        "this is not a genuine Intel platform; if this is a test, name its root in the policy \
          (insecure_simulated_root)"
     };
     Err(Refusal::new(Stage::Quote, "unknown-root", Matter::Policy)
@@ -99,88 +100,24 @@ fn root(quote: &Quote, policy: &Policy, checks: &mut Vec<Check>) -> Result<(), R
         .advice(advice))
 }
 
-/// Step 2: the enclave is a production enclave, quotes this key, and is one the policy names.
-fn enclave<'a>(
+/// Step 2: the enclave or trust domain is one for production, quotes this key, and is one that the
+/// policy names. Returns the policy's name of it.
+fn program<'a>(
     evidence: &Evidence,
     policy: &'a Policy,
     now: u64,
     checks: &mut Vec<Check>,
-) -> Result<&'a EnclaveRule, Refusal> {
+) -> Result<&'a str, Refusal> {
     let quote = evidence.parsed();
     evidence.check_validity(now)?;
-    attributes(quote.flags())?;
-    passed(
-        checks,
-        "enclave attributes",
-        format!("flags {:#04x}", quote.flags()),
-        "initialised, 64-bit, no debugging, no provisioning or launch key",
-    );
+    let attributes = attributes::check(quote.report())?;
+    passed(checks, "attributes", attributes.found, attributes.required);
     evidence.check_binding()?;
     passed(checks, "key binding", "the certificate's key", "the key in the quote's report data");
-    let rule = policy.accepted(quote)?;
-    passed(
-        checks,
-        "measurement",
-        format!(
-            "mr_enclave {}, mr_signer {}, product {}, security version {}",
-            hex::encode(quote.mr_enclave()),
-            hex::encode(quote.mr_signer()),
-            quote.isv_prod_id(),
-            quote.isv_svn()
-        ),
-        rule.to_string(),
-    );
-    Ok(rule)
-}
-
-fn attributes(found: u64) -> Result<(), Refusal> {
-    let refuse = |code, found: &str, required: &str, advice: &str| {
-        Err(Refusal::new(Stage::Attributes, code, Matter::Peer)
-            .found(found)
-            .required(required)
-            .advice(advice))
-    };
-    if found & flags::DEBUG != 0 {
-        return refuse(
-            "debug-enclave",
-            "an enclave with DEBUG set",
-            "DEBUG clear",
-            "its memory can be read by its host: set sgx.debug = false and sign it again",
-        );
-    }
-    if found & flags::INIT == 0 {
-        return refuse(
-            "not-initialised",
-            "an enclave with INIT clear",
-            "INIT set",
-            "its measurement was not final: refuse this peer",
-        );
-    }
-    if found & flags::MODE64 == 0 {
-        return refuse(
-            "mode64",
-            "a 32-bit enclave (MODE64 clear)",
-            "MODE64 set",
-            "no release of ours is one: refuse this peer",
-        );
-    }
-    if found & flags::PROVISION_KEY != 0 {
-        return refuse(
-            "provision-key",
-            "an enclave that may use the provisioning key (PROVISION_KEY set)",
-            "PROVISION_KEY clear",
-            "remove the attribute from the enclave's manifest and sign it again",
-        );
-    }
-    if found & flags::EINITTOKEN_KEY != 0 {
-        return refuse(
-            "einittoken-key",
-            "a launch enclave (EINITTOKEN_KEY set)",
-            "EINITTOKEN_KEY clear",
-            "remove the attribute from the enclave's manifest and sign it again",
-        );
-    }
-    Ok(())
+    let found = quote.measurements();
+    let (name, required) = policy.accepted(&found)?;
+    passed(checks, "measurement", found.to_string(), required);
+    Ok(name)
 }
 
 /// Step 3: the collateral is in force at `now`, young enough, about this platform, and neither it
@@ -245,7 +182,8 @@ fn in_force(
     not_revoked(quote, collateral, now)
 }
 
-/// The collateral's FMSPC and PCE id are those of the quote's PCK certificate.
+/// The collateral is for the quote's technology, and its FMSPC and PCE id are those of the quote's
+/// PCK certificate.
 fn same_platform(
     quote: &Quote,
     collateral: &Collateral,
@@ -264,6 +202,13 @@ fn same_platform(
             .required(format!("for the peer's {field} {}", hex::encode(required)))
             .advice("this is the collateral of another platform: fetch the peer's")
     };
+    if quote.tee() != collateral.tee() {
+        let (found, required) = (collateral.tee(), quote.tee());
+        return Err(Refusal::new(Stage::Collateral, "collateral-technology", Matter::Collateral)
+            .found(format!("collateral for {found}"))
+            .required(format!("for {required}, of which the quote is"))
+            .advice(format!("fetch the peer's collateral for {required}")));
+    }
     if pck.fmspc != collateral.fmspc() {
         return Err(other("FMSPC", collateral.fmspc(), &pck.fmspc));
     }
@@ -325,11 +270,11 @@ fn signatures(
         .map_err(|error| {
             let found = format!("{error:#}");
             if found.contains(DCAP_REVOKED) {
-                return refused_status("Revoked".to_owned(), policy);
+                return platform::refused_status("Revoked".to_owned(), policy);
             }
             Refusal::new(Stage::Signature, "signature", Matter::Peer)
                 .found(found)
-                .required(format!("a chain of signatures from {} to the enclave", root.name()))
+                .required(format!("a chain of signatures from {} to the report", root.name()))
                 .advice(
                     "either the evidence was altered or the collateral is of another platform: \
                      fetch collateral anew, then refuse this peer",
@@ -346,120 +291,6 @@ fn signatures(
 
 /// How `dcap-qvl` 0.7.1 says that a status is revoked, which it refuses by itself.
 const DCAP_REVOKED: &str = "TCB status is invalid: Revoked";
-
-/// Step 5: every status and every advisory is one that the policy names, and the platform's keys
-/// are not cached by Intel's registration service.
-fn platform(
-    claims: &QuoteClaims,
-    collateral: &Collateral,
-    policy: &Policy,
-    checks: &mut Vec<Check>,
-) -> Result<TcbStatus, Refusal> {
-    let statuses = [
-        ("platform and quoting enclave", claims.tcb.status),
-        ("quoting enclave", claims.qe.tcb_level.tcb_status),
-    ];
-    for (whose, status) in statuses {
-        let accepted = TcbStatus::from_dcap(status)
-            .is_some_and(|status| policy.tcb_statuses().contains(&status));
-        if !accepted {
-            let found = format!(
-                "{status} ({whose}{}{})",
-                listed(&claims.tcb.advisory_ids),
-                shortfall(claims, collateral, policy)
-            );
-            return Err(refused_status(found, policy));
-        }
-    }
-    let status = TcbStatus::from_dcap(claims.tcb.status).expect("it is in the policy's list");
-    passed(checks, "TCB status", status.as_str(), accepted_statuses(policy));
-
-    let missing: Vec<&str> = claims
-        .tcb
-        .advisory_ids
-        .iter()
-        .filter(|id| !policy.advisories().contains(id))
-        .map(String::as_str)
-        .collect();
-    if !missing.is_empty() {
-        return Err(Refusal::new(Stage::TcbStatus, "advisory", Matter::Platform)
-            .found(format!("advisories {}", missing.join(", ")))
-            .required(match policy.advisories() {
-                [] => "none".to_owned(),
-                some => format!("none but {}", some.join(", ")),
-            })
-            .advice(
-                "read them at intel.com/security-center; update the peer's firmware, or name them \
-                 in the policy's advisories",
-            ));
-    }
-    let found = match claims.tcb.advisory_ids.as_slice() {
-        [] => "none".to_owned(),
-        some => some.join(", "),
-    };
-    passed(checks, "advisories", found, "none that the policy does not name");
-
-    let machine: [u8; 32] = Sha256::digest(&claims.platform.pck.ppid).into();
-    if !policy.platforms().is_empty() && !policy.platforms().contains(&machine) {
-        return Err(Refusal::new(Stage::TcbStatus, "platform", Matter::Policy)
-            .found(format!("the platform {}", hex::encode(machine)))
-            .required(format!("one of the {} that the policy names", policy.platforms().len()))
-            .advice(
-                "this is another machine than was agreed on: ask its operator, and name it in the \
-                 policy's platforms only after that",
-            ));
-    }
-    if claims.platform.pck.cached_keys == PckCertFlag::True {
-        return Err(Refusal::new(Stage::TcbStatus, "cached-keys", Matter::Platform)
-            .found("a platform whose root keys Intel's registration service keeps")
-            .required("one that keeps its keys to itself")
-            .advice("register the peer's platform without key caching"));
-    }
-    Ok(status)
-}
-
-/// Which security versions are below the best level that the policy would accept.
-fn shortfall(claims: &QuoteClaims, collateral: &Collateral, policy: &Policy) -> String {
-    let pck = &claims.platform.pck;
-    let wanted = collateral.tcb_info().tcb_levels.iter().find(|level| {
-        TcbStatus::from_dcap(level.tcb_status)
-            .is_some_and(|status| policy.tcb_statuses().contains(&status))
-    });
-    let missing = wanted
-        .and_then(|level| level.shortfalls(&pck.cpu_svn, pck.pce_svn, None).ok())
-        .unwrap_or_default();
-    let each = missing.iter().map(|short| {
-        let component = match short.component {
-            SvnComponent::Sgx(index) => format!("CPUSVN[{index}]"),
-            SvnComponent::PceSvn => "PCESVN".to_owned(),
-            other => format!("{other:?}"),
-        };
-        format!("; {component} is {}, needs {}", short.have, short.needs)
-    });
-    each.collect::<Vec<_>>().concat()
-}
-
-fn refused_status(found: String, policy: &Policy) -> Refusal {
-    Refusal::new(Stage::TcbStatus, "tcb-status", Matter::Platform)
-        .found(found)
-        .required(accepted_statuses(policy))
-        .advice(
-            "update the peer's BIOS and microcode and restart it; or, after reading the \
-             advisories, name the status in the policy's tcb_statuses",
-        )
-}
-
-fn accepted_statuses(policy: &Policy) -> String {
-    let names: Vec<&str> = policy.tcb_statuses().iter().map(|status| status.as_str()).collect();
-    names.join(" or ")
-}
-
-fn listed(advisories: &[String]) -> String {
-    match advisories {
-        [] => String::new(),
-        some => format!("; {}", some.join(" ")),
-    }
-}
 
 fn revocation(name: &str) -> Refusal {
     Refusal::new(Stage::Collateral, "revoked", Matter::Platform)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use convelo_attest::{QuoteError, QuoteSource};
+use convelo_attest::{Extension, QuoteError, QuoteSource};
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{DerSignature, SigningKey};
 use p256::elliptic_curve::Generate as _;
@@ -79,13 +79,12 @@ impl Identity {
 
     /// A certificate that names no enclave: the peer knows this key, or does not.
     pub fn plain(&self) -> Result<Credential, IdentityError> {
-        self.credential(None)
+        self.credential(&[])
     }
 
-    /// A certificate that carries evidence: a quote from `source` over this key (RA-TLS).
+    /// A certificate that carries evidence: quotes from `source` over this key (RA-TLS).
     pub fn attested(&self, source: &dyn QuoteSource) -> Result<Credential, IdentityError> {
-        let quote = source.quote(&convelo_attest::report_data(&self.spki))?;
-        self.credential(Some(&quote))
+        self.credential(&convelo_attest::extensions(source, &self.spki)?)
     }
 
     fn from_key(key: SigningKey) -> Self {
@@ -97,7 +96,7 @@ impl Identity {
         Self { key, spki }
     }
 
-    fn credential(&self, quote: Option<&[u8]>) -> Result<Credential, IdentityError> {
+    fn credential(&self, evidence: &[Extension]) -> Result<Credential, IdentityError> {
         let failed = |error: &dyn std::fmt::Display| IdentityError::Certificate(error.to_string());
         let pkcs8 = self.key.to_pkcs8_der().map_err(|error| failed(&error))?;
         let der = PrivatePkcs8KeyDer::from(pkcs8.as_bytes());
@@ -109,11 +108,10 @@ impl Identity {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "convelo");
         params.is_ca = IsCa::ExplicitNoCa;
-        if let Some(quote) = quote {
-            let extension = convelo_attest::extension(quote, &self.spki);
-            params.custom_extensions =
-                vec![CustomExtension::from_oid_content(extension.oid, extension.value)];
-        }
+        params.custom_extensions = evidence
+            .iter()
+            .map(|part| CustomExtension::from_oid_content(part.oid, part.value.clone()))
+            .collect();
         let certificate = params.self_signed(&pair).map_err(|error| failed(&error))?;
         let key = provider()
             .key_provider

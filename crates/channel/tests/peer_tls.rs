@@ -627,7 +627,7 @@ async fn evidence_accepted_and_refused() {
     }
     let (seen, _) = meet(&alice, &bob, &registered(&alice.credential())).await.succeeded();
     let verdict = demand(&ours, None).accepts(&seen, now()).unwrap().unwrap();
-    assert_eq!(verdict.mr_enclave(), &ours.mr_enclave);
+    assert_eq!(verdict.measurements().measurement(), ours.mr_enclave);
     assert_eq!(demand(&others, None).accepts(&seen, now()).unwrap_err().code, "measurement");
     assert_eq!(demand(&ours, Some([7; 32])).accepts(&seen, now()).unwrap_err().code, "peer-key");
     let later = now() + 48 * 3600;

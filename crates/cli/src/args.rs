@@ -159,6 +159,9 @@ pub(crate) struct Serve {
     /// [default: the simulated platform's]
     #[arg(long, value_name = "FILE")]
     pub(crate) offer_collateral: Option<PathBuf>,
+    /// Where the files of --offer-collateral and --collateral are kept fresh from.
+    #[command(flatten, next_help_heading = "Keep the collateral files fresh")]
+    pub(crate) refresh: Pcs,
     /// Accept evidence of the simulated platform with this root, beside --policy
     #[arg(long, value_name = "PEM", requires = "policy")]
     pub(crate) insecure_simulated_root: Option<PathBuf>,
@@ -175,6 +178,16 @@ pub(crate) struct Platform {
     /// Where Gramine's attestation files are; a provider uses them where the job has it verified
     #[arg(long, value_name = "DIR", default_value = "/dev/attestation")]
     pub(crate) attestation: PathBuf,
+    /// Make evidence of a TDX guest instead, with the kernel's report directory
+    #[arg(
+        long,
+        value_name = "DIR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "/sys/kernel/config/tsm/report",
+        conflicts_with_all = ["attestation", "simulated"]
+    )]
+    pub(crate) tdx: Option<PathBuf>,
     /// Make evidence on the simulated platform in this directory instead: SIMULATED, for tests
     #[arg(long, value_name = "DIR", conflicts_with = "attestation")]
     pub(crate) simulated: Option<PathBuf>,
@@ -508,12 +521,13 @@ pub(crate) enum CollateralCommand {
 pub(crate) struct Pcs {
     /// A collateral service, such as `https://pccs.example.org:8081`; several are tried in order.
     /// "intel" is Intel's own, which learns which platform is asked for
-    #[arg(long, value_name = "URL", required_unless_present = "qcnl")]
+    #[arg(long, value_name = "URL")]
     pub(crate) pccs: Vec<String>,
     /// Take address and patience from this sgx_default_qcnl.conf
     #[arg(long, value_name = "FILE", conflicts_with = "pccs")]
     pub(crate) qcnl: Option<PathBuf>,
-    /// Accept any TLS certificate of the service: it can hold newer collateral back, not forge any
+    /// Accept any TLS certificate of a collateral service: it can hold newer collateral back, not
+    /// forge any
     #[arg(long)]
     pub(crate) insecure_any_certificate: bool,
 }
@@ -550,6 +564,9 @@ pub(crate) enum Simulator {
     New {
         /// The directory; an existing platform is not overwritten
         dir: PathBuf,
+        /// Run programs as TDX trust domains instead of SGX enclaves
+        #[arg(long)]
+        tdx: bool,
     },
     /// Run a collateral service (PCCS) of the platform, to try the whole way
     Pccs {

@@ -5,13 +5,13 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use convelo_attest::{Collateral, Gramine, Policy, QuoteSource};
+use convelo_attest::{Collateral, Gramine, Policy, QuoteSource, Tsm};
 use convelo_channel::Identity;
 use convelo_party::limits::MAXIMUM_FILE_BYTES;
 use convelo_psi::{Job, KeyId};
-use convelo_simulator::{Enclave, Platform};
+use convelo_simulator::Platform as SimulatedPlatform;
 
-use crate::args::Trust;
+use crate::args::{Platform, Trust};
 use crate::exit::Failure;
 
 /// Reads a text file of bounded size.
@@ -186,23 +186,20 @@ pub(crate) fn create(path: &Path, contents: &[u8], mode: u32) -> Result<(), Fail
 }
 
 /// The name under which the simulated platform stands in for the measured service.
-pub(crate) const SERVICE_ENCLAVE: &str = "convelo-service";
+pub(crate) const SERVICE_PROGRAM: &str = "convelo-service";
 
 /// The name under which the simulated platform stands in for a provider's program.
-pub(crate) const PROVIDER_ENCLAVE: &str = "convelo-provider";
+pub(crate) const PROVIDER_PROGRAM: &str = "convelo-provider";
 
-/// Where this program's evidence comes from.
-pub(crate) fn source(
-    attestation: &Path,
-    simulated: Option<&Path>,
-    enclave: &str,
-) -> Result<Arc<dyn QuoteSource>, Failure> {
-    match simulated {
-        None => Ok(Arc::new(Gramine::new(attestation))),
-        Some(dir) => {
-            let platform = Arc::new(Platform::open(dir).map_err(Failure::usage)?);
-            Ok(Arc::new(platform.enclave(Enclave::named(enclave))))
+/// Where the evidence of this program comes from; `name` is what a simulated platform knows it by.
+pub(crate) fn source(from: &Platform, name: &str) -> Result<Arc<dyn QuoteSource>, Failure> {
+    match (&from.simulated, &from.tdx) {
+        (Some(dir), _) => {
+            let platform = SimulatedPlatform::open(dir).map_err(Failure::usage)?;
+            Ok(Arc::new(platform).program(name))
         }
+        (None, Some(reports)) => Ok(Arc::new(Tsm::new(reports))),
+        (None, None) => Ok(Arc::new(Gramine::new(&from.attestation))),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use convelo_attest::{
-    Answers, Collateral, CollateralError, MAXIMUM_COLLATERAL_BYTES, PlatformId, root_crl_address,
+    Answers, Collateral, CollateralError, MAXIMUM_COLLATERAL_BYTES, PlatformId, Tee,
+    root_crl_address,
 };
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
@@ -102,9 +103,14 @@ impl PcsClient {
 
     fn fetch_from(&self, endpoint: &str, platform: &PlatformId) -> Result<Collateral, Failure> {
         let (fmspc, ca) = (hex::encode(&platform.fmspc), platform.ca.as_str());
-        let tcb = self.get(&format!("{endpoint}/tcb?fmspc={fmspc}"), "TCB-Info-Issuer-Chain")?;
+        // Revocation lists are the platform's own; the rest stands once for each technology.
+        let facts = match platform.tee {
+            Tee::Tdx => endpoint.replacen("/sgx/certification/", "/tdx/certification/", 1),
+            _ => endpoint.to_owned(),
+        };
+        let tcb = self.get(&format!("{facts}/tcb?fmspc={fmspc}"), "TCB-Info-Issuer-Chain")?;
         let identity =
-            self.get(&format!("{endpoint}/qe/identity"), "SGX-Enclave-Identity-Issuer-Chain")?;
+            self.get(&format!("{facts}/qe/identity"), "SGX-Enclave-Identity-Issuer-Chain")?;
         let crl = self
             .get(&format!("{endpoint}/pckcrl?ca={ca}&encoding=der"), "SGX-PCK-CRL-Issuer-Chain")?;
         let root = match self.get(&format!("{endpoint}/rootcacrl"), "") {
@@ -130,9 +136,9 @@ impl PcsClient {
         };
         let collateral = Collateral::from_answers(&answers)
             .map_err(|error: CollateralError| Failure::Final(error.to_string()))?;
-        if collateral.fmspc() != platform.fmspc {
-            let found = hex::encode(collateral.fmspc());
-            return Err(Failure::Final(format!("it answered for FMSPC {found}")));
+        if (collateral.tee(), collateral.fmspc()) != (platform.tee, platform.fmspc.as_slice()) {
+            let (tee, fmspc) = (collateral.tee(), hex::encode(collateral.fmspc()));
+            return Err(Failure::Final(format!("it answered for {tee} on FMSPC {fmspc}")));
         }
         Ok(collateral)
     }

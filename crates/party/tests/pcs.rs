@@ -4,13 +4,13 @@
 
 use std::net::TcpListener;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use convelo_attest::{
-    Collateral, CollateralError, Evidence, PckCa, PlatformId, Policy, QuoteSource as _,
+    Collateral, CollateralError, Evidence, PckCa, PlatformId, Policy, QuoteSource as _, Tee,
     collateral_endpoint,
 };
-use convelo_party::{PcsClient, PcsError};
+use convelo_party::{PcsClient, PcsError, Refresh, RefreshError};
 use convelo_simulator::{CollateralKnobs, Enclave, Pccs, PccsKnobs, Platform, policy_toml};
 
 /// 2026-11-21T00:00:00Z.
@@ -50,7 +50,10 @@ fn failure(knobs: PccsKnobs) -> String {
 
 #[test]
 fn a_platform_is_read_from_its_quote() {
-    assert_eq!(id(), PlatformId { fmspc: vec![0, 0x60, 0x6a, 0, 0, 0], ca: PckCa::Platform });
+    assert_eq!(
+        id(),
+        PlatformId { tee: Tee::Sgx, fmspc: vec![0, 0x60, 0x6a, 0, 0, 0], ca: PckCa::Platform }
+    );
 }
 
 #[test]
@@ -222,4 +225,89 @@ fn revoked_issuer() {
     let knobs = CollateralKnobs { revoke_tcb_signer: true, ..CollateralKnobs::default() };
     let error = platform().collateral(&knobs).verify(&policy(), NOW).unwrap_err().to_string();
     assert!(error.contains("revoked"), "{error}");
+}
+
+/// A refresh of this file from the cache, at the clock of now.
+fn refresh(pccs: &Pccs, path: &std::path::Path) -> Refresh {
+    let platform = Arc::clone(&real_time());
+    let toml = policy_toml(&platform, &[("x", &Enclave::named("x"))]);
+    Refresh {
+        client: client(&[pccs.url()], 0),
+        platform: PlatformId::of_collateral(&pccs.collateral()).unwrap(),
+        path: path.to_owned(),
+        policy: Policy::from_toml(&toml).unwrap(),
+    }
+}
+
+/// A platform of the present: what is kept fresh is judged by the machine's clock.
+fn real_time() -> Arc<Platform> {
+    static PLATFORM: OnceLock<Arc<Platform>> = OnceLock::new();
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    Arc::clone(PLATFORM.get_or_init(|| Arc::new(Platform::new(now()).unwrap())))
+}
+
+fn issued(days_ago: i64) -> PccsKnobs {
+    let collateral = CollateralKnobs { issued_days_ago: days_ago, ..CollateralKnobs::default() };
+    PccsKnobs { collateral, ..PccsKnobs::default() }
+}
+
+fn read(path: &std::path::Path) -> Collateral {
+    Collateral::from_json(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_file_is_refreshed_and_never_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("collateral.json");
+    let pccs = Pccs::start("127.0.0.1:0", real_time(), issued(3)).unwrap();
+    let refresh = refresh(&pccs, &path);
+    refresh.once().unwrap();
+    let first = read(&path);
+    pccs.turn(|knobs| *knobs = issued(1));
+    refresh.once().unwrap();
+    let second = read(&path);
+    assert!(second.issued() > first.issued());
+    // A genuine one of an earlier day, another platform's signature, and none at all.
+    pccs.turn(|knobs| *knobs = issued(2));
+    let error = refresh.once().unwrap_err();
+    assert!(matches!(error, RefreshError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("an older one may hide"), "{error}");
+    pccs.turn(|knobs| *knobs = PccsKnobs { wrong_chain: true, ..issued(0) });
+    let error = refresh.once().unwrap_err();
+    assert!(matches!(error, RefreshError::Refused { .. }), "{error}");
+    pccs.turn(|knobs| *knobs = PccsKnobs { status: Some(503), ..issued(0) });
+    assert!(matches!(refresh.once().unwrap_err(), RefreshError::Fetch(_)));
+    assert_eq!(read(&path).digest(), second.digest());
+}
+
+#[test]
+fn a_file_is_kept_fresh_in_the_background() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("collateral.json");
+    // Four days old: more than half of the seven that policies accept.
+    let pccs = Pccs::start("127.0.0.1:0", real_time(), issued(4)).unwrap();
+    refresh(&pccs, &path).once().unwrap();
+    let old = read(&path);
+    pccs.turn(|knobs| *knobs = issued(0));
+    let refreshing = refresh(&pccs, &path).in_background().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while read(&path).issued() <= old.issued() {
+        assert!(Instant::now() < deadline, "nothing was fetched");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Fresh now: nothing more is asked for days.
+    let requests = pccs.requests();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(pccs.requests(), requests);
+    drop(refreshing);
+}
+
+#[test]
+fn collateral_of_trust_domains_has_routes_of_its_own() {
+    let pccs = pccs(PccsKnobs::default());
+    let id = PlatformId { tee: Tee::Tdx, ..id() };
+    let fetched = client(&[pccs.url()], 0).fetch(&id).unwrap();
+    assert_eq!(fetched.tee(), Tee::Tdx);
+    fetched.verify(&policy(), NOW).unwrap();
+    assert_eq!(PlatformId::of_collateral(&fetched).unwrap(), id);
 }

@@ -1,19 +1,16 @@
 //! Quotes, made for those who ask, and the verification of those that come.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use convelo_attest::{Collateral, Evidence, Policy, QuoteSource, Refusal, Role};
+use convelo_attest::{Evidence, Policy, QuoteSource, Refusal, Role};
 use convelo_channel::{Binding, Exchange, Peer, os_rng};
-use convelo_wire::limits::MAXIMUM_COLLATERAL_BYTES;
 use convelo_wire::{Challenge, Failed, Proof, Reason};
 use rand_core::Rng as _;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use crate::collateral::CollateralFile;
 use crate::limits::{ATTEST_TIMEOUT, QUOTES_AT_ONCE, VERIFICATIONS_AT_ONCE};
 
 /// What was proved on a stream, and when.
@@ -55,24 +52,50 @@ impl Session {
 /// Proves what this service is, and judges what parties prove.
 pub(crate) struct Attester {
     source: Arc<dyn QuoteSource>,
-    collateral: Option<Arc<Collateral>>,
-    offer: Option<PathBuf>,
-    quotes: Semaphore,
-    verifications: Semaphore,
+    collateral: Option<Arc<CollateralFile>>,
+    offer: Option<Arc<CollateralFile>>,
+    strangers: Gates,
+    seated: Gates,
+}
+
+/// For whom attestation is done. They have turns of their own: a crowd of strangers must not keep a
+/// running job from attesting its connections again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose {
+    /// Somebody who has no seat yet.
+    Stranger,
+    /// A party of a job.
+    Seated,
+}
+
+/// How many at once.
+struct Gates {
+    quotes: Arc<Semaphore>,
+    verifications: Arc<Semaphore>,
+}
+
+impl Gates {
+    fn new() -> Self {
+        Self {
+            quotes: Arc::new(Semaphore::new(QUOTES_AT_ONCE)),
+            verifications: Arc::new(Semaphore::new(VERIFICATIONS_AT_ONCE)),
+        }
+    }
 }
 
 impl Attester {
     pub(crate) fn new(
         source: Arc<dyn QuoteSource>,
-        collateral: Option<Collateral>,
-        offer: Option<PathBuf>,
+        collateral: Option<Arc<CollateralFile>>,
+        offer: Option<Arc<CollateralFile>>,
     ) -> Self {
-        Self {
-            source,
-            collateral: collateral.map(Arc::new),
-            offer,
-            quotes: Semaphore::new(QUOTES_AT_ONCE),
-            verifications: Semaphore::new(VERIFICATIONS_AT_ONCE),
+        Self { source, collateral, offer, strangers: Gates::new(), seated: Gates::new() }
+    }
+
+    fn gates(&self, whose: Whose) -> &Gates {
+        match whose {
+            Whose::Stranger => &self.strangers,
+            Whose::Seated => &self.seated,
         }
     }
 
@@ -82,6 +105,7 @@ impl Attester {
     /// Why none could be made in time.
     pub(crate) async fn answer(
         &self,
+        whose: Whose,
         binding: &Binding,
         challenge: Challenge,
     ) -> Result<(Exchange, Proof), Failed> {
@@ -92,10 +116,10 @@ impl Attester {
         let report_data = binding.report_data(Role::Service, &exchange);
         let source = Arc::clone(&self.source);
         let offer = self.offer.clone();
-        let made = apart(&self.quotes, move || {
-            source
-                .quote(&report_data)
-                .map(|quote| (quote, offer.as_deref().map(read).unwrap_or_default()))
+        let made = apart(&self.gates(whose).quotes, move || {
+            let offered = offer.and_then(|offer| offer.current());
+            let offered = offered.map(|offered| offered.to_json().into_bytes());
+            source.quote(&report_data).map(|quote| (quote, offered.unwrap_or_default()))
         })
         .await?;
         let (quote, collateral) = made.map_err(|error| {
@@ -111,6 +135,7 @@ impl Attester {
     /// The refusal, in words.
     pub(crate) async fn judge(
         &self,
+        whose: Whose,
         name: &str,
         evidence: Result<Arc<Evidence>, Refusal>,
         policies: &[Policy],
@@ -123,51 +148,39 @@ impl Attester {
             Failed::of_party(Reason::Attestation, name, text)
         };
         let evidence = evidence.map_err(refused)?;
-        let collateral = self.collateral.clone().ok_or_else(|| {
+        let collateral = self.collateral.clone();
+        let policies = policies.to_vec();
+        let verified = apart(&self.gates(whose).verifications, move || {
+            let collateral = collateral.and_then(|collateral| collateral.current())?;
+            Some(policies.iter().try_for_each(|policy| {
+                convelo_attest::verify(&evidence, &collateral, policy, unix_now()).map(drop)
+            }))
+        });
+        let verified = verified.await?.ok_or_else(|| {
             let text = "the service has no collateral to verify providers' evidence with; \
                         its operator gives it with --collateral";
             Failed::new(Reason::Internal, text)
         })?;
-        let policies = policies.to_vec();
-        let verified = apart(&self.verifications, move || {
-            policies.iter().try_for_each(|policy| {
-                convelo_attest::verify(&evidence, &collateral, policy, unix_now()).map(drop)
-            })
-        });
-        verified.await?.map_err(refused)
-    }
-}
-
-/// The collateral to offer, read anew each time because it is renewed there; what cannot be read is
-/// not offered.
-fn read(path: &Path) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let limit = MAXIMUM_COLLATERAL_BYTES as u64;
-    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
-    match read {
-        Ok(length) if length <= MAXIMUM_COLLATERAL_BYTES => bytes,
-        Ok(_) => {
-            tracing::warn!(file = %path.display(), "the collateral to offer is too long");
-            Vec::new()
-        }
-        Err(error) => {
-            tracing::warn!(file = %path.display(), %error, "the collateral to offer cannot be read");
-            Vec::new()
-        }
+        verified.map_err(refused)
     }
 }
 
 /// Runs something that takes long beside the jobs, a bounded number at once: whoever floods the
-/// service with evidence waits for others who do, and no running job for them.
+/// service with evidence waits for others who do, and no running job for them. A turn lasts until
+/// the work is done, also where nobody waits for it any more: a device that hangs must not gather
+/// threads.
 async fn apart<T: Send + 'static>(
-    gate: &Semaphore,
+    gate: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failed> {
     let busy = || Failed::new(Reason::NoRoom, "the service is busy with attestation; try later");
-    let turn: Result<SemaphorePermit<'_>, _> =
-        timeout(ATTEST_TIMEOUT, gate.acquire()).await.map_err(|_| busy())?;
-    let _turn = turn.expect("the semaphore is never closed");
-    match timeout(ATTEST_TIMEOUT, tokio::task::spawn_blocking(work)).await {
+    let turn = timeout(ATTEST_TIMEOUT, Arc::clone(gate).acquire_owned()).await;
+    let turn = turn.map_err(|_| busy())?.expect("the semaphore is never closed");
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    match timeout(ATTEST_TIMEOUT, done).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(_)) => Err(Failed::new(Reason::Internal, "attestation failed inside the service")),
         Err(_) => Err(busy()),
@@ -176,4 +189,54 @@ async fn apart<T: Send + 'static>(
 
 pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_hangs_keeps_its_turn() {
+        let gate = Arc::new(Semaphore::new(1));
+        let (release, hang) = mpsc::sync_channel::<()>(1);
+        let first = tokio::spawn({
+            let gate = Arc::clone(&gate);
+            async move { apart(&gate, move || hang.recv().is_ok()).await }
+        });
+        while gate.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(ATTEST_TIMEOUT * 2).await;
+        assert_eq!(first.await.expect("no panic").unwrap_err().reason, Reason::NoRoom);
+        assert_eq!(gate.available_permits(), 0, "the work still runs");
+        release.send(()).expect("the work still runs");
+        let turn = Arc::clone(&gate).acquire_owned().await;
+        drop(turn.expect("a turn"));
+        assert!(apart(&gate, || true).await.expect("done"));
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_strangers_does_not_keep_a_party_from_its_turn() {
+        let attester = Attester::new(Arc::new(Echo), None, None);
+        let crowd = &attester.gates(Whose::Stranger).quotes;
+        let _turns = crowd.acquire_many(4).await.expect("all turns");
+        assert_eq!(QUOTES_AT_ONCE, 4);
+        assert_eq!(crowd.available_permits(), 0);
+        let gate = &attester.gates(Whose::Seated).quotes;
+        assert!(apart(gate, || true).await.expect("a turn"));
+    }
+
+    struct Echo;
+
+    impl QuoteSource for Echo {
+        fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, convelo_attest::QuoteError> {
+            Ok(report_data.to_vec())
+        }
+
+        fn describe(&self) -> String {
+            "an echo".to_owned()
+        }
+    }
 }

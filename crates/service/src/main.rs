@@ -1,18 +1,20 @@
 //! `convelo-service`: the program that is measured.
 //!
 //! Its only arguments, fixed in the enclave's manifest, are where to listen and how many bytes of
-//! fingerprints it may hold. It reads no other file than Gramine's attestation files.
+//! fingerprints it may hold. It reads no other file than those of the attestation device.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use convelo_attest::Gramine;
+use convelo_attest::{Gramine, QuoteSource, Tsm};
 use convelo_channel::Identity;
 use convelo_service::limits::DEFAULT_MEMORY;
 use convelo_service::{Config, Service};
 
-/// Where Gramine offers evidence.
-const ATTESTATION: &str = "/dev/attestation";
+/// Where Gramine offers evidence to an enclave, and Linux to a TDX guest.
+const GRAMINE: &str = "/dev/attestation";
+const TSM: &str = "/sys/kernel/config/tsm/report";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -35,7 +37,7 @@ async fn main() -> ExitCode {
     let config = Config {
         listen,
         identity: Identity::generate(),
-        source: Arc::new(Gramine::new(ATTESTATION)),
+        source: source(),
         collateral: None,
         offer: None,
         provider_policy: None,
@@ -55,6 +57,16 @@ async fn main() -> ExitCode {
             tracing::error!(%error, "the service ends");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The evidence of where this program runs. A host that hides one device or shows the other gains
+/// nothing: each quotes what really runs, and the parties' policies name what that must be.
+fn source() -> Arc<dyn QuoteSource> {
+    if Path::new(GRAMINE).exists() || !Path::new(TSM).exists() {
+        Arc::new(Gramine::new(GRAMINE))
+    } else {
+        Arc::new(Tsm::new(TSM))
     }
 }
 

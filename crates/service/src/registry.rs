@@ -15,7 +15,7 @@ use convelo_wire::{Failed, Hello, Reason, ToParty};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::attester::{Attester, Session, unix_now};
+use crate::attester::{Attester, Session, Whose, unix_now};
 use crate::budget::{Budget, Reservation};
 use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Sign};
 use crate::limits::{EVENT_QUEUE, MAXIMUM_JOBS};
@@ -129,7 +129,7 @@ impl Registry {
             (Some(session), Some(_)) => session.evidence(),
             (None, Some(evidence)) => Ok(Arc::clone(evidence)),
         };
-        attester.judge(&hello.party, evidence, &policies).await?;
+        attester.judge(Whose::Stranger, &hello.party, evidence, &policies).await?;
         let name = hello.party.clone();
         let job = Arc::new(job);
         let connection = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));

@@ -3,12 +3,11 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use convelo_attest::{Collateral, Policy, QuoteSource};
+use convelo_attest::{Policy, QuoteSource};
 use convelo_channel::{Identity, Listener, ListenerError, Peer, PeerStream};
 use convelo_wire::limits::MAXIMUM_MESSAGE_BYTES;
 use convelo_wire::proto::join_service_server::{JoinService, JoinServiceServer};
@@ -21,6 +20,7 @@ use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::attester::Attester;
+use crate::collateral::CollateralFile;
 use crate::limits::{
     CONNECTION_AGE, FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAXIMUM_STREAMS,
     OUTGOING_QUEUE, SHUTDOWN_GRACE, WINDOW_BYTES,
@@ -37,10 +37,10 @@ pub struct Config {
     /// Where the evidence of the certificate comes from.
     pub source: Arc<dyn QuoteSource>,
     /// What providers' evidence is verified with, where that is asked for.
-    pub collateral: Option<Collateral>,
-    /// A file with the collateral of this service's own platform, for parties that have none: offered
-    /// beside every fresh quote, and read anew each time.
-    pub offer: Option<PathBuf>,
+    pub collateral: Option<Arc<CollateralFile>>,
+    /// The collateral of this service's own platform, for parties that have none: offered beside
+    /// every fresh quote.
+    pub offer: Option<Arc<CollateralFile>>,
     /// What the operator requires of every provider's evidence, beside what the job says.
     pub provider_policy: Option<Policy>,
     /// Bytes of fingerprints that all jobs together may hold.

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use convelo_attest::Role;
 use convelo_channel::Peer;
 use convelo_wire::{Challenge, Failed, FromParty, Proof, Reason, ToParty, proto};
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tonic::Streaming;
 
-use crate::attester::{Attester, Session};
+use crate::attester::{Attester, Session, Whose};
 use crate::job::Event;
 use crate::limits::{CHALLENGE_INTERVAL, HELLO_TIMEOUT, SESSION_CAP};
 use crate::registry::{Entered, Registry, Seat};
@@ -124,7 +123,8 @@ impl Renewal {
         if challenge.job.0 != last.exchange.job {
             return Err(protocol("a Challenge for another job arrived"));
         }
-        let (exchange, proof) = entrance.attester.answer(&peer.binding, challenge).await?;
+        let (exchange, proof) =
+            entrance.attester.answer(Whose::Seated, &peer.binding, challenge).await?;
         if entered.policies.is_empty() {
             self.session = Some(Session::new(exchange));
         } else {
@@ -140,22 +140,18 @@ impl Renewal {
         entered: &Entered,
         quote: &[u8],
     ) -> Result<(), Failed> {
-        let mut session = match (self.pending.take(), &self.session) {
-            (Some(session), _) => session,
-            // Evidence that nobody asked for is bound and looked at, no more.
-            (None, Some(session)) if entered.policies.is_empty() => {
-                let exchange = session.exchange;
-                return peer.binding.evidence(Role::Party, &exchange, quote).map(drop).map_err(
-                    |refusal| {
-                        let text = format!("this party's quote was refused: {refusal}");
-                        Failed::new(Reason::Attestation, text)
-                    },
-                );
-            }
-            _ => return Err(protocol("a quote arrived that no challenge asked for")),
+        let Some(mut session) = self.pending.take() else {
+            // Evidence that no policy asks for is bound and looked at, once a challenge.
+            return match &mut self.session {
+                Some(session) if entered.policies.is_empty() => session.take(peer, quote),
+                _ => Err(protocol("a quote arrived that no challenge asked for")),
+            };
         };
         session.take(peer, quote)?;
-        entrance.attester.judge(&entered.name, session.evidence(), &entered.policies).await?;
+        entrance
+            .attester
+            .judge(Whose::Seated, &entered.name, session.evidence(), &entered.policies)
+            .await?;
         self.session = Some(session);
         Ok(())
     }
@@ -172,7 +168,8 @@ async fn open(
     loop {
         match (next(incoming).await?, &mut session) {
             (FromParty::Challenge(challenge), None) => {
-                let (exchange, proof) = entrance.attester.answer(&peer.binding, challenge).await?;
+                let (exchange, proof) =
+                    entrance.attester.answer(Whose::Stranger, &peer.binding, challenge).await?;
                 session = Some(Session::new(exchange));
                 let _ = outgoing.send(ToParty::Proof(proof)).await;
             }

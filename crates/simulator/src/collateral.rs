@@ -1,12 +1,12 @@
 //! The platform's collateral, as good or as bad as a test wants it.
 
-use convelo_attest::Collateral;
+use convelo_attest::{Collateral, Tee};
 use dcap_qvl::QuoteCollateralV3;
 use serde_json::{Value, json};
 use time::macros::format_description;
 
 use crate::key::sign_raw;
-use crate::platform::{CPU_SVN, Error, FMSPC, PCE_ID, PCE_SVN, Platform, time};
+use crate::platform::{CPU_SVN, Error, FMSPC, PCE_ID, PCE_SVN, Platform, TEE_TCB_SVN, time};
 
 /// What the collateral says. The default is accepted by every policy that accepts the platform.
 #[derive(Clone, Debug)]
@@ -41,6 +41,16 @@ pub struct CollateralKnobs {
     pub better_level: Option<u8>,
     /// The TCB evaluation number.
     pub evaluation_number: u32,
+    /// The technology that it is for.
+    pub tee: Tee,
+    /// The date of the TCB level that the platform reaches.
+    pub tcb_date: String,
+    /// The date of the level that the quoting enclave reaches.
+    pub qe_tcb_date: String,
+    /// TDX: the status of the level that the TDX module reaches.
+    pub module_status: String,
+    /// TDX: the signer of the TDX module; Intel's is zero.
+    pub module_signer: [u8; 48],
 }
 
 impl Default for CollateralKnobs {
@@ -60,6 +70,11 @@ impl Default for CollateralKnobs {
             fmspc: FMSPC,
             better_level: None,
             evaluation_number: 17,
+            tee: Tee::Sgx,
+            tcb_date: TCB_DATE.to_owned(),
+            qe_tcb_date: TCB_DATE.to_owned(),
+            module_status: UP_TO_DATE.to_owned(),
+            module_signer: [0; 48],
         }
     }
 }
@@ -108,29 +123,43 @@ impl Platform {
 pub(crate) const QE_MR_SIGNER: [u8; 32] = [0x8C; 32];
 pub(crate) const QE_SVN: u16 = 8;
 
+pub(crate) const QE_PROD_ID: u16 = 1;
+pub(crate) const TD_QE_PROD_ID: u16 = 2;
+
+const TCB_DATE: &str = "2024-03-13T00:00:00Z";
 const UP_TO_DATE: &str = "UpToDate";
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
 fn tcb_info(knobs: &CollateralKnobs, [issued, next]: &[String; 2]) -> Value {
-    let level = |components: &[u8], pce_svn: u16, status: &str, advisories: &[String]| {
-        let components: Vec<Value> = components.iter().map(|svn| json!({ "svn": svn })).collect();
+    let tdx = knobs.tee == Tee::Tdx;
+    let components =
+        |svns: &[u8]| -> Vec<Value> { svns.iter().map(|svn| json!({ "svn": svn })).collect() };
+    let level = |cpu_svn: &[u8], pce_svn: u16, date: &str, status: &str, advisories: &[String]| {
+        let mut tcb = json!({ "sgxtcbcomponents": components(cpu_svn), "pcesvn": pce_svn });
+        if tdx {
+            // Those of the module count where its major version is 0 alone.
+            tcb["tdxtcbcomponents"] = components(&[0, 0, TEE_TCB_SVN[2]]).into();
+            let list = tcb["tdxtcbcomponents"].as_array_mut().expect("it was made just now");
+            list.resize(TEE_TCB_SVN.len(), json!({ "svn": 0 }));
+        }
         json!({
-            "tcb": { "sgxtcbcomponents": components, "pcesvn": pce_svn },
-            "tcbDate": "2024-03-13T00:00:00Z",
+            "tcb": tcb,
+            "tcbDate": date,
             "tcbStatus": status,
             "advisoryIDs": advisories,
         })
     };
-    let mut levels = vec![level(&CPU_SVN, PCE_SVN, &knobs.tcb_status, &knobs.advisories)];
+    let (status, advisories) = (&knobs.tcb_status, &knobs.advisories);
+    let mut levels = vec![level(&CPU_SVN, PCE_SVN, &knobs.tcb_date, status, advisories)];
     if let Some(svn) = knobs.better_level {
         let mut better = CPU_SVN;
         better[0] = svn;
-        levels.insert(0, level(&better, PCE_SVN, UP_TO_DATE, &[]));
+        levels.insert(0, level(&better, PCE_SVN, TCB_DATE, UP_TO_DATE, &[]));
     }
-    levels.push(level(&[0; 16], 5, "OutOfDate", &["INTEL-SA-00088".to_owned()]));
-    json!({
-        "id": "SGX",
+    levels.push(level(&[0; 16], 5, TCB_DATE, "OutOfDate", &["INTEL-SA-00088".to_owned()]));
+    let mut info = json!({
+        "id": if tdx { "TDX" } else { "SGX" },
         "version": 3,
         "issueDate": issued,
         "nextUpdate": next,
@@ -139,12 +168,33 @@ fn tcb_info(knobs: &CollateralKnobs, [issued, next]: &[String; 2]) -> Value {
         "tcbType": 0,
         "tcbEvaluationDataNumber": knobs.evaluation_number,
         "tcbLevels": levels,
-    })
+    });
+    if tdx {
+        let module = json!({
+            "mrsigner": hex::encode_upper(knobs.module_signer),
+            "attributes": "0000000000000000",
+            "attributesMask": "FFFFFFFFFFFFFFFF",
+        });
+        let mut identity = module.clone();
+        identity["id"] = "TDX_01".into();
+        identity["tcbLevels"] = json!([{
+            "tcb": { "isvsvn": TEE_TCB_SVN[0] },
+            "tcbDate": TCB_DATE,
+            "tcbStatus": knobs.module_status,
+        }]);
+        info["tdxModule"] = module;
+        info["tdxModuleIdentities"] = json!([identity]);
+    }
+    info
 }
 
 fn qe_identity(knobs: &CollateralKnobs, [issued, next]: &[String; 2]) -> Value {
+    let (id, product) = match knobs.tee {
+        Tee::Tdx => ("TD_QE", TD_QE_PROD_ID),
+        _ => ("QE", QE_PROD_ID),
+    };
     json!({
-        "id": "QE",
+        "id": id,
         "version": 2,
         "issueDate": issued,
         "nextUpdate": next,
@@ -154,10 +204,10 @@ fn qe_identity(knobs: &CollateralKnobs, [issued, next]: &[String; 2]) -> Value {
         "attributes": "11000000000000000000000000000000",
         "attributesMask": "FBFFFFFFFFFFFFFF0000000000000000",
         "mrsigner": hex::encode_upper(QE_MR_SIGNER),
-        "isvprodid": 1,
+        "isvprodid": product,
         "tcbLevels": [{
             "tcb": { "isvsvn": QE_SVN },
-            "tcbDate": "2024-03-13T00:00:00Z",
+            "tcbDate": knobs.qe_tcb_date,
             "tcbStatus": knobs.qe_status,
         }],
     })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use convelo_attest::{QuoteError, QuoteSource};
 use sha2::{Digest, Sha256};
 
-use crate::collateral::{QE_MR_SIGNER, QE_SVN};
+use crate::collateral::{QE_MR_SIGNER, QE_PROD_ID, QE_SVN};
 use crate::key::{coordinates, sign_raw};
 use crate::platform::{CPU_SVN, Error, PCE_SVN, Platform};
 
@@ -31,6 +31,18 @@ pub struct Enclave {
     pub provision_key: bool,
     /// ATTRIBUTES.EINITTOKEN_KEY.
     pub einittoken_key: bool,
+    /// ATTRIBUTES.XFRM.
+    pub xfrm: u64,
+    /// MISCSELECT.
+    pub misc_select: u32,
+    /// CONFIGID of key separation and sharing (KSS).
+    pub config_id: [u8; 64],
+    /// CONFIGSVN (KSS).
+    pub config_svn: u16,
+    /// ISVFAMILYID (KSS).
+    pub isv_family_id: [u8; 16],
+    /// ISVEXTPRODID (KSS).
+    pub isv_ext_prod_id: [u8; 16],
 }
 
 impl Enclave {
@@ -52,6 +64,12 @@ impl Enclave {
             mode64: true,
             provision_key: false,
             einittoken_key: false,
+            xfrm: 0xE7,
+            misc_select: 0,
+            config_id: [0; 64],
+            config_svn: 0,
+            isv_family_id: [0; 16],
+            isv_ext_prod_id: [0; 16],
         }
     }
 
@@ -110,15 +128,7 @@ impl QuoteSource for SimulatedEnclave {
 /// The policy file that accepts these enclaves (name, enclave) of this platform, with its root
 /// named.
 pub fn policy_toml(platform: &Platform, enclaves: &[(&str, &Enclave)]) -> String {
-    let mut text = format!(
-        "# SIMULATED: accepts a simulated platform, which protects nothing.\n\
-         version = 1\n\
-         tcb_statuses = [\"UpToDate\"]\n\
-         advisories = []\n\
-         maximum_collateral_age_days = 7\n\
-         insecure_simulated_root = \"\"\"\n{}\"\"\"\n",
-        platform.root_pem()
-    );
+    let mut text = head(platform);
     for (name, enclave) in enclaves {
         let table = format!(
             "\n[[enclave]]\n\
@@ -138,71 +148,78 @@ pub fn policy_toml(platform: &Platform, enclaves: &[(&str, &Enclave)]) -> String
     text
 }
 
+/// The beginning of a policy file that names this platform's root.
+pub(crate) fn head(platform: &Platform) -> String {
+    format!(
+        "# SIMULATED: accepts a simulated platform, which protects nothing.\n\
+         version = 1\n\
+         tcb_statuses = [\"UpToDate\"]\n\
+         advisories = []\n\
+         maximum_collateral_age_days = 7\n\
+         insecure_simulated_root = \"\"\"\n{}\"\"\"\n",
+        platform.root_pem()
+    )
+}
+
 impl Platform {
     /// An SGX quote of version 3 (Intel SGX ECDSA QuoteLibReference, appendix A).
     fn quote(&self, enclave: &Enclave, report_data: &[u8; 64]) -> Result<Vec<u8>, Error> {
-        let mut quote = header(&self.digest()[..20]);
-        quote.extend(report(&Body {
-            flags: enclave.flags(),
-            mr_enclave: &enclave.mr_enclave,
-            mr_signer: &enclave.mr_signer,
-            isv_prod_id: enclave.isv_prod_id,
-            isv_svn: enclave.isv_svn,
-            report_data,
-        }));
-        let signature = sign_raw(&self.attestation_key, &quote)?;
-        let attestation_key = coordinates(&self.attestation_key);
-
-        let mut qe_report_data = [0; 64];
-        let bound = Sha256::new().chain_update(attestation_key).chain_update(QE_AUTH).finalize();
-        qe_report_data[..32].copy_from_slice(&bound);
-        let qe_report = report(&Body {
-            flags: 0x15,
-            mr_enclave: &[0x33; 32],
-            mr_signer: &QE_MR_SIGNER,
-            isv_prod_id: 1,
-            isv_svn: QE_SVN,
-            report_data: &qe_report_data,
-        });
-        let qe_signature = sign_raw(&self.pck.key, &qe_report)?;
-
-        let chain = self.pck_chain();
-        let mut auth = Vec::new();
-        auth.extend(signature);
-        auth.extend(attestation_key);
-        auth.extend(qe_report);
-        auth.extend(qe_signature);
-        auth.extend(32u16.to_le_bytes());
-        auth.extend(QE_AUTH);
-        auth.extend(5u16.to_le_bytes());
-        auth.extend(length(chain.len() + 1));
-        auth.extend(chain.as_bytes());
-        auth.push(0);
+        let mut quote = header(3, TEE_SGX, &self.digest()[..20]);
+        quote.extend(report(enclave, report_data));
+        let mut auth = self.signed(&quote)?;
+        auth.extend(self.quoting_enclave(QE_PROD_ID)?);
         quote.extend(length(auth.len()));
         quote.extend(auth);
         Ok(quote)
     }
+
+    /// The attestation key's signature over header and report, and the key.
+    pub(crate) fn signed(&self, header_and_report: &[u8]) -> Result<Vec<u8>, Error> {
+        let signature = sign_raw(&self.attestation_key, header_and_report)?;
+        Ok([&signature, coordinates(&self.attestation_key)].concat())
+    }
+
+    /// The quoting enclave's report over the attestation key, signed with the PCK, and the chain.
+    pub(crate) fn quoting_enclave(&self, product: u16) -> Result<Vec<u8>, Error> {
+        let mut report_data = [0; 64];
+        let bound = Sha256::new()
+            .chain_update(coordinates(&self.attestation_key))
+            .chain_update(QE_AUTH)
+            .finalize();
+        report_data[..32].copy_from_slice(&bound);
+        let quoting = Enclave {
+            mr_enclave: [0x33; 32],
+            mr_signer: QE_MR_SIGNER,
+            isv_prod_id: product,
+            isv_svn: QE_SVN,
+            provision_key: true,
+            ..Enclave::named("")
+        };
+        let report = report(&quoting, &report_data);
+        let mut part = report.clone();
+        part.extend(sign_raw(&self.pck.key, &report)?);
+        part.extend(32u16.to_le_bytes());
+        part.extend(QE_AUTH);
+        part.extend(5u16.to_le_bytes());
+        let chain = self.pck_chain();
+        part.extend(length(chain.len() + 1));
+        part.extend(chain.as_bytes());
+        part.push(0);
+        Ok(part)
+    }
 }
 
 const QE_AUTH: [u8; 32] = [0xA5; 32];
+const TEE_SGX: u32 = 0;
 const INTEL_QE: [u8; 16] = [
     0x93, 0x9A, 0x72, 0x33, 0xF7, 0x9C, 0x4C, 0xA9, 0x94, 0x0A, 0x0D, 0xB3, 0x95, 0x7F, 0x06, 0x07,
 ];
 
-struct Body<'a> {
-    flags: u8,
-    mr_enclave: &'a [u8; 32],
-    mr_signer: &'a [u8; 32],
-    isv_prod_id: u16,
-    isv_svn: u16,
-    report_data: &'a [u8; 64],
-}
-
-fn header(user_data: &[u8]) -> Vec<u8> {
+pub(crate) fn header(version: u16, tee: u32, user_data: &[u8]) -> Vec<u8> {
     let mut header = Vec::with_capacity(48);
-    header.extend(3u16.to_le_bytes());
+    header.extend(version.to_le_bytes());
     header.extend(2u16.to_le_bytes());
-    header.extend(0u32.to_le_bytes());
+    header.extend(tee.to_le_bytes());
     header.extend(QE_SVN.to_le_bytes());
     header.extend(PCE_SVN.to_le_bytes());
     header.extend(INTEL_QE);
@@ -211,26 +228,31 @@ fn header(user_data: &[u8]) -> Vec<u8> {
 }
 
 /// A REPORT body (Intel SDM volume 3D, 38.15), 384 bytes.
-fn report(fields: &Body<'_>) -> Vec<u8> {
+fn report(enclave: &Enclave, report_data: &[u8; 64]) -> Vec<u8> {
     let mut report = vec![0; 384];
     let mut put = |at: usize, bytes: &[u8]| report[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &CPU_SVN);
-    put(48, &[fields.flags]);
-    put(56, &[0xE7]);
-    put(64, fields.mr_enclave);
-    put(128, fields.mr_signer);
-    put(256, &fields.isv_prod_id.to_le_bytes());
-    put(258, &fields.isv_svn.to_le_bytes());
-    put(320, fields.report_data);
+    put(16, &enclave.misc_select.to_le_bytes());
+    put(32, &enclave.isv_ext_prod_id);
+    put(48, &[enclave.flags()]);
+    put(56, &enclave.xfrm.to_le_bytes());
+    put(64, &enclave.mr_enclave);
+    put(128, &enclave.mr_signer);
+    put(192, &enclave.config_id);
+    put(256, &enclave.isv_prod_id.to_le_bytes());
+    put(258, &enclave.isv_svn.to_le_bytes());
+    put(260, &enclave.config_svn.to_le_bytes());
+    put(304, &enclave.isv_family_id);
+    put(320, report_data);
     report
 }
 
-fn length(bytes: usize) -> [u8; 4] {
+pub(crate) fn length(bytes: usize) -> [u8; 4] {
     u32::try_from(bytes).expect("a quote has a few kilobytes").to_le_bytes()
 }
 
 /// A TOML basic string.
-fn toml_string(text: &str) -> String {
+pub(crate) fn toml_string(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

@@ -1,4 +1,4 @@
-//! A simulated SGX platform.
+//! A simulated platform with SGX and TDX.
 //!
 //! It issues evidence in the genuine format, with a public-key infrastructure like Intel's, under a
 //! root of its own: root CA, PCK platform CA, PCK certificate, TCB signer, revocation lists, TCB
@@ -12,6 +12,7 @@
 mod certificate;
 mod collateral;
 mod der;
+mod domain;
 mod enclave;
 mod key;
 mod pccs;
@@ -19,6 +20,7 @@ mod platform;
 
 pub use certificate::{CertificateKnobs, attested_certificate, certificate};
 pub use collateral::CollateralKnobs;
+pub use domain::{SimulatedDomain, TdQuoteForm, TrustDomain, domain_policy_toml};
 pub use enclave::{Enclave, SimulatedEnclave, policy_toml};
 pub use pccs::{Pccs, PccsKnobs};
 pub use platform::{Error, Platform, PlatformKnobs};

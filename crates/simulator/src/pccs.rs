@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use convelo_attest::Collateral;
+use convelo_attest::{Collateral, Tee};
 use serde_json::Value;
 
 use crate::{CollateralKnobs, Platform};
@@ -144,10 +144,15 @@ impl Shared {
 
     fn route(&self, path: &str, knobs: &PccsKnobs) -> Answer {
         let absent = |status| Answer { status, headers: Vec::new(), body: Vec::new() };
-        let Some(route) = path.strip_prefix("/sgx/certification/v4/") else {
+        let (route, tee) = if let Some(route) = path.strip_prefix("/sgx/certification/v4/") {
+            (route, Tee::Sgx)
+        } else if let Some(route) = path.strip_prefix("/tdx/certification/v4/") {
+            (route, Tee::Tdx)
+        } else {
             return absent(if path.starts_with("/sgx/certification/v3/") { 410 } else { 404 });
         };
-        let collateral = self.platform.collateral(&knobs.collateral);
+        let of_tee = CollateralKnobs { tee, ..knobs.collateral.clone() };
+        let collateral = self.platform.collateral(&of_tee);
         let bundle: Value = serde_json::from_str(&collateral.to_json()).unwrap_or_default();
         let text = |name: &str| bundle[name].as_str().unwrap_or_default().to_owned();
         let chain = |name: &str| {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use convelo_attest::{QuoteSource, Tee};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
     CustomExtension, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -16,12 +17,14 @@ use time::{Duration, OffsetDateTime};
 
 use crate::collateral::CollateralKnobs;
 use crate::der;
-use crate::enclave::{Enclave, SimulatedEnclave};
+use crate::domain::{SimulatedDomain, TrustDomain, domain_policy_toml};
+use crate::enclave::{Enclave, SimulatedEnclave, policy_toml};
 use crate::key::coordinates;
 
-/// A simulated machine with SGX: everything Intel and the machine's maker would hold.
+/// A simulated machine with SGX and TDX: everything Intel and the machine's maker would hold.
 pub struct Platform {
     pub(crate) now: u64,
+    tee: Tee,
     root: Authority,
     ca: Authority,
     pub(crate) tcb_signer: Signer,
@@ -118,6 +121,7 @@ impl Platform {
         let pck_pem = pck_params.signed_by(&pck_key, &ca_issuer)?.pem();
         Self::assemble(File {
             now,
+            tee: Technology::Sgx,
             root: Stored::new(&root_key, root_pem),
             ca: Stored::new(&ca_key, ca_pem),
             tcb_signer: Stored::new(&tcb_key, tcb_pem),
@@ -129,12 +133,15 @@ impl Platform {
     /// Makes a platform and writes it to `dir`, which is created: `root.pem` (the root, for
     /// policies), `collateral.json` (for verifiers) and `platform.json` (with the private keys,
     /// mode 0600). An existing platform there is not overwritten.
-    pub fn create(dir: &Path, now: u64) -> Result<Self, Error> {
-        let platform = Self::new(now)?;
+    ///
+    /// `tee` is the technology of what runs on it; nothing else of the platform depends on that.
+    pub fn create(dir: &Path, now: u64, tee: Tee) -> Result<Self, Error> {
+        let platform = Self { tee, ..Self::new(now)? };
         fs::create_dir_all(dir).map_err(|source| file("create", dir, source))?;
         write(&dir.join(PLATFORM), platform.with_keys().as_bytes(), 0o600)?;
         write(&dir.join("root.pem"), platform.root_pem().as_bytes(), 0o644)?;
-        let collateral = platform.collateral(&CollateralKnobs::default()).to_json();
+        let knobs = CollateralKnobs { tee, ..CollateralKnobs::default() };
+        let collateral = platform.collateral(&knobs).to_json();
         write(&dir.join("collateral.json"), collateral.as_bytes(), 0o644)?;
         Ok(platform)
     }
@@ -153,9 +160,36 @@ impl Platform {
         &self.root.pem
     }
 
+    /// The technology of what [`program`](Self::program) runs.
+    pub fn tee(&self) -> Tee {
+        self.tee
+    }
+
+    /// The stand-in for the program of this name, as an enclave or a trust domain.
+    pub fn program(self: &Arc<Self>, name: &str) -> Arc<dyn QuoteSource> {
+        match self.tee {
+            Tee::Tdx => Arc::new(self.trust_domain(TrustDomain::named(name))),
+            _ => Arc::new(self.enclave(Enclave::named(name))),
+        }
+    }
+
+    /// The policy file that accepts the stand-in for the program of this name.
+    pub fn program_policy(&self, name: &str) -> String {
+        let label = format!("{name} (simulated)");
+        match self.tee {
+            Tee::Tdx => domain_policy_toml(self, &[(&label, &TrustDomain::named(name))]),
+            _ => policy_toml(self, &[(&label, &Enclave::named(name))]),
+        }
+    }
+
     /// An enclave on this platform.
     pub fn enclave(self: &Arc<Self>, enclave: Enclave) -> SimulatedEnclave {
         SimulatedEnclave { platform: Arc::clone(self), enclave }
+    }
+
+    /// A trust domain on this platform.
+    pub fn trust_domain(self: &Arc<Self>, domain: TrustDomain) -> SimulatedDomain {
+        SimulatedDomain { platform: Arc::clone(self), domain }
     }
 
     /// The PCK certificate, its CA and the root, PEM: what stands in quotes.
@@ -206,6 +240,10 @@ impl Platform {
         let attestation_key = KeyPair::from_pem(&stored.attestation_key)?;
         Ok(Self {
             now,
+            tee: match stored.tee {
+                Technology::Sgx => Tee::Sgx,
+                Technology::Tdx => Tee::Tdx,
+            },
             root: authority(ROOT, stored.root)?,
             ca: authority(CA, stored.ca)?,
             tcb_signer: signer(stored.tcb_signer)?,
@@ -219,6 +257,10 @@ impl Platform {
     fn with_keys(&self) -> String {
         let file = File {
             now: self.now,
+            tee: match self.tee {
+                Tee::Tdx => Technology::Tdx,
+                _ => Technology::Sgx,
+            },
             root: Stored::new(&self.root.key, self.root.pem.clone()),
             ca: Stored::new(&self.ca.key, self.ca.pem.clone()),
             tcb_signer: Stored::new(&self.tcb_signer.key, self.tcb_signer.pem.clone()),
@@ -258,6 +300,8 @@ impl Authority {
 /// The facts that the PCK certificate states about the machine.
 pub(crate) const CPU_SVN: [u8; 16] = [11, 11, 2, 2, 255, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 pub(crate) const PCE_SVN: u16 = 13;
+/// Of its TDX module: security version 5 of a module of major version 1.
+pub(crate) const TEE_TCB_SVN: [u8; 16] = [5, 1, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 pub(crate) const PCE_ID: [u8; 2] = [0, 0];
 pub(crate) const FMSPC: [u8; 6] = [0x00, 0x60, 0x6A, 0, 0, 0];
 
@@ -275,11 +319,21 @@ const PLATFORM: &str = "platform.json";
 #[serde(deny_unknown_fields)]
 struct File {
     now: u64,
+    #[serde(default)]
+    tee: Technology,
     root: Stored,
     ca: Stored,
     tcb_signer: Stored,
     pck: Stored,
     attestation_key: String,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Technology {
+    #[default]
+    Sgx,
+    Tdx,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use convelo_attest::{Collateral, Evidence, Policy, QuoteSource, Verdict, verify};
+use convelo_attest::{Collateral, Evidence, Policy, QuoteSource, Tee, Verdict, verify};
 use convelo_simulator::{
     CollateralKnobs, Enclave, Error, Platform, attested_certificate, policy_toml,
 };
@@ -29,7 +29,7 @@ fn policy(platform: &Platform) -> String {
 fn what_was_written_is_what_is_opened() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("platform");
-    let made = Arc::new(Platform::create(&home, NOW).unwrap());
+    let made = Arc::new(Platform::create(&home, NOW, Tee::Sgx).unwrap());
     let opened = Arc::new(Platform::open(&home).unwrap());
     let root = fs::read_to_string(home.join("root.pem")).unwrap();
     assert_eq!(root, made.root_pem());
@@ -50,7 +50,7 @@ fn the_private_keys_are_readable_by_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
 
     let dir = tempfile::tempdir().unwrap();
-    Platform::create(dir.path(), NOW).unwrap();
+    Platform::create(dir.path(), NOW, Tee::Sgx).unwrap();
     let mode =
         |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("platform.json"), 0o600);
@@ -63,9 +63,9 @@ fn the_private_keys_are_readable_by_their_owner_only() {
 #[test]
 fn an_existing_platform_is_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
-    Platform::create(dir.path(), NOW).unwrap();
+    Platform::create(dir.path(), NOW, Tee::Sgx).unwrap();
     let before = fs::read(dir.path().join("platform.json")).unwrap();
-    let again = Platform::create(dir.path(), NOW);
+    let again = Platform::create(dir.path(), NOW, Tee::Sgx);
     assert!(matches!(again, Err(Error::File { action: "write", .. })));
     assert_eq!(fs::read(dir.path().join("platform.json")).unwrap(), before);
 }
@@ -74,7 +74,7 @@ fn an_existing_platform_is_not_overwritten() {
 fn a_damaged_platform_is_reported_without_its_keys() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(Platform::open(dir.path()), Err(Error::File { action: "read", .. })));
-    Platform::create(dir.path(), NOW).unwrap();
+    Platform::create(dir.path(), NOW, Tee::Sgx).unwrap();
     let path = dir.path().join("platform.json");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replacen("BEGIN PRIVATE KEY", "BEGIN SECRET", 1)).unwrap();

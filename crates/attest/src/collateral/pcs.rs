@@ -10,7 +10,7 @@ use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 
 use super::{Collateral, CollateralError, part};
 use crate::evidence::Evidence;
-use crate::quote::Quote;
+use crate::quote::{Quote, Tee};
 use crate::refusal::{Matter, Refusal, Stage};
 
 /// Which certification authority issued a platform's PCK certificate.
@@ -23,6 +23,11 @@ pub enum PckCa {
 }
 
 impl PckCa {
+    fn of(certificate: &Certificate) -> Self {
+        let name = certificate.tbs_certificate().subject().to_string();
+        if name.contains("Processor CA") { Self::Processor } else { Self::Platform }
+    }
+
     /// Its name in requests.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,6 +40,8 @@ impl PckCa {
 /// What collateral is asked for by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlatformId {
+    /// The technology of the quote.
+    pub tee: Tee,
     /// Family, model, stepping, platform: 6 bytes.
     pub fmspc: Vec<u8>,
     /// Who issued the PCK certificate.
@@ -52,6 +59,17 @@ impl PlatformId {
         Self::of_chain(&Quote::parse(quote)?)
     }
 
+    /// Of the platform that a bundle is about, to fetch a newer one.
+    pub fn of_collateral(collateral: &Collateral) -> Result<Self, CollateralError> {
+        const NAME: &str = "PCK revocation list issuer chain";
+        let chain = collateral.bundle().pck_crl_issuer_chain.as_bytes();
+        let chain =
+            Certificate::load_pem_chain(chain).map_err(|error| part(NAME, error.to_string()))?;
+        let ca = chain.first().ok_or_else(|| part(NAME, "it is empty"))?;
+        let (tee, fmspc) = (collateral.tee(), collateral.fmspc().to_vec());
+        Ok(Self { tee, fmspc, ca: PckCa::of(ca) })
+    }
+
     fn of_chain(quote: &Quote) -> Result<Self, Refusal> {
         let [leaf, ca, _] = quote.chain();
         let unreadable = |error: String| {
@@ -63,19 +81,17 @@ impl PlatformId {
         let pck =
             intel::parse_pck_extension(leaf).map_err(|error| unreadable(error.to_string()))?;
         let ca = Certificate::from_der(ca).map_err(|error| unreadable(error.to_string()))?;
-        let name = ca.tbs_certificate().subject().to_string();
-        let ca = if name.contains("Processor CA") { PckCa::Processor } else { PckCa::Platform };
-        Ok(Self { fmspc: pck.fmspc.to_vec(), ca })
+        Ok(Self { tee: quote.tee(), fmspc: pck.fmspc.to_vec(), ca: PckCa::of(&ca) })
     }
 }
 
 /// The answers that make up one bundle; chains are PEM, decoded from their headers.
 pub struct Answers {
-    /// Body of `tcb`.
+    /// Body of `tcb`, for TDX of the route below `tdx`.
     pub tcb_info: String,
     /// `TCB-Info-Issuer-Chain`.
     pub tcb_info_issuer_chain: String,
-    /// Body of `qe/identity`.
+    /// Body of `qe/identity`, for TDX of the route below `tdx`.
     pub qe_identity: String,
     /// `SGX-Enclave-Identity-Issuer-Chain`.
     pub qe_identity_issuer_chain: String,

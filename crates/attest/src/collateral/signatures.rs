@@ -102,12 +102,11 @@ impl Collateral {
     /// # Errors
     /// [`CollateralError::Older`], which names the part and both dates.
     pub fn may_replace(&self, held: &Self) -> Result<(), CollateralError> {
-        if self.fmspc() != held.fmspc() {
-            let found = format!("for FMSPC {}", hex::encode(self.fmspc()));
-            return Err(part(
-                "TCB info",
-                format!("{found}, and not {}", hex::encode(held.fmspc())),
-            ));
+        if (self.tee(), self.fmspc()) != (held.tee(), held.fmspc()) {
+            let about = |bundle: &Self| {
+                format!("for {} on FMSPC {}", bundle.tee(), hex::encode(bundle.fmspc()))
+            };
+            return Err(part("TCB info", format!("{}, and not {}", about(self), about(held))));
         }
         for (ours, theirs) in self.parts().iter().zip(held.parts()) {
             if ours.issued < theirs.issued {

@@ -19,7 +19,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{EnclaveRule, PolicyError, Svn, measurement};
+use super::rule::{EnclaveRule, Svn};
+use super::{PolicyError, measurement};
 use crate::text::json_message;
 
 /// Reads the file into (accepted enclaves, warnings).
@@ -207,6 +208,7 @@ impl<'de> Visitor<'de> for Entry<'_> {
             isv_prod_id: required(self.switches.isv_prod_id, "isv_prod_id", isv_prod_id)?,
             isv_svn: Svn::AtLeast(minimum.unwrap_or(0)),
             name: self.name,
+            ..EnclaveRule::default()
         })
     }
 }

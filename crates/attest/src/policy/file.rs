@@ -6,8 +6,14 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::{ANY, Anchor, EnclaveRule, Policy, Svn, TcbStatus, default_statuses, measurement};
-use crate::limits::{DEFAULT_COLLATERAL_AGE_DAYS, LONGEST_COLLATERAL_AGE_DAYS, MAXIMUM_NAME_BYTES};
+use super::rule::{ANY, DomainRule, EnclaveRule, Svn};
+use super::{
+    Anchor, PlatformRule, Policy, PolicyError, TcbStatus, default_statuses, digits, measurement,
+};
+use crate::limits::{
+    DEFAULT_COLLATERAL_AGE_DAYS, LONGEST_COLLATERAL_AGE_DAYS, LONGEST_GRACE_PERIOD_DAYS,
+    MAXIMUM_NAME_BYTES,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,27 +31,52 @@ pub(super) struct File {
     platforms: Platforms,
     #[serde(default)]
     insecure_simulated_root: Root,
-    enclave: Enclaves,
+    #[serde(default)]
+    grace_period_days: Grace,
+    allow_cached_keys: Option<bool>,
+    allow_dynamic_platform: Option<bool>,
+    allow_smt: Option<bool>,
+    #[serde(default)]
+    enclave: Vec<Enclave>,
+    #[serde(default)]
+    trust_domain: Vec<Domain>,
 }
 
-impl From<File> for Policy {
-    fn from(file: File) -> Self {
+impl TryFrom<File> for Policy {
+    type Error = PolicyError;
+
+    fn try_from(file: File) -> Result<Self, PolicyError> {
+        if file.enclave.is_empty() && file.trust_domain.is_empty() {
+            return Err(PolicyError::unplaced(
+                "no program is accepted: add an [[enclave]] or a [[trust_domain]] table",
+            ));
+        }
         let mut tcb_statuses = file.tcb_statuses.0;
         tcb_statuses.sort_unstable();
         tcb_statuses.dedup();
         let mut advisories: Vec<String> = file.advisories.into_iter().map(|id| id.0).collect();
         advisories.sort_unstable();
         advisories.dedup();
-        Self {
+        let usual = PlatformRule::default();
+        Ok(Self {
             anchor: file.insecure_simulated_root.0,
             tcb_statuses,
             advisories,
             maximum_collateral_age_days: file.maximum_collateral_age_days.0,
             minimum_evaluation_number: file.minimum_evaluation_number,
             platforms: file.platforms.0,
-            enclaves: file.enclave.0,
+            platform: PlatformRule {
+                allow_cached_keys: file.allow_cached_keys.unwrap_or(usual.allow_cached_keys),
+                allow_dynamic_platform: file
+                    .allow_dynamic_platform
+                    .unwrap_or(usual.allow_dynamic_platform),
+                allow_smt: file.allow_smt.unwrap_or(usual.allow_smt),
+            },
+            grace_period_days: file.grace_period_days.0,
+            enclaves: file.enclave.into_iter().map(|enclave| enclave.0).collect(),
+            trust_domains: file.trust_domain.into_iter().map(|domain| domain.0).collect(),
             warnings: Vec::new(),
-        }
+        })
     }
 }
 
@@ -113,13 +144,13 @@ impl<'de> Deserialize<'de> for Advisory {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(try_from = "Vec<Measurement>")]
+#[serde(try_from = "Vec<Measurement<32>>")]
 struct Platforms(Vec<[u8; 32]>);
 
-impl TryFrom<Vec<Measurement>> for Platforms {
+impl TryFrom<Vec<Measurement<32>>> for Platforms {
     type Error = &'static str;
 
-    fn try_from(platforms: Vec<Measurement>) -> Result<Self, Self::Error> {
+    fn try_from(platforms: Vec<Measurement<32>>) -> Result<Self, Self::Error> {
         if platforms.is_empty() {
             return Err("an empty list of platforms accepts none: leave it out for any");
         }
@@ -170,18 +201,19 @@ impl Default for Root {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "Vec<Enclave>")]
-struct Enclaves(Vec<EnclaveRule>);
+#[derive(Default, Deserialize)]
+#[serde(try_from = "u64")]
+struct Grace(u64);
 
-impl TryFrom<Vec<Enclave>> for Enclaves {
-    type Error = &'static str;
+impl TryFrom<u64> for Grace {
+    type Error = String;
 
-    fn try_from(enclaves: Vec<Enclave>) -> Result<Self, Self::Error> {
-        if enclaves.is_empty() {
-            return Err("no enclave is accepted: add an [[enclave]] table");
+    fn try_from(days: u64) -> Result<Self, String> {
+        if days <= LONGEST_GRACE_PERIOD_DAYS {
+            Ok(Self(days))
+        } else {
+            Err(format!("{days} days, expected at most {LONGEST_GRACE_PERIOD_DAYS}"))
         }
-        Ok(Self(enclaves.into_iter().map(|enclave| enclave.0).collect()))
     }
 }
 
@@ -208,29 +240,92 @@ impl<'de> Deserialize<'de> for Enclave {
     }
 }
 
+struct Domain(DomainRule);
+
+impl<'de> Deserialize<'de> for Domain {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Table;
+        impl<'de> Visitor<'de> for Table {
+            type Value = Domain;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table with name, mr_td, rtmr1, rtmr2")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Domain, A::Error> {
+                let fields = DomainFields::deserialize(MapAccessDeserializer::new(map))?;
+                Domain::try_from(fields).map_err(de::Error::custom)
+            }
+        }
+        deserializer.deserialize_map(Table)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DomainFields {
+    name: String,
+    mr_td: Option<Measurement<48>>,
+    rtmr0: Option<Digits<48>>,
+    rtmr1: Option<Digits<48>>,
+    rtmr2: Option<Digits<48>>,
+    rtmr3: Option<Digits<48>>,
+    mr_config_id: Option<Digits<48>>,
+    mr_owner: Option<Digits<48>>,
+    mr_owner_config: Option<Digits<48>>,
+    allowed_td_attributes: Option<Digits<8>>,
+    allowed_xfam: Option<Digits<8>>,
+}
+
+impl TryFrom<DomainFields> for Domain {
+    type Error = String;
+
+    fn try_from(fields: DomainFields) -> Result<Self, String> {
+        let name = program_name(fields.name)?;
+        let rtmr = [fields.rtmr0, fields.rtmr1, fields.rtmr2, fields.rtmr3];
+        let rtmr = rtmr.map(|value| value.map(|value| value.0));
+        let (Some(mr_td), [_, Some(_), Some(_), _]) = (fields.mr_td, rtmr) else {
+            return Err(format!(
+                "trust domain '{name}' needs mr_td, rtmr1 and rtmr2: each alone measures the \
+                 firmware, the kernel, or what the kernel is started with, and any other could \
+                 be anybody's"
+            ));
+        };
+        Ok(Self(DomainRule {
+            name,
+            mr_td: mr_td.0,
+            rtmr,
+            mr_config_id: fields.mr_config_id.map(|value| value.0),
+            mr_owner: fields.mr_owner.map(|value| value.0),
+            mr_owner_config: fields.mr_owner_config.map(|value| value.0),
+            allowed_td_attributes: fields.allowed_td_attributes.map(Digits::number),
+            allowed_xfam: fields.allowed_xfam.map(Digits::number),
+        }))
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EnclaveFields {
     name: String,
-    mr_enclave: Option<Measurement>,
-    mr_signer: Option<Measurement>,
+    mr_enclave: Option<Measurement<32>>,
+    mr_signer: Option<Measurement<32>>,
     isv_prod_id: Option<Product>,
     minimum_isv_svn: Option<u16>,
     isv_svn: Option<u16>,
+    allowed_xfrm: Option<Digits<8>>,
+    allowed_misc_select: Option<Digits<4>>,
+    config_id: Option<Digits<64>>,
+    minimum_config_svn: Option<u16>,
+    isv_family_id: Option<Digits<16>>,
+    isv_ext_prod_id: Option<Digits<16>>,
 }
 
 impl TryFrom<EnclaveFields> for Enclave {
     type Error = String;
 
     fn try_from(fields: EnclaveFields) -> Result<Self, String> {
-        let name = fields.name;
-        if name.is_empty() || name.len() > MAXIMUM_NAME_BYTES || name.chars().any(char::is_control)
-        {
-            return Err(format!(
-                "an enclave's name must have 1 to {MAXIMUM_NAME_BYTES} bytes and no control \
-                 characters"
-            ));
-        }
+        let name = program_name(fields.name)?;
         if fields.mr_enclave.is_none() && fields.mr_signer.is_none() {
             return Err(format!(
                 "enclave '{name}' has neither mr_enclave nor mr_signer, so anybody's code would \
@@ -257,8 +352,23 @@ impl TryFrom<EnclaveFields> for Enclave {
             mr_signer: fields.mr_signer.map(|value| value.0),
             isv_prod_id,
             isv_svn,
+            allowed_xfrm: fields.allowed_xfrm.map(Digits::number),
+            allowed_misc_select: fields.allowed_misc_select.map(|bits| u32::from_be_bytes(bits.0)),
+            config_id: fields.config_id.map(|value| value.0),
+            minimum_config_svn: fields.minimum_config_svn,
+            isv_family_id: fields.isv_family_id.map(|value| value.0),
+            isv_ext_prod_id: fields.isv_ext_prod_id.map(|value| value.0),
         }))
     }
+}
+
+fn program_name(name: String) -> Result<String, String> {
+    if name.is_empty() || name.len() > MAXIMUM_NAME_BYTES || name.chars().any(char::is_control) {
+        return Err(format!(
+            "a name must have 1 to {MAXIMUM_NAME_BYTES} bytes and no control characters"
+        ));
+    }
+    Ok(name)
 }
 
 fn signer_alone(name: &str, field: &str) -> String {
@@ -268,15 +378,34 @@ fn signer_alone(name: &str, field: &str) -> String {
     )
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
-struct Measurement([u8; 32]);
+struct Measurement<const N: usize>([u8; N]);
 
-impl TryFrom<String> for Measurement {
+impl<const N: usize> TryFrom<String> for Measurement<N> {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
         measurement(&text).map(Self)
+    }
+}
+
+/// Bytes of which zeros mean something.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+struct Digits<const N: usize>([u8; N]);
+
+impl<const N: usize> TryFrom<String> for Digits<N> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        digits("value", &text).map(Self)
+    }
+}
+
+impl Digits<8> {
+    fn number(self) -> u64 {
+        u64::from_be_bytes(self.0)
     }
 }
 

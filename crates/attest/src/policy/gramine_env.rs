@@ -1,9 +1,8 @@
 //! The settings of Gramine's own verifier (`ra_tls_verify_dcap`), which reads them from environment
 //! variables. They are converted once, by a person, and are not read at run time.
 
-use super::{EnclaveRule, Svn, TcbStatus, measurement};
-
-const ANY: &str = "any";
+use super::rule::{ANY, EnclaveRule, Svn};
+use super::{TcbStatus, measurement};
 
 /// What the settings come to.
 pub(crate) struct Settings {
@@ -115,6 +114,7 @@ impl Given {
             mr_signer,
             isv_prod_id: number("RA_TLS_ISV_PROD_ID", self.isv_prod_id)?,
             isv_svn: Svn::AtLeast(number("RA_TLS_ISV_SVN", self.isv_svn)?.unwrap_or(0)),
+            ..EnclaveRule::default()
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{EnclaveRule, Svn};
+use super::rule::{EnclaveRule, Svn};
 
 /// Its length in bytes.
 const BYTES: usize = 1808;
@@ -46,5 +46,6 @@ pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<EnclaveRule, String> {
         mr_signer: Some(Sha256::digest(modulus).into()),
         isv_prod_id: Some(number(ISV_PROD_ID_AT)),
         isv_svn: Svn::AtLeast(number(ISV_SVN_AT)),
+        ..EnclaveRule::default()
     })
 }

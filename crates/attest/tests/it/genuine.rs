@@ -4,8 +4,8 @@ use std::fs;
 
 use crate::kit::{code, enclave, evidence, key, policy, spki, vector};
 use convelo_attest::{
-    CertificateRules, Collateral, CollateralError, Evidence, Policy, Refusal, TcbStatus, Verdict,
-    extension, verify,
+    CertificateRules, Collateral, CollateralError, Evidence, Policy, Refusal, TcbStatus, Tee,
+    Verdict, extension, verify,
 };
 use convelo_simulator::CertificateKnobs;
 use sha2::{Digest, Sha256};
@@ -64,7 +64,7 @@ fn the_sgx_sample_is_accepted_if_its_status_and_advisories_are_named() {
     let verdict = judge_sample(&policy_for_sample(STATUS, ADVISORIES), SGX_CLOCK).unwrap();
     assert!(!verdict.simulated());
     assert!(!verdict.summary().contains("SIMULATED"));
-    assert_eq!(hex::encode(verdict.mr_enclave()), SGX_MR_ENCLAVE);
+    assert_eq!(hex::encode(verdict.measurements().measurement()), SGX_MR_ENCLAVE);
     assert_eq!(verdict.tcb_status(), TcbStatus::ConfigurationAndSWHardeningNeeded);
     assert_eq!(verdict.advisories(), ["INTEL-SA-00289", "INTEL-SA-00615"]);
     assert_eq!(verdict.to_json()["fmspc"], "00a067110000");
@@ -141,14 +141,78 @@ fn genuine_certificates_are_of_debug_enclaves() {
     }
 }
 
+/// A genuine TDX sample under Intel's root at its clock, as whoever asked for its report data would
+/// judge it.
+fn judge_tdx(name: &str, quote: &[u8], now: u64) -> Result<Verdict, Refusal> {
+    let version_5 = quote[0] == 5;
+    let body = &quote[if version_5 { 54 } else { 48 }..];
+    let hex = |at: usize| hex::encode(&body[at..at + 48]);
+    let policy = Policy::from_toml(&format!(
+        "version = 1\nallow_cached_keys = true\n[[trust_domain]]\nname = \"sample\"\nmr_td = \"{}\"\nrtmr0 = \"{}\"\n\
+         rtmr1 = \"{}\"\nrtmr2 = \"{}\"\nrtmr3 = \"{}\"\nmr_config_id = \"{}\"\n\
+         allowed_td_attributes = \"0000000010000000\"\nallowed_xfam = \"00000000000602e7\"\n",
+        hex(136),
+        hex(328),
+        hex(376),
+        hex(424),
+        hex(472),
+        hex(184),
+    ))
+    .unwrap();
+    let mut bundle: serde_json::Value =
+        serde_json::from_str(&text(&format!("quotes/{name}_collateral.json"))).unwrap();
+    // It would replace the quote's own chain, so no bundle with it is read.
+    bundle.as_object_mut().unwrap().remove("pck_certificate_chain");
+    let collateral = Collateral::from_json(&bundle.to_string()).unwrap();
+    let report_data: &[u8; 64] = body[520..584].try_into().unwrap();
+    verify(&Evidence::from_quote(quote, report_data, b"a key")?, &collateral, &policy, now)
+}
+
+const TDX_CLOCK: u64 = 1_750_332_747;
+const TD15EX_CLOCK: u64 = 1_791_421_786;
+
+/// Without the zeros that the kernel puts after it.
+fn tdx_sample() -> Vec<u8> {
+    let mut quote = read("quotes/tdx_quote");
+    assert!(quote[4936..].iter().all(|byte| *byte == 0));
+    quote.truncate(4936);
+    quote
+}
+
 #[test]
-fn tdx_quotes_are_refused_by_name() {
-    for (name, version) in [("tdx_quote", 4), ("tdx_quote_td15ex", 5)] {
-        let quote = read(&format!("quotes/{name}"));
-        let refusal = Evidence::from_quote(&quote, &[0; 64], b"a key").unwrap_err();
-        assert_eq!(refusal.code, "quote-type");
-        assert!(refusal.found.contains(&format!("a TDX quote of version {version}")), "{refusal}");
+fn the_tdx_samples_are_accepted_at_their_clocks_and_at_no_other() {
+    for (name, quote, clock) in [
+        ("tdx_quote", tdx_sample(), TDX_CLOCK),
+        ("tdx_quote_td15ex", read("quotes/tdx_quote_td15ex"), TD15EX_CLOCK),
+    ] {
+        let verdict = judge_tdx(name, &quote, clock).unwrap();
+        assert!(!verdict.simulated());
+        assert_eq!((verdict.tee(), verdict.tcb_status()), (Tee::Tdx, TcbStatus::UpToDate));
+        assert!(verdict.advisories().is_empty());
+        assert_eq!(verdict.to_json()["fmspc"], "b0c06f000000");
+        assert!(verdict.summary().contains("on a genuine TDX platform"), "{verdict}");
+        for other in [clock - 90 * 86_400, clock + 8 * 86_400, clock + 365 * 86_400] {
+            assert!(judge_tdx(name, &quote, other).is_err(), "{name} at {other}");
+        }
     }
+}
+
+#[test]
+fn the_tdx_sample_as_its_kernel_returned_it_has_zeros_after_it() {
+    let refusal = judge_tdx("tdx_quote", &read("quotes/tdx_quote"), TDX_CLOCK).unwrap_err();
+    assert_eq!(refusal.code, "quote-form");
+    assert!(refusal.found.contains("4370 bytes of signature data"), "{refusal}");
+}
+
+#[test]
+fn a_tdx_sample_with_the_collateral_of_another_time_or_platform() {
+    let result = judge_tdx("tdx_quote_td15ex", &tdx_sample(), TD15EX_CLOCK);
+    assert!(result.is_err());
+    let quote = read("quotes/tdx_quote_td15ex");
+    assert_eq!(
+        judge_tdx("tdx_quote", &quote, TD15EX_CLOCK).unwrap_err().code,
+        "collateral-expired"
+    );
 }
 
 #[test]

@@ -100,6 +100,31 @@ pub(crate) fn code<T>(result: Result<T, Refusal>) -> &'static str {
     refusal.code
 }
 
+/// Flips every bit of a quote, cuts it at every length, and says how many of the outcomes were
+/// accepted: bits, and lengths in bytes.
+#[expect(clippy::print_stdout, reason = "the count is a claim; --nocapture shows it")]
+pub(crate) fn accepted_changes(
+    name: &str,
+    good: &[u8],
+    judge: impl Fn(&[u8]) -> Result<Verdict, Refusal>,
+) -> Vec<usize> {
+    judge(good).unwrap();
+    let flipped = (0..good.len() * 8).filter(|bit| {
+        let mut quote = good.to_vec();
+        quote[bit / 8] ^= 1 << (bit % 8);
+        judge(&quote).is_ok()
+    });
+    let cut = (0..good.len()).filter(|length| judge(&good[..*length]).is_ok());
+    let accepted: Vec<usize> = flipped.chain(cut).collect();
+    println!(
+        "{name}: {} bits flipped, {} truncations, {} accepted",
+        good.len() * 8,
+        good.len(),
+        accepted.len()
+    );
+    accepted
+}
+
 pub(crate) fn vector(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../vectors/attestation").join(name)
 }

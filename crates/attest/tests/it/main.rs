@@ -9,3 +9,4 @@ mod genuine;
 mod kit;
 mod policies;
 mod source;
+mod tdx;

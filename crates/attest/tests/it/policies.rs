@@ -51,9 +51,16 @@ fn a_full_policy_means_the_same_as_toml_and_as_json() {
     assert_eq!(again.digest(), policy.digest());
     assert!(!policy.is_simulated());
     let lines = policy.describe().join("\n");
-    for part in
-        [A, B, "product 7", "any product", "at least 2", "exactly 3", "INTEL-SA-00615", "5 days"]
-    {
+    for part in [
+        A,
+        B,
+        "isv_prod_id exactly 7",
+        "isv_prod_id any",
+        "at least 2",
+        "exactly 3",
+        "INTEL-SA-00615",
+        "5 days",
+    ] {
         assert!(lines.contains(part), "{lines}");
     }
 }

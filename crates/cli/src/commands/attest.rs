@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::args::Attest;
 use crate::commands::simulator::unix_now;
 use crate::exit::{Code, Failure};
-use crate::files::{self, SERVICE_ENCLAVE};
+use crate::files::{self, SERVICE_PROGRAM};
 use crate::output;
 
 pub(crate) async fn attest(args: Attest) -> Result<ExitCode, Failure> {
@@ -33,7 +33,7 @@ pub(crate) async fn attest(args: Attest) -> Result<ExitCode, Failure> {
         }
         Attest::Evidence { platform, output } => {
             let simulated = platform.simulated.as_deref();
-            let source = files::source(&platform.attestation, simulated, SERVICE_ENCLAVE)?;
+            let source = files::source(&platform, SERVICE_PROGRAM)?;
             let credential = Identity::generate().attested(&*source).map_err(Failure::usage)?;
             let pem = convelo_attest::certificate_to_pem(credential.certificate());
             match output {

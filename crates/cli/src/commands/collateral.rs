@@ -1,12 +1,11 @@
 //! `convelo collateral`: the signed facts about a platform, fetched, taken in and shown.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use convelo_attest::{Collateral, Evidence, PlatformId, Policy, Qcnl, collateral_endpoint};
-use convelo_party::{INTEL_PCS, PcsClient};
+use convelo_party::{INTEL_PCS, PcsClient, RefreshError, store_collateral};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -48,7 +47,8 @@ fn platform(bytes: &[u8]) -> Result<PlatformId, Failure> {
     found.map_err(refused)
 }
 
-fn client(from: &Pcs) -> Result<PcsClient, Failure> {
+/// The services that are named; an error where none is.
+pub(crate) fn client(from: &Pcs) -> Result<PcsClient, Failure> {
     let mut insecure = from.insecure_any_certificate;
     let (mut retries, mut pause) = (2, Duration::from_secs(1));
     let mut endpoints = Vec::new();
@@ -71,6 +71,9 @@ fn client(from: &Pcs) -> Result<PcsClient, Failure> {
         }
         endpoints.push(endpoint);
     }
+    if endpoints.is_empty() {
+        return Err(Failure::usage("no collateral service is named: give --pccs or --qcnl"));
+    }
     Ok(PcsClient::new(endpoints, retries, pause, insecure))
 }
 
@@ -81,34 +84,18 @@ fn take(bundle: &Collateral, into: &Into) -> Result<(), Failure> {
         Some(policy) => files::policy(policy, None)?,
         None => Policy::of_intels_root(),
     };
-    let refused = |error: convelo_attest::CollateralError| {
-        Failure::new(Code::Attestation, format!("{error}; {} is as it was", path.display()))
-    };
-    bundle.verify(&policy, unix_now()).map_err(refused)?;
-    if path.exists() {
-        let held = files::collateral(Some(path), path)?;
-        if held.fmspc() == bundle.fmspc() {
-            bundle.may_replace(&held).map_err(refused)?;
-        }
-    }
-    write(path, bundle.to_json().as_bytes())
-        .map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))?;
+    store_collateral(bundle, path, &policy, unix_now()).map_err(|error| match error {
+        RefreshError::File { .. } => Failure::usage(error),
+        _ => Failure::new(Code::Attestation, error.to_string()),
+    })?;
     output::say(format_args!(
-        "wrote {}: FMSPC {}, in force until {}{}",
+        "wrote {}: {} on FMSPC {}, in force until {}{}",
         path.display(),
+        bundle.tee(),
         hex::encode(bundle.fmspc()),
         date(bundle.expires()),
         if policy.is_simulated() { "; SIMULATED" } else { "" }
     ));
-    Ok(())
-}
-
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
     Ok(())
 }
 
@@ -125,6 +112,7 @@ fn show(file: &Path, json: bool) -> Result<(), Failure> {
             .collect();
         return output::json(&json!({
             "verified": false,
+            "tee": bundle.tee(),
             "fmspc": hex::encode(bundle.fmspc()),
             "evaluation_number": bundle.evaluation_number(),
             "parts": parts,
@@ -133,6 +121,7 @@ fn show(file: &Path, json: bool) -> Result<(), Failure> {
         }));
     }
     output::data("NOT VERIFIED: this is what the bundle says of itself");
+    output::data(format_args!("technology: {}", bundle.tee()));
     output::data(format_args!("FMSPC: {}", hex::encode(bundle.fmspc())));
     output::data(format_args!("TCB evaluation: {}", bundle.evaluation_number()));
     for (name, issued, ends) in bundle.dates() {

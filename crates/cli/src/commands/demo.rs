@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
+use convelo_attest::Tee;
 use convelo_channel::Identity;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -50,7 +51,7 @@ async fn show(args: &Demo) -> Result<ExitCode, Failure> {
         parties.len()
     ));
     let (_temporary, dir) = directory(args)?;
-    simulator::create(&dir.join("platform"))?;
+    simulator::create(&dir.join("platform"), Tee::Sgx)?;
     let mut width = "service".len();
     width = parties.iter().map(String::len).max().unwrap_or(0).max(width);
     let (mut service, _stdout, address) = start_service(&dir, width).await?;

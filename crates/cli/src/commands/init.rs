@@ -57,7 +57,10 @@ pub(crate) fn job_file(
     let policy = policy.map_or_else(
         || PLACEHOLDER_POLICY.to_owned(),
         // The policy's tables become tables of [service.policy].
-        |text| text.replace("[[enclave]]", "[[service.policy.enclave]]"),
+        |text| {
+            text.replace("[[enclave]]", "[[service.policy.enclave]]")
+                .replace("[[trust_domain]]", "[[service.policy.trust_domain]]")
+        },
     );
     let parties: String = if parties.is_empty() {
         PLACEHOLDER_PARTIES.to_owned()

@@ -40,12 +40,10 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         Some(path) => files::read_identity(path)?,
         None => Identity::generate(),
     };
-    let simulated = args.platform.simulated.as_deref();
     let source = match job.service.verify {
         Verify::Service => None,
         Verify::TwoWay | Verify::Provider => {
-            let attestation = &args.platform.attestation;
-            Some(files::source(attestation, simulated, files::PROVIDER_ENCLAVE)?)
+            Some(files::source(&args.platform, files::PROVIDER_PROGRAM)?)
         }
     };
     let options = TableOptions { format: Format::Lines, key: Vec::new() };

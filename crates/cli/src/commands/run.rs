@@ -70,11 +70,10 @@ impl Plan {
         let expect = expect(&job, policy.iter().chain(&own).cloned().collect(), || {
             files::collateral_or_offer(&args.trust, &args.job)
         })?;
-        let simulated = args.platform.simulated.as_deref();
         let source = match job.service.verify {
             Verify::Service => None,
             Verify::TwoWay | Verify::Provider => {
-                Some(files::source(&args.platform.attestation, simulated, files::PROVIDER_ENCLAVE)?)
+                Some(files::source(&args.platform, files::PROVIDER_PROGRAM)?)
             }
         };
         let table = table(&args.table.input, &args.table.layout, &job)?;

@@ -1,13 +1,17 @@
 //! `convelo serve`: the service on this host.
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use convelo_attest::Collateral;
+use convelo_attest::{PlatformId, Policy, QuoteSource};
 use convelo_channel::Identity;
-use convelo_service::{Config, Service};
+use convelo_party::{Refresh, Refreshing};
+use convelo_service::{CollateralFile, Config, Service};
 use serde_json::json;
 
-use crate::args::Serve;
+use crate::args::{Pcs, Serve};
+use crate::commands::collateral::client;
 use crate::exit::{Code, Failure};
 use crate::{files, output, stop};
 
@@ -18,36 +22,41 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         output::LevelFilter::INFO
     });
     let simulated = args.platform.simulated.as_deref();
-    let source = files::source(&args.platform.attestation, simulated, files::SERVICE_ENCLAVE)?;
+    let source = files::source(&args.platform, files::SERVICE_PROGRAM)?;
     let identity = match &args.identity {
         Some(path) => files::read_identity(path)?,
         None => Identity::generate(),
     };
     let root = args.insecure_simulated_root.as_deref();
     let policy = args.policy.as_deref().map(|path| files::policy(path, root)).transpose()?;
-    let collateral: Option<Collateral> = match (&args.collateral, &args.policy) {
-        (Some(path), _) | (None, Some(path)) => {
-            Some(files::collateral(args.collateral.as_deref(), path)?)
-        }
+    let collateral = match (args.collateral, &args.policy) {
+        (Some(path), _) => Some(path),
+        (None, Some(policy)) => Some(files::sibling(policy, "collateral.json")),
         (None, None) => None,
     };
     let beside = |dir: &std::path::PathBuf| dir.join("collateral.json");
     let offer = args.offer_collateral.or_else(|| args.platform.simulated.as_ref().map(beside));
+    let _refreshing =
+        refresh(&args.refresh, offer.as_deref(), collateral.as_deref(), &*source, simulated)?;
+    if let Some(path) = &collateral {
+        files::collateral(Some(path), path)?;
+    }
+    let file = |path| Arc::new(CollateralFile::new(path));
     let platform = source.describe();
     let key = files::key_id(&identity);
     let config = Config {
         listen: args.listen,
         identity,
         source,
-        collateral,
-        offer,
+        collateral: collateral.map(file),
+        offer: offer.map(file),
         provider_policy: policy,
         memory: args.memory,
         insecure_ratls_only: args.insecure_ratls_only,
     };
     let service = Service::bind(config).await.map_err(|error| {
         let hint = if simulated.is_none() {
-            "; outside an SGX enclave, use '--simulated DIR' with a platform of \
+            "; outside an enclave or a TDX guest, use '--simulated DIR' with a platform of \
              'convelo simulator new DIR'"
         } else {
             ""
@@ -74,4 +83,59 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         output::say("stopped; every party was told, nothing of a job is kept");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps the files of collateral fresh, where a service is named to fetch from. What is missing is
+/// fetched first, so that the service does not start without.
+fn refresh(
+    from: &Pcs,
+    offer: Option<&Path>,
+    collateral: Option<&Path>,
+    source: &dyn QuoteSource,
+    simulated: Option<&Path>,
+) -> Result<Vec<Refreshing>, Failure> {
+    if from.pccs.is_empty() && from.qcnl.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut files: Vec<&Path> = offer.into_iter().chain(collateral).collect();
+    files.dedup();
+    if files.is_empty() {
+        return Err(Failure::usage(
+            "nothing to keep fresh: name the file with --offer-collateral (or --collateral)",
+        ));
+    }
+    let mut refreshing = Vec::new();
+    for path in files {
+        let missing = !path.exists();
+        if missing && Some(path) != offer {
+            let text = format!(
+                "{} is missing, and whose collateral it should hold is not known: fetch it once \
+                 with 'convelo collateral export --for'",
+                path.display()
+            );
+            return Err(Failure::usage(text));
+        }
+        let platform = if missing {
+            let quote = source.quote(&[0; 64]).map_err(Failure::usage)?;
+            PlatformId::of_quote(&quote).map_err(Failure::usage)?
+        } else {
+            PlatformId::of_collateral(&files::collateral(Some(path), path)?)
+                .map_err(Failure::usage)?
+        };
+        // Whoever verifies with it has a policy; what is kept here is signed by Intel at least.
+        let policy = Policy::of_intels_root();
+        let policy = match simulated {
+            Some(dir) => policy
+                .with_insecure_simulated_root(&files::text(&dir.join("root.pem"), "the root")?)
+                .map_err(Failure::usage)?,
+            None => policy,
+        };
+        let refresh = Refresh { client: client(from)?, platform, path: path.to_owned(), policy };
+        if missing {
+            refresh.once().map_err(Failure::job)?;
+        }
+        let started = refresh.in_background();
+        refreshing.push(started.map_err(|error| Failure::usage(error.to_string()))?);
+    }
+    Ok(refreshing)
 }

@@ -5,17 +5,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use convelo_simulator::{CollateralKnobs, Enclave, Pccs, PccsKnobs, Platform, policy_toml};
+use convelo_attest::Tee;
+use convelo_simulator::{CollateralKnobs, Pccs, PccsKnobs, Platform};
 
 use crate::args::Simulator;
 use crate::exit::Failure;
-use crate::files::{self, PROVIDER_ENCLAVE, SERVICE_ENCLAVE};
+use crate::files::{self, PROVIDER_PROGRAM, SERVICE_PROGRAM};
 use crate::{output, stop};
 
 pub(crate) async fn simulator(args: Simulator) -> Result<ExitCode, Failure> {
     match args {
-        Simulator::New { dir } => {
-            create(&dir)?;
+        Simulator::New { dir, tdx } => {
+            create(&dir, if tdx { Tee::Tdx } else { Tee::Sgx })?;
             output::say(format_args!(
                 "SIMULATED platform in {}: policy.toml accepts its service, collateral.json is \
                  what it is verified with; give both to the providers, platform.json to nobody",
@@ -33,7 +34,11 @@ pub(crate) async fn simulator(args: Simulator) -> Result<ExitCode, Failure> {
         }
         Simulator::Collateral { dir } => {
             let platform = Platform::open(&dir).map_err(Failure::usage)?;
-            let knobs = CollateralKnobs { now: Some(unix_now()), ..CollateralKnobs::default() };
+            let knobs = CollateralKnobs {
+                now: Some(unix_now()),
+                tee: platform.tee(),
+                ..CollateralKnobs::default()
+            };
             let path = dir.join("collateral.json");
             std::fs::write(&path, platform.collateral(&knobs).to_json()).map_err(|error| {
                 Failure::usage(format!("cannot write {}: {error}", path.display()))
@@ -45,14 +50,12 @@ pub(crate) async fn simulator(args: Simulator) -> Result<ExitCode, Failure> {
 }
 
 /// Makes a platform with the policies that accept the stand-ins for our two programs.
-pub(crate) fn create(dir: &Path) -> Result<Platform, Failure> {
-    let platform = Platform::create(dir, unix_now()).map_err(Failure::usage)?;
-    for (file, enclave) in
-        [("policy.toml", SERVICE_ENCLAVE), ("provider-policy.toml", PROVIDER_ENCLAVE)]
+pub(crate) fn create(dir: &Path, tee: Tee) -> Result<Platform, Failure> {
+    let platform = Platform::create(dir, unix_now(), tee).map_err(Failure::usage)?;
+    for (file, program) in
+        [("policy.toml", SERVICE_PROGRAM), ("provider-policy.toml", PROVIDER_PROGRAM)]
     {
-        let label = format!("{enclave} (simulated)");
-        let policy = policy_toml(&platform, &[(&label, &Enclave::named(enclave))]);
-        files::create(&dir.join(file), policy.as_bytes(), 0o644)?;
+        files::create(&dir.join(file), platform.program_policy(program).as_bytes(), 0o644)?;
     }
     Ok(platform)
 }

@@ -226,7 +226,8 @@ impl Reader {
             Evidence::from_certificate(certificate, then)?.ok_or_else(Refusal::missing_evidence)?;
         let verdict = verify_listing(&evidence, &collateral, &policy, then, &mut self.checks)?;
         let (noted, found) = (receipt.service.verdict.as_ref(), verdict.to_json());
-        for name in NOTED {
+        let measured = verdict.measurements().fields();
+        for name in NOTED.into_iter().chain(measured.iter().map(|(name, _)| *name)) {
             let noted = noted.and_then(|noted| noted.get(name)).map(ToString::to_string);
             self.equal("noted verdict", &noted.unwrap_or_default(), &found[name].to_string())?;
         }
@@ -241,14 +242,12 @@ impl Reader {
     }
 }
 
-/// What the party noted of its verdict and is found again: everything but times.
-const NOTED: [&str; 10] = [
+/// What the party noted of its verdict and is found again, beside the measurements: everything but
+/// times.
+const NOTED: [&str; 7] = [
     "simulated",
+    "tee",
     "enclave",
-    "mr_enclave",
-    "mr_signer",
-    "isv_prod_id",
-    "isv_svn",
     "tcb_status",
     "advisories",
     "collateral_sha256",
