@@ -205,7 +205,8 @@ fn pure_sources_take_the_world_as_arguments() {
         for (path, code) in sources(&repository().join("crates").join(name).join("src")) {
             let reads_devices = path.to_string_lossy().contains("attest/src/source");
             let file_access = if reads_devices { &[] } else { FILE_ACCESS };
-            for word in IMPURE.iter().chain(file_access) {
+            let waits = |word: &&&str| reads_devices && **word == "std::thread";
+            for word in IMPURE.iter().filter(|word| !waits(word)).chain(file_access) {
                 if let Some(line) = code.lines().position(|line| names(line, word)) {
                     panic!("{}:{}: {word} in a pure crate", path.display(), line + 1);
                 }

@@ -159,9 +159,6 @@ pub(crate) struct Serve {
     /// [default: the simulated platform's]
     #[arg(long, value_name = "FILE")]
     pub(crate) offer_collateral: Option<PathBuf>,
-    /// Where the files of --offer-collateral and --collateral are kept fresh from.
-    #[command(flatten, next_help_heading = "Keep the collateral files fresh")]
-    pub(crate) refresh: Pcs,
     /// Accept evidence of the simulated platform with this root, beside --policy
     #[arg(long, value_name = "PEM", requires = "policy")]
     pub(crate) insecure_simulated_root: Option<PathBuf>,
@@ -170,6 +167,9 @@ pub(crate) struct Serve {
     pub(crate) memory: u64,
     #[command(flatten)]
     pub(crate) voice: Voice,
+    /// Where the files of --offer-collateral and --collateral are kept fresh from.
+    #[command(flatten, next_help_heading = "Keep the collateral files fresh")]
+    pub(crate) refresh: Pcs,
 }
 
 /// Where this program's own evidence comes from.
