@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use convelo_attest::{QuoteError, QuoteSource, Role};
-use convelo_channel::{Exchange, Expect, Identity, dial, os_rng};
+use convelo_channel::{Exchange, Expect, Identity, dial_over, os_rng};
 use convelo_psi::agreement::Opening;
 use convelo_psi::{Job, JobDigest};
 use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
 use convelo_tests::{Ended, Hosted, RawConnection, SERVICE_ENCLAVE, Service, World};
 use convelo_wire::{Challenge, FromParty, Reason};
+use tokio::net::TcpSocket;
 
 /// The exit code for refused evidence.
 const REFUSED: i32 = 3;
@@ -377,7 +378,13 @@ fn flood_of_distinct_invalid_certificates_while_a_job_runs() {
                 while !over.load(Ordering::SeqCst) {
                     let credential = Identity::generate().attested(&noise).unwrap();
                     // The service is accepted, so that it has the certificate to judge.
-                    let _ = runtime.block_on(dial(&address, &credential, Expect::Key(key)));
+                    // From another address than the parties': too many failures close its door.
+                    let _ = runtime.block_on(async {
+                        let socket = TcpSocket::new_v4().unwrap();
+                        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+                        let tcp = socket.connect(address.parse().unwrap()).await.unwrap();
+                        dial_over(tcp, &address, &credential, Expect::Key(key)).await
+                    });
                     sent.fetch_add(1, Ordering::SeqCst);
                 }
             })

@@ -87,7 +87,20 @@ pub async fn dial(
     credential: &Credential,
     expect: Expect,
 ) -> Result<ServiceStream, DialError> {
-    let tcp = reach(address).await?;
+    dial_over(reach(address).await?, address, credential, expect).await
+}
+
+/// As [`dial`], over a connection that is there already: from an address of one's own choice, through
+/// a proxy. `address` is what messages name.
+///
+/// # Errors
+/// [`DialError`].
+pub async fn dial_over(
+    tcp: TcpStream,
+    address: &str,
+    credential: &Credential,
+    expect: Expect,
+) -> Result<ServiceStream, DialError> {
     let expected = Expected::new(expect);
     let verifier = Arc::clone(&expected);
     let connector = TlsConnector::from(Arc::new(client_config(credential, verifier)));

@@ -10,6 +10,7 @@
 //! Everywhere: TLS 1.3 only, hybrid post-quantum key exchange preferred, no session resumption, no
 //! 0-RTT, since a resumed session would skip the verifier.
 
+mod admission;
 mod authority;
 mod binding;
 mod certificate;
@@ -27,7 +28,7 @@ pub use authority::{
     Authority, AuthorityError, Issued, certificate_identity, certificate_key, self_signed,
 };
 pub use binding::{Binding, Exchange, Fresh};
-pub use client::{DialError, ServiceStream, certificate_of, dial};
+pub use client::{DialError, ServiceStream, certificate_of, dial, dial_over};
 pub use expect::Expect;
 pub use identity::{Credential, Identity, IdentityError};
 pub use peer::{

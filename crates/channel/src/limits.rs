@@ -14,6 +14,16 @@ pub const MAXIMUM_HANDSHAKES: usize = 64;
 /// Connections that a listener keeps open at once.
 pub const MAXIMUM_CONNECTIONS: usize = 1024;
 
+/// So many handshakes of one source may fail at once, and so many more a second; beyond that its
+/// connections are closed before their handshake.
+pub const FAILURES_AT_ONCE: u32 = 100;
+
+/// See [`FAILURES_AT_ONCE`].
+pub const FAILURES_PER_SECOND: u32 = 10;
+
+/// Sources whose failures are remembered.
+pub const MAXIMUM_FAILING_SOURCES: usize = 4096;
+
 /// How long a certificate of ours is valid. The clock of a peer may be behind by
 /// [`CERTIFICATE_BACKDATE`].
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(24);

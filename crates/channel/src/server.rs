@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use convelo_attest::{EXPORTER_LABEL, Evidence, QuoteSource};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use zeroize::Zeroizing;
 
+use crate::admission::Admission;
 use crate::binding::Binding;
 use crate::identity::{Credential, Identity, IdentityError};
 use crate::limits::{
@@ -104,6 +105,7 @@ impl Listener {
         let acceptor = TlsAcceptor::from(Arc::new(crate::tls::server_config(resolver)));
         let handshakes = Arc::new(Semaphore::new(MAXIMUM_HANDSHAKES));
         let connections = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
+        let admission = Arc::new(Admission::default());
         let mut tasks = JoinSet::new();
         let mut renewal = CERTIFICATE_RENEWAL;
         let mut renew_at = tokio::time::Instant::now() + renewal;
@@ -127,7 +129,11 @@ impl Listener {
                 }
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
                 (connection, seat, turn) = next => match connection {
+                    Ok((_, address)) if !admission.admits(address.ip(), Instant::now()) => {
+                        tracing::debug!(%address, "turned away: too many handshakes from there failed");
+                    }
                     Ok((tcp, address)) => {
+                        let admission = Arc::clone(&admission);
                         let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
                         let own_spki = Arc::clone(&own_spki);
                         tasks.spawn(async move {
@@ -137,6 +143,7 @@ impl Listener {
                                     let _ = accepted.send(Ok(stream)).await;
                                 }
                                 Err(error) => {
+                                    admission.failed(address.ip(), Instant::now());
                                     tracing::info!(%address, %error, "a connection was refused");
                                 }
                             }
