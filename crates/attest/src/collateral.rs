@@ -135,6 +135,10 @@ impl Collateral {
                 return Err(part("QE identity", message));
             }
         };
+        // Levels of TCB info are sorted before one is chosen; of these the first that fits is taken.
+        if !qe_identity.tcb_levels.is_sorted_by(|a, b| a.tcb.isvsvn > b.tcb.isvsvn) {
+            return Err(part("QE identity", "its levels are not in descending order"));
+        }
         let root_crl = RevocationList::parse("root revocation list", &bundle.root_ca_crl)?;
         let pck_crl = RevocationList::parse("PCK revocation list", &bundle.pck_crl)?;
         let parts = [

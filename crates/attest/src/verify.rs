@@ -272,6 +272,15 @@ fn signatures(
             if found.contains(DCAP_REVOKED) {
                 return platform::refused_status("Revoked".to_owned(), policy);
             }
+            if DCAP_QUOTING_ENCLAVE.iter().any(|beginning| found.contains(beginning)) {
+                return Refusal::new(Stage::Signature, "quoting-enclave", Matter::Platform)
+                    .found(found)
+                    .required("the quoting enclave that the collateral's QE identity describes")
+                    .advice(
+                        "fetch collateral anew; if it stays, the platform quotes with something \
+                         else than Intel's quoting enclave, or with one that is too old: refuse it",
+                    );
+            }
             Refusal::new(Stage::Signature, "signature", Matter::Peer)
                 .found(found)
                 .required(format!("a chain of signatures from {} to the report", root.name()))
@@ -291,6 +300,16 @@ fn signatures(
 
 /// How `dcap-qvl` 0.7.1 says that a status is revoked, which it refuses by itself.
 const DCAP_REVOKED: &str = "TCB status is invalid: Revoked";
+
+/// How `dcap-qvl` 0.7.1 says that a quoting enclave is not the one of the QE identity.
+const DCAP_QUOTING_ENCLAVE: [&str; 6] = [
+    "QE report validation failed",
+    "QE MRSIGNER mismatch",
+    "QE ISVPRODID mismatch",
+    "QE MISCSELECT mismatch",
+    "QE ATTRIBUTES mismatch",
+    "QE ISVSVN ",
+];
 
 fn revocation(name: &str) -> Refusal {
     Refusal::new(Stage::Collateral, "revoked", Matter::Platform)

@@ -32,12 +32,14 @@ pub struct CollateralKnobs {
     pub revoke_ca: bool,
     /// Puts the signer of TCB info and QE identity on the root's revocation list.
     pub revoke_tcb_signer: bool,
+    /// Has TCB info and QE identity signed by the CA of PCK certificates, with its chain.
+    pub signed_by_pck_ca: bool,
     /// The PCE id that the TCB info is for.
     pub pce_id: [u8; 2],
     /// The FMSPC that the TCB info is for.
     pub fmspc: [u8; 6],
-    /// A level above the platform's own, which asks for this much of its first CPU SVN component
-    /// (the platform has 11).
+    /// A level listed above the platform's own, which asks for this much of its first CPU SVN
+    /// component (the platform has 11).
     pub better_level: Option<u8>,
     /// The TCB evaluation number.
     pub evaluation_number: u32,
@@ -66,6 +68,7 @@ impl Default for CollateralKnobs {
             revoke_pck: false,
             revoke_ca: false,
             revoke_tcb_signer: false,
+            signed_by_pck_ca: false,
             pce_id: PCE_ID,
             fmspc: FMSPC,
             better_level: None,
@@ -98,7 +101,11 @@ impl Platform {
         let dates = [date(issued)?, date(next)?];
         let tcb_info = tcb_info(knobs, &dates).to_string();
         let qe_identity = qe_identity(knobs, &dates).to_string();
-        let key = &self.tcb_signer.key;
+        let (key, chain) = if knobs.signed_by_pck_ca {
+            (self.ca_key(), self.ca_chain())
+        } else {
+            (&self.tcb_signer.key, self.tcb_chain())
+        };
         Ok(QuoteCollateralV3 {
             pck_crl_issuer_chain: self.ca_chain(),
             root_ca_crl: self.root_crl(
@@ -108,10 +115,10 @@ impl Platform {
             )?,
             pck_crl: self
                 .pck_crl([issued, issued + knobs.crl_valid_days * DAY], knobs.revoke_pck)?,
-            tcb_info_issuer_chain: self.tcb_chain(),
+            tcb_info_issuer_chain: chain.clone(),
             tcb_info_signature: sign_raw(key, tcb_info.as_bytes())?.to_vec(),
             tcb_info,
-            qe_identity_issuer_chain: self.tcb_chain(),
+            qe_identity_issuer_chain: chain,
             qe_identity_signature: sign_raw(key, qe_identity.as_bytes())?.to_vec(),
             qe_identity,
             pck_certificate_chain: None,

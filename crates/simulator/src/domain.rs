@@ -6,7 +6,7 @@ use convelo_attest::{QuoteError, QuoteSource};
 use sha2::{Digest, Sha384};
 
 use crate::collateral::TD_QE_PROD_ID;
-use crate::enclave::{head, header, length, toml_string};
+use crate::enclave::{Enclave, head, header, length, toml_string};
 use crate::platform::{Error, Platform, TEE_TCB_SVN};
 
 /// What a simulated trust domain says that it is.
@@ -151,7 +151,8 @@ impl Platform {
         }
         quote.extend(report);
         let mut auth = self.signed(&quote)?;
-        let part = self.quoting_enclave(TD_QE_PROD_ID)?;
+        let quoting = Enclave { isv_prod_id: TD_QE_PROD_ID, ..self.quoting_enclave.clone() };
+        let part = self.certified(&quoting)?;
         auth.extend(6u16.to_le_bytes());
         auth.extend(length(part.len()));
         auth.extend(part);

@@ -73,6 +73,18 @@ impl Enclave {
         }
     }
 
+    /// The quoting enclave of a good platform.
+    pub fn quoting() -> Self {
+        Self {
+            mr_enclave: [0x33; 32],
+            mr_signer: QE_MR_SIGNER,
+            isv_prod_id: QE_PROD_ID,
+            isv_svn: QE_SVN,
+            provision_key: true,
+            ..Self::named("")
+        }
+    }
+
     fn flags(&self) -> u8 {
         [
             (self.initialised, 0x01),
@@ -167,7 +179,7 @@ impl Platform {
         let mut quote = header(3, TEE_SGX, &self.digest()[..20]);
         quote.extend(report(enclave, report_data));
         let mut auth = self.signed(&quote)?;
-        auth.extend(self.quoting_enclave(QE_PROD_ID)?);
+        auth.extend(self.certified(&self.quoting_enclave)?);
         quote.extend(length(auth.len()));
         quote.extend(auth);
         Ok(quote)
@@ -179,23 +191,15 @@ impl Platform {
         Ok([&signature, coordinates(&self.attestation_key)].concat())
     }
 
-    /// The quoting enclave's report over the attestation key, signed with the PCK, and the chain.
-    pub(crate) fn quoting_enclave(&self, product: u16) -> Result<Vec<u8>, Error> {
+    /// This quoting enclave's report over the attestation key, signed with the PCK, and the chain.
+    pub(crate) fn certified(&self, quoting: &Enclave) -> Result<Vec<u8>, Error> {
         let mut report_data = [0; 64];
         let bound = Sha256::new()
             .chain_update(coordinates(&self.attestation_key))
             .chain_update(QE_AUTH)
             .finalize();
         report_data[..32].copy_from_slice(&bound);
-        let quoting = Enclave {
-            mr_enclave: [0x33; 32],
-            mr_signer: QE_MR_SIGNER,
-            isv_prod_id: product,
-            isv_svn: QE_SVN,
-            provision_key: true,
-            ..Enclave::named("")
-        };
-        let report = report(&quoting, &report_data);
+        let report = report(quoting, &report_data);
         let mut part = report.clone();
         part.extend(sign_raw(&self.pck.key, &report)?);
         part.extend(32u16.to_le_bytes());

@@ -30,6 +30,7 @@ pub struct Platform {
     pub(crate) tcb_signer: Signer,
     pub(crate) pck: Signer,
     pub(crate) attestation_key: KeyPair,
+    pub(crate) quoting_enclave: Enclave,
     digest: [u8; 32],
 }
 
@@ -82,11 +83,26 @@ pub(crate) struct Signer {
     pub(crate) pem: String,
 }
 
-/// What the PCK certificate says of the machine, beyond what is the same for all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// In what a platform differs from a good one. What concerns the quoting enclave is not written to
+/// a platform's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlatformKnobs {
     /// Intel's registration service keeps the platform's root keys: refused by verifiers.
     pub cached_keys: bool,
+    /// The PCK certificate has its SGX extension twice.
+    pub repeated_sgx_extension: bool,
+    /// What the quoting enclave says that it is.
+    pub quoting_enclave: Enclave,
+}
+
+impl Default for PlatformKnobs {
+    fn default() -> Self {
+        Self {
+            cached_keys: false,
+            repeated_sgx_extension: false,
+            quoting_enclave: Enclave::quoting(),
+        }
+    }
 }
 
 impl Platform {
@@ -114,12 +130,14 @@ impl Platform {
         let tcb_pem = params(TCB_SIGNER, now)?.signed_by(&tcb_key, &root_issuer)?.pem();
         let ca_issuer = Issuer::from_params(&ca_params, &ca_key);
         let mut pck_params = params(PCK, now)?;
-        pck_params.custom_extensions = vec![CustomExtension::from_oid_content(
+        let extension = CustomExtension::from_oid_content(
             &[1, 2, 840, 113_741, 1, 13, 1],
             sgx_extension(knobs),
-        )];
+        );
+        let times = if knobs.repeated_sgx_extension { 2 } else { 1 };
+        pck_params.custom_extensions = vec![extension; times];
         let pck_pem = pck_params.signed_by(&pck_key, &ca_issuer)?.pem();
-        Self::assemble(File {
+        let platform = Self::assemble(File {
             now,
             tee: Technology::Sgx,
             root: Stored::new(&root_key, root_pem),
@@ -127,7 +145,8 @@ impl Platform {
             tcb_signer: Stored::new(&tcb_key, tcb_pem),
             pck: Stored::new(&pck_key, pck_pem),
             attestation_key: attestation_key.serialize_pem(),
-        })
+        })?;
+        Ok(Self { quoting_enclave: knobs.quoting_enclave.clone(), ..platform })
     }
 
     /// Makes a platform and writes it to `dir`, which is created: `root.pem` (the root, for
@@ -201,6 +220,11 @@ impl Platform {
         [self.ca.pem.as_str(), &self.root.pem].concat()
     }
 
+    /// The key of the authority that issues PCK certificates.
+    pub(crate) fn ca_key(&self) -> &KeyPair {
+        &self.ca.key
+    }
+
     pub(crate) fn tcb_chain(&self) -> String {
         [self.tcb_signer.pem.as_str(), &self.root.pem].concat()
     }
@@ -250,6 +274,7 @@ impl Platform {
             pck: signer(stored.pck)?,
             digest: Sha256::digest(coordinates(&attestation_key)).into(),
             attestation_key,
+            quoting_enclave: Enclave::quoting(),
         })
     }
 

@@ -9,7 +9,7 @@ use crate::kit::{
 use convelo_attest::{
     CertificateRules, Collateral, CollateralError, Evidence, MAXIMUM_CERTIFICATE_BYTES,
     MAXIMUM_COLLATERAL_BYTES, MAXIMUM_QUOTE_BYTES, Matter, Measurements, Policy, QuoteSource,
-    Stage, TcbStatus, Tee, extension, extensions, report_data, spki_of, verify,
+    Refusal, Stage, TcbStatus, Tee, Verdict, extension, extensions, report_data, spki_of, verify,
 };
 use convelo_simulator::{
     CertificateKnobs, CollateralKnobs, Enclave, Platform, PlatformKnobs, TrustDomain,
@@ -252,9 +252,76 @@ fn tampered_collateral() {
 }
 
 #[test]
+fn collateral_that_says_the_same_in_other_bytes() {
+    let mut bundle = bundle();
+    let signed = bundle["tcb_info"].as_str().unwrap();
+    let value: serde_json::Value = serde_json::from_str(signed).unwrap();
+    bundle["tcb_info"] = serde_json::to_string_pretty(&value).unwrap().into();
+    let written_anew = Collateral::from_json(&bundle.to_string()).unwrap();
+    assert_eq!(code(verify(&evidence(&enclave()), &written_anew, &policy(), NOW)), "signature");
+}
+
+#[test]
+fn collateral_signed_by_another_than_its_signer() {
+    let by_the_ca = CollateralKnobs { signed_by_pck_ca: true, ..CollateralKnobs::default() };
+    assert_eq!(code(judge_under(&by_the_ca, &policy(), NOW)), "signature");
+
+    let other = Platform::new(NOW).unwrap().collateral(&CollateralKnobs::default());
+    let other: serde_json::Value = serde_json::from_str(&other.to_json()).unwrap();
+    for part in ["tcb_info", "qe_identity"] {
+        let mut bundle = bundle();
+        for field in ["", "_signature", "_issuer_chain"] {
+            let field = format!("{part}{field}");
+            bundle[&field] = other[&field].clone();
+        }
+        let mixed = Collateral::from_json(&bundle.to_string()).unwrap();
+        assert_eq!(code(verify(&evidence(&enclave()), &mixed, &policy(), NOW)), "signature");
+    }
+}
+
+#[test]
+fn collateral_without_a_revocation_list() {
+    for list in ["pck_crl", "root_ca_crl"] {
+        let mut bundle = bundle();
+        bundle[list] = "".into();
+        let error = Collateral::from_json(&bundle.to_string()).unwrap_err();
+        assert!(matches!(error, CollateralError::Part { .. }), "{list}: {error}");
+        bundle.as_object_mut().unwrap().remove(list);
+        let error = Collateral::from_json(&bundle.to_string()).unwrap_err();
+        assert!(matches!(error, CollateralError::Json { .. }), "{list}: {error}");
+    }
+}
+
+#[test]
+fn unsorted_tcb_levels() {
+    // A level that asks for less is listed first, and the platform reaches it too.
+    let knobs = CollateralKnobs {
+        tcb_status: "OutOfDate".to_owned(),
+        better_level: Some(3),
+        ..CollateralKnobs::default()
+    };
+    let refusal = judge_under(&knobs, &policy(), NOW).unwrap_err();
+    assert_eq!(refusal.code, "tcb-status");
+    assert!(refusal.found.contains("OutOfDate"), "{refusal}");
+}
+
+#[test]
+fn unsorted_levels_of_the_quoting_enclave() {
+    let mut bundle = bundle();
+    let signed = bundle["qe_identity"].as_str().unwrap();
+    let mut identity: serde_json::Value = serde_json::from_str(signed).unwrap();
+    let levels = identity["tcbLevels"].as_array_mut().unwrap();
+    let mut lower = levels[0].clone();
+    lower["tcb"]["isvsvn"] = 1.into();
+    levels.insert(0, lower);
+    bundle["qe_identity"] = identity.to_string().into();
+    let error = Collateral::from_json(&bundle.to_string()).unwrap_err();
+    assert!(error.to_string().contains("not in descending order"), "{error}");
+}
+
+#[test]
 fn a_revocation_list_in_place_of_another() {
-    let mut bundle: serde_json::Value =
-        serde_json::from_str(&collateral(&CollateralKnobs::default()).to_json()).unwrap();
+    let mut bundle = bundle();
     let other = Platform::new(NOW).unwrap().collateral(&CollateralKnobs::default());
     let other: serde_json::Value = serde_json::from_str(&other.to_json()).unwrap();
     let patient =
@@ -268,8 +335,7 @@ fn a_revocation_list_in_place_of_another() {
 
 #[test]
 fn collateral_that_replaces_the_quotes_certificates() {
-    let mut bundle: serde_json::Value =
-        serde_json::from_str(&collateral(&CollateralKnobs::default()).to_json()).unwrap();
+    let mut bundle = bundle();
     bundle["pck_certificate_chain"] = platform().root_pem().into();
     assert_eq!(
         Collateral::from_json(&bundle.to_string()).unwrap_err(),
@@ -372,17 +438,56 @@ fn machine_that_the_policy_does_not_name() {
 
 #[test]
 fn cached_keys() {
-    let platform = Platform::with_knobs(NOW, &PlatformKnobs { cached_keys: true }).unwrap();
-    let platform = std::sync::Arc::new(platform);
-    let der = attested_certificate(&platform.enclave(enclave()), &key(), NOW).unwrap();
-    let toml = convelo_simulator::policy_toml(&platform, &[("the service", &enclave())]);
-    let result = verify(
-        &parse(&der).unwrap(),
-        &platform.collateral(&CollateralKnobs::default()),
-        &Policy::from_toml(&toml).unwrap(),
-        NOW,
-    );
-    assert_eq!(code(result), "cached-keys");
+    let knobs = PlatformKnobs { cached_keys: true, ..PlatformKnobs::default() };
+    assert_eq!(code(judge_on(&knobs)), "cached-keys");
+}
+
+#[test]
+fn a_pck_certificate_with_its_extension_twice() {
+    let knobs = PlatformKnobs { repeated_sgx_extension: true, ..PlatformKnobs::default() };
+    assert_eq!(code(judge_on(&knobs)), "pck-extension");
+}
+
+#[test]
+fn other_quoting_enclaves() {
+    let quoting = Enclave::quoting();
+    let judged = |quoting_enclave: Enclave| {
+        judge_on(&PlatformKnobs { quoting_enclave, ..PlatformKnobs::default() })
+    };
+    judged(quoting.clone()).unwrap();
+    judged(Enclave { isv_svn: quoting.isv_svn + 1, ..quoting.clone() }).unwrap();
+    for (what, other) in [
+        ("debug", Enclave { debug: true, ..quoting.clone() }),
+        ("signer", Enclave { mr_signer: enclave().mr_signer, ..quoting.clone() }),
+        ("product", Enclave { isv_prod_id: 2, ..quoting.clone() }),
+        ("attributes", Enclave { provision_key: false, ..quoting.clone() }),
+        ("MISCSELECT", Enclave { misc_select: 1, ..quoting.clone() }),
+        ("security version", Enclave { isv_svn: quoting.isv_svn - 1, ..quoting.clone() }),
+    ] {
+        let refusal = judged(other).unwrap_err();
+        assert_eq!(refusal.code, "quoting-enclave", "{what}: {refusal}");
+    }
+}
+
+#[test]
+fn an_attestation_key_that_its_quoting_enclave_did_not_certify() {
+    let key = key();
+    let good = quote(&enclave(), &key);
+    let other = std::sync::Arc::new(Platform::new(NOW).unwrap());
+    let foreign = other.enclave(enclave()).quote(&report_data(&spki(&key))).unwrap();
+    let judged = |quote: &[u8]| {
+        let evidence = parse(&certificate(&key, extension(quote, &spki(&key)))).unwrap();
+        code(verify(&evidence, &collateral(&CollateralKnobs::default()), &policy(), NOW))
+    };
+    // Signature and attestation key of another platform, certified by this one's quoting enclave.
+    let signature_and_key = 436..436 + 128;
+    let mut spliced = good.clone();
+    spliced[signature_and_key.clone()].copy_from_slice(&foreign[signature_and_key]);
+    assert_eq!(judged(&spliced), "signature");
+    // Other authentication data beside the same attestation key.
+    let mut authenticated = good.clone();
+    authenticated[CERTIFICATION - 1] ^= 1;
+    assert_eq!(judged(&authenticated), "signature");
 }
 
 #[test]
@@ -654,7 +759,7 @@ fn another_configuration_by_the_host() {
 fn judge_with(
     enclave: &Enclave,
     rules: &str,
-) -> Result<convelo_attest::Verdict, convelo_attest::Refusal> {
+) -> Result<convelo_attest::Verdict, Refusal> {
     let toml = policy_toml(&platform(), &[("the service", &self::enclave())]);
     let policy = Policy::from_toml(&format!("{toml}{rules}")).unwrap();
     let again = Policy::from_toml(&policy.to_toml()).unwrap();
@@ -783,7 +888,7 @@ fn legacy_evidence_alone() {
 fn pair(
     legacy: Vec<Vec<u8>>,
     key: &rcgen::KeyPair,
-) -> Result<Option<Evidence>, convelo_attest::Refusal> {
+) -> Result<Option<Evidence>, Refusal> {
     let dice = extension(&quote(&enclave(), key), &spki(key));
     let mut knobs = CertificateKnobs::at(NOW).with(dice);
     knobs
@@ -1037,6 +1142,21 @@ proptest! {
 /// Where the type of the certification data stands in a quote.
 const CERTIFICATION: usize = 436 + 64 + 64 + 384 + 64 + 2 + 32;
 
+/// Good evidence of a platform that is odd in these respects, under a policy that names its root.
+fn judge_on(knobs: &PlatformKnobs) -> Result<Verdict, Refusal> {
+    let platform = std::sync::Arc::new(Platform::with_knobs(NOW, knobs).unwrap());
+    let der = attested_certificate(&platform.enclave(enclave()), &key(), NOW).unwrap();
+    let toml = policy_toml(&platform, &[("the service", &enclave())]);
+    let policy = Policy::from_toml(&toml).unwrap();
+    let collateral = platform.collateral(&CollateralKnobs::default());
+    verify(&parse(&der)?, &collateral, &policy, NOW)
+}
+
+/// Good collateral as JSON, for changes.
+fn bundle() -> serde_json::Value {
+    serde_json::from_str(&collateral(&CollateralKnobs::default()).to_json()).unwrap()
+}
+
 /// The three certificates of a quote, PEM.
 fn pem_parts(quote: &[u8]) -> [String; 3] {
     let pem = std::str::from_utf8(&quote[CERTIFICATION + 6..quote.len() - 1]).unwrap();
@@ -1056,7 +1176,7 @@ fn with_chain(quote: &[u8], chain: &str) -> Vec<u8> {
 }
 
 /// A certificate that is valid for this span.
-fn lived(not_before: u64, not_after: u64) -> Result<Evidence, convelo_attest::Refusal> {
+fn lived(not_before: u64, not_after: u64) -> Result<Evidence, Refusal> {
     let key = key();
     let knobs = CertificateKnobs { not_before, not_after, extensions: Vec::new() }
         .with(extension(&quote(&enclave(), &key), &spki(&key)));
@@ -1064,7 +1184,7 @@ fn lived(not_before: u64, not_after: u64) -> Result<Evidence, convelo_attest::Re
 }
 
 /// Good claims, but a quote over this report data.
-fn quoted_over(key: &rcgen::KeyPair, data: &[u8; 64]) -> Result<Evidence, convelo_attest::Refusal> {
+fn quoted_over(key: &rcgen::KeyPair, data: &[u8; 64]) -> Result<Evidence, Refusal> {
     let quote = platform().enclave(enclave()).quote(data).unwrap();
     parse(&certificate(key, extension(&quote, &spki(key))))
 }
@@ -1081,7 +1201,7 @@ fn claims_certificate(key: &rcgen::KeyPair, claims: &[u8]) -> Vec<u8> {
     convelo_simulator::certificate(key, &knobs).unwrap()
 }
 
-fn with_claims(key: &rcgen::KeyPair, claims: &[u8]) -> Result<Evidence, convelo_attest::Refusal> {
+fn with_claims(key: &rcgen::KeyPair, claims: &[u8]) -> Result<Evidence, Refusal> {
     parse(&claims_certificate(key, claims))
 }
 
