@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io::Write as _;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use convelo_attest::{Collateral, Evidence, Policy, Qcnl, collateral_endpoint, inspect, spki_of};
@@ -14,8 +15,10 @@ use convelo_party::verify_receipt;
 use convelo_pool::codec::{self, Array, Blob, Integer, Typed};
 use convelo_pool::{Wire, envelope, frame, http};
 use convelo_psi::{Job, SetReceiver};
+use convelo_simulator::{CertificateKnobs, certificate as simulated_certificate};
 use convelo_wire::{FromParty, Statement, ToParty, proto};
 use prost::Message as _;
+use rcgen::KeyPair;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -23,13 +26,14 @@ use serde::de::DeserializeOwned;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("from_party", from_party),
     ("to_party", to_party),
     ("statement", statement),
     ("job_canonical", job_canonical),
     ("job_toml", job_toml),
     ("certificate", certificate),
+    ("claims", claims),
     ("quote", quote),
     ("sigstruct", sigstruct),
     ("collateral", collateral),
@@ -95,6 +99,16 @@ pub fn certificate(data: &[u8]) {
     if let Ok(Some(evidence)) = Evidence::from_certificate(data, NOW) {
         assert_eq!(spki_of(data).expect("it was parsed before"), evidence.spki());
     }
+}
+
+/// The extension with quote and claims, in a certificate that is good otherwise.
+pub fn claims(data: &[u8]) {
+    static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().expect("randomness"));
+    let dice = vec![2, 23, 133, 5, 4, 9];
+    let knobs =
+        CertificateKnobs { extensions: vec![(dice, data.to_vec())], ..CertificateKnobs::at(NOW) };
+    let der = simulated_certificate(&KEY, &knobs).expect("it is well formed");
+    certificate(&der);
 }
 
 /// A quote, as a session's proof carries it, and as a person looks at one.

@@ -10,6 +10,7 @@ use crate::platform::{CPU_SVN, Error, FMSPC, PCE_ID, PCE_SVN, Platform, TEE_TCB_
 
 /// What the collateral says. The default is accepted by every policy that accepts the platform.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one defect")]
 pub struct CollateralKnobs {
     /// The clock of the issuer, Unix seconds; `None` is the time at which the platform was made.
     pub now: Option<u64>,

@@ -756,10 +756,7 @@ fn another_configuration_by_the_host() {
 }
 
 /// The whole way for an enclave under the policy with more rules about it.
-fn judge_with(
-    enclave: &Enclave,
-    rules: &str,
-) -> Result<convelo_attest::Verdict, Refusal> {
+fn judge_with(enclave: &Enclave, rules: &str) -> Result<convelo_attest::Verdict, Refusal> {
     let toml = policy_toml(&platform(), &[("the service", &self::enclave())]);
     let policy = Policy::from_toml(&format!("{toml}{rules}")).unwrap();
     let again = Policy::from_toml(&policy.to_toml()).unwrap();
@@ -885,10 +882,7 @@ fn legacy_evidence_alone() {
 }
 
 /// A certificate as Gramine writes it: DICE evidence, and a bare quote under the legacy OID.
-fn pair(
-    legacy: Vec<Vec<u8>>,
-    key: &rcgen::KeyPair,
-) -> Result<Option<Evidence>, Refusal> {
+fn pair(legacy: Vec<Vec<u8>>, key: &rcgen::KeyPair) -> Result<Option<Evidence>, Refusal> {
     let dice = extension(&quote(&enclave(), key), &spki(key));
     let mut knobs = CertificateKnobs::at(NOW).with(dice);
     knobs
