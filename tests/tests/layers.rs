@@ -46,7 +46,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "convelo-fuzz",
-        &["convelo-attest", "convelo-party", "convelo-pool", "convelo-psi", "convelo-wire"],
+        &[
+            "convelo-attest",
+            "convelo-party",
+            "convelo-pool",
+            "convelo-psi",
+            "convelo-simulator",
+            "convelo-wire",
+        ],
     ),
     ("xtask", &[]),
 ];

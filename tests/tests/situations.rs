@@ -855,11 +855,13 @@ fn wiped_after_delivery() {
     }
 }
 
-/// How many times a fingerprint of `set` stands in the memory of a process, as the machine holds
-/// numbers.
+/// How many times a fingerprint of `set` stands in the memory of a process: as a number of 128 bits,
+/// or as the high half that the join compares.
 fn fingerprints_in_memory(process: &Process, set: &FingerprintSet) -> usize {
     let number = |fingerprint: &Fingerprint| u128::from_be_bytes(fingerprint.to_be_bytes());
     let wanted: HashSet<u128> = set.as_slice().iter().map(number).collect();
+    let half = |number: &u128| u64::try_from(number >> 64).expect("64 bits") ^ 1 << 63;
+    let halves: HashSet<u64> = wanted.iter().map(half).collect();
     let mut found = 0;
     process.scan_memory(|bytes| {
         // Numbers of 128 bits lie at multiples of 16, on some machines of 8.
@@ -868,6 +870,8 @@ fn fingerprints_in_memory(process: &Process, set: &FingerprintSet) -> usize {
             let numbers = numbers.iter().map(|bytes| u128::from_ne_bytes(*bytes));
             found += numbers.filter(|number| wanted.contains(number)).count();
         }
+        let words = bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_ne_bytes(*bytes));
+        found += words.filter(|word| halves.contains(word)).count();
     });
     found
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to a terminal")]
 
 mod bench;
+mod oblivious;
 mod python;
 mod runner;
 mod test;
@@ -35,6 +36,9 @@ Commands:
   bench attest [--json FILE]
                   Measures verification and handshakes with evidence, beside the verifying library
                   alone and handshakes without evidence. Fails if a goal is missed.
+  oblivious       Watches the join under Valgrind, which has to be installed, and compares its
+                  instructions and addresses for sets of equal sizes and different content; then its
+                  times. Fails if they differ.
   wheel           Builds the release wheel into dist.
   python [--genuine]
                   Makes target/python/test: the package and all that its tests need.
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Task::Test { quick }) => test::run(quick),
+        Ok(Task::Oblivious) => python::finish(oblivious::traces_and_times()),
         Ok(Task::Wheel) => python::wheel(),
         Ok(Task::Python { genuine }) => python::environment(genuine),
         Ok(Task::BenchPool(options)) => bench::pool(&options),
@@ -70,6 +75,7 @@ fn main() -> ExitCode {
 enum Task {
     Help,
     Test { quick: bool },
+    Oblivious,
     Wheel,
     Python { genuine: bool },
     BenchPool(Vec<String>),
@@ -82,6 +88,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["help" | "--help" | "-h"] | ["test", "--help" | "-h"] => Ok(Task::Help),
         ["test"] => Ok(Task::Test { quick: false }),
         ["test", "--quick"] => Ok(Task::Test { quick: true }),
+        ["oblivious"] => Ok(Task::Oblivious),
         ["wheel"] => Ok(Task::Wheel),
         ["python"] => Ok(Task::Python { genuine: false }),
         ["python", "--genuine"] => Ok(Task::Python { genuine: true }),
@@ -96,7 +103,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["bench"] => Err("bench needs what to measure: bench pool, bench attest".to_owned()),
         [] => Err("no command was given".to_owned()),
         ["test", other, ..] => Err(format!("test does not know {other:?}")),
-        [command @ ("wheel" | "python" | "bench"), other, ..] => {
+        [command @ ("oblivious" | "wheel" | "python" | "bench"), other, ..] => {
             Err(format!("{command} does not know {other:?}"))
         }
         ["help" | "--help" | "-h", other, ..] => Err(format!("help does not know {other:?}")),
@@ -136,6 +143,7 @@ mod tests {
         assert_eq!(parsed("help"), Ok(Task::Help));
         assert_eq!(parsed("test"), Ok(Task::Test { quick: false }));
         assert_eq!(parsed("test --quick"), Ok(Task::Test { quick: true }));
+        assert_eq!(parsed("oblivious"), Ok(Task::Oblivious));
         assert_eq!(parsed("wheel"), Ok(Task::Wheel));
         assert_eq!(parsed("python --genuine"), Ok(Task::Python { genuine: true }));
         let options = ["--json", "out.json", "--only", "seq,conc", "--scale", "0.1", "--tls"];
@@ -152,6 +160,7 @@ mod tests {
             "bench pool --scale many",
             "bench pool --scale 0",
             "bench pool fast",
+            "oblivious now",
             "wheel now",
             "python --all",
         ] {

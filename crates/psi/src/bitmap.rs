@@ -63,6 +63,13 @@ impl Bitmap {
         Ok(bitmap)
     }
 
+    /// The first `n` bits of these words, least significant first.
+    pub(crate) fn from_words(n: usize, words: &[u64]) -> Self {
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.truncate(n.div_ceil(8));
+        Self { length: n, bytes }
+    }
+
     /// Number of ranks.
     pub fn len(&self) -> usize {
         self.length

@@ -14,6 +14,7 @@ pub mod ideal;
 mod job;
 mod keys;
 pub mod limits;
+mod received;
 pub mod reveal;
 mod set;
 
@@ -26,4 +27,5 @@ pub use keys::{
     Encoded, FINGERPRINT_BYTES, Fingerprint, Fingerprinter, KeyPart, Normaliser, RECIPE_VERSION,
     Step, StepError, UNICODE_VERSION, encode_parts,
 };
-pub use set::{FingerprintSet, SetBuilder, SetError, SetReceiver, Unsorted};
+pub use received::{ReceivedSet, SetError, SetReceiver};
+pub use set::{FingerprintSet, SetBuilder, Unsorted};

@@ -66,8 +66,7 @@ mod tests {
     use crate::engine::intersect;
     use crate::ideal::{Learned, learned};
     use crate::job::{KeyId, Parties, Party, Reveal, Verify};
-    use crate::keys::Fingerprint;
-    use crate::set::FingerprintSet;
+    use crate::received::received;
 
     const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 
@@ -139,14 +138,11 @@ mod tests {
             let to = to.into_iter().map(str::to_owned).collect();
             let reveal = Reveal { what, to, minimum };
             let names: Vec<_> = NAMES.iter().map(|name| (*name).to_owned()).collect();
-            let sets: Vec<_> = keys.iter().map(|keys| {
-                let values = keys.iter().map(|key| Fingerprint::from(*key)).collect();
-                FingerprintSet::from_sorted(values).expect("ordered")
-            }).collect();
+            let sets = keys.iter().map(|keys| received(keys.iter().copied())).collect();
             let parties: BTreeMap<_, BTreeSet<_>> =
                 names.iter().cloned().zip(keys.iter().cloned()).collect();
             let ideal = learned(&parties, &reveal);
-            let real = outcomes(&job(reveal), &names, intersect(&sets));
+            let real = outcomes(&job(reveal), &names, intersect(sets));
             for ((name, keys), outcome) in names.iter().zip(&keys).zip(real) {
                 let real = match outcome {
                     Outcome::Intersection(bitmap) => Learned::Keys(

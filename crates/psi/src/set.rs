@@ -1,4 +1,4 @@
-//! Sets of fingerprints: built at a party, received at the service.
+//! Sets of fingerprints, as a party builds them.
 //!
 //! A set is strictly ascending. Its form on the wire is the fingerprints in that order, 16 bytes
 //! big-endian each, so that the order of the numbers is the order of the bytes. The position of a
@@ -49,7 +49,7 @@ impl SetBuilder {
     /// The set of everything pushed.
     pub fn finish(mut self) -> FingerprintSet {
         self.merge();
-        FingerprintSet { values: std::mem::take(&mut self.sorted), sha256: None }
+        FingerprintSet { values: std::mem::take(&mut self.sorted) }
     }
 
     /// Empties the tail into the sorted part: what is new moves in from the back, so that no
@@ -101,7 +101,6 @@ impl fmt::Debug for SetBuilder {
 /// A strictly ascending sequence of fingerprints. Wiped when dropped.
 pub struct FingerprintSet {
     values: Vec<Fingerprint>,
-    sha256: Option<[u8; 32]>,
 }
 
 /// A sequence of fingerprints was not strictly ascending.
@@ -116,7 +115,7 @@ impl FingerprintSet {
     /// If they are not. The vector is wiped then.
     pub fn from_sorted(mut values: Vec<Fingerprint>) -> Result<Self, Unsorted> {
         if values.is_sorted_by(|a, b| a < b) {
-            Ok(Self { values, sha256: None })
+            Ok(Self { values })
         } else {
             values.zeroize();
             Err(Unsorted)
@@ -158,14 +157,12 @@ impl FingerprintSet {
 
     /// SHA-256 over the form on the wire.
     pub fn sha256(&self) -> [u8; 32] {
-        self.sha256.unwrap_or_else(|| {
-            let mut hash = Sha256::new();
-            for mut chunk in self.chunks(64 * 1024) {
-                hash.update(&chunk);
-                chunk.zeroize();
-            }
-            hash.finalize().into()
-        })
+        let mut hash = Sha256::new();
+        for mut chunk in self.chunks(64 * 1024) {
+            hash.update(&chunk);
+            chunk.zeroize();
+        }
+        hash.finalize().into()
     }
 }
 
@@ -178,165 +175,6 @@ impl Drop for FingerprintSet {
 impl fmt::Debug for FingerprintSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FingerprintSet").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
-
-/// Receives the form on the wire of a set whose size the sender has declared.
-///
-/// Memory is 16 bytes per declared fingerprint, claimed at once when the first chunk comes, so that
-/// nothing is moved and left behind while the set grows. Whoever calls [`SetReceiver::new`] has
-/// compared the declared size with the job's cap and its own budget. Wiped when dropped.
-pub struct SetReceiver {
-    values: Vec<Fingerprint>,
-    declared: u64,
-    hash: Sha256,
-    broken: bool,
-}
-
-/// Why what a party sent is not the set it declared. Never carries a fingerprint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SetError {
-    /// A chunk is empty or ends inside a fingerprint.
-    #[error(
-        "a chunk of {bytes} bytes arrived, required is a nonzero multiple of 16: the sender's \
-         encoding is wrong"
-    )]
-    ChunkLength {
-        /// Bytes in the chunk.
-        bytes: usize,
-    },
-    /// More fingerprints than declared.
-    #[error(
-        "{received} fingerprints or more arrived, {declared} were declared: the sender must \
-         declare the size of its set"
-    )]
-    TooMany {
-        /// What the sender declared.
-        declared: u64,
-        /// What would be there with the chunk that was refused.
-        received: u64,
-    },
-    /// Fewer fingerprints than declared when the sender said it was done.
-    #[error("{received} fingerprints arrived, {declared} were declared: the upload is incomplete")]
-    TooFew {
-        /// What the sender declared.
-        declared: u64,
-        /// What arrived.
-        received: u64,
-    },
-    /// Not strictly ascending.
-    #[error(
-        "fingerprints are not strictly ascending within the first {received}: the sender must \
-         sort them and remove repetitions"
-    )]
-    Unsorted {
-        /// How many had arrived when it was noticed.
-        received: u64,
-    },
-    /// There is no memory for a set of the declared size.
-    #[error("there is no memory for the {declared} fingerprints that were declared")]
-    Memory {
-        /// What the sender declared.
-        declared: u64,
-    },
-    /// The set was refused before and more of it arrived.
-    #[error("this set was refused already: begin a new upload")]
-    Refused,
-}
-
-impl SetReceiver {
-    /// Expects a set of exactly `declared` fingerprints.
-    pub fn new(declared: u64) -> Self {
-        Self { values: Vec::new(), declared, hash: Sha256::new(), broken: false }
-    }
-
-    /// Takes the next piece of the form on the wire, at any whole number of fingerprints.
-    ///
-    /// # Errors
-    /// If the piece does not continue a strictly ascending set of the declared size. The set is
-    /// refused from then on.
-    pub fn push_chunk(&mut self, bytes: &[u8]) -> Result<(), SetError> {
-        if self.broken {
-            return Err(SetError::Refused);
-        }
-        let result = self.append(bytes);
-        self.broken = result.is_err();
-        result
-    }
-
-    /// Number of fingerprints received so far.
-    pub fn received(&self) -> u64 {
-        self.values.len() as u64
-    }
-
-    /// Number of fingerprints declared.
-    pub fn declared(&self) -> u64 {
-        self.declared
-    }
-
-    /// SHA-256 over everything received so far.
-    pub fn sha256(&self) -> [u8; 32] {
-        self.hash.clone().finalize().into()
-    }
-
-    /// The set, complete.
-    ///
-    /// # Errors
-    /// If fewer fingerprints than declared have arrived or a piece was refused.
-    pub fn finish(mut self) -> Result<FingerprintSet, SetError> {
-        if self.broken {
-            return Err(SetError::Refused);
-        }
-        let received = self.received();
-        if received < self.declared {
-            return Err(SetError::TooFew { declared: self.declared, received });
-        }
-        let sha256 = Some(self.sha256());
-        Ok(FingerprintSet { values: std::mem::take(&mut self.values), sha256 })
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<(), SetError> {
-        let (chunk, rest) = bytes.as_chunks::<FINGERPRINT_BYTES>();
-        if chunk.is_empty() || !rest.is_empty() {
-            return Err(SetError::ChunkLength { bytes: bytes.len() });
-        }
-        let received = self.received() + chunk.len() as u64;
-        if received > self.declared {
-            return Err(SetError::TooMany { declared: self.declared, received });
-        }
-        if self.values.capacity() == 0 {
-            let declared = usize::try_from(self.declared).unwrap_or(usize::MAX);
-            let reserved = self.values.try_reserve_exact(declared);
-            reserved.map_err(|_| SetError::Memory { declared: self.declared })?;
-        }
-        let mut ascending = true;
-        let mut last = self.values.last().copied();
-        for value in chunk {
-            let value = Fingerprint::from_be_bytes(*value);
-            ascending &= last < Some(value);
-            last = Some(value);
-            self.values.push(value);
-        }
-        if !ascending {
-            return Err(SetError::Unsorted { received });
-        }
-        self.hash.update(bytes);
-        Ok(())
-    }
-}
-
-impl Drop for SetReceiver {
-    fn drop(&mut self) {
-        self.values.zeroize();
-    }
-}
-
-impl fmt::Debug for SetReceiver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SetReceiver")
-            .field("received", &self.received())
-            .field("declared", &self.declared)
-            .finish_non_exhaustive()
     }
 }
 
@@ -387,10 +225,6 @@ mod tests {
         FingerprintSet::from_sorted(values).expect("ascending")
     }
 
-    fn wire(set: &FingerprintSet) -> Vec<u8> {
-        set.chunks(64).flatten().collect()
-    }
-
     #[test]
     fn wire_form_is_big_endian_and_chunks_hold_whole_fingerprints() {
         let set = set(&[1, 0x0102, u128::MAX]);
@@ -415,66 +249,6 @@ mod tests {
         let values = |values: &[u128]| values.iter().map(|v| Fingerprint::from(*v)).collect();
         assert_eq!(FingerprintSet::from_sorted(values(&[1, 1])).err(), Some(Unsorted));
         assert_eq!(FingerprintSet::from_sorted(values(&[2, 1])).err(), Some(Unsorted));
-    }
-
-    #[test]
-    fn receiver_of_an_empty_set() {
-        let set = SetReceiver::new(0).finish().expect("empty is ordinary");
-        assert!(set.is_empty());
-        assert_eq!(set.sha256(), <[u8; 32]>::from(Sha256::digest(b"")));
-    }
-
-    #[test]
-    fn receiver_refuses_odd_and_empty_chunks() {
-        for length in [0, 1, 15, 17] {
-            let error = SetReceiver::new(9).push_chunk(&vec![1; length]).unwrap_err();
-            assert_eq!(error, SetError::ChunkLength { bytes: length });
-        }
-    }
-
-    #[test]
-    fn receiver_refuses_disorder_within_and_across_chunks() {
-        let bytes = |value: u128| value.to_be_bytes();
-        let mut within = SetReceiver::new(3);
-        assert_eq!(
-            within.push_chunk(&[bytes(2), bytes(2)].concat()),
-            Err(SetError::Unsorted { received: 2 })
-        );
-        assert_eq!(within.push_chunk(&bytes(7)), Err(SetError::Refused));
-        assert_eq!(within.finish().err(), Some(SetError::Refused));
-
-        let mut across = SetReceiver::new(3);
-        across.push_chunk(&[bytes(2), bytes(9)].concat()).expect("ascending");
-        assert_eq!(across.push_chunk(&bytes(5)), Err(SetError::Unsorted { received: 3 }));
-    }
-
-    #[test]
-    fn receiver_refuses_more_and_less_than_declared() {
-        let mut receiver = SetReceiver::new(1);
-        let two = [1u128.to_be_bytes(), 2u128.to_be_bytes()].concat();
-        assert_eq!(receiver.push_chunk(&two), Err(SetError::TooMany { declared: 1, received: 2 }));
-
-        let mut receiver = SetReceiver::new(3);
-        receiver.push_chunk(&two).expect("ascending");
-        assert_eq!(receiver.finish().err(), Some(SetError::TooFew { declared: 3, received: 2 }));
-    }
-
-    #[test]
-    fn declaring_alone_reserves_nothing_and_what_cannot_be_had_is_refused() {
-        let mut receiver = SetReceiver::new(u64::MAX);
-        assert_eq!(receiver.values.capacity(), 0);
-        let refused = Err(SetError::Memory { declared: u64::MAX });
-        assert_eq!(receiver.push_chunk(&[7; 16]), refused);
-        assert_eq!(receiver.values.capacity(), 0);
-    }
-
-    #[test]
-    fn receiver_memory_is_bounded_by_the_declared_size() {
-        let mut receiver = SetReceiver::new(1000);
-        for value in 0u128..1000 {
-            receiver.push_chunk(&value.to_be_bytes()).expect("ascending");
-            assert_eq!(receiver.values.capacity(), 1000, "claimed once, never moved");
-        }
     }
 
     #[test]
@@ -511,27 +285,6 @@ mod tests {
             let expected: Vec<u128> =
                 values.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
             prop_assert_eq!(built, expected);
-        }
-
-        #[test]
-        fn receiver_takes_any_chunking(
-            values in proptest::collection::btree_set(any::<u128>(), 0..200),
-            cuts in proptest::collection::vec(1usize..40, 1..60),
-        ) {
-            let sent = set(&values.iter().copied().collect::<Vec<_>>());
-            let bytes = wire(&sent);
-            let mut receiver = SetReceiver::new(sent.len() as u64);
-            let mut rest = &bytes[..];
-            let mut cuts = cuts.iter().cycle();
-            while !rest.is_empty() {
-                let cut = (cuts.next().expect("cycle") * 16).min(rest.len());
-                receiver.push_chunk(&rest[..cut]).unwrap();
-                rest = &rest[cut..];
-            }
-            let received = receiver.finish().unwrap();
-            prop_assert!(received.as_slice() == sent.as_slice());
-            prop_assert_eq!(received.sha256(), sent.sha256());
-            prop_assert_eq!(received.sha256(), <[u8; 32]>::from(Sha256::digest(&bytes)));
         }
     }
 }

@@ -9,7 +9,7 @@ use std::mem;
 
 use convelo_psi::agreement::{Confirmation, KeyOffer, Member, SealedShare};
 use convelo_psi::reveal::{self, Outcome};
-use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, KeyId, Parties, SetReceiver};
+use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Parties, ReceivedSet, SetReceiver, engine};
 use convelo_wire::{self as wire, Announcement, Failed, FromParty, Reason, Statement, ToParty};
 use sha2::{Digest as _, Sha256};
 
@@ -55,7 +55,7 @@ pub(crate) enum Effect {
     Close(ConnectionId),
     /// Run the engine over the sets, which are in the order of [`JobMachine::names`]; the
     /// reservation lives as long as they do.
-    Join(Vec<FingerprintSet>, Vec<Reservation>),
+    Join(Vec<ReceivedSet>, Vec<Reservation>),
     /// The job is over and can be forgotten.
     Finished,
 }
@@ -87,7 +87,7 @@ struct Seat {
 enum Upload {
     None,
     Running(SetReceiver, Reservation),
-    Complete(FingerprintSet, Reservation),
+    Complete(ReceivedSet, Reservation),
     /// Handed to the engine.
     Taken,
 }
@@ -340,12 +340,13 @@ impl JobMachine {
             );
             return Err(Failed::of_party(Reason::OverCap, name, text));
         }
-        let bytes = announcement.keys.saturating_mul(16);
+        let parties = self.job.party_count();
+        let bytes = engine::memory(announcement.keys, parties);
         let reservation = self.budget.reserve(bytes).map_err(|left| {
             let text = format!(
                 "the service has room for {} more keys at the moment, and the set of '{name}' \
                  needs more; try again later, or run the service with a larger --memory",
-                left / 16
+                engine::room(left, parties)
             );
             Failed::new(Reason::NoRoom, text)
         })?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use convelo_attest::{Policy, Refusal};
 use convelo_channel::{Identity, Peer};
-use convelo_psi::{FingerprintSet, Job, JobDigest, KeyId, Parties, Verify, engine};
+use convelo_psi::{Job, JobDigest, KeyId, Parties, ReceivedSet, Verify, engine};
 use convelo_wire::{Failed, Hello, Reason, ToParty};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -371,12 +371,12 @@ impl Task {
         finished
     }
 
-    fn join(&self, sets: Vec<FingerprintSet>, reservations: Vec<Reservation>) {
+    fn join(&self, sets: Vec<ReceivedSet>, reservations: Vec<Reservation>) {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             let joined = tokio::task::spawn_blocking(move || {
-                let bitmaps = engine::intersect(&sets);
-                drop((sets, reservations));
+                let bitmaps = engine::intersect(sets);
+                drop(reservations);
                 bitmaps
             })
             .await;

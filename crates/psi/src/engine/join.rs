@@ -1,53 +1,169 @@
-//! A merge of sorted sets in one pass.
+//! The intersection of sorted sets, and where in each set it stands.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use rayon::prelude::*;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::block::{BLOCK, Block};
+use super::lanes::{Lanes, Unit, Work};
+use super::merge::{Exchanges, WORDS, merge};
 use crate::bitmap::Bitmap;
-use crate::keys::Fingerprint;
-use crate::set::FingerprintSet;
+use crate::limits::MAXIMUM_PARTIES;
+use crate::received::ReceivedSet;
 
 /// Marks in every set the fingerprints that all sets hold; one bitmap per set, in their order.
 ///
-/// One pass: every fingerprint is looked at once, memory is the bitmaps. Which addresses it
-/// touches and how long it takes depends on the data: an observer of the memory learns the sizes,
-/// the number of matches and their ranks.
-pub fn intersect(sets: &[FingerprintSet]) -> Vec<Bitmap> {
-    let mut bitmaps: Vec<_> = sets.iter().map(|set| Bitmap::new(set.len())).collect();
-    let lists: Vec<_> = sets.iter().map(FingerprintSet::as_slice).collect();
-    let Some(mut candidate) = lists.first().and_then(|list| list.first()).copied() else {
-        return bitmaps;
-    };
-    let mut ranks = vec![0; lists.len()];
-    let mut agreeing = 0;
-    for at in (0..lists.len()).cycle() {
-        let list = lists[at];
-        let rank = advance(list, ranks[at], candidate);
-        ranks[at] = rank;
-        let Some(found) = list.get(rank).copied() else { break };
-        if found == candidate {
-            agreeing += 1;
-        } else {
-            candidate = found;
-            agreeing = 1;
-        }
-        if agreeing == lists.len() {
-            for (bitmap, rank) in bitmaps.iter_mut().zip(&ranks) {
-                bitmap.set(*rank);
-            }
-            let Some(next) = list.get(rank + 1).copied() else { break };
-            ranks[at] += 1;
-            candidate = next;
-            agreeing = 0;
-        }
-    }
+/// Which addresses are touched and which branches are taken depends on the sizes of the sets alone.
+/// Memory: the sets themselves, and what [`memory`](super::memory) says beyond them for the bits that
+/// lead back; all of it is wiped.
+///
+/// # Panics
+/// If there are more than 64 sets.
+pub fn intersect(sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
+    intersect_on(Unit::widest(), sets)
+}
+
+/// The same without a vector unit: for measurements of what the compiler made of it.
+#[doc(hidden)]
+pub fn intersect_without_vectors(sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
+    intersect_on(Unit::Portable, sets)
+}
+
+/// How a list came about.
+enum Origin {
+    /// It is the set of the party at this place.
+    Set(usize),
+    Merge(Box<Origin>, Box<Origin>, Exchanges),
+}
+
+pub(super) fn intersect_on(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
+    assert!(sets.len() <= MAXIMUM_PARTIES, "{} sets", sets.len());
+    let parties = sets.len();
+    let lengths: Vec<_> = sets.iter().map(ReceivedSet::len).collect();
+    let lists = sets.into_iter().map(ReceivedSet::into_blocks).collect();
+    let Some((blocks, origin)) = merged(unit, lists) else { return Vec::new() };
+    let marks = marks(unit, &blocks, lengths.iter().sum(), parties);
+    drop(blocks);
+    let mut bitmaps: Vec<_> = lengths.iter().map(|_| Bitmap::new(0)).collect();
+    lead_back(&origin, marks, &mut |party, marks| {
+        bitmaps[party] = Bitmap::from_words(lengths[party], marks);
+    });
     bitmaps
 }
 
-/// The first rank from `rank` on whose fingerprint is not below `bound`.
-#[inline]
-fn advance(list: &[Fingerprint], mut rank: usize, bound: Fingerprint) -> usize {
-    while rank < list.len() && list[rank] < bound {
-        rank += 1;
+/// Merges all lists into one, always the two shortest: as in Huffman's code, the sum over all merges
+/// of what they merge is then the smallest that a tree of merges has. The tree depends on the
+/// lengths alone.
+fn merged(unit: Unit, lists: Vec<Vec<Block>>) -> Option<(Vec<Block>, Origin)> {
+    let mut waiting: BinaryHeap<_> =
+        lists.iter().enumerate().map(|(at, list)| Reverse((list.len(), at))).collect();
+    let mut made: Vec<_> = lists
+        .into_iter()
+        .enumerate()
+        .map(|(party, list)| Some((list, Origin::Set(party))))
+        .collect();
+    while waiting.len() > 1 {
+        let mut shortest = || waiting.pop().and_then(|Reverse((_, at))| made[at].take());
+        let ((left, a), (right, b)) = (shortest()?, shortest()?);
+        let (list, exchanges) = merge(unit, left, right);
+        waiting.push(Reverse((list.len(), made.len())));
+        made.push(Some((list, Origin::Merge(Box::new(a), Box::new(b), exchanges))));
     }
-    rank
+    made.pop().flatten()
+}
+
+/// One bit for each record that stands in a run of as many equal ones as there are parties: since a
+/// set has no value twice, all of them have it. Records from `total` on are padding.
+fn marks(unit: Unit, blocks: &[Block], total: usize, parties: usize) -> Zeroizing<Vec<u64>> {
+    let mut marks = Zeroizing::new(vec![0; blocks.len() * WORDS]);
+    if total < parties {
+        return marks;
+    }
+    marks.par_chunks_mut(WORDS).enumerate().for_each(|(at, marks)| {
+        let next = blocks.get(at + 1);
+        unit.run(Runs { block: &blocks[at], next, apart: parties - 1, marks });
+    });
+    // Where a run can begin.
+    let places = total - parties + 1;
+    marks[places.div_ceil(64)..].fill(0);
+    if !places.is_multiple_of(64) {
+        marks[places / 64] &= !(u64::MAX << (places % 64));
+    }
+    // From where a run begins to all of it.
+    let mut covered = 1;
+    while covered < parties {
+        let shift = covered.min(parties - covered);
+        for at in (0..marks.len()).rev() {
+            let before = at.checked_sub(1).map_or(0, |before| marks[before]);
+            marks[at] |= marks[at] << shift | before >> (64 - shift);
+        }
+        covered += shift;
+    }
+    marks
+}
+
+/// Which records of a block are equal to the one that stands so far behind them.
+struct Runs<'a> {
+    block: &'a Block,
+    next: Option<&'a Block>,
+    apart: usize,
+    marks: &'a mut [u64],
+}
+
+impl Work for Runs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with<L: Lanes>(self, _: L) {
+        let (high, low) = self.block.halves();
+        let mut ends = [[i64::MAX; 128]; 2];
+        ends[0][..64].copy_from_slice(&high[BLOCK - 64..]);
+        ends[1][..64].copy_from_slice(&low[BLOCK - 64..]);
+        if let Some((high, low)) = self.next.map(Block::halves) {
+            ends[0][64..].copy_from_slice(&high[..64]);
+            ends[1][64..].copy_from_slice(&low[..64]);
+        }
+        let (highs, lows) = (high.as_chunks::<64>().0, low.as_chunks::<64>().0);
+        for (word, mark) in self.marks.iter_mut().enumerate() {
+            let from = word * 64 + self.apart;
+            let (high_behind, low_behind) = if word + 1 < WORDS {
+                (&high[from..from + 64], &low[from..from + 64])
+            } else {
+                (&ends[0][self.apart..self.apart + 64], &ends[1][self.apart..self.apart + 64])
+            };
+            *mark = equal(&highs[word], &lows[word], high_behind, low_behind);
+        }
+        ends.zeroize();
+    }
+}
+
+#[inline(always)]
+fn equal(high: &[i64; 64], low: &[i64; 64], high_behind: &[i64], low_behind: &[i64]) -> u64 {
+    let mut bits = 0;
+    for at in 0..64 {
+        let differ = (high[at] ^ high_behind[at]) | (low[at] ^ low_behind[at]);
+        let any = (differ | differ.wrapping_neg()).cast_unsigned() >> 63;
+        bits |= (any ^ 1) << at;
+    }
+    bits
+}
+
+/// Leads one bit a record back to the sets.
+fn lead_back(
+    origin: &Origin,
+    mut marks: Zeroizing<Vec<u64>>,
+    take: &mut impl FnMut(usize, &[u64]),
+) {
+    match origin {
+        Origin::Set(party) => take(*party, &marks),
+        Origin::Merge(left, right, exchanges) => {
+            let right_marks = exchanges.undo(&mut marks);
+            lead_back(left, marks, take);
+            lead_back(right, right_marks, take);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -59,35 +175,47 @@ mod tests {
     use super::*;
     use crate::ideal::{Learned, learned};
     use crate::job::{Reveal, What};
+    use crate::received::received;
 
-    fn set(values: &BTreeSet<u128>) -> FingerprintSet {
-        let values = values.iter().map(|value| Fingerprint::from(*value)).collect();
-        FingerprintSet::from_sorted(values).expect("ordered")
-    }
-
-    /// The engine's result must be the ideal one, for every party.
+    /// The engine's result must be the ideal one, for every party and on every vector unit.
     fn check(parties: &[BTreeSet<u128>]) {
-        let sets: Vec<_> = parties.iter().map(set).collect();
-        let bitmaps = intersect(&sets);
-        assert_eq!(bitmaps.len(), parties.len());
         let everybody = Reveal { what: What::Intersection, to: Vec::new(), minimum: 0 };
         let named: BTreeMap<_, _> = parties
             .iter()
             .enumerate()
             .map(|(at, keys)| (format!("{at:02}"), keys.clone()))
             .collect();
-        for ((keys, bitmap), ideal) in
-            parties.iter().zip(&bitmaps).zip(learned(&named, &everybody).into_values())
-        {
-            assert_eq!(bitmap.len(), keys.len());
-            let marked: BTreeSet<_> = keys
-                .iter()
-                .enumerate()
-                .filter(|(rank, _)| bitmap.is_set(*rank))
-                .map(|(_, key)| *key)
-                .collect();
-            assert_eq!(Learned::Keys(marked), ideal);
+        let ideal: Vec<_> = learned(&named, &everybody).into_values().collect();
+        for unit in Unit::all() {
+            let sets = parties.iter().map(|keys| received(keys.iter().copied())).collect();
+            let bitmaps = intersect_on(unit, sets);
+            assert_eq!(bitmaps.len(), parties.len());
+            for ((keys, bitmap), ideal) in parties.iter().zip(&bitmaps).zip(&ideal) {
+                assert_eq!(bitmap.len(), keys.len());
+                let marked: BTreeSet<_> = keys
+                    .iter()
+                    .enumerate()
+                    .filter(|(rank, _)| bitmap.is_set(*rank))
+                    .map(|(_, key)| *key)
+                    .collect();
+                assert!(Learned::Keys(marked) == *ideal, "{unit:?}");
+            }
         }
+    }
+
+    fn range(range: std::ops::Range<u128>) -> BTreeSet<u128> {
+        range.collect()
+    }
+
+    /// Numbers that are spread over the whole range, some with equal high or low halves.
+    fn spread(range: std::ops::Range<u128>) -> BTreeSet<u128> {
+        range
+            .map(|n| match n % 8 {
+                0 => n << 64,
+                1 => n,
+                _ => (n << 96).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835) | n,
+            })
+            .collect()
     }
 
     #[test]
@@ -98,32 +226,58 @@ mod tests {
                 .map(|word| word.bytes().fold(0, |sum, b| sum << 8 | u128::from(b)))
                 .collect()
         };
-        let parties = [
+        check(&[
             words("car bicycle train cat dog"),
             words("train car e-car cat computer"),
             words("car bicycle train cat dog computer"),
-        ];
-        check(&parties);
-        let sets: Vec<_> = parties.iter().map(set).collect();
-        assert_eq!(intersect(&sets)[1].count_ones(), 3);
+        ]);
     }
 
     #[test]
     fn empty_sets_and_empty_intersections() {
-        let range = |range: std::ops::Range<u128>| range.collect::<BTreeSet<_>>();
         check(&[range(0..0), range(0..9)]);
         check(&[range(0..9), range(0..0)]);
         check(&[range(0..0), range(0..0), range(0..0)]);
         check(&[range(0..9), range(9..18)]);
         check(&[range(0..9), range(0..9), range(9..18)]);
         check(&[range(0..100), range(99..200)]);
-        check(&[BTreeSet::from([0, u128::MAX]), BTreeSet::from([5, u128::MAX])]);
+        check(&[BTreeSet::from([0, u128::MAX - 1]), BTreeSet::from([5, u128::MAX - 1])]);
     }
 
     #[test]
     fn fewer_than_two_sets() {
-        assert!(intersect(&[]).is_empty());
-        assert_eq!(intersect(&[set(&(0..9).collect())])[0].count_ones(), 9);
+        assert!(intersect(Vec::new()).is_empty());
+        assert_eq!(intersect(vec![received(0..9)])[0].count_ones(), 9);
+    }
+
+    #[test]
+    fn sets_of_many_blocks_of_every_number() {
+        let block = BLOCK as u128;
+        for (first, second) in [
+            (block, block),
+            (block - 1, block + 1),
+            (3 * block, 2 * block + 7),
+            (block / 3, 9 * block),
+            (12 * block + 5, 11 * block + 1),
+        ] {
+            check(&[spread(0..first), spread(first / 2..first / 2 + second)]);
+        }
+    }
+
+    #[test]
+    fn runs_across_the_borders_of_blocks() {
+        let block = BLOCK as u128;
+        for parties in [2, 3, 5, 64] {
+            let common = block + 3 * parties;
+            let sets: Vec<_> = (0..parties)
+                .map(|party| {
+                    let mut set = range(0..common);
+                    set.extend((0..party).map(|n| 1 << 80 | party << 8 | n));
+                    set
+                })
+                .collect();
+            check(&sets);
+        }
     }
 
     #[test]
@@ -131,12 +285,11 @@ mod tests {
         let parties: Vec<BTreeSet<u128>> =
             (0..64).map(|party| (0..2000).filter(|key| key % 67 != party).collect()).collect();
         check(&parties);
-        let sets: Vec<_> = parties.iter().map(set).collect();
-        let expected = (0..2000).filter(|key| key % 67 >= 64).count() as u64;
-        assert!(intersect(&sets).iter().all(|bitmap| bitmap.count_ones() == expected));
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn equals_the_ideal(
             parties in proptest::collection::vec(
@@ -147,12 +300,21 @@ mod tests {
 
         #[test]
         fn equals_the_ideal_with_much_in_common(
-            common in proptest::collection::btree_set(any::<u128>(), 0..100),
+            common in proptest::collection::btree_set(0..u128::MAX, 0..100),
             own in proptest::collection::vec(
-                proptest::collection::btree_set(any::<u128>(), 0..100), 2..=8),
+                proptest::collection::btree_set(0..u128::MAX, 0..100), 2..=8),
         ) {
             let parties: Vec<_> =
                 own.iter().map(|own| own.union(&common).copied().collect()).collect();
+            check(&parties);
+        }
+
+        #[test]
+        fn equals_the_ideal_with_sets_of_many_sizes(
+            sizes in proptest::collection::vec((0u128..20_000, 0u128..20_000), 2..=5),
+        ) {
+            let parties: Vec<_> =
+                sizes.iter().map(|(from, length)| spread(*from..from + length)).collect();
             check(&parties);
         }
     }

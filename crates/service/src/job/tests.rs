@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use convelo_channel::{Identity, os_rng};
 use convelo_psi::agreement::{Confirming, JobKey, Opening, Sealing};
-use convelo_psi::{Party, Reveal, SetBuilder, Verify, What, engine};
+use convelo_psi::{FingerprintSet, Party, Reveal, SetBuilder, Verify, What};
 use proptest::prelude::*;
 
 use super::*;
@@ -30,7 +30,7 @@ struct World {
     read: BTreeMap<ConnectionId, usize>,
     closed: BTreeSet<ConnectionId>,
     /// What the engine works on.
-    joining: Option<(Vec<FingerprintSet>, Vec<Reservation>)>,
+    joining: Option<(Vec<ReceivedSet>, Vec<Reservation>)>,
     finished: bool,
 }
 
@@ -82,8 +82,8 @@ impl World {
     /// Runs the engine, if it has something to do.
     fn join(&mut self) {
         if let Some((sets, reservations)) = self.joining.take() {
-            let bitmaps = engine::intersect(&sets);
-            drop((sets, reservations));
+            let bitmaps = engine::intersect(sets);
+            drop(reservations);
             self.event(Event::Joined(bitmaps));
         }
     }
@@ -828,14 +828,15 @@ fn a_set_at_the_cap_is_taken() {
 #[test]
 fn no_room_is_nobodys_fault_and_costs_no_memory() {
     let (mut world, players) = world_in(Phase::Uploading, 3);
-    let others = world.budget.reserve(BUDGET - 16 * 600).ok().unwrap();
+    let room = engine::memory(20_000, 3);
+    let others = world.budget.reserve(BUDGET - room).ok().unwrap();
     world.send(ConnectionId(0), announcement(500));
     assert!(!world.finished);
-    world.send(ConnectionId(1), announcement(101));
+    world.send(ConnectionId(1), announcement(16_385));
     drop(others);
     let failed = world.failure_of_all(&players);
     assert_eq!((failed.reason, failed.party.as_deref()), (Reason::NoRoom, None));
-    assert!(failed.explanation.contains("room for 100 more keys"), "{failed}");
+    assert!(failed.explanation.contains("room for 16384 more keys"), "{failed}");
 }
 
 #[test]

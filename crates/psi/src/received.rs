@@ -1,0 +1,339 @@
+//! Sets of fingerprints, as the service receives them.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use crate::engine::{BLOCK, Block, halves_of};
+use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
+
+/// Receives the form on the wire of a set whose size the sender has declared.
+///
+/// Memory is 16 bytes per fingerprint, claimed in blocks of 128 KiB as they fill; nothing is moved.
+/// Whoever calls [`SetReceiver::new`] has compared the declared size with the job's cap and its own
+/// budget. What is done with a chunk depends on its length alone, until all of it has been looked
+/// at. Wiped when dropped.
+pub struct SetReceiver {
+    blocks: Vec<Block>,
+    received: usize,
+    last: u128,
+    declared: u64,
+    hash: Sha256,
+    broken: bool,
+}
+
+/// Why what a party sent is not the set it declared. Never carries a fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SetError {
+    /// A chunk is empty or ends inside a fingerprint.
+    #[error(
+        "a chunk of {bytes} bytes arrived, required is a nonzero multiple of 16: the sender's \
+         encoding is wrong"
+    )]
+    ChunkLength {
+        /// Bytes in the chunk.
+        bytes: usize,
+    },
+    /// More fingerprints than declared.
+    #[error(
+        "{received} fingerprints or more arrived, {declared} were declared: the sender must \
+         declare the size of its set"
+    )]
+    TooMany {
+        /// What the sender declared.
+        declared: u64,
+        /// What would be there with the chunk that was refused.
+        received: u64,
+    },
+    /// Fewer fingerprints than declared when the sender said it was done.
+    #[error("{received} fingerprints arrived, {declared} were declared: the upload is incomplete")]
+    TooFew {
+        /// What the sender declared.
+        declared: u64,
+        /// What arrived.
+        received: u64,
+    },
+    /// Not strictly ascending.
+    #[error(
+        "fingerprints are not strictly ascending within the first {received}: the sender must \
+         sort them and remove repetitions"
+    )]
+    Unsorted {
+        /// How many had arrived when it was noticed.
+        received: u64,
+    },
+    /// A fingerprint is the number that stands for none in the service's memory.
+    #[error(
+        "the fingerprint ff..ff is reserved: agree on a new job key, that is, run the job again"
+    )]
+    Reserved,
+    /// There is no memory for a set of the declared size.
+    #[error("there is no memory for the {declared} fingerprints that were declared")]
+    Memory {
+        /// What the sender declared.
+        declared: u64,
+    },
+    /// The set was refused before and more of it arrived.
+    #[error("this set was refused already: begin a new upload")]
+    Refused,
+}
+
+impl SetReceiver {
+    /// Expects a set of exactly `declared` fingerprints.
+    pub fn new(declared: u64) -> Self {
+        Self {
+            blocks: Vec::new(),
+            received: 0,
+            last: 0,
+            declared,
+            hash: Sha256::new(),
+            broken: false,
+        }
+    }
+
+    /// Takes the next piece of the form on the wire, at any whole number of fingerprints.
+    ///
+    /// # Errors
+    /// If the piece does not continue a strictly ascending set of the declared size. The set is
+    /// refused from then on, and wiped.
+    pub fn push_chunk(&mut self, bytes: &[u8]) -> Result<(), SetError> {
+        if self.broken {
+            return Err(SetError::Refused);
+        }
+        let result = self.append(bytes);
+        if result.is_err() {
+            self.broken = true;
+            self.blocks = Vec::new();
+        }
+        result
+    }
+
+    /// Number of fingerprints received so far.
+    pub fn received(&self) -> u64 {
+        self.received as u64
+    }
+
+    /// Number of fingerprints declared.
+    pub fn declared(&self) -> u64 {
+        self.declared
+    }
+
+    /// SHA-256 over everything received so far.
+    pub fn sha256(&self) -> [u8; 32] {
+        self.hash.clone().finalize().into()
+    }
+
+    /// The set, complete.
+    ///
+    /// # Errors
+    /// If fewer fingerprints than declared have arrived or a piece was refused.
+    pub fn finish(self) -> Result<ReceivedSet, SetError> {
+        if self.broken {
+            return Err(SetError::Refused);
+        }
+        let received = self.received();
+        if received < self.declared {
+            return Err(SetError::TooFew { declared: self.declared, received });
+        }
+        let sha256 = self.sha256();
+        Ok(ReceivedSet { blocks: self.blocks, len: self.received, sha256 })
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), SetError> {
+        let (chunk, rest) = bytes.as_chunks::<FINGERPRINT_BYTES>();
+        if chunk.is_empty() || !rest.is_empty() {
+            return Err(SetError::ChunkLength { bytes: bytes.len() });
+        }
+        let received = self.received() + chunk.len() as u64;
+        if received > self.declared {
+            return Err(SetError::TooMany { declared: self.declared, received });
+        }
+        // Not lazily: what is looked at does not depend on what was found before.
+        let mut ascending = u8::from(true);
+        let mut at = self.received;
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            if at / BLOCK == self.blocks.len() {
+                let block = Block::try_new();
+                self.blocks.push(block.ok_or(SetError::Memory { declared: self.declared })?);
+            }
+            let (high, low) = self.blocks[at / BLOCK].halves_mut();
+            let (now, later) = rest.split_at(rest.len().min(BLOCK - at % BLOCK));
+            let room = high[at % BLOCK..].iter_mut().zip(&mut low[at % BLOCK..]);
+            for ((high, low), value) in room.zip(now) {
+                let value = u128::from_be_bytes(*value);
+                ascending &= u8::from(at == 0) | u8::from(self.last < value);
+                self.last = value;
+                (*high, *low) = halves_of(value);
+                at += 1;
+            }
+            rest = later;
+        }
+        self.received = at;
+        if ascending == 0 {
+            return Err(SetError::Unsorted { received });
+        }
+        if self.last == Block::PADDING {
+            return Err(SetError::Reserved);
+        }
+        self.hash.update(bytes);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SetReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SetReceiver")
+            .field("received", &self.received())
+            .field("declared", &self.declared)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A strictly ascending sequence of fingerprints, in the blocks that it is joined in. Wiped when
+/// dropped.
+pub struct ReceivedSet {
+    blocks: Vec<Block>,
+    len: usize,
+    sha256: [u8; 32],
+}
+
+impl ReceivedSet {
+    /// Number of fingerprints.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// SHA-256 over the form on the wire.
+    pub fn sha256(&self) -> [u8; 32] {
+        self.sha256
+    }
+
+    /// The fingerprints in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = Fingerprint> + '_ {
+        (0..self.len).map(|at| self.blocks[at / BLOCK].get(at % BLOCK).into())
+    }
+
+    pub(crate) fn into_blocks(self) -> Vec<Block> {
+        self.blocks
+    }
+}
+
+impl fmt::Debug for ReceivedSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceivedSet").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// A set that arrived in one piece.
+#[cfg(test)]
+pub(crate) fn received(values: impl IntoIterator<Item = u128>) -> ReceivedSet {
+    let bytes: Vec<u8> = values.into_iter().flat_map(u128::to_be_bytes).collect();
+    let mut receiver = SetReceiver::new((bytes.len() / FINGERPRINT_BYTES) as u64);
+    if !bytes.is_empty() {
+        receiver.push_chunk(&bytes).expect("ascending");
+    }
+    receiver.finish().expect("complete")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn receiver_of_an_empty_set() {
+        let set = SetReceiver::new(0).finish().expect("empty is ordinary");
+        assert!(set.is_empty());
+        assert_eq!(set.sha256(), <[u8; 32]>::from(Sha256::digest(b"")));
+    }
+
+    #[test]
+    fn receiver_refuses_odd_and_empty_chunks() {
+        for length in [0, 1, 15, 17] {
+            let error = SetReceiver::new(9).push_chunk(&vec![1; length]).unwrap_err();
+            assert_eq!(error, SetError::ChunkLength { bytes: length });
+        }
+    }
+
+    #[test]
+    fn receiver_refuses_disorder_within_and_across_chunks() {
+        let bytes = |value: u128| value.to_be_bytes();
+        let mut within = SetReceiver::new(3);
+        assert_eq!(
+            within.push_chunk(&[bytes(2), bytes(2)].concat()),
+            Err(SetError::Unsorted { received: 2 })
+        );
+        assert_eq!(within.push_chunk(&bytes(7)), Err(SetError::Refused));
+        assert_eq!(within.finish().err(), Some(SetError::Refused));
+
+        let mut across = SetReceiver::new(3);
+        across.push_chunk(&[bytes(2), bytes(9)].concat()).expect("ascending");
+        assert_eq!(across.push_chunk(&bytes(5)), Err(SetError::Unsorted { received: 3 }));
+    }
+
+    #[test]
+    fn receiver_refuses_more_and_less_than_declared() {
+        let mut receiver = SetReceiver::new(1);
+        let two = [1u128.to_be_bytes(), 2u128.to_be_bytes()].concat();
+        assert_eq!(receiver.push_chunk(&two), Err(SetError::TooMany { declared: 1, received: 2 }));
+
+        let mut receiver = SetReceiver::new(3);
+        receiver.push_chunk(&two).expect("ascending");
+        assert_eq!(receiver.finish().err(), Some(SetError::TooFew { declared: 3, received: 2 }));
+    }
+
+    #[test]
+    fn declaring_alone_reserves_nothing() {
+        let receiver = SetReceiver::new(u64::MAX);
+        assert!(receiver.blocks.is_empty());
+    }
+
+    #[test]
+    fn receiver_memory_is_bounded_by_the_declared_size() {
+        let mut receiver = SetReceiver::new(1000);
+        for value in 0u128..1000 {
+            receiver.push_chunk(&value.to_be_bytes()).expect("ascending");
+            assert_eq!(receiver.blocks.len(), 1);
+        }
+    }
+
+    #[test]
+    fn the_number_that_stands_for_none() {
+        let mut receiver = SetReceiver::new(2);
+        let last = [u128::MAX - 1, u128::MAX].map(u128::to_be_bytes).concat();
+        assert_eq!(receiver.push_chunk(&last), Err(SetError::Reserved));
+    }
+
+    #[test]
+    fn debug_shows_no_fingerprint() {
+        assert_eq!(format!("{:?}", received([0xdead_beef])), "ReceivedSet { len: 1, .. }");
+    }
+
+    proptest! {
+        #[test]
+        fn receiver_takes_any_chunking(
+            values in proptest::collection::btree_set(0..u128::MAX, 0..200),
+            cuts in proptest::collection::vec(1usize..40, 1..60),
+        ) {
+            let bytes: Vec<u8> = values.iter().copied().flat_map(u128::to_be_bytes).collect();
+            let mut receiver = SetReceiver::new(values.len() as u64);
+            let mut rest = &bytes[..];
+            let mut cuts = cuts.iter().cycle();
+            while !rest.is_empty() {
+                let cut = (cuts.next().expect("cycle") * 16).min(rest.len());
+                receiver.push_chunk(&rest[..cut]).unwrap();
+                rest = &rest[cut..];
+            }
+            let received = receiver.finish().unwrap();
+            prop_assert!(received.iter().map(Fingerprint::to_u128).eq(values));
+            prop_assert_eq!(received.sha256(), <[u8; 32]>::from(Sha256::digest(&bytes)));
+        }
+    }
+}
