@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what we claim of speed, measured beside others.
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use crate::python::{self, TEST};
@@ -8,6 +9,9 @@ use crate::test::cargo;
 
 /// The genuine package that the goals speak of.
 const PEER: &str = "genuine-4.8.1";
+
+/// DuckDB, in an environment of its own.
+const JOIN_PEER: &str = "join";
 
 /// Prepares both environments and the release builds, and hands over to `bench/pool`.
 pub(crate) fn pool(options: &[String]) -> ExitCode {
@@ -32,6 +36,34 @@ pub(crate) fn attest(options: &[String]) -> ExitCode {
     match command.status() {
         Ok(status) => ExitCode::from(exit_code(status.code())),
         Err(error) => python::finish(Err(format!("the benchmark cannot be started: {error}"))),
+    }
+}
+
+/// Prepares DuckDB and the release builds, and hands over to `bench/join`.
+pub(crate) fn join(options: &[String]) -> ExitCode {
+    let prepared = || {
+        let root = python::repository();
+        python::prepare(JOIN_PEER)?;
+        for arguments in [
+            &["build", "--locked", "--release", "--package", "convelo-cli"][..],
+            &["build", "--locked", "--release", "--package", "convelo-psi", "--example", "engine_cost"],
+        ] {
+            let built = cargo().current_dir(&root).args(arguments).status();
+            if !built.is_ok_and(|status| status.success()) {
+                return Err("what is measured cannot be built".to_owned());
+            }
+        }
+        let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+        let mut command = Command::new(root.join(python::program(JOIN_PEER)));
+        command.arg(root.join("bench/join/join_bench.py"));
+        command.arg("--convelo").arg(target.join("release/convelo"));
+        command.arg("--engine").arg(target.join("release/examples/engine_cost"));
+        command.args(options);
+        command.status().map_err(|error| format!("the benchmark cannot be started: {error}"))
+    };
+    match prepared() {
+        Ok(status) => ExitCode::from(exit_code(status.code())),
+        Err(problem) => python::finish(Err(problem)),
     }
 }
 

@@ -36,6 +36,9 @@ Commands:
   bench attest [--json FILE]
                   Measures verification and handshakes with evidence, beside the verifying library
                   alone and handshakes without evidence. Fails if a goal is missed.
+  bench join [--keys N] [--rounds N] [--json FILE]
+                  Joins two CSV files of N ids (10,000,000) by a service and two providers, beside
+                  DuckDB in the clear; then the join alone. Fails if a goal is missed. Needs Linux.
   oblivious       Watches the join under Valgrind, which has to be installed, and compares its
                   instructions and addresses for sets of equal sizes and different content; then its
                   times. Fails if they differ.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Task::Test { quick }) => test::run(quick),
+        Ok(Task::BenchJoin(options)) => bench::join(&options),
         Ok(Task::Oblivious) => python::finish(oblivious::traces_and_times()),
         Ok(Task::Wheel) => python::wheel(),
         Ok(Task::Python { genuine }) => python::environment(genuine),
@@ -80,6 +84,7 @@ enum Task {
     Python { genuine: bool },
     BenchPool(Vec<String>),
     BenchAttest(Vec<String>),
+    BenchJoin(Vec<String>),
 }
 
 fn parse(arguments: &[String]) -> Result<Task, String> {
@@ -100,7 +105,13 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["bench", "attest", "--json", file] => {
             Ok(Task::BenchAttest(vec!["--json".to_owned(), file.to_owned()]))
         }
-        ["bench"] => Err("bench needs what to measure: bench pool, bench attest".to_owned()),
+        ["bench", "join", ref options @ ..] => {
+            check_join_options(options)?;
+            Ok(Task::BenchJoin(options.iter().map(|&option| option.to_owned()).collect()))
+        }
+        ["bench"] => {
+            Err("bench needs what to measure: bench pool, bench attest, bench join".to_owned())
+        }
         [] => Err("no command was given".to_owned()),
         ["test", other, ..] => Err(format!("test does not know {other:?}")),
         [command @ ("oblivious" | "wheel" | "python" | "bench"), other, ..] => {
@@ -130,6 +141,22 @@ fn check_bench_options(options: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
+fn check_join_options(options: &[&str]) -> Result<(), String> {
+    let mut options = options.iter();
+    while let Some(&option) = options.next() {
+        let value = options.next().ok_or_else(|| format!("{option} needs a value"))?;
+        match option {
+            "--json" => {}
+            "--keys" | "--rounds" if value.parse::<u32>().is_ok_and(|number| number > 1) => {}
+            "--keys" | "--rounds" => {
+                return Err(format!("{option} needs a number above 1, not {value:?}"));
+            }
+            other => return Err(format!("bench join does not know {other:?}")),
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,8 +179,14 @@ mod tests {
             Ok(Task::BenchPool(options.map(str::to_owned).to_vec()))
         );
         assert_eq!(parsed("bench attest"), Ok(Task::BenchAttest(Vec::new())));
+        assert_eq!(
+            parsed("bench join --keys 1000"),
+            Ok(Task::BenchJoin(vec!["--keys".to_owned(), "1000".to_owned()]))
+        );
         for wrong in [
             "bench",
+            "bench join --keys few",
+            "bench join fast",
             "bench attest --json",
             "bench psi",
             "bench pool --json",

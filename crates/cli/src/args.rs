@@ -162,7 +162,7 @@ pub(crate) struct Serve {
     /// Accept evidence of the simulated platform with this root, beside --policy
     #[arg(long, value_name = "PEM", requires = "policy")]
     pub(crate) insecure_simulated_root: Option<PathBuf>,
-    /// Memory for the fingerprints of all jobs together, 16 bytes each (K, M, G)
+    /// Memory for the joins of all jobs together, 18.5 to 31 bytes a key (K, M, G)
     #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes)]
     pub(crate) memory: u64,
     #[command(flatten)]

@@ -428,6 +428,7 @@ impl Session {
                 Destination::Stdout => (Output::Stream(&mut stdout), None, true),
             };
             let fingerprinter = key.fingerprinter();
+            let ranks = set.ranks();
             let mut seen = Bitmap::new(if once { set.len() } else { 0 });
             let total = table.size_bytes();
             let written = table.write_matched(
@@ -437,7 +438,7 @@ impl Session {
                 |fields| {
                     cancelled.check()?;
                     let Encoded::Key(key) = normaliser.encode(fields) else { return Ok(false) };
-                    let Some(rank) = set.rank(fingerprinter.fingerprint(key)) else {
+                    let Some(rank) = ranks.of(fingerprinter.fingerprint(key)) else {
                         return Ok(false);
                     };
                     if !bitmap.is_set(rank) || (once && seen.is_set(rank)) {

@@ -828,15 +828,14 @@ fn a_set_at_the_cap_is_taken() {
 #[test]
 fn no_room_is_nobodys_fault_and_costs_no_memory() {
     let (mut world, players) = world_in(Phase::Uploading, 3);
-    let room = engine::memory(20_000, 3);
-    let others = world.budget.reserve(BUDGET - room).ok().unwrap();
+    let others = world.budget.reserve(BUDGET - engine::memory(1, 3)).ok().unwrap();
     world.send(ConnectionId(0), announcement(500));
     assert!(!world.finished);
-    world.send(ConnectionId(1), announcement(16_385));
+    world.send(ConnectionId(1), announcement(1));
     drop(others);
     let failed = world.failure_of_all(&players);
     assert_eq!((failed.reason, failed.party.as_deref()), (Reason::NoRoom, None));
-    assert!(failed.explanation.contains("room for 16384 more keys"), "{failed}");
+    assert!(failed.explanation.contains("room for 0 more keys"), "{failed}");
 }
 
 #[test]

@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""The attested join beside DuckDB, which intersects the same files in the clear.
+
+``cargo xtask bench join`` prepares everything and runs this. By hand::
+
+    join_bench.py --convelo PROGRAM --engine PROGRAM [--keys N] [--rounds N] [--json FILE]
+
+Both sides read the same two CSV files of N ids of 16 characters, half of which are common, and write
+what they have in common, ours to two files, one for each provider. Ours are a service on a simulated
+platform and two providers, three processes that talk TLS, verify evidence and join obliviously; DuckDB
+is one process with two threads. They run in turn.
+
+CPU is user and system time of all processes from start to end, without the service's start; peak
+memory is the largest of one process. A row's ``ratio`` is ours / peer, and for rates and memory ours /
+goal. The table goes to standard output, progress to standard error.
+
+Exit status: 0 all goals hold, 1 a goal was missed or a run failed, 2 wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+PARTIES = ("alice", "bob")
+
+DUCKDB = """
+import duckdb, sys
+first, second, output = sys.argv[1:4]
+connection = duckdb.connect(config={"threads": 2})
+connection.execute("set enable_progress_bar = false")
+connection.execute(
+    f"copy (select id from read_csv('{first}', columns={{'id': 'varchar'}}) intersect "
+    f"select id from read_csv('{second}', columns={{'id': 'varchar'}})) to '{output}'"
+)
+"""
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def write_ids(path: pathlib.Path, first: int, count: int, seed: int) -> None:
+    """Numbers from ``first`` on as 16 characters, in random order. The same number is the same id."""
+    numbers = list(range(first, first + count))
+    random.Random(seed).shuffle(numbers)
+    # An odd factor permutes the numbers below 2^64.
+    factor, mask = 0x9E3779B97F4A7C15, (1 << 64) - 1
+    with path.open("w") as file:
+        file.write("id\n")
+        for at in range(0, count, 1 << 16):
+            chunk = numbers[at : at + (1 << 16)]
+            file.write("".join(f"{number * factor & mask:016x}\n" for number in chunk))
+
+
+def lines(path: pathlib.Path) -> int:
+    with path.open("rb") as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+
+
+def usage_of(process: subprocess.Popen[bytes]) -> tuple[float, int]:
+    """Waits. Gives processor seconds and peak memory in bytes."""
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"{process.args[:3]!r} failed with {process.returncode}")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
+
+
+def cpu_of(pid: int) -> float:
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_of(pid: int) -> int:
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024
+
+
+class Ours:
+    """A service, and the providers' keys and job."""
+
+    def __init__(self, program: str, directory: pathlib.Path, keys: int) -> None:
+        self.program, self.directory = program, directory
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.run("simulator", "new", "platform")
+        parties = []
+        for party in PARTIES:
+            said = self.run("keygen", party)
+            key = re.search(r"sha256:[0-9a-f]{64}", said)[0]
+            parties += ["--party", f"{party}={key}"]
+        self.run("init", "job.toml", "--policy", "platform/policy.toml", "--service", address, *parties)
+        job = directory / "job.toml"
+        text = job.read_text()
+        text = re.sub(r"(?m)^maximum_keys = .*", f"maximum_keys = {keys}", text)
+        text = re.sub(r'(?m)^name = "email"', 'name = "id"', text)
+        text = re.sub(r"(?m)^normalise = .*", 'normalise = ["trim"]', text)
+        job.write_text(text)
+        (directory / "collateral.json").write_bytes((directory / "platform/collateral.json").read_bytes())
+        self.service = subprocess.Popen(
+            [program, "serve", "--listen", address, "--simulated", "platform", "--memory", "16G"],
+            cwd=directory, stdout=subprocess.DEVNULL, stderr=(directory / "service.log").open("wb"),
+        )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(tuple(address.split(":")), 1).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    sys.exit("the service does not listen")
+                time.sleep(0.05)
+
+    def run(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [self.program, *arguments], cwd=self.directory, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            sys.exit(f"convelo {' '.join(arguments)} failed:\n{done.stderr}")
+        return done.stdout + done.stderr
+
+    def join(self) -> dict[str, float]:
+        before, begun = cpu_of(self.service.pid), time.monotonic()
+        runs = [
+            subprocess.Popen(
+                [self.program, "run", "job.toml", "--as", party, "--input", f"{party}.csv",
+                 "--key", "id", "--output", f"{party}-matched.csv", "--quiet"],
+                cwd=self.directory,
+            )
+            for party in PARTIES
+        ]
+        used = [usage_of(run) for run in runs]
+        wall = time.monotonic() - begun
+        service = cpu_of(self.service.pid) - before
+        results = [self.directory / f"{party}-matched.csv" for party in PARTIES]
+        counts = {lines(result) - 1 for result in results}
+        for result in results:
+            result.unlink()
+            result.with_name(result.name + ".receipt.json").unlink()
+        return {
+            "wall": wall,
+            "cpu": service + sum(cpu for cpu, _ in used),
+            "service cpu": service,
+            "provider cpu": sum(cpu for cpu, _ in used) / 2,
+            "provider peak": max(peak for _, peak in used),
+            "service peak": peak_of(self.service.pid),
+            "common": counts.pop() if len(counts) == 1 else -1,
+        }
+
+    def close(self) -> None:
+        self.service.terminate()
+        self.service.wait(30)
+
+
+def peer(directory: pathlib.Path) -> dict[str, float]:
+    begun = time.monotonic()
+    run = subprocess.Popen(
+        [sys.executable, "-c", DUCKDB, "alice.csv", "bob.csv", "common.csv"], cwd=directory
+    )
+    cpu, peak = usage_of(run)
+    wall = time.monotonic() - begun
+    common = lines(directory / "common.csv") - 1
+    return {"wall": wall, "cpu": cpu, "peak": peak, "common": common}
+
+
+def engine(program: str, threads: int, sets: int, keys: int) -> dict[str, float]:
+    done = subprocess.run(
+        [program, str(sets), str(keys)], capture_output=True, text=True, check=True,
+        env={**os.environ, "RAYON_NUM_THREADS": str(threads)},
+    )
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--convelo", required=True)
+    parser.add_argument("--engine", required=True)
+    parser.add_argument("--keys", type=int, default=10_000_000)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    keys = options.keys
+    rows: list[dict[str, object]] = []
+
+    def row(name: str, ours: float, other: float, unit: str, goal: float) -> None:
+        ratio = ours / other
+        rows.append({"name": name, "ours": round(ours, 4), "peer": round(other, 4), "unit": unit,
+                     "ratio": round(ratio, 3), "goal": goal, "holds": ratio <= goal})
+
+    with tempfile.TemporaryDirectory(prefix="convelo-bench-") as name:
+        directory = pathlib.Path(name)
+        say(f"writing two tables of {keys:,} ids")
+        write_ids(directory / "alice.csv", 0, keys, 1)
+        write_ids(directory / "bob.csv", keys // 2, keys, 2)
+        ours, others = [], []
+        side = Ours(os.path.abspath(options.convelo), directory, keys)
+        try:
+            for number in range(options.rounds):
+                ours.append(side.join())
+                others.append(peer(directory))
+                say(f"round {number + 1}: ours {ours[-1]}")
+                say(f"round {number + 1}: DuckDB {others[-1]}")
+        finally:
+            side.close()
+    wrong = [run for run in ours + others if run["common"] != keys - keys // 2]
+    if wrong:
+        sys.exit(f"a result is wrong: {wrong}")
+
+    def least(runs: list[dict[str, float]], what: str) -> float:
+        return min(run[what] for run in runs)
+
+    row("two CSV files to matched rows, wall", least(ours, "wall"), least(others, "wall"), "s", 1.0)
+    row("two CSV files to matched rows, CPU", least(ours, "cpu"), least(others, "cpu"), "s", 1.0)
+    row("a provider's peak memory, goal 400 MiB", least(ours, "provider peak") / 2**20, 400, "MiB", 1.0)
+    row("the service's CPU per id", least(ours, "service cpu") / keys / 2 * 1e9, 25 + 30, "ns", 1.0)
+    one = [engine(options.engine, 1, 2, keys) for _ in range(3)]
+    two = [engine(options.engine, 2, 2, keys) for _ in range(3)]
+    row("the join alone, one thread, CPU, goal 30 ns an id",
+        least(one, "join_cpu_seconds") / keys / 2 * 1e9, 30, "ns", 1.0)
+    row("the join alone, two threads, wall beside one",
+        least(two, "join_wall_seconds"), least(one, "join_wall_seconds"), "s", 1 / 1.7)
+    row("memory of the join, goal 20 B a fingerprint and 64 MiB",
+        least(one, "peak_bytes"), 20 * 2 * keys + 64 * 2**20, "B", 1.0)
+    print(f"{'':52} {'ours':>10} {'peer':>10} {'unit':5} {'ratio':>7} {'goal':>6}")
+    for entry in rows:
+        print(f"{entry['name']:52} {entry['ours']:>10.4g} {entry['peer']:>10.4g} {entry['unit']:5} "
+              f"{entry['ratio']:>7.3f} {entry['goal']:>6.3f} {'holds' if entry['holds'] else 'MISSED'}")
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(rows, indent=2) + "\n")
+    sys.exit(0 if all(entry["holds"] for entry in rows) else 1)
+
+
+if __name__ == "__main__":
+    main()
