@@ -46,7 +46,15 @@ pub(crate) fn join(options: &[String]) -> ExitCode {
         python::prepare(JOIN_PEER)?;
         for arguments in [
             &["build", "--locked", "--release", "--package", "convelo-cli"][..],
-            &["build", "--locked", "--release", "--package", "convelo-psi", "--example", "engine_cost"],
+            &[
+                "build",
+                "--locked",
+                "--release",
+                "--package",
+                "convelo-psi",
+                "--example",
+                "engine_cost",
+            ],
         ] {
             let built = cargo().current_dir(&root).args(arguments).status();
             if !built.is_ok_and(|status| status.success()) {

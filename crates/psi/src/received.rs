@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::engine::{BLOCK, Block, halves_of};
+use crate::engine::{BLOCK, Block, halves_of, wipe_stack};
 use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
 
 /// Receives the form on the wire of a set whose size the sender has declared.
@@ -16,7 +16,6 @@ use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
 pub struct SetReceiver {
     blocks: Vec<Block>,
     received: usize,
-    last: u128,
     declared: u64,
     hash: Sha256,
     broken: bool,
@@ -81,14 +80,7 @@ pub enum SetError {
 impl SetReceiver {
     /// Expects a set of exactly `declared` fingerprints.
     pub fn new(declared: u64) -> Self {
-        Self {
-            blocks: Vec::new(),
-            received: 0,
-            last: 0,
-            declared,
-            hash: Sha256::new(),
-            broken: false,
-        }
+        Self { blocks: Vec::new(), received: 0, declared, hash: Sha256::new(), broken: false }
     }
 
     /// Takes the next piece of the form on the wire, at any whole number of fingerprints.
@@ -101,6 +93,7 @@ impl SetReceiver {
             return Err(SetError::Refused);
         }
         let result = self.append(bytes);
+        wipe_stack();
         if result.is_err() {
             self.broken = true;
             self.blocks = Vec::new();
@@ -139,6 +132,7 @@ impl SetReceiver {
         Ok(ReceivedSet { blocks: self.blocks, len: self.received, sha256 })
     }
 
+    #[inline(never)]
     fn append(&mut self, bytes: &[u8]) -> Result<(), SetError> {
         let (chunk, rest) = bytes.as_chunks::<FINGERPRINT_BYTES>();
         if chunk.is_empty() || !rest.is_empty() {
@@ -151,6 +145,9 @@ impl SetReceiver {
         // Not lazily: what is looked at does not depend on what was found before.
         let mut ascending = u8::from(true);
         let mut at = self.received;
+        // Not a field: whoever moves this value would leave a copy behind.
+        let before = at.checked_sub(1);
+        let mut last = before.map_or(0, |at| self.blocks[at / BLOCK].get(at % BLOCK));
         let mut rest = chunk;
         while !rest.is_empty() {
             if at / BLOCK == self.blocks.len() {
@@ -162,8 +159,8 @@ impl SetReceiver {
             let room = high[at % BLOCK..].iter_mut().zip(&mut low[at % BLOCK..]);
             for ((high, low), value) in room.zip(now) {
                 let value = u128::from_be_bytes(*value);
-                ascending &= u8::from(at == 0) | u8::from(self.last < value);
-                self.last = value;
+                ascending &= u8::from(at == 0) | u8::from(last < value);
+                last = value;
                 (*high, *low) = halves_of(value);
                 at += 1;
             }
@@ -173,7 +170,7 @@ impl SetReceiver {
         if ascending == 0 {
             return Err(SetError::Unsorted { received });
         }
-        if self.last == Block::PADDING {
+        if last == Block::PADDING {
             return Err(SetError::Reserved);
         }
         self.hash.update(bytes);

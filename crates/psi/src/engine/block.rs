@@ -1,5 +1,7 @@
 //! Records in blocks.
 
+use std::hint::black_box;
+
 use memmap2::MmapMut;
 use zeroize::Zeroize;
 
@@ -68,4 +70,12 @@ impl Drop for Block {
         high.zeroize();
         low.zeroize();
     }
+}
+
+/// Overwrites what calls that have returned left on this thread's stack: records for which registers
+/// had no room.
+#[inline(never)]
+pub(crate) fn wipe_stack() {
+    let mut stack = [0u64; 1 << 15];
+    black_box(&mut stack).zeroize();
 }

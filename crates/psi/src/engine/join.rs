@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::block::{BLOCK, Block};
+use super::block::{BLOCK, Block, wipe_stack};
 use super::lanes::{Lanes, Unit, Work};
 use super::merge::{Exchanges, WORDS, merge};
 use crate::bitmap::Bitmap;
@@ -50,6 +50,9 @@ pub(super) fn intersect_on(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
     lead_back(&origin, marks, &mut |party, marks| {
         bitmaps[party] = Bitmap::from_words(lengths[party], marks);
     });
+    // A list of one block is not worth a worker: it is merged on this thread.
+    wipe_stack();
+    rayon::broadcast(|_| wipe_stack());
     bitmaps
 }
 
