@@ -222,7 +222,7 @@ impl<'a> Ranks<'a> {
 
     fn bucket(value: Fingerprint, count: usize) -> usize {
         let first_bits = value.to_u128() >> 64;
-        usize::try_from(first_bits * count as u128 >> 64).expect("it is below count")
+        usize::try_from((first_bits * count as u128) >> 64).expect("it is below count")
     }
 }
 

@@ -76,6 +76,6 @@ impl Drop for Block {
 /// had no room.
 #[inline(never)]
 pub(crate) fn wipe_stack() {
-    let mut stack = [0u64; 1 << 15];
+    let mut stack = [0u64; 1 << 11];
     black_box(&mut stack).zeroize();
 }
