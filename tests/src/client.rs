@@ -221,18 +221,18 @@ impl RawParty {
         let fingerprinter = key.fingerprinter();
         let mut normaliser = Normaliser::new(&self.job.keys);
         let mut builder = SetBuilder::new();
-        for id in ids {
+        for (row, id) in (0..).zip(ids) {
             let convelo_psi::Encoded::Key(encoded) = normaliser.encode([*id]) else {
                 panic!("'{id}' is no key");
             };
-            builder.push(fingerprinter.fingerprint(encoded));
+            builder.push(fingerprinter.fingerprint(encoded), row).expect("in memory");
         }
-        builder.finish()
+        builder.finish().expect("in memory")
     }
 
-    /// Announces so many keys with this SHA-256.
-    pub fn announce(&self, keys: u64, sha256: [u8; 32]) -> bool {
-        self.connection.send(FromParty::Announcement(Announcement { keys, sha256 }))
+    /// Announces so many keys with this BLAKE3.
+    pub fn announce(&self, keys: u64, blake3: [u8; 32]) -> bool {
+        self.connection.send(FromParty::Announcement(Announcement { keys, blake3 }))
     }
 
     /// Sends bytes as a chunk of the set.
@@ -242,9 +242,9 @@ impl RawParty {
 
     /// Announces and sends a set as an honest party does.
     pub fn upload(&self, set: &FingerprintSet) {
-        self.announce(set.len() as u64, set.sha256());
+        self.announce(set.len() as u64, set.blake3());
         for chunk in set.chunks(MAXIMUM_CHUNK_BYTES) {
-            self.chunk(chunk);
+            self.chunk(chunk.expect("in memory"));
         }
     }
 

@@ -435,7 +435,7 @@ fn says_what_the_service_signed(receipt: &Value) {
     assert_eq!(statement.job.to_string(), receipt["job_digest"]);
     assert_eq!(statement.party, receipt["party"]);
     assert_eq!(statement.keys, receipt["sent"]["keys"]);
-    assert_eq!(hex::encode(statement.set_sha256), receipt["sent"]["sha256"]);
+    assert_eq!(hex::encode(statement.set_blake3), receipt["sent"]["blake3"]);
     assert_eq!(statement.outcome, receipt["result"]["kind"]);
     assert_eq!(
         statement.result_sha256.map(hex::encode).as_deref(),
@@ -630,43 +630,39 @@ fn quiet_says_nothing_and_no_colour_is_used_without_a_terminal() {
     assert!(!loud.stderr.contains('\u{1b}') && !loud.stderr.contains('\r'), "{}", loud.stderr);
 }
 
-/// Memory that one run needs beyond another, in KiB.
-fn beyond(more: &Ended, less: &Ended) -> u64 {
-    more.peak_kib.saturating_sub(less.peak_kib)
-}
-
-/// A provider's memory is 16 bytes for each distinct key and a constant: the unsorted tail of the
-/// set builder, which is 64 MiB (4 Mi fingerprints) at most and grows by doubling with the rows
-/// until then. While it is doubled the old half stands beside the new one, which is only touched
-/// as far as the old one reaches, so the peak is the new size. The file's size does not matter.
+/// A provider's memory is 20 bytes for each row, up to 5 KiB for each of 1024 shares that are not full,
+/// and what `Memory::bytes` sets aside for all else; `--memory` bounds the sum, whatever the file's size.
 #[test]
-fn memory_of_a_provider_does_not_grow_with_its_file() {
+fn memory_of_a_provider_is_twenty_bytes_a_row_and_never_more_than_it_may_take() {
     const ROWS: usize = 6_000_000;
-    const TAIL_KIB: u64 = 64 * 1024;
-    const SLACK_KIB: u64 = 8 * 1024;
+    const SHARES_KIB: u64 = 5 * 1024;
+    const OTHER_KIB: u64 = 48 * 1024;
+    const MEMORY_MIB: u64 = 64;
     let world = World::new();
     let service = world.serve();
     let parties = world.parties(["alice", "bob"]);
     world.job(Some(&service), &parties).give_to(&parties);
-    let measure = |rows: usize| {
-        let table: String =
-            (0..rows).map(|row| format!("customer-number-{}\n", row % 10)).collect();
+    let measure = |rows: usize, options: &str| {
+        let table: String = (0..rows).map(|row| format!("customer-{row}\n")).collect();
         parties[0].write("ids.txt", &table);
-        let alice = world.run_ids(&parties[0]);
-        let bob = world.run_lines(&parties[1], &["customer-number-3", "customer-12"]);
+        let alice = world
+            .run(&parties[0], &format!("--input ids.txt --output matched.txt --json {options}"));
+        let bob = world.run_lines(&parties[1], &["customer-3", "customer-x"]);
         let alice = alice.wait_measured().expect(0);
         bob.wait().expect(0);
-        assert_eq!(alice.json()["input"]["keys"], 10);
-        assert_eq!(parties[0].matched().len(), rows / 10);
-        alice
+        assert_eq!(alice.json()["input"]["keys"], rows as u64);
+        assert_eq!(parties[0].matched(), ["customer-3"]);
+        alice.peak_kib
     };
-    let (few, million, many) = (measure(10), measure(MILLION), measure(ROWS));
-    println!("peaks: {}, {}, {} KiB", few.peak_kib, million.peak_kib, many.peak_kib);
-    let tail = MILLION.next_power_of_two() as u64 * 16 / 1024;
-    assert!(beyond(&million, &few) <= tail + SLACK_KIB, "{} KiB more", beyond(&million, &few));
-    assert!(beyond(&many, &few) <= TAIL_KIB + SLACK_KIB, "{} KiB more", beyond(&many, &few));
-    let file = fs::metadata(parties[0].path("ids.txt")).expect("a table").len() / 1024;
-    assert!(file > TAIL_KIB + SLACK_KIB, "the file itself would not fit");
+    let few = measure(10, "");
+    let held = measure(ROWS, "");
+    let bounded = measure(ROWS, &format!("--memory {MEMORY_MIB}M"));
+    println!("peaks: {few}, {held}, {bounded} KiB");
+    let rows = ROWS as u64 * 20 / 1024;
+    assert!(few <= OTHER_KIB, "{few} KiB");
+    assert!(held <= rows + SHARES_KIB + OTHER_KIB, "{held} KiB");
+    assert!(bounded <= MEMORY_MIB * 1024, "{bounded} KiB");
+    assert!(rows > MEMORY_MIB * 1024, "the rows themselves would fit");
 }
 
 /// A service's memory is 16 bytes for each fingerprint and a constant. For a job the constant is

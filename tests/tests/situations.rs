@@ -246,8 +246,8 @@ fn connection_lost_in_the_middle_of_an_upload() {
     let mut bob = scene.raw(1);
     let key = bob.agree();
     let set = bob.set(&key, &["a", "b"]);
-    bob.announce(2, set.sha256());
-    bob.chunk(set.chunks(16).next().expect("a fingerprint"));
+    bob.announce(2, set.blake3());
+    bob.chunk(pieces(&set, 16).next().expect("a fingerprint"));
     alice.wait_for("waiting for the set of");
     drop(bob);
     for process in [alice, carol] {
@@ -267,8 +267,8 @@ fn party_killed_while_joining() {
         let mut carol = scene.raw(2);
         let key = carol.agree();
         let set = carol.set(&key, &["a", "c"]);
-        carol.announce(2, set.sha256());
-        let mut chunks = set.chunks(16);
+        carol.announce(2, set.blake3());
+        let mut chunks = pieces(&set, 16);
         carol.chunk(chunks.next().expect("a fingerprint"));
         for waiting in [&alice, &bob] {
             waiting.wait_for("waiting for the set of carol");
@@ -568,7 +568,7 @@ fn outsider_uploads_without_seat() {
     let alice = scene.run(0, &["a", "b"]);
     alice.wait_for("waiting for bob");
     let upload = || {
-        let announcement = Announcement { keys: 1, sha256: [0; 32] };
+        let announcement = Announcement { keys: 1, blake3: [0; 32] };
         [FromParty::Announcement(announcement), FromParty::Chunk(vec![0; 16].into())]
     };
     for message in upload() {
@@ -614,8 +614,8 @@ fn guesser_with_a_dictionary() {
     let mut bob = scene.raw(1);
     let key = bob.agree();
     let set = bob.set(&key, &guesses);
-    bob.announce(5, set.sha256());
-    for chunk in set.chunks(32) {
+    bob.announce(5, set.blake3());
+    for chunk in pieces(&set, 32) {
         bob.chunk(chunk);
     }
     assert_eq!(bob.connection.failure().reason, Reason::Protocol);
@@ -855,11 +855,16 @@ fn wiped_after_delivery() {
     }
 }
 
+/// The form on the wire of a set, in pieces of so many bytes.
+fn pieces(set: &FingerprintSet, bytes: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
+    set.chunks(bytes).map(|piece| piece.expect("in memory"))
+}
+
 /// How many times a fingerprint of `set` stands in the memory of a process: as a number of 128 bits,
 /// or as the high half that the join compares.
 fn fingerprints_in_memory(process: &Process, set: &FingerprintSet) -> usize {
     let number = |fingerprint: &Fingerprint| u128::from_be_bytes(fingerprint.to_be_bytes());
-    let wanted: HashSet<u128> = set.as_slice().iter().map(number).collect();
+    let wanted: HashSet<u128> = set.fingerprints().expect("in memory").iter().map(number).collect();
     let half = |number: &u128| u64::try_from(number >> 64).expect("64 bits") ^ 1 << 63;
     let halves: HashSet<u64> = wanted.iter().map(half).collect();
     let mut found = 0;
@@ -896,7 +901,7 @@ fn first_id_never_logged() {
     for ended in [alice, service] {
         assert!(ended.stderr.contains("TRACE"), "it logs: {}", ended.stderr);
         let ended = ended.never_says("quagga");
-        for fingerprint in set.as_slice() {
+        for fingerprint in set.fingerprints().expect("in memory") {
             let bytes = fingerprint.to_be_bytes();
             let hex = hex::encode(bytes);
             let text = ended.stderr.to_lowercase();
@@ -916,9 +921,9 @@ fn refused_upload(upload: impl FnOnce(&RawParty, &[Vec<u8>; 3], [u8; 32]), words
     let mut bob = scene.raw(1);
     let key = bob.agree();
     let set = bob.set(&key, &["a", "b", "c"]);
-    let fingerprints: Vec<Vec<u8>> = set.chunks(16).collect();
+    let fingerprints: Vec<Vec<u8>> = pieces(&set, 16).collect();
     let fingerprints = fingerprints.try_into().expect("three fingerprints");
-    upload(&bob, &fingerprints, set.sha256());
+    upload(&bob, &fingerprints, set.blake3());
     let failed = bob.connection.failure();
     assert_eq!(
         (failed.reason, failed.party.as_deref()),
@@ -936,15 +941,15 @@ fn refused_upload(upload: impl FnOnce(&RawParty, &[Vec<u8>; 3], [u8; 32]), words
 fn unsorted_upload_is_named() {
     let words = "not strictly ascending";
     refused_upload(
-        |bob, [a, b, c], sha256| {
-            bob.announce(3, sha256);
+        |bob, [a, b, c], blake3| {
+            bob.announce(3, blake3);
             bob.chunk([b.as_slice(), a, c].concat());
         },
         words,
     );
     refused_upload(
-        |bob, [a, b, c], sha256| {
-            bob.announce(3, sha256);
+        |bob, [a, b, c], blake3| {
+            bob.announce(3, blake3);
             bob.chunk([a.as_slice(), c].concat());
             bob.chunk(b.clone());
         },
@@ -955,8 +960,8 @@ fn unsorted_upload_is_named() {
 #[test]
 fn repeated_fingerprint_upload_is_named() {
     refused_upload(
-        |bob, [a, b, _], sha256| {
-            bob.announce(3, sha256);
+        |bob, [a, b, _], blake3| {
+            bob.announce(3, blake3);
             bob.chunk([a.as_slice(), b].concat());
             bob.chunk(b.clone());
         },
@@ -978,8 +983,8 @@ fn upload_with_another_digest_is_named() {
 #[test]
 fn upload_of_half_a_fingerprint_is_named() {
     refused_upload(
-        |bob, [a, ..], sha256| {
-            bob.announce(3, sha256);
+        |bob, [a, ..], blake3| {
+            bob.announce(3, blake3);
             bob.chunk(a[..8].to_vec());
         },
         "a chunk of 8 bytes",

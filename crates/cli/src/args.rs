@@ -125,6 +125,8 @@ pub(crate) struct Check {
     pub(crate) identity: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) table: OptionalTable,
+    #[command(flatten)]
+    pub(crate) memory: Memory,
     /// Contact the service and verify its evidence; sends nothing of the job
     #[arg(long)]
     pub(crate) contact: bool,
@@ -232,6 +234,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) memory: Memory,
+    #[command(flatten)]
     pub(crate) platform: Platform,
     #[command(flatten)]
     pub(crate) voice: Voice,
@@ -255,6 +259,25 @@ pub(crate) struct OptionalTable {
     pub(crate) input: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) layout: Layout,
+}
+
+/// How much memory a provider takes.
+#[derive(Args)]
+pub(crate) struct Memory {
+    /// Memory to keep within, 20 bytes a row and 48M (K, M, G); keys beyond it go through an
+    /// encrypted temporary file
+    #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]
+    pub(crate) memory: u64,
+    /// The directory of that file [default: the system's for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) temporary: Option<PathBuf>,
+}
+
+impl From<Memory> for convelo_party::Memory {
+    fn from(memory: Memory) -> Self {
+        let directory = memory.temporary.unwrap_or_else(std::env::temp_dir);
+        Self { bytes: memory.memory, directory }
+    }
 }
 
 /// How a table is read.
@@ -345,6 +368,8 @@ pub(crate) struct Join {
     /// Where the receipt goes [default: DATA.receipt.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) memory: Memory,
     #[command(flatten)]
     pub(crate) platform: Platform,
     #[command(flatten)]

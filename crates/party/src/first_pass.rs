@@ -1,12 +1,24 @@
 //! The first pass over a table: from rows to the sorted set of fingerprints.
+//!
+//! One thread reads blocks of rows, some make fingerprints of their keys, and the caller's collects
+//! these; queues of a few blocks keep all of them busy and the memory bounded.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use convelo_psi::{
-    Encoded, FINGERPRINT_BYTES, FingerprintSet, Fingerprinter, Job, Normaliser, SetBuilder,
+    Encoded, FINGERPRINT_BYTES, Fingerprint, FingerprintSet, Fingerprinter, Job, KeyPart,
+    Normaliser, SetBuilder,
 };
+use zeroize::Zeroize;
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::event::Counts;
-use crate::table::{self, Table};
+use crate::limits::{BLOCKS_IN_FLIGHT, MAXIMUM_FINGERPRINTING_THREADS, MAXIMUM_ROWS};
+use crate::spill::Memory;
+use crate::table::{self, Block, Keys, Misfit, Stop, Table};
 
 /// What a first pass found; `scanned` is for the second pass over the same table.
 pub(crate) struct FirstPass {
@@ -15,39 +27,245 @@ pub(crate) struct FirstPass {
     pub(crate) scanned: table::Counts,
 }
 
-/// Reads the keys of a table. `go_on` is asked for every row and ends the pass by an error.
+/// Reads the keys of a table. `go_on` is asked for every block and ends the pass by an error.
 pub(crate) fn first_pass(
-    table: &mut Table,
-    mut normaliser: Normaliser,
+    table: &Table,
+    parts: &[KeyPart],
     fingerprinter: &Fingerprinter,
-    progress: impl FnMut(u64),
-    go_on: impl Fn() -> Result<(), Error>,
+    memory: &Memory,
+    progress: impl FnMut(u64) + Send,
+    go_on: impl Fn() -> Result<(), Error> + Sync,
 ) -> Result<FirstPass, Error> {
-    let mut builder = SetBuilder::new();
-    let mut counts = Counts::default();
-    let scanned = table.scan(progress, |fields| {
-        go_on()?;
-        match normaliser.encode(fields) {
-            Encoded::Key(key) => builder.push(fingerprinter.fingerprint(key)),
-            Encoded::Blank => counts.blank += 1,
-            Encoded::Invalid => counts.invalid += 1,
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let (blocks, queue) = sync_channel::<Block>(BLOCKS_IN_FLIGHT);
+    let (results, found) = sync_channel(BLOCKS_IN_FLIGHT);
+    // The last thread that takes blocks drops the queue, so that the reader does not wait for it.
+    let queue = Arc::new(Mutex::new(queue));
+    let (keys, enough) = (table.keys(), AtomicBool::new(false));
+    let mut collection = Collection { builder: memory.builder(), ..Collection::default() };
+    let scanned = thread::scope(|scope| {
+        for _ in 0..threads.min(MAXIMUM_FINGERPRINTING_THREADS) {
+            let (queue, results, keys) = (Arc::clone(&queue), results.clone(), &keys);
+            scope.spawn(move || {
+                let mut normaliser = Normaliser::new(parts);
+                while let Some(block) = next(&queue) {
+                    let batch = Batch::new(&block, keys, &mut normaliser, fingerprinter);
+                    if results.send(batch).is_err() {
+                        break;
+                    }
+                }
+            });
         }
-        Ok::<_, Error>(())
-    })?;
-    let set = builder.finish();
-    counts.rows = scanned.rows;
-    counts.keys = set.len() as u64;
-    counts.duplicates = counts.rows - counts.blank - counts.invalid - counts.keys;
-    Ok(FirstPass { set, counts, scanned })
+        drop((queue, results));
+        let reader = scope.spawn(|| {
+            let blocks = blocks;
+            table.read(progress, |block| {
+                go_on()?;
+                let taken =
+                    !enough.load(Ordering::Relaxed) && blocks.send(std::mem::take(block)).is_ok();
+                taken.then_some(()).ok_or_else(|| Error::new(Kind::Job, "the pass was cut short"))
+            })
+        });
+        for batch in found {
+            if collection.take(batch, table).is_err() {
+                enough.store(true, Ordering::Relaxed);
+            }
+        }
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    collection.finish(scanned, table)
+}
+
+fn next(queue: &Mutex<Receiver<Block>>) -> Option<Block> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+/// The fingerprints of one block.
+#[derive(Default)]
+struct Batch {
+    fingerprints: Vec<Fingerprint>,
+    rows: Vec<u32>,
+    blank: u64,
+    invalid: u64,
+}
+
+/// Why a batch could not be made.
+enum Refused {
+    Misfit(Misfit),
+    Rows,
+}
+
+impl Batch {
+    fn new(
+        block: &Block,
+        keys: &Keys,
+        normaliser: &mut Normaliser,
+        fingerprinter: &Fingerprinter,
+    ) -> Result<Self, Refused> {
+        let rows = usize::try_from(block.rows()).unwrap_or(0);
+        let mut batch = Self {
+            fingerprints: Vec::with_capacity(rows),
+            rows: Vec::with_capacity(rows),
+            ..Self::default()
+        };
+        let visited = keys.visit(block, |row, fields| {
+            match normaliser.encode(fields) {
+                Encoded::Key(key) => {
+                    batch.fingerprints.push(fingerprinter.fingerprint(key));
+                    batch.rows.push(number(row).ok_or(Stop::Visitor(()))?);
+                }
+                Encoded::Blank => batch.blank += 1,
+                Encoded::Invalid => batch.invalid += 1,
+            }
+            Ok(())
+        });
+        match visited {
+            Ok(()) => Ok(batch),
+            Err(Stop::Misfit(misfit)) => Err(Refused::Misfit(misfit)),
+            Err(Stop::Visitor(())) => Err(Refused::Rows),
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.fingerprints.zeroize();
+    }
+}
+
+/// What came of all blocks.
+#[derive(Default)]
+struct Collection {
+    builder: SetBuilder,
+    counts: Counts,
+    /// The row of this kind that comes first in the table.
+    misfit: Option<Misfit>,
+    failed: Option<Error>,
+}
+
+impl Collection {
+    /// Takes a batch; an error says that no more are wanted.
+    fn take(&mut self, batch: Result<Batch, Refused>, table: &Table) -> Result<(), ()> {
+        match batch {
+            Ok(batch) => {
+                self.counts.blank += batch.blank;
+                self.counts.invalid += batch.invalid;
+                let pushed = batch.fingerprints.iter().zip(&batch.rows);
+                let mut pushed = pushed.map(|(value, row)| self.builder.push(*value, *row));
+                if let Some(error) = pushed.find_map(Result::err) {
+                    self.failed = Some(Memory::error(&error));
+                }
+            }
+            Err(Refused::Rows) => self.failed = Some(too_many_rows(table)),
+            // Blocks overtake each other.
+            Err(Refused::Misfit(misfit)) => match &self.misfit {
+                Some(first) if !misfit.is_before(first) => {}
+                _ => self.misfit = Some(misfit),
+            },
+        }
+        if self.failed.is_some() || self.misfit.is_some() { Err(()) } else { Ok(()) }
+    }
+
+    fn finish(
+        self,
+        scanned: Result<table::Counts, Error>,
+        table: &Table,
+    ) -> Result<FirstPass, Error> {
+        // What the reader finds is behind every row that it has handed out.
+        if let Some(misfit) = self.misfit {
+            return Err(table.refuse(misfit).into());
+        }
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let (scanned, mut counts) = (scanned?, self.counts);
+        if scanned.rows > MAXIMUM_ROWS {
+            return Err(too_many_rows(table));
+        }
+        let set = self.builder.finish().map_err(|error| Memory::error(&error))?;
+        counts.rows = scanned.rows;
+        counts.keys = set.len() as u64;
+        counts.duplicates = counts.rows - counts.blank - counts.invalid - counts.keys;
+        Ok(FirstPass { set, counts, scanned })
+    }
+}
+
+/// The number of a row, if it can be kept.
+fn number(row: u64) -> Option<u32> {
+    u32::try_from(row).ok().filter(|row| u64::from(*row) < MAXIMUM_ROWS)
+}
+
+fn too_many_rows(table: &Table) -> Error {
+    let path = table.path().display();
+    Error::new(Kind::Usage, format!("{path} has more than {MAXIMUM_ROWS} rows: split it"))
 }
 
 /// Counts what a run of this job would find in a table. Nothing is kept and nobody is contacted.
 ///
 /// # Errors
 /// What is wrong with the table.
-pub fn count_keys(table: &mut Table, job: &Job) -> Result<Counts, Error> {
+pub fn count_keys(table: &Table, job: &Job, memory: &Memory) -> Result<Counts, Error> {
     // The fingerprints never leave this function, so their key need not be secret.
     let fingerprinter = Fingerprinter::new(&[0; FINGERPRINT_BYTES]);
-    let pass = first_pass(table, Normaliser::new(&job.keys), &fingerprinter, |_| {}, || Ok(()))?;
+    let pass = first_pass(table, &job.keys, &fingerprinter, memory, |_| {}, || Ok(()))?;
     Ok(pass.counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Format, TableOptions};
+
+    fn csv(rows: u32, line: impl Fn(u32) -> String) -> String {
+        let lines = (0..rows).map(line);
+        std::iter::once("id,x".to_owned())
+            .chain(lines)
+            .flat_map(|line| [line, "\n".into()])
+            .collect()
+    }
+
+    fn pass(bytes: &[u8], memory: &Memory) -> Result<FirstPass, Error> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("t.csv");
+        std::fs::write(&path, bytes).expect("a file");
+        let format = Format::Csv { delimiter: b',', header: true };
+        let key = vec!["id".parse().expect("a column")];
+        let table = Table::open(&path, &TableOptions { format, key }).expect("a table");
+        let parts = [KeyPart { name: "id".to_owned(), normalise: Vec::new() }];
+        first_pass(&table, &parts, &Fingerprinter::new(&[7; 16]), memory, |_| {}, || Ok(()))
+    }
+
+    #[test]
+    fn the_first_row_that_does_not_fit_is_named_whoever_finds_it() {
+        // Rows 50,000 and up are ragged, and the file ends in an unclosed quote.
+        let end = |row| if row < 50_000 { "" } else { "," };
+        let text = csv(200_000, |row| format!("{row},x{}", end(row))) + "\"";
+        for _ in 0..10 {
+            let error = pass(text.as_bytes(), &Memory::default()).err().expect("it is ragged");
+            assert!(error.to_string().contains("line 50002: 3 fields"), "{error}");
+        }
+    }
+
+    #[test]
+    fn spilled_or_not_the_pass_finds_the_same() {
+        let text = csv(400_000, |row| format!("{},\"x\n{row}\"", row % 300_000));
+        let directory = tempfile::tempdir().expect("a directory");
+        let small = Memory { bytes: 1, directory: directory.path().to_owned() };
+        let whole = pass(text.as_bytes(), &Memory::default()).expect("a table");
+        let spilled = pass(text.as_bytes(), &small).expect("a table");
+        assert_eq!(spilled.counts, whole.counts);
+        assert_eq!((whole.counts.keys, whole.counts.duplicates), (300_000, 100_000));
+        assert_eq!(spilled.set.blake3(), whole.set.blake3());
+        let names = std::fs::read_dir(directory.path()).expect("a directory").count();
+        assert_eq!(names, 0, "the temporary file has no name");
+    }
+
+    #[test]
+    fn a_place_for_what_does_not_fit_that_is_not_there() {
+        let text = csv(400_000, |row| format!("{row},"));
+        let nowhere = Memory { bytes: 1, directory: "/nonexistent/place".into() };
+        let error = pass(text.as_bytes(), &nowhere).err().expect("no place");
+        assert!(error.to_string().contains("/nonexistent/place"), "{error}");
+        assert!(error.to_string().contains("--temporary"), "{error}");
+    }
 }

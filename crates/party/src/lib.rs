@@ -15,6 +15,7 @@ mod pcs;
 mod receipt;
 mod refresh;
 mod run;
+mod spill;
 mod summary;
 pub mod table;
 
@@ -26,4 +27,5 @@ pub use pcs::{INTEL_PCS, PcsClient, PcsError};
 pub use receipt::{ReceiptError, VerifiedReceipt, verify_receipt};
 pub use refresh::{Refresh, RefreshError, Refreshing, store_collateral};
 pub use run::{Destination, Run, run};
+pub use spill::Memory;
 pub use summary::{Learned, Summary};

@@ -15,6 +15,26 @@ pub const MAXIMUM_COLUMNS: usize = 65_536;
 /// The buffer through which a table is read or written, in bytes.
 pub(crate) const TABLE_BUFFER_BYTES: usize = 256 * 1024;
 
+/// Where records with quotes begin, so many bytes are read as such before it is looked whether lines
+/// without quotes follow.
+pub(crate) const RECORDS_IN_A_ROW_BYTES: u64 = 16 * 1024;
+
+/// The most rows of a table: their numbers are kept in 32 bits.
+pub const MAXIMUM_ROWS: u64 = u32::MAX as u64;
+
+/// Blocks of rows that wait for a thread, in front of those that make fingerprints and behind them.
+pub(crate) const BLOCKS_IN_FLIGHT: usize = 4;
+
+/// The most threads that make fingerprints; more would wait for the one that reads.
+pub(crate) const MAXIMUM_FINGERPRINTING_THREADS: usize = 8;
+
+/// What a run takes for its fingerprints when nobody says how much memory it may take: 48 million
+/// rows.
+pub const DEFAULT_MEMORY: u64 = 1024 * MEBIBYTE;
+
+/// What a run is taken to need for everything but fingerprints.
+pub(crate) const OTHER_MEMORY: u64 = 48 * MEBIBYTE;
+
 /// How much of a CSV file is looked at to guess its delimiter, in bytes.
 pub(crate) const DELIMITER_SAMPLE_BYTES: u64 = 64 * 1024;
 

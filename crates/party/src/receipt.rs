@@ -92,7 +92,7 @@ struct MemberEntry {
 #[serde(deny_unknown_fields)]
 struct Sent {
     keys: u64,
-    sha256: String,
+    blake3: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -137,7 +137,7 @@ impl Receipt {
                 })
                 .collect(),
             input: summary.input,
-            sent: Sent { keys: statement.keys, sha256: hex::encode(statement.set_sha256) },
+            sent: Sent { keys: statement.keys, blake3: hex::encode(statement.set_blake3) },
             result: summary.result,
             result_sha256: statement.result_sha256.map(hex::encode),
             times: Times { started, joined: statement.finished_at, finished },

@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use convelo_attest::QuoteSource;
 use convelo_channel::{Expect, Identity, os_rng};
 use convelo_psi::agreement::{JobKey, Member, Opening};
-use convelo_psi::{Bitmap, Encoded, FingerprintSet, Job, KeyId, Normaliser, Parties, What};
+use convelo_psi::{Bitmap, FingerprintSet, Job, KeyId, Parties, What};
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use convelo_wire::{Announcement, FromParty, Hello, Outcome, Statement, ToParty};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::attestation::Terms;
@@ -20,8 +21,9 @@ use crate::connection::{Connection, reach};
 use crate::error::{Error, Kind};
 use crate::event::{Counts, Event, Observer};
 use crate::first_pass::{FirstPass, first_pass};
-use crate::limits::DEADLINE_SLACK;
+use crate::limits::{CHUNKS_IN_FLIGHT, DEADLINE_SLACK};
 use crate::receipt::{Receipt, Service, Signed};
+use crate::spill::Memory;
 use crate::summary::{Learned, Summary};
 use crate::table::{Output, Table};
 
@@ -42,6 +44,8 @@ pub struct Run {
     /// Asks the service for no fresh attestation of the connection: plain RA-TLS, as services of
     /// other make speak it. The verdict then rests on a key that an enclave made at some time.
     pub insecure_ratls_only: bool,
+    /// How much memory the run may take, and where it puts keys that do not fit.
+    pub memory: Memory,
     /// Where matched rows go; nothing is written for the other kinds of result.
     pub output: Option<Destination>,
     /// Where the receipt goes.
@@ -157,15 +161,16 @@ impl Session {
             );
             return Err(Error::new(Kind::RevealPolicy, text));
         }
-        let sha256 = set.sha256();
-        self.send(connection, &set, sha256).await?;
+        let blake3 = set.blake3();
+        let set = Arc::new(set);
+        self.send(connection, &set).await?;
         let (outcome, statement, signature, bitmap) = self.outcome(connection, set.len()).await?;
         // From here on the job is over for the others, whatever happens on this side.
         let _ = slot.take();
         let signed = Signed { statement, signature };
         let spki = convelo_attest::spki_of(&certificate)?;
         let statement = signed.verify(&spki)?;
-        self.check(&statement, &agreed.members, sha256, set.len(), outcome, bitmap.as_ref())?;
+        self.check(&statement, &agreed.members, blake3, set.len(), outcome, bitmap.as_ref())?;
         observer.on(Event::Result);
         let (result, output) = match outcome {
             Outcome::Count(keys) => (Learned::Count { keys }, None),
@@ -174,7 +179,7 @@ impl Session {
             Outcome::Intersection { .. } => {
                 let bitmap = bitmap.unwrap_or_else(|| Bitmap::new(0));
                 let keys = bitmap.count_ones();
-                let (rows, output) = self.write(agreed.key, scanned, set, bitmap).await?;
+                let (rows, output) = self.write(scanned, set, bitmap).await?;
                 (Learned::Intersection { keys, rows }, output)
             }
         };
@@ -243,17 +248,18 @@ impl Session {
         &self,
         connection: &mut Connection,
         key: &Arc<JobKey>,
-        mut table: Table,
+        table: Table,
     ) -> Result<(Scanned, FingerprintSet, Counts), Error> {
         let (key, observer, cancelled) =
             (Arc::clone(key), Arc::clone(&self.observer), self.cancelled.clone());
-        let normaliser = Normaliser::new(&self.run.job.keys);
+        let (parts, memory) = (self.run.job.keys.clone(), self.run.memory.clone());
         let mut pass = tokio::task::spawn_blocking(move || {
             let total = table.size_bytes();
             let FirstPass { set, counts, scanned } = first_pass(
-                &mut table,
-                normaliser,
+                &table,
+                &parts,
                 &key.fingerprinter(),
+                &memory,
                 |done| observer.on(Event::Reading { done, total }),
                 || cancelled.check(),
             )?;
@@ -272,16 +278,17 @@ impl Session {
     async fn send(
         &self,
         connection: &mut Connection,
-        set: &FingerprintSet,
-        sha256: [u8; 32],
+        set: &Arc<FingerprintSet>,
     ) -> Result<(), Error> {
         let total = set.len() as u64;
-        let announcement = Announcement { keys: total, sha256 };
+        let announcement = Announcement { keys: total, blake3: set.blake3() };
         connection.send(FromParty::Announcement(announcement)).await?;
         let sender = connection.sender();
         let mut done = 0;
         self.observer.on(Event::Sending { done, total });
-        for chunk in set.chunks(MAXIMUM_CHUNK_BYTES) {
+        let mut chunks = chunks(set);
+        while let Some(chunk) = chunks.recv().await {
+            let chunk = chunk.map_err(|error| Memory::error(&error))?;
             let keys = (chunk.len() / 16) as u64;
             let message = FromParty::Chunk(chunk.into());
             let sending = sender.send(message);
@@ -361,7 +368,7 @@ impl Session {
         &self,
         statement: &Statement,
         members: &[Member],
-        set_sha256: [u8; 32],
+        set_blake3: [u8; 32],
         keys: usize,
         outcome: Outcome,
         bitmap: Option<&Bitmap>,
@@ -398,7 +405,7 @@ impl Session {
             && statement.party_key == KeyId::of_spki(run.identity.spki())
             && same_members
             && statement.keys == keys as u64
-            && statement.set_sha256 == set_sha256
+            && statement.set_blake3 == set_blake3
             && statement.outcome == word
             && statement.result_sha256 == result;
         if holds {
@@ -412,14 +419,12 @@ impl Session {
     /// Second pass: the rows whose keys are in the intersection.
     async fn write(
         &self,
-        key: Arc<JobKey>,
         scanned: Scanned,
-        set: FingerprintSet,
+        set: Arc<FingerprintSet>,
         bitmap: Bitmap,
     ) -> Result<(u64, Option<PathBuf>), Error> {
         let Some(destination) = self.run.output.clone() else { return Ok((0, None)) };
         let (observer, cancelled) = (Arc::clone(&self.observer), self.cancelled.clone());
-        let mut normaliser = Normaliser::new(&self.run.job.keys);
         let Scanned { mut table, counts } = scanned;
         let pass = tokio::task::spawn_blocking(move || {
             let mut stdout = std::io::stdout().lock();
@@ -427,33 +432,38 @@ impl Session {
                 Destination::File(path) => (Output::File(path), Some(path.clone()), false),
                 Destination::Stdout => (Output::Stream(&mut stdout), None, true),
             };
-            let fingerprinter = key.fingerprinter();
-            let ranks = set.ranks();
-            let mut seen = Bitmap::new(if once { set.len() } else { 0 });
+            let rows = u32::try_from(counts.rows).expect("rows are counted in 32 bits");
+            let matched = set.rows(&bitmap, rows, once).map_err(|error| Memory::error(&error))?;
+            drop((set, bitmap));
             let total = table.size_bytes();
             let written = table.write_matched(
                 &counts,
                 output,
                 |done| observer.on(Event::Writing { done, total }),
-                |fields| {
+                |row| {
                     cancelled.check()?;
-                    let Encoded::Key(key) = normaliser.encode(fields) else { return Ok(false) };
-                    let Some(rank) = ranks.of(fingerprinter.fingerprint(key)) else {
-                        return Ok(false);
-                    };
-                    if !bitmap.is_set(rank) || (once && seen.is_set(rank)) {
-                        return Ok(false);
-                    }
-                    if once {
-                        seen.set(rank);
-                    }
-                    Ok::<_, Error>(true)
+                    Ok::<_, Error>(usize::try_from(row).is_ok_and(|row| matched.is_set(row)))
                 },
             )?;
             Ok::<_, Error>((written.rows, path))
         });
         pass.await.map_err(|error| broken(&error))?
     }
+}
+
+/// The pieces of the set, made while others are sent. Nobody waits for the thread that makes them: it
+/// ends when nobody takes them.
+fn chunks(set: &Arc<FingerprintSet>) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
+    let (made, chunks) = mpsc::channel(CHUNKS_IN_FLIGHT);
+    let set = Arc::clone(set);
+    tokio::task::spawn_blocking(move || {
+        for chunk in set.chunks(MAXIMUM_CHUNK_BYTES) {
+            if made.blocking_send(chunk).is_err() {
+                break;
+            }
+        }
+    });
+    chunks
 }
 
 /// A table after its first pass.

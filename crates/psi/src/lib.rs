@@ -28,4 +28,4 @@ pub use keys::{
     Step, StepError, UNICODE_VERSION, encode_parts,
 };
 pub use received::{ReceivedSet, SetError, SetReceiver};
-pub use set::{FingerprintSet, Ranks, SetBuilder, Unsorted};
+pub use set::{Chunks, FingerprintSet, Segment, SetBuilder, Spill};

@@ -43,9 +43,6 @@ pub const MAXIMUM_INTEGER: u64 = (1 << 53) - 1;
 /// false-match bound of a job depends on it.
 pub const MAXIMUM_ENCODED_KEY_BYTES: usize = 4096;
 
-/// Most fingerprints in the unsorted tail of a [`SetBuilder`](crate::SetBuilder): 64 MiB.
-pub const SET_BUILDER_TAIL: usize = 4 * 1024 * 1024;
-
 /// Longest SubjectPublicKeyInfo of a party's identity key, in bytes. One of P-256 takes 91.
 pub const MAXIMUM_SPKI_BYTES: usize = 256;
 

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use sha2::{Digest, Sha256};
-
 use crate::engine::{BLOCK, Block, halves_of, wipe_stack};
 use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
 
@@ -17,7 +15,7 @@ pub struct SetReceiver {
     blocks: Vec<Block>,
     received: usize,
     declared: u64,
-    hash: Sha256,
+    hash: Box<blake3::Hasher>,
     broken: bool,
 }
 
@@ -80,7 +78,7 @@ pub enum SetError {
 impl SetReceiver {
     /// Expects a set of exactly `declared` fingerprints.
     pub fn new(declared: u64) -> Self {
-        Self { blocks: Vec::new(), received: 0, declared, hash: Sha256::new(), broken: false }
+        Self { blocks: Vec::new(), received: 0, declared, hash: Box::default(), broken: false }
     }
 
     /// Takes the next piece of the form on the wire, at any whole number of fingerprints.
@@ -111,9 +109,9 @@ impl SetReceiver {
         self.declared
     }
 
-    /// SHA-256 over everything received so far.
-    pub fn sha256(&self) -> [u8; 32] {
-        self.hash.clone().finalize().into()
+    /// BLAKE3 over everything received so far.
+    pub fn blake3(&self) -> [u8; 32] {
+        self.hash.finalize().into()
     }
 
     /// The set, complete.
@@ -128,8 +126,8 @@ impl SetReceiver {
         if received < self.declared {
             return Err(SetError::TooFew { declared: self.declared, received });
         }
-        let sha256 = self.sha256();
-        Ok(ReceivedSet { blocks: self.blocks, len: self.received, sha256 })
+        let blake3 = self.blake3();
+        Ok(ReceivedSet { blocks: self.blocks, len: self.received, blake3 })
     }
 
     #[inline(never)]
@@ -192,7 +190,7 @@ impl fmt::Debug for SetReceiver {
 pub struct ReceivedSet {
     blocks: Vec<Block>,
     len: usize,
-    sha256: [u8; 32],
+    blake3: [u8; 32],
 }
 
 impl ReceivedSet {
@@ -206,9 +204,9 @@ impl ReceivedSet {
         self.len == 0
     }
 
-    /// SHA-256 over the form on the wire.
-    pub fn sha256(&self) -> [u8; 32] {
-        self.sha256
+    /// BLAKE3 over the form on the wire.
+    pub fn blake3(&self) -> [u8; 32] {
+        self.blake3
     }
 
     /// The fingerprints in ascending order.
@@ -248,7 +246,7 @@ mod tests {
     fn receiver_of_an_empty_set() {
         let set = SetReceiver::new(0).finish().expect("empty is ordinary");
         assert!(set.is_empty());
-        assert_eq!(set.sha256(), <[u8; 32]>::from(Sha256::digest(b"")));
+        assert_eq!(set.blake3(), *blake3::hash(b"").as_bytes());
     }
 
     #[test]
@@ -330,7 +328,7 @@ mod tests {
             }
             let received = receiver.finish().unwrap();
             prop_assert!(received.iter().map(Fingerprint::to_u128).eq(values));
-            prop_assert_eq!(received.sha256(), <[u8; 32]>::from(Sha256::digest(&bytes)));
+            prop_assert_eq!(received.blake3(), *blake3::hash(&bytes).as_bytes());
         }
     }
 }

@@ -1,81 +1,128 @@
-//! Sets of fingerprints, as a party builds them.
+//! Sets of fingerprints, as a party builds them, and the rows that they came from.
 //!
 //! A set is strictly ascending. Its form on the wire is the fingerprints in that order, 16 bytes
 //! big-endian each, so that the order of the numbers is the order of the bytes. The position of a
-//! fingerprint in its set is its rank; results travel as a [`Bitmap`](crate::Bitmap) over ranks.
+//! fingerprint in its set is its rank; results travel as a [`Bitmap`] over ranks, and the set knows
+//! which rows of the table each rank stands for.
+//!
+//! Fingerprints are as good as random, so entries are dealt out by the first bits of theirs while the
+//! table is read, and each share is small enough to be sorted within a processor's cache. Shares that
+//! outgrow the memory they may take go to a [`Spill`] and come back one at a time.
+
+mod share;
 
 use std::fmt;
+use std::io;
 
-use sha2::{Digest, Sha256};
-use zeroize::Zeroize;
+use rayon::prelude::*;
+use zeroize::Zeroizing;
 
+use self::share::{CHUNK_BYTES, Chunk, Entries, SHARES, Share, share_of};
+use crate::bitmap::Bitmap;
 use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
-use crate::limits::SET_BUILDER_TAIL;
+
+/// Where entries go that outgrow the memory of a [`SetBuilder`]: an append-only store of secrets.
+/// Whoever implements it keeps what is outside this process's memory unreadable and unchangeable.
+pub trait Spill: Send + Sync {
+    /// Keeps `bytes`, and leaves nothing of them in the vector.
+    ///
+    /// # Errors
+    /// If there is no room.
+    fn write(&mut self, bytes: &mut Vec<u8>) -> io::Result<Segment>;
+
+    /// What was kept.
+    ///
+    /// # Errors
+    /// If it cannot be read or is not what was written.
+    fn read(&self, segment: Segment) -> io::Result<Zeroizing<Vec<u8>>>;
+}
+
+/// One piece in a [`Spill`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where the store has it.
+    pub offset: u64,
+    /// How many bytes were given to [`Spill::write`].
+    pub length: usize,
+}
 
 /// Collects fingerprints in any order, with repetitions, into a [`FingerprintSet`].
 ///
-/// Memory: 16 bytes per distinct fingerprint and a constant. What is sorted and distinct so far
-/// stands in one vector; new fingerprints wait in a tail of at most [`SET_BUILDER_TAIL`] and are
-/// merged into it in place when the tail is full. Wiped when dropped.
+/// Memory: 20 bytes for each row, and 5 KiB at most for each of 1024 shares. Wiped when dropped.
 pub struct SetBuilder {
-    sorted: Vec<Fingerprint>,
-    tail: Vec<Fingerprint>,
-    tail_limit: usize,
+    shares: Vec<Share>,
+    chunks: usize,
+    spare: Vec<Box<Chunk>>,
+    spill: Option<Spilling>,
+}
+
+struct Spilling {
+    chunks: usize,
+    store: Box<dyn Spill>,
 }
 
 impl SetBuilder {
-    /// An empty builder.
+    /// An empty builder that holds everything in memory.
     pub fn new() -> Self {
-        Self::with_tail(SET_BUILDER_TAIL)
+        let shares = std::iter::repeat_with(Share::default).take(SHARES).collect();
+        Self { shares, chunks: 0, spare: Vec::new(), spill: None }
     }
 
-    /// An empty builder that merges whenever `limit` fingerprints (at least one) have come
-    /// together.
-    pub fn with_tail(limit: usize) -> Self {
-        Self { sorted: Vec::new(), tail: Vec::new(), tail_limit: limit.max(1) }
+    /// An empty builder that holds about so many bytes in memory, never less than 5 MiB, and gives
+    /// what is beyond to `store`.
+    pub fn spilling(bytes: usize, store: Box<dyn Spill>) -> Self {
+        let chunks = (bytes / CHUNK_BYTES).max(SHARES);
+        Self { spill: Some(Spilling { chunks, store }), ..Self::new() }
     }
 
-    /// Adds a fingerprint; one that is there already changes nothing.
-    pub fn push(&mut self, fingerprint: Fingerprint) {
-        if self.tail.len() >= self.tail_limit {
-            self.merge();
-        } else if self.tail.len() == self.tail.capacity() {
-            let capacity = (self.tail.capacity() * 2).max(1024).min(self.tail_limit);
-            grow(&mut self.tail, capacity);
+    /// Adds the fingerprint of a row. Rows may have the same fingerprint.
+    ///
+    /// # Errors
+    /// What the [`Spill`] says; never without one.
+    #[inline]
+    pub fn push(&mut self, fingerprint: Fingerprint, row: u32) -> io::Result<()> {
+        let share = share_of(fingerprint);
+        if !self.shares[share].has_room() {
+            self.make_room(share)?;
         }
-        self.tail.push(fingerprint);
+        self.shares[share].push(fingerprint, row);
+        Ok(())
     }
 
     /// The set of everything pushed.
-    pub fn finish(mut self) -> FingerprintSet {
-        self.merge();
-        FingerprintSet { values: std::mem::take(&mut self.sorted) }
+    ///
+    /// # Errors
+    /// What the [`Spill`] says; never without one.
+    pub fn finish(mut self) -> io::Result<FingerprintSet> {
+        let mut shares = std::mem::take(&mut self.shares);
+        self.spare.clear();
+        let store = self.spill.take().map(|spilling| spilling.store);
+        let Some(mut store) = store.filter(|_| shares.iter().any(Share::is_spilled)) else {
+            shares.par_iter_mut().for_each_init(Entries::default, |entries, share| {
+                share.sort(entries);
+            });
+            return FingerprintSet { shares, store: None, length: 0, blake3: [0; 32] }.counted();
+        };
+        let mut entries = Entries::default();
+        for share in &mut shares {
+            share.sort_spilled(&mut entries, &mut *store)?;
+        }
+        FingerprintSet { shares, store: Some(store), length: 0, blake3: [0; 32] }.counted()
     }
 
-    /// Empties the tail into the sorted part: what is new moves in from the back, so that no
-    /// second vector is needed.
-    fn merge(&mut self) {
-        self.tail.sort_unstable();
-        self.tail.dedup();
-        drop_known(&self.sorted, &mut self.tail);
-        let known = self.sorted.len();
-        let total = known + self.tail.len();
-        grow(&mut self.sorted, total);
-        self.sorted.resize(total, Fingerprint::default());
-        let (mut left, mut right) = (known, self.tail.len());
-        for slot in (0..total).rev() {
-            if right == 0 {
-                break;
+    #[cold]
+    fn make_room(&mut self, share: usize) -> io::Result<()> {
+        if let Some(spilling) = &mut self.spill
+            && self.chunks >= spilling.chunks
+        {
+            for share in &mut self.shares {
+                share.spill(&mut *spilling.store, &mut self.spare)?;
             }
-            self.sorted[slot] = if left > 0 && self.sorted[left - 1] > self.tail[right - 1] {
-                left -= 1;
-                self.sorted[left]
-            } else {
-                right -= 1;
-                self.tail[right]
-            };
+            self.chunks = 0;
         }
-        self.tail.clear();
+        self.shares[share].add(self.spare.pop().unwrap_or_default());
+        self.chunks += 1;
+        Ok(())
     }
 }
 
@@ -85,90 +132,97 @@ impl Default for SetBuilder {
     }
 }
 
-impl Drop for SetBuilder {
-    fn drop(&mut self) {
-        self.sorted.zeroize();
-        self.tail.zeroize();
-    }
-}
-
 impl fmt::Debug for SetBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SetBuilder").finish_non_exhaustive()
     }
 }
 
-/// A strictly ascending sequence of fingerprints. Wiped when dropped.
+/// A strictly ascending sequence of fingerprints, with the rows of each. Wiped when dropped.
 pub struct FingerprintSet {
-    values: Vec<Fingerprint>,
+    shares: Vec<Share>,
+    store: Option<Box<dyn Spill>>,
+    length: usize,
+    blake3: [u8; 32],
 }
 
-/// A sequence of fingerprints was not strictly ascending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("fingerprints are not strictly ascending: sort them and remove repetitions")]
-pub struct Unsorted;
-
 impl FingerprintSet {
-    /// Takes fingerprints that are strictly ascending already.
-    ///
-    /// # Errors
-    /// If they are not. The vector is wiped then.
-    pub fn from_sorted(mut values: Vec<Fingerprint>) -> Result<Self, Unsorted> {
-        if values.is_sorted_by(|a, b| a < b) {
-            Ok(Self { values })
-        } else {
-            values.zeroize();
-            Err(Unsorted)
-        }
-    }
-
     /// Number of fingerprints.
     pub fn len(&self) -> usize {
-        self.values.len()
+        self.length
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.length == 0
     }
 
-    /// An index for many searches, half a byte to a byte for each fingerprint.
-    pub fn ranks(&self) -> Ranks<'_> {
-        Ranks::new(&self.values)
-    }
-
-    /// The fingerprints in ascending order.
-    pub fn as_slice(&self) -> &[Fingerprint] {
-        &self.values
+    /// BLAKE3 over the form on the wire.
+    pub fn blake3(&self) -> [u8; 32] {
+        self.blake3
     }
 
     /// The form on the wire in pieces of at most `max_bytes` (taken as at least one fingerprint),
     /// each a whole number of fingerprints. The empty set has no piece.
-    pub fn chunks(&self, max_bytes: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
+    pub fn chunks(&self, max_bytes: usize) -> Chunks<'_> {
         let per_chunk = (max_bytes / FINGERPRINT_BYTES).max(1);
-        self.values.chunks(per_chunk).map(|chunk| {
-            let mut bytes = Vec::with_capacity(chunk.len() * FINGERPRINT_BYTES);
-            for value in chunk {
-                bytes.extend_from_slice(&value.to_be_bytes());
-            }
-            bytes
-        })
+        Chunks { set: self, per_chunk, left: self.length, share: 0, entries: Entries::default() }
     }
 
-    /// SHA-256 over the form on the wire.
-    pub fn sha256(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        for mut chunk in self.chunks(64 * 1024) {
-            hash.update(&chunk);
-            chunk.zeroize();
+    /// The fingerprints in ascending order, all at once.
+    ///
+    /// # Errors
+    /// What the [`Spill`] says; never without one.
+    pub fn fingerprints(&self) -> io::Result<Vec<Fingerprint>> {
+        let mut fingerprints = Vec::with_capacity(self.length);
+        let mut entries = Entries::default();
+        for share in &self.shares {
+            share.load(&mut entries, self.store.as_deref())?;
+            fingerprints.extend(entries.distinct());
         }
-        hash.finalize().into()
+        Ok(fingerprints)
     }
-}
 
-impl Drop for FingerprintSet {
-    fn drop(&mut self) {
-        self.values.zeroize();
+    /// The rows, of `rows` in all, whose fingerprints have their rank in `ranks`; of rows with the same
+    /// fingerprint `only_first` takes the one with the smallest number.
+    ///
+    /// # Errors
+    /// What the [`Spill`] says; never without one.
+    ///
+    /// # Panics
+    /// If `ranks` is over another number of fingerprints, or a row that was pushed is not below `rows`.
+    pub fn rows(&self, ranks: &Bitmap, rows: u32, only_first: bool) -> io::Result<Bitmap> {
+        assert_eq!(ranks.len(), self.length, "a bitmap over another set");
+        let mut found = Bitmap::new(rows as usize);
+        let (mut rank, mut entries) = (0, Entries::default());
+        for share in &self.shares {
+            share.load(&mut entries, self.store.as_deref())?;
+            for same in entries.runs() {
+                if ranks.is_set(rank) {
+                    let taken = if only_first { &same[..1] } else { same };
+                    for entry in taken {
+                        found.set(entry.row as usize);
+                    }
+                }
+                rank += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    fn counted(mut self) -> io::Result<Self> {
+        let (mut hash, mut length) = (blake3::Hasher::new(), 0);
+        let (mut entries, mut bytes) = (Entries::default(), Zeroizing::new(Vec::new()));
+        for share in &self.shares {
+            share.load(&mut entries, self.store.as_deref())?;
+            bytes.clear();
+            bytes.reserve(entries.len() * FINGERPRINT_BYTES);
+            entries.distinct().for_each(|value| bytes.extend_from_slice(&value.to_be_bytes()));
+            length += bytes.len() / FINGERPRINT_BYTES;
+            hash.update(&bytes);
+        }
+        (self.length, self.blake3) = (length, hash.finalize().into());
+        Ok(self)
     }
 }
 
@@ -178,181 +232,199 @@ impl fmt::Debug for FingerprintSet {
     }
 }
 
-/// Finds the rank of a fingerprint in a set.
-///
-/// Fingerprints are as good as random, so that the first bits of one say where it stands, to within a
-/// few places; other numbers are found as well, but not faster than by bisection.
-pub struct Ranks<'a> {
-    values: &'a [Fingerprint],
-    /// Where the fingerprints begin whose first bits are these or greater.
-    starts: Vec<u32>,
+/// The form on the wire of a [`FingerprintSet`], piece by piece. A piece is an error when the
+/// [`Spill`] says so, and then the last.
+pub struct Chunks<'a> {
+    set: &'a FingerprintSet,
+    per_chunk: usize,
+    left: usize,
+    share: usize,
+    entries: Entries,
 }
 
-impl<'a> Ranks<'a> {
-    /// Fingerprints that have the same first bits, on average.
-    const TOGETHER: usize = 8;
-
-    fn new(values: &'a [Fingerprint]) -> Self {
-        // A set of more than 2^32 is searched by bisection alone.
-        let small = u32::try_from(values.len()).is_ok();
-        let count = if small { values.len() / Self::TOGETHER + 1 } else { 1 };
-        let mut ranks = Self { values, starts: Vec::with_capacity(count) };
-        ranks.starts.push(0);
-        if count > 1 {
-            for (at, value) in (0u32..).zip(values) {
-                let bucket = Self::bucket(*value, count);
-                while ranks.starts.len() <= bucket {
-                    ranks.starts.push(at);
-                }
+impl Chunks<'_> {
+    fn piece(&mut self) -> io::Result<Vec<u8>> {
+        let count = self.per_chunk.min(self.left);
+        let mut bytes = Vec::with_capacity(count * FINGERPRINT_BYTES);
+        while bytes.len() < count * FINGERPRINT_BYTES {
+            let missing = count - bytes.len() / FINGERPRINT_BYTES;
+            self.entries
+                .take_distinct(missing, |value| bytes.extend_from_slice(&value.to_be_bytes()));
+            if self.entries.is_empty() && self.share < self.set.shares.len() {
+                let share = &self.set.shares[self.share];
+                share.load(&mut self.entries, self.set.store.as_deref())?;
+                self.share += 1;
             }
         }
-        let end = u32::try_from(values.len()).unwrap_or(u32::MAX);
-        ranks.starts.resize(count, end);
-        ranks
-    }
-
-    /// The position of `fingerprint`, if it is in the set.
-    pub fn of(&self, fingerprint: Fingerprint) -> Option<usize> {
-        let bucket = Self::bucket(fingerprint, self.starts.len());
-        let start = self.starts[bucket] as usize;
-        let end = self.starts.get(bucket + 1).map_or(self.values.len(), |end| *end as usize);
-        let found = self.values[start..end].binary_search(&fingerprint).ok()?;
-        Some(start + found)
-    }
-
-    fn bucket(value: Fingerprint, count: usize) -> usize {
-        let first_bits = value.to_u128() >> 64;
-        usize::try_from((first_bits * count as u128) >> 64).expect("it is below count")
+        self.left -= count;
+        Ok(bytes)
     }
 }
 
-/// Vectors up to this many fingerprints (64 MiB) are grown by copy and wipe.
-const COPY_AND_WIPE: usize = 4 * 1024 * 1024;
+impl Iterator for Chunks<'_> {
+    type Item = io::Result<Vec<u8>>;
 
-/// Raises the capacity of `values` to exactly `capacity`.
-///
-/// A small vector is copied and the old memory wiped. A large one is left to the allocator, which
-/// on the platforms we build for moves the pages of a block of that size (`mremap`) and so neither
-/// holds it twice nor leaves a copy behind.
-fn grow(values: &mut Vec<Fingerprint>, capacity: usize) {
-    if capacity <= values.capacity() {
-        return;
-    }
-    if values.len() <= COPY_AND_WIPE {
-        let mut larger = Vec::with_capacity(capacity);
-        larger.extend_from_slice(values);
-        let mut smaller = std::mem::replace(values, larger);
-        smaller.zeroize();
-    } else {
-        values.reserve_exact(capacity - values.len());
-    }
-}
-
-/// Removes from the ascending `new` what the ascending `known` holds, by one scan of both.
-fn drop_known(known: &[Fingerprint], new: &mut Vec<Fingerprint>) {
-    let Some(first) = new.first() else { return };
-    let mut at = known.partition_point(|value| value < first);
-    new.retain(|value| {
-        while at < known.len() && known[at] < *value {
-            at += 1;
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
         }
-        at >= known.len() || known[at] != *value
-    });
+        let piece = self.piece();
+        if piece.is_err() {
+            self.left = 0;
+        }
+        Some(piece)
+    }
+}
+
+impl fmt::Debug for Chunks<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunks").field("left", &self.left).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
 
     use proptest::prelude::*;
 
     use super::*;
 
-    fn set(values: &[u128]) -> FingerprintSet {
-        let values = values.iter().map(|value| Fingerprint::from(*value)).collect();
-        FingerprintSet::from_sorted(values).expect("ascending")
+    /// A store in memory, in the clear.
+    #[derive(Default)]
+    struct Shelf {
+        bytes: Vec<u8>,
+        room: usize,
+    }
+
+    impl Spill for Shelf {
+        fn write(&mut self, bytes: &mut Vec<u8>) -> io::Result<Segment> {
+            if self.bytes.len() + bytes.len() > self.room {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let offset = self.bytes.len() as u64;
+            let length = bytes.len();
+            self.bytes.append(bytes);
+            Ok(Segment { offset, length })
+        }
+
+        fn read(&self, segment: Segment) -> io::Result<Zeroizing<Vec<u8>>> {
+            let offset = usize::try_from(segment.offset).expect("it is in memory");
+            Ok(self.bytes[offset..offset + segment.length].to_vec().into())
+        }
+    }
+
+    fn set(values: impl IntoIterator<Item = u128>) -> FingerprintSet {
+        let mut builder = SetBuilder::new();
+        for (row, value) in (0..).zip(values) {
+            builder.push(value.into(), row).expect("in memory");
+        }
+        builder.finish().expect("in memory")
+    }
+
+    fn chunks(set: &FingerprintSet, bytes: usize) -> Vec<Vec<u8>> {
+        set.chunks(bytes).collect::<Result<_, _>>().expect("readable")
+    }
+
+    /// Numbers all over their range, each seven times.
+    fn scattered(count: u64) -> impl Iterator<Item = u128> + Clone {
+        (0..count)
+            .map(|i| u128::from(i / 7).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
     }
 
     #[test]
     fn wire_form_is_big_endian_and_chunks_hold_whole_fingerprints() {
-        let set = set(&[1, 0x0102, u128::MAX]);
-        let chunks: Vec<_> = set.chunks(40).collect();
-        assert_eq!(chunks.iter().map(Vec::len).collect::<Vec<_>>(), [32, 16]);
-        assert_eq!(chunks[0][14..], [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
-        assert_eq!(chunks[1], [0xff; 16]);
-        assert_eq!(set.chunks(0).count(), 3);
-        assert_eq!(self::set(&[]).chunks(1024).count(), 0);
-    }
-
-    #[test]
-    fn rank_is_the_position_on_the_wire() {
-        let set = set(&[3, 5, 9]);
-        let ranks = set.ranks();
-        assert_eq!(ranks.of(5.into()), Some(1));
-        assert_eq!(ranks.of(9.into()), Some(2));
-        assert_eq!(ranks.of(4.into()), None);
-        assert_eq!(self::set(&[]).ranks().of(4.into()), None);
-    }
-
-    #[test]
-    fn repeated_and_unsorted_are_refused() {
-        let values = |values: &[u128]| values.iter().map(|v| Fingerprint::from(*v)).collect();
-        assert_eq!(FingerprintSet::from_sorted(values(&[1, 1])).err(), Some(Unsorted));
-        assert_eq!(FingerprintSet::from_sorted(values(&[2, 1])).err(), Some(Unsorted));
+        let set = set([u128::MAX, 1, 0x0102]);
+        let chunks_of_40 = chunks(&set, 40);
+        assert_eq!(chunks_of_40.iter().map(Vec::len).collect::<Vec<_>>(), [32, 16]);
+        assert_eq!(chunks_of_40[0][14..], [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(chunks_of_40[1], [0xff; 16]);
+        assert_eq!(chunks(&set, 0).len(), 3);
+        assert!(chunks(&self::set([]), 1024).is_empty());
     }
 
     #[test]
     fn debug_shows_no_fingerprint() {
-        let set = set(&[0xdead_beef]);
+        let set = set([0xdead_beef]);
         assert_eq!(format!("{set:?}"), "FingerprintSet { len: 1, .. }");
     }
 
     #[test]
-    fn builder_with_a_tail_that_grows_and_fills() {
-        let values = (0u64..20_000).map(|i| u128::from(i.wrapping_mul(0x9e37_79b9) % 15_000));
-        let mut builder = SetBuilder::with_tail(5000);
-        for value in values.clone() {
-            builder.push(value.into());
-            assert!(builder.tail.capacity() <= 5000);
+    fn rows_of_ranks() {
+        let set = set([9, 5, 9, 7, 5]);
+        let mut ranks = Bitmap::new(3);
+        ranks.set(0);
+        ranks.set(2);
+        assert_eq!(set.rows(&ranks, 5, false).unwrap().as_bytes(), [0b1_0111]);
+        assert_eq!(set.rows(&ranks, 5, true).unwrap().as_bytes(), [0b0_0011]);
+    }
+
+    #[test]
+    fn a_set_that_was_spilled_is_the_same_set() {
+        let values = scattered(700_000);
+        let mut builder =
+            SetBuilder::spilling(0, Box::new(Shelf { room: 1 << 30, ..Shelf::default() }));
+        let held = (1024, 1024 * 256);
+        for (row, value) in (0..).zip(values.clone()) {
+            builder.push(value.into(), row).expect("there is room");
+            assert!(builder.chunks <= held.0);
         }
-        let built = builder.finish();
-        let expected: Vec<_> = values.collect::<BTreeSet<_>>().into_iter().collect();
-        assert!(built.as_slice() == set(&expected).as_slice());
+        let spilled = builder.finish().expect("there is room");
+        assert!(spilled.store.is_some() && spilled.length > held.1 / 7);
+        let whole = set(values);
+        assert_eq!(spilled.len(), whole.len());
+        assert_eq!(spilled.blake3(), whole.blake3());
+        assert!(chunks(&spilled, 100_000) == chunks(&whole, 100_000));
+        let mut ranks = Bitmap::new(whole.len());
+        (0..whole.len()).step_by(3).for_each(|rank| ranks.set(rank));
+        for only_first in [false, true] {
+            let rows = |set: &FingerprintSet| set.rows(&ranks, 700_000, only_first).unwrap();
+            assert!(rows(&spilled) == rows(&whole));
+        }
+    }
+
+    #[test]
+    fn a_store_without_room_is_an_error() {
+        let mut builder = SetBuilder::spilling(0, Box::new(Shelf::default()));
+        let mut pushed = (0..).zip(scattered(700_000));
+        let refused = pushed.find_map(|(row, value)| builder.push(value.into(), row).err());
+        assert_eq!(refused.map(|error| error.kind()), Some(io::ErrorKind::StorageFull));
     }
 
     proptest! {
         #[test]
-        fn ranks_of_small_and_of_spread_numbers(
-            values in proptest::collection::btree_set(
-                prop_oneof![any::<u128>(), 0u128..300, Just(u128::MAX)], 0..300),
-            others in proptest::collection::vec(any::<u128>(), 20),
+        fn equals_an_ordered_map(
+            values in proptest::collection::vec(
+                prop_oneof![any::<u128>(), 0u128..50, Just(u128::MAX)], 0..600),
+            marked in proptest::collection::vec(any::<bool>(), 600),
+            chunk in 16usize..2000,
         ) {
-            let values: Vec<u128> = values.into_iter().collect();
-            let set = set(&values);
-            let ranks = set.ranks();
-            for (rank, value) in values.iter().enumerate() {
-                prop_assert_eq!(ranks.of((*value).into()), Some(rank));
+            let mut expected: BTreeMap<u128, Vec<usize>> = BTreeMap::new();
+            for (row, value) in values.iter().enumerate() {
+                expected.entry(*value).or_default().push(row);
             }
-            for other in others {
-                let expected = values.binary_search(&other).ok();
-                prop_assert_eq!(ranks.of(other.into()), expected);
-            }
-        }
+            let built = set(values.iter().copied());
+            prop_assert_eq!(built.len(), expected.len());
+            let wire: Vec<u8> = expected.keys().flat_map(|value| value.to_be_bytes()).collect();
+            prop_assert!(chunks(&built, chunk).concat() == wire);
+            prop_assert_eq!(built.blake3(), *blake3::hash(&wire).as_bytes());
+            let fingerprints = built.fingerprints().unwrap();
+            prop_assert!(fingerprints.iter().map(|f| f.to_u128()).eq(expected.keys().copied()));
 
-        #[test]
-        fn builder_equals_ordered_set(
-            values in proptest::collection::vec(0u128..500, 0..600),
-            tail in 0usize..40,
-        ) {
-            let mut builder = SetBuilder::with_tail(tail);
-            for value in &values {
-                builder.push(Fingerprint::from(*value));
+            let mut ranks = Bitmap::new(built.len());
+            let (mut all, mut first) = (Bitmap::new(values.len()), Bitmap::new(values.len()));
+            for ((rank, rows), marked) in expected.values().enumerate().zip(marked) {
+                if marked {
+                    ranks.set(rank);
+                    for row in rows {
+                        all.set(*row);
+                    }
+                    first.set(rows[0]);
+                }
             }
-            let built: Vec<u128> =
-                builder.finish().as_slice().iter().map(|value| value.to_u128()).collect();
-            let expected: Vec<u128> =
-                values.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-            prop_assert_eq!(built, expected);
+            let count = u32::try_from(values.len()).unwrap();
+            prop_assert!(built.rows(&ranks, count, false).unwrap() == all);
+            prop_assert!(built.rows(&ranks, count, true).unwrap() == first);
         }
     }
 }

@@ -378,7 +378,7 @@ impl JobMachine {
     /// The last chunk of a party is in.
     fn uploaded(&mut self, name: &str) -> Result<Vec<Effect>, Failed> {
         let seat = self.seat(name)?;
-        let announced = seat.announced.map(|announcement| announcement.sha256);
+        let announced = seat.announced.map(|announcement| announcement.blake3);
         let Upload::Running(receiver, reservation) = mem::replace(&mut seat.upload, Upload::None)
         else {
             return Err(protocol(name, "an upload ended that had not begun"));
@@ -386,7 +386,7 @@ impl JobMachine {
         let set = receiver
             .finish()
             .map_err(|error| protocol(name, &format!("its upload was refused: {error}")))?;
-        if announced != Some(set.sha256()) {
+        if announced != Some(set.blake3()) {
             return Err(protocol(name, "its upload does not have the SHA-256 it announced"));
         }
         seat.upload = Upload::Complete(set, reservation);
@@ -444,7 +444,7 @@ impl JobMachine {
                 party_key: KeyId::of_spki(&seat.spki),
                 members: members.clone(),
                 keys: announced.map_or(0, |announcement| announcement.keys),
-                set_sha256: announced.map_or([0; 32], |announcement| announcement.sha256),
+                set_blake3: announced.map_or([0; 32], |announcement| announcement.blake3),
                 outcome: word.to_owned(),
                 result_sha256: result,
                 finished_at,

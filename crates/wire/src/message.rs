@@ -68,8 +68,8 @@ pub struct Proof {
 pub struct Announcement {
     /// Number of distinct keys.
     pub keys: u64,
-    /// SHA-256 over all fingerprints as they travel.
-    pub sha256: [u8; 32],
+    /// BLAKE3 over all fingerprints as they travel.
+    pub blake3: [u8; 32],
 }
 
 /// A party's confirmation of the job key.
@@ -176,8 +176,8 @@ pub struct Statement {
     pub members: Vec<Member>,
     /// Number of keys that the party uploaded.
     pub keys: u64,
-    /// SHA-256 over them.
-    pub set_sha256: [u8; 32],
+    /// BLAKE3 over them.
+    pub set_blake3: [u8; 32],
     /// "intersection", "count", "withheld" or "nothing".
     pub outcome: String,
     /// SHA-256 over bitmap or count (8 bytes, big-endian); none for the other outcomes.
@@ -199,7 +199,7 @@ impl Statement {
             party_key: self.party_key.0.to_vec(),
             members: self.members.iter().map(member_to_proto).collect(),
             keys: self.keys,
-            set_sha256: self.set_sha256.to_vec(),
+            set_blake3: self.set_blake3.to_vec(),
             outcome: self.outcome.clone(),
             result_sha256: self.result_sha256.map(|digest| digest.to_vec()).unwrap_or_default(),
             finished_at: self.finished_at,
@@ -221,7 +221,7 @@ impl Statement {
             party_key: KeyId(array("statement.party_key", &statement.party_key)?),
             members: members("statement.members", statement.members)?,
             keys: statement.keys,
-            set_sha256: array("statement.set_sha256", &statement.set_sha256)?,
+            set_blake3: array("statement.set_blake3", &statement.set_blake3)?,
             outcome: text("statement.outcome", statement.outcome, MAXIMUM_NAME_BYTES)?,
             result_sha256: if statement.result_sha256.is_empty() {
                 None
@@ -263,7 +263,7 @@ impl TryFrom<proto::FromParty> for FromParty {
             }
             Message::Announcement(announcement) => Self::Announcement(Announcement {
                 keys: announcement.keys,
-                sha256: array("announcement.sha256", &announcement.sha256)?,
+                blake3: array("announcement.blake3", &announcement.blake3)?,
             }),
             Message::Chunk(chunk) => {
                 at_most("chunk.fingerprints", chunk.fingerprints.len(), MAXIMUM_CHUNK_BYTES)?;
@@ -295,7 +295,7 @@ impl From<FromParty> for proto::FromParty {
             }
             FromParty::Announcement(announcement) => Message::Announcement(proto::Announcement {
                 keys: announcement.keys,
-                sha256: announcement.sha256.to_vec(),
+                blake3: announcement.blake3.to_vec(),
             }),
             FromParty::Chunk(fingerprints) => Message::Chunk(proto::Chunk { fingerprints }),
             FromParty::Leave(reason) => {

@@ -81,8 +81,8 @@ fn messages_of_parties() -> impl Strategy<Value = Hidden<from_party::Message>> {
         }),
         shares().prop_map(|shares| Message::Shares(shares.0).into()),
         bytes(32).prop_map(|tag| Message::Confirmation(proto::Confirmation { tag }).into()),
-        (any::<u64>(), bytes(32)).prop_map(|(keys, sha256)| {
-            Message::Announcement(proto::Announcement { keys, sha256 }).into()
+        (any::<u64>(), bytes(32)).prop_map(|(keys, blake3)| {
+            Message::Announcement(proto::Announcement { keys, blake3 }).into()
         }),
         up_to(300).prop_map(|fingerprints| {
             Message::Chunk(proto::Chunk { fingerprints: fingerprints.into() }).into()
@@ -256,7 +256,7 @@ proptest! {
         job in any::<[u8; 32]>(),
         party_key in any::<[u8; 32]>(),
         keys in any::<u64>(),
-        set_sha256 in any::<[u8; 32]>(),
+        set_blake3 in any::<[u8; 32]>(),
         result_sha256 in any::<Option<[u8; 32]>>(),
         finished_at in any::<u64>(),
         members in members(),
@@ -273,7 +273,7 @@ proptest! {
             party_key: KeyId(party_key),
             members: members.collect(),
             keys,
-            set_sha256,
+            set_blake3,
             outcome: "count".to_owned(),
             result_sha256,
             finished_at,
@@ -284,7 +284,7 @@ proptest! {
         prop_assert_eq!(read.party_key, statement.party_key);
         prop_assert_eq!(read.members, statement.members);
         prop_assert_eq!(read.keys, keys);
-        prop_assert_eq!(read.set_sha256, set_sha256);
+        prop_assert_eq!(read.set_blake3, set_blake3);
         prop_assert_eq!(read.outcome, statement.outcome);
         prop_assert_eq!(read.result_sha256, result_sha256);
         prop_assert_eq!(read.finished_at, finished_at);
@@ -385,9 +385,9 @@ fn limits_of_what_else_a_party_sends() {
     }
     let parse = |message| party_sends(from_party::Message::Announcement(message));
     for length in [0, 31, 33] {
-        let at_limit = proto::Announcement { keys: u64::MAX, sha256: vec![0; 32] };
-        one_above("announcement.sha256", &at_limit, parse, |message| {
-            message.sha256 = vec![0; length];
+        let at_limit = proto::Announcement { keys: u64::MAX, blake3: vec![0; 32] };
+        one_above("announcement.blake3", &at_limit, parse, |message| {
+            message.blake3 = vec![0; length];
         });
     }
     let parse = |message| party_sends(from_party::Message::Chunk(message));
@@ -542,7 +542,7 @@ fn statement_label() {
         party_key: KeyId([2; 32]),
         members: Vec::new(),
         keys: 7,
-        set_sha256: [3; 32],
+        set_blake3: [3; 32],
         outcome: "count".to_owned(),
         result_sha256: None,
         finished_at: 1,

@@ -32,8 +32,8 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
         tell(format!("your key: it is the one that the job pins for {name}"));
     }
     if let Some(input) = &args.table.input {
-        let mut table = table(input, &args.table.layout, &job)?;
-        let counts = convelo_party::count_keys(&mut table, &job)?;
+        let table = table(input, &args.table.layout, &job)?;
+        let counts = convelo_party::count_keys(&table, &job, &args.memory.into())?;
         tell(format!("your table: {}", output::read(counts)));
         report["input"] = json!(counts);
         let cap = args.name.as_deref().map_or(job.maximum_keys, |name| job.maximum_keys_of(name));

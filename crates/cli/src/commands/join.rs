@@ -63,6 +63,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         address: args.service,
         expect,
         insecure_ratls_only: args.trust.insecure_ratls_only,
+        memory: args.memory.into(),
         output: Some(args.output.map_or(Destination::Stdout, Destination::File)),
         receipt: Some(receipt),
     };

@@ -17,12 +17,13 @@ use crate::{files, output, plan, stop};
 
 pub(crate) async fn run(args: Run) -> Result<ExitCode, Failure> {
     output::start_logging(output::LevelFilter::WARN);
-    let plan = Plan::new(&args)?;
-    let narrator = Narrator::new(args.voice, &args.name);
-    for line in plan::brief(&plan.run.job, plan.policy.as_ref(), &args.name) {
+    let voice = args.voice;
+    let plan = Plan::new(args)?;
+    let narrator = Narrator::new(voice, &plan.run.name);
+    for line in plan::brief(&plan.run.job, plan.policy.as_ref(), &plan.run.name) {
         narrator.line(line);
     }
-    perform(plan.run, plan.table, narrator, args.voice.json).await
+    perform(plan.run, plan.table, narrator, voice.json).await
 }
 
 /// Runs a provider's part and shows how it ends.
@@ -60,7 +61,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(args: &Run) -> Result<Self, Failure> {
+    fn new(args: Run) -> Result<Self, Failure> {
         let job = files::job(&args.job)?;
         let identity = files::identity(args.identity.as_deref(), &args.job, &args.name)?;
         listed(&job, &args.name, &files::key_id(&identity), &args.job)?;
@@ -77,7 +78,7 @@ impl Plan {
             }
         };
         let table = table(&args.table.input, &args.table.layout, &job)?;
-        let output = destination(&job, args)?;
+        let output = destination(&job, &args)?;
         if let Some(output) = &output {
             table.check_output(output).map_err(Failure::usage)?;
         }
@@ -88,12 +89,13 @@ impl Plan {
         };
         let run = convelo_party::Run {
             job,
-            name: args.name.clone(),
+            name: args.name,
             identity,
             source,
             address,
             expect,
             insecure_ratls_only: args.trust.insecure_ratls_only,
+            memory: args.memory.into(),
             output: output.map(Destination::File),
             receipt: Some(receipt),
         };

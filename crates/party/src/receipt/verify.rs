@@ -167,7 +167,7 @@ impl Reader {
             .collect();
         self.equal("members", &told.join(", "), &signed.join(", "))?;
         self.equal("keys sent", &receipt.sent.keys.to_string(), &statement.keys.to_string())?;
-        self.equal("set sent", &receipt.sent.sha256, &hex::encode(statement.set_sha256))?;
+        self.equal("set sent", &receipt.sent.blake3, &hex::encode(statement.set_blake3))?;
         let time = statement.finished_at.to_string();
         self.equal("time of the join", &receipt.times.joined.to_string(), &time)?;
         let kind = match receipt.result {

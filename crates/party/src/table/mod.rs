@@ -18,25 +18,30 @@
 //! What is written: the same format and delimiter, the header if there was one, lines that end in
 //! LF, no byte order mark, quotes only where they are needed.
 
+mod block;
 mod column;
 mod error;
 mod format;
 mod output;
-mod rows;
+mod reader;
 mod source;
 
 use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::limits::MAXIMUM_COLUMNS;
+
+pub use self::block::KeyFields;
+pub(crate) use self::block::{Block, Misfit};
 pub use self::column::{Column, ColumnNameError};
 pub use self::error::{ColumnList, Fault, TableError};
 pub use self::format::Format;
 pub use self::output::Output;
-pub use self::rows::KeyFields;
 
+use self::block::Layout;
 use self::output::{Draft, Input, check_target};
-use self::rows::{Row, Rows};
+use self::reader::Reader;
 
 /// How a table is to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,15 +165,59 @@ impl Table {
         progress: impl FnMut(u64),
         mut row: impl FnMut(KeyFields<'_>) -> Result<(), E>,
     ) -> Result<Counts, E> {
-        let key = &self.key;
-        let rows = self.pass(progress, |place, found| match place {
-            Place::Header => Ok(()),
-            Place::Body => row(found.key(key)),
-        })?;
-        Ok(Counts { rows })
+        let keys = self.keys();
+        self.read(progress, |block| {
+            let visited = keys.visit(block, |_, fields| row(fields).map_err(Stop::Visitor));
+            visited.map_err(|stop| match stop {
+                Stop::Visitor(error) => error,
+                Stop::Misfit(misfit) => self.refuse(misfit).into(),
+            })
+        })
     }
 
-    /// The second pass: writes the rows whose key fields `keep` wants.
+    /// How to find the key fields in a block.
+    pub(crate) fn keys(&self) -> Keys {
+        Keys { layout: self.layout(), header: self.header_rows(), columns: self.key.clone() }
+    }
+
+    /// Reads the table in blocks, in input order. `progress` is as in [`Table::scan`].
+    ///
+    /// # Errors
+    /// As for [`Table::scan`], but for what [`Keys::visit`] finds.
+    pub(crate) fn read<E: From<TableError>>(
+        &self,
+        mut progress: impl FnMut(u64),
+        mut visit: impl FnMut(&mut Block) -> Result<(), E>,
+    ) -> Result<Counts, E> {
+        self.check_unchanged()?;
+        let width = Some(self.columns.len());
+        let mut reader = Reader::new(&self.path, &self.file, self.start, self.format, width)?;
+        let (mut block, mut rows, mut reported) = (Block::default(), 0, 0);
+        loop {
+            match reader.next(&mut block) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    self.check_unchanged()?;
+                    return Err(error.into());
+                }
+            }
+            rows += block.rows();
+            visit(&mut block)?;
+            if reader.position() != reported {
+                reported = reader.position();
+                progress(reported);
+            }
+        }
+        self.check_unchanged()?;
+        if reader.position() != self.stamp.size {
+            return Err(TableError::new(&self.path, Fault::Changed).into());
+        }
+        progress(self.stamp.size);
+        Ok(Counts { rows: rows.saturating_sub(self.header_rows()) })
+    }
+
+    /// The second pass: writes the rows that `keep` wants by their number, from 0.
     ///
     /// `scanned` is what the first pass returned. `progress` is as in [`Table::scan`].
     ///
@@ -180,26 +229,45 @@ impl Table {
         scanned: &Counts,
         output: Output<'_>,
         progress: impl FnMut(u64),
-        mut keep: impl FnMut(KeyFields<'_>) -> Result<bool, E>,
+        mut keep: impl FnMut(u64) -> Result<bool, E>,
     ) -> Result<Written, E> {
         let mut draft = Draft::new(output, self.input(), self.format)?;
-        let (key, mut kept) = (&self.key, 0);
-        let rows = self.pass::<E>(progress, |place, found| {
-            match place {
-                Place::Header => draft.write(found)?,
-                Place::Body if keep(found.key(key))? => {
-                    draft.write(found)?;
+        let (layout, header) = (self.layout(), self.header_rows());
+        let mut kept = 0;
+        let changed = || TableError::new(&self.path, Fault::Changed);
+        let counts = self.read::<E>(progress, |block| {
+            layout.visit_whole(block, |row, whole| {
+                let Some(row) = row.checked_sub(header) else { return Ok(draft.write(&whole)?) };
+                if row >= scanned.rows {
+                    return Err(changed().into());
+                }
+                if keep(row)? {
+                    draft.write(&whole)?;
                     kept += 1;
                 }
-                Place::Body => {}
-            }
-            Ok(())
+                Ok(())
+            })
         })?;
-        if rows != scanned.rows {
-            return Err(TableError::new(&self.path, Fault::Changed).into());
+        if counts != *scanned {
+            return Err(changed().into());
         }
         let bytes = draft.complete()?;
         Ok(Written { rows: kept, bytes })
+    }
+
+    /// The error for a row that is not like the others.
+    pub(crate) fn refuse(&self, misfit: Misfit) -> TableError {
+        let cr_alone = self.format != Format::Lines;
+        let line = source::line_at(&self.file, self.start + misfit.offset, cr_alone).ok();
+        TableError::at(&self.path, line, misfit.fault)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::new(self.format, Some(self.columns.len()))
+    }
+
+    fn header_rows(&self) -> u64 {
+        u64::from(self.format.has_header() && !self.columns.is_empty())
     }
 
     fn input(&self) -> Input<'_> {
@@ -208,49 +276,19 @@ impl Table {
 
     /// The names of the columns; none when there is no record.
     fn first_record(&self) -> Result<Vec<String>, TableError> {
-        let mut rows = Rows::new(&self.path, &self.file, self.start, self.format)?;
-        let Some(row) = rows.next()? else { return Ok(Vec::new()) };
-        let width = row.record().map_or(1, csv::ByteRecord::len);
-        let columns: Vec<usize> = (0..width).collect();
-        Ok(if self.format.has_header() {
-            row.key(&columns).map(str::to_owned).collect()
-        } else {
-            columns.iter().map(|column| format!("#{}", column + 1)).collect()
-        })
-    }
-
-    /// Visits the header, if there is one, and every row; the number of rows.
-    fn pass<E: From<TableError>>(
-        &self,
-        mut progress: impl FnMut(u64),
-        mut visit: impl FnMut(Place, Row<'_>) -> Result<(), E>,
-    ) -> Result<u64, E> {
-        self.check_unchanged()?;
-        let mut rows = Rows::new(&self.path, &self.file, self.start, self.format)?;
-        let mut place = if self.format.has_header() { Place::Header } else { Place::Body };
-        let (mut count, mut reported) = (0, 0);
-        loop {
-            match rows.next() {
-                Ok(Some(row)) => visit(place, row)?,
-                Ok(None) => break,
-                Err(error) => {
-                    self.check_unchanged()?;
-                    return Err(error.into());
-                }
-            }
-            count += u64::from(place == Place::Body);
-            place = Place::Body;
-            if rows.position() != reported {
-                reported = rows.position();
-                progress(reported);
-            }
+        let mut reader = Reader::new(&self.path, &self.file, self.start, self.format, None)?;
+        let (header, mut block) = (self.format.has_header(), Block::default());
+        let mut columns = Vec::new();
+        while columns.is_empty() && reader.next(&mut block)? {
+            columns = reader.layout().first(&block, |number, field| {
+                if header { field.to_owned() } else { format!("#{number}") }
+            });
         }
-        self.check_unchanged()?;
-        if rows.position() != self.stamp.size {
-            return Err(TableError::new(&self.path, Fault::Changed).into());
+        if columns.len() > MAXIMUM_COLUMNS {
+            let found = columns.len();
+            return Err(self.refuse(Misfit { offset: 0, fault: Fault::TooManyColumns { found } }));
         }
-        progress(self.stamp.size);
-        Ok(count)
+        Ok(columns)
     }
 
     fn check_unchanged(&self) -> Result<(), TableError> {
@@ -264,10 +302,35 @@ impl Table {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Header,
-    Body,
+/// Finds the key fields in the blocks of one table.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    layout: Layout,
+    header: u64,
+    columns: Vec<usize>,
+}
+
+impl Keys {
+    /// Gives every row's number, from 0 and without the header, and its key fields.
+    #[inline]
+    pub(crate) fn visit<E>(
+        &self,
+        block: &Block,
+        mut visit: impl FnMut(u64, KeyFields<'_>) -> Result<(), Stop<E>>,
+    ) -> Result<(), Stop<E>> {
+        self.layout.visit(block, Stop::Misfit, |row, fields| match row.checked_sub(self.header) {
+            Some(row) => visit(row, fields.key(&self.columns)),
+            None => Ok(()),
+        })
+    }
+}
+
+/// Why the rows of a block were not all visited.
+pub(crate) enum Stop<E> {
+    /// [`Table::refuse`] says what is wrong.
+    Misfit(Misfit),
+    /// The visitor would not go on.
+    Visitor(E),
 }
 
 /// What tells that a file is still as it was.

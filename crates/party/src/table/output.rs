@@ -2,11 +2,12 @@ use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use csv_core::WriteResult;
 use tempfile::NamedTempFile;
 
+use super::block::{Fields, Whole};
 use super::error::{Fault, TableError};
 use super::format::{Format, irregular};
-use super::rows::Row;
 use crate::limits::TABLE_BUFFER_BYTES;
 
 /// Where matched rows go.
@@ -30,7 +31,9 @@ pub(super) struct Input<'f> {
 /// Rows on their way to an output that is not complete yet.
 pub(super) struct Draft<'w> {
     path: PathBuf,
-    sheet: Sheet<'w>,
+    sheet: BufWriter<Sink<'w>>,
+    /// None for lines.
+    csv: Option<csv_core::Writer>,
 }
 
 impl<'w> Draft<'w> {
@@ -45,39 +48,52 @@ impl<'w> Draft<'w> {
                 (path.to_owned(), Target::File(Box::new(temporary_beside(path, input)?)))
             }
         };
-        let sink = Sink { target, bytes: 0 };
-        let sheet = match format {
-            Format::Csv { delimiter, .. } => Sheet::Csv(Box::new(
-                csv::WriterBuilder::new()
-                    .delimiter(delimiter)
-                    .flexible(true)
-                    .buffer_capacity(TABLE_BUFFER_BYTES)
-                    .from_writer(sink),
-            )),
-            Format::Lines => Sheet::Lines(BufWriter::with_capacity(TABLE_BUFFER_BYTES, sink)),
+        let sheet = BufWriter::with_capacity(TABLE_BUFFER_BYTES, Sink { target, bytes: 0 });
+        let csv = match format {
+            Format::Csv { delimiter, .. } => {
+                Some(csv_core::WriterBuilder::new().delimiter(delimiter).build())
+            }
+            Format::Lines => None,
         };
-        Ok(Self { path, sheet })
+        Ok(Self { path, sheet, csv })
     }
 
     #[inline]
-    pub(super) fn write(&mut self, row: Row<'_>) -> Result<(), TableError> {
-        let written = match (&mut self.sheet, row.record()) {
-            (Sheet::Csv(writer), Some(record)) => {
-                writer.write_byte_record(record).map_err(io::Error::from)
+    pub(super) fn write(&mut self, row: &Whole<'_>) -> Result<(), TableError> {
+        let written = match row {
+            Whole::Line(line) => {
+                self.sheet.write_all(line.as_bytes()).and_then(|()| self.sheet.write_all(b"\n"))
             }
-            (Sheet::Csv(writer), None) => {
-                writer.write_record([row.text()]).map_err(io::Error::from)
-            }
-            (Sheet::Lines(writer), _) => {
-                writer.write_all(row.text().as_bytes()).and_then(|()| writer.write_all(b"\n"))
-            }
+            Whole::Record(fields) => self.record(*fields),
         };
         written.map_err(|error| TableError::new(&self.path, Fault::Write(error)))
     }
 
+    fn record(&mut self, fields: Fields<'_>) -> io::Result<()> {
+        let csv = self.csv.as_mut().expect("only a CSV file has records");
+        let mut quoted = [0; 1024];
+        for (number, field) in fields.all().enumerate() {
+            if number > 0 {
+                let (_, written) = csv.delimiter(&mut quoted);
+                self.sheet.write_all(&quoted[..written])?;
+            }
+            let mut rest = field.as_bytes();
+            loop {
+                let (result, read, written) = csv.field(rest, &mut quoted);
+                self.sheet.write_all(&quoted[..written])?;
+                rest = &rest[read..];
+                if result == WriteResult::InputEmpty {
+                    break;
+                }
+            }
+        }
+        let (_, written) = csv.terminator(&mut quoted);
+        self.sheet.write_all(&quoted[..written])
+    }
+
     /// Writes what is buffered and puts a file in its place; the number of bytes written.
     pub(super) fn complete(self) -> Result<u64, TableError> {
-        let Self { path, sheet } = self;
+        let Self { path, sheet, .. } = self;
         complete(sheet, &path).map_err(|error| TableError::new(&path, Fault::Write(error)))
     }
 }
@@ -85,11 +101,6 @@ impl<'w> Draft<'w> {
 /// Says whether `path` could become the output of a table read from `input`.
 pub(super) fn check_target(path: &Path, input: Input<'_>) -> Result<(), TableError> {
     temporary_beside(path, input).map(drop)
-}
-
-enum Sheet<'w> {
-    Csv(Box<csv::Writer<Sink<'w>>>),
-    Lines(BufWriter<Sink<'w>>),
 }
 
 enum Target<'w> {
@@ -121,11 +132,8 @@ impl Write for Sink<'_> {
     }
 }
 
-fn complete(sheet: Sheet<'_>, path: &Path) -> io::Result<u64> {
-    let mut sink = match sheet {
-        Sheet::Csv(writer) => writer.into_inner().map_err(|failed| copy_of(failed.error()))?,
-        Sheet::Lines(writer) => writer.into_inner().map_err(|failed| copy_of(failed.error()))?,
-    };
+fn complete(sheet: BufWriter<Sink<'_>>, path: &Path) -> io::Result<u64> {
+    let mut sink = sheet.into_inner().map_err(|failed| copy_of(failed.error()))?;
     sink.flush()?;
     if let Target::File(file) = sink.target {
         file.as_file().sync_all()?;

@@ -212,11 +212,12 @@ impl Player {
                 Some(match confirming.confirmed(&all) {
                     Ok(key) => {
                         let set = self.set(&key);
-                        let mut chunks: Vec<_> = set.chunks(48).collect();
+                        let chunks = set.chunks(48).collect::<Result<Vec<_>, _>>();
+                        let mut chunks = chunks.expect("in memory");
                         chunks.reverse();
                         self.stage = Stage::Uploading(chunks);
-                        let (keys, sha256) = (set.len() as u64, set.sha256());
-                        FromParty::Announcement(Announcement { keys, sha256 })
+                        let (keys, blake3) = (set.len() as u64, set.blake3());
+                        FromParty::Announcement(Announcement { keys, blake3 })
                     }
                     Err(_) => FromParty::Leave(Reason::KeyAgreement),
                 })
@@ -256,10 +257,10 @@ impl Player {
         ranked.sort_unstable();
         self.ranks = ranked.iter().map(|(_, key)| *key).collect();
         let mut builder = SetBuilder::new();
-        for (fingerprint, _) in ranked {
-            builder.push(fingerprint);
+        for (row, (fingerprint, _)) in (0..).zip(ranked) {
+            builder.push(fingerprint, row).expect("in memory");
         }
-        builder.finish()
+        builder.finish().expect("in memory")
     }
 
     fn check(&self, statement: &Statement, outcome: wire::Outcome, job: &Job) {
@@ -711,7 +712,7 @@ fn offer(number: u8) -> KeyOffer {
 }
 
 fn announcement(keys: u64) -> FromParty {
-    FromParty::Announcement(Announcement { keys, sha256: [0; 32] })
+    FromParty::Announcement(Announcement { keys, blake3: [0; 32] })
 }
 
 #[test]

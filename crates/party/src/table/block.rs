@@ -1,0 +1,202 @@
+use super::error::Fault;
+use super::format::Format;
+
+/// The key fields of one row, in the order in which the key's columns were named.
+///
+/// Fields are given as they stand in the table, without quotes; normalisation is the job's.
+/// There is no `Debug`: fields are records.
+#[derive(Clone)]
+pub struct KeyFields<'r> {
+    fields: Fields<'r>,
+    columns: std::slice::Iter<'r, usize>,
+}
+
+impl<'r> Iterator for KeyFields<'r> {
+    type Item = &'r str;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'r str> {
+        self.columns.next().map(|column| self.fields.get(*column))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.columns.size_hint()
+    }
+}
+
+impl ExactSizeIterator for KeyFields<'_> {}
+
+/// Some whole rows as they were read, on their way to whoever looks at their fields.
+#[derive(Default)]
+pub(crate) struct Block {
+    /// The number of the first row among all records and lines of the file, from 0.
+    pub(super) first: u64,
+    /// Where the rows begin in the text of the file.
+    pub(super) offset: u64,
+    /// How many rows there are.
+    pub(super) count: u64,
+    pub(super) text: String,
+    /// Where each field ends in `text`, for records that had to be put together from a text with
+    /// quotes, and then without delimiters; empty when `text` is lines as they stood in the file.
+    pub(super) ends: Vec<usize>,
+}
+
+impl Block {
+    /// Rows in this block.
+    pub(crate) fn rows(&self) -> u64 {
+        self.count
+    }
+}
+
+/// A row that is not like the others, and where it begins in the text of the file.
+pub(crate) struct Misfit {
+    pub(super) offset: u64,
+    pub(super) fault: Fault,
+}
+
+impl Misfit {
+    pub(crate) fn is_before(&self, other: &Self) -> bool {
+        self.offset < other.offset
+    }
+}
+
+/// What must be known of a table to tell its fields from each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    format: Format,
+    /// Fields of every row; none before the first one was seen.
+    width: Option<usize>,
+}
+
+impl Layout {
+    pub(super) fn new(format: Format, width: Option<usize>) -> Self {
+        Self { format, width: if format == Format::Lines { Some(1) } else { width } }
+    }
+
+    /// The lines of a text that are rows, each with its place in the text.
+    pub(super) fn lines(self, text: &str) -> impl Iterator<Item = (usize, &str)> {
+        let mut begin = 0;
+        let ends = memchr::memchr_iter(b'\n', text.as_bytes());
+        let unfinished = (!text.ends_with('\n')).then_some(text.len());
+        ends.chain(unfinished).filter_map(move |end| {
+            let (at, mut line) = (begin, &text[begin..end]);
+            begin = end + 1;
+            if self.format == Format::Lines {
+                return Some((at, line.trim_end_matches('\r')));
+            }
+            line = line.strip_suffix('\r').unwrap_or(line);
+            (!line.is_empty()).then_some((at, line))
+        })
+    }
+
+    /// The first row that was seen tells how many fields all have.
+    pub(super) fn learn(&mut self, fields: usize) {
+        self.width.get_or_insert(fields);
+    }
+
+    /// Whether a text that ends without a line end is a row all the same.
+    pub(super) fn is_lines(self) -> bool {
+        self.format == Format::Lines
+    }
+
+    /// Visits the fields of every row, with the number of the row.
+    #[inline]
+    pub(super) fn visit<E>(
+        self,
+        block: &Block,
+        refuse: impl FnOnce(Misfit) -> E,
+        mut visit: impl FnMut(u64, Fields<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut row = block.first;
+        if !block.ends.is_empty() {
+            let mut begin = 0;
+            for ends in block.ends.chunks(self.width.unwrap_or(block.ends.len())) {
+                visit(row, Fields { text: &block.text, ends, begin, gap: 0 })?;
+                begin = ends.last().copied().unwrap_or(begin);
+                row += 1;
+            }
+            return Ok(());
+        }
+        let mut ends = Vec::new();
+        for (at, line) in self.lines(&block.text) {
+            ends.clear();
+            if let Format::Csv { delimiter, .. } = self.format {
+                ends.extend(memchr::memchr_iter(delimiter, line.as_bytes()));
+            }
+            ends.push(line.len());
+            if let Err(fault) = self.check(ends.len()) {
+                return Err(refuse(Misfit { offset: block.offset + at as u64, fault }));
+            }
+            visit(row, Fields { text: line, ends: &ends, begin: 0, gap: 1 })?;
+            row += 1;
+        }
+        Ok(())
+    }
+
+    /// The first row of a block, if it has one, each field with the number of its column from 1.
+    pub(super) fn first(self, block: &Block, each: impl Fn(usize, &str) -> String) -> Vec<String> {
+        let mut columns = Vec::new();
+        let only_first = |_, fields: Fields<'_>| {
+            columns = (1..).zip(fields.all()).map(|(number, field)| each(number, field)).collect();
+            Err(())
+        };
+        // It is an error, after the first row.
+        let _ = self.visit(block, |_| (), only_first);
+        columns
+    }
+
+    /// Visits every row as it is to be written, with the number of the row.
+    pub(super) fn visit_whole<E>(
+        self,
+        block: &Block,
+        mut visit: impl FnMut(u64, Whole<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if block.ends.is_empty() {
+            let mut lines = (block.first..).zip(self.lines(&block.text));
+            return lines.try_for_each(|(row, (_, line))| visit(row, Whole::Line(line)));
+        }
+        let cannot = |_| unreachable!("records were counted when they were put together");
+        self.visit(block, cannot, |row, fields| visit(row, Whole::Record(fields)))
+    }
+
+    /// Whether a row may have so many fields.
+    pub(super) fn check(self, found: usize) -> Result<(), Fault> {
+        match self.width {
+            Some(expected) if found != expected => Err(Fault::Ragged { found, expected }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A row as it is to be written.
+pub(super) enum Whole<'r> {
+    /// No field of it needs quotes.
+    Line(&'r str),
+    Record(Fields<'r>),
+}
+
+/// The fields of one row.
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'r> {
+    text: &'r str,
+    ends: &'r [usize],
+    begin: usize,
+    gap: usize,
+}
+
+impl<'r> Fields<'r> {
+    /// The fields of these columns, counted from 0.
+    pub(super) fn key(self, columns: &'r [usize]) -> KeyFields<'r> {
+        KeyFields { fields: self, columns: columns.iter() }
+    }
+
+    pub(super) fn all(self) -> impl Iterator<Item = &'r str> {
+        (0..self.ends.len()).map(move |column| self.get(column))
+    }
+
+    #[inline]
+    fn get(self, column: usize) -> &'r str {
+        let begin = column.checked_sub(1).map_or(self.begin, |before| self.ends[before] + self.gap);
+        &self.text[begin..self.ends[column]]
+    }
+}

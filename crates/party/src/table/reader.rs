@@ -1,0 +1,241 @@
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use csv_core::ReadRecordResult;
+use memchr::{memchr2_iter, memrchr};
+
+use super::block::{Block, Layout};
+use super::error::{Fault, TableError};
+use super::format::Format;
+use super::source::{END_MARK, Source, line_at};
+use crate::limits::{MAXIMUM_COLUMNS, RECORDS_IN_A_ROW_BYTES, TABLE_BUFFER_BYTES};
+
+/// Reads a file in blocks of whole rows.
+///
+/// Lines without a quote, and these are nearly all of nearly every file, are cut from the buffer as
+/// they are. Where a quote stands, or a carriage return that is not part of a line end, `csv_core`
+/// takes over for some records.
+pub(super) struct Reader<'f> {
+    path: &'f Path,
+    file: &'f File,
+    source: Source<'f>,
+    layout: Layout,
+    /// None for lines.
+    csv: Option<Box<csv_core::Reader>>,
+    buffer: Vec<u8>,
+    start: usize,
+    /// Bytes in front of `start`, from the beginning of the text.
+    consumed: u64,
+    row: u64,
+}
+
+impl<'f> Reader<'f> {
+    /// Starts a pass at byte `start` of the file.
+    pub(super) fn new(
+        path: &'f Path,
+        file: &'f File,
+        start: u64,
+        format: Format,
+        width: Option<usize>,
+    ) -> Result<Self, TableError> {
+        let (csv, end_mark) = match format {
+            Format::Lines => (None, &[][..]),
+            Format::Csv { delimiter, .. } => {
+                let mut csv = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
+                // It would take the first bytes that it sees for a byte order mark.
+                csv.read_record(b"\n", &mut [], &mut []);
+                (Some(Box::new(csv)), END_MARK)
+            }
+        };
+        let source = Source::new(file, start, end_mark)
+            .map_err(|error| TableError::new(path, Fault::Read(error)))?;
+        let layout = Layout::new(format, width);
+        let (buffer, start, consumed, row) = (Vec::new(), 0, 0, 0);
+        Ok(Self { path, file, source, layout, csv, buffer, start, consumed, row })
+    }
+
+    /// How the rows read so far are laid out.
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Bytes of the file that were read so far.
+    pub(super) fn position(&self) -> u64 {
+        self.source.position()
+    }
+
+    /// Reads the next rows into `block`; false at the end of the file.
+    pub(super) fn next(&mut self, block: &mut Block) -> Result<bool, TableError> {
+        self.read(block).map_err(|error| self.locate(error))
+    }
+
+    fn read(&mut self, block: &mut Block) -> Result<bool, ReadError> {
+        let mut text = std::mem::take(&mut block.text).into_bytes();
+        text.clear();
+        block.ends.clear();
+        loop {
+            let found = self.find_lines();
+            if found.lines > 0 {
+                return self.take_lines(found.lines, text, block);
+            }
+            if found.special {
+                return self.take_records(text, block);
+            }
+            // The buffer has no whole line.
+            self.source.begin_record(self.consumed);
+            if self.fill()? == 0 {
+                let rest = self.unread().len();
+                let unended = self.layout.is_lines() && rest > 0;
+                return if unended { self.take_lines(rest, text, block) } else { Ok(false) };
+            }
+        }
+    }
+
+    /// How many bytes in front are whole lines without quotes.
+    fn find_lines(&self) -> Found {
+        let unread = self.unread();
+        let mut found = Found { lines: 0, special: false };
+        let mut plain = unread;
+        if self.csv.is_some() {
+            for at in memchr2_iter(b'"', b'\r', unread) {
+                match (unread[at], unread.get(at + 1)) {
+                    (b'\r', Some(b'\n')) => continue,
+                    (b'\r', None) => {}
+                    _ => found.special = true,
+                }
+                plain = &unread[..at];
+                break;
+            }
+        }
+        found.lines = memrchr(b'\n', plain).map_or(0, |at| at + 1);
+        found
+    }
+
+    fn take_lines(
+        &mut self,
+        length: usize,
+        mut text: Vec<u8>,
+        block: &mut Block,
+    ) -> Result<bool, ReadError> {
+        text.extend_from_slice(&self.unread()[..length]);
+        block.text = utf8(text)?;
+        let layout = self.layout;
+        let rows = layout.lines(&block.text).count() as u64;
+        self.begin_block(block, rows);
+        self.consume(length);
+        Ok(true)
+    }
+
+    fn take_records(&mut self, mut text: Vec<u8>, block: &mut Block) -> Result<bool, ReadError> {
+        let begin = self.consumed;
+        let (mut used, mut rows) = (0, 0);
+        self.begin_block(block, 0);
+        while self.consumed - begin < RECORDS_IN_A_ROW_BYTES {
+            self.source.begin_record(self.consumed);
+            let (before, fields_before) = (used, block.ends.len());
+            let fields = self.record(&mut text, &mut used, &mut block.ends)?;
+            if text[before..used].last() == Some(&0) {
+                if (used - before, fields) != (1, 1) {
+                    return Err(ReadError::Refused(Fault::UnclosedQuote));
+                }
+                used = before;
+                block.ends.truncate(fields_before);
+                break;
+            }
+            self.layout.check(fields).map_err(ReadError::Refused)?;
+            if fields > MAXIMUM_COLUMNS {
+                return Err(ReadError::Refused(Fault::TooManyColumns { found: fields }));
+            }
+            self.layout.learn(fields);
+            rows += 1;
+        }
+        text.truncate(used);
+        block.text = utf8(text)?;
+        (block.count, self.row) = (rows, self.row + rows);
+        Ok(rows > 0)
+    }
+
+    /// Puts one record together behind the first `used` bytes of `text`; the number of its fields.
+    fn record(
+        &mut self,
+        text: &mut Vec<u8>,
+        used: &mut usize,
+        ends: &mut Vec<usize>,
+    ) -> Result<usize, ReadError> {
+        let (before, mut fields) = (*used, 0);
+        let mut places = [0; 64];
+        loop {
+            if self.unread().is_empty() {
+                self.fill()?;
+            }
+            text.resize((*used + 1024).max(text.len()), 0);
+            let csv = self.csv.as_mut().expect("only a CSV file has records");
+            let unread = &self.buffer[self.start..];
+            let (result, read, written, ended) =
+                csv.read_record(unread, &mut text[*used..], &mut places);
+            self.consume(read);
+            *used += written;
+            ends.extend(places[..ended].iter().map(|end| before + end));
+            fields += ended;
+            if let ReadRecordResult::Record | ReadRecordResult::End = result {
+                return Ok(fields);
+            }
+        }
+    }
+
+    fn begin_block(&mut self, block: &mut Block, rows: u64) {
+        (block.first, block.offset, block.count) = (self.row, self.consumed, rows);
+        self.row += rows;
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.start += count;
+        self.consumed += count as u64;
+    }
+
+    /// Reads on; the number of bytes that came.
+    fn fill(&mut self) -> Result<usize, ReadError> {
+        self.buffer.copy_within(self.start.., 0);
+        self.buffer.truncate(self.buffer.len() - self.start);
+        self.start = 0;
+        let filled = self.buffer.len();
+        self.buffer.resize(filled + TABLE_BUFFER_BYTES, 0);
+        let read = self.source.read(&mut self.buffer[filled..]);
+        self.buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
+        read.map_err(ReadError::Io)
+    }
+
+    fn locate(&mut self, error: ReadError) -> TableError {
+        let record = self.source.record_position();
+        let (offset, fault) = match error {
+            ReadError::Refused(fault) => (record, fault),
+            ReadError::Io(error) => match self.source.take_fault() {
+                Some(located) => (located.offset, located.fault),
+                None => return TableError::new(self.path, Fault::Read(error)),
+            },
+        };
+        let cr_alone = self.csv.is_some();
+        TableError::at(self.path, line_at(self.file, offset, cr_alone).ok(), fault)
+    }
+}
+
+struct Found {
+    lines: usize,
+    /// Whether what follows the lines is not one.
+    special: bool,
+}
+
+enum ReadError {
+    Io(io::Error),
+    Refused(Fault),
+}
+
+fn utf8(bytes: Vec<u8>) -> Result<String, ReadError> {
+    // The source gives UTF-8, and it is cut at ASCII characters only.
+    String::from_utf8(bytes).map_err(|_| ReadError::Refused(Fault::NotUtf8))
+}

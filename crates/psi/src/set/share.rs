@@ -1,0 +1,257 @@
+//! The entries whose fingerprints begin with the same bits.
+
+use std::io;
+
+use zeroize::{DefaultIsZeroes, Zeroize};
+
+use super::{Segment, Spill};
+use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
+
+const SHARE_BITS: u32 = 10;
+
+/// How many shares there are. 10,000,000 entries make shares of 300 KiB, which a core's own cache
+/// holds; each share is written to while a table is read, and the address translation of a core
+/// knows more pages than there are shares.
+pub(super) const SHARES: usize = 1 << SHARE_BITS;
+
+const CHUNK: usize = 256;
+pub(super) const CHUNK_BYTES: usize = size_of::<Chunk>();
+const ENTRY_BYTES: usize = FINGERPRINT_BYTES + 4;
+
+pub(super) fn share_of(fingerprint: Fingerprint) -> usize {
+    usize::try_from(fingerprint.to_u128() >> (128 - SHARE_BITS)).expect("it has ten bits")
+}
+
+/// A row and its fingerprint.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    fingerprint: Fingerprint,
+    pub(super) row: u32,
+}
+
+impl DefaultIsZeroes for Entry {}
+
+/// Room for entries, in two arrays because an [`Entry`] is padded.
+pub(super) struct Chunk {
+    fingerprints: [Fingerprint; CHUNK],
+    rows: [u32; CHUNK],
+}
+
+impl Default for Box<Chunk> {
+    fn default() -> Self {
+        Self::new(Chunk { fingerprints: [Fingerprint::default(); CHUNK], rows: [0; CHUNK] })
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.fingerprints.zeroize();
+        self.rows.zeroize();
+    }
+}
+
+/// Entries in any order while a table is read; after [`Share::sort`] or [`Share::sort_spilled`] in
+/// ascending order, in memory or in one segment.
+#[derive(Default)]
+pub(super) struct Share {
+    chunks: Vec<Box<Chunk>>,
+    length: usize,
+    segments: Vec<Segment>,
+}
+
+impl Share {
+    pub(super) fn has_room(&self) -> bool {
+        self.length < self.chunks.len() * CHUNK
+    }
+
+    pub(super) fn add(&mut self, chunk: Box<Chunk>) {
+        self.chunks.push(chunk);
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, fingerprint: Fingerprint, row: u32) {
+        let chunk = &mut self.chunks[self.length / CHUNK];
+        chunk.fingerprints[self.length % CHUNK] = fingerprint;
+        chunk.rows[self.length % CHUNK] = row;
+        self.length += 1;
+    }
+
+    pub(super) fn is_spilled(&self) -> bool {
+        !self.segments.is_empty()
+    }
+
+    /// Moves what is in memory to the store, and the room for it to `spare`.
+    pub(super) fn spill(
+        &mut self,
+        store: &mut dyn Spill,
+        spare: &mut Vec<Box<Chunk>>,
+    ) -> io::Result<()> {
+        if self.length > 0 {
+            self.segments.push(store.write(&mut bytes_of(self.length, self.in_memory()))?);
+        }
+        self.length = 0;
+        spare.append(&mut self.chunks);
+        Ok(())
+    }
+
+    /// Sorts what is in memory where it is.
+    pub(super) fn sort(&mut self, entries: &mut Entries) {
+        entries.sort(self.length, || self.in_memory());
+        for (chunk, sorted) in self.chunks.iter_mut().zip(entries.sorted.chunks(CHUNK)) {
+            let room = chunk.fingerprints.iter_mut().zip(&mut chunk.rows);
+            for ((fingerprint, row), entry) in room.zip(sorted) {
+                (*fingerprint, *row) = (entry.fingerprint, entry.row);
+            }
+        }
+    }
+
+    /// Sorts what is in memory and in the store into one segment.
+    pub(super) fn sort_spilled(
+        &mut self,
+        entries: &mut Entries,
+        store: &mut dyn Spill,
+    ) -> io::Result<()> {
+        let pieces = self.segments.iter().map(|segment| store.read(*segment));
+        let pieces = pieces.collect::<io::Result<Vec<_>>>()?;
+        let spilled: usize = pieces.iter().map(|piece| piece.len() / ENTRY_BYTES).sum();
+        entries.sort(self.length + spilled, || {
+            let stored = pieces.iter().flat_map(|piece| entries_in(piece));
+            stored.chain(self.in_memory())
+        });
+        drop(pieces);
+        (self.length, self.chunks) = (0, Vec::new());
+        let sorted = entries.sorted.iter().copied();
+        self.segments = vec![store.write(&mut bytes_of(entries.sorted.len(), sorted))?];
+        Ok(())
+    }
+
+    /// Reads a sorted share.
+    pub(super) fn load(&self, entries: &mut Entries, store: Option<&dyn Spill>) -> io::Result<()> {
+        let Some(store) = store else {
+            entries.make_room(self.length);
+            entries.sorted.extend(self.in_memory());
+            return Ok(());
+        };
+        for segment in &self.segments {
+            let piece = store.read(*segment)?;
+            entries.make_room(piece.len() / ENTRY_BYTES);
+            entries.sorted.extend(entries_in(&piece));
+        }
+        Ok(())
+    }
+
+    fn in_memory(&self) -> impl Iterator<Item = Entry> + '_ {
+        let entries = self.chunks.iter().flat_map(|chunk| {
+            let entries = chunk.fingerprints.iter().zip(&chunk.rows);
+            entries.map(|(fingerprint, row)| Entry { fingerprint: *fingerprint, row: *row })
+        });
+        entries.take(self.length)
+    }
+}
+
+/// The entries of one share, sorted, in memory that serves for one share after the other.
+#[derive(Default)]
+pub(super) struct Entries {
+    sorted: Vec<Entry>,
+    taken: usize,
+    places: Vec<u32>,
+}
+
+impl Entries {
+    /// Entries that were not taken.
+    pub(super) fn len(&self) -> usize {
+        self.sorted.len() - self.taken
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The fingerprints, each once.
+    pub(super) fn distinct(&self) -> impl Iterator<Item = Fingerprint> + '_ {
+        self.runs().map(|same| same[0].fingerprint)
+    }
+
+    /// The entries of each fingerprint, by rising row.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &[Entry]> {
+        self.sorted[self.taken..].chunk_by(|a, b| a.fingerprint == b.fingerprint)
+    }
+
+    /// Takes the next `count` distinct fingerprints, or as many as there are.
+    pub(super) fn take_distinct(&mut self, count: usize, mut each: impl FnMut(Fingerprint)) {
+        let mut taken = 0;
+        for same in self.runs().take(count) {
+            each(same[0].fingerprint);
+            taken += same.len();
+        }
+        self.taken += taken;
+    }
+
+    /// Sorts `count` entries: dealt out once more, by the bits behind those that make the share, until
+    /// about two stand together.
+    fn sort<I: Iterator<Item = Entry>>(&mut self, count: usize, entries: impl Fn() -> I) {
+        self.make_room(count);
+        self.sorted.resize(count, Entry::default());
+        let bits = (count / 2).max(2).ilog2().min(16);
+        let place = |entry: &Entry| {
+            let bits = entry.fingerprint.to_u128() << SHARE_BITS >> (128 - bits);
+            usize::try_from(bits).expect("sixteen bits at most")
+        };
+        self.places.clear();
+        self.places.resize((1 << bits) + 1, 0);
+        entries().for_each(|entry| self.places[place(&entry) + 1] += 1);
+        let mut before = 0;
+        for end in &mut self.places {
+            before += *end;
+            *end = before;
+        }
+        entries().for_each(|entry| {
+            let next = &mut self.places[place(&entry)];
+            self.sorted[*next as usize] = entry;
+            *next += 1;
+        });
+        // Every place now is where its successor began.
+        let mut begin = 0;
+        for end in &self.places[..1 << bits] {
+            self.sorted[begin..*end as usize].sort_unstable();
+            begin = *end as usize;
+        }
+    }
+
+    /// Empties it and sees to it that `count` entries find room without being moved.
+    fn make_room(&mut self, count: usize) {
+        self.taken = 0;
+        if self.sorted.capacity() < count {
+            self.sorted.zeroize();
+            self.sorted = Vec::with_capacity(count);
+        }
+        self.sorted.clear();
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        // What was longer before is wiped as well.
+        self.sorted.zeroize();
+    }
+}
+
+fn bytes_of(count: usize, entries: impl Iterator<Item = Entry>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(count * ENTRY_BYTES);
+    entries.for_each(|entry| {
+        bytes.extend_from_slice(&entry.fingerprint.to_be_bytes());
+        bytes.extend_from_slice(&entry.row.to_be_bytes());
+    });
+    bytes
+}
+
+fn entries_in(bytes: &[u8]) -> impl Iterator<Item = Entry> + '_ {
+    bytes.as_chunks::<ENTRY_BYTES>().0.iter().map(|bytes| {
+        let (fingerprint, row) = bytes.split_at(FINGERPRINT_BYTES);
+        let fingerprint = fingerprint.try_into().expect("16 bytes");
+        Entry {
+            fingerprint: Fingerprint::from_be_bytes(fingerprint),
+            row: u32::from_be_bytes(row.try_into().expect("4 bytes")),
+        }
+    })
+}
