@@ -108,10 +108,11 @@ impl Batch {
             rows: Vec::with_capacity(rows),
             ..Self::default()
         };
+        let mut queue = fingerprinter.queue();
         let visited = keys.visit(block, |row, fields| {
             match normaliser.encode(fields) {
                 Encoded::Key(key) => {
-                    batch.fingerprints.push(fingerprinter.fingerprint(key));
+                    queue.push(key, &mut batch.fingerprints);
                     batch.rows.push(number(row).ok_or(Stop::Visitor(()))?);
                 }
                 Encoded::Blank => batch.blank += 1,
@@ -119,6 +120,7 @@ impl Batch {
             }
             Ok(())
         });
+        queue.finish(&mut batch.fingerprints);
         match visited {
             Ok(()) => Ok(batch),
             Err(Stop::Misfit(misfit)) => Err(Refused::Misfit(misfit)),

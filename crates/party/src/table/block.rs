@@ -89,6 +89,25 @@ impl Layout {
         })
     }
 
+    /// How many lines of a text are rows.
+    pub(super) fn count(self, text: &str) -> u64 {
+        let bytes = text.as_bytes();
+        let lines = self.format == Format::Lines;
+        if !lines && (memchr::memchr(b'\r', bytes).is_some() || !text.ends_with('\n')) {
+            return self.lines(text).count() as u64;
+        }
+        // A byte for each of so few that it does not overflow is what processors add up fastest.
+        let ends_row = |(before, byte): (&u8, &u8)| *byte == b'\n' && (lines || *before != b'\n');
+        let after_first = bytes.get(1..).unwrap_or_default();
+        let pieces = bytes.chunks(255).zip(after_first.chunks(255));
+        let count = |(before, piece): (&[u8], &[u8])| {
+            u64::from(before.iter().zip(piece).map(|pair| u8::from(ends_row(pair))).sum::<u8>())
+        };
+        let first = lines && bytes.first() == Some(&b'\n');
+        let unfinished = lines && !text.ends_with('\n');
+        pieces.map(count).sum::<u64>() + u64::from(first) + u64::from(unfinished)
+    }
+
     /// The first row that was seen tells how many fields all have.
     pub(super) fn learn(&mut self, fields: usize) {
         self.width.get_or_insert(fields);
@@ -117,18 +136,32 @@ impl Layout {
             }
             return Ok(());
         }
-        let mut ends = Vec::new();
-        for (at, line) in self.lines(&block.text) {
-            ends.clear();
-            if let Format::Csv { delimiter, .. } = self.format {
-                ends.extend(memchr::memchr_iter(delimiter, line.as_bytes()));
+        let Format::Csv { delimiter, .. } = self.format else {
+            return (row..).zip(self.lines(&block.text)).try_for_each(|(row, (_, line))| {
+                visit(row, Fields { text: line, ends: &[line.len()], begin: 0, gap: 1 })
+            });
+        };
+        let text = &*block.text;
+        let (mut begin, mut ends) = (0, Vec::new());
+        let marks = memchr::memchr2_iter(b'\n', delimiter, text.as_bytes());
+        let unfinished = (!text.ends_with('\n')).then_some(text.len());
+        for at in marks.chain(unfinished) {
+            if text.as_bytes().get(at) == Some(&delimiter) {
+                ends.push(at - begin);
+                continue;
             }
-            ends.push(line.len());
-            if let Err(fault) = self.check(ends.len()) {
-                return Err(refuse(Misfit { offset: block.offset + at as u64, fault }));
+            let line = &text[begin..at];
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            if !line.is_empty() {
+                ends.push(line.len());
+                if let Err(fault) = self.check(ends.len()) {
+                    return Err(refuse(Misfit { offset: block.offset + begin as u64, fault }));
+                }
+                visit(row, Fields { text: line, ends: &ends, begin: 0, gap: 1 })?;
+                row += 1;
+                ends.clear();
             }
-            visit(row, Fields { text: line, ends: &ends, begin: 0, gap: 1 })?;
-            row += 1;
+            begin = at + 1;
         }
         Ok(())
     }
@@ -198,5 +231,36 @@ impl<'r> Fields<'r> {
     fn get(self, column: usize) -> &'r str {
         let begin = column.checked_sub(1).map_or(self.begin, |before| self.ends[before] + self.gap);
         &self.text[begin..self.ends[column]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn rows_are_counted_as_they_are_visited(
+            text in proptest::collection::vec(
+                prop_oneof![6 => Just("a"), 3 => Just("\n"), 1 => Just("\r\n"), 1 => Just(";")], 0..600),
+            lines: bool,
+            unfinished: bool,
+        ) {
+            let format = if lines { Format::Lines } else { Format::Csv { delimiter: b';', header: false } };
+            let text = text.concat() + if unfinished { "a" } else { "\n" };
+            let layout = Layout::new(format, None);
+            let whole: Vec<_> = layout.lines(&text).map(|(_, line)| line).collect();
+            prop_assert_eq!(layout.count(&text), whole.len() as u64);
+            let (block, mut visited) = (Block { text: text.clone(), ..Block::default() }, Vec::new());
+            let refuse = |_| unreachable!("any number of fields will do");
+            let visit = |row, fields: Fields<'_>| {
+                visited.push((row, fields.all().collect::<Vec<_>>().join(";")));
+                Ok::<_, ()>(())
+            };
+            layout.visit(&block, refuse, visit).expect("visited");
+            prop_assert!(visited.iter().map(|(row, line)| (*row, &**line)).eq((0..).zip(whole)));
+        }
     }
 }

@@ -121,7 +121,7 @@ impl<'f> Reader<'f> {
         text.extend_from_slice(&self.unread()[..length]);
         block.text = utf8(text)?;
         let layout = self.layout;
-        let rows = layout.lines(&block.text).count() as u64;
+        let rows = layout.count(&block.text);
         self.begin_block(block, rows);
         self.consume(length);
         Ok(true)

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use aes::Aes128Enc;
-use aes::cipher::{
-    Array, Block, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser,
-    KeyInit, consts::U16,
-};
+use aes::cipher::{Array, BlockCipherEncrypt, KeyInit, consts::U16};
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::limits::MAXIMUM_ENCODED_KEY_BYTES;
 
 /// Length of a fingerprint on the wire, in bytes.
 pub const FINGERPRINT_BYTES: usize = 16;
@@ -50,13 +49,16 @@ impl fmt::Debug for Fingerprint {
 
 impl zeroize::DefaultIsZeroes for Fingerprint {}
 
+/// How many keys go through the cipher together. One encryption alone waits for itself ten times, and
+/// processors have room for about so many meanwhile.
+const LANES: usize = 8;
+
 /// Computes fingerprints under one key.
 ///
 /// The CBC chaining of RFC 4493 section 2.4 stands here, over the `aes` crate's block function,
-/// because this runs once per row: the key schedule and both subkeys are computed once and a row
-/// needs neither `&mut self`, a buffer, nor the extra block that the `cmac` crate spends on its
-/// subkeys in every finalisation. Tests compare it with that crate and with the RFC's vectors.
-/// Wiped when dropped.
+/// because this runs once per row: the key schedule and both subkeys are computed once, and [`Queue`]
+/// lets several keys go through the cipher side by side, for which the `cmac` crate has no interface.
+/// Tests compare it with that crate and with the RFC's vectors. Wiped when dropped.
 pub struct Fingerprinter {
     cipher: Aes128Enc,
     whole: [u8; 16],
@@ -67,7 +69,7 @@ impl Fingerprinter {
     /// Prepares the key schedule and the subkeys K1, K2 of RFC 4493 section 2.3.
     pub fn new(key: &[u8; 16]) -> Self {
         let cipher = Aes128Enc::new(key.into());
-        let mut zero = Array::default();
+        let mut zero = Block::default();
         cipher.encrypt_block(&mut zero);
         let mut subkey = double(u128::from_be_bytes(zero.into()));
         zero.zeroize();
@@ -79,21 +81,36 @@ impl Fingerprinter {
     }
 
     /// The fingerprint of an encoded key.
-    #[inline]
     pub fn fingerprint(&self, encoded: &[u8]) -> Fingerprint {
+        let (body, last) = self.blocks(encoded);
+        let mut state = Block::default();
+        for block in body.iter().chain([&last]) {
+            xor(&mut state.0, block);
+            self.cipher.encrypt_block(&mut state);
+        }
+        Fingerprint::from_be_bytes(state.into())
+    }
+
+    /// A way to make the fingerprints of many keys.
+    pub fn queue(&self) -> Queue<'_> {
+        let blocks = Vec::with_capacity(MAXIMUM_ENCODED_KEY_BYTES.div_ceil(16) * LANES);
+        Queue { fingerprinter: self, blocks, ends: Vec::with_capacity(LANES) }
+    }
+
+    /// All blocks but the last, and the last as it goes into the cipher.
+    #[inline]
+    fn blocks<'k>(&self, encoded: &'k [u8]) -> (&'k [[u8; 16]], [u8; 16]) {
         let (blocks, rest) = encoded.as_chunks::<16>();
-        let (body, last) =
-            if let (true, Some((last, body))) = (rest.is_empty(), blocks.split_last()) {
-                (body, xor(*last, &self.whole))
-            } else {
-                let mut last = [0; 16];
-                last[..rest.len()].copy_from_slice(rest);
-                last[rest.len()] = 0x80;
-                (blocks, xor(last, &self.padded))
-            };
-        let mut state = [0; 16];
-        self.cipher.encrypt_with_backend(Chain { body, last, state: &mut state });
-        Fingerprint::from_be_bytes(state)
+        if let (true, Some((last, body))) = (rest.is_empty(), blocks.split_last()) {
+            let mut last = *last;
+            xor(&mut last, &self.whole);
+            return (body, last);
+        }
+        let mut last = [0; 16];
+        last[..rest.len()].copy_from_slice(rest);
+        last[rest.len()] = 0x80;
+        xor(&mut last, &self.padded);
+        (blocks, last)
     }
 }
 
@@ -110,27 +127,71 @@ impl fmt::Debug for Fingerprinter {
     }
 }
 
-/// CBC over `body` and `last` from a zero state, in one entry into the cipher's backend.
-struct Chain<'a> {
-    body: &'a [[u8; 16]],
-    last: [u8; 16],
-    state: &'a mut [u8; 16],
+/// Keys that wait until there are enough to go through the cipher side by side. Wiped when dropped.
+pub struct Queue<'f> {
+    fingerprinter: &'f Fingerprinter,
+    /// The blocks of all waiting keys, one key after the other, padded.
+    blocks: Vec<[u8; 16]>,
+    /// Where the blocks of each key end.
+    ends: Vec<usize>,
 }
 
-impl BlockSizeUser for Chain<'_> {
-    type BlockSize = U16;
-}
-
-impl BlockCipherEncClosure for Chain<'_> {
-    #[expect(clippy::inline_always, reason = "has to be compiled with the backend's instructions")]
-    #[inline(always)]
-    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
-        let mut state: Block<Self> = Array([0; 16]);
-        for block in self.body.iter().chain(std::iter::once(&self.last)) {
-            state = Array(xor(state.0, block));
-            backend.encrypt_block((&mut state).into());
+impl Queue<'_> {
+    /// Takes an encoded key; some time, fingerprints are appended in the order of their keys.
+    #[inline]
+    pub fn push(&mut self, encoded: &[u8], fingerprints: &mut Vec<Fingerprint>) {
+        let (body, last) = self.fingerprinter.blocks(encoded);
+        self.blocks.extend_from_slice(body);
+        self.blocks.push(last);
+        self.ends.push(self.blocks.len());
+        if self.ends.len() == LANES {
+            self.finish(fingerprints);
         }
-        *self.state = state.0;
+    }
+
+    /// Appends the fingerprints of all keys that wait.
+    pub fn finish(&mut self, fingerprints: &mut Vec<Fingerprint>) {
+        let (mut states, mut done) = ([Block::default(); LANES], [Fingerprint::default(); LANES]);
+        let states = &mut states[..self.ends.len()];
+        let mut begin = 0;
+        let keys: Keys<'_> = std::array::from_fn(|lane| {
+            let end = self.ends.get(lane).copied().unwrap_or(begin);
+            let blocks = &self.blocks[begin..end];
+            begin = end;
+            blocks
+        });
+        let most = keys.iter().map(|blocks| blocks.len()).max().unwrap_or(0);
+        for step in 0..most {
+            for (state, blocks) in states.iter_mut().zip(keys) {
+                if let Some(block) = blocks.get(step) {
+                    xor(&mut state.0, block);
+                }
+            }
+            self.fingerprinter.cipher.encrypt_blocks(states);
+            for ((state, blocks), done) in states.iter().zip(keys).zip(&mut done) {
+                if step + 1 == blocks.len() {
+                    *done = Fingerprint::from_be_bytes((*state).into());
+                }
+            }
+        }
+        fingerprints.extend_from_slice(&done[..states.len()]);
+        self.blocks.clear();
+        self.ends.clear();
+    }
+}
+
+type Block = Array<u8, U16>;
+type Keys<'b> = [&'b [[u8; 16]]; LANES];
+
+impl Drop for Queue<'_> {
+    fn drop(&mut self) {
+        self.blocks.zeroize();
+    }
+}
+
+impl fmt::Debug for Queue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Queue(..)")
     }
 }
 
@@ -141,8 +202,8 @@ fn double(value: u128) -> u128 {
 }
 
 #[inline]
-fn xor(a: [u8; 16], b: &[u8; 16]) -> [u8; 16] {
-    (u128::from_ne_bytes(a) ^ u128::from_ne_bytes(*b)).to_ne_bytes()
+fn xor(into: &mut [u8; 16], block: &[u8; 16]) {
+    *into = (u128::from_ne_bytes(*into) ^ u128::from_ne_bytes(*block)).to_ne_bytes();
 }
 
 /// The key schedule wipes itself only with the cipher's `zeroize` feature, which this demands.
@@ -203,21 +264,33 @@ mod tests {
     #[test]
     fn debug_shows_nothing() {
         assert_eq!(format!("{:?}", Fingerprint::from(7)), "Fingerprint(..)");
-        assert_eq!(format!("{:?}", Fingerprinter::new(&[7; 16])), "Fingerprinter(..)");
+        let fingerprinter = Fingerprinter::new(&[7; 16]);
+        assert_eq!(format!("{fingerprinter:?}"), "Fingerprinter(..)");
+        assert_eq!(format!("{:?}", fingerprinter.queue()), "Queue(..)");
     }
 
     proptest! {
         #[test]
         fn equals_the_cmac_crate(
             key in any::<[u8; 16]>(),
-            message in proptest::collection::vec(any::<u8>(), 0..100),
+            messages in proptest::collection::vec(
+                proptest::collection::vec(any::<u8>(), 0..100), 0..30),
         ) {
-            let mut reference = Cmac::<aes::Aes128>::new(&key.into());
-            reference.update(&message);
-            prop_assert_eq!(
-                Fingerprinter::new(&key).fingerprint(&message).to_be_bytes(),
-                <[u8; 16]>::from(reference.finalize().into_bytes())
-            );
+            let expected: Vec<[u8; 16]> = messages.iter().map(|message| {
+                let mut reference = Cmac::<aes::Aes128>::new(&key.into());
+                reference.update(message);
+                reference.finalize().into_bytes().into()
+            }).collect();
+            let fingerprinter = Fingerprinter::new(&key);
+            let alone = messages.iter().map(|message| fingerprinter.fingerprint(message));
+            prop_assert!(alone.map(Fingerprint::to_be_bytes).eq(expected.iter().copied()));
+
+            let (mut queue, mut together) = (fingerprinter.queue(), Vec::new());
+            for message in &messages {
+                queue.push(message, &mut together);
+            }
+            queue.finish(&mut together);
+            prop_assert!(together.into_iter().map(Fingerprint::to_be_bytes).eq(expected));
         }
     }
 }

@@ -14,7 +14,7 @@ const SHARE_BITS: u32 = 10;
 /// knows more pages than there are shares.
 pub(super) const SHARES: usize = 1 << SHARE_BITS;
 
-const CHUNK: usize = 256;
+const CHUNK: usize = 64;
 pub(super) const CHUNK_BYTES: usize = size_of::<Chunk>();
 const ENTRY_BYTES: usize = FINGERPRINT_BYTES + 4;
 
@@ -129,7 +129,7 @@ impl Share {
     pub(super) fn load(&self, entries: &mut Entries, store: Option<&dyn Spill>) -> io::Result<()> {
         let Some(store) = store else {
             entries.make_room(self.length);
-            entries.sorted.extend(self.in_memory());
+            self.pieces().for_each(|piece| entries.sorted.extend(piece));
             return Ok(());
         };
         for segment in &self.segments {
@@ -141,11 +141,16 @@ impl Share {
     }
 
     fn in_memory(&self) -> impl Iterator<Item = Entry> + '_ {
-        let entries = self.chunks.iter().flat_map(|chunk| {
-            let entries = chunk.fingerprints.iter().zip(&chunk.rows);
+        self.pieces().flatten()
+    }
+
+    /// What each chunk holds.
+    fn pieces(&self) -> impl Iterator<Item = impl Iterator<Item = Entry> + '_> + '_ {
+        self.chunks.iter().enumerate().map(|(index, chunk)| {
+            let held = CHUNK.min(self.length.saturating_sub(index * CHUNK));
+            let entries = chunk.fingerprints[..held].iter().zip(&chunk.rows[..held]);
             entries.map(|(fingerprint, row)| Entry { fingerprint: *fingerprint, row: *row })
-        });
-        entries.take(self.length)
+        })
     }
 }
 
