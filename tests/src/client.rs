@@ -235,14 +235,35 @@ impl RawParty {
         self.connection.send(FromParty::Announcement(Announcement { keys, blake3 }))
     }
 
+    /// Waits until all have announced their sets and the service has room for them.
+    ///
+    /// # Panics
+    /// When something else comes.
+    pub fn has_room(&mut self) {
+        match self.connection.message() {
+            ToParty::Room => {}
+            ToParty::Failed(failed) => panic!("failed: {failed}"),
+            _ => panic!("another message than Room"),
+        }
+    }
+
     /// Sends bytes as a chunk of the set.
     pub fn chunk(&self, bytes: Vec<u8>) -> bool {
         self.connection.send(FromParty::Chunk(bytes.into()))
     }
 
     /// Announces and sends a set as an honest party does.
-    pub fn upload(&self, set: &FingerprintSet) {
+    ///
+    /// # Panics
+    /// As [`RawParty::has_room`].
+    pub fn upload(&mut self, set: &FingerprintSet) {
         self.announce(set.len() as u64, set.blake3());
+        self.has_room();
+        self.send(set);
+    }
+
+    /// Sends a set that was announced.
+    pub fn send(&self, set: &FingerprintSet) {
         for chunk in set.chunks(MAXIMUM_CHUNK_BYTES) {
             self.chunk(chunk.expect("in memory"));
         }

@@ -160,7 +160,7 @@ fn what_must_be_reached_is_reached() {
     for (from, to) in [
         ("convelo-channel", "rustls"),
         ("convelo-service", "tonic"),
-        ("convelo-party", "csv"),
+        ("convelo-party", "csv-core"),
         ("convelo-cli", "clap"),
         ("convelo-cli", "convelo-psi"),
         ("convelo-attest", "dcap-qvl"),

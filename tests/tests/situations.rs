@@ -247,6 +247,7 @@ fn connection_lost_in_the_middle_of_an_upload() {
     let key = bob.agree();
     let set = bob.set(&key, &["a", "b"]);
     bob.announce(2, set.blake3());
+    bob.has_room();
     bob.chunk(pieces(&set, 16).next().expect("a fingerprint"));
     alice.wait_for("waiting for the set of");
     drop(bob);
@@ -268,6 +269,7 @@ fn party_killed_while_joining() {
         let key = carol.agree();
         let set = carol.set(&key, &["a", "c"]);
         carol.announce(2, set.blake3());
+        carol.has_room();
         let mut chunks = pieces(&set, 16);
         carol.chunk(chunks.next().expect("a fingerprint"));
         for waiting in [&alice, &bob] {
@@ -307,6 +309,7 @@ fn party_killed_after_its_upload() {
     let bob = scene.run(1, &["a", "b"]);
     let mut carol = scene.raw(2);
     carol.agree();
+    carol.announce(1, [7; 32]);
     bob.wait_for("waiting for the set of carol");
     bob.kill();
     alice.wait().expect(1).says("'bob' left the job: its connection broke");
@@ -605,7 +608,7 @@ fn guesser_with_a_dictionary() {
     let mut bob = scene.raw(1);
     let key = bob.agree();
     let set = bob.set(&key, &guesses);
-    bob.upload(&set);
+    bob.announce(6, set.blake3());
     let failed = bob.connection.failure();
     assert_eq!((failed.reason, failed.party.as_deref()), (Reason::OverCap, Some("bob")));
     alice.wait().expect(1).says("the set of 'bob' is larger than the job allows (5 keys)");
@@ -615,12 +618,32 @@ fn guesser_with_a_dictionary() {
     let key = bob.agree();
     let set = bob.set(&key, &guesses);
     bob.announce(5, set.blake3());
+    bob.has_room();
     for chunk in pieces(&set, 32) {
         bob.chunk(chunk);
     }
     assert_eq!(bob.connection.failure().reason, Reason::Protocol);
     alice.wait().expect(1).says("'bob' did not follow the protocol").says("5 were declared");
     assert!(!scene.parties[0].has_matched());
+}
+
+/// The service's memory is a limit that is known before anything is sent.
+#[test]
+fn sets_beyond_the_service_memory_are_refused_before_any_upload() {
+    let world = World::new();
+    let service = world.serve_with("--listen 127.0.0.1:0 --memory 1M");
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    let ids: Vec<String> = (0..100_000).map(|id| format!("id-{id}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for process in parties.each_ref().map(|party| world.run_lines(party, &ids)) {
+        let ended = process.wait().expect(1).says("up to 4 MiB at the service, which has 1 MiB");
+        ended.says("--memory 4M").says("nothing was uploaded").never_says("fingerprints");
+    }
+    assert!(parties.iter().all(|party| !party.has_matched()));
+    for process in parties.each_ref().map(|party| world.run_lines(party, &ids[..100])) {
+        process.wait().expect(0);
+    }
 }
 
 fn many_parties(count: usize) {
@@ -710,7 +733,7 @@ fn service_stopped_by_sigterm() {
     let running = scene.world.run_lines(&others[0], &["a"]);
     let mut dave = scene.world.raw(&scene.service, &others[1], &other.job());
     dave.agree();
-    running.wait_for("waiting for the set of dave");
+    running.wait_for("waiting until all parties have read their tables");
     let began = Instant::now();
     scene.service.process.terminate();
     scene.service.process.wait().expect(0);
@@ -737,7 +760,7 @@ fn party_stopped_by_sigterm() {
     let bob = scene.run(1, &["a"]);
     let mut carol = scene.raw(2);
     carol.agree();
-    bob.wait_for("waiting for the set of");
+    bob.wait_for("waiting until all parties have read their tables");
     let began = Instant::now();
     bob.terminate();
     bob.wait().expect(130);
@@ -834,11 +857,16 @@ fn wiped_after_delivery() {
         (alice.agree(), bob.join().expect("bob agrees"))
     });
     let set = bob.set(&key, &ids);
-    bob.upload(&set);
+    let few = alice.set(&key, &["id-7"]);
+    bob.announce(set.len() as u64, set.blake3());
+    alice.announce(1, few.blake3());
+    bob.has_room();
+    alice.has_room();
+    bob.send(&set);
     let ToParty::Uploads { .. } = alice.connection.message() else { panic!("bob's set is there") };
     let held = fingerprints_in_memory(&scene.service.process, &set);
     assert!(held >= set.len(), "{held} of {} are there while the job runs", set.len());
-    alice.upload(&alice.set(&key, &["id-7"]));
+    alice.send(&few);
     let (_, bitmap) = bob.outcome(&set).expect("a result");
     assert_eq!(bitmap.expect("an intersection").count_ones(), 1);
     let deadline = Instant::now() + PATIENCE;
@@ -914,7 +942,7 @@ fn first_id_never_logged() {
 }
 
 /// Bob uploads what an honest party does not; the others are told who, and nothing is joined.
-fn refused_upload(upload: impl FnOnce(&RawParty, &[Vec<u8>; 3], [u8; 32]), words: &str) {
+fn refused_upload(upload: impl FnOnce(&mut RawParty, &[Vec<u8>; 3], [u8; 32]), words: &str) {
     let scene = Scene::new(["alice", "bob", "carol"]);
     let alice = scene.run(0, &["a"]);
     let carol = scene.run(2, &["a"]);
@@ -923,7 +951,7 @@ fn refused_upload(upload: impl FnOnce(&RawParty, &[Vec<u8>; 3], [u8; 32]), words
     let set = bob.set(&key, &["a", "b", "c"]);
     let fingerprints: Vec<Vec<u8>> = pieces(&set, 16).collect();
     let fingerprints = fingerprints.try_into().expect("three fingerprints");
-    upload(&bob, &fingerprints, set.blake3());
+    upload(&mut bob, &fingerprints, set.blake3());
     let failed = bob.connection.failure();
     assert_eq!(
         (failed.reason, failed.party.as_deref()),
@@ -943,6 +971,7 @@ fn unsorted_upload_is_named() {
     refused_upload(
         |bob, [a, b, c], blake3| {
             bob.announce(3, blake3);
+            bob.has_room();
             bob.chunk([b.as_slice(), a, c].concat());
         },
         words,
@@ -950,6 +979,7 @@ fn unsorted_upload_is_named() {
     refused_upload(
         |bob, [a, b, c], blake3| {
             bob.announce(3, blake3);
+            bob.has_room();
             bob.chunk([a.as_slice(), c].concat());
             bob.chunk(b.clone());
         },
@@ -962,6 +992,7 @@ fn repeated_fingerprint_upload_is_named() {
     refused_upload(
         |bob, [a, b, _], blake3| {
             bob.announce(3, blake3);
+            bob.has_room();
             bob.chunk([a.as_slice(), b].concat());
             bob.chunk(b.clone());
         },
@@ -974,9 +1005,10 @@ fn upload_with_another_digest_is_named() {
     refused_upload(
         |bob, fingerprints, _| {
             bob.announce(3, [7; 32]);
+            bob.has_room();
             bob.chunk(fingerprints.concat());
         },
-        "does not have the SHA-256 it announced",
+        "does not have the BLAKE3 it announced",
     );
 }
 
@@ -985,6 +1017,7 @@ fn upload_of_half_a_fingerprint_is_named() {
     refused_upload(
         |bob, [a, ..], blake3| {
             bob.announce(3, blake3);
+            bob.has_room();
             bob.chunk(a[..8].to_vec());
         },
         "a chunk of 8 bytes",
@@ -997,7 +1030,7 @@ fn upload_without_an_announcement_is_named() {
         |bob, fingerprints, _| {
             bob.chunk(fingerprints.concat());
         },
-        "before the announcement",
+        "a chunk arrived out of turn",
     );
 }
 

@@ -47,6 +47,8 @@ pub enum Event<'a> {
     },
     /// The table has been read.
     Read(Counts),
+    /// The service knows the size of the set and waits for those of the others.
+    Announced,
     /// The set is sent.
     Sending {
         /// Keys so far.

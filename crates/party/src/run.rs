@@ -266,10 +266,11 @@ impl Session {
             observer.on(Event::Read(counts));
             Ok::<_, Error>((Scanned { table, counts: scanned }, set, counts))
         });
-        loop {
-            tokio::select! {
-                done = &mut pass => return done.map_err(|error| broken(&error))?,
-                message = connection.next() => self.uploads(message?)?,
+        tokio::select! {
+            done = &mut pass => done.map_err(|error| broken(&error))?,
+            message = connection.next() => {
+                message?;
+                Err(out_of_turn("while the table was read"))
             }
         }
     }
@@ -283,6 +284,10 @@ impl Session {
         let total = set.len() as u64;
         let announcement = Announcement { keys: total, blake3: set.blake3() };
         connection.send(FromParty::Announcement(announcement)).await?;
+        self.observer.on(Event::Announced);
+        let ToParty::Room = connection.next().await? else {
+            return Err(out_of_turn("before the service had said that it has room"));
+        };
         let sender = connection.sender();
         let mut done = 0;
         self.observer.on(Event::Sending { done, total });

@@ -17,7 +17,7 @@ use std::io;
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use self::share::{CHUNK_BYTES, Chunk, Entries, SHARES, Share, share_of};
+use self::share::{CHUNK_BYTES, Entries, SHARES, Share, share_of};
 use crate::bitmap::Bitmap;
 use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
 
@@ -52,7 +52,7 @@ pub struct Segment {
 pub struct SetBuilder {
     shares: Vec<Share>,
     chunks: usize,
-    spare: Vec<Box<Chunk>>,
+    spare: share::Chunks,
     spill: Option<Spilling>,
 }
 

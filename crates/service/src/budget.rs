@@ -5,18 +5,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number of bytes that reservations are taken from.
 #[derive(Clone)]
-pub(crate) struct Budget(Arc<AtomicU64>);
+pub(crate) struct Budget {
+    total: u64,
+    left: Arc<AtomicU64>,
+}
 
 impl Budget {
     pub(crate) fn new(bytes: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(bytes)))
+        Self { total: bytes, left: Arc::new(AtomicU64::new(bytes)) }
     }
 
-    /// Takes `bytes`, or tells how many are left.
-    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation, u64> {
-        self.0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes))
-            .map(|_| Reservation { budget: self.clone(), bytes })
+    /// What there is when nothing is reserved.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Takes `bytes`, if so many are left.
+    pub(crate) fn reserve(&self, bytes: u64) -> Option<Reservation> {
+        let take = |left: u64| left.checked_sub(bytes);
+        let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+        taken.is_ok().then(|| Reservation { budget: self.clone(), bytes })
     }
 }
 
@@ -28,7 +36,7 @@ pub(crate) struct Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.0.fetch_add(self.bytes, Ordering::AcqRel);
+        self.budget.left.fetch_add(self.bytes, Ordering::AcqRel);
     }
 }
 
@@ -39,9 +47,10 @@ mod tests {
     #[test]
     fn a_reservation_is_given_back_when_dropped() {
         let budget = Budget::new(100);
-        let first = budget.reserve(60).ok().unwrap();
-        assert_eq!(budget.reserve(50).err(), Some(40));
+        let first = budget.reserve(60).expect("there is room");
+        assert!(budget.reserve(50).is_none());
         drop(first);
-        assert!(budget.reserve(100).is_ok());
+        assert!(budget.reserve(100).is_some());
+        assert_eq!(budget.total(), 100);
     }
 }

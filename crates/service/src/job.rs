@@ -53,9 +53,9 @@ pub(crate) enum Effect {
     Send(ConnectionId, ToParty),
     /// End a stream, after what was sent before.
     Close(ConnectionId),
-    /// Run the engine over the sets, which are in the order of [`JobMachine::names`]; the
-    /// reservation lives as long as they do.
-    Join(Vec<ReceivedSet>, Vec<Reservation>),
+    /// Run the engine over the sets, which are in the order of the parties' names; the reservation lives
+    /// as long as they do.
+    Join(Vec<ReceivedSet>, Option<Reservation>),
     /// The job is over and can be forgotten.
     Finished,
 }
@@ -70,6 +70,8 @@ pub(crate) struct JobMachine {
     job: Job,
     digest: JobDigest,
     budget: Budget,
+    /// Memory for all sets, from when they are announced until they are joined.
+    room: Option<Reservation>,
     seats: BTreeMap<String, Seat>,
     phase: Phase,
 }
@@ -86,8 +88,8 @@ struct Seat {
 
 enum Upload {
     None,
-    Running(SetReceiver, Reservation),
-    Complete(ReceivedSet, Reservation),
+    Running(SetReceiver),
+    Complete(ReceivedSet),
     /// Handed to the engine.
     Taken,
 }
@@ -97,6 +99,7 @@ enum Phase {
     Gathering,
     Sharing,
     Confirming,
+    Announcing,
     Uploading,
     Joining,
     Over,
@@ -104,7 +107,7 @@ enum Phase {
 
 impl JobMachine {
     pub(crate) fn new(job: Job, digest: JobDigest, budget: Budget) -> Self {
-        Self { job, digest, budget, seats: BTreeMap::new(), phase: Phase::Gathering }
+        Self { job, digest, budget, room: None, seats: BTreeMap::new(), phase: Phase::Gathering }
     }
 
     /// Takes one event. `seconds_left` is the time to the deadline, for the waiting; `finished_at`
@@ -266,7 +269,7 @@ impl JobMachine {
         match message {
             FromParty::Shares(shares) => self.shares(name, shares),
             FromParty::Confirmation(tag) => self.confirmation(name, tag),
-            FromParty::Announcement(announcement) => self.announced(name, announcement),
+            FromParty::Announcement(announcement) => self.announcement(name, announcement),
             FromParty::Chunk(bytes) => self.chunk(name, &bytes),
             FromParty::Hello(_) => Err(protocol(name, "a second Hello arrived")),
             FromParty::Challenge(_) | FromParty::Evidence(_) => {
@@ -311,7 +314,7 @@ impl JobMachine {
         if !self.seats.values().all(|seat| seat.confirmation.is_some()) {
             return Ok(Vec::new());
         }
-        self.phase = Phase::Uploading;
+        self.phase = Phase::Announcing;
         let all: Vec<(String, [u8; 32])> = self
             .seats
             .iter()
@@ -330,8 +333,12 @@ impl JobMachine {
         }))
     }
 
-    fn announced(&mut self, name: &str, announcement: Announcement) -> Result<Vec<Effect>, Failed> {
-        self.in_phase(name, Phase::Uploading, "an announcement")?;
+    fn announcement(
+        &mut self,
+        name: &str,
+        announcement: Announcement,
+    ) -> Result<Vec<Effect>, Failed> {
+        self.in_phase(name, Phase::Announcing, "an announcement")?;
         let cap = self.job.maximum_keys_of(name);
         if announcement.keys > cap {
             let text = format!(
@@ -340,30 +347,56 @@ impl JobMachine {
             );
             return Err(Failed::of_party(Reason::OverCap, name, text));
         }
-        let parties = self.job.party_count();
-        let bytes = engine::memory(announcement.keys, parties);
-        let reservation = self.budget.reserve(bytes).map_err(|left| {
-            let text = format!(
-                "the service has room for {} more keys at the moment, and the set of '{name}' \
-                 needs more; try again later, or run the service with a larger --memory",
-                engine::room(left, parties)
-            );
-            Failed::new(Reason::NoRoom, text)
-        })?;
-        let seat = self.seat(name)?;
-        if seat.announced.is_some() {
+        if self.seat(name)?.announced.replace(announcement).is_some() {
             return Err(protocol(name, "an announcement arrived twice"));
         }
-        seat.announced = Some(announcement);
-        seat.upload = Upload::Running(SetReceiver::new(announcement.keys), reservation);
-        if announcement.keys == 0 { self.uploaded(name) } else { Ok(Vec::new()) }
+        let sizes: Option<Vec<u64>> =
+            self.seats.values().map(|seat| Some(seat.announced?.keys)).collect();
+        let Some(sizes) = sizes else { return Ok(Vec::new()) };
+        self.room = Some(self.reserve(&sizes)?);
+        self.phase = Phase::Uploading;
+        let mut empty = Vec::new();
+        for ((name, seat), keys) in self.seats.iter_mut().zip(sizes) {
+            seat.upload = Upload::Running(SetReceiver::new(keys));
+            if keys == 0 {
+                empty.push(name.clone());
+            }
+        }
+        let mut effects = self.to_all(|_| ToParty::Room);
+        for name in empty {
+            effects.extend(self.uploaded(&name)?);
+        }
+        Ok(effects)
+    }
+
+    /// Memory for all sets at once, so that no two jobs wait for what the other one has.
+    fn reserve(&self, sizes: &[u64]) -> Result<Reservation, Failed> {
+        let needed = sizes.iter().map(|keys| engine::memory(*keys, self.job.party_count()));
+        let needed = needed.fold(0, u64::saturating_add);
+        self.budget.reserve(needed).ok_or_else(|| {
+            // A power of two: the exact figure would tell each party the size of the others' sets.
+            let most = needed.max(1 << 20).checked_next_power_of_two().unwrap_or(u64::MAX) >> 20;
+            let total = self.budget.total() >> 20;
+            let (why, what) = if needed > self.budget.total() {
+                let what = format!("it takes a service with --memory {most}M");
+                (format!("has {total} MiB"), what)
+            } else {
+                let why = "has given too much of its memory to other jobs at the moment";
+                (why.to_owned(), "run the job again later".to_owned())
+            };
+            let text = format!(
+                "the sets of this job need up to {most} MiB at the service, which {why}; nothing was \
+                 uploaded; {what}"
+            );
+            Failed::new(Reason::NoRoom, text)
+        })
     }
 
     fn chunk(&mut self, name: &str, bytes: &[u8]) -> Result<Vec<Effect>, Failed> {
         self.in_phase(name, Phase::Uploading, "a chunk")?;
         let seat = self.seat(name)?;
-        let Upload::Running(receiver, _) = &mut seat.upload else {
-            return Err(protocol(name, "a chunk arrived before the announcement or after the end"));
+        let Upload::Running(receiver) = &mut seat.upload else {
+            return Err(protocol(name, "a chunk arrived after the end"));
         };
         receiver
             .push_chunk(bytes)
@@ -379,20 +412,19 @@ impl JobMachine {
     fn uploaded(&mut self, name: &str) -> Result<Vec<Effect>, Failed> {
         let seat = self.seat(name)?;
         let announced = seat.announced.map(|announcement| announcement.blake3);
-        let Upload::Running(receiver, reservation) = mem::replace(&mut seat.upload, Upload::None)
-        else {
+        let Upload::Running(receiver) = mem::replace(&mut seat.upload, Upload::None) else {
             return Err(protocol(name, "an upload ended that had not begun"));
         };
         let set = receiver
             .finish()
             .map_err(|error| protocol(name, &format!("its upload was refused: {error}")))?;
         if announced != Some(set.blake3()) {
-            return Err(protocol(name, "its upload does not have the SHA-256 it announced"));
+            return Err(protocol(name, "its upload does not have the BLAKE3 it announced"));
         }
-        seat.upload = Upload::Complete(set, reservation);
+        seat.upload = Upload::Complete(set);
         let (mut complete, mut missing) = (Vec::new(), Vec::new());
         for (name, seat) in &self.seats {
-            let done = matches!(seat.upload, Upload::Complete(..));
+            let done = matches!(seat.upload, Upload::Complete(_));
             if done { &mut complete } else { &mut missing }.push(name.clone());
         }
         let done = missing.is_empty();
@@ -400,15 +432,15 @@ impl JobMachine {
             .to_all(|_| ToParty::Uploads { complete: complete.clone(), missing: missing.clone() });
         if done {
             self.phase = Phase::Joining;
-            let (sets, reservations) = self
+            let sets = self
                 .seats
                 .values_mut()
                 .filter_map(|seat| match mem::replace(&mut seat.upload, Upload::Taken) {
-                    Upload::Complete(set, reservation) => Some((set, reservation)),
+                    Upload::Complete(set) => Some(set),
                     _ => None,
                 })
-                .unzip();
-            effects.push(Effect::Join(sets, reservations));
+                .collect();
+            effects.push(Effect::Join(sets, self.room.take()));
         }
         Ok(effects)
     }
@@ -486,7 +518,8 @@ impl JobMachine {
                 .filter(|(_, seat)| match self.phase {
                     Phase::Sharing => seat.shares.is_none(),
                     Phase::Confirming => seat.confirmation.is_none(),
-                    Phase::Uploading => !matches!(seat.upload, Upload::Complete(..)),
+                    Phase::Announcing => seat.announced.is_none(),
+                    Phase::Uploading => !matches!(seat.upload, Upload::Complete(_)),
                     _ => false,
                 })
                 .map(|(name, _)| name.clone())
@@ -509,6 +542,7 @@ impl JobMachine {
             effects.extend(refuse(seat.connection, failed.clone()));
         }
         self.seats.clear();
+        self.room = None;
         effects.push(Effect::Finished);
         effects
     }

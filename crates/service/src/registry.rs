@@ -363,7 +363,7 @@ impl Task {
                     Effect::Close(connection) => {
                         self.lines.remove(&connection);
                     }
-                    Effect::Join(sets, reservations) => self.join(sets, reservations),
+                    Effect::Join(sets, room) => self.join(sets, room),
                     Effect::Finished => finished = true,
                 }
             }
@@ -371,12 +371,12 @@ impl Task {
         finished
     }
 
-    fn join(&self, sets: Vec<ReceivedSet>, reservations: Vec<Reservation>) {
+    fn join(&self, sets: Vec<ReceivedSet>, room: Option<Reservation>) {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             let joined = tokio::task::spawn_blocking(move || {
                 let bitmaps = engine::intersect(sets);
-                drop(reservations);
+                drop(room);
                 bitmaps
             })
             .await;

@@ -141,6 +141,8 @@ pub enum ToParty {
     Shares(Vec<SealedShare>),
     /// The other parties' confirmations.
     Confirmations(Vec<Confirmation>),
+    /// All sets are announced and there is memory for them: chunks may come.
+    Room,
     /// Whose uploads are complete, and whose are missing.
     Uploads {
         /// Complete.
@@ -346,6 +348,7 @@ impl TryFrom<proto::ToParty> for ToParty {
                         .collect::<Result<_, WireError>>()?,
                 )
             }
+            Message::Room(proto::Room {}) => Self::Room,
             Message::Uploads(uploads) => Self::Uploads {
                 complete: names("uploads.complete", uploads.complete)?,
                 missing: names("uploads.missing", uploads.missing)?,
@@ -417,6 +420,7 @@ impl From<ToParty> for proto::ToParty {
                     })
                     .collect(),
             }),
+            ToParty::Room => Message::Room(proto::Room {}),
             ToParty::Uploads { complete, missing } => {
                 Message::Uploads(proto::Uploads { complete, missing })
             }

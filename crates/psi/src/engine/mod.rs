@@ -30,11 +30,6 @@ pub fn memory(fingerprints: u64, parties: usize) -> u64 {
     fingerprints.div_ceil(BLOCK as u64).saturating_mul(memory_of_a_block(parties))
 }
 
-/// How many fingerprints of one set find room in so many bytes, in a job of so many parties.
-pub fn room(bytes: u64, parties: usize) -> u64 {
-    bytes / memory_of_a_block(parties) * BLOCK as u64
-}
-
 fn memory_of_a_block(parties: usize) -> u64 {
     let rounds = u64::from(parties.next_power_of_two().trailing_zeros());
     BLOCK as u64 * (32 + 5 * rounds) / 2
@@ -49,8 +44,6 @@ mod tests {
         assert_eq!(memory(0, 2), 0);
         assert_eq!(memory(1, 2), 8192 * 37 / 2);
         assert_eq!(memory(10_000_000, 4) / 10_000_000, 21);
-        assert_eq!(room(memory(8193, 3), 3), 16_384);
-        assert_eq!(room(1000, 2), 0);
         memory(u64::MAX, 64);
     }
 }

@@ -37,6 +37,9 @@ pub(super) struct Chunk {
     rows: [u32; CHUNK],
 }
 
+/// Chunks stay where they are: what one leaves behind when it is moved would not be wiped.
+pub(super) type Chunks = Vec<Box<Chunk>>;
+
 impl Default for Box<Chunk> {
     fn default() -> Self {
         Self::new(Chunk { fingerprints: [Fingerprint::default(); CHUNK], rows: [0; CHUNK] })
@@ -54,7 +57,7 @@ impl Drop for Chunk {
 /// ascending order, in memory or in one segment.
 #[derive(Default)]
 pub(super) struct Share {
-    chunks: Vec<Box<Chunk>>,
+    chunks: Chunks,
     length: usize,
     segments: Vec<Segment>,
 }
@@ -81,11 +84,7 @@ impl Share {
     }
 
     /// Moves what is in memory to the store, and the room for it to `spare`.
-    pub(super) fn spill(
-        &mut self,
-        store: &mut dyn Spill,
-        spare: &mut Vec<Box<Chunk>>,
-    ) -> io::Result<()> {
+    pub(super) fn spill(&mut self, store: &mut dyn Spill, spare: &mut Chunks) -> io::Result<()> {
         if self.length > 0 {
             self.segments.push(store.write(&mut bytes_of(self.length, self.in_memory()))?);
         }

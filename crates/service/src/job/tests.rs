@@ -30,7 +30,7 @@ struct World {
     read: BTreeMap<ConnectionId, usize>,
     closed: BTreeSet<ConnectionId>,
     /// What the engine works on.
-    joining: Option<(Vec<ReceivedSet>, Vec<Reservation>)>,
+    joining: Option<(Vec<ReceivedSet>, Option<Reservation>)>,
     finished: bool,
 }
 
@@ -81,9 +81,9 @@ impl World {
 
     /// Runs the engine, if it has something to do.
     fn join(&mut self) {
-        if let Some((sets, reservations)) = self.joining.take() {
+        if let Some((sets, room)) = self.joining.take() {
             let bitmaps = engine::intersect(sets);
-            drop(reservations);
+            drop(room);
             self.event(Event::Joined(bitmaps));
         }
     }
@@ -112,7 +112,7 @@ impl World {
         for player in players {
             assert_eq!(self.failure(player.connection), failed);
         }
-        assert!(self.budget.reserve(BUDGET).is_ok(), "the memory is not given back");
+        assert!(self.budget.reserve(BUDGET).is_some(), "the memory is not given back");
         failed
     }
 }
@@ -135,6 +135,7 @@ enum Stage {
     Opening(Opening),
     Sealing(Sealing),
     Confirming(Confirming),
+    Announced(Vec<Vec<u8>>),
     Uploading(Vec<Vec<u8>>),
     Waiting,
 }
@@ -215,12 +216,16 @@ impl Player {
                         let chunks = set.chunks(48).collect::<Result<Vec<_>, _>>();
                         let mut chunks = chunks.expect("in memory");
                         chunks.reverse();
-                        self.stage = Stage::Uploading(chunks);
+                        self.stage = Stage::Announced(chunks);
                         let (keys, blake3) = (set.len() as u64, set.blake3());
                         FromParty::Announcement(Announcement { keys, blake3 })
                     }
                     Err(_) => FromParty::Leave(Reason::KeyAgreement),
                 })
+            }
+            (Stage::Announced(chunks), ToParty::Room) => {
+                self.stage = Stage::Uploading(chunks);
+                None
             }
             (_, ToParty::Outcome { outcome, statement, signature }) => {
                 assert_eq!(signature, &Hash.sign(statement));
@@ -355,7 +360,7 @@ fn run(mut world: World, players: &mut [Player]) {
     play(&mut world, players);
     assert!(world.finished);
     assert!(players.iter().all(|player| world.closed.contains(&player.connection)));
-    assert!(world.budget.reserve(BUDGET).is_ok(), "the memory is not given back");
+    assert!(world.budget.reserve(BUDGET).is_some(), "the memory is not given back");
 }
 
 #[test]
@@ -532,7 +537,9 @@ fn one_key_cannot_take_two_names() {
 
 #[test]
 fn a_party_cannot_join_a_running_job_again() {
-    for phase in [Phase::Sharing, Phase::Confirming, Phase::Uploading, Phase::Joining] {
+    for phase in
+        [Phase::Sharing, Phase::Confirming, Phase::Announcing, Phase::Uploading, Phase::Joining]
+    {
         let failed = refused(phase, Player::new(9, "bob", []), Some(1));
         assert_eq!(failed.reason, Reason::JobRunning);
         assert!(failed.explanation.contains("the connection it has goes on"), "{failed}");
@@ -541,7 +548,9 @@ fn a_party_cannot_join_a_running_job_again() {
 
 #[test]
 fn one_more_than_the_job_has_seats() {
-    for phase in [Phase::Sharing, Phase::Confirming, Phase::Uploading, Phase::Joining] {
+    for phase in
+        [Phase::Sharing, Phase::Confirming, Phase::Announcing, Phase::Uploading, Phase::Joining]
+    {
         let failed = refused(phase, Player::new(9, "mallory", []), None);
         assert_eq!(failed.reason, Reason::JobRunning);
         assert!(failed.explanation.starts_with("all 3 seats of this job are taken"), "{failed}");
@@ -633,7 +642,9 @@ fn a_party_that_leaves_a_running_job_is_named() {
             "it refused the keys that it was shown for the other parties",
         ),
     ];
-    for phase in [Phase::Sharing, Phase::Confirming, Phase::Uploading, Phase::Joining] {
+    for phase in
+        [Phase::Sharing, Phase::Confirming, Phase::Announcing, Phase::Uploading, Phase::Joining]
+    {
         for (said, reason, why) in cases {
             let (mut world, players) = world_in(phase, 3);
             drop(world.joining.take());
@@ -662,7 +673,9 @@ fn a_party_that_leaves_cannot_speak_for_the_service() {
 
 #[test]
 fn shutdown_tells_everybody() {
-    for phase in [Phase::Sharing, Phase::Confirming, Phase::Uploading, Phase::Joining] {
+    for phase in
+        [Phase::Sharing, Phase::Confirming, Phase::Announcing, Phase::Uploading, Phase::Joining]
+    {
         let (mut world, players) = world_in(phase, 3);
         drop(world.joining.take());
         world.event(Event::Shutdown);
@@ -683,7 +696,7 @@ fn a_failed_engine_is_a_failure_of_the_service() {
 fn the_result_of_a_job_that_failed_meanwhile_goes_nowhere() {
     let (mut world, players) = world_in(Phase::Joining, 3);
     world.event(Event::Left(ConnectionId(2)));
-    assert!(world.budget.reserve(BUDGET).is_err(), "the engine still holds its sets");
+    assert!(world.budget.reserve(BUDGET).is_none(), "the engine still holds its sets");
     world.join();
     assert_eq!(world.failure_of_all(&players).reason, Reason::ConnectionLost);
 }
@@ -717,14 +730,16 @@ fn announcement(keys: u64) -> FromParty {
 
 #[test]
 fn messages_out_of_turn() {
-    for phase in [Phase::Sharing, Phase::Confirming, Phase::Uploading, Phase::Joining] {
+    for phase in
+        [Phase::Sharing, Phase::Confirming, Phase::Announcing, Phase::Uploading, Phase::Joining]
+    {
         let shares = FromParty::Shares(Vec::new());
         let confirmation = FromParty::Confirmation(Confirmation([0; 32]));
         let chunk = FromParty::Chunk(vec![0; 16].into());
         for (message, what, due) in [
             (shares, "shares", Some(Phase::Sharing)),
             (confirmation, "a confirmation", Some(Phase::Confirming)),
-            (announcement(1), "an announcement", Some(Phase::Uploading)),
+            (announcement(1), "an announcement", Some(Phase::Announcing)),
             (chunk, "a chunk", Some(Phase::Uploading)),
             (hello(), "a second Hello", None),
         ] {
@@ -766,7 +781,7 @@ fn what_is_sent_twice() {
     world.send(ConnectionId(1), confirmation());
     assert!(world.failure_of_all(&players).explanation.contains("a confirmation arrived twice"));
 
-    let (mut world, players) = world_in(Phase::Uploading, 3);
+    let (mut world, players) = world_in(Phase::Announcing, 3);
     world.send(ConnectionId(1), announcement(5));
     world.send(ConnectionId(1), announcement(5));
     assert!(world.failure_of_all(&players).explanation.contains("an announcement arrived twice"));
@@ -775,17 +790,16 @@ fn what_is_sent_twice() {
 #[test]
 fn uploads_that_are_not_what_was_announced() {
     let chunk = |bytes: &[u8]| FromParty::Chunk(bytes.to_vec().into());
-    ends(Phase::Uploading, chunk(&[0; 16]), "a chunk arrived before the announcement");
-    ends(Phase::Uploading, announcement(0), "the SHA-256 it announced");
     let after_announcement = |keys, bytes: &[u8], what: &str| {
-        let (mut world, players) = world_in(Phase::Uploading, 3);
+        let (mut world, mut players) = world_in(Phase::Announcing, 3);
         world.send(ConnectionId(1), announcement(keys));
+        play_to(&mut world, &mut [players.remove(0), players.remove(1)], Phase::Uploading);
         world.send(ConnectionId(1), chunk(bytes));
         let failed = world.failure_of_all(&players);
         assert_eq!((failed.reason, failed.party.as_deref()), (Reason::Protocol, Some("bob")));
         assert!(failed.explanation.contains(what), "{failed}; expected: {what}");
     };
-    after_announcement(1, &[0; 16], "the SHA-256 it announced");
+    after_announcement(1, &[0; 16], "the BLAKE3 it announced");
     after_announcement(1, &[0; 32], "2 fingerprints or more arrived, 1 were declared");
     after_announcement(2, &[0; 32], "not strictly ascending");
     after_announcement(2, &[0; 15], "a chunk of 15 bytes arrived");
@@ -794,9 +808,9 @@ fn uploads_that_are_not_what_was_announced() {
     // More of it after the end.
     let (mut world, mut players) = world_in(Phase::Uploading, 3);
     while players[1].act(&mut world) {}
-    assert!(matches!(world.machine.seats["bob"].upload, Upload::Complete(..)));
+    assert!(matches!(world.machine.seats["bob"].upload, Upload::Complete(_)));
     world.send(ConnectionId(1), chunk(&[0; 16]));
-    assert!(world.failure_of_all(&players).explanation.contains("or after the end"));
+    assert!(world.failure_of_all(&players).explanation.contains("after the end"));
 }
 
 #[test]
@@ -807,7 +821,7 @@ fn a_set_over_the_cap_is_named_and_not_numbered() {
     parties[1].maximum_keys = Some(10);
     let mut world = World::new(job);
     arrive_all(&mut world, &mut players);
-    play_to(&mut world, &mut players, Phase::Uploading);
+    play_to(&mut world, &mut players, Phase::Announcing);
     // The others may send as many as the job allows.
     world.send(ConnectionId(0), announcement(1000));
     assert!(!world.finished);
@@ -821,22 +835,43 @@ fn a_set_over_the_cap_is_named_and_not_numbered() {
 
 #[test]
 fn a_set_at_the_cap_is_taken() {
-    let (mut world, _) = world_in(Phase::Uploading, 2);
+    let (mut world, _) = world_in(Phase::Announcing, 2);
     world.send(ConnectionId(1), announcement(1000));
     assert!(!world.finished);
 }
 
 #[test]
-fn no_room_is_nobodys_fault_and_costs_no_memory() {
-    let (mut world, players) = world_in(Phase::Uploading, 3);
-    let others = world.budget.reserve(BUDGET - engine::memory(1, 3)).ok().unwrap();
-    world.send(ConnectionId(0), announcement(500));
-    assert!(!world.finished);
-    world.send(ConnectionId(1), announcement(1));
+fn no_room_is_nobodys_fault_and_nothing_is_uploaded() {
+    let (mut world, players) = world_in(Phase::Announcing, 3);
+    let others = world.budget.reserve(BUDGET - 2 * engine::memory(1, 3)).expect("it is all there");
+    for connection in [0, 1] {
+        world.send(ConnectionId(connection), announcement(1));
+        assert!(!world.finished);
+    }
+    world.send(ConnectionId(2), announcement(500));
     drop(others);
     let failed = world.failure_of_all(&players);
     assert_eq!((failed.reason, failed.party.as_deref()), (Reason::NoRoom, None));
-    assert!(failed.explanation.contains("room for 0 more keys"), "{failed}");
+    assert!(failed.explanation.contains("up to 1 MiB"), "{failed}");
+    assert!(failed.explanation.contains("run the job again later"), "{failed}");
+}
+
+#[test]
+fn a_job_that_can_never_fit_is_told_what_it_takes() {
+    let mut players = players(2);
+    let mut job = named(&players);
+    job.maximum_keys = u64::MAX;
+    let mut world = World::new(job.clone());
+    arrive_all(&mut world, &mut players);
+    play_to(&mut world, &mut players, Phase::Announcing);
+    world.send(ConnectionId(0), announcement(1));
+    // A key takes eighteen bytes and a half.
+    world.send(ConnectionId(1), announcement(BUDGET / 12));
+    let failed = world.failure_of_all(&players);
+    assert_eq!((failed.reason, failed.party.as_deref()), (Reason::NoRoom, None));
+    let needed = engine::memory(BUDGET / 12, 2) + engine::memory(1, 2);
+    let words = format!("--memory {}M", needed.next_power_of_two() >> 20);
+    assert!(failed.explanation.contains(&words), "{failed}; expected: {words}");
 }
 
 #[test]
@@ -846,7 +881,8 @@ fn a_declared_size_cannot_overflow_the_budget() {
     job.maximum_keys = u64::MAX;
     let mut world = World::new(job);
     arrive_all(&mut world, &mut players);
-    play_to(&mut world, &mut players, Phase::Uploading);
+    play_to(&mut world, &mut players, Phase::Announcing);
+    world.send(ConnectionId(0), announcement(u64::MAX));
     world.send(ConnectionId(1), announcement(u64::MAX));
     assert_eq!(world.failure_of_all(&players).reason, Reason::NoRoom);
 }
@@ -978,7 +1014,7 @@ proptest! {
         }
         finish(&mut world, &mut players);
         prop_assert!(world.finished);
-        prop_assert!(world.budget.reserve(BUDGET).is_ok());
+        prop_assert!(world.budget.reserve(BUDGET).is_some());
     }
 
     #[test]
@@ -1040,7 +1076,7 @@ proptest! {
         drop(world.joining.take());
         prop_assert!(world.finished);
         prop_assert!(world.machine.seats.is_empty());
-        prop_assert!(world.budget.reserve(BUDGET).is_ok(), "the memory is not given back");
+        prop_assert!(world.budget.reserve(BUDGET).is_some(), "the memory is not given back");
         let ends: Vec<End> = players
             .iter()
             .filter(|player| seated.contains(&player.connection))
