@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use convelo_attest::{Collateral, Evidence, Policy, Qcnl, collateral_endpoint, inspect, spki_of};
-use convelo_party::table::{Format, Output, Table, TableError, TableOptions};
+use convelo_party::table::{Format, Input, Output, Table, TableError, TableOptions};
 use convelo_party::verify_receipt;
 use convelo_pool::codec::{self, Array, Blob, Integer, Typed};
 use convelo_pool::{Wire, envelope, frame, http};
@@ -205,7 +205,8 @@ fn rows(bytes: &[u8], format: Format) -> Result<(Vec<String>, Vec<u8>), TableErr
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(bytes).expect("a temporary file can be written");
     let key = vec!["#1".parse().expect("the number of a column")];
-    let mut table = Table::open(file.path(), &TableOptions { format, key })?;
+    let input = Input::open(file.path(), &std::env::temp_dir())?;
+    let mut table = Table::open(input, &TableOptions { format, key, select: Vec::new() })?;
     let mut fields = Vec::new();
     let counts = table.scan(
         |_| {},

@@ -1,8 +1,10 @@
 //! The whole path of a record, from one provider's table to every permitted provider's result:
 //! real processes, real sockets, results compared with an independent computation.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -318,6 +320,40 @@ fn a_key_of_several_columns() {
     assert_eq!(first.json()["input"], input);
     let one_column = world.run(&parties[0], "--input people.csv --key name --output m.csv");
     one_column.wait().expect(2).says("the job's key has 2 parts (name, phone)");
+}
+
+/// A table goes in and matched rows come out as in any pipeline, packed or not.
+#[test]
+fn tables_in_a_pipeline() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    parties[0].write("t.csv", "id,name,town\na,Ann,Delft\nx,Xi,Oslo\na,Anna,\nb,Bo,Ghent\n");
+    parties[1].write("ids.csv", "id\nb\na\n");
+    let shell = |party: &Party, script: &str| {
+        let convelo = world.command(&party.path("."), "");
+        let mut shell = Command::new("sh");
+        shell.current_dir(party.path(".")).args(["-c", script]);
+        Process::spawn(&party.name, shell.env("CONVELO", convelo.get_program()))
+    };
+    let alice = shell(
+        &parties[0],
+        "gzip -c t.csv | \"$CONVELO\" run job.toml --as alice --input - --format csv --key id \
+         --select town,name --output - --temporary . | sort",
+    );
+    let bob = shell(
+        &parties[1],
+        "\"$CONVELO\" run job.toml --as bob --input ids.csv --key id --output out.csv.gz \
+         && gzip -dc out.csv.gz",
+    );
+    let alice = alice.wait().expect(0);
+    assert_eq!(alice.stdout, ",Anna\nDelft,Ann\nGhent,Bo\ntown,name\n");
+    assert_eq!(bob.wait().expect(0).stdout, "id\nb\na\n");
+    let left: Vec<_> = fs::read_dir(parties[0].path(".")).expect("a directory").flatten().collect();
+    let names: BTreeSet<_> = left.iter().map(fs::DirEntry::file_name).collect();
+    let expected = ["alice.key", "collateral.json", "job.toml", "t.csv", "test.receipt.json"];
+    assert_eq!(names, expected.map(Into::into).into());
 }
 
 #[test]

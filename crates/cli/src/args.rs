@@ -216,9 +216,14 @@ pub(crate) struct Run {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) table: TableArgs,
-    /// Where matched rows go [needed where the job gives this party the intersection]
+    /// Where matched rows go, packed if it ends in .gz; "-" is standard output
+    /// [needed where the job gives this party the intersection]
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Write only these columns of matched rows, by name or number (#3), in this order
+    /// [default: all]
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    pub(crate) select: Vec<String>,
     /// This party's key file [default: NAME.key beside the job file]
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
@@ -244,7 +249,7 @@ pub(crate) struct Run {
 /// The table of a run.
 #[derive(Args)]
 pub(crate) struct TableArgs {
-    /// The table: CSV, or a text file of one id a line
+    /// The table: CSV, or a text file of one id a line; plain, .gz or .zst; "-" is standard input
     #[arg(long, short, value_name = "FILE")]
     pub(crate) input: PathBuf,
     #[command(flatten)]
@@ -268,7 +273,8 @@ pub(crate) struct Memory {
     /// encrypted temporary file
     #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]
     pub(crate) memory: u64,
-    /// The directory of that file [default: the system's for temporary files]
+    /// The directory of that file, and of the one that keeps what comes by standard input
+    /// [default: the system's for temporary files]
     #[arg(long, value_name = "DIR")]
     pub(crate) temporary: Option<PathBuf>,
 }

@@ -216,7 +216,7 @@ pub fn count_keys(table: &Table, job: &Job, memory: &Memory) -> Result<Counts, E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{Format, TableOptions};
+    use crate::table::{Format, Input, TableOptions};
 
     fn csv(rows: u32, line: impl Fn(u32) -> String) -> String {
         let lines = (0..rows).map(line);
@@ -232,7 +232,9 @@ mod tests {
         std::fs::write(&path, bytes).expect("a file");
         let format = Format::Csv { delimiter: b',', header: true };
         let key = vec!["id".parse().expect("a column")];
-        let table = Table::open(&path, &TableOptions { format, key }).expect("a table");
+        let input = Input::open(&path, directory.path()).expect("a file");
+        let options = TableOptions { format, key, select: Vec::new() };
+        let table = Table::open(input, &options).expect("a table");
         let parts = [KeyPart { name: "id".to_owned(), normalise: Vec::new() }];
         first_pass(&table, &parts, &Fingerprinter::new(&[7; 16]), memory, |_| {}, || Ok(()))
     }

@@ -15,6 +15,9 @@ pub const MAXIMUM_COLUMNS: usize = 65_536;
 /// The buffer through which a table is read or written, in bytes.
 pub(crate) const TABLE_BUFFER_BYTES: usize = 256 * 1024;
 
+/// The pieces in which standard input is kept between the two passes, in bytes.
+pub(crate) const KEPT_SEGMENT_BYTES: usize = 1 << 20;
+
 /// Where records with quotes begin, so many bytes are read as such before it is looked whether lines
 /// without quotes follow.
 pub(crate) const RECORDS_IN_A_ROW_BYTES: u64 = 16 * 1024;

@@ -57,8 +57,11 @@ pub struct Run {
 pub enum Destination {
     /// A file; every matched row, duplicates too, in input order.
     File(PathBuf),
-    /// Standard output; of rows with the same key only the first.
-    Stdout,
+    /// Standard output.
+    Stdout {
+        /// Whether only the first of rows with the same key goes there.
+        only_first: bool,
+    },
 }
 
 /// Runs a provider's part of a job on its table, which is open and has its key columns resolved.
@@ -435,7 +438,9 @@ impl Session {
             let mut stdout = std::io::stdout().lock();
             let (output, path, once) = match &destination {
                 Destination::File(path) => (Output::File(path), Some(path.clone()), false),
-                Destination::Stdout => (Output::Stream(&mut stdout), None, true),
+                Destination::Stdout { only_first } => {
+                    (Output::Stream(&mut stdout), None, *only_first)
+                }
             };
             let rows = u32::try_from(counts.rows).expect("rows are counted in 32 bits");
             let matched = set.rows(&bitmap, rows, once).map_err(|error| Memory::error(&error))?;

@@ -1,5 +1,5 @@
-//! Where fingerprints go that do not fit the memory a run may take: a temporary file without a name,
-//! encrypted under a key that nobody else ever has.
+//! Where secrets go that do not fit the memory a run may take: a temporary file without a name, encrypted
+//! under a key that nobody else ever has.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -37,20 +37,20 @@ impl Memory {
     }
 
     pub(crate) fn error(error: &io::Error) -> Error {
-        Error::new(Kind::Usage, error.to_string())
+        Error::new(Kind::Usage, format!("{error}, or raise --memory"))
     }
 }
 
 /// An append-only file of segments, each sealed with AES-256-GCM; the nonce is the segment's place in
 /// the file, where nothing else is ever written.
-struct EncryptedFile {
+pub(crate) struct EncryptedFile {
     directory: PathBuf,
     open: Option<(File, LessSafeKey)>,
     end: u64,
 }
 
 impl EncryptedFile {
-    fn new(directory: &Path) -> Self {
+    pub(crate) fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned(), open: None, end: 0 }
     }
 
@@ -85,8 +85,7 @@ impl EncryptedFile {
 
     fn explain(&self, error: &io::Error) -> io::Error {
         let text = format!(
-            "the temporary file in {} for keys beyond --memory: {error}; raise --memory, or name a \
-             directory with room by --temporary",
+            "the encrypted temporary file in {}: {error}; name a directory with room by --temporary",
             self.directory.display()
         );
         io::Error::new(error.kind(), text)

@@ -32,8 +32,9 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
         tell(format!("your key: it is the one that the job pins for {name}"));
     }
     if let Some(input) = &args.table.input {
-        let table = table(input, &args.table.layout, &job)?;
-        let counts = convelo_party::count_keys(&table, &job, &args.memory.into())?;
+        let memory = args.memory.into();
+        let table = table(input, &args.table.layout, Vec::new(), &job, &memory)?;
+        let counts = convelo_party::count_keys(&table, &job, &memory)?;
         tell(format!("your table: {}", output::read(counts)));
         report["input"] = json!(counts);
         let cap = args.name.as_deref().map_or(job.maximum_keys, |name| job.maximum_keys_of(name));

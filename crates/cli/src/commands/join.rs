@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use convelo_channel::Identity;
-use convelo_party::table::{Format, Table, TableOptions};
+use convelo_party::table::{Format, Input, Table, TableOptions};
 use convelo_party::{Destination, Run};
 use convelo_psi::{Job, Verify};
 
@@ -46,8 +46,10 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
             Some(files::source(&args.platform, files::PROVIDER_PROGRAM)?)
         }
     };
-    let options = TableOptions { format: Format::Lines, key: Vec::new() };
-    let table = Table::open(&args.data, &options).map_err(Failure::usage)?;
+    let memory = convelo_party::Memory::from(args.memory);
+    let input = Input::open(&args.data, &memory.directory).map_err(Failure::usage)?;
+    let options = TableOptions { format: Format::Lines, key: Vec::new(), select: Vec::new() };
+    let table = Table::open(input, &options).map_err(Failure::usage)?;
     for line in plan::brief(&job, policy.as_ref(), &args.name) {
         narrator.line(line);
     }
@@ -63,8 +65,11 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         address: args.service,
         expect,
         insecure_ratls_only: args.trust.insecure_ratls_only,
-        memory: args.memory.into(),
-        output: Some(args.output.map_or(Destination::Stdout, Destination::File)),
+        memory,
+        output: Some(match args.output {
+            Some(path) => Destination::File(path),
+            None => Destination::Stdout { only_first: true },
+        }),
         receipt: Some(receipt),
     };
     perform(run, table, narrator, args.voice.json).await

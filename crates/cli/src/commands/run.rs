@@ -1,12 +1,13 @@
 //! `convelo run`: a provider's part in a job.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use convelo_attest::Policy;
 use convelo_channel::Expect;
-use convelo_party::table::{Column, Format, Table, TableOptions};
+use convelo_party::table::{Column, Format, Input, STANDARD_INPUT, Table, TableOptions};
 use convelo_party::{Destination, Learned, Summary};
 use convelo_psi::{Job, Parties, Verify, What};
 
@@ -77,15 +78,17 @@ impl Plan {
                 Some(files::source(&args.platform, files::PROVIDER_PROGRAM)?)
             }
         };
-        let table = table(&args.table.input, &args.table.layout, &job)?;
         let output = destination(&job, &args)?;
-        if let Some(output) = &output {
+        let memory = convelo_party::Memory::from(args.memory);
+        let (table_args, select) = (&args.table, columns(&args.select)?);
+        let table = table(&table_args.input, &table_args.layout, select, &job, &memory)?;
+        if let Some(Destination::File(output)) = &output {
             table.check_output(output).map_err(Failure::usage)?;
         }
         let receipt = match (&args.receipt, &output) {
             (Some(path), _) => path.clone(),
-            (None, Some(output)) => suffixed(output, ".receipt.json"),
-            (None, None) => PathBuf::from(format!("{}.receipt.json", job.name)),
+            (None, Some(Destination::File(output))) => suffixed(output, ".receipt.json"),
+            (None, _) => PathBuf::from(format!("{}.receipt.json", job.name)),
         };
         let run = convelo_party::Run {
             job,
@@ -95,8 +98,8 @@ impl Plan {
             address,
             expect,
             insecure_ratls_only: args.trust.insecure_ratls_only,
-            memory: args.memory.into(),
-            output: output.map(Destination::File),
+            memory,
+            output,
             receipt: Some(receipt),
         };
         Ok(Self { run, table, policy })
@@ -164,25 +167,31 @@ pub(crate) fn expect(
 }
 
 /// Opens the table that the flags describe, with the key columns of the job.
-pub(crate) fn table(path: &Path, layout: &Layout, job: &Job) -> Result<Table, Failure> {
+pub(crate) fn table(
+    path: &Path,
+    layout: &Layout,
+    select: Vec<Column>,
+    job: &Job,
+    memory: &convelo_party::Memory,
+) -> Result<Table, Failure> {
+    if path == Path::new(STANDARD_INPUT) && std::io::stdin().is_terminal() {
+        output::say("reading the table from standard input, to its end (Ctrl-D)");
+    }
+    let input = Input::open(path, &memory.directory).map_err(Failure::usage)?;
     let delimiter = layout.delimiter.as_deref().map(delimiter).transpose()?;
     let header = !layout.no_header;
     let format = match layout.format {
         Some(FormatArg::Lines) => Format::Lines,
-        Some(FormatArg::Csv) => match Format::guess(path, delimiter, header) {
-            Ok(csv @ Format::Csv { .. }) => csv,
-            _ => Format::Csv { delimiter: delimiter.unwrap_or(b','), header },
+        Some(FormatArg::Csv) => match delimiter {
+            Some(delimiter) => Format::Csv { delimiter, header },
+            None => Format::guess_csv(&input, header).map_err(Failure::usage)?,
         },
-        None => Format::guess(path, delimiter, header).map_err(Failure::usage)?,
+        None => Format::guess(&input, delimiter, header).map_err(Failure::usage)?,
     };
-    let key: Vec<Column> = layout
-        .key
-        .iter()
-        .map(|column| column.parse().map_err(Failure::usage))
-        .collect::<Result<_, _>>()?;
+    let key = columns(&layout.key)?;
     let parts: Vec<&str> = job.keys.iter().map(|part| part.name.as_str()).collect();
-    let columns = if format == Format::Lines { 1 } else { key.len() };
-    if columns != parts.len() {
+    let found = if format == Format::Lines { 1 } else { key.len() };
+    if found != parts.len() {
         let text = match format {
             Format::Lines => format!(
                 "the job's key has {} parts ({}) and a file of one id a line has one column",
@@ -208,7 +217,11 @@ pub(crate) fn table(path: &Path, layout: &Layout, job: &Job) -> Result<Table, Fa
         let text = "a file of one id a line has no columns to choose with --key";
         return Err(Failure::usage(text));
     }
-    Table::open(path, &TableOptions { format, key }).map_err(Failure::usage)
+    Table::open(input, &TableOptions { format, key, select }).map_err(Failure::usage)
+}
+
+fn columns(named: &[String]) -> Result<Vec<Column>, Failure> {
+    named.iter().map(|column| column.parse().map_err(Failure::usage)).collect()
 }
 
 fn delimiter(text: &str) -> Result<u8, Failure> {
@@ -222,15 +235,27 @@ fn delimiter(text: &str) -> Result<u8, Failure> {
     }
 }
 
-/// The output file, where the job gives this party rows to write.
-fn destination(job: &Job, args: &Run) -> Result<Option<PathBuf>, Failure> {
+/// Where rows go, where the job gives this party rows to write.
+fn destination(job: &Job, args: &Run) -> Result<Option<Destination>, Failure> {
     let rows = job.learns(&args.name) && job.reveal.what == What::Intersection;
     match (&args.output, rows) {
-        (Some(path), true) => Ok(Some(path.clone())),
+        (Some(path), true) if path == Path::new("-") => {
+            if args.voice.json {
+                let text = "rows and the summary of --json cannot both go to standard output; give \
+                            a file with --output";
+                return Err(Failure::usage(text));
+            }
+            Ok(Some(Destination::Stdout { only_first: false }))
+        }
+        (Some(path), true) => Ok(Some(Destination::File(path.clone()))),
         (None, true) => Err(Failure::usage(
             "the job gives this party the intersection; say where the matched rows go with \
              --output FILE",
         )),
+        (None, false) if !args.select.is_empty() => Err(Failure::usage(format!(
+            "the job gives this party {}, so no columns are written; leave --select out",
+            plan::learns(job, &args.name)
+        ))),
         (None, false) => Ok(None),
         (Some(path), false) => Err(Failure::usage(format!(
             "the job gives this party {}, so nothing would be written to {}; leave --output out",

@@ -178,18 +178,20 @@ impl Layout {
         columns
     }
 
-    /// Visits every row as it is to be written, with the number of the row.
+    /// Visits every row as it is to be written, with the number of the row; field by field if `fields`
+    /// are asked for or have to be quoted.
     pub(super) fn visit_whole<E>(
         self,
         block: &Block,
+        fields: bool,
+        refuse: impl FnOnce(Misfit) -> E,
         mut visit: impl FnMut(u64, Whole<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        if block.ends.is_empty() {
+        if block.ends.is_empty() && !fields {
             let mut lines = (block.first..).zip(self.lines(&block.text));
             return lines.try_for_each(|(row, (_, line))| visit(row, Whole::Line(line)));
         }
-        let cannot = |_| unreachable!("records were counted when they were put together");
-        self.visit(block, cannot, |row, fields| visit(row, Whole::Record(fields)))
+        self.visit(block, refuse, |row, fields| visit(row, Whole::Record(fields)))
     }
 
     /// Whether a row may have so many fields.
@@ -228,7 +230,7 @@ impl<'r> Fields<'r> {
     }
 
     #[inline]
-    fn get(self, column: usize) -> &'r str {
+    pub(super) fn get(self, column: usize) -> &'r str {
         let begin = column.checked_sub(1).map_or(self.begin, |before| self.ends[before] + self.gap);
         &self.text[begin..self.ends[column]]
     }

@@ -64,11 +64,22 @@ pub enum Fault {
     /// The operating system failed while the file was read.
     #[error("cannot be read: {0}")]
     Read(io::Error),
-    /// The path was `-`.
-    #[error("standard input cannot be read twice, and a table is: save it to a file first")]
-    StandardInput,
+    /// A compressed file that is damaged, cut off, or needs more than 100 MiB to be unpacked.
+    #[error("cannot be unpacked as {packing}: {error}")]
+    Unpack {
+        /// "gzip" or "Zstandard".
+        packing: &'static str,
+        /// What is wrong.
+        error: io::Error,
+    },
+    /// What came by standard input could not be read, or not be kept for the second pass.
+    #[error("cannot be kept until it is read again: {0}")]
+    Keep(io::Error),
     /// The path leads to a pipe, directory or device.
-    #[error("{found}, expected a regular file: a table is read twice, so save it to a file first")]
+    #[error(
+        "{found}, expected a regular file: a table is read twice, so save it to a file first, or give \
+         it by standard input"
+    )]
     NotRegular {
         /// What the path leads to.
         found: &'static str,
@@ -119,8 +130,8 @@ pub enum Fault {
     },
     /// The name of the file does not tell what it is.
     #[error(
-        "the name does not end in .csv, .tsv or .txt: say whether it is CSV (and its delimiter) \
-         or one id a line"
+        "no name that ends in .csv, .tsv or .txt (or that and .gz or .zst): say whether it is CSV (and \
+         its delimiter) or one id a line"
     )]
     UnknownFormat,
     /// A delimiter that cannot separate fields.
@@ -138,11 +149,9 @@ pub enum Fault {
         /// The columns there are.
         columns: ColumnList,
     },
-    /// Key columns were named for a text file of one id a line.
-    #[error(
-        "a text file of one id a line has no columns: leave the key column out, or read as CSV"
-    )]
-    KeyOfLines,
+    /// Columns were named for a text file of one id a line.
+    #[error("a text file of one id a line has no columns to choose, unless it is read as CSV")]
+    ColumnsOfLines,
     /// The header has no column of this name.
     #[error("no column is called {}; {columns}", shown(name))]
     NoSuchColumn {
@@ -187,6 +196,9 @@ pub enum Fault {
     /// The output is the input.
     #[error("the output is the input file: choose another name for the output")]
     OutputIsInput,
+    /// The output's name says that it is packed in a way that is not written.
+    #[error("rows are written plain, or as gzip if the name ends in .gz: choose another name")]
+    OutputPacking,
     /// The output exists and is not a regular file.
     #[error("{found}, expected a regular file or a new name for the output")]
     OutputNotRegular {

@@ -1,8 +1,8 @@
-use std::fs::{File, FileType, Metadata};
-use std::io::Read;
+use std::fs::FileType;
 use std::path::Path;
 
 use super::error::{Fault, TableError};
+use super::input::Input;
 use crate::limits::DELIMITER_SAMPLE_BYTES;
 
 /// How a table is laid out in its file.
@@ -20,32 +20,38 @@ pub enum Format {
 }
 
 impl Format {
-    /// Guesses the format from the file's name, as far as the caller leaves it open.
+    /// Guesses the format from the file's name, as far as the caller leaves it open. An ending `.gz` or
+    /// `.zst` is passed over.
     ///
     /// `.csv` is CSV, `.tsv` and `.tab` are CSV with tabs, `.txt` is one id a line; a given
     /// delimiter makes any file CSV. The delimiter of a `.csv` file that was not given is the most
     /// frequent of `,` `;` tab and `|` outside quotes in its first line; the comma if there is none.
     ///
     /// # Errors
-    /// When the name tells nothing and no delimiter was given, or the file is not a regular file.
-    pub fn guess(path: &Path, delimiter: Option<u8>, header: bool) -> Result<Self, TableError> {
+    /// When the name tells nothing and no delimiter was given, or the file cannot be read.
+    pub fn guess(input: &Input, delimiter: Option<u8>, header: bool) -> Result<Self, TableError> {
         if let Some(delimiter) = delimiter {
             return Ok(Self::Csv { delimiter, header });
         }
-        let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        match extension.as_deref() {
-            Some("csv") => {
-                let (file, _) = open_regular(path)?;
-                let mut sample = Vec::new();
-                file.take(DELIMITER_SAMPLE_BYTES)
-                    .read_to_end(&mut sample)
-                    .map_err(|error| TableError::new(path, Fault::Read(error)))?;
-                Ok(Self::Csv { delimiter: most_frequent_delimiter(&sample), header })
-            }
+        let mut name = input.path();
+        if let Some("gz" | "zst") = extension(name).as_deref() {
+            name = name.file_stem().map_or(name, Path::new);
+        }
+        match extension(name).as_deref() {
+            Some("csv") => Self::guess_csv(input, header),
             Some("tsv" | "tab") => Ok(Self::Csv { delimiter: b'\t', header }),
             Some("txt") => Ok(Self::Lines),
-            _ => Err(TableError::new(path, Fault::UnknownFormat)),
+            _ => Err(TableError::new(input.path(), Fault::UnknownFormat)),
         }
+    }
+
+    /// CSV with the most frequent delimiter of the first line.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn guess_csv(input: &Input, header: bool) -> Result<Self, TableError> {
+        let sample = input.head(DELIMITER_SAMPLE_BYTES)?;
+        Ok(Self::Csv { delimiter: most_frequent_delimiter(&sample), header })
     }
 
     pub(super) fn check(self) -> Result<(), Fault> {
@@ -68,20 +74,9 @@ impl Format {
     }
 }
 
-/// Opens a file that can be read twice. A pipe is not even opened: that would wait for its writer.
-pub(super) fn open_regular(path: &Path) -> Result<(File, Metadata), TableError> {
-    if path == Path::new("-") {
-        return Err(TableError::new(path, Fault::StandardInput));
-    }
-    let regular = |metadata: Metadata| match irregular(metadata.file_type()) {
-        Some(found) => Err(TableError::new(path, Fault::NotRegular { found })),
-        None => Ok(metadata),
-    };
-    let open_error = |error| TableError::new(path, Fault::Open(error));
-    regular(std::fs::metadata(path).map_err(open_error)?)?;
-    let file = File::open(path).map_err(open_error)?;
-    let metadata = regular(file.metadata().map_err(open_error)?)?;
-    Ok((file, metadata))
+/// What a file's name ends in, in lower case.
+pub(super) fn extension(path: &Path) -> Option<String> {
+    path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase)
 }
 
 /// What a file is when it is not a regular one.
@@ -114,8 +109,8 @@ pub(super) fn foreign_signature(head: &[u8]) -> Option<&'static str> {
         [0xfe, 0xff, ..] => Some("UTF-16 text (big-endian)"),
         [b'P', b'K', 3, 4, ..] => Some("a ZIP archive or a workbook (.xlsx, .ods)"),
         [0xd0, 0xcf, 0x11, 0xe0, ..] => Some("an old workbook (.xls)"),
-        [0x1f, 0x8b, ..] => Some("a gzip archive"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("a Zstandard archive"),
+        [0x1f, 0x8b, ..] => Some("a gzip archive in another archive"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("a Zstandard archive in another archive"),
         _ => None,
     }
 }
@@ -163,10 +158,10 @@ mod tests {
     #[test]
     fn names_of_files() {
         let directory = tempfile::tempdir().unwrap();
-        let csv = directory.path().join("A.CSV");
-        std::fs::write(&csv, "a;b;c\n").unwrap();
         let guess = |name: &str, delimiter| {
-            Format::guess(&directory.path().join(name), delimiter, true).ok()
+            let path = directory.path().join(name);
+            std::fs::write(&path, "a;b;c\n").unwrap();
+            Format::guess(&Input::open(&path, directory.path()).unwrap(), delimiter, true).ok()
         };
         let csv_with = |delimiter| Some(Format::Csv { delimiter, header: true });
         assert_eq!(guess("A.CSV", None), csv_with(b';'));
@@ -176,6 +171,9 @@ mod tests {
         assert_eq!(guess("a.txt", Some(b'|')), csv_with(b'|'));
         assert_eq!(guess("a", Some(b'|')), csv_with(b'|'));
         assert_eq!(guess("a", None), None);
-        assert_eq!(guess("missing.csv", None), None);
+        assert_eq!(guess("a.gz", None), None);
+        assert_eq!(guess("a.csv.GZ", None), csv_with(b';'));
+        assert_eq!(guess("a.tsv.zst", None), csv_with(b'\t'));
+        assert_eq!(guess("a.csv.gz.gz", None), None);
     }
 }

@@ -1,10 +1,10 @@
 //! Tables in and out: the key fields of every row, and the rows that matched.
 //!
-//! A table is a CSV file or a text file of one id a line. It is read twice, in memory that does not
-//! grow with the file: [`Table::scan`] yields the key fields of every row, and
-//! [`Table::write_matched`] reads the same rows again and writes those that are kept, with all
-//! their columns and in input order. Both passes read the file that [`Table::open`] opened, and
-//! refuse it when it changed in between.
+//! A table is a CSV file or a text file of one id a line, plain or packed by gzip or Zstandard, or such a
+//! text from standard input. It is read twice, in memory that does not grow with it: [`Table::scan`]
+//! yields the key fields of every row, and [`Table::write_matched`] reads the same rows again and writes
+//! those that are kept, with all or selected columns and in input order. Both passes read the file that
+//! [`Input::open`] opened, and refuse it when it changed in between.
 //!
 //! What is read:
 //! - UTF-8 with or without a byte order mark; any other encoding is refused with the line.
@@ -22,13 +22,12 @@ mod block;
 mod column;
 mod error;
 mod format;
+mod input;
 mod output;
 mod reader;
 mod source;
 
-use std::fs::{File, Metadata};
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::Path;
 
 use crate::limits::MAXIMUM_COLUMNS;
 
@@ -37,10 +36,11 @@ pub(crate) use self::block::{Block, Misfit};
 pub use self::column::{Column, ColumnNameError};
 pub use self::error::{ColumnList, Fault, TableError};
 pub use self::format::Format;
+pub use self::input::{Input, STANDARD_INPUT};
 pub use self::output::Output;
 
 use self::block::Layout;
-use self::output::{Draft, Input, check_target};
+use self::output::{Draft, check_target};
 use self::reader::Reader;
 
 /// How a table is to be read.
@@ -50,17 +50,18 @@ pub struct TableOptions {
     pub format: Format,
     /// The columns that make the key, in the key's order; empty for [`Format::Lines`].
     pub key: Vec<Column>,
+    /// The columns that are written of a matched row, in this order; empty for all.
+    pub select: Vec<Column>,
 }
 
 /// A table that was opened: its columns are known and its key was found among them.
 pub struct Table {
-    path: PathBuf,
-    file: File,
-    stamp: Stamp,
+    input: Input,
     start: u64,
     format: Format,
     columns: Vec<String>,
     key: Vec<usize>,
+    select: Vec<usize>,
 }
 
 /// What the first pass over a table counted.
@@ -82,28 +83,19 @@ pub struct Written {
 }
 
 impl Table {
-    /// Opens a table, reads its first record and finds the key's columns.
+    /// Reads the first record of a table and finds the columns that are asked for.
     ///
     /// # Errors
-    /// When the file is not a regular one or not UTF-8 text, when its first record cannot be read,
-    /// and when a key column is not there; the error then lists the columns.
-    pub fn open(path: &Path, options: &TableOptions) -> Result<Self, TableError> {
-        let refuse = |fault| TableError::new(path, fault);
-        options.format.check().map_err(refuse)?;
-        let (file, metadata) = format::open_regular(path)?;
-        let start = source::text_start(&file).map_err(refuse)?;
-        let mut table = Self {
-            path: path.to_owned(),
-            file,
-            stamp: Stamp::of(&metadata),
-            start,
-            format: options.format,
-            columns: Vec::new(),
-            key: vec![0],
-        };
+    /// When the text is not UTF-8, when its first record cannot be read, and when a column is not
+    /// there; the error then lists the columns.
+    pub fn open(input: Input, options: &TableOptions) -> Result<Self, TableError> {
+        let start = source::text_start(&input)?;
+        let (format, columns, select) = (options.format, Vec::new(), Vec::new());
+        let mut table = Self { input, start, format, columns, key: vec![0], select };
+        format.check().map_err(|fault| table.error(fault))?;
         if table.format == Format::Lines {
-            if !options.key.is_empty() {
-                return Err(refuse(Fault::KeyOfLines));
+            if !options.key.is_empty() || !options.select.is_empty() {
+                return Err(table.error(Fault::ColumnsOfLines));
             }
             table.columns.push("#1".to_owned());
             return Ok(table);
@@ -115,16 +107,20 @@ impl Table {
         let header = table.format.has_header();
         if options.key.is_empty() {
             let columns = ColumnList::new(&table.columns, header);
-            return Err(refuse(Fault::NoKey { columns }));
+            return Err(table.error(Fault::NoKey { columns }));
         }
-        let resolved = options.key.iter().map(|key| column::resolve(key, &table.columns, header));
-        table.key = resolved.collect::<Result<_, _>>().map_err(refuse)?;
+        let resolve = |columns: &[Column]| {
+            let resolved =
+                columns.iter().map(|column| column::resolve(column, &table.columns, header));
+            resolved.collect::<Result<_, _>>().map_err(|fault| table.error(fault))
+        };
+        (table.key, table.select) = (resolve(&options.key)?, resolve(&options.select)?);
         Ok(table)
     }
 
-    /// The file that is read.
+    /// The file that is read, or "standard input".
     pub fn path(&self) -> &Path {
-        &self.path
+        self.input.path()
     }
 
     /// The names of the columns: from the header, or `#1`, `#2` … where there is none. Empty for a
@@ -140,7 +136,7 @@ impl Table {
 
     /// The file's size when it was opened: what `progress` counts up to in either pass.
     pub fn size_bytes(&self) -> u64 {
-        self.stamp.size
+        self.input.size()
     }
 
     /// Says whether matched rows could be written to `output`, so that a job need not run to its
@@ -149,7 +145,7 @@ impl Table {
     /// # Errors
     /// When `output` is the input, is not a regular file, or its directory cannot be written to.
     pub fn check_output(&self, output: &Path) -> Result<(), TableError> {
-        check_target(output, self.input())
+        check_target(output, &self.input)
     }
 
     /// The first pass: gives the key fields of every row, in input order, to `row`.
@@ -189,31 +185,31 @@ impl Table {
         mut progress: impl FnMut(u64),
         mut visit: impl FnMut(&mut Block) -> Result<(), E>,
     ) -> Result<Counts, E> {
-        self.check_unchanged()?;
+        self.input.check_unchanged()?;
         let width = Some(self.columns.len());
-        let mut reader = Reader::new(&self.path, &self.file, self.start, self.format, width)?;
+        let mut reader = Reader::new(&self.input, self.start, self.format, width)?;
         let (mut block, mut rows, mut reported) = (Block::default(), 0, 0);
         loop {
             match reader.next(&mut block) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    self.check_unchanged()?;
+                    self.input.check_unchanged()?;
                     return Err(error.into());
                 }
             }
             rows += block.rows();
             visit(&mut block)?;
-            if reader.position() != reported {
-                reported = reader.position();
+            if self.input.done() != reported {
+                reported = self.input.done();
                 progress(reported);
             }
         }
-        self.check_unchanged()?;
-        if reader.position() != self.stamp.size {
-            return Err(TableError::new(&self.path, Fault::Changed).into());
+        self.input.check_unchanged()?;
+        if self.input.done() != self.input.size() {
+            return Err(self.error(Fault::Changed).into());
         }
-        progress(self.stamp.size);
+        progress(self.input.size());
         Ok(Counts { rows: rows.saturating_sub(self.header_rows()) })
     }
 
@@ -231,22 +227,29 @@ impl Table {
         progress: impl FnMut(u64),
         mut keep: impl FnMut(u64) -> Result<bool, E>,
     ) -> Result<Written, E> {
-        let mut draft = Draft::new(output, self.input(), self.format)?;
-        let (layout, header) = (self.layout(), self.header_rows());
+        let mut draft = Draft::new(output, &self.input, self.format, &self.select)?;
+        let (layout, header, fields) = (self.layout(), self.header_rows(), !self.select.is_empty());
         let mut kept = 0;
-        let changed = || TableError::new(&self.path, Fault::Changed);
+        let changed = || self.error(Fault::Changed);
         let counts = self.read::<E>(progress, |block| {
-            layout.visit_whole(block, |row, whole| {
-                let Some(row) = row.checked_sub(header) else { return Ok(draft.write(&whole)?) };
-                if row >= scanned.rows {
-                    return Err(changed().into());
-                }
-                if keep(row)? {
-                    draft.write(&whole)?;
-                    kept += 1;
-                }
-                Ok(())
-            })
+            layout.visit_whole(
+                block,
+                fields,
+                |_| changed().into(),
+                |row, whole| {
+                    let Some(row) = row.checked_sub(header) else {
+                        return Ok(draft.write(&whole)?);
+                    };
+                    if row >= scanned.rows {
+                        return Err(changed().into());
+                    }
+                    if keep(row)? {
+                        draft.write(&whole)?;
+                        kept += 1;
+                    }
+                    Ok(())
+                },
+            )
         })?;
         if counts != *scanned {
             return Err(changed().into());
@@ -258,8 +261,12 @@ impl Table {
     /// The error for a row that is not like the others.
     pub(crate) fn refuse(&self, misfit: Misfit) -> TableError {
         let cr_alone = self.format != Format::Lines;
-        let line = source::line_at(&self.file, self.start + misfit.offset, cr_alone).ok();
-        TableError::at(&self.path, line, misfit.fault)
+        let line = source::line_at(&self.input, self.start + misfit.offset, cr_alone).ok();
+        TableError::at(self.path(), line, misfit.fault)
+    }
+
+    fn error(&self, fault: Fault) -> TableError {
+        TableError::new(self.path(), fault)
     }
 
     fn layout(&self) -> Layout {
@@ -270,13 +277,9 @@ impl Table {
         u64::from(self.format.has_header() && !self.columns.is_empty())
     }
 
-    fn input(&self) -> Input<'_> {
-        Input { path: &self.path, file: &self.file }
-    }
-
     /// The names of the columns; none when there is no record.
     fn first_record(&self) -> Result<Vec<String>, TableError> {
-        let mut reader = Reader::new(&self.path, &self.file, self.start, self.format, None)?;
+        let mut reader = Reader::new(&self.input, self.start, self.format, None)?;
         let (header, mut block) = (self.format.has_header(), Block::default());
         let mut columns = Vec::new();
         while columns.is_empty() && reader.next(&mut block)? {
@@ -289,16 +292,6 @@ impl Table {
             return Err(self.refuse(Misfit { offset: 0, fault: Fault::TooManyColumns { found } }));
         }
         Ok(columns)
-    }
-
-    fn check_unchanged(&self) -> Result<(), TableError> {
-        let metadata = self.file.metadata();
-        let metadata = metadata.map_err(|e| TableError::new(&self.path, Fault::Read(e)))?;
-        if Stamp::of(&metadata) == self.stamp {
-            Ok(())
-        } else {
-            Err(TableError::new(&self.path, Fault::Changed))
-        }
     }
 }
 
@@ -331,19 +324,6 @@ pub(crate) enum Stop<E> {
     Misfit(Misfit),
     /// The visitor would not go on.
     Visitor(E),
-}
-
-/// What tells that a file is still as it was.
-#[derive(PartialEq, Eq)]
-struct Stamp {
-    size: u64,
-    modified: Option<SystemTime>,
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self { size: metadata.len(), modified: metadata.modified().ok() }
-    }
 }
 
 #[cfg(test)]

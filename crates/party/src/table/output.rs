@@ -1,31 +1,26 @@
-use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use csv_core::WriteResult;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tempfile::NamedTempFile;
 
 use super::block::{Fields, Whole};
 use super::error::{Fault, TableError};
-use super::format::{Format, irregular};
+use super::format::{Format, extension, irregular};
+use super::input::Input;
 use crate::limits::TABLE_BUFFER_BYTES;
 
 /// Where matched rows go.
 pub enum Output<'w> {
-    /// A file. It appears, or replaces the one that was there, only when it is complete.
+    /// A file. It appears, or replaces the one that was there, only when it is complete. It is packed
+    /// by gzip if its name ends in `.gz`.
     ///
     /// Its mode is 0600 whatever the umask says: matched rows are personal data.
     File(&'w Path),
     /// A stream, such as standard output. It may have got a part of the rows when an error comes.
     Stream(&'w mut dyn Write),
-}
-
-/// The table that is read, which must not become the output.
-#[derive(Clone, Copy)]
-pub(super) struct Input<'f> {
-    #[cfg_attr(unix, expect(dead_code, reason = "files are compared by device and inode"))]
-    pub(super) path: &'f Path,
-    pub(super) file: &'f File,
 }
 
 /// Rows on their way to an output that is not complete yet.
@@ -34,18 +29,27 @@ pub(super) struct Draft<'w> {
     sheet: BufWriter<Sink<'w>>,
     /// None for lines.
     csv: Option<csv_core::Writer>,
+    /// The columns that are written, counted from 0; all if empty.
+    select: Vec<usize>,
 }
 
 impl<'w> Draft<'w> {
     pub(super) fn new(
         output: Output<'w>,
-        input: Input<'_>,
+        input: &Input,
         format: Format,
+        select: &[usize],
     ) -> Result<Self, TableError> {
         let (path, target) = match output {
             Output::Stream(stream) => (PathBuf::from("the output"), Target::Stream(stream)),
             Output::File(path) => {
-                (path.to_owned(), Target::File(Box::new(temporary_beside(path, input)?)))
+                let file = temporary_beside(path, input)?;
+                let target = if extension(path).as_deref() == Some("gz") {
+                    Target::Gzip(Box::new(GzEncoder::new(file, Compression::default())))
+                } else {
+                    Target::File(Box::new(file))
+                };
+                (path.to_owned(), target)
             }
         };
         let sheet = BufWriter::with_capacity(TABLE_BUFFER_BYTES, Sink { target, bytes: 0 });
@@ -55,7 +59,7 @@ impl<'w> Draft<'w> {
             }
             Format::Lines => None,
         };
-        Ok(Self { path, sheet, csv })
+        Ok(Self { path, sheet, csv, select: select.to_vec() })
     }
 
     #[inline]
@@ -72,7 +76,7 @@ impl<'w> Draft<'w> {
     fn record(&mut self, fields: Fields<'_>) -> io::Result<()> {
         let csv = self.csv.as_mut().expect("only a CSV file has records");
         let mut quoted = [0; 1024];
-        for (number, field) in fields.all().enumerate() {
+        let mut write = |number, field: &str| {
             if number > 0 {
                 let (_, written) = csv.delimiter(&mut quoted);
                 self.sheet.write_all(&quoted[..written])?;
@@ -83,9 +87,17 @@ impl<'w> Draft<'w> {
                 self.sheet.write_all(&quoted[..written])?;
                 rest = &rest[read..];
                 if result == WriteResult::InputEmpty {
-                    break;
+                    return Ok::<_, io::Error>(());
                 }
             }
+        };
+        if self.select.is_empty() {
+            fields.all().enumerate().try_for_each(|(number, field)| write(number, field))?;
+        } else {
+            let columns = self.select.iter().enumerate();
+            columns
+                .into_iter()
+                .try_for_each(|(number, column)| write(number, fields.get(*column)))?;
         }
         let (_, written) = csv.terminator(&mut quoted);
         self.sheet.write_all(&quoted[..written])
@@ -99,16 +111,17 @@ impl<'w> Draft<'w> {
 }
 
 /// Says whether `path` could become the output of a table read from `input`.
-pub(super) fn check_target(path: &Path, input: Input<'_>) -> Result<(), TableError> {
+pub(super) fn check_target(path: &Path, input: &Input) -> Result<(), TableError> {
     temporary_beside(path, input).map(drop)
 }
 
 enum Target<'w> {
     File(Box<NamedTempFile>),
+    Gzip(Box<GzEncoder<NamedTempFile>>),
     Stream(&'w mut dyn Write),
 }
 
-/// Counts the bytes that reach the target.
+/// Counts the bytes of text that reach the target.
 struct Sink<'w> {
     target: Target<'w>,
     bytes: u64,
@@ -118,6 +131,7 @@ impl Write for Sink<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let count = match &mut self.target {
             Target::File(file) => file.write(buffer),
+            Target::Gzip(file) => file.write(buffer),
             Target::Stream(stream) => stream.write(buffer),
         }?;
         self.bytes += count as u64;
@@ -127,18 +141,24 @@ impl Write for Sink<'_> {
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.target {
             Target::File(file) => file.flush(),
+            Target::Gzip(file) => file.flush(),
             Target::Stream(stream) => stream.flush(),
         }
     }
 }
 
 fn complete(sheet: BufWriter<Sink<'_>>, path: &Path) -> io::Result<u64> {
-    let mut sink = sheet.into_inner().map_err(|failed| copy_of(failed.error()))?;
-    sink.flush()?;
-    if let Target::File(file) = sink.target {
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-    }
+    let sink = sheet.into_inner().map_err(|failed| copy_of(failed.error()))?;
+    let file = match sink.target {
+        Target::Stream(stream) => {
+            stream.flush()?;
+            return Ok(sink.bytes);
+        }
+        Target::File(file) => *file,
+        Target::Gzip(file) => file.finish()?,
+    };
+    file.as_file().sync_all()?;
+    file.persist(path)?;
     Ok(sink.bytes)
 }
 
@@ -147,14 +167,17 @@ fn copy_of(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-fn temporary_beside(path: &Path, input: Input<'_>) -> Result<NamedTempFile, TableError> {
+fn temporary_beside(path: &Path, input: &Input) -> Result<NamedTempFile, TableError> {
     let refuse = |fault| Err(TableError::new(path, fault));
+    if extension(path).as_deref() == Some("zst") {
+        return refuse(Fault::OutputPacking);
+    }
     match std::fs::metadata(path) {
         Ok(metadata) => {
             if let Some(found) = irregular(metadata.file_type()) {
                 return refuse(Fault::OutputNotRegular { found });
             }
-            match is_same_file(path, &metadata, input) {
+            match input.is(path, &metadata) {
                 Ok(true) => return refuse(Fault::OutputIsInput),
                 Ok(false) => {}
                 Err(error) => return refuse(Fault::Write(error)),
@@ -172,16 +195,4 @@ fn temporary_beside(path: &Path, input: Input<'_>) -> Result<NamedTempFile, Tabl
         .suffix(".partial")
         .tempfile_in(directory)
         .map_err(|error| TableError::new(path, Fault::Write(error)))
-}
-
-#[cfg(unix)]
-fn is_same_file(_: &Path, output: &Metadata, input: Input<'_>) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let input = input.file.metadata()?;
-    Ok(input.dev() == output.dev() && input.ino() == output.ino())
-}
-
-#[cfg(not(unix))]
-fn is_same_file(path: &Path, _: &Metadata, input: Input<'_>) -> io::Result<bool> {
-    Ok(path.canonicalize()? == input.path.canonicalize()?)
 }

@@ -1,6 +1,4 @@
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 
 use csv_core::ReadRecordResult;
 use memchr::{memchr2_iter, memrchr};
@@ -8,17 +6,17 @@ use memchr::{memchr2_iter, memrchr};
 use super::block::{Block, Layout};
 use super::error::{Fault, TableError};
 use super::format::Format;
+use super::input::Input;
 use super::source::{END_MARK, Source, line_at};
 use crate::limits::{MAXIMUM_COLUMNS, RECORDS_IN_A_ROW_BYTES, TABLE_BUFFER_BYTES};
 
-/// Reads a file in blocks of whole rows.
+/// Reads a table in blocks of whole rows.
 ///
 /// Lines without a quote, and these are nearly all of nearly every file, are cut from the buffer as
 /// they are. Where a quote stands, or a carriage return that is not part of a line end, `csv_core`
 /// takes over for some records.
 pub(super) struct Reader<'f> {
-    path: &'f Path,
-    file: &'f File,
+    input: &'f Input,
     source: Source<'f>,
     layout: Layout,
     /// None for lines.
@@ -31,10 +29,9 @@ pub(super) struct Reader<'f> {
 }
 
 impl<'f> Reader<'f> {
-    /// Starts a pass at byte `start` of the file.
+    /// Starts a pass at byte `start` of the text.
     pub(super) fn new(
-        path: &'f Path,
-        file: &'f File,
+        input: &'f Input,
         start: u64,
         format: Format,
         width: Option<usize>,
@@ -48,21 +45,15 @@ impl<'f> Reader<'f> {
                 (Some(Box::new(csv)), END_MARK)
             }
         };
-        let source = Source::new(file, start, end_mark)
-            .map_err(|error| TableError::new(path, Fault::Read(error)))?;
+        let source = Source::new(input, start, end_mark).map_err(|error| input.error(error))?;
         let layout = Layout::new(format, width);
         let (buffer, start, consumed, row) = (Vec::new(), 0, 0, 0);
-        Ok(Self { path, file, source, layout, csv, buffer, start, consumed, row })
+        Ok(Self { input, source, layout, csv, buffer, start, consumed, row })
     }
 
     /// How the rows read so far are laid out.
     pub(super) fn layout(&self) -> Layout {
         self.layout
-    }
-
-    /// Bytes of the file that were read so far.
-    pub(super) fn position(&self) -> u64 {
-        self.source.position()
     }
 
     /// Reads the next rows into `block`; false at the end of the file.
@@ -216,11 +207,11 @@ impl<'f> Reader<'f> {
             ReadError::Refused(fault) => (record, fault),
             ReadError::Io(error) => match self.source.take_fault() {
                 Some(located) => (located.offset, located.fault),
-                None => return TableError::new(self.path, Fault::Read(error)),
+                None => return self.input.error(error),
             },
         };
         let cr_alone = self.csv.is_some();
-        TableError::at(self.path, line_at(self.file, offset, cr_alone).ok(), fault)
+        TableError::at(self.input.path(), line_at(self.input, offset, cr_alone).ok(), fault)
     }
 }
 

@@ -1,9 +1,9 @@
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read};
 use std::str::from_utf8;
 
-use super::error::Fault;
+use super::error::{Fault, TableError};
 use super::format::foreign_signature;
+use super::input::Input;
 use crate::limits::{MAXIMUM_RECORD_BYTES, TABLE_BUFFER_BYTES};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -15,18 +15,17 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) const END_MARK: &[u8] = b"\n\0";
 
 /// Where the text begins: behind the byte order mark, if there is one.
-pub(super) fn text_start(file: &File) -> Result<u64, Fault> {
-    let mut head = Vec::new();
-    file.take(4).read_to_end(&mut head).map_err(Fault::Read)?;
+pub(super) fn text_start(input: &Input) -> Result<u64, TableError> {
+    let head = input.head(4)?;
     if let Some(found) = foreign_signature(&head) {
-        return Err(Fault::Encoding { found });
+        return Err(TableError::new(input.path(), Fault::Encoding { found }));
     }
     Ok(if head.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() as u64 } else { 0 })
 }
 
-/// A file's bytes on their way to a parser: UTF-8 without NUL, no record longer than the limit.
+/// A table's text on its way to a parser: UTF-8 without NUL, no record longer than the limit.
 pub(super) struct Source<'f> {
-    file: &'f File,
+    text: Box<dyn Read + 'f>,
     start: u64,
     delivered: u64,
     record_start: u64,
@@ -35,7 +34,7 @@ pub(super) struct Source<'f> {
     located: Option<Located>,
 }
 
-/// A fault and the offset of the byte where it is, from the beginning of the file.
+/// A fault and the offset of the byte where it is, from the beginning of the text.
 pub(super) struct Located {
     pub(super) offset: u64,
     pub(super) fault: Fault,
@@ -43,10 +42,11 @@ pub(super) struct Located {
 
 impl<'f> Source<'f> {
     /// Starts a pass at byte `start`, behind the byte order mark if there is one.
-    pub(super) fn new(mut file: &'f File, start: u64, end_mark: &'static [u8]) -> io::Result<Self> {
-        file.seek(SeekFrom::Start(start))?;
+    pub(super) fn new(input: &'f Input, start: u64, end_mark: &'static [u8]) -> io::Result<Self> {
+        let mut text = input.read()?;
+        io::copy(&mut text.by_ref().take(start), &mut io::sink())?;
         Ok(Self {
-            file,
+            text,
             start,
             delivered: 0,
             record_start: 0,
@@ -56,17 +56,12 @@ impl<'f> Source<'f> {
         })
     }
 
-    /// Bytes of the file that were read so far, with the byte order mark.
-    pub(super) fn position(&self) -> u64 {
-        self.start + self.delivered
-    }
-
     /// Says where the record begins that is read next, counted from `start`.
     pub(super) fn begin_record(&mut self, offset: u64) {
         self.record_start = offset;
     }
 
-    /// The offset in the file where the present record begins.
+    /// The offset in the text where the present record begins.
     pub(super) fn record_position(&self) -> u64 {
         self.start + self.record_start
     }
@@ -87,7 +82,7 @@ impl Read for Source<'_> {
         if self.delivered.saturating_sub(self.record_start) > MAXIMUM_RECORD_BYTES {
             return Err(self.refuse(self.record_start, Fault::TooLong));
         }
-        let count = self.file.read(buffer)?;
+        let count = self.text.read(buffer)?;
         let chunk = &buffer[..count];
         if chunk.is_empty() {
             return match self.utf8.incomplete() {
@@ -113,11 +108,10 @@ impl Read for Source<'_> {
 
 /// The line, from 1, of the first byte at or behind `offset` that is not part of a line end.
 ///
-/// It reads the file again from its beginning, so that no line need be counted until one is asked
+/// It reads the text again from its beginning, so that no line need be counted until one is asked
 /// for. CR alone ends a line only `if cr_alone`.
-pub(super) fn line_at(mut file: &File, offset: u64, cr_alone: bool) -> io::Result<u64> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut reader = BufReader::with_capacity(TABLE_BUFFER_BYTES, file);
+pub(super) fn line_at(input: &Input, offset: u64, cr_alone: bool) -> io::Result<u64> {
+    let mut reader = BufReader::with_capacity(TABLE_BUFFER_BYTES, input.read()?);
     let (mut line, mut position, mut previous_cr) = (1, 0, false);
     loop {
         let buffer = reader.fill_buf()?;
@@ -230,8 +224,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lines");
         std::fs::write(&path, "a\r\n\r\nb\nc\rd").unwrap();
-        let file = File::open(&path).unwrap();
-        let line = |offset, cr_alone| line_at(&file, offset, cr_alone).unwrap();
+        let input = Input::open(&path, directory.path()).unwrap();
+        let line = |offset, cr_alone| line_at(&input, offset, cr_alone).unwrap();
         assert_eq!(line(0, true), 1);
         assert_eq!(line(1, true), 3, "blank lines before a record belong to what is before it");
         assert_eq!(line(5, true), 3);

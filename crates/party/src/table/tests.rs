@@ -1,8 +1,12 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use proptest::prelude::*;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use tempfile::TempDir;
 
 use super::*;
@@ -39,8 +43,13 @@ impl Files {
 }
 
 fn open(path: &Path, format: Format, key: &[&str]) -> Result<Table, TableError> {
-    let key = key.iter().map(|name| name.parse().unwrap()).collect();
-    Table::open(path, &TableOptions { format, key })
+    select(path, format, key, &[])
+}
+
+fn select(path: &Path, format: Format, key: &[&str], select: &[&str]) -> Result<Table, TableError> {
+    let columns = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    let (key, select) = (columns(key), columns(select));
+    Table::open(Input::open(path, &std::env::temp_dir())?, &TableOptions { format, key, select })
 }
 
 fn keys_of(table: &mut Table) -> Result<Vec<Vec<String>>, TableError> {
@@ -156,7 +165,7 @@ fn columns_that_are_not_there() {
     let error = refusal("secret,2\n", NO_HEADER, &["id"]).to_string();
     assert!(error.contains("no header") && !error.contains("secret"), "{error}");
     let fault = refusal("a\n", Format::Lines, &["id"]);
-    assert!(matches!(fault.fault(), Fault::KeyOfLines));
+    assert!(matches!(fault.fault(), Fault::ColumnsOfLines));
     let wide = ",".repeat(MAXIMUM_COLUMNS);
     let fault = refusal(wide, NO_HEADER, &["#1"]);
     assert!(
@@ -291,8 +300,6 @@ fn a_huge_record_is_refused_where_it_begins() {
 #[test]
 fn what_cannot_be_read_twice_is_refused() {
     let files = Files::new();
-    let error = open(Path::new("-"), Format::Lines, &[]).err().unwrap();
-    assert!(matches!(error.fault(), Fault::StandardInput));
     let error = open(files.directory.path(), Format::Lines, &[]).err().unwrap();
     assert!(error.to_string().contains("a directory, expected a regular file"), "{error}");
     let error = open(&files.path("missing"), Format::Lines, &[]).err().unwrap();
@@ -307,12 +314,160 @@ fn a_pipe_is_refused_without_waiting_for_its_writer() {
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let error = open(&pipe, COMMA, &["id"]).err().unwrap();
     assert!(error.to_string().contains("a pipe, expected a regular file"), "{error}");
-    let error = Format::guess(&pipe, None, true).err().unwrap();
-    assert!(matches!(error.fault(), Fault::NotRegular { .. }));
     let input = files.with("in.txt", "a\n");
     let table = open(&input, Format::Lines, &[]).unwrap();
     let error = table.check_output(&pipe).unwrap_err();
     assert!(matches!(error.fault(), Fault::OutputNotRegular { found: "a pipe" }));
+}
+
+fn lines(rows: u32, line: impl Fn(u32) -> String) -> String {
+    (0..rows).flat_map(|row| [line(row), "\n".to_owned()]).collect()
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(text).unwrap();
+    packed.finish().unwrap()
+}
+
+fn zstandard(text: &[u8]) -> Vec<u8> {
+    compress_to_vec(text, CompressionLevel::Fastest)
+}
+
+/// Bytes that say how many of them are to be skipped, RFC 8878 section 3.1.2.
+const SKIPPABLE: [u8; 11] = [0x53, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, b'"', b'"', b'"'];
+
+#[test]
+fn packed_tables_are_read_as_if_they_were_not() {
+    let lines = lines(200_000, |row| format!("{row},\"x\n{row}\""));
+    let text = format!("\u{feff}id,x\n{lines}");
+    let (first, second) = text.as_bytes().split_at(777_777);
+    let files = Files::new();
+    let plain = keys_of(&mut open(&files.with("t", &text), COMMA, &["x"]).unwrap()).unwrap();
+    for packed in [
+        gzip(text.as_bytes()),
+        [gzip(first), gzip(second)].concat(),
+        zstandard(text.as_bytes()),
+        [zstandard(first), SKIPPABLE.to_vec(), zstandard(second), SKIPPABLE.to_vec()].concat(),
+    ] {
+        let mut table = open(&files.with("t", &packed), COMMA, &["x"]).unwrap();
+        assert!(keys_of(&mut table).unwrap() == plain);
+        let (mut written, mut seen) = (Vec::new(), 0);
+        let counts = table.scan(|done| seen = done, nothing()).unwrap();
+        assert_eq!((counts.rows, seen), (200_000, packed.len() as u64));
+        let output = Output::Stream(&mut written);
+        table.write_matched::<TableError>(&counts, output, |_| {}, |_| Ok(true)).unwrap();
+        assert!(written == text.as_bytes()[3..]);
+    }
+}
+
+/// What libzstd 1.5.7 makes, at level 3 and with a checksum, of the numbers 0 to 299 in lines.
+const GENUINE_FRAME: &str = "\
+    28b52ffd644203850f0086bc6409b0eb24498870529875600061006000875d9b36d8575b5d35d5534b1d75\
+    6bd6501f6d74d1440f2d74d0a549037db3cd35d33cb3cc3177e60cf3c926974cf2c822875c9932c8175b5c\
+    31c5134b1c7163c6105fb75e9dfa74e9d1dbd9a11f375e9cf870e1c1cbc981df764dcf72dc390440fc86db\
+    f01a4ec367780cef700e87e127dc849770123ec2457885533808bfe016bc8253f0092ec123388343f02bb7\
+    f22aa7f22997f2286f39941f39f90137e0059c800f70011ec00b9cc001f8dd76d74df7dc72c7dd9b37dc67\
+    9b5d36d9638b05d127ba448fe88c0ed1af9ddadb8dbdd8897dd8853dd8cb4ef6836ed00b3a411fe8023da0\
+    173aa1c3f13a4ec7e7b81c8fe33dcee370fc8c9b71323ec6c57818af711a07e357dc8a57f1292ec5a3788b\
+    b338143fe246bc881371211ec44b9cc403df75bb5ed7e9fa5c97eb71bdd7791dae9f75b34ed6c7ba580feb\
+    b54eeb60fdaa5bf5aa3ed5a57a546f755687ea47dda81775a23ed4857a502f755207ea37dda6d7749a3ed3\
+    637aa7733a4c3fe926bda493f4912ed2437aa5533a48bfe816bda2531e00582ea250a245040555c4e94fc4\
+    731311b689a06c22009b08704dc4541307d48481a709736025ac0609b31024ac208b300d18c2340e886978\
+    af69d4ae6930aee9b135115adba035035a8b9f35f059839e35c0b3362ce9b46b0a82d00e1d";
+
+#[test]
+fn a_genuine_zstandard_frame_is_read_and_its_checksum_compared() {
+    let mut frame = hex::decode(GENUINE_FRAME).unwrap();
+    let rows = keys(&frame, Format::Lines, &[]).unwrap();
+    assert!(rows.into_iter().flatten().eq((0..300).map(|row| row.to_string())));
+    *frame.last_mut().unwrap() ^= 1;
+    let error = refusal(&frame, Format::Lines, &[]);
+    assert!(error.to_string().contains("the checksum of a frame does not match"), "{error}");
+}
+
+#[test]
+fn damaged_packed_tables_are_refused() {
+    let text = lines(20_000, |row| row.to_string());
+    for (name, packed) in
+        [("gzip", gzip(text.as_bytes())), ("Zstandard", zstandard(text.as_bytes()))]
+    {
+        let middle = packed.len() / 2;
+        let mut flipped = packed.clone();
+        flipped[middle] ^= 0x10;
+        for damaged in [&packed[..middle], &packed[..packed.len() - 1], &flipped] {
+            let error = refusal(damaged, Format::Lines, &[]).to_string();
+            // A flipped bit may first make text that is none.
+            let text = error.contains("UTF-8") || error.contains("NUL");
+            assert!(text || error.contains(&format!("cannot be unpacked as {name}")), "{error}");
+        }
+        let error = refusal([&*packed, b"more"].concat(), Format::Lines, &[]);
+        assert!(matches!(error.fault(), Fault::Unpack { .. }), "{error}");
+    }
+    let twice = refusal(gzip(&gzip(b"id\n")), Format::Lines, &[]);
+    assert!(twice.to_string().contains("gzip archive in another"), "{twice}");
+}
+
+#[test]
+fn standard_input_is_kept_for_the_second_pass() {
+    let files = Files::new();
+    let text = lines(400_000, |row| format!("customer-{row}"));
+    for (bytes, rows) in [
+        (text.as_bytes().to_vec(), 400_000),
+        (gzip(text.as_bytes()), 400_000),
+        (Vec::new(), 0),
+        (b"one".to_vec(), 1),
+    ] {
+        let input = Input::kept(&*bytes, files.directory.path()).unwrap();
+        assert_eq!(input.path(), Path::new("standard input"));
+        assert!(files.names().is_empty(), "the temporary file has no name");
+        let options = TableOptions { format: Format::Lines, key: Vec::new(), select: Vec::new() };
+        let mut table = Table::open(input, &options).unwrap();
+        assert_eq!(table.size_bytes(), bytes.len() as u64);
+        let mut written = Vec::new();
+        assert_eq!(write_all(&mut table, Output::Stream(&mut written)).unwrap().rows, rows);
+        if rows > 1 {
+            assert!(written == text.as_bytes());
+        }
+    }
+    let error = Input::kept(text.as_bytes(), Path::new("/nonexistent/place")).err().unwrap();
+    assert!(error.to_string().contains("/nonexistent/place"), "{error}");
+    assert!(error.to_string().contains("--temporary"), "{error}");
+}
+
+#[test]
+fn selected_columns_are_written_in_their_order() {
+    let files = Files::new();
+    let written = |text: &str, columns: &[&str]| {
+        let mut table = select(&files.with("t", text), COMMA, &["id"], columns).unwrap();
+        let mut written = Vec::new();
+        write_all(&mut table, Output::Stream(&mut written)).unwrap();
+        String::from_utf8(written).unwrap()
+    };
+    let plain = "id,name,town\n1,Ann,\n2,,Delft\n";
+    assert_eq!(written(plain, &["town", "id"]), "town,id\n,1\nDelft,2\n");
+    assert_eq!(written(plain, &["#1", "id"]), "id,id\n1,1\n2,2\n");
+    // A row of one empty field must not become a line that is no row.
+    assert_eq!(written(plain, &["town"]), "town\n\"\"\nDelft\n");
+    let quoted = "id,\"na,me\",town\n1,\"Ann \"\"A\"\"\",\n2,\"x\ny\",Delft\n";
+    assert_eq!(written(quoted, &["na,me"]), "\"na,me\"\n\"Ann \"\"A\"\"\"\n\"x\ny\"\n");
+    let error = select(&files.with("t", plain), COMMA, &["id"], &["city"]).err().unwrap();
+    assert!(error.to_string().contains("no column is called \"city\""), "{error}");
+    let error = select(&files.with("t", plain), Format::Lines, &[], &["#1"]).err().unwrap();
+    assert!(matches!(error.fault(), Fault::ColumnsOfLines));
+}
+
+#[test]
+fn an_output_that_ends_in_gz_is_packed() {
+    let files = Files::new();
+    let (packed, text) = (files.path("out.csv.gz"), "id,x\n1,a\n2,b\n");
+    let mut table = open(&files.with("t", text), COMMA, &["id"]).unwrap();
+    write_all(&mut table, Output::File(&packed)).unwrap();
+    assert!(std::fs::read(&packed).unwrap().starts_with(&[0x1f, 0x8b]));
+    let mut again = open(&packed, COMMA, &["x"]).unwrap();
+    assert_eq!(keys_of(&mut again).unwrap(), [["a"], ["b"]]);
+    let error = table.check_output(&files.path("out.csv.zst")).unwrap_err();
+    assert!(matches!(error.fault(), Fault::OutputPacking));
 }
 
 fn write_all(table: &mut Table, output: Output<'_>) -> Result<Written, TableError> {
@@ -328,7 +483,7 @@ fn the_output_replaces_a_file_only_when_it_is_complete() {
     let semicolon = Format::Csv { delimiter: b';', header: true };
     let mut table = open(&input, semicolon, &["id"]).unwrap();
     let counts = table.scan(|_| {}, nothing()).unwrap();
-    let stop = || TableError::new(Path::new("stop"), Fault::StandardInput);
+    let stop = || TableError::new(Path::new("stop"), Fault::Changed);
     let mut seen = 0;
     let stopped = table.write_matched(
         &counts,

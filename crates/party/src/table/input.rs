@@ -1,0 +1,299 @@
+//! Where the text of a table comes from: a file or standard input, packed or not.
+//!
+//! A table is read twice. A file is; what comes by standard input is kept meanwhile, in an encrypted
+//! temporary file without a name.
+
+use std::fs::{File, Metadata};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use convelo_psi::{Segment, Spill};
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::FrameDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use zeroize::Zeroizing;
+
+use super::error::{Fault, TableError};
+use super::format::irregular;
+use crate::limits::{KEPT_SEGMENT_BYTES, TABLE_BUFFER_BYTES};
+use crate::spill::EncryptedFile;
+
+/// The path that means standard input.
+pub const STANDARD_INPUT: &str = "-";
+
+/// A table's bytes, which can be read from the beginning as often as need be.
+pub struct Input {
+    path: PathBuf,
+    origin: Origin,
+    packing: Packing,
+    /// Bytes of the origin that the present pass has read.
+    read: AtomicU64,
+}
+
+enum Origin {
+    File(File, Stamp),
+    Kept(Kept),
+}
+
+/// How the text is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packing {
+    Plain,
+    Gzip,
+    Zstandard,
+}
+
+impl Input {
+    /// Opens a file that can be read twice, or reads standard input to its end if the path is `-`; what
+    /// comes there is kept encrypted, in a file without a name in the directory `temporary`.
+    ///
+    /// gzip and Zstandard are told by their first bytes, and unpacked while they are read.
+    ///
+    /// # Errors
+    /// When there is no such file, it is not a regular one, or standard input cannot be kept. A pipe
+    /// is not even opened: that would wait for its writer.
+    pub fn open(path: &Path, temporary: &Path) -> Result<Self, TableError> {
+        if path == Path::new(STANDARD_INPUT) {
+            return Self::kept(io::stdin().lock(), temporary);
+        }
+        let regular = |metadata: Metadata| match irregular(metadata.file_type()) {
+            Some(found) => Err(TableError::new(path, Fault::NotRegular { found })),
+            None => Ok(metadata),
+        };
+        let open_error = |error| TableError::new(path, Fault::Open(error));
+        regular(std::fs::metadata(path).map_err(open_error)?)?;
+        let file = File::open(path).map_err(open_error)?;
+        let stamp = Stamp::of(&regular(file.metadata().map_err(open_error)?)?);
+        Self::new(path.to_owned(), Origin::File(file, stamp))
+    }
+
+    /// Reads all that `stream` has.
+    pub(super) fn kept(stream: impl Read, temporary: &Path) -> Result<Self, TableError> {
+        let path = PathBuf::from("standard input");
+        let kept = Kept::new(stream, temporary)
+            .map_err(|error| TableError::new(&path, Fault::Keep(error)))?;
+        Self::new(path, Origin::Kept(kept))
+    }
+
+    fn new(path: PathBuf, origin: Origin) -> Result<Self, TableError> {
+        let mut input = Self { path, origin, packing: Packing::Plain, read: AtomicU64::new(0) };
+        let head = input.head(4)?;
+        input.packing = match *head {
+            [0x1f, 0x8b, ..] => Packing::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd] => Packing::Zstandard,
+            _ => Packing::Plain,
+        };
+        Ok(input)
+    }
+
+    /// The file, or "standard input".
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The size of the file or of what came by standard input, in bytes, packed if it is.
+    pub(super) fn size(&self) -> u64 {
+        match &self.origin {
+            Origin::File(_, stamp) => stamp.size,
+            Origin::Kept(kept) => kept.size,
+        }
+    }
+
+    /// How much of [`Input::size`] the present pass has read.
+    pub(super) fn done(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// The text from its beginning, unpacked. There is one pass at a time.
+    pub(super) fn read(&self) -> io::Result<Box<dyn Read + '_>> {
+        self.read.store(0, Ordering::Relaxed);
+        let origin: Box<dyn Read> = match &self.origin {
+            Origin::File(file, _) => {
+                let mut file = file;
+                file.seek(SeekFrom::Start(0))?;
+                Box::new(file)
+            }
+            Origin::Kept(kept) => Box::new(kept.read()),
+        };
+        let counted = Counted { origin, read: &self.read };
+        if self.packing == Packing::Plain {
+            return Ok(Box::new(counted));
+        }
+        let buffered = BufReader::with_capacity(TABLE_BUFFER_BYTES, counted);
+        Ok(match self.packing {
+            Packing::Gzip => Box::new(MultiGzDecoder::new(buffered)),
+            _ => Box::new(Frames { packed: buffered, decoder: None }),
+        })
+    }
+
+    /// The first bytes of the text.
+    pub(super) fn head(&self, bytes: u64) -> Result<Vec<u8>, TableError> {
+        let mut head = Vec::new();
+        let text = self.read().and_then(|text| text.take(bytes).read_to_end(&mut head));
+        text.map_err(|error| self.error(error))?;
+        Ok(head)
+    }
+
+    /// What it means that the text cannot be read.
+    pub(super) fn error(&self, error: io::Error) -> TableError {
+        let fault = match self.packing {
+            Packing::Plain => Fault::Read(error),
+            Packing::Gzip => Fault::Unpack { packing: "gzip", error },
+            Packing::Zstandard => Fault::Unpack { packing: "Zstandard", error },
+        };
+        TableError::new(&self.path, fault)
+    }
+
+    /// Whether a file is still as it was when it was opened.
+    pub(super) fn check_unchanged(&self) -> Result<(), TableError> {
+        let Origin::File(file, stamp) = &self.origin else { return Ok(()) };
+        let metadata = file.metadata().map_err(|e| TableError::new(&self.path, Fault::Read(e)))?;
+        if Stamp::of(&metadata) == *stamp {
+            Ok(())
+        } else {
+            Err(TableError::new(&self.path, Fault::Changed))
+        }
+    }
+
+    /// Whether `output` is the very file that is read.
+    pub(super) fn is(&self, output: &Path, found: &Metadata) -> io::Result<bool> {
+        match &self.origin {
+            Origin::File(file, _) => is_same_file(&self.path, file, output, found),
+            Origin::Kept(_) => Ok(false),
+        }
+    }
+}
+
+/// What tells that a file is still as it was.
+#[derive(PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self { size: metadata.len(), modified: metadata.modified().ok() }
+    }
+}
+
+/// What came by a stream.
+struct Kept {
+    store: EncryptedFile,
+    segments: Vec<Segment>,
+    size: u64,
+}
+
+impl Kept {
+    fn new(mut stream: impl Read, temporary: &Path) -> io::Result<Self> {
+        let mut kept = Self { store: EncryptedFile::new(temporary), segments: Vec::new(), size: 0 };
+        let mut piece = Vec::with_capacity(KEPT_SEGMENT_BYTES + 64);
+        while stream.by_ref().take(KEPT_SEGMENT_BYTES as u64).read_to_end(&mut piece)? > 0 {
+            kept.size += piece.len() as u64;
+            kept.segments.push(kept.store.write(&mut piece)?);
+        }
+        Ok(kept)
+    }
+
+    fn read(&self) -> KeptReader<'_> {
+        KeptReader { kept: self, next: 0, piece: Zeroizing::default(), taken: 0 }
+    }
+}
+
+struct KeptReader<'k> {
+    kept: &'k Kept,
+    next: usize,
+    piece: Zeroizing<Vec<u8>>,
+    taken: usize,
+}
+
+impl Read for KeptReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.taken == self.piece.len() {
+            let Some(segment) = self.kept.segments.get(self.next) else { return Ok(0) };
+            self.piece = self.kept.store.read(*segment)?;
+            (self.next, self.taken) = (self.next + 1, 0);
+        }
+        let count = (&self.piece[self.taken..]).read(buffer)?;
+        self.taken += count;
+        Ok(count)
+    }
+}
+
+struct Counted<'i> {
+    origin: Box<dyn Read + 'i>,
+    read: &'i AtomicU64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.origin.read(buffer)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// Zstandard frames one after the other (RFC 8878 section 3.1), each with its checksum if it has one.
+struct Frames<R> {
+    packed: R,
+    decoder: Option<FrameDecoder>,
+}
+
+impl<R: BufRead> Frames<R> {
+    /// Begins the next frame; none at the end.
+    fn begin(&mut self) -> io::Result<Option<FrameDecoder>> {
+        while !self.packed.fill_buf()?.is_empty() {
+            let mut decoder = FrameDecoder::new();
+            match decoder.init(&mut self.packed) {
+                Ok(()) => return Ok(Some(decoder)),
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    io::copy(&mut self.packed.by_ref().take(length.into()), &mut io::sink())?;
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<R: BufRead> Read for Frames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.decoder.is_none() {
+                self.decoder = self.begin()?;
+            }
+            let Some(decoder) = &mut self.decoder else { return Ok(0) };
+            if decoder.can_collect() == 0 && !decoder.is_finished() {
+                let strategy = ruzstd::decoding::BlockDecodingStrategy::UptoBytes(buffer.len());
+                decoder.decode_blocks(&mut self.packed, strategy).map_err(io::Error::other)?;
+                continue;
+            }
+            let count = decoder.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let expected = decoder.get_checksum_from_data();
+            if expected.is_some() && expected != decoder.get_calculated_checksum() {
+                return Err(io::Error::other("the checksum of a frame does not match"));
+            }
+            self.decoder = None;
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_same_file(_: &Path, input: &File, _: &Path, found: &Metadata) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let input = input.metadata()?;
+    Ok(found.dev() == input.dev() && found.ino() == input.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same_file(path: &Path, _: &File, output: &Path, _: &Metadata) -> io::Result<bool> {
+    Ok(output.canonicalize()? == path.canonicalize()?)
+}
