@@ -472,7 +472,7 @@ fn says_what_the_service_signed(receipt: &Value) {
     assert_eq!(statement.party, receipt["party"]);
     assert_eq!(statement.keys, receipt["sent"]["keys"]);
     assert_eq!(hex::encode(statement.set_blake3), receipt["sent"]["blake3"]);
-    assert_eq!(statement.outcome, receipt["result"]["kind"]);
+    assert_eq!(statement.kind.as_str(), receipt["result"]["kind"]);
     assert_eq!(
         statement.result_sha256.map(hex::encode).as_deref(),
         receipt["result_sha256"].as_str()

@@ -177,7 +177,7 @@ impl Session {
         observer.on(Event::Result);
         let (result, output) = match outcome {
             Outcome::Count(keys) => (Learned::Count { keys }, None),
-            Outcome::Withheld => (Learned::Withheld, None),
+            Outcome::Withheld { .. } => (Learned::Withheld, None),
             Outcome::Nothing => (Learned::Nothing, None),
             Outcome::Intersection { .. } => {
                 let bitmap = bitmap.unwrap_or_else(|| Bitmap::new(0));
@@ -335,10 +335,14 @@ impl Session {
                 other => self.uploads(other)?,
             }
         };
-        let Outcome::Intersection { bitmap_bytes } = outcome else {
-            return Ok((outcome, statement, signature, None));
+        let (bitmap_bytes, expected) = match outcome {
+            Outcome::Intersection { bitmap_bytes } => (bitmap_bytes, keys.div_ceil(8)),
+            Outcome::Withheld { bitmap_bytes } => match self.run.job.reveal.what {
+                What::Intersection => (bitmap_bytes, keys.div_ceil(8)),
+                What::Count => (bitmap_bytes, 0),
+            },
+            Outcome::Count(_) | Outcome::Nothing => (0, 0),
         };
-        let expected = keys.div_ceil(8);
         if bitmap_bytes != expected as u64 {
             let text = format!(
                 "the service announces a bitmap of {bitmap_bytes} bytes for {keys} keys; \
@@ -354,6 +358,9 @@ impl Session {
                 }
                 _ => return Err(out_of_turn("in place of a piece of the bitmap")),
             }
+        }
+        if !matches!(outcome, Outcome::Intersection { .. }) {
+            return Ok((outcome, statement, signature, None));
         }
         let bitmap = Bitmap::from_bytes(keys, bits)
             .map_err(|error| Error::new(Kind::Job, format!("the service's bitmap: {error}")))?;
@@ -381,14 +388,12 @@ impl Session {
         outcome: Outcome,
         bitmap: Option<&Bitmap>,
     ) -> Result<(), Error> {
-        let (word, result) = match outcome {
-            Outcome::Intersection { .. } => (
-                "intersection",
-                bitmap.map(|bitmap| <[u8; 32]>::from(Sha256::digest(bitmap.as_bytes()))),
-            ),
-            Outcome::Count(count) => ("count", Some(Sha256::digest(count.to_be_bytes()).into())),
-            Outcome::Withheld => ("withheld", None),
-            Outcome::Nothing => ("nothing", None),
+        let result = match outcome {
+            Outcome::Intersection { .. } => {
+                bitmap.map(|bitmap| <[u8; 32]>::from(Sha256::digest(bitmap.as_bytes())))
+            }
+            Outcome::Count(count) => Some(Sha256::digest(count.to_be_bytes()).into()),
+            Outcome::Withheld { .. } | Outcome::Nothing => None,
         };
         let run = &self.run;
         let same_members = statement.members.len() == members.len()
@@ -401,10 +406,11 @@ impl Session {
         let as_the_job_says = match outcome {
             Outcome::Intersection { .. } => entitled && run.job.reveal.what == What::Intersection,
             Outcome::Count(_) => entitled && run.job.reveal.what == What::Count,
-            Outcome::Withheld => entitled && run.job.reveal.minimum > 0,
+            Outcome::Withheld { .. } => entitled && run.job.reveal.minimum > 0,
             Outcome::Nothing => !entitled,
         };
         if !as_the_job_says {
+            let word = outcome.kind().as_str();
             let text = format!("the service answered '{word}', which the job's terms do not allow");
             return Err(Error::new(Kind::Job, text));
         }
@@ -414,7 +420,7 @@ impl Session {
             && same_members
             && statement.keys == keys as u64
             && statement.set_blake3 == set_blake3
-            && statement.outcome == word
+            && statement.kind == outcome.kind()
             && statement.result_sha256 == result;
         if holds {
             return Ok(());

@@ -9,7 +9,7 @@ use std::mem;
 
 use convelo_psi::agreement::{Confirmation, KeyOffer, Member, SealedShare};
 use convelo_psi::reveal::{self, Outcome};
-use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Parties, ReceivedSet, SetReceiver, engine};
+use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Parties, ReceivedSet, SetReceiver, What, engine};
 use convelo_wire::{self as wire, Announcement, Failed, FromParty, Reason, Statement, ToParty};
 use sha2::{Digest as _, Sha256};
 
@@ -455,29 +455,37 @@ impl JobMachine {
         let members = self.members();
         let mut effects = Vec::new();
         for ((name, seat), outcome) in self.seats.iter().zip(outcomes) {
-            let (kind, word, result) = match &outcome {
-                Outcome::Intersection(bitmap) => (
-                    wire::Outcome::Intersection { bitmap_bytes: bitmap.as_bytes().len() as u64 },
-                    "intersection",
-                    Some(Sha256::digest(bitmap.as_bytes()).into()),
-                ),
-                Outcome::Count(count) => (
-                    wire::Outcome::Count(*count),
-                    "count",
-                    Some(Sha256::digest(count.to_be_bytes()).into()),
-                ),
-                Outcome::Withheld => (wire::Outcome::Withheld, "withheld", None),
-                Outcome::Nothing => (wire::Outcome::Nothing, "nothing", None),
-            };
             let announced = seat.announced.as_ref();
+            let keys = announced.map_or(0, |announcement| announcement.keys);
+            // What is withheld is as long as what it stands for, hashed or not.
+            let bitmap = match outcome {
+                Outcome::Intersection(ref bitmap) => bitmap.as_bytes().to_vec(),
+                Outcome::Withheld if self.job.reveal.what == What::Intersection => {
+                    vec![0; usize::try_from(keys.div_ceil(8)).expect("the set was in memory")]
+                }
+                _ => Vec::new(),
+            };
+            let bitmap_bytes = bitmap.len() as u64;
+            let (outcome, result) = match outcome {
+                Outcome::Intersection(_) => {
+                    let digest = Sha256::digest(&bitmap).into();
+                    (wire::Outcome::Intersection { bitmap_bytes }, Some(digest))
+                }
+                Outcome::Count(count) => {
+                    let digest = Sha256::digest(count.to_be_bytes()).into();
+                    (wire::Outcome::Count(count), Some(digest))
+                }
+                Outcome::Withheld => (wire::Outcome::Withheld { bitmap_bytes }, None),
+                Outcome::Nothing => (wire::Outcome::Nothing, None),
+            };
             let statement = Statement {
                 job: self.digest,
                 party: name.clone(),
                 party_key: KeyId::of_spki(&seat.spki),
                 members: members.clone(),
-                keys: announced.map_or(0, |announcement| announcement.keys),
+                keys,
                 set_blake3: announced.map_or([0; 32], |announcement| announcement.blake3),
-                outcome: word.to_owned(),
+                kind: outcome.kind(),
                 result_sha256: result,
                 finished_at,
             }
@@ -485,13 +493,11 @@ impl JobMachine {
             let signature = signer.sign(&statement);
             effects.push(Effect::Send(
                 seat.connection,
-                ToParty::Outcome { outcome: kind, statement: statement.into(), signature },
+                ToParty::Outcome { outcome, statement: statement.into(), signature },
             ));
-            if let Outcome::Intersection(bitmap) = &outcome {
-                for piece in bitmap.as_bytes().chunks(wire::limits::MAXIMUM_CHUNK_BYTES) {
-                    let bits = ToParty::Bitmap(piece.to_vec().into());
-                    effects.push(Effect::Send(seat.connection, bits));
-                }
+            for piece in bitmap.chunks(wire::limits::MAXIMUM_CHUNK_BYTES) {
+                let bits = ToParty::Bitmap(piece.to_vec().into());
+                effects.push(Effect::Send(seat.connection, bits));
             }
             effects.push(Effect::Close(seat.connection));
         }

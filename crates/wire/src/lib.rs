@@ -9,8 +9,8 @@ mod message;
 mod reason;
 
 pub use message::{
-    Announcement, Challenge, Confirmation, FromParty, Hello, Outcome, Proof, Statement, ToParty,
-    Waiting, WireError,
+    Announcement, Challenge, Confirmation, FromParty, Hello, Outcome, OutcomeKind, Proof,
+    Statement, ToParty, Waiting, WireError,
 };
 pub use reason::{Failed, Reason};
 

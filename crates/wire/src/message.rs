@@ -10,7 +10,7 @@ use crate::limits::{
     MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_QUOTE_BYTES, MAXIMUM_SIGNATURE_BYTES,
     MAXIMUM_SOFTWARE_BYTES, MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
 };
-use crate::proto::{self, from_party, outcome, to_party};
+use crate::proto::{self, from_party, to_party};
 use crate::reason::{Failed, Reason};
 
 /// A message that does not follow the protocol.
@@ -124,9 +124,71 @@ pub enum Outcome {
     /// How many keys every party has.
     Count(u64),
     /// Smaller than the job's minimum.
-    Withheld,
+    Withheld {
+        /// So many bytes follow, and say nothing, in place of a bitmap.
+        bitmap_bytes: u64,
+    },
     /// The job gives this party no result.
     Nothing,
+}
+
+impl Outcome {
+    /// Which of them it is.
+    pub fn kind(self) -> OutcomeKind {
+        match self {
+            Self::Intersection { .. } => OutcomeKind::Intersection,
+            Self::Count(_) => OutcomeKind::Count,
+            Self::Withheld { .. } => OutcomeKind::Withheld,
+            Self::Nothing => OutcomeKind::Nothing,
+        }
+    }
+}
+
+/// The kind of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutcomeKind {
+    /// Which keys every party has.
+    Intersection,
+    /// How many keys every party has.
+    Count,
+    /// Smaller than the job's minimum.
+    Withheld,
+    /// The job gives the party no result.
+    Nothing,
+}
+
+impl OutcomeKind {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Intersection => "intersection",
+            Self::Count => "count",
+            Self::Withheld => "withheld",
+            Self::Nothing => "nothing",
+        }
+    }
+
+    fn from_proto(name: &'static str, kind: i32) -> Result<Self, WireError> {
+        Ok(match proto::Kind::try_from(kind) {
+            Ok(proto::Kind::Intersection) => Self::Intersection,
+            Ok(proto::Kind::Count) => Self::Count,
+            Ok(proto::Kind::Withheld) => Self::Withheld,
+            Ok(proto::Kind::Nothing) => Self::Nothing,
+            Ok(proto::Kind::Unspecified) | Err(_) => {
+                return Err(field(name, kind.to_string(), "the number of a Kind"));
+            }
+        })
+    }
+
+    fn to_proto(self) -> i32 {
+        match self {
+            Self::Intersection => proto::Kind::Intersection,
+            Self::Count => proto::Kind::Count,
+            Self::Withheld => proto::Kind::Withheld,
+            Self::Nothing => proto::Kind::Nothing,
+        }
+        .into()
+    }
 }
 
 /// What the service sends.
@@ -180,8 +242,8 @@ pub struct Statement {
     pub keys: u64,
     /// BLAKE3 over them.
     pub set_blake3: [u8; 32],
-    /// "intersection", "count", "withheld" or "nothing".
-    pub outcome: String,
+    /// The kind of the result.
+    pub kind: OutcomeKind,
     /// SHA-256 over bitmap or count (8 bytes, big-endian); none for the other outcomes.
     pub result_sha256: Option<[u8; 32]>,
     /// Unix seconds by the service's clock.
@@ -202,8 +264,8 @@ impl Statement {
             members: self.members.iter().map(member_to_proto).collect(),
             keys: self.keys,
             set_blake3: self.set_blake3.to_vec(),
-            outcome: self.outcome.clone(),
-            result_sha256: self.result_sha256.map(|digest| digest.to_vec()).unwrap_or_default(),
+            kind: self.kind.to_proto(),
+            result_sha256: self.result_sha256.unwrap_or_default().to_vec(),
             finished_at: self.finished_at,
         }
         .encode_to_vec()
@@ -224,12 +286,9 @@ impl Statement {
             members: members("statement.members", statement.members)?,
             keys: statement.keys,
             set_blake3: array("statement.set_blake3", &statement.set_blake3)?,
-            outcome: text("statement.outcome", statement.outcome, MAXIMUM_NAME_BYTES)?,
-            result_sha256: if statement.result_sha256.is_empty() {
-                None
-            } else {
-                Some(array("statement.result_sha256", &statement.result_sha256)?)
-            },
+            kind: OutcomeKind::from_proto("statement.kind", statement.kind)?,
+            result_sha256: Some(array("statement.result_sha256", &statement.result_sha256)?)
+                .filter(|digest| *digest != [0; 32]),
             finished_at: statement.finished_at,
         })
     }
@@ -356,13 +415,17 @@ impl TryFrom<proto::ToParty> for ToParty {
             Message::Outcome(outcome) => {
                 at_most("outcome.signature", outcome.signature.len(), MAXIMUM_SIGNATURE_BYTES)?;
                 Self::Outcome {
-                    outcome: match outcome.result.ok_or_else(|| missing("outcome.result"))? {
-                        outcome::Result::Intersection(intersection) => {
-                            Outcome::Intersection { bitmap_bytes: intersection.bitmap_bytes }
+                    outcome: match OutcomeKind::from_proto("outcome.kind", outcome.kind)? {
+                        OutcomeKind::Intersection => {
+                            Outcome::Intersection { bitmap_bytes: outcome.bitmap_bytes }
                         }
-                        outcome::Result::Count(count) => Outcome::Count(count),
-                        outcome::Result::Withheld(_) => Outcome::Withheld,
-                        outcome::Result::Nothing(_) => Outcome::Nothing,
+                        OutcomeKind::Count => {
+                            Outcome::Count(outcome.count.ok_or_else(|| missing("outcome.count"))?)
+                        }
+                        OutcomeKind::Withheld => {
+                            Outcome::Withheld { bitmap_bytes: outcome.bitmap_bytes }
+                        }
+                        OutcomeKind::Nothing => Outcome::Nothing,
                     },
                     statement: outcome.statement.into(),
                     signature: outcome.signature,
@@ -425,15 +488,17 @@ impl From<ToParty> for proto::ToParty {
                 Message::Uploads(proto::Uploads { complete, missing })
             }
             ToParty::Outcome { outcome, statement, signature } => {
+                let (bitmap_bytes, count) = match outcome {
+                    Outcome::Intersection { bitmap_bytes } | Outcome::Withheld { bitmap_bytes } => {
+                        (bitmap_bytes, 0)
+                    }
+                    Outcome::Count(count) => (0, count),
+                    Outcome::Nothing => (0, 0),
+                };
                 Message::Outcome(proto::Outcome {
-                    result: Some(match outcome {
-                        Outcome::Intersection { bitmap_bytes } => {
-                            outcome::Result::Intersection(proto::Intersection { bitmap_bytes })
-                        }
-                        Outcome::Count(count) => outcome::Result::Count(count),
-                        Outcome::Withheld => outcome::Result::Withheld(proto::Withheld {}),
-                        Outcome::Nothing => outcome::Result::Nothing(proto::Nothing {}),
-                    }),
+                    kind: outcome.kind().to_proto(),
+                    bitmap_bytes,
+                    count: Some(count),
                     statement: statement.to_vec(),
                     signature,
                 })

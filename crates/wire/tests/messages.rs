@@ -9,8 +9,8 @@ use convelo_wire::limits::{
     MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_SIGNATURE_BYTES, MAXIMUM_SOFTWARE_BYTES,
     MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
 };
-use convelo_wire::proto::{self, from_party, outcome, to_party};
-use convelo_wire::{Failed, FromParty, Reason, Statement, ToParty, WireError};
+use convelo_wire::proto::{self, from_party, to_party};
+use convelo_wire::{Failed, FromParty, OutcomeKind, Reason, Statement, ToParty, WireError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message as _;
@@ -98,12 +98,10 @@ fn messages_of_parties() -> impl Strategy<Value = Hidden<from_party::Message>> {
 fn messages_of_the_service() -> impl Strategy<Value = Hidden<to_party::Message>> {
     use to_party::Message;
     let result = prop_oneof![
-        any::<u64>().prop_map(|bitmap_bytes| {
-            outcome::Result::Intersection(proto::Intersection { bitmap_bytes }).into()
-        }),
-        any::<u64>().prop_map(|count| outcome::Result::Count(count).into()),
-        Just(Hidden(outcome::Result::Withheld(proto::Withheld {}))),
-        Just(Hidden(outcome::Result::Nothing(proto::Nothing {}))),
+        any::<u64>().prop_map(|bytes| (i32::from(proto::Kind::Intersection), bytes, 0)),
+        any::<u64>().prop_map(|count| (proto::Kind::Count.into(), 0, count)),
+        any::<u64>().prop_map(|bytes| (proto::Kind::Withheld.into(), bytes, 0)),
+        Just((proto::Kind::Nothing.into(), 0, 0)),
     ];
     prop_oneof![
         (names(), names(), any::<u32>(), any::<u64>()).prop_map(
@@ -122,14 +120,15 @@ fn messages_of_the_service() -> impl Strategy<Value = Hidden<to_party::Message>>
                 entries.map(|(party, tag)| proto::NamedConfirmation { party, tag }).collect();
             Message::Confirmations(proto::Confirmations { confirmations }).into()
         }),
+        Just(Hidden(Message::Room(proto::Room {}))),
         (names(), names()).prop_map(|(complete, missing)| {
             Message::Uploads(proto::Uploads { complete, missing }).into()
         }),
         (result, up_to(300), up_to(MAXIMUM_SIGNATURE_BYTES)).prop_map(
-            |(result, statement, signature)| {
-                let result: Hidden<outcome::Result> = result;
-                let result = Some(result.0);
-                Message::Outcome(proto::Outcome { result, statement, signature }).into()
+            |((kind, bitmap_bytes, count), statement, signature)| {
+                let count = Some(count);
+                let outcome = proto::Outcome { kind, bitmap_bytes, count, statement, signature };
+                Message::Outcome(outcome).into()
             }
         ),
         up_to(300)
@@ -274,7 +273,7 @@ proptest! {
             members: members.collect(),
             keys,
             set_blake3,
-            outcome: "count".to_owned(),
+            kind: OutcomeKind::Count,
             result_sha256,
             finished_at,
         };
@@ -285,7 +284,7 @@ proptest! {
         prop_assert_eq!(read.members, statement.members);
         prop_assert_eq!(read.keys, keys);
         prop_assert_eq!(read.set_blake3, set_blake3);
-        prop_assert_eq!(read.outcome, statement.outcome);
+        prop_assert_eq!(read.kind, statement.kind);
         prop_assert_eq!(read.result_sha256, result_sha256);
         prop_assert_eq!(read.finished_at, finished_at);
     }
@@ -430,13 +429,17 @@ fn limits_of_what_the_service_sends() {
     one_above("confirmations.tag", &all, parse, |all| all.confirmations[63].tag.push(0));
 
     let outcome = proto::Outcome {
-        result: Some(outcome::Result::Count(u64::MAX)),
+        kind: proto::Kind::Count.into(),
+        bitmap_bytes: 0,
+        count: Some(u64::MAX),
         statement: Vec::new(),
         signature: vec![0; MAXIMUM_SIGNATURE_BYTES],
     };
     let parse = |message| service_sends(to_party::Message::Outcome(message));
     one_above("outcome.signature", &outcome, parse, |outcome| outcome.signature.push(0));
-    one_above("outcome.result", &outcome, parse, |outcome| outcome.result = None);
+    one_above("outcome.kind", &outcome, parse, |outcome| outcome.kind = 5);
+    one_above("outcome.kind", &outcome, parse, |outcome| outcome.kind = 0);
+    one_above("outcome.count", &outcome, parse, |outcome| outcome.count = None);
 
     let bitmap = proto::BitmapChunk { bits: vec![0; MAXIMUM_CHUNK_BYTES].into() };
     let parse = |message| service_sends(to_party::Message::Bitmap(message));
@@ -543,7 +546,7 @@ fn statement_label() {
         members: Vec::new(),
         keys: 7,
         set_blake3: [3; 32],
-        outcome: "count".to_owned(),
+        kind: OutcomeKind::Count,
         result_sha256: None,
         finished_at: 1,
     };

@@ -176,7 +176,7 @@ impl Reader {
             Learned::Withheld => "withheld",
             Learned::Nothing => "nothing",
         };
-        self.equal("kind of result", kind, &statement.outcome)?;
+        self.equal("kind of result", kind, statement.kind.as_str())?;
         let entitled = match receipt.result {
             Learned::Nothing => !job.learns(&receipt.party),
             Learned::Intersection { .. } => {

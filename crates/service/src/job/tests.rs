@@ -3,7 +3,9 @@ use std::collections::BTreeSet;
 use convelo_channel::{Identity, os_rng};
 use convelo_psi::agreement::{Confirming, JobKey, Opening, Sealing};
 use convelo_psi::{FingerprintSet, Party, Reveal, SetBuilder, Verify, What};
+use convelo_wire::OutcomeKind;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
 
@@ -275,14 +277,9 @@ impl Player {
         assert_eq!(statement.members, self.members);
         assert_eq!(statement.keys, self.keys.len() as u64);
         assert_eq!(statement.finished_at, 1_700_000_000);
-        let word = match outcome {
-            wire::Outcome::Intersection { .. } => "intersection",
-            wire::Outcome::Count(_) => "count",
-            wire::Outcome::Withheld => "withheld",
-            wire::Outcome::Nothing => "nothing",
-        };
-        assert_eq!(statement.outcome, word);
-        assert_eq!(statement.result_sha256.is_some(), matches!(word, "intersection" | "count"));
+        assert_eq!(statement.kind, outcome.kind());
+        let told = matches!(outcome.kind(), OutcomeKind::Intersection | OutcomeKind::Count);
+        assert_eq!(statement.result_sha256.is_some(), told);
     }
 
     /// The keys in the bitmap that arrived.
@@ -404,8 +401,41 @@ fn a_small_result_is_withheld_from_everybody() {
     job.reveal = Reveal { what: What::Intersection, to: Vec::new(), minimum: 4 };
     run(World::new(job), &mut players);
     for player in players {
-        assert!(player.learned == Some(wire::Outcome::Withheld));
-        assert!(player.bits.is_empty());
+        let bitmap_bytes = player.keys.len().div_ceil(8) as u64;
+        assert!(player.learned == Some(wire::Outcome::Withheld { bitmap_bytes }));
+        assert!(player.bits.iter().all(|byte| *byte == 0));
+    }
+}
+
+/// What goes to each connection, in lengths.
+#[test]
+fn withheld_result_in_the_length_of_the_reply() {
+    for what in [What::Intersection, What::Count] {
+        let lengths = [0, 4].map(|minimum| {
+            let mut players = players(3);
+            let mut job = named(&players);
+            job.reveal = Reveal { what, to: vec!["bob".to_owned()], minimum };
+            let mut world = World::new(job);
+            arrive_all(&mut world, &mut players);
+            play(&mut world, &mut players);
+            world.join();
+            // The signatures of the members' offers differ in length; they are in the statement too.
+            let lengths = |messages: Vec<ToParty>| {
+                let (mut members, mut lengths) = (0, Vec::new());
+                for message in messages {
+                    let (assembled, outcome) = (
+                        matches!(message, ToParty::Assembled(_)),
+                        matches!(message, ToParty::Outcome { .. }),
+                    );
+                    let length = wire::proto::ToParty::from(message).encoded_len();
+                    members = if assembled { length } else { members };
+                    lengths.push(if outcome { length - members } else { length });
+                }
+                lengths.split_off(lengths.len() - 2)
+            };
+            world.outboxes.into_values().map(lengths).collect::<Vec<_>>()
+        });
+        assert_eq!(lengths[0], lengths[1]);
     }
 }
 
