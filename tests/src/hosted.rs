@@ -43,6 +43,7 @@ impl Hosted {
             provider_policy: None,
             memory: 1 << 20,
             insecure_ratls_only,
+            status: None,
         };
         let service = runtime.block_on(Service::bind(config)).expect("a service");
         let address = service.address().to_string();

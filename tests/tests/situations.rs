@@ -2,7 +2,7 @@
 //! that this one replaces, row by row, and what else can go wrong between several parties.
 
 use std::collections::HashSet;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +13,9 @@ use convelo_psi::{Fingerprint, FingerprintSet, Job, Parties, Verify};
 use convelo_tests::{JobBuilder, PATIENCE, Party, Process, RawParty, Service, World, free_port};
 use convelo_wire::{Announcement, FromParty, Reason, ToParty};
 use serde_json::json;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 /// A world with a service and parties that share a job.
 struct Scene<const N: usize> {
@@ -643,6 +646,77 @@ fn sets_beyond_the_service_memory_are_refused_before_any_upload() {
     assert!(parties.iter().all(|party| !party.has_matched()));
     for process in parties.each_ref().map(|party| world.run_lines(party, &ids[..100])) {
         process.wait().expect(0);
+    }
+}
+
+/// The status port of a service, over HTTP/1.1: status line and body.
+fn get(address: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).expect("the status port answers");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("a request is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer comes");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    (head.lines().next().expect("a status line").to_owned(), body.to_owned())
+}
+
+/// What gRPC's health service says of the join service.
+fn grpc_health(address: &str) -> ServingStatus {
+    let address = format!("http://{address}");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let channel = tonic::transport::Endpoint::new(address).expect("an address");
+        let channel = channel.connect().await.expect("the status port answers");
+        let service = "convelo.join.v1.JoinService".to_owned();
+        let mut client = HealthClient::new(channel);
+        let answer = client.check(HealthCheckRequest { service }).await.expect("an answer");
+        answer.into_inner().status()
+    })
+}
+
+/// Health, readiness and figures, for those that look after the service; nothing of a set in them.
+#[test]
+fn status_of_a_service() {
+    let world = World::new();
+    let service = world.serve_with("--listen 127.0.0.1:0 --status 127.0.0.1:0");
+    let line: serde_json::Value =
+        serde_json::from_str(&service.process.first_line()).expect("a line of JSON");
+    let status = line["status"].as_str().expect("an address");
+    assert_eq!(get(status, "/livez").0, "HTTP/1.1 200 OK");
+    assert_eq!(get(status, "/readyz"), ("HTTP/1.1 200 OK".into(), "takes jobs\n".into()));
+    assert_eq!(get(status, "/elsewhere").0, "HTTP/1.1 404 Not Found");
+    assert_eq!(grpc_health(status), ServingStatus::Serving);
+
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    let alice = world.run_lines(&parties[0], &["a", "b"]);
+    alice.wait_for("waiting for bob");
+    let figures = get(status, "/metrics").1;
+    for line in ["convelo_jobs_open 1", "convelo_connections_open 1"] {
+        assert!(figures.lines().any(|found| found == line), "{line}: {figures}");
+    }
+    world.run_lines(&parties[1], &["b"]).wait().expect(0);
+    alice.wait().expect(0);
+    let alice = world.run_lines(&parties[0], &["a", "b"]);
+    alice.wait_for("waiting for bob");
+    alice.terminate();
+    alice.wait().expect(130);
+    let deadline = Instant::now() + PATIENCE;
+    let expected = [
+        "convelo_jobs_open 0",
+        "convelo_connections_open 0",
+        "convelo_jobs_total{end=\"result\"} 1",
+        "convelo_jobs_total{end=\"failure\"} 1",
+        "convelo_job_seconds_count 2",
+        "convelo_memory_bytes 4294967296",
+        "# EOF",
+    ];
+    loop {
+        let figures = get(status, "/metrics").1;
+        let missing = expected.iter().find(|line| !figures.lines().any(|found| found == **line));
+        let Some(missing) = missing else { break };
+        assert!(Instant::now() < deadline, "{missing}: {figures}");
+        thread::sleep(Duration::from_millis(50));
     }
 }
 

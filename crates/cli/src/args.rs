@@ -167,6 +167,10 @@ pub(crate) struct Serve {
     /// Memory for the joins of all jobs together, 18.5 to 31 bytes a key (K, M, G)
     #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes)]
     pub(crate) memory: u64,
+    /// Answer health checks (/livez, /readyz, gRPC health) and Prometheus (/metrics) here, in plain
+    /// HTTP: counts and coarse times, nothing of a set or a result [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) status: Option<String>,
     #[command(flatten)]
     pub(crate) voice: Voice,
     /// Where the files of --offer-collateral and --collateral are kept fresh from.

@@ -2,7 +2,8 @@
 //!
 //! `server` speaks gRPC, `stream` carries one party's stream, `attester` proves what this service is
 //! and judges what parties prove with the `collateral` of the day, `registry` finds the job of a stream and runs a task for each job, `job`
-//! is that task's state machine, `budget` the memory that all jobs share. The program
+//! is that task's state machine, `budget` the memory that all jobs share, `status` what operators' tools may
+//! ask. The program
 //! `convelo-service` is what runs inside the enclave and is measured; it has no other inputs than
 //! its fixed arguments and what parties send.
 
@@ -13,6 +14,7 @@ mod job;
 pub mod limits;
 mod registry;
 mod server;
+mod status;
 mod stream;
 
 pub use collateral::CollateralFile;

@@ -55,5 +55,14 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// carries none does not keep its seat for ever.
 pub const CONNECTION_AGE: Duration = Duration::from_mins(5);
 
+/// The buckets of the times of jobs: coarse, for the host sees more than this anyway.
+pub const JOB_SECONDS: [f64; 5] = [1.0, 10.0, 60.0, 600.0, 3600.0];
+
+/// An answer of the status port takes no longer than this.
+pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Requests that one connection to the status port may have open at once.
+pub const STATUS_AT_ONCE: usize = 4;
+
 /// After a stop signal the parties are told, and the program ends within this time.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);

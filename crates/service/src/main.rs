@@ -43,6 +43,7 @@ async fn main() -> ExitCode {
         provider_policy: None,
         memory,
         insecure_ratls_only: false,
+        status: None,
     };
     let served = match Service::bind(config).await {
         Ok(service) => {

@@ -19,6 +19,7 @@ use crate::attester::{Attester, Session, Whose, unix_now};
 use crate::budget::{Budget, Reservation};
 use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Sign};
 use crate::limits::{EVENT_QUEUE, MAXIMUM_JOBS};
+use crate::status::Figures;
 
 /// The open jobs of a service.
 pub(crate) struct Registry {
@@ -28,6 +29,7 @@ pub(crate) struct Registry {
     /// What the operator requires of every party's evidence.
     provider_policy: Option<Policy>,
     next_connection: AtomicU64,
+    figures: Arc<Figures>,
 }
 
 #[derive(Default)]
@@ -92,6 +94,7 @@ impl Registry {
         identity: Identity,
         provider_policy: Option<Policy>,
         memory: u64,
+        figures: Arc<Figures>,
     ) -> Arc<Self> {
         Arc::new(Self {
             open: Mutex::default(),
@@ -99,6 +102,7 @@ impl Registry {
             identity,
             provider_policy,
             next_connection: AtomicU64::new(0),
+            figures,
         })
     }
 
@@ -167,6 +171,12 @@ impl Registry {
         }
     }
 
+    /// Whether a further job could be opened.
+    pub(crate) fn takes_jobs(&self) -> bool {
+        let open = self.lock();
+        !open.closing && open.jobs.len() < MAXIMUM_JOBS
+    }
+
     /// Tells every party of every job that the service stops, and takes no further jobs.
     pub(crate) async fn close(&self) {
         let inboxes: Vec<_> = {
@@ -216,6 +226,8 @@ impl Registry {
         let handle = Handle { job: Arc::clone(job), inbox: inbox.clone() };
         open.jobs.insert(digest, handle);
         tracing::info!(job = %digest.short(), parties = job.party_count(), "a job is opened");
+        self.figures.job_opened();
+        let opened = Instant::now();
         let task = Task {
             machine: JobMachine::new(Job::clone(job), digest, self.budget.clone()),
             lines: HashMap::new(),
@@ -226,8 +238,9 @@ impl Registry {
         let registry = Arc::clone(self);
         let own = inbox.clone();
         tokio::spawn(async move {
-            task.run(inputs).await;
+            let result = task.run(inputs).await;
             registry.forget(digest, &own);
+            registry.figures.job_over(opened.elapsed(), result);
             tracing::info!(job = %digest.short(), "a job is over");
         });
         Ok(inbox)
@@ -312,13 +325,16 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+    /// Runs the job to its end; whether there was a result.
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> bool {
+        let mut result = false;
         loop {
             let event = match tokio::time::timeout_at(self.deadline, inputs.recv()).await {
                 Ok(Some(input)) => self.take(input),
                 Ok(None) => break,
                 Err(_) => Event::Deadline,
             };
+            result = matches!(event, Event::Joined(_));
             if self.step(event) {
                 break;
             }
@@ -330,6 +346,7 @@ impl Task {
                 let _ = answer.send(Err(newcomer));
             }
         }
+        result
     }
 
     fn take(&mut self, input: Input) -> Event {

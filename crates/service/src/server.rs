@@ -16,7 +16,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::attester::Attester;
@@ -26,6 +25,7 @@ use crate::limits::{
     OUTGOING_QUEUE, SHUTDOWN_GRACE, WINDOW_BYTES,
 };
 use crate::registry::Registry;
+use crate::status::{Connected, Figures, StatusPort, health};
 use crate::stream::{Entrance, serve};
 
 /// What a service is made of.
@@ -48,6 +48,8 @@ pub struct Config {
     /// Takes parties that ask for no fresh attestation: plain RA-TLS, as peers of other make speak
     /// it. Such a party trusts a key that an enclave made at some time, not this connection.
     pub insecure_ratls_only: bool,
+    /// Where to answer health checks and Prometheus in plain HTTP, `address:port`; nowhere if none.
+    pub status: Option<String>,
 }
 
 /// A service that listens.
@@ -55,6 +57,9 @@ pub struct Service {
     listener: Listener,
     address: SocketAddr,
     entrance: Arc<Entrance>,
+    figures: Arc<Figures>,
+    memory: u64,
+    status: Option<StatusPort>,
 }
 
 /// A service that could not start, or failed.
@@ -80,19 +85,32 @@ impl Service {
     pub async fn bind(config: Config) -> Result<Self, ServiceError> {
         let Config { listen, identity, source, collateral, offer, provider_policy, memory, .. } =
             config;
+        let status = match &config.status {
+            Some(address) => Some(StatusPort::bind(address).await.map_err(|error| {
+                let text = format!("cannot listen on {address} for --status: {error}");
+                io::Error::new(error.kind(), text)
+            })?),
+            None => None,
+        };
+        let figures = Figures::new();
         let listener = Listener::bind(&listen, identity.clone(), Arc::clone(&source)).await?;
         let address = listener.address()?;
         let entrance = Arc::new(Entrance {
-            registry: Registry::new(identity, provider_policy, memory),
+            registry: Registry::new(identity, provider_policy, memory, Arc::clone(&figures)),
             attester: Attester::new(source, collateral, offer),
             insecure_ratls_only: config.insecure_ratls_only,
         });
-        Ok(Self { listener, address, entrance })
+        Ok(Self { listener, address, entrance, figures, memory, status })
     }
 
     /// Where the service listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the status port listens.
+    pub fn status_address(&self) -> Option<SocketAddr> {
+        self.status.as_ref().map(StatusPort::address)
     }
 
     /// The certificate that parties are shown now, DER.
@@ -105,6 +123,14 @@ impl Service {
     /// # Errors
     /// [`ServiceError`], when the server fails as a whole.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServiceError> {
+        let (health, health_service) = health();
+        let status = self.status.map(|port| {
+            let (registry, figures) =
+                (Arc::clone(&self.entrance.registry), Arc::clone(&self.figures));
+            let reporter = health.clone();
+            tokio::spawn(port.serve(registry, figures, self.memory, reporter, health_service))
+        });
+        let figures = self.figures;
         let (accepted, connections) = mpsc::channel(1);
         let accept = tokio::spawn(self.listener.accept(accepted));
         let service = JoinServiceServer::new(Join { entrance: Arc::clone(&self.entrance) })
@@ -121,7 +147,9 @@ impl Service {
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(service)
             .serve_with_incoming_shutdown(
-                ReceiverStream::new(connections).map(|stream| stream.map(Connection)),
+                ReceiverStream::new(connections).map(move |stream| {
+                    stream.map(|stream| Connection(stream, figures.connected()))
+                }),
                 async {
                     let _ = drained.await;
                 },
@@ -132,6 +160,7 @@ impl Service {
             () = stop => {
                 tracing::info!("stopping: the parties are told");
                 accept.abort();
+                health.set_not_serving::<JoinServiceServer<Join>>().await;
                 let _ = tokio::time::timeout(SHUTDOWN_GRACE, async {
                     self.entrance.registry.close().await;
                     let _ = drain.send(());
@@ -142,14 +171,17 @@ impl Service {
             }
         };
         accept.abort();
+        if let Some(status) = status {
+            status.abort();
+        }
         Ok(result?)
     }
 }
 
 /// A connection as tonic wants it: the peer travels with every request.
-struct Connection(PeerStream);
+struct Connection(PeerStream, #[expect(dead_code, reason = "counts while it lives")] Connected);
 
-impl Connected for Connection {
+impl tonic::transport::server::Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
@@ -185,7 +217,7 @@ impl AsyncWrite for Connection {
     }
 }
 
-struct Join {
+pub(crate) struct Join {
     entrance: Arc<Entrance>,
 }
 

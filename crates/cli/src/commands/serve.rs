@@ -53,6 +53,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         provider_policy: policy,
         memory: args.memory,
         insecure_ratls_only: args.insecure_ratls_only,
+        status: args.status,
     };
     let service = Service::bind(config).await.map_err(|error| {
         let hint = if simulated.is_none() {
@@ -63,17 +64,21 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         };
         Failure::new(Code::Usage, format!("{error}{hint}"))
     })?;
-    let address = service.address();
+    let (address, status) = (service.address(), service.status_address());
     if args.voice.json {
         output::json(&json!({
             "listening": address.to_string(),
             "platform": platform,
             "simulated": simulated.is_some(),
             "key": key,
+            "status": status.map(|address| address.to_string()),
         }))?;
     }
     if !args.voice.quiet {
         output::say(format_args!("listening on {address}; platform: {platform}; key {key}"));
+        if let Some(status) = status {
+            output::say(format_args!("status, in plain HTTP: http://{status}/readyz, /metrics"));
+        }
         if simulated.is_some() {
             output::say("SIMULATED: nothing here is protected by hardware");
         }
