@@ -172,6 +172,7 @@ impl World {
             name: "test".to_owned(),
             deadline: "10m".to_owned(),
             maximum_keys: 10_000_000,
+            pad_keys_to: None,
             address: service.map(|service| service.address.clone()),
             verify: "service",
             service_key: None,
@@ -338,6 +339,7 @@ pub struct JobBuilder {
     name: String,
     deadline: String,
     maximum_keys: u64,
+    pad_keys_to: Option<u64>,
     address: Option<String>,
     verify: &'static str,
     service_key: Option<KeyId>,
@@ -370,6 +372,13 @@ impl JobBuilder {
     #[must_use]
     pub fn maximum_keys(mut self, keys: u64) -> Self {
         self.maximum_keys = keys;
+        self
+    }
+
+    /// The number of which every set's size is a multiple.
+    #[must_use]
+    pub fn pad_keys_to(mut self, keys: u64) -> Self {
+        self.pad_keys_to = Some(keys);
         self
     }
 
@@ -451,8 +460,12 @@ impl JobBuilder {
     pub fn to_toml(&self) -> String {
         let mut text = format!(
             "version = 1\nname = \"{}\"\nmode = \"attested\"\ndeadline = \"{}\"\n\
-             maximum_keys = {}\n\n[service]\nverify = \"{}\"\n",
-            self.name, self.deadline, self.maximum_keys, self.verify
+             maximum_keys = {}\n{}\n[service]\nverify = \"{}\"\n",
+            self.name,
+            self.deadline,
+            self.maximum_keys,
+            self.pad_keys_to.map(|keys| format!("pad_keys_to = {keys}\n")).unwrap_or_default(),
+            self.verify
         );
         if let Some(address) = &self.address {
             text += &format!("address = \"{address}\"\n");

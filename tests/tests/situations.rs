@@ -649,6 +649,42 @@ fn sets_beyond_the_service_memory_are_refused_before_any_upload() {
     }
 }
 
+/// Neither the service nor the network learns more of a set's size than the job's multiple.
+#[test]
+fn sizes_are_hidden_where_the_job_asks_for_it() {
+    let scene =
+        Scene::with(World::new(), ["alice", "bob"], |job| job.pad_keys_to(1000).maximum_keys(1500));
+    let ids: Vec<String> = (0..1500).map(|id| format!("id-{id}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for (few, sent) in [(0, 1000), (1000, 1000), (1001, 2000), (1500, 2000)] {
+        let running = [scene.run(0, &ids[..few]), scene.run(1, &ids[500..700])];
+        let [alice, bob] = running.map(|process| process.wait().expect(0));
+        let common: Vec<&str> = ids[..few].iter().skip(500).take(200).copied().collect();
+        for (party, ended) in scene.parties.iter().zip([alice, bob]) {
+            let summary = ended.json();
+            assert_eq!(summary["result"]["keys"], common.len());
+            assert_eq!(party.matched(), common);
+            let receipt: serde_json::Value =
+                serde_json::from_str(&party.read("matched.txt.receipt.json")).expect("JSON");
+            let (keys, padded) = if party.name == "alice" { (few, sent) } else { (200, 1000) };
+            assert_eq!(summary["input"]["keys"], keys);
+            assert_eq!(receipt["sent"]["keys"], padded);
+        }
+    }
+    // A changed program that tells its size, and one that uses more than the padding's room.
+    for (announced, reason, words) in [
+        (200, Reason::Protocol, "not filled up to a multiple of pad_keys_to"),
+        (3000, Reason::OverCap, "the job allows (1500 keys)"),
+    ] {
+        let alice = scene.run(0, &["a"]);
+        let mut bob = scene.raw(1);
+        bob.agree();
+        bob.announce(announced, [7; 32]);
+        assert_eq!(bob.connection.failure().reason, reason);
+        alice.wait().expect(1).says(words);
+    }
+}
+
 /// The status port of a service, over HTTP/1.1: status line and body.
 fn get(address: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("the status port answers");

@@ -47,11 +47,14 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
         )),
     }
     lines.extend(minimum(job));
-    lines.push(
-        "the service learns: the names and key fingerprints of the parties, the size of each set \
-         and of what they have in common; of the keys only pseudonyms"
-            .to_owned(),
-    );
+    let size = match job.pad_keys_to {
+        Some(step) => format!("the size of each set, filled up to a multiple of {step},"),
+        None => "the size of each set".to_owned(),
+    };
+    lines.push(format!(
+        "the service learns: the names and key fingerprints of the parties, {size} and of what they \
+         have in common; of the keys only pseudonyms"
+    ));
     lines.push("each party learns: which parties take part, and when each has uploaded".to_owned());
     lines.push(format!("deadline: {} s after the first party comes", job.deadline_seconds));
     lines.push(format!(

@@ -9,12 +9,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use convelo_attest::QuoteSource;
 use convelo_channel::{Expect, Identity, os_rng};
 use convelo_psi::agreement::{JobKey, Member, Opening};
-use convelo_psi::{Bitmap, FingerprintSet, Job, KeyId, Parties, What};
+use convelo_psi::{Bitmap, Fingerprint, FingerprintSet, Fingerprinter, Job, KeyId, Parties, What};
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use convelo_wire::{Announcement, FromParty, Hello, Outcome, Statement, ToParty};
+use rand_core::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use crate::attestation::Terms;
 use crate::connection::{Connection, reach};
@@ -156,14 +158,6 @@ impl Session {
         }
         let agreed = self.agree(connection).await?;
         let (scanned, set, counts) = self.read(connection, &agreed.key, table).await?;
-        let cap = run.job.maximum_keys_of(&run.name);
-        if set.len() as u64 > cap {
-            let text = format!(
-                "the table has {} distinct keys and the job allows {cap}; nothing was sent",
-                set.len()
-            );
-            return Err(Error::new(Kind::RevealPolicy, text));
-        }
         let blake3 = set.blake3();
         let set = Arc::new(set);
         self.send(connection, &set).await?;
@@ -255,18 +249,29 @@ impl Session {
     ) -> Result<(Scanned, FingerprintSet, Counts), Error> {
         let (key, observer, cancelled) =
             (Arc::clone(key), Arc::clone(&self.observer), self.cancelled.clone());
-        let (parts, memory) = (self.run.job.keys.clone(), self.run.memory.clone());
+        let (job, memory) = (self.run.job.clone(), self.run.memory.clone());
+        let cap = job.maximum_keys_of(&self.run.name);
         let mut pass = tokio::task::spawn_blocking(move || {
             let total = table.size_bytes();
             let FirstPass { set, counts, scanned } = first_pass(
                 &table,
-                &parts,
+                &job.keys,
                 &key.fingerprinter(),
                 &memory,
                 |done| observer.on(Event::Reading { done, total }),
                 || cancelled.check(),
             )?;
             observer.on(Event::Read(counts));
+            if counts.keys > cap {
+                let text = format!(
+                    "the table has {} distinct keys and the job allows {cap}; nothing was sent",
+                    counts.keys
+                );
+                return Err(Error::new(Kind::RevealPolicy, text));
+            }
+            let missing = job.padded(counts.keys) - counts.keys;
+            let set = if missing > 0 { set.padded(random(missing)) } else { Ok(set) };
+            let set = set.map_err(|error| Memory::error(&error))?;
             Ok::<_, Error>((Scanned { table, counts: scanned }, set, counts))
         });
         tokio::select! {
@@ -465,6 +470,15 @@ impl Session {
         });
         pass.await.map_err(|error| broken(&error))?
     }
+}
+
+/// Pseudonyms of nothing, which look like all others: the same function of other inputs, under a key that
+/// is gone when they are made.
+fn random(count: u64) -> impl Iterator<Item = Fingerprint> {
+    let mut key = Zeroizing::new([0; 16]);
+    os_rng().fill_bytes(&mut *key);
+    let fingerprinter = Fingerprinter::new(&key);
+    (0..count).map(move |number| fingerprinter.fingerprint(&number.to_be_bytes()))
 }
 
 /// The pieces of the set, made while others are sent. Nobody waits for the thread that makes them: it

@@ -43,6 +43,10 @@ pub struct Job {
     /// own. A party that sends more is refused before the join, so a partner cannot guess with a
     /// dictionary. All parties and the service see it.
     pub maximum_keys: u64,
+    /// Every party fills its set up with random pseudonyms to a multiple of this number, 1 to 2^32, so
+    /// that service and network learn only that multiple of its size. Absent: sizes are not hidden.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_keys_to: Option<u64>,
     /// The attested service that joins.
     pub service: Service,
     /// What the service accepts as evidence of the providers. Required, and only there, where
@@ -333,6 +337,7 @@ impl Job {
             mode: Mode::Attested,
             deadline_seconds,
             maximum_keys,
+            pad_keys_to: None,
             service: Service { address: None, verify, key: None, policy: None },
             provider_policy: None,
             keys: vec![KeyPart { name: "id".to_owned(), normalise: vec![Step::Trim] }],
@@ -383,6 +388,9 @@ impl Job {
             "seconds",
         )?;
         check_range("maximum_keys", self.maximum_keys, 1..=MAXIMUM_KEYS, "keys")?;
+        if let Some(step) = self.pad_keys_to {
+            check_range("pad_keys_to", step, 1..=MAXIMUM_KEYS, "keys")?;
+        }
         self.validate_keys()?;
         self.validate_parties()?;
         self.validate_reveal()?;
@@ -412,6 +420,11 @@ impl Job {
     /// Cap on the number of distinct keys of the party `name`: its own or else the job's.
     pub fn maximum_keys_of(&self, name: &str) -> u64 {
         self.party(name).and_then(|party| party.maximum_keys).unwrap_or(self.maximum_keys)
+    }
+
+    /// The number of pseudonyms that a party with so many keys sends.
+    pub fn padded(&self, keys: u64) -> u64 {
+        self.pad_keys_to.map_or(keys, |step| keys.max(1).div_ceil(step).saturating_mul(step))
     }
 
     /// Whether the party `name` learns the result.
@@ -444,9 +457,10 @@ impl Job {
     pub fn false_match_bound_log2(&self) -> f64 {
         let keys = match &self.parties {
             Parties::Named(parties) => {
-                parties.iter().map(|party| self.maximum_keys_of(&party.name) as f64).sum()
+                let most = |party: &Party| self.padded(self.maximum_keys_of(&party.name)) as f64;
+                parties.iter().map(most).sum()
             }
-            Parties::Open { count } => *count as f64 * self.maximum_keys as f64,
+            Parties::Open { count } => *count as f64 * self.padded(self.maximum_keys) as f64,
         };
         let blocks = (MAXIMUM_ENCODED_KEY_BYTES / 16) as f64;
         let birthday = keys * (keys - 1.0) / 2.0;

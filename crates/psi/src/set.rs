@@ -61,6 +61,9 @@ struct Spilling {
     store: Box<dyn Spill>,
 }
 
+/// The row of a fingerprint that stands for none; no table has so many rows.
+const NO_ROW: u32 = u32::MAX;
+
 impl SetBuilder {
     /// An empty builder that holds everything in memory.
     pub fn new() -> Self {
@@ -95,19 +98,19 @@ impl SetBuilder {
     /// What the [`Spill`] says; never without one.
     pub fn finish(mut self) -> io::Result<FingerprintSet> {
         let mut shares = std::mem::take(&mut self.shares);
-        self.spare.clear();
-        let store = self.spill.take().map(|spilling| spilling.store);
-        let Some(mut store) = store.filter(|_| shares.iter().any(Share::is_spilled)) else {
-            shares.par_iter_mut().for_each_init(Entries::default, |entries, share| {
+        let mut spill = self.spill.take();
+        match &mut spill {
+            Some(Spilling { store, .. }) if shares.iter().any(Share::is_spilled) => {
+                let mut entries = Entries::default();
+                for share in &mut shares {
+                    share.sort_spilled(&mut entries, &mut **store)?;
+                }
+            }
+            _ => shares.par_iter_mut().for_each_init(Entries::default, |entries, share| {
                 share.sort(entries);
-            });
-            return FingerprintSet { shares, store: None, length: 0, blake3: [0; 32] }.counted();
-        };
-        let mut entries = Entries::default();
-        for share in &mut shares {
-            share.sort_spilled(&mut entries, &mut *store)?;
+            }),
         }
-        FingerprintSet { shares, store: Some(store), length: 0, blake3: [0; 32] }.counted()
+        FingerprintSet { shares, spill, length: 0, blake3: [0; 32] }.counted()
     }
 
     #[cold]
@@ -141,12 +144,28 @@ impl fmt::Debug for SetBuilder {
 /// A strictly ascending sequence of fingerprints, with the rows of each. Wiped when dropped.
 pub struct FingerprintSet {
     shares: Vec<Share>,
-    store: Option<Box<dyn Spill>>,
+    spill: Option<Spilling>,
     length: usize,
     blake3: [u8; 32],
 }
 
 impl FingerprintSet {
+    /// The set with these fingerprints added, which stand for no row.
+    ///
+    /// # Errors
+    /// What the [`Spill`] says; never without one.
+    pub fn padded(self, with: impl IntoIterator<Item = Fingerprint>) -> io::Result<Self> {
+        let Self { shares, spill, .. } = self;
+        let chunks = shares.iter().map(Share::chunks).sum();
+        let mut builder = SetBuilder { shares, chunks, spare: share::Chunks::new(), spill };
+        with.into_iter().try_for_each(|fingerprint| builder.push(fingerprint, NO_ROW))?;
+        builder.finish()
+    }
+
+    fn store(&self) -> Option<&dyn Spill> {
+        self.spill.as_ref().map(|spilling| &*spilling.store)
+    }
+
     /// Number of fingerprints.
     pub fn len(&self) -> usize {
         self.length
@@ -177,7 +196,7 @@ impl FingerprintSet {
         let mut fingerprints = Vec::with_capacity(self.length);
         let mut entries = Entries::default();
         for share in &self.shares {
-            share.load(&mut entries, self.store.as_deref())?;
+            share.load(&mut entries, self.store())?;
             fingerprints.extend(entries.distinct());
         }
         Ok(fingerprints)
@@ -196,11 +215,11 @@ impl FingerprintSet {
         let mut found = Bitmap::new(rows as usize);
         let (mut rank, mut entries) = (0, Entries::default());
         for share in &self.shares {
-            share.load(&mut entries, self.store.as_deref())?;
+            share.load(&mut entries, self.store())?;
             for same in entries.runs() {
                 if ranks.is_set(rank) {
                     let taken = if only_first { &same[..1] } else { same };
-                    for entry in taken {
+                    for entry in taken.iter().filter(|entry| entry.row != NO_ROW) {
                         found.set(entry.row as usize);
                     }
                 }
@@ -214,7 +233,7 @@ impl FingerprintSet {
         let (mut hash, mut length) = (blake3::Hasher::new(), 0);
         let (mut entries, mut bytes) = (Entries::default(), Zeroizing::new(Vec::new()));
         for share in &self.shares {
-            share.load(&mut entries, self.store.as_deref())?;
+            share.load(&mut entries, self.store())?;
             bytes.clear();
             bytes.reserve(entries.len() * FINGERPRINT_BYTES);
             entries.distinct().for_each(|value| bytes.extend_from_slice(&value.to_be_bytes()));
@@ -252,7 +271,7 @@ impl Chunks<'_> {
                 .take_distinct(missing, |value| bytes.extend_from_slice(&value.to_be_bytes()));
             if self.entries.is_empty() && self.share < self.set.shares.len() {
                 let share = &self.set.shares[self.share];
-                share.load(&mut self.entries, self.set.store.as_deref())?;
+                share.load(&mut self.entries, self.set.store())?;
                 self.share += 1;
             }
         }
@@ -370,7 +389,7 @@ mod tests {
             assert!(builder.chunks <= held.0);
         }
         let spilled = builder.finish().expect("there is room");
-        assert!(spilled.store.is_some() && spilled.length > held.1 / 7);
+        assert!(spilled.shares.iter().all(Share::is_spilled) && spilled.length > held.1 / 7);
         let whole = set(values);
         assert_eq!(spilled.len(), whole.len());
         assert_eq!(spilled.blake3(), whole.blake3());
@@ -380,6 +399,28 @@ mod tests {
         for only_first in [false, true] {
             let rows = |set: &FingerprintSet| set.rows(&ranks, 700_000, only_first).unwrap();
             assert!(rows(&spilled) == rows(&whole));
+        }
+    }
+
+    #[test]
+    fn padding_stands_for_no_row() {
+        let held =
+            || SetBuilder::spilling(0, Box::new(Shelf { room: 1 << 30, ..Shelf::default() }));
+        for (mut builder, rows) in [(SetBuilder::new(), 50), (held(), 50), (held(), 400_000)] {
+            for (row, value) in (0..rows).zip(scattered(rows.into())) {
+                builder.push(value.into(), row).expect("there is room");
+            }
+            let set = builder.finish().expect("there is room");
+            let mut expected: Vec<_> = set.fingerprints().unwrap();
+            let padding: Vec<_> = (1..1000).map(|i| Fingerprint::from(i << 115 | 1)).collect();
+            let set = set.padded(padding.iter().copied()).expect("there is room");
+            expected.extend(&padding);
+            expected.sort_unstable();
+            assert!(set.fingerprints().unwrap() == expected);
+            assert_eq!(set.len(), expected.len());
+            let mut all = Bitmap::new(set.len());
+            (0..set.len()).for_each(|rank| all.set(rank));
+            assert_eq!(set.rows(&all, rows, false).unwrap().count_ones(), u64::from(rows));
         }
     }
 

@@ -117,6 +117,10 @@ deadline = \"30m\"
 # here, before the join. A [[party]] may have a maximum_keys of its own.
 maximum_keys = 10000000
 
+# To hide how large the sets are: every party fills its set up with random pseudonyms to a multiple of
+# this number, so that the service and the network learn no more than that multiple.
+# pad_keys_to = 1000000
+
 [service]
 address = \"{service}\"
 # Whose evidence is verified: \"service\", or \"two-way\" (the parties run in enclaves too; say what is

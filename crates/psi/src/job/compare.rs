@@ -16,6 +16,8 @@ pub(super) fn differences(here: &Job, there: &Job) -> Vec<String> {
         &format!("{} s", there.deadline_seconds),
     );
     lines.compare("maximum_keys", &here.maximum_keys, &there.maximum_keys);
+    let (ours, theirs) = (here.pad_keys_to, there.pad_keys_to);
+    lines.compare_optional("pad_keys_to", ours.as_ref(), theirs.as_ref());
     let (ours, theirs) = (&here.service, &there.service);
     lines.compare_optional("service.address", ours.address.as_ref(), theirs.address.as_ref());
     lines.compare("service.verify", &text(&ours.verify), &text(&theirs.verify));

@@ -6,6 +6,7 @@
 //! mode = "attested"
 //! deadline = "30m"                # s, m, h, d; from the first party's arrival to the result
 //! maximum_keys = 1000000          # cap on each party's distinct keys
+//! # pad_keys_to = 100000          # sets are filled up to a multiple of this; absent: they are not
 //! # unpinned_parties = 3          # instead of [[party]]: no identity is pinned
 //!
 //! [service]
@@ -77,6 +78,7 @@ struct File {
     mode: Option<Spanned<Mode>>,
     deadline: Option<Spanned<String>>,
     maximum_keys: Option<Spanned<u64>>,
+    pad_keys_to: Option<Spanned<u64>>,
     service: Option<Spanned<ServiceTable>>,
     provider: Option<Spanned<ProviderTable>>,
     #[serde(default)]
@@ -182,6 +184,7 @@ fn read(text: &str, places: &mut Places) -> Result<Job, JobError> {
             file.maximum_keys,
             "maximum_keys = 1000000 (the most distinct keys a party may send)",
         )?,
+        pad_keys_to: places.optional("pad_keys_to", file.pad_keys_to),
         service: read_service(file.service, places)?,
         provider_policy: match places.optional("provider", file.provider) {
             Some(provider) => read_policy("provider.policy", provider.policy, places)?,

@@ -113,10 +113,11 @@ fn order_and_spelled_out_defaults_do_not_change_the_digest() {
 #[test]
 fn every_field_changes_the_digest() {
     let job = parsed(&example());
-    let changes: [fn(&mut Job); 14] = [
+    let changes: [fn(&mut Job); 15] = [
         |job| job.name.push('x'),
         |job| job.deadline_seconds += 1,
         |job| job.maximum_keys += 1,
+        |job| job.pad_keys_to = Some(1000),
         |job| job.service.address = None,
         |job| job.service.verify = Verify::TwoWay,
         |job| job.service.key = Some(KeyId([7; 32])),
@@ -182,6 +183,11 @@ fn values_out_of_range_are_refused_with_their_place() {
     replaced("30m", "0s", "line 5, column 12: deadline is 0 seconds, required are 1 to 604800");
     replaced("30m", "8d", "line 5, column 12: deadline is 691200 seconds");
     replaced("30m", "30ö", "line 5, column 12: deadline is \"30ö\"");
+    replaced(
+        "maximum_keys = 1000000",
+        "maximum_keys = 1\npad_keys_to = 0",
+        "line 7, column 15: pad_keys_to is 0",
+    );
     replaced("maximum_keys = 1000000", "maximum_keys = 0", "line 6, column 16: maximum_keys is 0");
     replaced(
         "maximum_keys = 5000",
@@ -486,6 +492,7 @@ prop_compose! {
         name in name(),
         deadline_seconds in 1u64..=604_800,
         maximum_keys in 1u64..=1 << 32,
+        pad_keys_to in proptest::option::weighted(0.3, 1u64..=1 << 32),
         (service, provider_policy) in service(),
         keys in proptest::collection::btree_map(
             name(), proptest::collection::vec(step(), 0..4), 1..5),
@@ -514,13 +521,24 @@ prop_compose! {
             None => (Parties::Named(parties), to),
         };
         Job {
-            version: 1, name, mode: Mode::Attested, deadline_seconds, maximum_keys, service,
-            provider_policy,
+            version: 1, name, mode: Mode::Attested, deadline_seconds, maximum_keys, pad_keys_to,
+            service, provider_policy,
             keys: keys.into_iter().map(|(name, normalise)| KeyPart { name, normalise }).collect(),
             reveal: Reveal { what, to, minimum },
             parties,
         }
     }
+}
+
+#[test]
+fn sizes_are_padded_to_a_multiple() {
+    let mut job = Job::open("test", 2, 1000, 60, Verify::Service);
+    assert_eq!([0, 1, 999].map(|keys| job.padded(keys)), [0, 1, 999]);
+    job.pad_keys_to = Some(100);
+    assert_eq!([0, 1, 100, 101, 1000].map(|keys| job.padded(keys)), [100, 100, 100, 200, 1000]);
+    job.pad_keys_to = Some(1 << 32);
+    assert_eq!([0, 1 << 32].map(|keys| job.padded(keys)), [1 << 32; 2]);
+    assert_eq!(job.padded(u64::MAX), u64::MAX);
 }
 
 proptest! {

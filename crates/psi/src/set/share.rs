@@ -79,6 +79,10 @@ impl Share {
         self.length += 1;
     }
 
+    pub(super) fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
     pub(super) fn is_spilled(&self) -> bool {
         !self.segments.is_empty()
     }
@@ -126,7 +130,7 @@ impl Share {
 
     /// Reads a sorted share.
     pub(super) fn load(&self, entries: &mut Entries, store: Option<&dyn Spill>) -> io::Result<()> {
-        let Some(store) = store else {
+        let Some(store) = store.filter(|_| self.is_spilled()) else {
             entries.make_room(self.length);
             self.pieces().for_each(|piece| entries.sorted.extend(piece));
             return Ok(());
