@@ -1,0 +1,253 @@
+//! Many small jobs at once, each with something that goes wrong, or nothing. Whatever happens: who gets a
+//! result gets the right one, who gets none is told why, nobody waits longer than the deadline, and the
+//! service is afterwards as it was.
+//!
+//! `CONVELO_SOAK_JOBS=2000 cargo test -p convelo-tests --test soak` runs so many jobs in place of a few.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use convelo_tests::tables::{Random, seed};
+use convelo_tests::{Ended, PATIENCE, Party, Process, Service, World, free_port};
+
+const FEW: usize = 60;
+const WORKERS: usize = 4;
+const MOST_PARTIES: usize = 5;
+
+/// Of a job in which something goes wrong.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A party gives up by itself so long after the deadline, and has had to start and may be slow.
+const SLACK: Duration = Duration::from_secs(60);
+
+/// What the allocator may keep of the memory of jobs that are over.
+const KEPT_KIB: u64 = 24 * 1024;
+
+/// What goes wrong, and how many milliseconds after the start.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    None,
+    Killed(u64),
+    Stopped(u64),
+    /// It stands still until after the deadline.
+    Frozen(u64),
+    /// Its connections break after so many bytes.
+    Cut(usize),
+    /// It never comes.
+    Absent,
+    /// Its table is not one.
+    Table,
+    /// The service dies and starts anew.
+    Restart(u64),
+}
+
+impl Fault {
+    fn random(random: &mut Random) -> Self {
+        let moment = random.below(400) as u64;
+        match random.below(16) {
+            0..6 => Self::None,
+            6 | 7 => Self::Killed(moment),
+            8 | 9 => Self::Stopped(moment),
+            10 => Self::Frozen(moment),
+            11 | 12 => Self::Cut(random.below(60_000)),
+            13 => Self::Absent,
+            14 => Self::Table,
+            _ => Self::Restart(moment),
+        }
+    }
+}
+
+/// A way to the service that breaks after `bytes` from the party, every time.
+fn cutting(service: &str, bytes: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let service = service.to_owned();
+    thread::spawn(move || {
+        // The thread ends with the test; nobody comes any more when the job is over.
+        for party in listener.incoming().flatten() {
+            let Ok(service) = TcpStream::connect(&service) else { continue };
+            let both = || Some((party.try_clone().ok()?, service.try_clone().ok()?));
+            let (Some((up, to)), Some((back, from))) = (both(), both()) else { continue };
+            thread::spawn(move || pass(up, to, bytes));
+            thread::spawn(move || pass(from, back, usize::MAX));
+        }
+    });
+    address
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, most: usize) {
+    let (mut passed, mut buffer) = (0, [0; 4096]);
+    while passed < most {
+        let room = buffer.len().min(most - passed);
+        match from.read(&mut buffer[..room]) {
+            Ok(read) if read > 0 && to.write_all(&buffer[..read]).is_ok() => passed += read,
+            _ => break,
+        }
+    }
+    for stream in [from, to] {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// The lines of a table: some ids several times, some lines blank, in random order.
+fn table(random: &mut Random, ids: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for id in 0..ids {
+        for _ in 0..[0, 1, 1, 1, 2][random.below(5)] {
+            lines.push(if random.below(20) == 0 {
+                format!(" id-{id} ")
+            } else {
+                format!("id-{id}")
+            });
+        }
+        if random.below(50) == 0 {
+            lines.push(String::new());
+        }
+    }
+    random.shuffle(&mut lines);
+    lines
+}
+
+fn keys(lines: &[String]) -> BTreeSet<&str> {
+    lines.iter().map(|line| line.trim()).filter(|id| !id.is_empty()).collect()
+}
+
+/// One job, from its tables to what every party says in the end.
+fn job(world: &World, shared: &Service, parties: &[Party], number: usize, random: &mut Random) {
+    let parties = &parties[..2 + random.below(MOST_PARTIES - 1)];
+    let (victim, ids) = (random.below(parties.len()), random.below(3000));
+    let fault = Fault::random(random);
+    println!("job {number}: {} parties, {ids} ids, {victim}: {fault:?}", parties.len());
+    // A restart is the end of all jobs of a service.
+    let own = matches!(fault, Fault::Restart(_))
+        .then(|| world.serve_with(&format!("--listen 127.0.0.1:{}", free_port())));
+    let address = own.as_ref().map_or(&shared.address, |own| &own.address).clone();
+    let deadline = if matches!(fault, Fault::None) { PATIENCE } else { DEADLINE };
+    let job = world.job(None, parties).name(&format!("soak-{number}")).address(&address);
+    job.deadline(&format!("{}s", deadline.as_secs())).give_to(parties);
+    let tables: Vec<_> = parties.iter().map(|_| table(random, ids)).collect();
+    for (party, lines) in parties.iter().zip(&tables) {
+        party.forget();
+        party.lines(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    if let Fault::Table = fault {
+        parties[victim].write("ids.txt", b"id-1\n\xff\n");
+    }
+    let run = |party: usize| match fault {
+        Fault::Absent if party == victim => None,
+        Fault::Cut(bytes) if party == victim => {
+            let cut = cutting(&address, bytes);
+            let options = format!("--input ids.txt --output matched.txt --json --service {cut}");
+            Some(world.run(&parties[party], &options))
+        }
+        _ => Some(world.run_ids(&parties[party])),
+    };
+    let mut running: Vec<Option<Process>> = (0..parties.len()).map(run).collect();
+    let after = |moment| thread::sleep(Duration::from_millis(moment));
+    let mut killed = None;
+    let mut restarted = None;
+    match fault {
+        Fault::Killed(moment) => {
+            after(moment);
+            killed = running[victim].take().map(Process::kill);
+        }
+        Fault::Stopped(moment) => {
+            after(moment);
+            // It may have ended.
+            running[victim].as_ref().expect("it was started").terminate();
+        }
+        Fault::Frozen(moment) => {
+            after(moment);
+            let process = running[victim].as_ref().expect("it was started");
+            process.freeze();
+            thread::sleep(DEADLINE);
+            process.thaw();
+        }
+        Fault::Restart(moment) => {
+            after(moment);
+            own.expect("a service of its own").process.kill();
+            restarted = Some(world.serve_with(&format!("--listen {address}")));
+        }
+        _ => {}
+    }
+    drop(killed);
+    let sets: Vec<_> = tables.iter().map(|lines| keys(lines)).collect();
+    for (index, process) in running.into_iter().enumerate() {
+        let Some(process) = process else { continue };
+        let ended = process.wait_within(deadline + SLACK);
+        let common = |line: &&String| sets.iter().all(|set| set.contains(line.trim()));
+        let expected: Vec<&String> = tables[index].iter().filter(common).collect();
+        check(&parties[index], &ended, &expected, fault, index == victim);
+    }
+    drop(restarted);
+}
+
+fn check(party: &Party, ended: &Ended, expected: &[&String], fault: Fault, victim: bool) {
+    if ended.code == Some(0) {
+        assert!(party.matched().iter().eq(expected.iter().copied()), "{fault:?}: {}", ended.stderr);
+        let keys: BTreeSet<&str> = expected.iter().map(|line| line.trim()).collect();
+        assert_eq!(ended.json()["result"]["keys"], keys.len(), "{fault:?}");
+        return;
+    }
+    let said =
+        || format!("{fault:?}, {}, exit code {:?}: {}", party.name, ended.code, ended.stderr);
+    assert!(!party.has_matched(), "rows without a result: {}", said());
+    let explained = ended.stderr.lines().any(|line| line.starts_with("error: ") && line.len() > 30);
+    assert!(explained, "no word of why: {}", said());
+    match (fault, victim) {
+        (Fault::None, _) => panic!("nothing went wrong: {}", said()),
+        (Fault::Stopped(_), true) => assert_eq!(ended.code, Some(130), "{}", said()),
+        (Fault::Table, true) => assert_eq!(ended.code, Some(2), "{}", said()),
+        _ => assert_eq!(ended.code, Some(1), "{}", said()),
+    }
+}
+
+#[test]
+fn whatever_happens_results_are_right_or_their_absence_is_explained() {
+    let jobs = std::env::var("CONVELO_SOAK_JOBS").ok().and_then(|jobs| jobs.parse().ok());
+    let (jobs, seed, next) = (jobs.unwrap_or(FEW), seed(), AtomicUsize::new(0));
+    let world = World::new();
+    let service = world.serve();
+    let settled: Mutex<Option<u64>> = Mutex::default();
+    let memory = || service.process.memory_kib("VmRSS").expect("the service runs");
+    thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let (world, service, next, settled) = (&world, &service, &next, &settled);
+            let parties: Vec<Party> = (0..MOST_PARTIES)
+                .map(|party| world.party(&format!("party-{worker}-{party}")))
+                .collect();
+            scope.spawn(move || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= jobs {
+                        break;
+                    }
+                    let mut random = Random::new(seed.wrapping_add(number as u64));
+                    job(world, service, &parties, number, &mut random);
+                    if number == jobs / 4 {
+                        *settled.lock().expect("nobody panicked") = Some(memory());
+                    }
+                }
+            });
+        }
+    });
+    let deadline = Instant::now() + PATIENCE;
+    let count = |text: &str| service.process.stderr().matches(text).count();
+    while count("a job is over") < count("a job is opened") {
+        assert!(Instant::now() < deadline, "a job does not end");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let settled = settled.into_inner().expect("nobody panicked").expect("a quarter was run");
+    println!(
+        "{jobs} jobs; the service's memory: {settled} KiB after a quarter, {} KiB now",
+        memory()
+    );
+    assert!(memory() <= settled + KEPT_KIB, "{} KiB, {settled} before", memory());
+    service.process.terminate();
+    service.process.wait().expect(0);
+}
