@@ -1,22 +1,25 @@
 //! SIGINT and SIGTERM.
 
-/// Ends when the program is asked to stop.
-pub(crate) async fn requested() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            },
-            Err(_) => {
-                let _ = tokio::signal::ctrl_c().await;
-            }
+/// Ends when the program is asked to stop. From the call on, and not only while it is waited for, the
+/// signals end the program no more by themselves.
+#[cfg(unix)]
+pub(crate) fn requested() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminate = signal(SignalKind::terminate());
+    let interrupt = signal(SignalKind::interrupt());
+    async {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
     }
-    #[cfg(not(unix))]
-    {
-        let _ = tokio::signal::ctrl_c().await;
-    }
+}
+
+/// Ends when the program is asked to stop.
+#[cfg(not(unix))]
+pub(crate) async fn requested() {
+    let _ = tokio::signal::ctrl_c().await;
 }

@@ -79,14 +79,24 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<Summary, Error> {
     let cancelled = Cancelled::default();
-    let session = Session { run, observer, cancelled: cancelled.clone() };
+    let session =
+        Session { run, observer, cancelled: cancelled.clone(), answered: AtomicBool::new(false) };
     tokio::pin!(stop);
     let mut connection = None;
-    let result = tokio::select! {
+    let result = {
         // Boxed, because its state is several kilobytes in every caller's future.
-        result = Box::pin(session.perform(table, &mut connection)) => result,
-        () = stop => {
-            Err(Error::new(Kind::Stopped, "stopped on request; the other parties are told"))
+        let mut performing = Box::pin(session.perform(table, &mut connection));
+        tokio::select! {
+            result = &mut performing => result,
+            () = stop => {
+                cancelled.cancel();
+                if session.answered.load(Ordering::Relaxed) {
+                    // The pass that writes ends at its next row, or has just put the file in its place.
+                    performing.await
+                } else {
+                    Err(Error::new(Kind::Stopped, "stopped on request; the other parties are told"))
+                }
+            }
         }
     };
     if let Err(error) = &result {
@@ -109,7 +119,8 @@ impl Cancelled {
 
     fn check(&self) -> Result<(), Error> {
         if self.0.load(Ordering::Relaxed) {
-            return Err(Error::new(Kind::Stopped, "the pass over the table was stopped"));
+            let text = "the pass over the table was stopped on request; nothing is written";
+            return Err(Error::new(Kind::Stopped, text));
         }
         Ok(())
     }
@@ -119,6 +130,8 @@ struct Session {
     run: Run,
     observer: Arc<dyn Observer>,
     cancelled: Cancelled,
+    /// Whether the job is over for the others.
+    answered: AtomicBool,
 }
 
 /// What the parties agreed on before anything was read.
@@ -164,6 +177,7 @@ impl Session {
         let (outcome, statement, signature, bitmap) = self.outcome(connection, set.len()).await?;
         // From here on the job is over for the others, whatever happens on this side.
         let _ = slot.take();
+        self.answered.store(true, Ordering::Relaxed);
         let signed = Signed { statement, signature };
         let spki = convelo_attest::spki_of(&certificate)?;
         let statement = signed.verify(&spki)?;

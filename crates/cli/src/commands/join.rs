@@ -12,7 +12,7 @@ use crate::args::{Join, VerifyArg};
 use crate::commands::run::{expect, perform, suffixed};
 use crate::exit::Failure;
 use crate::output::Narrator;
-use crate::{files, output, plan};
+use crate::{files, output, plan, stop};
 
 pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
     output::start_logging(output::LevelFilter::WARN);
@@ -50,6 +50,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
     let input = Input::open(&args.data, &memory.directory).map_err(Failure::usage)?;
     let options = TableOptions { format: Format::Lines, key: Vec::new(), select: Vec::new() };
     let table = Table::open(input, &options).map_err(Failure::usage)?;
+    let stop = stop::requested();
     for line in plan::brief(&job, policy.as_ref(), &args.name) {
         narrator.line(line);
     }
@@ -72,7 +73,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         }),
         receipt: Some(receipt),
     };
-    perform(run, table, narrator, args.voice.json).await
+    perform(run, table, narrator, args.voice.json, stop).await
 }
 
 /// The job that all parties derive from the same flags.

@@ -21,10 +21,11 @@ pub(crate) async fn run(args: Run) -> Result<ExitCode, Failure> {
     let voice = args.voice;
     let plan = Plan::new(args)?;
     let narrator = Narrator::new(voice, &plan.run.name);
+    let stop = stop::requested();
     for line in plan::brief(&plan.run.job, plan.policy.as_ref(), &plan.run.name) {
         narrator.line(line);
     }
-    perform(plan.run, plan.table, narrator, voice.json).await
+    perform(plan.run, plan.table, narrator, voice.json, stop).await
 }
 
 /// Runs a provider's part and shows how it ends.
@@ -33,10 +34,11 @@ pub(crate) async fn perform(
     table: Table,
     narrator: Narrator,
     json: bool,
+    stop: impl Future<Output = ()>,
 ) -> Result<ExitCode, Failure> {
     let narrator = Arc::new(narrator);
     let observer = Arc::clone(&narrator) as Arc<dyn convelo_party::Observer>;
-    let summary = convelo_party::run(run, table, observer, stop::requested()).await?;
+    let summary = convelo_party::run(run, table, observer, stop).await?;
     for line in output::conclusion(&summary) {
         narrator.line(line);
     }
