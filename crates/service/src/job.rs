@@ -627,4 +627,6 @@ fn quoted(names: &[String]) -> String {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
