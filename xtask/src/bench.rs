@@ -41,6 +41,15 @@ pub(crate) fn attest(options: &[String]) -> ExitCode {
 
 /// Prepares DuckDB and the release builds, and hands over to `bench/join`.
 pub(crate) fn join(options: &[String]) -> ExitCode {
+    against_service("join_bench.py", options)
+}
+
+pub(crate) fn load(options: &[String]) -> ExitCode {
+    against_service("load_bench.py", options)
+}
+
+/// Runs a script of `bench/join` with the release build.
+fn against_service(script: &str, options: &[String]) -> ExitCode {
     let prepared = || {
         let root = python::repository();
         python::prepare(JOIN_PEER)?;
@@ -63,9 +72,11 @@ pub(crate) fn join(options: &[String]) -> ExitCode {
         }
         let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
         let mut command = Command::new(root.join(python::program(JOIN_PEER)));
-        command.arg(root.join("bench/join/join_bench.py"));
+        command.arg(root.join("bench/join").join(script));
         command.arg("--convelo").arg(target.join("release/convelo"));
-        command.arg("--engine").arg(target.join("release/examples/engine_cost"));
+        if script == "join_bench.py" {
+            command.arg("--engine").arg(target.join("release/examples/engine_cost"));
+        }
         command.args(options);
         command.status().map_err(|error| format!("the benchmark cannot be started: {error}"))
     };

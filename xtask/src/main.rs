@@ -38,7 +38,9 @@ Commands:
                   alone and handshakes without evidence. Fails if a goal is missed.
   bench join [--keys N] [--rounds N] [--json FILE]
                   Joins two CSV files of N ids (10,000,000) by a service and two providers, beside
-                  DuckDB in the clear; then the join alone. Fails if a goal is missed. Needs Linux.
+                  DuckDB in the clear; then with little memory, and the join alone. Fails if a goal is missed. Needs Linux.
+  bench load [--json FILE]
+                  One service under 64 parties, under 200 jobs at once, and idle. Needs Linux.
   oblivious       Watches the join under Valgrind, which has to be installed, and compares its
                   instructions and addresses for sets of equal sizes and different content; then its
                   times. Fails if they differ.
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         }
         Ok(Task::Test { quick }) => test::run(quick),
         Ok(Task::BenchJoin(options)) => bench::join(&options),
+        Ok(Task::BenchLoad(options)) => bench::load(&options),
         Ok(Task::Oblivious) => python::finish(oblivious::traces_and_times()),
         Ok(Task::Wheel) => python::wheel(),
         Ok(Task::Python { genuine }) => python::environment(genuine),
@@ -85,6 +88,7 @@ enum Task {
     BenchPool(Vec<String>),
     BenchAttest(Vec<String>),
     BenchJoin(Vec<String>),
+    BenchLoad(Vec<String>),
 }
 
 fn parse(arguments: &[String]) -> Result<Task, String> {
@@ -105,12 +109,17 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["bench", "attest", "--json", file] => {
             Ok(Task::BenchAttest(vec!["--json".to_owned(), file.to_owned()]))
         }
+        ["bench", "load"] => Ok(Task::BenchLoad(Vec::new())),
+        ["bench", "load", "--json", file] => {
+            Ok(Task::BenchLoad(vec!["--json".to_owned(), file.to_owned()]))
+        }
         ["bench", "join", ref options @ ..] => {
             check_join_options(options)?;
             Ok(Task::BenchJoin(options.iter().map(|&option| option.to_owned()).collect()))
         }
         ["bench"] => {
-            Err("bench needs what to measure: bench pool, bench attest, bench join".to_owned())
+            let all = "bench pool, bench attest, bench join, bench load";
+            Err(format!("bench needs what to measure: {all}"))
         }
         [] => Err("no command was given".to_owned()),
         ["test", other, ..] => Err(format!("test does not know {other:?}")),
@@ -179,6 +188,7 @@ mod tests {
             Ok(Task::BenchPool(options.map(str::to_owned).to_vec()))
         );
         assert_eq!(parsed("bench attest"), Ok(Task::BenchAttest(Vec::new())));
+        assert_eq!(parsed("bench load"), Ok(Task::BenchLoad(Vec::new())));
         assert_eq!(
             parsed("bench join --keys 1000"),
             Ok(Task::BenchJoin(vec!["--keys".to_owned(), "1000".to_owned()]))
@@ -188,6 +198,7 @@ mod tests {
             "bench join --keys few",
             "bench join fast",
             "bench attest --json",
+            "bench load --json",
             "bench psi",
             "bench pool --json",
             "bench pool --scale many",
