@@ -33,11 +33,10 @@ use crate::registry::Registry;
 use crate::server::Join;
 
 /// Counts of what has happened.
-#[derive(Default)]
 pub(crate) struct Figures {
     jobs_open: Gauge,
     jobs: Family<End, Counter>,
-    job_seconds: Option<Histogram>,
+    job_seconds: Histogram,
     connections_open: Gauge,
 }
 
@@ -49,7 +48,12 @@ struct End {
 
 impl Figures {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { job_seconds: Some(Histogram::new(JOB_SECONDS)), ..Self::default() })
+        Arc::new(Self {
+            jobs_open: Gauge::default(),
+            jobs: Family::default(),
+            job_seconds: Histogram::new(JOB_SECONDS),
+            connections_open: Gauge::default(),
+        })
     }
 
     pub(crate) fn job_opened(&self) {
@@ -61,9 +65,7 @@ impl Figures {
         self.jobs_open.dec();
         let end = if result { "result" } else { "failure" };
         self.jobs.get_or_create(&End { end }).inc();
-        if let Some(job_seconds) = &self.job_seconds {
-            job_seconds.observe(took.as_secs_f64());
-        }
+        self.job_seconds.observe(took.as_secs_f64());
     }
 
     /// Counts a connection until what is returned is dropped.
@@ -171,10 +173,8 @@ fn metrics(figures: &Figures, memory: u64) -> prometheus_client::registry::Regis
     metrics.register("memory_bytes", "Memory for the joins of all jobs together", configured);
     metrics.register("jobs_open", "Jobs that wait or run", figures.jobs_open.clone());
     metrics.register("jobs", "Jobs that ended, by how", figures.jobs.clone());
-    if let Some(job_seconds) = &figures.job_seconds {
-        let help = "From a job's first party to its end";
-        metrics.register("job_seconds", help, job_seconds.clone());
-    }
+    let help = "From a job's first party to its end";
+    metrics.register("job_seconds", help, figures.job_seconds.clone());
     let connections = figures.connections_open.clone();
     metrics.register("connections_open", "Connections past their handshake", connections);
     metrics
