@@ -356,6 +356,30 @@ fn tables_in_a_pipeline() {
     assert_eq!(names, expected.map(Into::into).into());
 }
 
+/// Rows go to a stream that nobody reads: the party can be stopped all the same.
+#[test]
+fn stopped_while_nobody_reads_its_rows() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    let ids: Vec<String> = (0..100_000).map(|id| format!("customer-{id}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    parties[0].lines(&ids);
+    let made = Command::new("mkfifo").arg(parties[0].path("rows")).status().expect("mkfifo runs");
+    assert!(made.success());
+    let mut shell = Command::new("sh");
+    let convelo = world.command(&parties[0].path("."), "");
+    let script = "exec \"$CONVELO\" run job.toml --as alice --input ids.txt --output - <>rows >&0";
+    shell.current_dir(parties[0].path(".")).args(["-c", script]);
+    let alice = Process::spawn("alice", shell.env("CONVELO", convelo.get_program()));
+    world.run_lines(&parties[1], &ids).wait().expect(0);
+    alice.wait_for("joins them");
+    thread::sleep(Duration::from_millis(500));
+    alice.terminate();
+    alice.wait_within(Duration::from_secs(20)).expect(130).says("while the result was written");
+}
+
 #[test]
 fn tables_of_every_layout() {
     let world = World::new();

@@ -62,6 +62,9 @@ pub(crate) const HANDSHAKE_RETRIES: u32 = 5;
 /// How long a party that gives up waits until the service has heard why.
 pub(crate) const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a party that is to stop waits for the row that it is writing.
+pub(crate) const LAST_ROW_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The service enforces the job's deadline; a party gives up by itself so much later.
 pub(crate) const DEADLINE_SLACK: Duration = Duration::from_secs(30);
 

@@ -23,7 +23,7 @@ use crate::connection::{Connection, reach};
 use crate::error::{Error, Kind};
 use crate::event::{Counts, Event, Observer};
 use crate::first_pass::{FirstPass, first_pass};
-use crate::limits::{CHUNKS_IN_FLIGHT, DEADLINE_SLACK};
+use crate::limits::{CHUNKS_IN_FLIGHT, DEADLINE_SLACK, LAST_ROW_TIMEOUT};
 use crate::receipt::{Receipt, Service, Signed};
 use crate::spill::Memory;
 use crate::summary::{Learned, Summary};
@@ -91,8 +91,11 @@ pub async fn run(
             () = stop => {
                 cancelled.cancel();
                 if session.answered.load(Ordering::Relaxed) {
-                    // The pass that writes ends at its next row, or has just put the file in its place.
-                    performing.await
+                    // The pass that writes ends at its next row, or has just put the file in its place;
+                    // but whoever reads a stream may have stopped to.
+                    let text = "stopped on request while the result was written";
+                    let written = tokio::time::timeout(LAST_ROW_TIMEOUT, performing).await;
+                    written.unwrap_or_else(|_| Err(Error::new(Kind::Stopped, text)))
                 } else {
                     Err(Error::new(Kind::Stopped, "stopped on request; the other parties are told"))
                 }
