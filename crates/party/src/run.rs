@@ -122,7 +122,7 @@ impl Cancelled {
 
     fn check(&self) -> Result<(), Error> {
         if self.0.load(Ordering::Relaxed) {
-            let text = "the pass over the table was stopped on request; nothing is written";
+            let text = "stopped on request in a pass over the table; an output file is as it was";
             return Err(Error::new(Kind::Stopped, text));
         }
         Ok(())

@@ -128,7 +128,12 @@ impl Service {
             let (registry, figures) =
                 (Arc::clone(&self.entrance.registry), Arc::clone(&self.figures));
             let reporter = health.clone();
-            tokio::spawn(port.serve(registry, figures, self.memory, reporter, health_service))
+            let serving = port.serve(registry, figures, self.memory, reporter, health_service);
+            tokio::spawn(async {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the status port answers no more");
+                }
+            })
         });
         let figures = self.figures;
         let (accepted, connections) = mpsc::channel(1);
