@@ -690,12 +690,12 @@ fn quiet_says_nothing_and_no_colour_is_used_without_a_terminal() {
     assert!(!loud.stderr.contains('\u{1b}') && !loud.stderr.contains('\r'), "{}", loud.stderr);
 }
 
-/// A provider's memory is 20 bytes for each row, up to 5 KiB for each of 1024 shares that are not full,
+/// A provider's memory is 20 bytes for each row, up to 1.3 KiB for each of 1024 shares that are not full,
 /// and what `Memory::bytes` sets aside for all else; `--memory` bounds the sum, whatever the file's size.
 #[test]
 fn memory_of_a_provider_is_twenty_bytes_a_row_and_never_more_than_it_may_take() {
     const ROWS: usize = 6_000_000;
-    const SHARES_KIB: u64 = 5 * 1024;
+    const SHARES_KIB: u64 = 1331;
     const OTHER_KIB: u64 = 48 * 1024;
     const MEMORY_MIB: u64 = 64;
     let world = World::new();

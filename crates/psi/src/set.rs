@@ -48,7 +48,7 @@ pub struct Segment {
 
 /// Collects fingerprints in any order, with repetitions, into a [`FingerprintSet`].
 ///
-/// Memory: 20 bytes for each row, and 5 KiB at most for each of 1024 shares. Wiped when dropped.
+/// Memory: 20 bytes for each row, and 1.3 KiB at most for each of 1024 shares. Wiped when dropped.
 pub struct SetBuilder {
     shares: Vec<Share>,
     chunks: usize,
@@ -71,7 +71,7 @@ impl SetBuilder {
         Self { shares, chunks: 0, spare: Vec::new(), spill: None }
     }
 
-    /// An empty builder that holds about so many bytes in memory, never less than 5 MiB, and gives
+    /// An empty builder that holds about so many bytes in memory, never less than 1.3 MiB, and gives
     /// what is beyond to `store`.
     pub fn spilling(bytes: usize, store: Box<dyn Spill>) -> Self {
         let chunks = (bytes / CHUNK_BYTES).max(SHARES);
