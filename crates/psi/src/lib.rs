@@ -24,8 +24,8 @@ pub use job::{
     Position, Reveal, Service, Verify, What,
 };
 pub use keys::{
-    Encoded, FINGERPRINT_BYTES, Fingerprint, Fingerprinter, KeyPart, Normaliser, RECIPE_VERSION,
-    Step, StepError, UNICODE_VERSION, encode_parts,
+    Encoded, FINGERPRINT_BYTES, Fingerprint, FingerprintQueue, Fingerprinter, KeyPart, Normaliser,
+    RECIPE_VERSION, Step, StepError, UNICODE_VERSION, encode_parts,
 };
 pub use received::{ReceivedSet, SetError, SetReceiver};
 pub use set::{Chunks, FingerprintSet, Segment, SetBuilder, Spill};

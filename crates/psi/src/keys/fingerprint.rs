@@ -56,7 +56,7 @@ const LANES: usize = 8;
 /// Computes fingerprints under one key.
 ///
 /// The CBC chaining of RFC 4493 section 2.4 stands here, over the `aes` crate's block function,
-/// because this runs once per row: the key schedule and both subkeys are computed once, and [`Queue`]
+/// because this runs once per row: the key schedule and both subkeys are computed once, and [`FingerprintQueue`]
 /// lets several keys go through the cipher side by side, for which the `cmac` crate has no interface.
 /// Tests compare it with that crate and with the RFC's vectors. Wiped when dropped.
 pub struct Fingerprinter {
@@ -92,9 +92,9 @@ impl Fingerprinter {
     }
 
     /// A way to make the fingerprints of many keys.
-    pub fn queue(&self) -> Queue<'_> {
+    pub fn queue(&self) -> FingerprintQueue<'_> {
         let blocks = Vec::with_capacity(MAXIMUM_ENCODED_KEY_BYTES.div_ceil(16) * LANES);
-        Queue { fingerprinter: self, blocks, ends: Vec::with_capacity(LANES) }
+        FingerprintQueue { fingerprinter: self, blocks, ends: Vec::with_capacity(LANES) }
     }
 
     /// All blocks but the last, and the last as it goes into the cipher.
@@ -128,7 +128,7 @@ impl fmt::Debug for Fingerprinter {
 }
 
 /// Keys that wait until there are enough to go through the cipher side by side. Wiped when dropped.
-pub struct Queue<'f> {
+pub struct FingerprintQueue<'f> {
     fingerprinter: &'f Fingerprinter,
     /// The blocks of all waiting keys, one key after the other, padded.
     blocks: Vec<[u8; 16]>,
@@ -136,7 +136,7 @@ pub struct Queue<'f> {
     ends: Vec<usize>,
 }
 
-impl Queue<'_> {
+impl FingerprintQueue<'_> {
     /// Takes an encoded key; some time, fingerprints are appended in the order of their keys.
     #[inline]
     pub fn push(&mut self, encoded: &[u8], fingerprints: &mut Vec<Fingerprint>) {
@@ -183,15 +183,15 @@ impl Queue<'_> {
 type Block = Array<u8, U16>;
 type Keys<'b> = [&'b [[u8; 16]]; LANES];
 
-impl Drop for Queue<'_> {
+impl Drop for FingerprintQueue<'_> {
     fn drop(&mut self) {
         self.blocks.zeroize();
     }
 }
 
-impl fmt::Debug for Queue<'_> {
+impl fmt::Debug for FingerprintQueue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Queue(..)")
+        f.write_str("FingerprintQueue(..)")
     }
 }
 
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(format!("{:?}", Fingerprint::from(7)), "Fingerprint(..)");
         let fingerprinter = Fingerprinter::new(&[7; 16]);
         assert_eq!(format!("{fingerprinter:?}"), "Fingerprinter(..)");
-        assert_eq!(format!("{:?}", fingerprinter.queue()), "Queue(..)");
+        assert_eq!(format!("{:?}", fingerprinter.queue()), "FingerprintQueue(..)");
     }
 
     proptest! {

@@ -5,7 +5,7 @@ mod normalise;
 
 use serde::{Deserialize, Serialize};
 
-pub use fingerprint::{FINGERPRINT_BYTES, Fingerprint, Fingerprinter};
+pub use fingerprint::{FINGERPRINT_BYTES, Fingerprint, FingerprintQueue, Fingerprinter};
 pub use normalise::{
     Encoded, Normaliser, RECIPE_VERSION, Step, StepError, UNICODE_VERSION, encode_parts,
 };
