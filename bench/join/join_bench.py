@@ -85,9 +85,10 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def peak_of(pid: int) -> int:
+def memory_of(pid: int, field: str) -> int:
+    """A field of the process's status in bytes: VmHWM is the most so far, VmRSS what it has now."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024
+    return int(re.search(rf"{field}:\s+(\d+)", status)[1]) * 1024
 
 
 class Ours:
@@ -100,18 +101,8 @@ class Ours:
             address = f"127.0.0.1:{probe.getsockname()[1]}"
         self.address = address
         self.run("simulator", "new", "platform")
-        parties = []
-        for party in PARTIES:
-            said = self.run("keygen", party)
-            key = re.search(r"sha256:[0-9a-f]{64}", said)[0]
-            parties += ["--party", f"{party}={key}"]
-        self.run("init", "job.toml", "--policy", "platform/policy.toml", "--service", address, *parties)
-        job = directory / "job.toml"
-        text = job.read_text()
-        text = re.sub(r"(?m)^maximum_keys = .*", f"maximum_keys = {keys}", text)
-        text = re.sub(r'(?m)^name = "email"', 'name = "id"', text)
-        text = re.sub(r"(?m)^normalise = .*", 'normalise = ["trim"]', text)
-        job.write_text(text)
+        self.keys = {party: self.keygen(party) for party in PARTIES}
+        self.write_job("job.toml", self.keys, keys)
         (directory / "collateral.json").write_bytes((directory / "platform/collateral.json").read_bytes())
         self.service = subprocess.Popen(
             [program, "serve", "--listen", address, "--simulated", "platform", "--memory", "16G"],
@@ -126,6 +117,22 @@ class Ours:
                 if time.monotonic() > deadline:
                     sys.exit("the service does not listen")
                 time.sleep(0.05)
+
+    def keygen(self, party: str) -> str:
+        """Makes a party's key; its fingerprint."""
+        return re.search(r"sha256:[0-9a-f]{64}", self.run("keygen", party))[0]
+
+    def write_job(self, file: str, parties: dict[str, str], keys: int) -> None:
+        """A job named like its file, of parties with these key fingerprints and so many ids at most."""
+        arguments = [word for party, key in parties.items() for word in ("--party", f"{party}={key}")]
+        self.run("init", file, "--policy", "platform/policy.toml", "--service", self.address, *arguments)
+        path = self.directory / file
+        text = path.read_text()
+        text = re.sub(r'(?m)^name = ".*"', f'name = "{path.stem}"', text, count=1)
+        text = re.sub(r"(?m)^maximum_keys = .*", f"maximum_keys = {keys}", text)
+        text = re.sub(r'(?m)^name = "email"', 'name = "id"', text)
+        text = re.sub(r"(?m)^normalise = .*", 'normalise = ["trim"]', text)
+        path.write_text(text)
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -159,7 +166,7 @@ class Ours:
             "service cpu": service,
             "provider cpu": sum(cpu for cpu, _ in used) / 2,
             "provider peak": max(peak for _, peak in used),
-            "service peak": peak_of(self.service.pid),
+            "service peak": memory_of(self.service.pid, "VmHWM"),
             "common": counts.pop() if len(counts) == 1 else -1,
         }
 

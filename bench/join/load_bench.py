@@ -7,7 +7,7 @@
 
 One service on a simulated platform, and providers as processes of their own on the same machine: 64 parties
 of 100,000 ids each in one job; 200 jobs of two parties with 20,000 ids each, all at once; then nothing. Every
-result is compared with what was put in common. ``peer`` is the goal, where there is one.
+result is compared with what was put in common. ``peer`` is the goal.
 
 Exit status: 0 all goals hold, 1 a goal was missed or a run failed, 2 wrong arguments.
 """
@@ -17,65 +17,40 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
 import time
 
-from join_bench import PARTIES, Ours, cpu_of, lines, print_rows, say, usage_of, write_ids
+from join_bench import PARTIES, Ours, cpu_of, lines, memory_of, print_rows, say, usage_of, write_ids
 
 MANY_PARTIES, MANY_PARTIES_KEYS = 64, 100_000
 MANY_JOBS, MANY_JOBS_KEYS = 200, 20_000
 IDLE_SECONDS = 10
 
 
-def memory_of(pid: int) -> int:
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024
-
-
-class Load:
-    """Runs of providers against one service."""
-
-    def __init__(self, side: Ours) -> None:
-        self.side = side
-
-    def run(self, runs: list[tuple[str, str, str]], common: int) -> dict[str, float]:
-        """Runs job, party and table of each at once; all must find ``common`` ids."""
-        begun, before = time.monotonic(), cpu_of(self.side.service.pid)
-        outputs = [self.side.directory / f"{job}-{party}.matched" for job, party, _ in runs]
-        processes = [
-            subprocess.Popen(
-                [self.side.program, "run", job, "--as", party, "--input", table, "--key", "id",
-                 "--output", output, "--quiet"],
-                cwd=self.side.directory,
-            )
-            for (job, party, table), output in zip(runs, outputs)
-        ]
-        used = [usage_of(process) for process in processes]
-        found = {lines(output) - 1 for output in outputs}
-        if found != {common}:
-            sys.exit(f"a result is wrong: {found} ids in place of {common}")
-        return {
-            "wall": time.monotonic() - begun,
-            "service cpu": cpu_of(self.side.service.pid) - before,
-            "cpu": cpu_of(self.side.service.pid) - before + sum(cpu for cpu, _ in used),
-        }
-
-    def job(self, name: str, parties: dict[str, str], keys: int) -> str:
-        """A job file for parties with these keys."""
-        file = f"{name}.toml"
-        arguments = [argument for party, key in parties.items() for argument in ("--party", f"{party}={key}")]
-        self.side.run("init", file, "--policy", "platform/policy.toml", "--service", self.side.address,
-                      *arguments)
-        path = self.side.directory / file
-        text = path.read_text()
-        text = re.sub(r"(?m)^maximum_keys = .*", f"maximum_keys = {keys}", text)
-        text = re.sub(r'(?m)^name = "email"', 'name = "id"', text)
-        text = re.sub(r"(?m)^normalise = .*", 'normalise = ["trim"]', text)
-        path.write_text(text)
-        return file
+def run(side: Ours, runs: list[tuple[str, str]], common: int) -> dict[str, float]:
+    """Runs a party, with the table of its name, in each job at once; all must find ``common`` ids."""
+    begun, before = time.monotonic(), cpu_of(side.service.pid)
+    outputs = [side.directory / f"{job}-{party}.matched" for job, party in runs]
+    processes = [
+        subprocess.Popen(
+            [side.program, "run", job, "--as", party, "--input", f"{party}.csv", "--key", "id",
+             "--output", output, "--quiet"],
+            cwd=side.directory,
+        )
+        for (job, party), output in zip(runs, outputs)
+    ]
+    used = [usage_of(process) for process in processes]
+    found = {lines(output) - 1 for output in outputs}
+    if found != {common}:
+        sys.exit(f"a result is wrong: {found} ids in place of {common}")
+    service = cpu_of(side.service.pid) - before
+    return {
+        "wall": time.monotonic() - begun,
+        "service cpu": service,
+        "cpu": service + sum(cpu for cpu, _ in used),
+    }
 
 
 def main() -> None:
@@ -93,9 +68,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="convelo-bench-") as name:
         directory = pathlib.Path(name)
         side = Ours(os.path.abspath(options.convelo), directory, MANY_JOBS_KEYS)
-        load = Load(side)
         try:
-            idle = memory_of(side.service.pid)
+            idle = memory_of(side.service.pid, "VmRSS")
             before = cpu_of(side.service.pid)
             time.sleep(IDLE_SECONDS)
             row("a service that has nothing to do, share of a core",
@@ -106,39 +80,30 @@ def main() -> None:
             keys, common = {}, MANY_PARTIES_KEYS // 2
             for number in range(MANY_PARTIES):
                 party = f"party-{number}"
-                keys[party] = re.search(r"sha256:[0-9a-f]{64}", side.run("keygen", party))[0]
+                keys[party] = side.keygen(party)
                 write_ids(directory / f"{party}.csv", 0, common, number)
                 write_ids(directory / "own.csv", (number + 1) * 10**9, MANY_PARTIES_KEYS - common, number)
                 own = (directory / "own.csv").read_bytes().split(b"\n", 1)[1]
                 with (directory / f"{party}.csv").open("ab") as file:
                     file.write(own)
-            job = load.job("many-parties", keys, MANY_PARTIES_KEYS)
-            many = load.run([(job, party, f"{party}.csv") for party in keys], common)
+            side.write_job("many-parties.toml", keys, MANY_PARTIES_KEYS)
+            many = run(side, [("many-parties.toml", party) for party in keys], common)
             say(f"{many}")
             row("64 parties, the service's CPU per id",
                 many["service cpu"] / MANY_PARTIES / MANY_PARTIES_KEYS * 1e9, 25 + 30 * 6, "ns")
 
             say(f"{MANY_JOBS} jobs at once, two parties of {MANY_JOBS_KEYS:,} ids each")
-            keys = {}
             for number, party in enumerate(PARTIES):
-                text = side.run("keygen", party, "--output", f"{party}-again.key")
-                keys[party] = re.search(r"sha256:[0-9a-f]{64}", text)[0]
-                os.replace(directory / f"{party}-again.key", directory / f"{party}.key")
                 write_ids(directory / f"{party}.csv", number * MANY_JOBS_KEYS // 2, MANY_JOBS_KEYS, number)
-            jobs = []
-            first = load.job("many-jobs", keys, MANY_JOBS_KEYS)
-            text = (directory / first).read_text()
-            for number in range(MANY_JOBS):
-                file = f"job-{number}.toml"
-                named = re.sub(r'(?m)^name = ".*"', f'name = "job-{number}"', text, count=1)
-                (directory / file).write_text(named)
-                jobs += [(file, party, f"{party}.csv") for party in PARTIES]
-            many = load.run(jobs, MANY_JOBS_KEYS // 2)
+            jobs = [f"job-{number}.toml" for number in range(MANY_JOBS)]
+            for job in jobs:
+                side.write_job(job, side.keys, MANY_JOBS_KEYS)
+            many = run(side, [(job, party) for job in jobs for party in PARTIES], MANY_JOBS_KEYS // 2)
             say(f"{many}")
             row("200 jobs at once, CPU of a job, all processes", many["cpu"] / MANY_JOBS * 1000, 250, "ms")
             time.sleep(2)
             row("the service's memory after all jobs, beside before",
-                memory_of(side.service.pid) / 2**20, idle / 2**20 + 64, "MiB")
+                memory_of(side.service.pid, "VmRSS") / 2**20, idle / 2**20 + 32, "MiB")
         finally:
             side.close()
     print_rows(rows, options.json)
