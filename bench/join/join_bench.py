@@ -34,7 +34,7 @@ import time
 
 PARTIES = ("alice", "bob")
 
-# MiB for a provider whose table does not fit; half of what 10,000,000 rows take.
+# MiB for a provider whose table does not fit: 10,000,000 rows take twice as much.
 SMALL_MEMORY = 96
 
 DUCKDB = """
