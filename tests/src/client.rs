@@ -133,6 +133,7 @@ impl RawConnection {
             party: name.to_owned(),
             offer: opening.offer(),
             software: "a test".to_owned(),
+            received: None,
         }))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use convelo_attest::QuoteSource;
 use convelo_channel::Identity;
@@ -42,6 +43,7 @@ impl Hosted {
             offer: None,
             provider_policy: None,
             memory: 1 << 20,
+            reconnect_within: Duration::ZERO,
             insecure_ratls_only,
             status: None,
         };

@@ -100,7 +100,7 @@ impl Binding {
 }
 
 /// What a fresh quote came to, and what it was verified with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Fresh {
     /// The verdict.
     pub verdict: Verdict,

@@ -167,6 +167,9 @@ pub(crate) struct Serve {
     /// Memory for the joins of all jobs together, 18.5 to 31 bytes a key (K, M, G)
     #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes)]
     pub(crate) memory: u64,
+    /// How long a running job waits for a party whose connection broke (s, m, h); 0 ends it at once
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds)]
+    pub(crate) reconnect_within: u64,
     /// Answer health checks (/livez, /readyz, gRPC health) and Prometheus (/metrics) here, in plain
     /// HTTP: counts and coarse times, nothing of a set or a result [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT")]

@@ -83,6 +83,7 @@ pub(crate) struct Narrator {
 struct State {
     bar: Option<(Stage, ProgressBar)>,
     absent: bool,
+    lost: bool,
     waiting: Vec<String>,
 }
 
@@ -152,6 +153,16 @@ impl Narrator {
         ));
     }
 
+    fn lost(&self, why: &str, give_up_in: Duration) {
+        if std::mem::replace(&mut self.state().lost, true) {
+            return;
+        }
+        self.line(format_args!(
+            "the connection to the service broke ({why}); connecting again for up to {}",
+            duration(give_up_in)
+        ));
+    }
+
     fn waiting(&self, waiting: &convelo_party::Waiting) {
         let whom = if waiting.missing.is_empty() {
             let others = waiting.missing_count;
@@ -196,6 +207,11 @@ impl Observer for Narrator {
         match event {
             Event::Connecting { address } => self.line(format_args!("connecting to {address}")),
             Event::ServiceAbsent { why, give_up_in, .. } => self.absent(&why, give_up_in),
+            Event::ConnectionLost { why, give_up_in, .. } => self.lost(&why, give_up_in),
+            Event::Reconnected => {
+                self.state().lost = false;
+                self.line("connected again; the job goes on where it was");
+            }
             Event::EvidenceVerified(verdict) => {
                 self.line(format_args!("evidence verified: {verdict}"));
             }

@@ -1,4 +1,4 @@
-//! The party's stream to the service: dialled until the service answers, verified before the first
+//! One connection to the service: dialled until the service answers, verified before the first
 //! message, then one message at a time.
 
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use convelo_channel::{Credential, DialError, Expect, Fresh, ServiceStream, dial};
 use convelo_wire::limits::MAXIMUM_MESSAGE_BYTES;
 use convelo_wire::proto::join_service_client::JoinServiceClient;
-use convelo_wire::{FromParty, Reason, ToParty, proto};
+use convelo_wire::{FromParty, ToParty, proto};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -20,8 +20,8 @@ use crate::attestation::{Attestation, Terms};
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observer};
 use crate::limits::{
-    ATTEST_AGAIN, ATTEST_RETRY, ATTEST_TIMEOUT, CHUNKS_IN_FLIGHT, FIRST_RETRY, GOODBYE_TIMEOUT,
-    HANDSHAKE_RETRIES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, LONGEST_RETRY, WINDOW_BYTES,
+    ATTEST_AGAIN, ATTEST_RETRY, ATTEST_TIMEOUT, CHUNKS_IN_FLIGHT, FIRST_RETRY, HANDSHAKE_RETRIES,
+    KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, LONGEST_RETRY, WINDOW_BYTES,
 };
 
 /// Dials until the service answers, a retry cannot help, or `deadline` passes.
@@ -117,7 +117,7 @@ impl Connection {
             return Ok(self.attestation.of_certificate());
         }
         let challenge = self.attestation.challenge();
-        self.send(FromParty::Challenge(challenge)).await?;
+        let _ = self.send(FromParty::Challenge(challenge)).await?;
         let answer = tokio::time::timeout(ATTEST_TIMEOUT, self.message());
         let ToParty::Proof(proof) = answer.await.map_err(|_| unattested())?? else {
             let text = "the service did not follow the protocol: it answered a challenge with \
@@ -126,22 +126,16 @@ impl Connection {
         };
         let attested = self.attestation.answered(&proof)?;
         if let Some(quote) = attested.quote {
-            self.send(FromParty::Evidence(quote)).await?;
+            let _ = self.send(FromParty::Evidence(quote)).await?;
         }
         Ok(attested.fresh)
     }
 
-    /// Sends a message; waits while the service is slower than we are.
-    pub(crate) async fn send(&mut self, message: FromParty) -> Result<(), Error> {
+    /// Sends a message; waits while the service is slower than we are. False when the stream is over:
+    /// what the service said last tells why.
+    pub(crate) async fn send(&mut self, message: FromParty) -> Result<bool, Error> {
         let sent = tokio::time::timeout_at(self.deadline, self.outgoing.send(message)).await;
-        match sent {
-            Err(_) => Err(late()),
-            Ok(Ok(())) => Ok(()),
-            // The stream is over; what the service said last tells why.
-            Ok(Err(_)) => loop {
-                self.next().await?;
-            },
-        }
+        Ok(sent.map_err(|_| late())?.is_ok())
     }
 
     /// A handle to send with while [`Connection::next`] waits.
@@ -197,7 +191,7 @@ impl Connection {
             .map_err(|_| late())?
             .map_err(|status| lost(&status))?;
         let Some(message) = message else {
-            return Err(Error::new(Kind::Job, "the service ended the stream without a reason"));
+            return Err(Error::connection_broke("the service ended the stream without a reason"));
         };
         match ToParty::try_from(message) {
             Ok(ToParty::Failed(failed)) => Err(failed.into()),
@@ -209,10 +203,10 @@ impl Connection {
         }
     }
 
-    /// Tells the service that this party gives up, and why; waits shortly until it has heard.
-    pub(crate) async fn leave(mut self, reason: Reason) {
-        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, async {
-            if self.outgoing.send(FromParty::Leave(reason)).await.is_ok() {
+    /// Says a last word, and waits until the service has heard, but no longer than `patience`.
+    pub(crate) async fn last(mut self, word: FromParty, patience: Duration) {
+        let _ = tokio::time::timeout(patience, async {
+            if self.outgoing.send(word).await.is_ok() {
                 while self.next().await.is_ok() {}
             }
         })
@@ -241,11 +235,5 @@ fn lost(error: &dyn std::error::Error) -> Error {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    Error::new(
-        Kind::Job,
-        format!(
-            "the connection to the service broke ({cause}); it may have been stopped, or refused \
-             this party's certificate; nothing of the job is kept, run it again"
-        ),
-    )
+    Error::connection_broke(&cause.to_string())
 }

@@ -32,6 +32,7 @@ pub struct Error {
     refusal: Option<Box<Refusal>>,
     reason: Option<Reason>,
     told: Reason,
+    broken: Option<String>,
 }
 
 impl Error {
@@ -41,7 +42,16 @@ impl Error {
             Kind::RevealPolicy => Reason::OverCap,
             _ => Reason::Stopped,
         };
-        Self { kind, message: message.into(), refusal: None, reason: None, told }
+        Self { kind, message: message.into(), refusal: None, reason: None, told, broken: None }
+    }
+
+    /// A connection that broke, for a cause in words; another may go on where it ended.
+    pub(crate) fn connection_broke(cause: &str) -> Self {
+        let message = format!(
+            "the connection to the service broke ({cause}); it may have been stopped, or refused \
+             this party's certificate; nothing of the job is kept, run it again"
+        );
+        Self { broken: Some(cause.to_owned()), ..Self::new(Kind::Job, message) }
     }
 
     /// A service that was refused by its answer to the first challenge.
@@ -77,6 +87,11 @@ impl Error {
         self.told
     }
 
+    /// The cause, when a connection broke.
+    pub(crate) fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
     /// What the service said, when the failure came from there.
     pub fn reason(&self) -> Option<Reason> {
         self.reason
@@ -102,7 +117,10 @@ impl From<DialError> for Error {
     fn from(error: DialError) -> Self {
         match error {
             DialError::Refused(refusal) => refusal.into(),
-            other => Self::new(Kind::Job, other.to_string()),
+            other => {
+                let message = other.to_string();
+                Self { broken: Some(message.clone()), ..Self::new(Kind::Job, message) }
+            }
         }
     }
 }

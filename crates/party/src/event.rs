@@ -23,6 +23,17 @@ pub enum Event<'a> {
         /// How long attempts go on.
         give_up_in: Duration,
     },
+    /// The connection to the service broke, and another shall go on.
+    ConnectionLost {
+        /// Why, in words.
+        why: String,
+        /// When the next attempt comes.
+        retry_in: Duration,
+        /// How long attempts go on.
+        give_up_in: Duration,
+    },
+    /// There is another connection, and the job goes on.
+    Reconnected,
     /// The service's evidence was verified.
     EvidenceVerified(&'a Verdict),
     /// The service proved a pinned key; what runs there is not known.

@@ -2,8 +2,8 @@
 //!
 //! [`run`] takes a provider from its table to its matched rows. The record's walk: `table` reads
 //! the key columns, `convelo_psi` normalises and fingerprints them under the job key that the
-//! parties agreed on, `connection` carries the sorted set to the service, which `attestation` has verified
-//! on this very connection, and the bitmap back, `table` writes the matched rows and `receipt` the receipt.
+//! parties agreed on, `session` carries the sorted set to the service, which `attestation` has verified
+//! on each `connection`, and the bitmap back, `table` writes the matched rows and `receipt` the receipt.
 
 mod attestation;
 mod connection;
@@ -15,6 +15,7 @@ mod pcs;
 mod receipt;
 mod refresh;
 mod run;
+mod session;
 mod spill;
 mod summary;
 pub mod table;

@@ -56,6 +56,10 @@ pub(crate) const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// See [`FIRST_RETRY`].
 pub(crate) const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
+/// How long a party whose connection broke tries to go on with another. The service gives it up earlier,
+/// and can say so.
+pub(crate) const RECONNECT_FOR: Duration = Duration::from_mins(2);
+
 /// How often a broken handshake is tried again.
 pub(crate) const HANDSHAKE_RETRIES: u32 = 5;
 

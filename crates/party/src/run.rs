@@ -11,20 +11,19 @@ use convelo_channel::{Expect, Identity, os_rng};
 use convelo_psi::agreement::{JobKey, Member, Opening};
 use convelo_psi::{Bitmap, Fingerprint, FingerprintSet, Fingerprinter, Job, KeyId, Parties, What};
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
-use convelo_wire::{Announcement, FromParty, Hello, Outcome, Statement, ToParty};
+use convelo_wire::{Announcement, Bytes, FromParty, Hello, Outcome, Statement, ToParty};
 use rand_core::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::attestation::Terms;
-use crate::connection::{Connection, reach};
 use crate::error::{Error, Kind};
 use crate::event::{Counts, Event, Observer};
 use crate::first_pass::{FirstPass, first_pass};
-use crate::limits::{CHUNKS_IN_FLIGHT, DEADLINE_SLACK, LAST_ROW_TIMEOUT};
+use crate::limits::{CHUNKS_IN_FLIGHT, LAST_ROW_TIMEOUT};
 use crate::receipt::{Receipt, Service, Signed};
+use crate::session::{Session, Way};
 use crate::spill::Memory;
 use crate::summary::{Learned, Summary};
 use crate::table::{Output, Table};
@@ -79,18 +78,18 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<Summary, Error> {
     let cancelled = Cancelled::default();
-    let session =
-        Session { run, observer, cancelled: cancelled.clone(), answered: AtomicBool::new(false) };
+    let provider =
+        Provider { run, observer, cancelled: cancelled.clone(), answered: AtomicBool::new(false) };
     tokio::pin!(stop);
-    let mut connection = None;
+    let mut session = None;
     let result = {
         // Boxed, because its state is several kilobytes in every caller's future.
-        let mut performing = Box::pin(session.perform(table, &mut connection));
+        let mut performing = Box::pin(provider.perform(table, &mut session));
         tokio::select! {
             result = &mut performing => result,
             () = stop => {
                 cancelled.cancel();
-                if session.answered.load(Ordering::Relaxed) {
+                if provider.answered.load(Ordering::Relaxed) {
                     // The pass that writes ends at its next row, or has just put the file in its place;
                     // but whoever reads a stream may have stopped to.
                     let text = "stopped on request while the result was written";
@@ -104,8 +103,8 @@ pub async fn run(
     };
     if let Err(error) = &result {
         cancelled.cancel();
-        if let (Some(connection), None) = (connection, error.reason()) {
-            connection.leave(error.told()).await;
+        if let (Some(session), None) = (session, error.reason()) {
+            session.leave(error.told()).await;
         }
     }
     result
@@ -129,7 +128,7 @@ impl Cancelled {
     }
 }
 
-struct Session {
+struct Provider {
     run: Run,
     observer: Arc<dyn Observer>,
     cancelled: Cancelled,
@@ -143,49 +142,46 @@ struct Agreed {
     members: Vec<Member>,
 }
 
-impl Session {
-    async fn perform(&self, table: Table, slot: &mut Option<Connection>) -> Result<Summary, Error> {
+impl Provider {
+    async fn perform(&self, table: Table, slot: &mut Option<Session>) -> Result<Summary, Error> {
         let run = &self.run;
         let started = unix_now();
         let patience = Duration::from_secs(run.job.deadline_seconds);
-        let deadline = Instant::now() + patience;
         let credential = match &run.source {
             Some(source) => run.identity.attested(&**source),
             None => run.identity.plain(),
         }
         .map_err(|error| Error::new(Kind::Usage, error.to_string()))?;
-        let observer = &*self.observer;
-        let stream = reach(&run.address, &credential, &run.expect, deadline, observer).await?;
-        let certificate = stream.certificate().to_vec();
-        // The wait for the others is counted from here: the service may have been late itself.
-        let deadline = Instant::now() + patience + DEADLINE_SLACK;
         let terms = Terms {
             expect: run.expect.clone(),
             source: run.source.clone(),
             job: run.job.digest(),
             insecure_ratls_only: run.insecure_ratls_only,
         };
-        let connection = slot.insert(Connection::open(stream, terms, deadline).await?);
-        let fresh = connection.attest().await?;
-        let verdict = fresh.as_ref().map(|fresh| fresh.verdict.clone());
-        match &verdict {
-            Some(verdict) => observer.on(Event::EvidenceVerified(verdict)),
-            None => observer.on(Event::KeyRecognised),
+        let way = Way { address: run.address.clone(), credential, terms };
+        let session = Session::open(way, patience, Arc::clone(&self.observer)).await?;
+        match session.fresh() {
+            Some(fresh) => self.observer.on(Event::EvidenceVerified(&fresh.verdict)),
+            None => self.observer.on(Event::KeyRecognised),
         }
-        let agreed = self.agree(connection).await?;
-        let (scanned, set, counts) = self.read(connection, &agreed.key, table).await?;
+        let session = slot.insert(session);
+        let agreed = self.agree(session).await?;
+        let (scanned, set, counts) = self.read(session, &agreed.key, table).await?;
         let blake3 = set.blake3();
         let set = Arc::new(set);
-        self.send(connection, &set).await?;
-        let (outcome, statement, signature, bitmap) = self.outcome(connection, set.len()).await?;
+        let outcome = self.send(session, &set).await?;
+        let (outcome, statement, signature, bitmap) =
+            self.outcome(session, outcome, set.len()).await?;
         // From here on the job is over for the others, whatever happens on this side.
-        let _ = slot.take();
         self.answered.store(true, Ordering::Relaxed);
+        let (certificate, fresh) = (session.certificate().to_vec(), session.fresh().cloned());
+        let verdict = fresh.as_ref().map(|fresh| fresh.verdict.clone());
+        let heard = slot.take().map(Session::received);
         let signed = Signed { statement, signature };
         let spki = convelo_attest::spki_of(&certificate)?;
         let statement = signed.verify(&spki)?;
         self.check(&statement, &agreed.members, blake3, set.len(), outcome, bitmap.as_ref())?;
-        observer.on(Event::Result);
+        self.observer.on(Event::Result);
         let (result, output) = match outcome {
             Outcome::Count(keys) => (Learned::Count { keys }, None),
             Outcome::Withheld { .. } => (Learned::Withheld, None),
@@ -216,11 +212,14 @@ impl Session {
             Receipt::new(&run.job, &summary, &statement, &signed, service, (started, unix_now()))
                 .write(path)?;
         }
+        if let Some(heard) = heard {
+            let _ = heard.await;
+        }
         Ok(summary)
     }
 
     /// From Hello to the job key.
-    async fn agree(&self, connection: &mut Connection) -> Result<Agreed, Error> {
+    async fn agree(&self, session: &mut Session) -> Result<Agreed, Error> {
         let (job, name) = (&self.run.job, &self.run.name);
         let opening = Opening::new(job, name, self.run.identity.signing_key(), &mut os_rng());
         let hello = Hello {
@@ -228,10 +227,11 @@ impl Session {
             party: name.clone(),
             offer: opening.offer(),
             software: concat!("convelo ", env!("CARGO_PKG_VERSION")).to_owned(),
+            received: None,
         };
-        connection.send(FromParty::Hello(hello)).await?;
+        session.hello(hello).await?;
         let members = loop {
-            match connection.next().await? {
+            match session.next().await? {
                 ToParty::Waiting(waiting) => self.observer.on(Event::Waiting(&waiting)),
                 ToParty::Assembled(members) => break members,
                 _ => return Err(out_of_turn("before all parties had come")),
@@ -241,13 +241,13 @@ impl Session {
         let names = members.iter().map(|member| member.name.as_str()).collect();
         let pinned = matches!(job.parties, Parties::Named(_));
         self.observer.on(Event::Assembled { names, pinned });
-        connection.send(FromParty::Shares(shares)).await?;
-        let ToParty::Shares(shares) = connection.next().await? else {
+        session.send(FromParty::Shares(shares)).await?;
+        let ToParty::Shares(shares) = session.next().await? else {
             return Err(out_of_turn("in place of the other parties' shares"));
         };
         let (confirming, own) = sealing.shares(&shares)?;
-        connection.send(FromParty::Confirmation(own)).await?;
-        let ToParty::Confirmations(confirmations) = connection.next().await? else {
+        session.send(FromParty::Confirmation(own)).await?;
+        let ToParty::Confirmations(confirmations) = session.next().await? else {
             return Err(out_of_turn("in place of the other parties' confirmations"));
         };
         let confirmations: Vec<_> =
@@ -260,7 +260,7 @@ impl Session {
     /// First pass over the table, while the service may tell that the job has failed.
     async fn read(
         &self,
-        connection: &mut Connection,
+        session: &mut Session,
         key: &Arc<JobKey>,
         table: Table,
     ) -> Result<(Scanned, FingerprintSet, Counts), Error> {
@@ -293,70 +293,64 @@ impl Session {
         });
         tokio::select! {
             done = &mut pass => done.map_err(|error| broken(&error))?,
-            message = connection.next() => {
+            message = session.next() => {
                 message?;
                 Err(out_of_turn("while the table was read"))
             }
         }
     }
 
-    /// Sends the set, while the service may tell that the job has failed.
+    /// Sends the set, and waits for the outcome.
     async fn send(
         &self,
-        connection: &mut Connection,
+        session: &mut Session,
         set: &Arc<FingerprintSet>,
-    ) -> Result<(), Error> {
+    ) -> Result<ToParty, Error> {
         let total = set.len() as u64;
         let announcement = Announcement { keys: total, blake3: set.blake3() };
-        connection.send(FromParty::Announcement(announcement)).await?;
+        session.send(FromParty::Announcement(announcement)).await?;
         self.observer.on(Event::Announced);
-        let ToParty::Room = connection.next().await? else {
+        let ToParty::Room = session.next().await? else {
             return Err(out_of_turn("before the service had said that it has room"));
         };
-        let sender = connection.sender();
-        let mut done = 0;
-        self.observer.on(Event::Sending { done, total });
-        let mut chunks = chunks(set);
-        while let Some(chunk) = chunks.recv().await {
-            let chunk = chunk.map_err(|error| Memory::error(&error))?;
-            let keys = (chunk.len() / 16) as u64;
-            let message = FromParty::Chunk(chunk.into());
-            let sending = sender.send(message);
-            tokio::pin!(sending);
-            loop {
-                tokio::select! {
-                    sent = &mut sending => {
-                        if sent.is_err() {
-                            // The stream is over; what the service said last tells why.
-                            loop {
-                                connection.next().await?;
-                            }
-                        }
-                        break;
+        let mut pieces = Pieces::of(set);
+        self.observer.on(Event::Sending { done: 0, total });
+        loop {
+            let Some(piece) = pieces.number(session.due()).await? else {
+                match session.next_or_rewound().await? {
+                    Some(outcome @ ToParty::Outcome { .. }) => return Ok(outcome),
+                    Some(message) => self.uploads(message)?,
+                    None => {}
+                }
+                continue;
+            };
+            let sender = session.sender();
+            tokio::select! {
+                sent = sender.send(FromParty::Chunk(piece)) => {
+                    session.chunk(sent.is_ok()).await?;
+                    let done = total.min(session.due() * (MAXIMUM_CHUNK_BYTES / 16) as u64);
+                    self.observer.on(Event::Sending { done, total });
+                }
+                message = session.next_or_rewound() => {
+                    if let Some(message) = message? {
+                        self.uploads(message)?;
                     }
-                    message = connection.next() => self.uploads(message?)?,
                 }
             }
-            done += keys;
-            self.observer.on(Event::Sending { done, total });
         }
-        Ok(())
     }
 
-    /// Waits for the result.
+    /// What the outcome says, and the bitmap that follows it.
     async fn outcome(
         &self,
-        connection: &mut Connection,
+        session: &mut Session,
+        outcome: ToParty,
         keys: usize,
     ) -> Result<(Outcome, Vec<u8>, Vec<u8>, Option<Bitmap>), Error> {
-        let (outcome, statement, signature) = loop {
-            match connection.next().await? {
-                ToParty::Outcome { outcome, statement, signature } => {
-                    break (outcome, statement.to_vec(), signature);
-                }
-                other => self.uploads(other)?,
-            }
+        let ToParty::Outcome { outcome, statement, signature } = outcome else {
+            return Err(out_of_turn("in place of the outcome"));
         };
+        let statement = statement.to_vec();
         let (bitmap_bytes, expected) = match outcome {
             Outcome::Intersection { bitmap_bytes } => (bitmap_bytes, keys.div_ceil(8)),
             Outcome::Withheld { bitmap_bytes } => match self.run.job.reveal.what {
@@ -374,7 +368,7 @@ impl Session {
         }
         let mut bits = Vec::with_capacity(expected);
         while bits.len() < expected {
-            match connection.next().await? {
+            match session.next().await? {
                 ToParty::Bitmap(piece) if bits.len() + piece.len() <= expected => {
                     bits.extend_from_slice(&piece);
                 }
@@ -498,13 +492,42 @@ fn random(count: u64) -> impl Iterator<Item = Fingerprint> {
     (0..count).map(move |number| fingerprinter.fingerprint(&number.to_be_bytes()))
 }
 
-/// The pieces of the set, made while others are sent. Nobody waits for the thread that makes them: it
-/// ends when nobody takes them.
-fn chunks(set: &Arc<FingerprintSet>) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
+/// The pieces of a set, made while others are sent.
+struct Pieces {
+    set: Arc<FingerprintSet>,
+    number: u64,
+    present: Option<Bytes>,
+    made: mpsc::Receiver<std::io::Result<Vec<u8>>>,
+}
+
+impl Pieces {
+    fn of(set: &Arc<FingerprintSet>) -> Self {
+        Self { set: Arc::clone(set), number: 0, present: None, made: chunks(set, 0) }
+    }
+
+    /// The piece of this number; nothing behind the last.
+    async fn number(&mut self, number: u64) -> Result<Option<Bytes>, Error> {
+        if number == self.number + 1 && self.present.is_some() {
+            (self.number, self.present) = (number, None);
+        } else if number != self.number {
+            (self.number, self.present) = (number, None);
+            self.made = chunks(&self.set, number);
+        }
+        if self.present.is_none() {
+            let made = self.made.recv().await.transpose();
+            self.present = made.map_err(|error| Memory::error(&error))?.map(Bytes::from);
+        }
+        Ok(self.present.clone())
+    }
+}
+
+/// Makes the pieces of a set, from one on. Nobody waits for the thread that does: it ends when nobody
+/// takes them.
+fn chunks(set: &Arc<FingerprintSet>, from: u64) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
     let (made, chunks) = mpsc::channel(CHUNKS_IN_FLIGHT);
-    let set = Arc::clone(set);
+    let (set, from) = (Arc::clone(set), usize::try_from(from).unwrap_or(usize::MAX));
     tokio::task::spawn_blocking(move || {
-        for chunk in set.chunks(MAXIMUM_CHUNK_BYTES) {
+        for chunk in set.chunks(MAXIMUM_CHUNK_BYTES).skip(from) {
             if made.blocking_send(chunk).is_err() {
                 break;
             }

@@ -2,7 +2,9 @@
 //!
 //! A job gathers its parties, relays what they need to agree on the job key, takes their sets,
 //! hands them to the engine and gives every party what the reveal policy has for it. Whatever goes
-//! wrong once all parties are there ends the job for all of them, with the reason.
+//! wrong once all parties are there ends the job for all of them, with the reason; all but a
+//! connection that breaks, for its party may come back with another and go on. For that the job counts
+//! what it has taken of each party, and keeps what it has sent to it.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -10,7 +12,10 @@ use std::mem;
 use convelo_psi::agreement::{Confirmation, KeyOffer, Member, SealedShare};
 use convelo_psi::reveal::{self, Outcome};
 use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Parties, ReceivedSet, SetReceiver, What, engine};
-use convelo_wire::{self as wire, Announcement, Failed, FromParty, Reason, Statement, ToParty};
+use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
+use convelo_wire::{
+    self as wire, Announcement, Bytes, Failed, FromParty, Reason, Statement, ToParty,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::budget::{Budget, Reservation};
@@ -25,6 +30,8 @@ pub(crate) struct Arrival {
     pub(crate) name: String,
     pub(crate) spki: Vec<u8>,
     pub(crate) offer: KeyOffer,
+    /// How many messages of the job the party has received, where it goes on with a run.
+    pub(crate) received: Option<u64>,
 }
 
 /// What happens to a job.
@@ -35,6 +42,8 @@ pub(crate) enum Event {
     Message(ConnectionId, Result<FromParty, wire::WireError>),
     /// A stream broke or ended.
     Left(ConnectionId),
+    /// The party whose stream broke has not come back in time.
+    Lost(ConnectionId),
     /// A party's attestation failed after it had come.
     Expelled(ConnectionId, Failed),
     /// The job's deadline passed.
@@ -53,9 +62,13 @@ pub(crate) enum Effect {
     Send(ConnectionId, ToParty),
     /// End a stream, after what was sent before.
     Close(ConnectionId),
+    /// Say when the party of this broken stream has had its time to come back.
+    Await(ConnectionId),
     /// Run the engine over the sets, which are in the order of the parties' names; the reservation lives
     /// as long as they do.
     Join(Vec<ReceivedSet>, Option<Reservation>),
+    /// What every party will be told is decided: whoever comes anew means another run.
+    Settled,
     /// The job is over and can be forgotten.
     Finished,
 }
@@ -77,9 +90,15 @@ pub(crate) struct JobMachine {
 }
 
 struct Seat {
+    /// The present connection, or the last.
     connection: ConnectionId,
+    attached: bool,
     spki: Vec<u8>,
     offer: KeyOffer,
+    /// How many messages of the party were taken since all had come.
+    taken: u64,
+    /// What was sent to the party since then.
+    sent: Vec<ToParty>,
     shares: Option<Vec<SealedShare>>,
     confirmation: Option<Confirmation>,
     announced: Option<Announcement>,
@@ -102,12 +121,25 @@ enum Phase {
     Announcing,
     Uploading,
     Joining,
+    /// Every seat has all that it will be sent: a result, or a failure.
+    Settled,
     Over,
 }
 
 impl JobMachine {
     pub(crate) fn new(job: Job, digest: JobDigest, budget: Budget) -> Self {
         Self { job, digest, budget, room: None, seats: BTreeMap::new(), phase: Phase::Gathering }
+    }
+
+    /// Whether this job is the one that an arrival means. One that is settled is not, but for a party
+    /// that comes back to it; and who goes on with a run finds it nowhere else.
+    pub(crate) fn is_meant_by(&self, arrival: &Arrival) -> bool {
+        let seat = self.seats.get(&arrival.name);
+        match (self.phase, arrival.received) {
+            (Phase::Over, _) | (Phase::Settled, None) => false,
+            (_, None) | (Phase::Gathering, Some(0)) => true,
+            (_, Some(_)) => seat.is_some_and(|seat| seat.is_of(arrival)),
+        }
     }
 
     /// Takes one event. `seconds_left` is the time to the deadline, for the waiting; `finished_at`
@@ -119,24 +151,23 @@ impl JobMachine {
         finished_at: u64,
         signer: &dyn Sign,
     ) -> Vec<Effect> {
-        if self.phase == Phase::Over {
-            return match event {
-                Event::Arrived(arrival) => refuse(
-                    arrival.connection,
-                    Failed::new(Reason::JobRunning, "the job has just ended; run it again"),
-                ),
-                _ => Vec::new(),
-            };
-        }
         match event {
+            _ if self.phase == Phase::Over => Vec::new(),
+            Event::Message(..) | Event::Expelled(..) if self.phase == Phase::Settled => {
+                self.acknowledged(event)
+            }
+            Event::Shutdown | Event::Deadline if self.phase == Phase::Settled => self.over(),
             Event::Arrived(arrival) => self.arrived(arrival, seconds_left),
             Event::Message(connection, message) => {
                 let Some(name) = self.name_of(connection) else { return Vec::new() };
                 let result = match message {
                     Ok(FromParty::Leave(reason)) => {
-                        return self.left(&name, Some(reason), seconds_left);
+                        return self.left(&name, reason, seconds_left);
                     }
-                    Ok(message) => self.message(&name, message),
+                    Ok(message) => {
+                        self.taken(&name);
+                        self.message(&name, message)
+                    }
                     Err(error) => Err(protocol(&name, &error.to_string())),
                 };
                 match result {
@@ -148,9 +179,19 @@ impl JobMachine {
                 }
             }
             Event::Left(connection) => match self.name_of(connection) {
-                Some(name) => self.left(&name, None, seconds_left),
+                Some(name) if self.phase == Phase::Gathering => {
+                    self.unseat(&name, None, seconds_left)
+                }
+                Some(name) => self.detach(&name),
                 None => Vec::new(),
             },
+            Event::Lost(connection) => {
+                let mut seats = self.seats.iter();
+                match seats.find(|(_, seat)| seat.connection == connection && !seat.attached) {
+                    Some((name, _)) => self.lost(&name.clone()),
+                    None => Vec::new(),
+                }
+            }
             Event::Expelled(connection, failed) => match self.name_of(connection) {
                 Some(name) if self.phase == Phase::Gathering => {
                     self.unseat(&name, Some(failed), seconds_left)
@@ -168,6 +209,7 @@ impl JobMachine {
                 self.fail(&Failed::new(Reason::Shutdown, text))
             }
             Event::Joined(bitmaps) => self.joined(bitmaps, finished_at, signer),
+            Event::JoinFailed if self.phase != Phase::Joining => Vec::new(),
             Event::JoinFailed => {
                 let text = "the join failed inside the service; nothing of the job is kept";
                 self.fail(&Failed::new(Reason::Internal, text))
@@ -176,7 +218,11 @@ impl JobMachine {
     }
 
     fn arrived(&mut self, arrival: Arrival, seconds_left: u64) -> Vec<Effect> {
-        let Arrival { connection, name, spki, offer } = arrival;
+        let back = self.seats.get(&arrival.name).is_some_and(|seat| seat.is_of(&arrival));
+        if back && self.phase != Phase::Gathering {
+            return self.resumed(arrival);
+        }
+        let Arrival { connection, name, spki, offer, received } = arrival;
         let mut effects = Vec::new();
         if let Some(seat) = self.seats.get(&name) {
             if seat.spki != spki {
@@ -187,11 +233,7 @@ impl JobMachine {
                 return refuse(connection, Failed::new(Reason::NameTaken, text));
             }
             if self.phase != Phase::Gathering {
-                let text = format!(
-                    "'{name}' already takes part in this job, which is running; \
-                     the connection it has goes on"
-                );
-                return refuse(connection, Failed::new(Reason::JobRunning, text));
+                return self.started_anew(connection, &name);
             }
             let text = format!("a newer connection of '{name}', with the same key, took over");
             effects = refuse(seat.connection, Failed::new(Reason::Replaced, text));
@@ -210,14 +252,20 @@ impl JobMachine {
         }
         let seat = Seat {
             connection,
+            attached: true,
             spki,
             offer,
+            taken: 0,
+            sent: Vec::new(),
             shares: None,
             confirmation: None,
             announced: None,
             upload: Upload::None,
         };
         self.seats.insert(name, seat);
+        if received.is_some() {
+            effects.push(Effect::Send(connection, ToParty::Resumed { taken: 0 }));
+        }
         if self.seats.len() == self.job.party_count() {
             self.phase = Phase::Sharing;
             let members = self.members();
@@ -228,12 +276,115 @@ impl JobMachine {
         effects
     }
 
-    /// A party is gone, with or without a word.
-    fn left(&mut self, name: &str, reason: Option<Reason>, seconds_left: u64) -> Vec<Effect> {
+    /// A party comes back: it is sent again what it has not received.
+    fn resumed(&mut self, arrival: Arrival) -> Vec<Effect> {
+        let Arrival { connection, name, received, .. } = arrival;
+        let Some(seat) = self.seats.get_mut(&name) else { return Vec::new() };
+        let missed = received.and_then(|received| usize::try_from(received).ok());
+        let Some(missed) = missed.and_then(|received| seat.sent.get(received..)) else {
+            let text = "it has received more messages than it was sent";
+            return refuse(connection, protocol(&name, text));
+        };
+        let mut effects = Vec::new();
+        if seat.attached {
+            let text = format!("a newer connection of '{name}', with the same key, took over");
+            effects = refuse(seat.connection, Failed::new(Reason::Replaced, text));
+        }
+        (seat.connection, seat.attached) = (connection, true);
+        effects.push(Effect::Send(connection, ToParty::Resumed { taken: seat.taken }));
+        effects.extend(missed.iter().map(|message| Effect::Send(connection, message.clone())));
+        if matches!(seat.sent.last(), Some(ToParty::Failed(_))) {
+            effects.extend(self.release(&name));
+        }
+        effects
+    }
+
+    /// A program that was started anew has not the keys of the one that takes part. If that one is cut
+    /// off, it is taken to be dead, and the others need not wait for it.
+    fn started_anew(&mut self, connection: ConnectionId, name: &str) -> Vec<Effect> {
+        if self.seats.get(name).is_some_and(|seat| seat.attached) {
+            let text = format!(
+                "'{name}' already takes part in this job, which is running; \
+                 the connection it has goes on"
+            );
+            return refuse(connection, Failed::new(Reason::JobRunning, text));
+        }
+        let text = format!(
+            "the connection of '{name}' broke and its program was started anew, so that the run before \
+             has ended; nothing of the job is kept, run it again"
+        );
+        let failed = Failed::of_party(Reason::ConnectionLost, name, text);
+        self.seats.remove(name);
+        let mut effects = refuse(connection, failed.clone());
+        effects.extend(self.fail(&failed));
+        effects
+    }
+
+    /// The connection of a party broke; it may come back.
+    fn detach(&mut self, name: &str) -> Vec<Effect> {
+        let Some(seat) = self.seats.get_mut(name) else { return Vec::new() };
+        seat.attached = false;
+        vec![Effect::Close(seat.connection), Effect::Await(seat.connection)]
+    }
+
+    /// A party did not come back.
+    fn lost(&mut self, name: &str) -> Vec<Effect> {
+        if self.phase == Phase::Settled {
+            return self.release(name);
+        }
+        self.seats.remove(name);
+        let text = format!(
+            "'{name}' left the job: its connection broke, and it did not come back in time; \
+             nothing of the job is kept"
+        );
+        self.fail(&Failed::of_party(Reason::ConnectionLost, name, text))
+    }
+
+    /// A party says something when all has been said to it: that it has received it.
+    fn acknowledged(&mut self, event: Event) -> Vec<Effect> {
+        let (Event::Message(connection, _) | Event::Expelled(connection, _)) = event else {
+            return Vec::new();
+        };
+        // Whatever else it says, it can be told nothing new.
+        self.name_of(connection).map_or_else(Vec::new, |name| self.release(&name))
+    }
+
+    /// A party needs nothing more of a settled job.
+    fn release(&mut self, name: &str) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let Some(seat) = self.seats.remove(name).filter(|seat| seat.attached) {
+            effects.push(Effect::Close(seat.connection));
+        }
+        if self.seats.is_empty() {
+            effects.extend(self.over());
+        }
+        effects
+    }
+
+    /// Nobody needs a settled job any longer, or nobody may.
+    fn over(&mut self) -> Vec<Effect> {
+        self.phase = Phase::Over;
+        let seats = mem::take(&mut self.seats).into_values();
+        let attached = seats.filter(|seat| seat.attached);
+        let mut effects: Vec<_> = attached.map(|seat| Effect::Close(seat.connection)).collect();
+        effects.push(Effect::Finished);
+        effects
+    }
+
+    /// Counts what is taken of a party once all have come.
+    fn taken(&mut self, name: &str) {
+        if self.phase != Phase::Gathering
+            && let Some(seat) = self.seats.get_mut(name)
+        {
+            seat.taken += 1;
+        }
+    }
+
+    /// A party gives up.
+    fn left(&mut self, name: &str, reason: Reason, seconds_left: u64) -> Vec<Effect> {
         if self.phase == Phase::Gathering {
             return self.unseat(name, None, seconds_left);
         }
-        let reason = reason.unwrap_or(Reason::ConnectionLost);
         let (reason, why) = match reason {
             Reason::Stopped => (reason, "it was stopped"),
             Reason::Table => (reason, "it could not read its table"),
@@ -241,7 +392,6 @@ impl JobMachine {
             Reason::KeyAgreement => {
                 (reason, "it refused the keys that it was shown for the other parties")
             }
-            Reason::ConnectionLost => (reason, "its connection broke"),
             // What the service alone may say, no party says for it.
             _ => (Reason::Stopped, "it gave up"),
         };
@@ -275,7 +425,9 @@ impl JobMachine {
             FromParty::Challenge(_) | FromParty::Evidence(_) => {
                 Err(protocol(name, "an attestation arrived out of turn"))
             }
-            FromParty::Leave(_) => Err(protocol(name, "a Leave arrived out of turn")),
+            FromParty::Leave(_) | FromParty::Received => {
+                Err(protocol(name, "a last word arrived out of turn"))
+            }
         }
     }
 
@@ -453,12 +605,12 @@ impl JobMachine {
         if self.phase != Phase::Joining {
             return Vec::new();
         }
-        self.phase = Phase::Over;
+        self.phase = Phase::Settled;
         let names: Vec<String> = self.seats.keys().cloned().collect();
         let outcomes = reveal::outcomes(&self.job, &names, bitmaps);
         let members = self.members();
-        let mut effects = Vec::new();
-        for ((name, seat), outcome) in self.seats.iter().zip(outcomes) {
+        let mut effects = vec![Effect::Settled];
+        for ((name, seat), outcome) in self.seats.iter_mut().zip(outcomes) {
             let announced = seat.announced.as_ref();
             let keys = announced.map_or(0, |announcement| announcement.keys);
             // What is withheld is as long as what it stands for, hashed or not.
@@ -495,18 +647,14 @@ impl JobMachine {
             }
             .encode();
             let signature = signer.sign(&statement);
-            effects.push(Effect::Send(
-                seat.connection,
-                ToParty::Outcome { outcome, statement: statement.into(), signature },
-            ));
-            for piece in bitmap.chunks(wire::limits::MAXIMUM_CHUNK_BYTES) {
-                let bits = ToParty::Bitmap(piece.to_vec().into());
-                effects.push(Effect::Send(seat.connection, bits));
+            let statement = statement.into();
+            effects.extend(seat.send(ToParty::Outcome { outcome, statement, signature }));
+            let bitmap = Bytes::from(bitmap);
+            for start in (0..bitmap.len()).step_by(MAXIMUM_CHUNK_BYTES) {
+                let end = bitmap.len().min(start + MAXIMUM_CHUNK_BYTES);
+                effects.extend(seat.send(ToParty::Bitmap(bitmap.slice(start..end))));
             }
-            effects.push(Effect::Close(seat.connection));
         }
-        self.seats.clear();
-        effects.push(Effect::Finished);
         effects
     }
 
@@ -546,14 +694,21 @@ impl JobMachine {
 
     /// Ends the job for all its parties; what it held is wiped with it.
     fn fail(&mut self, failed: &Failed) -> Vec<Effect> {
-        self.phase = Phase::Over;
-        let mut effects = Vec::new();
-        for seat in self.seats.values() {
-            effects.extend(refuse(seat.connection, failed.clone()));
-        }
-        self.seats.clear();
+        self.phase = Phase::Settled;
         self.room = None;
-        effects.push(Effect::Finished);
+        let mut effects = vec![Effect::Settled];
+        // Who is cut off is told when it comes back.
+        self.seats.retain(|_, seat| {
+            seat.upload = Upload::None;
+            effects.extend(seat.send(ToParty::Failed(failed.clone())));
+            if seat.attached {
+                effects.push(Effect::Close(seat.connection));
+            }
+            !seat.attached
+        });
+        if self.seats.is_empty() {
+            effects.extend(self.over());
+        }
         effects
     }
 
@@ -568,8 +723,10 @@ impl JobMachine {
         self.seats.get_mut(name).ok_or_else(|| protocol(name, "it has no seat"))
     }
 
+    /// Whose connection it is; a broken one is nobody's.
     fn name_of(&self, connection: ConnectionId) -> Option<String> {
-        let (name, _) = self.seats.iter().find(|(_, seat)| seat.connection == connection)?;
+        let mut seats = self.seats.iter();
+        let (name, _) = seats.find(|(_, seat)| seat.connection == connection && seat.attached)?;
         Some(name.clone())
     }
 
@@ -596,7 +753,7 @@ impl JobMachine {
         }
     }
 
-    fn tell_waiting(&self, seconds_left: u64) -> Vec<Effect> {
+    fn tell_waiting(&mut self, seconds_left: u64) -> Vec<Effect> {
         let present: Vec<String> = self.seats.keys().cloned().collect();
         let missing_count = self.job.party_count() - present.len();
         let waiting = wire::Waiting {
@@ -608,8 +765,24 @@ impl JobMachine {
         self.to_all(|_| ToParty::Waiting(waiting.clone()))
     }
 
-    fn to_all(&self, mut message: impl FnMut(&str) -> ToParty) -> Vec<Effect> {
-        self.seats.iter().map(|(name, seat)| Effect::Send(seat.connection, message(name))).collect()
+    fn to_all(&mut self, mut message: impl FnMut(&str) -> ToParty) -> Vec<Effect> {
+        let seats = self.seats.iter_mut();
+        seats.filter_map(|(name, seat)| seat.send(message(name))).collect()
+    }
+}
+
+impl Seat {
+    /// Whether it is the seat of a party that comes back, and not of another program with its key.
+    fn is_of(&self, arrival: &Arrival) -> bool {
+        arrival.received.is_some() && self.spki == arrival.spki && self.offer == arrival.offer
+    }
+
+    /// Sends a message, and keeps it if it is one that a party counts.
+    fn send(&mut self, message: ToParty) -> Option<Effect> {
+        if !matches!(message, ToParty::Waiting(_)) {
+            self.sent.push(message.clone());
+        }
+        self.attached.then_some(Effect::Send(self.connection, message))
     }
 }
 

@@ -55,6 +55,10 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// carries none does not keep its seat for ever.
 pub const CONNECTION_AGE: Duration = Duration::from_mins(5);
 
+/// A party whose connection broke in a running job may come back for so long, unless configured
+/// otherwise; then the job ends for all.
+pub const RECONNECT_WITHIN: Duration = Duration::from_secs(30);
+
 /// The buckets of the times of jobs: coarse, for the host sees more than this anyway.
 pub const JOB_SECONDS: [f64; 5] = [1.0, 10.0, 60.0, 600.0, 3600.0];
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use convelo_attest::{Gramine, QuoteSource, Tsm};
 use convelo_channel::Identity;
-use convelo_service::limits::DEFAULT_MEMORY;
+use convelo_service::limits::{DEFAULT_MEMORY, RECONNECT_WITHIN};
 use convelo_service::{Config, Service};
 
 /// Where Gramine offers evidence to an enclave, and Linux to a TDX guest.
@@ -42,6 +42,7 @@ async fn main() -> ExitCode {
         offer: None,
         provider_policy: None,
         memory,
+        reconnect_within: RECONNECT_WITHIN,
         insecure_ratls_only: false,
         status: None,
     };

@@ -3,7 +3,7 @@
 //! A task owns its job's state machine and everything that the job holds; when it ends, so does all
 //! of that. Parties reach it through a bounded queue of events.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub(crate) struct Registry {
     identity: Identity,
     /// What the operator requires of every party's evidence.
     provider_policy: Option<Policy>,
+    /// How long a party whose connection broke may take to come back.
+    patience: Duration,
     next_connection: AtomicU64,
     figures: Arc<Figures>,
 }
@@ -35,6 +37,8 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct Open {
     jobs: HashMap<JobDigest, Handle>,
+    /// Those that are decided, and not yet heard of by all.
+    settled: Vec<Handle>,
     closing: bool,
 }
 
@@ -43,9 +47,21 @@ struct Handle {
     inbox: mpsc::Sender<Input>,
 }
 
+impl Open {
+    fn count(&self) -> usize {
+        self.jobs.len() + self.settled.len()
+    }
+}
+
+impl Handle {
+    fn is(&self, inbox: &mpsc::Sender<Input>) -> bool {
+        self.inbox.same_channel(inbox)
+    }
+}
+
 /// What a job's task takes in.
 enum Input {
-    /// A party, and where to say that it was taken in, or to give it back when the job has ended.
+    /// A party, and where to say that it was taken in, or to give it back when it means another job.
     Arrived(Newcomer, oneshot::Sender<Result<(), Newcomer>>),
     Event(Event),
 }
@@ -54,6 +70,19 @@ enum Input {
 struct Newcomer {
     arrival: Arrival,
     line: Line,
+}
+
+impl Newcomer {
+    /// Asks a job to take the party in; given back when the job is not the one it means.
+    async fn knock(self, inbox: &mpsc::Sender<Input>) -> Result<Result<(), Self>, Failed> {
+        let Ok(place) = inbox.reserve().await else { return Ok(Err(self)) };
+        let (answer, answered) = oneshot::channel();
+        place.send(Input::Arrived(self, answer));
+        answered.await.map_err(|_| {
+            let text = "the job failed inside the service; nothing of it is kept";
+            Failed::new(Reason::Internal, text)
+        })
+    }
 }
 
 /// The way back to one party. Dropping `alive` tells its reader that the job is through with it.
@@ -94,6 +123,7 @@ impl Registry {
         identity: Identity,
         provider_policy: Option<Policy>,
         memory: u64,
+        patience: Duration,
         figures: Arc<Figures>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -101,12 +131,14 @@ impl Registry {
             budget: Budget::new(memory),
             identity,
             provider_policy,
+            patience,
             next_connection: AtomicU64::new(0),
             figures,
         })
     }
 
-    /// Seats a party in the job that its Hello names, opening the job if it is the first.
+    /// Seats a party in the job that its Hello names, opening the job if it is the first; or gives it
+    /// back its seat in a job where it goes on.
     ///
     /// # Errors
     /// Why the party is refused; no running job notices.
@@ -144,37 +176,60 @@ impl Registry {
                 name: hello.party,
                 spki: peer.spki.to_vec(),
                 offer: hello.offer,
+                received: hello.received,
             },
             line: Line { outgoing, _alive: alive },
         };
+        if newcomer.arrival.received.is_some() {
+            for inbox in self.may_go_on(digest) {
+                match newcomer.knock(&inbox).await? {
+                    Ok(()) => {
+                        return Ok(Entered {
+                            seat: Seat { connection, inbox, closed },
+                            name,
+                            policies,
+                        });
+                    }
+                    Err(back) => newcomer = back,
+                }
+            }
+            if newcomer.arrival.received != Some(0) {
+                let text = format!(
+                    "the service does not know the run that '{name}' wants to go on with: it was \
+                     restarted, or waited in vain for its connection; nothing of the job is kept, run it \
+                     again"
+                );
+                return Err(Failed::of_party(Reason::ConnectionLost, &name, text));
+            }
+        }
         // A job may end between the look-up and the arrival; then a new one is opened.
         loop {
             let inbox = self.inbox(&job, digest, &peer.spki)?;
-            let Ok(place) = inbox.reserve().await else {
-                self.forget(digest, &inbox);
-                continue;
-            };
-            let (answer, answered) = oneshot::channel();
-            place.send(Input::Arrived(newcomer, answer));
-            match answered.await {
-                Ok(Ok(())) => {
-                    let seat = Seat { connection, inbox, closed };
-                    return Ok(Entered { seat, name, policies });
+            match newcomer.knock(&inbox).await? {
+                Ok(()) => {
+                    return Ok(Entered {
+                        seat: Seat { connection, inbox, closed },
+                        name,
+                        policies,
+                    });
                 }
-                Ok(Err(back)) => newcomer = back,
-                Err(_) => {
-                    let text = "the job failed inside the service; nothing of it is kept";
-                    return Err(Failed::new(Reason::Internal, text));
-                }
+                Err(back) => newcomer = back,
             }
-            self.forget(digest, &inbox);
+            self.forget(&inbox);
         }
+    }
+
+    /// The jobs of this digest, the decided ones first.
+    fn may_go_on(&self, digest: JobDigest) -> Vec<mpsc::Sender<Input>> {
+        let open = self.lock();
+        let settled = open.settled.iter().filter(|handle| handle.job.digest() == digest);
+        settled.chain(open.jobs.get(&digest)).map(|handle| handle.inbox.clone()).collect()
     }
 
     /// Whether a further job could be opened.
     pub(crate) fn takes_jobs(&self) -> bool {
         let open = self.lock();
-        !open.closing && open.jobs.len() < MAXIMUM_JOBS
+        !open.closing && open.count() < MAXIMUM_JOBS
     }
 
     /// Tells every party of every job that the service stops, and takes no further jobs.
@@ -182,7 +237,8 @@ impl Registry {
         let inboxes: Vec<_> = {
             let mut open = self.lock();
             open.closing = true;
-            open.jobs.values().map(|handle| handle.inbox.clone()).collect()
+            let handles = open.jobs.values().chain(&open.settled);
+            handles.map(|handle| handle.inbox.clone()).collect()
         };
         for inbox in inboxes {
             let _ = inbox.send(Input::Event(Event::Shutdown)).await;
@@ -218,7 +274,7 @@ impl Registry {
             );
             return Err(Failed::new(Reason::OtherTerms, text));
         }
-        if open.jobs.len() >= MAXIMUM_JOBS {
+        if open.count() >= MAXIMUM_JOBS {
             let text = format!("the service has {MAXIMUM_JOBS} jobs open, its limit; try later");
             return Err(Failed::new(Reason::NoRoom, text));
         }
@@ -233,24 +289,36 @@ impl Registry {
             lines: HashMap::new(),
             inbox: inbox.downgrade(),
             deadline: Instant::now() + Duration::from_secs(job.deadline_seconds),
+            patience: self.patience,
+            absent: VecDeque::new(),
             signer: Signer(self.identity.clone()),
         };
         let registry = Arc::clone(self);
         let own = inbox.clone();
         tokio::spawn(async move {
-            let result = task.run(inputs).await;
-            registry.forget(digest, &own);
-            registry.figures.job_over(opened.elapsed(), result);
+            let settled = || {
+                registry.settle(&own);
+                opened.elapsed()
+            };
+            let (result, elapsed) = task.run(inputs, settled).await;
+            registry.forget(&own);
+            registry.figures.job_over(elapsed, result);
             tracing::info!(job = %digest.short(), "a job is over");
         });
         Ok(inbox)
     }
 
-    fn forget(&self, digest: JobDigest, inbox: &mpsc::Sender<Input>) {
+    /// Makes room for another run of a job that is decided.
+    fn settle(&self, inbox: &mpsc::Sender<Input>) {
+        let open = &mut *self.lock();
+        open.settled
+            .extend(open.jobs.extract_if(|_, handle| handle.is(inbox)).map(|(_, handle)| handle));
+    }
+
+    fn forget(&self, inbox: &mpsc::Sender<Input>) {
         let mut open = self.lock();
-        if open.jobs.get(&digest).is_some_and(|handle| handle.inbox.same_channel(inbox)) {
-            open.jobs.remove(&digest);
-        }
+        open.jobs.retain(|_, handle| !handle.is(inbox));
+        open.settled.retain(|handle| !handle.is(inbox));
     }
 
     /// What a provider's evidence is judged by, where the job, or the service's operator, asks for
@@ -321,21 +389,37 @@ struct Task {
     lines: HashMap<ConnectionId, Line>,
     inbox: mpsc::WeakSender<Input>,
     deadline: Instant,
+    /// How long a party whose connection broke may take to come back.
+    patience: Duration,
+    /// Until when parties may come back, the first first.
+    absent: VecDeque<(Instant, ConnectionId)>,
     signer: Signer,
 }
 
+/// What a job's task does beside what it sends.
+#[derive(Default)]
+struct Progress {
+    settled: bool,
+    finished: bool,
+}
+
 impl Task {
-    /// Runs the job to its end; whether there was a result.
-    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> bool {
-        let mut result = false;
+    /// Runs the job to its end, and `settled` when it is decided, which returns for how long it ran;
+    /// whether there was a result, and how long it took.
+    async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        settled: impl Fn() -> Duration,
+    ) -> (bool, Duration) {
+        let (mut result, mut decided) = (false, None);
         loop {
-            let event = match tokio::time::timeout_at(self.deadline, inputs.recv()).await {
-                Ok(Some(input)) => self.take(input),
-                Ok(None) => break,
-                Err(_) => Event::Deadline,
-            };
-            result = matches!(event, Event::Joined(_));
-            if self.step(event) {
+            let Some(event) = self.next(&mut inputs).await else { continue };
+            result |= matches!(event, Event::Joined(_)) && decided.is_none();
+            let progress = self.step(event);
+            if progress.settled && decided.is_none() {
+                decided = Some(settled());
+            }
+            if progress.finished {
                 break;
             }
         }
@@ -346,25 +430,42 @@ impl Task {
                 let _ = answer.send(Err(newcomer));
             }
         }
-        result
+        (result, decided.unwrap_or_else(settled))
     }
 
-    fn take(&mut self, input: Input) -> Event {
-        match input {
-            Input::Event(event) => event,
-            Input::Arrived(Newcomer { arrival, line }, answer) => {
+    /// What happens next to the job; nothing when an arrival meant another.
+    async fn next(&mut self, inputs: &mut mpsc::Receiver<Input>) -> Option<Event> {
+        let absent = self.absent.front().copied();
+        let wake = absent.map_or(self.deadline, |(until, _)| until.min(self.deadline));
+        match tokio::time::timeout_at(wake, inputs.recv()).await {
+            Ok(Some(Input::Event(event))) => Some(event),
+            Ok(Some(Input::Arrived(newcomer, answer))) => {
+                if !self.machine.is_meant_by(&newcomer.arrival) {
+                    let _ = answer.send(Err(newcomer));
+                    return None;
+                }
+                let Newcomer { arrival, line } = newcomer;
                 self.lines.insert(arrival.connection, line);
                 let _ = answer.send(Ok(()));
-                Event::Arrived(arrival)
+                Some(Event::Arrived(arrival))
             }
+            // The registry holds a sender as long as the task runs.
+            Ok(None) => Some(Event::Shutdown),
+            Err(_) => match absent {
+                Some((until, connection)) if until <= self.deadline => {
+                    self.absent.pop_front();
+                    Some(Event::Lost(connection))
+                }
+                _ => Some(Event::Deadline),
+            },
         }
     }
 
-    /// Runs one event; true when the job is over.
-    fn step(&mut self, event: Event) -> bool {
+    /// Runs one event.
+    fn step(&mut self, event: Event) -> Progress {
         let left = self.deadline.saturating_duration_since(Instant::now()).as_secs();
         let mut queue = vec![event];
-        let mut finished = false;
+        let mut progress = Progress::default();
         while let Some(event) = queue.pop() {
             for effect in self.machine.handle(event, left, unix_now(), &self.signer) {
                 match effect {
@@ -380,12 +481,16 @@ impl Task {
                     Effect::Close(connection) => {
                         self.lines.remove(&connection);
                     }
+                    Effect::Await(connection) => {
+                        self.absent.push_back((Instant::now() + self.patience, connection));
+                    }
                     Effect::Join(sets, room) => self.join(sets, room),
-                    Effect::Finished => finished = true,
+                    Effect::Settled => progress.settled = true,
+                    Effect::Finished => progress.finished = true,
                 }
             }
         }
-        finished
+        progress
     }
 
     fn join(&self, sets: Vec<ReceivedSet>, room: Option<Reservation>) {

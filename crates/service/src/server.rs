@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use convelo_attest::{Policy, QuoteSource};
 use convelo_channel::{Identity, Listener, ListenerError, Peer, PeerStream};
@@ -45,6 +46,8 @@ pub struct Config {
     pub provider_policy: Option<Policy>,
     /// Bytes of fingerprints that all jobs together may hold.
     pub memory: u64,
+    /// How long a party whose connection broke in a running job may take to come back.
+    pub reconnect_within: Duration,
     /// Takes parties that ask for no fresh attestation: plain RA-TLS, as peers of other make speak
     /// it. Such a party trusts a key that an enclave made at some time, not this connection.
     pub insecure_ratls_only: bool,
@@ -85,6 +88,7 @@ impl Service {
     pub async fn bind(config: Config) -> Result<Self, ServiceError> {
         let Config { listen, identity, source, collateral, offer, provider_policy, memory, .. } =
             config;
+        let patience = config.reconnect_within;
         let status = match &config.status {
             Some(address) => Some(StatusPort::bind(address).await.map_err(|error| {
                 let text = format!("cannot listen on {address} for --status: {error}");
@@ -96,7 +100,13 @@ impl Service {
         let listener = Listener::bind(&listen, identity.clone(), Arc::clone(&source)).await?;
         let address = listener.address()?;
         let entrance = Arc::new(Entrance {
-            registry: Registry::new(identity, provider_policy, memory, Arc::clone(&figures)),
+            registry: Registry::new(
+                identity,
+                provider_policy,
+                memory,
+                patience,
+                Arc::clone(&figures),
+            ),
             attester: Attester::new(source, collateral, offer),
             insecure_ratls_only: config.insecure_ratls_only,
         });

@@ -12,6 +12,7 @@ pub use message::{
     Announcement, Challenge, Confirmation, FromParty, Hello, Outcome, OutcomeKind, Proof,
     Statement, ToParty, Waiting, WireError,
 };
+pub use prost::bytes::Bytes;
 pub use reason::{Failed, Reason};
 
 /// The generated messages, client and server.

@@ -32,6 +32,7 @@ pub enum WireError {
 }
 
 /// Opens a stream.
+#[derive(Clone)]
 pub struct Hello {
     /// The job in canonical JSON; within its size limit, not yet parsed.
     pub job: Bytes,
@@ -41,6 +42,8 @@ pub struct Hello {
     pub offer: KeyOffer,
     /// Name and version of the party's program.
     pub software: String,
+    /// How many messages the party has received since all had come, where it goes on with a run.
+    pub received: Option<u64>,
 }
 
 /// A party asks for a fresh quote.
@@ -73,6 +76,7 @@ pub struct Announcement {
 }
 
 /// A party's confirmation of the job key.
+#[derive(Clone)]
 pub struct Confirmation {
     /// The party's name.
     pub party: String,
@@ -81,6 +85,7 @@ pub struct Confirmation {
 }
 
 /// What a party sends.
+#[derive(Clone)]
 pub enum FromParty {
     /// First message, and again before the session is too old.
     Challenge(Challenge),
@@ -98,6 +103,8 @@ pub enum FromParty {
     Chunk(Bytes),
     /// The party gives up.
     Leave(Reason),
+    /// The party has all of its result.
+    Received,
 }
 
 /// Who is there and who is not.
@@ -192,6 +199,7 @@ impl OutcomeKind {
 }
 
 /// What the service sends.
+#[derive(Clone)]
 pub enum ToParty {
     /// The answer to a challenge.
     Proof(Proof),
@@ -225,6 +233,11 @@ pub enum ToParty {
     Bitmap(Bytes),
     /// The stream ends without a result.
     Failed(Failed),
+    /// The run goes on.
+    Resumed {
+        /// How many of the party's messages the service has taken since all had come.
+        taken: u64,
+    },
 }
 
 /// What the service signs for one party at the end of a job.
@@ -316,6 +329,7 @@ impl TryFrom<proto::FromParty> for FromParty {
                     party: name("hello.party", hello.party)?,
                     offer: offer_from_proto(offer)?,
                     software: text("hello.software", hello.software, MAXIMUM_SOFTWARE_BYTES)?,
+                    received: hello.received,
                 })
             }
             Message::Shares(shares) => Self::Shares(shares_from_proto(shares)?),
@@ -331,6 +345,7 @@ impl TryFrom<proto::FromParty> for FromParty {
                 Self::Chunk(chunk.fingerprints)
             }
             Message::Leave(leave) => Self::Leave(leave.reason().into()),
+            Message::Received(proto::Received {}) => Self::Received,
         })
     }
 }
@@ -349,6 +364,7 @@ impl From<FromParty> for proto::FromParty {
                 party: hello.party,
                 offer: Some(offer_to_proto(&hello.offer)),
                 software: hello.software,
+                received: hello.received,
             }),
             FromParty::Shares(shares) => Message::Shares(shares_to_proto(shares)),
             FromParty::Confirmation(tag) => {
@@ -362,6 +378,7 @@ impl From<FromParty> for proto::FromParty {
             FromParty::Leave(reason) => {
                 Message::Leave(proto::Leave { reason: proto::Reason::from(reason).into() })
             }
+            FromParty::Received => Message::Received(proto::Received {}),
         };
         Self { message: Some(message) }
     }
@@ -408,6 +425,7 @@ impl TryFrom<proto::ToParty> for ToParty {
                 )
             }
             Message::Room(proto::Room {}) => Self::Room,
+            Message::Resumed(resumed) => Self::Resumed { taken: resumed.taken },
             Message::Uploads(uploads) => Self::Uploads {
                 complete: names("uploads.complete", uploads.complete)?,
                 missing: names("uploads.missing", uploads.missing)?,
@@ -484,6 +502,7 @@ impl From<ToParty> for proto::ToParty {
                     .collect(),
             }),
             ToParty::Room => Message::Room(proto::Room {}),
+            ToParty::Resumed { taken } => Message::Resumed(proto::Resumed { taken }),
             ToParty::Uploads { complete, missing } => {
                 Message::Uploads(proto::Uploads { complete, missing })
             }

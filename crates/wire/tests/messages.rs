@@ -76,9 +76,13 @@ fn shares() -> impl Strategy<Value = Hidden<proto::SealedShares>> {
 fn messages_of_parties() -> impl Strategy<Value = Hidden<from_party::Message>> {
     use from_party::Message;
     prop_oneof![
-        (up_to(300), name(), offer(), text()).prop_map(|(job, party, offer, software)| {
-            Message::Hello(proto::Hello { job, party, offer: Some(offer.0), software }).into()
-        }),
+        (up_to(300), name(), offer(), text(), any::<Option<u64>>()).prop_map(
+            |(job, party, offer, software, received)| {
+                let offer = Some(offer.0);
+                Message::Hello(proto::Hello { job, party, offer, software, received }).into()
+            }
+        ),
+        Just(Hidden(Message::Received(proto::Received {}))),
         shares().prop_map(|shares| Message::Shares(shares.0).into()),
         bytes(32).prop_map(|tag| Message::Confirmation(proto::Confirmation { tag }).into()),
         (any::<u64>(), bytes(32)).prop_map(|(keys, blake3)| {
@@ -121,6 +125,7 @@ fn messages_of_the_service() -> impl Strategy<Value = Hidden<to_party::Message>>
             Message::Confirmations(proto::Confirmations { confirmations }).into()
         }),
         Just(Hidden(Message::Room(proto::Room {}))),
+        any::<u64>().prop_map(|taken| Message::Resumed(proto::Resumed { taken }).into()),
         (names(), names()).prop_map(|(complete, missing)| {
             Message::Uploads(proto::Uploads { complete, missing }).into()
         }),
@@ -216,6 +221,7 @@ proptest! {
                 party: party.to_owned(),
                 offer: Some(key_offer()),
                 software: software.to_owned(),
+                received: None,
             }))
         };
         if let Ok(FromParty::Hello(hello)) = hello("alice", &text) {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use convelo_attest::{PlatformId, Policy, QuoteSource};
 use convelo_channel::Identity;
@@ -52,6 +53,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         offer: offer.map(file),
         provider_policy: policy,
         memory: args.memory,
+        reconnect_within: Duration::from_secs(args.reconnect_within),
         insecure_ratls_only: args.insecure_ratls_only,
         status: args.status,
     };

@@ -33,7 +33,10 @@ struct World {
     closed: BTreeSet<ConnectionId>,
     /// What the engine works on.
     joining: Option<(Vec<ReceivedSet>, Option<Reservation>)>,
+    settled: bool,
     finished: bool,
+    /// Connections that meant another job.
+    refused: BTreeSet<ConnectionId>,
 }
 
 impl World {
@@ -48,27 +51,42 @@ impl World {
             read: BTreeMap::new(),
             closed: BTreeSet::new(),
             joining: None,
+            settled: false,
             finished: false,
+            refused: BTreeSet::new(),
         }
     }
 
     /// Hands an event to the job and checks the rules of its effects.
     fn event(&mut self, event: Event) {
-        let arrived = matches!(event, Event::Arrived(_));
+        if let Event::Arrived(arrival) = &event
+            && !self.machine.is_meant_by(arrival)
+        {
+            let failed = Failed::new(Reason::JobRunning, "another job is meant");
+            self.outboxes.entry(arrival.connection).or_default().push(ToParty::Failed(failed));
+            self.closed.insert(arrival.connection);
+            self.refused.insert(arrival.connection);
+            return;
+        }
         for effect in self.machine.handle(event, 60, 1_700_000_000, &Hash) {
             match effect {
                 Effect::Send(connection, message) => {
                     assert!(!self.closed.contains(&connection), "sent after the end");
-                    let late = matches!(message, ToParty::Failed(_)) && arrived;
-                    assert!(!self.finished || late, "sent after the job");
+                    assert!(!self.finished, "sent after the job");
                     self.outboxes.entry(connection).or_default().push(message);
                 }
                 Effect::Close(connection) => {
                     assert!(self.closed.insert(connection), "closed twice");
-                    assert!(!self.finished || arrived, "closed after the job");
+                    assert!(!self.finished, "closed after the job");
+                }
+                Effect::Await(connection) => {
+                    assert!(self.closed.contains(&connection), "awaited while it is there");
                 }
                 Effect::Join(sets, reservations) => {
                     assert!(self.joining.replace((sets, reservations)).is_none(), "joined twice");
+                }
+                Effect::Settled => {
+                    assert!(!std::mem::replace(&mut self.settled, true), "settled twice");
                 }
                 Effect::Finished => {
                     assert!(!std::mem::replace(&mut self.finished, true), "finished twice");
@@ -130,6 +148,12 @@ struct Player {
     learned: Option<wire::Outcome>,
     bits: Vec<u8>,
     members: Vec<Member>,
+    offer: Option<KeyOffer>,
+    /// How many messages came, and which were sent, since all had come.
+    received: u64,
+    sent: Vec<FromParty>,
+    /// Whether it waits to hear from where to go on.
+    resuming: bool,
 }
 
 enum Stage {
@@ -154,6 +178,10 @@ impl Player {
             learned: None,
             bits: Vec::new(),
             members: Vec::new(),
+            offer: None,
+            received: 0,
+            sent: Vec::new(),
+            resuming: false,
         }
     }
 
@@ -162,7 +190,30 @@ impl Player {
         let offer = opening.offer();
         self.stage = Stage::Opening(opening);
         let (connection, name) = (self.connection, self.name.clone());
-        Arrival { connection, name, spki: self.identity.spki().to_vec(), offer }
+        self.offer = Some(offer.clone());
+        (self.received, self.sent) = (0, Vec::new());
+        Arrival { connection, name, spki: self.identity.spki().to_vec(), offer, received: None }
+    }
+
+    /// The connection breaks, with what was under way to the party in it.
+    fn breaks(&mut self, world: &mut World) {
+        world.event(Event::Left(self.connection));
+        let all = world.outboxes.get(&self.connection).map_or(0, Vec::len);
+        world.read.insert(self.connection, all);
+    }
+
+    /// Comes back with another connection.
+    fn comes_back(&mut self, world: &mut World, number: u64) {
+        (self.connection, self.resuming) = (ConnectionId(number), true);
+        let offer = self.offer.clone().expect("it was there before");
+        let (spki, received) = (self.identity.spki().to_vec(), Some(self.received));
+        let (connection, name) = (self.connection, self.name.clone());
+        world.event(Event::Arrived(Arrival { connection, name, spki, offer, received }));
+    }
+
+    fn says(&mut self, world: &mut World, message: FromParty) {
+        self.sent.push(message.clone());
+        world.send(self.connection, message);
     }
 
     fn arrive(&mut self, world: &mut World) {
@@ -175,16 +226,21 @@ impl Player {
         if world.closed.contains(&self.connection) && !self.unread(world) {
             return false;
         }
-        if let Stage::Uploading(chunks) = &mut self.stage {
+        if let Stage::Uploading(chunks) = &mut self.stage
+            && !self.resuming
+        {
             let chunk = chunks.pop();
             if let Some(chunk) = chunk {
-                world.send(self.connection, FromParty::Chunk(chunk.into()));
+                self.says(world, FromParty::Chunk(chunk.into()));
                 return true;
             }
             self.stage = Stage::Waiting;
         }
         let job = world.job.clone();
         let Some(message) = world.receive(self.connection) else { return false };
+        if !matches!(message, ToParty::Waiting(_) | ToParty::Resumed { .. }) {
+            self.received += 1;
+        }
         let answer = match (std::mem::replace(&mut self.stage, Stage::Waiting), message) {
             (stage, ToParty::Waiting(_) | ToParty::Uploads { .. }) => {
                 self.stage = stage;
@@ -229,23 +285,43 @@ impl Player {
                 self.stage = Stage::Uploading(chunks);
                 None
             }
+            (stage, ToParty::Resumed { taken }) => {
+                (self.stage, self.resuming) = (stage, false);
+                let again = self.sent.split_off(usize::try_from(*taken).expect("it was sent"));
+                for message in again {
+                    self.says(world, message);
+                }
+                None
+            }
             (_, ToParty::Outcome { outcome, statement, signature }) => {
                 assert_eq!(signature, &Hash.sign(statement));
                 self.check(&Statement::decode(statement).unwrap(), *outcome, &job);
                 self.learned = Some(*outcome);
-                None
+                self.has_all().then_some(FromParty::Received)
             }
             (_, ToParty::Bitmap(bits)) => {
                 self.bits.extend_from_slice(bits);
-                None
+                self.has_all().then_some(FromParty::Received)
             }
             (_, ToParty::Failed(_)) => None,
             _ => panic!("a message arrived out of turn"),
         };
         if let Some(answer) = answer {
-            world.send(self.connection, answer);
+            self.says(world, answer);
         }
         true
+    }
+
+    /// Whether the whole result has come.
+    fn has_all(&self) -> bool {
+        let bytes = match self.learned {
+            Some(
+                wire::Outcome::Intersection { bitmap_bytes }
+                | wire::Outcome::Withheld { bitmap_bytes },
+            ) => bitmap_bytes,
+            _ => 0,
+        };
+        self.bits.len() as u64 == bytes
     }
 
     fn unread(&self, world: &World) -> bool {
@@ -294,6 +370,10 @@ impl Player {
     }
 }
 
+/// The phases of a job whose parties are all there.
+const RUNNING: [Phase; 5] =
+    [Phase::Sharing, Phase::Confirming, Phase::Announcing, Phase::Uploading, Phase::Joining];
+
 fn open(parties: usize) -> Job {
     Job::open("test", parties, 1000, 60, Verify::Service)
 }
@@ -335,9 +415,12 @@ fn play(world: &mut World, players: &mut [Player]) {
 /// Lets everybody act until the job is in this phase.
 fn play_to(world: &mut World, players: &mut [Player], phase: Phase) {
     while world.machine.phase != phase {
+        if phase == Phase::Settled {
+            world.join();
+        }
         let acted =
             players.iter_mut().any(|player| world.machine.phase != phase && player.act(world));
-        assert!(acted, "the phase is never reached");
+        assert!(acted || world.machine.phase == phase, "the phase is never reached");
     }
 }
 
@@ -567,9 +650,7 @@ fn one_key_cannot_take_two_names() {
 
 #[test]
 fn a_party_cannot_join_a_running_job_again() {
-    for phase in
-        [Phase::Sharing, Phase::Confirming, Phase::Announcing, Phase::Uploading, Phase::Joining]
-    {
+    for phase in RUNNING {
         let failed = refused(phase, Player::new(9, "bob", []), Some(1));
         assert_eq!(failed.reason, Reason::JobRunning);
         assert!(failed.explanation.contains("the connection it has goes on"), "{failed}");
@@ -578,9 +659,7 @@ fn a_party_cannot_join_a_running_job_again() {
 
 #[test]
 fn one_more_than_the_job_has_seats() {
-    for phase in
-        [Phase::Sharing, Phase::Confirming, Phase::Announcing, Phase::Uploading, Phase::Joining]
-    {
+    for phase in RUNNING {
         let failed = refused(phase, Player::new(9, "mallory", []), None);
         assert_eq!(failed.reason, Reason::JobRunning);
         assert!(failed.explanation.starts_with("all 3 seats of this job are taken"), "{failed}");
@@ -588,14 +667,143 @@ fn one_more_than_the_job_has_seats() {
 }
 
 #[test]
-fn whoever_comes_after_the_end_is_told() {
-    let mut players = players(2);
-    let mut world = World::new(named(&players));
-    world.event(Event::Shutdown);
-    players[0].arrive(&mut world);
-    let failed = world.failure(ConnectionId(0));
-    assert_eq!(failed.reason, Reason::JobRunning);
-    assert_eq!(failed.explanation, "the job has just ended; run it again");
+fn whoever_comes_anew_after_the_end_means_another_job() {
+    let (mut world, mut players) = world_in(Phase::Joining, 2);
+    world.join();
+    let again = Player::new(9, "alice", []).arrival(&world.job);
+    assert!(!world.machine.is_meant_by(&again));
+    play(&mut world, &mut players);
+    assert!(world.finished && !world.machine.is_meant_by(&again));
+}
+
+#[test]
+fn who_goes_on_finds_its_own_seat_and_no_other() {
+    for phase in RUNNING.into_iter().chain([Phase::Settled]) {
+        let (mut world, mut players) = world_in(phase, 3);
+        players[1].breaks(&mut world);
+        let back = |player: &mut Player| {
+            let (offer, received) = (player.offer.clone(), Some(player.received.max(1)));
+            let mut arrival = player.arrival(&world.job.clone());
+            arrival.received = received;
+            arrival.offer = offer.unwrap_or(arrival.offer);
+            arrival
+        };
+        assert!(world.machine.is_meant_by(&back(&mut players[1])));
+        // Another program of the party, another key, another job.
+        let mut arrival = back(&mut players[1]);
+        arrival.offer = offer(7);
+        assert!(!world.machine.is_meant_by(&arrival));
+        let mut arrival = back(&mut players[1]);
+        arrival.spki = Identity::generate().spki().to_vec();
+        assert!(!world.machine.is_meant_by(&arrival));
+        assert!(!World::new(world.job.clone()).machine.is_meant_by(&back(&mut players[1])));
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_is_followed_by_another() {
+    for phase in RUNNING.into_iter().chain([Phase::Settled]) {
+        // What was under way is lost, or was read; the service noticed, or did not.
+        for case in 0..4 {
+            let (read, noticed) = (case % 2 == 0, case / 2 == 0);
+            let (mut world, mut players) = world_in(phase, 3);
+            if read {
+                players[1].act(&mut world);
+            }
+            let broken = players[1].connection;
+            if noticed {
+                players[1].breaks(&mut world);
+            }
+            players[1].comes_back(&mut world, 11);
+            assert!(world.closed.contains(&broken));
+            // What still comes of the old connection is of no account.
+            world.send(broken, FromParty::Leave(Reason::Stopped));
+            world.event(Event::Lost(broken));
+            finish(&mut world, &mut players);
+            assert!(world.finished);
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_again_and_again() {
+    let (mut world, mut players) = world_in(Phase::Sharing, 3);
+    let mut number = 100;
+    while !world.finished {
+        for index in 0..players.len() {
+            if world.closed.contains(&players[index].connection) && world.settled {
+                continue;
+            }
+            players[index].breaks(&mut world);
+            number += 1;
+            players[index].comes_back(&mut world, number);
+            // Resumed, and one message more.
+            players[index].act(&mut world);
+            players[index].act(&mut world);
+        }
+        world.join();
+        assert!(number < 1000, "it does not come further");
+    }
+    assert!(players.iter().all(|player| player.matched() == BTreeSet::from([0, 1, 2])));
+}
+
+#[test]
+fn a_party_that_does_not_come_back_is_named() {
+    for phase in RUNNING {
+        let (mut world, mut players) = world_in(phase, 3);
+        drop(world.joining.take());
+        let broken = players.remove(1).connection;
+        world.event(Event::Left(broken));
+        assert!(!world.settled);
+        world.event(Event::Lost(broken));
+        let failed = world.failure_of_all(&players);
+        assert_eq!((failed.reason, failed.party.as_deref()), (Reason::ConnectionLost, Some("bob")));
+        let text = "'bob' left the job: its connection broke, and it did not come back in time; \
+                    nothing of the job is kept";
+        assert_eq!(failed.explanation, text);
+    }
+}
+
+#[test]
+fn a_party_whose_program_was_started_anew_is_not_waited_for() {
+    for phase in RUNNING {
+        let (mut world, mut players) = world_in(phase, 3);
+        drop(world.joining.take());
+        players[1].breaks(&mut world);
+        let mut anew = Player::new(9, "bob", []);
+        anew.identity = players[1].identity.clone();
+        anew.arrive(&mut world);
+        players[1] = anew;
+        let failed = world.failure_of_all(&players);
+        assert_eq!((failed.reason, failed.party.as_deref()), (Reason::ConnectionLost, Some("bob")));
+        assert!(failed.explanation.contains("was started anew"), "{failed}");
+    }
+}
+
+#[test]
+fn who_was_cut_off_when_the_job_failed_is_told_when_it_comes_back() {
+    for phase in RUNNING {
+        let (mut world, mut players) = world_in(phase, 3);
+        drop(world.joining.take());
+        players[1].breaks(&mut world);
+        world.send(ConnectionId(2), FromParty::Leave(Reason::Table));
+        assert!(world.settled && !world.finished);
+        players[1].comes_back(&mut world, 11);
+        let failed = world.failure_of_all(&players);
+        assert_eq!((failed.reason, failed.party.as_deref()), (Reason::Table, Some("carol")));
+    }
+}
+
+#[test]
+fn nobody_claims_more_than_was_sent() {
+    let (mut world, mut players) = world_in(Phase::Uploading, 3);
+    players[1].breaks(&mut world);
+    players[1].received += 100;
+    players[1].comes_back(&mut world, 11);
+    assert_eq!(world.failure(ConnectionId(11)).reason, Reason::Protocol);
+    players[1].received -= 100;
+    players[1].comes_back(&mut world, 12);
+    finish(&mut world, &mut players);
 }
 
 #[test]
@@ -662,26 +870,16 @@ fn deadline_tells_who_is_late() {
 #[test]
 fn a_party_that_leaves_a_running_job_is_named() {
     let cases = [
-        (None, Reason::ConnectionLost, "its connection broke"),
-        (Some(Reason::Stopped), Reason::Stopped, "it was stopped"),
-        (Some(Reason::Table), Reason::Table, "it could not read its table"),
-        (Some(Reason::OverCap), Reason::OverCap, "its set is larger than the job allows"),
-        (
-            Some(Reason::KeyAgreement),
-            Reason::KeyAgreement,
-            "it refused the keys that it was shown for the other parties",
-        ),
+        (Reason::Stopped, "it was stopped"),
+        (Reason::Table, "it could not read its table"),
+        (Reason::OverCap, "its set is larger than the job allows"),
+        (Reason::KeyAgreement, "it refused the keys that it was shown for the other parties"),
     ];
-    for phase in
-        [Phase::Sharing, Phase::Confirming, Phase::Announcing, Phase::Uploading, Phase::Joining]
-    {
-        for (said, reason, why) in cases {
+    for phase in RUNNING {
+        for (reason, why) in cases {
             let (mut world, players) = world_in(phase, 3);
             drop(world.joining.take());
-            match said {
-                Some(said) => world.send(ConnectionId(1), FromParty::Leave(said)),
-                None => world.event(Event::Left(ConnectionId(1))),
-            }
+            world.send(ConnectionId(1), FromParty::Leave(reason));
             let failed = world.failure_of_all(&players);
             assert_eq!((failed.reason, failed.party.as_deref()), (reason, Some("bob")));
             let text = format!("'bob' left the job: {why}; nothing of the job is kept");
@@ -703,9 +901,7 @@ fn a_party_that_leaves_cannot_speak_for_the_service() {
 
 #[test]
 fn shutdown_tells_everybody() {
-    for phase in
-        [Phase::Sharing, Phase::Confirming, Phase::Announcing, Phase::Uploading, Phase::Joining]
-    {
+    for phase in RUNNING {
         let (mut world, players) = world_in(phase, 3);
         drop(world.joining.take());
         world.event(Event::Shutdown);
@@ -724,8 +920,10 @@ fn a_failed_engine_is_a_failure_of_the_service() {
 
 #[test]
 fn the_result_of_a_job_that_failed_meanwhile_goes_nowhere() {
-    let (mut world, players) = world_in(Phase::Joining, 3);
+    let (mut world, mut players) = world_in(Phase::Joining, 3);
+    players.pop();
     world.event(Event::Left(ConnectionId(2)));
+    world.event(Event::Lost(ConnectionId(2)));
     assert!(world.budget.reserve(BUDGET).is_none(), "the engine still holds its sets");
     world.join();
     assert_eq!(world.failure_of_all(&players).reason, Reason::ConnectionLost);
@@ -747,7 +945,13 @@ fn share(from: &str, to: &str) -> SealedShare {
 
 fn hello() -> FromParty {
     let (job, software) = (open(2).canonical().into(), String::new());
-    FromParty::Hello(wire::Hello { job, party: "bob".to_owned(), offer: offer(0), software })
+    FromParty::Hello(wire::Hello {
+        job,
+        party: "bob".to_owned(),
+        offer: offer(0),
+        software,
+        received: None,
+    })
 }
 
 fn offer(number: u8) -> KeyOffer {
@@ -760,9 +964,7 @@ fn announcement(keys: u64) -> FromParty {
 
 #[test]
 fn messages_out_of_turn() {
-    for phase in
-        [Phase::Sharing, Phase::Confirming, Phase::Announcing, Phase::Uploading, Phase::Joining]
-    {
+    for phase in RUNNING {
         let shares = FromParty::Shares(Vec::new());
         let confirmation = FromParty::Confirmation(Confirmation([0; 32]));
         let chunk = FromParty::Chunk(vec![0; 16].into());
@@ -947,6 +1149,9 @@ enum Happening {
     Sends(prop::sample::Index, u8),
     /// One of the connections breaks.
     Breaks(prop::sample::Index),
+    /// One of the parties whose connection broke comes back, or has had its time.
+    ComesBack(prop::sample::Index),
+    IsLost(prop::sample::Index),
     /// The engine is done, if it runs.
     Joined,
     /// The engine reports without having been asked.
@@ -964,7 +1169,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         }),
         400 => connection().prop_map(Happening::Acts),
         2 => (connection(), 0..9u8).prop_map(|(at, kind)| Happening::Sends(at, kind)),
-        2 => connection().prop_map(Happening::Breaks),
+        8 => connection().prop_map(Happening::Breaks),
+        8 => connection().prop_map(Happening::ComesBack),
+        1 => connection().prop_map(Happening::IsLost),
         20 => Just(Happening::Joined),
         1 => Just(Happening::JoinedUnasked),
         1 => Just(Happening::JoinFailed),
@@ -1057,7 +1264,10 @@ proptest! {
         let mut players: Vec<Player> = Vec::new();
         // Those that held a seat when the job was complete.
         let mut seated: BTreeSet<ConnectionId> = BTreeSet::new();
-        for happening in happenings.into_iter().chain([Happening::Deadline]) {
+        let mut cut: BTreeSet<ConnectionId> = BTreeSet::new();
+        // One deadline ends the job, and one the wait for those that are cut off.
+        let ends = [Happening::Deadline, Happening::Deadline];
+        for (at, happening) in (1000..).zip(happenings.into_iter().chain(ends)) {
             let connection = |at: prop::sample::Index, players: &[Player]| {
                 (!players.is_empty()).then(|| at.index(players.len()))
             };
@@ -1082,7 +1292,25 @@ proptest! {
                 }
                 Happening::Breaks(at) => {
                     if let Some(index) = connection(at, &players) {
-                        world.event(Event::Left(players[index].connection));
+                        players[index].breaks(&mut world);
+                        cut.insert(players[index].connection);
+                    }
+                }
+                Happening::ComesBack(at_index) => {
+                    if let Some(index) = connection(at_index, &players)
+                        && cut.remove(&players[index].connection)
+                    {
+                        let before = players[index].connection;
+                        players[index].comes_back(&mut world, at);
+                        let known = !world.refused.contains(&players[index].connection);
+                        if seated.remove(&before) && known {
+                            seated.insert(players[index].connection);
+                        }
+                    }
+                }
+                Happening::IsLost(at) => {
+                    if let Some(index) = connection(at, &players) {
+                        world.event(Event::Lost(players[index].connection));
                     }
                 }
                 Happening::Joined => world.join(),
@@ -1099,7 +1327,7 @@ proptest! {
                 Happening::Deadline => world.event(Event::Deadline),
                 Happening::Shutdown => world.event(Event::Shutdown),
             }
-            if !matches!(world.machine.phase, Phase::Gathering | Phase::Over) {
+            if !matches!(world.machine.phase, Phase::Gathering | Phase::Settled | Phase::Over) {
                 seated = world.machine.seats.values().map(|seat| seat.connection).collect();
             }
         }
@@ -1109,7 +1337,7 @@ proptest! {
         prop_assert!(world.budget.reserve(BUDGET).is_some(), "the memory is not given back");
         let ends: Vec<End> = players
             .iter()
-            .filter(|player| seated.contains(&player.connection))
+            .filter(|player| seated.contains(&player.connection) && !cut.contains(&player.connection))
             .map(|player| end(&world, player))
             .collect();
         prop_assert!(ends.iter().all(|end| *end == ends[0]), "{:?}", ends);

@@ -1,0 +1,259 @@
+//! A party's talk with the service, from its Hello to its result, across the connections that carry it.
+//!
+//! One that breaks is followed by another: dialled, verified and attested like the first, to the same
+//! service. Each side says how much it has had of the other, and goes on from there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use convelo_attest::spki_of;
+use convelo_channel::{Credential, Fresh, dial};
+use convelo_wire::{FromParty, Hello, Reason, ToParty};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::attestation::Terms;
+use crate::connection::{Connection, reach};
+use crate::error::{Error, Kind};
+use crate::event::{Event, Observer};
+use crate::limits::{DEADLINE_SLACK, FIRST_RETRY, GOODBYE_TIMEOUT, LONGEST_RETRY, RECONNECT_FOR};
+
+/// Where the service is, and what it and this party show each other.
+pub(crate) struct Way {
+    /// `host:port`.
+    pub(crate) address: String,
+    pub(crate) credential: Credential,
+    pub(crate) terms: Terms,
+}
+
+/// The talk.
+pub(crate) struct Session {
+    way: Way,
+    observer: Arc<dyn Observer>,
+    deadline: Instant,
+    line: Line,
+    hello: Option<Hello>,
+    /// What was sent since all parties had come, but for the chunks that follow.
+    sent: Vec<FromParty>,
+    /// How many chunks were sent after that.
+    chunks: u64,
+    /// How many messages came since all parties had come.
+    received: u64,
+    /// What came while this party was not listening.
+    ahead: Vec<ToParty>,
+    /// The pause before the next connection.
+    pause: Duration,
+}
+
+/// A connection that is attested.
+struct Line {
+    connection: Connection,
+    certificate: Vec<u8>,
+    fresh: Option<Fresh>,
+}
+
+impl Session {
+    /// Dials until the service answers, for as long as the job may wait, and has it attest the
+    /// connection.
+    pub(crate) async fn open(
+        way: Way,
+        patience: Duration,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, Error> {
+        let Way { address, credential, terms } = &way;
+        let give_up = Instant::now() + patience;
+        let stream = reach(address, credential, &terms.expect, give_up, &*observer).await?;
+        // The wait for the others is counted from here: the service may have been late itself.
+        let deadline = Instant::now() + patience + DEADLINE_SLACK;
+        let certificate = stream.certificate().to_vec();
+        let mut connection = Connection::open(stream, terms.clone(), deadline).await?;
+        let fresh = connection.attest().await?;
+        Ok(Self {
+            line: Line { connection, certificate, fresh },
+            way,
+            observer,
+            deadline,
+            hello: None,
+            sent: Vec::new(),
+            chunks: 0,
+            received: 0,
+            ahead: Vec::new(),
+            pause: FIRST_RETRY,
+        })
+    }
+
+    /// The service's certificate, DER.
+    pub(crate) fn certificate(&self) -> &[u8] {
+        &self.line.certificate
+    }
+
+    /// What the service proved on the present connection.
+    pub(crate) fn fresh(&self) -> Option<&Fresh> {
+        self.line.fresh.as_ref()
+    }
+
+    /// Asks for a seat in the job. From here on, a connection that breaks is followed by another.
+    pub(crate) async fn hello(&mut self, hello: Hello) -> Result<(), Error> {
+        self.hello = Some(hello.clone());
+        if !self.line.connection.send(FromParty::Hello(hello)).await? {
+            self.follow().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a message that is not a chunk; waits while the service is slower than we are.
+    pub(crate) async fn send(&mut self, message: FromParty) -> Result<(), Error> {
+        self.sent.push(message.clone());
+        if !self.line.connection.send(message).await? {
+            self.follow().await?;
+        }
+        Ok(())
+    }
+
+    /// The next message. May be dropped and called again without losing one.
+    pub(crate) async fn next(&mut self) -> Result<ToParty, Error> {
+        loop {
+            if let Some(message) = self.next_or_rewound().await? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// As [`Session::next`]; nothing when there is a new connection, on which other chunks may be due.
+    pub(crate) async fn next_or_rewound(&mut self) -> Result<Option<ToParty>, Error> {
+        if !self.ahead.is_empty() {
+            return Ok(Some(self.ahead.remove(0)));
+        }
+        match self.line.connection.next().await {
+            Ok(message) => {
+                self.count(&message);
+                Ok(Some(message))
+            }
+            Err(error) => {
+                self.reconnect(error).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The number of the chunk that is due.
+    pub(crate) fn due(&self) -> u64 {
+        self.chunks
+    }
+
+    /// Where to send the chunk that is due, while [`Session::next_or_rewound`] waits.
+    pub(crate) fn sender(&self) -> mpsc::Sender<FromParty> {
+        self.line.connection.sender()
+    }
+
+    /// The chunk that was due is sent; or was not, because the connection has broken.
+    pub(crate) async fn chunk(&mut self, sent: bool) -> Result<(), Error> {
+        if sent {
+            self.chunks += 1;
+            return Ok(());
+        }
+        self.follow().await
+    }
+
+    /// Tells the service that this party gives up, and why.
+    pub(crate) async fn leave(self, reason: Reason) {
+        self.line.connection.last(FromParty::Leave(reason), GOODBYE_TIMEOUT).await;
+    }
+
+    /// Tells the service that the result is here. Whoever waits for the task knows that it has heard;
+    /// for the result it does not matter.
+    pub(crate) fn received(self) -> JoinHandle<()> {
+        tokio::spawn(self.line.connection.last(FromParty::Received, GOODBYE_TIMEOUT))
+    }
+
+    fn count(&mut self, message: &ToParty) {
+        self.pause = FIRST_RETRY;
+        if !matches!(message, ToParty::Waiting(_)) {
+            self.received += 1;
+        }
+    }
+
+    /// Reads a connection that takes no more to its end, which tells whether another may follow.
+    async fn follow(&mut self) -> Result<(), Error> {
+        loop {
+            match self.line.connection.next().await {
+                Ok(message) => {
+                    self.count(&message);
+                    self.ahead.push(message);
+                }
+                Err(error) => return self.reconnect(error).await,
+            }
+        }
+    }
+
+    /// Goes on with another connection, if `error` is only that the last one broke. Tries for as long as
+    /// the service may still know of this party.
+    async fn reconnect(&mut self, mut error: Error) -> Result<(), Error> {
+        let began = Instant::now();
+        let until = match self.received {
+            0 => self.deadline,
+            _ => self.deadline.min(began + RECONNECT_FOR),
+        };
+        loop {
+            let Some(why) = error.broken().map(str::to_owned) else { return Err(error) };
+            let left = until.saturating_duration_since(Instant::now());
+            if self.hello.is_none() || left.is_zero() {
+                return Err(error);
+            }
+            let retry_in = self.pause.min(left);
+            self.observer.on(Event::ConnectionLost { why, retry_in, give_up_in: left });
+            tokio::time::sleep(retry_in).await;
+            self.pause = (self.pause * 2).min(LONGEST_RETRY);
+            match tokio::time::timeout_at(until, self.go_on()).await {
+                Ok(Ok(())) => {
+                    self.observer.on(Event::Reconnected);
+                    return Ok(());
+                }
+                Ok(Err(next)) => error = next,
+                Err(_) => error = Error::connection_broke("the service does not answer"),
+            }
+        }
+    }
+
+    /// One attempt. Dropped half-way, it can be made again.
+    async fn go_on(&mut self) -> Result<(), Error> {
+        let Way { address, credential, terms } = &self.way;
+        let stream = dial(address, credential, terms.expect.clone()).await?;
+        let certificate = stream.certificate().to_vec();
+        if self.received > 0 && spki_of(&certificate)? != spki_of(&self.line.certificate)? {
+            let text = "the connection to the service broke, and the service that answers now has another \
+                        key: it was restarted; nothing of the job is kept, run it again";
+            return Err(Error::new(Kind::Job, text));
+        }
+        let mut connection = Connection::open(stream, terms.clone(), self.deadline).await?;
+        let fresh = connection.attest().await?;
+        let Some(hello) = self.hello.clone() else { return Ok(()) };
+        let hello = Hello { received: Some(self.received), ..hello };
+        let open = connection.send(FromParty::Hello(hello)).await?;
+        let ToParty::Resumed { taken } = connection.next().await? else {
+            return Err(out_of_step("it went on without saying from where"));
+        };
+        let kept = self.sent.len() as u64;
+        if !open || taken > kept + self.chunks {
+            return Err(out_of_step("it has more messages of this party than were sent"));
+        }
+        for message in self.sent.iter().skip(usize::try_from(taken).unwrap_or(usize::MAX)) {
+            connection.send(message.clone()).await?;
+        }
+        let chunks = taken.saturating_sub(kept);
+        if chunks > 0 {
+            self.pause = FIRST_RETRY;
+        }
+        self.chunks = chunks;
+        self.line = Line { connection, certificate, fresh };
+        Ok(())
+    }
+}
+
+fn out_of_step(what: &str) -> Error {
+    let text = format!(
+        "the service did not follow the protocol when a broken connection was resumed: {what}"
+    );
+    Error::new(Kind::Job, text)
+}
