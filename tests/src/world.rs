@@ -135,7 +135,9 @@ impl World {
     /// # Panics
     /// When it does not.
     pub fn serve_with(&self, args: &str) -> Service {
-        let process = self.start(&format!("serve --json --simulated platform {args}"));
+        // Parties that these tests kill do not come back.
+        let waits = if args.contains("--reconnect-within") { "" } else { "--reconnect-within 1s" };
+        let process = self.start(&format!("serve --json --simulated platform {waits} {args}"));
         let line: Value = serde_json::from_str(&process.first_line()).expect("a line of JSON");
         let address = line["listening"].as_str().expect("an address").to_owned();
         let key = line["key"].as_str().and_then(|key| key.parse().ok()).expect("a key");

@@ -11,6 +11,7 @@ use std::time::Duration;
 use convelo_attest::Tee;
 use convelo_psi::KeyId;
 use convelo_tests::oracle::{self, Checked, Findings};
+use convelo_tests::proxy::{Counted, breaking};
 use convelo_tests::tables::{Customers, Random, seed};
 use convelo_tests::{Ended, Party, Process, World, free_port};
 use p256::ecdsa::signature::Verifier as _;
@@ -103,6 +104,36 @@ fn three_parties_with_a_million_rows_each() {
 #[test]
 fn eight_parties_with_a_million_rows_each() {
     a_million_rows_each(8);
+}
+
+/// Bob's connections break in his upload, carol's before and in her result.
+#[test]
+fn connections_that_break_are_followed_by_others() {
+    let world = World::new();
+    let service = world.serve_with("--listen 127.0.0.1:0 --reconnect-within 30s");
+    let parties = customers(&world, &service.address, 3, 300_000);
+    let bob = [1_300_000, 900_000, 5_000, 2_500_000, 1_000_000];
+    let ways = [
+        service.address.clone(),
+        breaking(&service.address, Counted::Up, bob),
+        breaking(&service.address, Counted::Down, (10_000..60_000).step_by(10_000)),
+    ];
+    let running: Vec<Process> = parties
+        .iter()
+        .zip(ways)
+        .enumerate()
+        .map(|(index, (party, way))| {
+            world.run(party, &format!("{} --service {way}", customers_run(index)))
+        })
+        .collect();
+    let again = "connected again; the job goes on where it was";
+    let ended = running.into_iter().map(Process::wait).enumerate();
+    let ended = ended.map(|(index, ended)| match index {
+        0 => ended.never_says(again),
+        _ => ended.says(again),
+    });
+    let ended = ended.collect();
+    check(&world, &parties, ended);
 }
 
 /// The seed is printed: `CONVELO_TESTS_SEED` repeats the tables and the order of all runs.

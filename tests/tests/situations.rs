@@ -800,7 +800,8 @@ fn server_down_then_up() {
     let listen = format!("--listen {address}");
     let parties = world.parties(["alice", "bob"]);
     let [alice, bob] = &parties;
-    world.job(None, &parties).address(&address).give_to(&parties);
+    let job = world.job(None, &parties).address(&address);
+    job.give_to(&parties);
     let running = parties.each_ref().map(|party| world.run_lines(party, &["a"]));
     for process in &running {
         process.wait_for("the service does not answer yet");
@@ -809,17 +810,43 @@ fn server_down_then_up() {
     for process in running {
         process.wait().expect(0);
     }
-    // It dies while a party waits,
+    // It dies while a party waits, and is there again.
     let waiting = world.run_lines(alice, &["a"]);
     waiting.wait_for("waiting for bob");
     service.process.kill();
-    waiting.wait().expect(1).says("the connection to the service broke");
-    // and is there again.
+    waiting.wait_for("the connection to the service broke");
+    let service = world.serve_with(&listen);
+    waiting.wait_for("connected again");
+    // It dies while a job runs, and knows nothing of it when it is there again.
+    let mut raw = world.raw(&service, bob, &job.job());
+    raw.assembled();
+    waiting.wait_for("all 2 parties are here");
+    service.process.kill();
     let _service = world.serve_with(&listen);
-    let running = [alice, bob].map(|party| world.run_lines(party, &["a"]));
-    for process in running {
+    let ended = waiting.wait().expect(1);
+    ended.says("has another key: it was restarted; nothing of the job is kept, run it again");
+    for process in [alice, bob].map(|party| world.run_lines(party, &["a"])) {
         process.wait().expect(0);
     }
+}
+
+#[test]
+fn service_with_a_kept_key_is_restarted_while_a_job_runs() {
+    let world = World::new();
+    let parties = world.parties(["alice", "bob"]);
+    let [alice, bob] = &parties;
+    let listen = format!("--listen 127.0.0.1:{} --identity bob/bob.key", free_port());
+    let service = world.serve_with(&listen);
+    let job = world.job(Some(&service), &parties);
+    job.give_to(&parties);
+    let waiting = world.run_lines(alice, &["a"]);
+    let mut raw = world.raw(&service, bob, &job.job());
+    raw.assembled();
+    waiting.wait_for("all 2 parties are here");
+    service.process.kill();
+    let _service = world.serve_with(&listen);
+    let ended = waiting.wait().expect(1);
+    ended.says("the service does not know the run that 'alice' wants to go on with");
 }
 
 #[test]

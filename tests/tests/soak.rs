@@ -5,13 +5,13 @@
 //! `CONVELO_SOAK_JOBS=2000 cargo test -p convelo-tests --test soak` runs so many jobs in place of a few.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::iter;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use convelo_tests::proxy::{Counted, breaking};
 use convelo_tests::tables::{Random, seed};
 use convelo_tests::{Ended, PATIENCE, Party, Process, Service, World, free_port};
 
@@ -36,8 +36,10 @@ enum Fault {
     Stopped(u64),
     /// It stands still until after the deadline.
     Frozen(u64),
-    /// Its connections break after so many bytes.
-    Cut(usize),
+    /// Its first connections break, each after so many bytes.
+    Cut(Counted, [usize; 2]),
+    /// All its connections break after so many bytes.
+    CutAlways(usize),
     /// It never comes.
     Absent,
     /// Its table is not one.
@@ -54,43 +56,13 @@ impl Fault {
             6 | 7 => Self::Killed(moment),
             8 | 9 => Self::Stopped(moment),
             10 => Self::Frozen(moment),
-            11 | 12 => Self::Cut(random.below(60_000)),
+            11 => Self::Cut(Counted::Up, [random.below(60_000), random.below(60_000)]),
+            12 => Self::Cut(Counted::Down, [random.below(40_000), random.below(40_000)]),
+            13 if random.below(2) == 0 => Self::CutAlways(random.below(60_000)),
             13 => Self::Absent,
             14 => Self::Table,
             _ => Self::Restart(moment),
         }
-    }
-}
-
-/// A way to the service that breaks after `bytes` from the party, every time.
-fn cutting(service: &str, bytes: usize) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    let service = service.to_owned();
-    thread::spawn(move || {
-        // The thread ends with the test; nobody comes any more when the job is over.
-        for party in listener.incoming().flatten() {
-            let Ok(service) = TcpStream::connect(&service) else { continue };
-            let both = || Some((party.try_clone().ok()?, service.try_clone().ok()?));
-            let (Some((up, to)), Some((back, from))) = (both(), both()) else { continue };
-            thread::spawn(move || pass(up, to, bytes));
-            thread::spawn(move || pass(from, back, usize::MAX));
-        }
-    });
-    address
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream, most: usize) {
-    let (mut passed, mut buffer) = (0, [0; 4096]);
-    while passed < most {
-        let room = buffer.len().min(most - passed);
-        match from.read(&mut buffer[..room]) {
-            Ok(read) if read > 0 && to.write_all(&buffer[..read]).is_ok() => passed += read,
-            _ => break,
-        }
-    }
-    for stream in [from, to] {
-        let _ = stream.shutdown(Shutdown::Both);
     }
 }
 
@@ -127,7 +99,8 @@ fn job(world: &World, shared: &Service, parties: &[Party], number: usize, random
     let own = matches!(fault, Fault::Restart(_))
         .then(|| world.serve_with(&format!("--listen 127.0.0.1:{}", free_port())));
     let address = own.as_ref().map_or(&shared.address, |own| &own.address).clone();
-    let deadline = if matches!(fault, Fault::None) { PATIENCE } else { DEADLINE };
+    let survives = matches!(fault, Fault::None | Fault::Cut(..));
+    let deadline = if survives { PATIENCE } else { DEADLINE };
     let job = world.job(None, parties).name(&format!("soak-{number}")).address(&address);
     job.deadline(&format!("{}s", deadline.as_secs())).give_to(parties);
     let tables: Vec<_> = parties.iter().map(|_| table(random, ids)).collect();
@@ -140,8 +113,12 @@ fn job(world: &World, shared: &Service, parties: &[Party], number: usize, random
     }
     let run = |party: usize| match fault {
         Fault::Absent if party == victim => None,
-        Fault::Cut(bytes) if party == victim => {
-            let cut = cutting(&address, bytes);
+        Fault::Cut(..) | Fault::CutAlways(_) if party == victim => {
+            let cut = match fault {
+                Fault::Cut(counted, after) => breaking(&address, counted, after),
+                Fault::CutAlways(bytes) => breaking(&address, Counted::Up, iter::repeat(bytes)),
+                _ => unreachable!("it is cut"),
+            };
             let options = format!("--input ids.txt --output matched.txt --json --service {cut}");
             Some(world.run(&parties[party], &options))
         }
@@ -205,7 +182,7 @@ fn check(party: &Party, ended: &Ended, expected: &[&String], fault: Fault, victi
     let explained = ended.stderr.lines().any(|line| line.starts_with("error: ") && line.len() > 30);
     assert!(explained, "no word of why: {}", said());
     match (fault, victim) {
-        (Fault::None, _) => panic!("nothing went wrong: {}", said()),
+        (Fault::None | Fault::Cut(..), _) => panic!("nothing that ends a job: {}", said()),
         (Fault::Stopped(_), true) => assert_eq!(ended.code, Some(130), "{}", said()),
         (Fault::Table, true) => assert_eq!(ended.code, Some(2), "{}", said()),
         _ => assert_eq!(ended.code, Some(1), "{}", said()),

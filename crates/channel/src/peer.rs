@@ -6,7 +6,7 @@
 //! in the handshake; the side that accepts does not know yet who comes, and asks afterwards.
 //!
 //! Peers are what Python's `ssl` speaks to as well: certificates of any authority, RSA, ECDSA or
-//! Ed25519, host names never compared. TLS 1.3 only, no resumption, no ALPN, no SNI.
+//! Ed25519, host names never compared. TLS 1.3 only, no resumption, no SNI.
 
 mod credential;
 mod handshake;
@@ -27,7 +27,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use self::handshake::Handshake;
 use crate::limits::{HANDSHAKE_TIMEOUT, MAXIMUM_REFUSAL_LINGER_BYTES, REFUSAL_LINGER};
-use crate::tls::{client_side, server_side};
+use crate::tls::{ALPN, client_side, server_side};
 
 pub use self::credential::{PeerCredential, PeerCredentialError};
 pub use self::proven::{PeerExpect, ProvenPeer};
@@ -43,6 +43,7 @@ pub struct PeerTls {
     credential: RwLock<PeerCredential>,
     roots: Option<Roots>,
     provider: Arc<CryptoProvider>,
+    protocols: Vec<Vec<u8>>,
 }
 
 /// A handshake that did not end in a proven peer.
@@ -74,7 +75,14 @@ impl PeerTls {
             credential: RwLock::new(credential),
             roots,
             provider: crate::provider::peer_provider(),
+            protocols: Vec::new(),
         }
+    }
+
+    /// The same for HTTP/2, which gRPC wants to agree on in the handshake.
+    #[must_use]
+    pub fn for_http2(self) -> Self {
+        Self { protocols: vec![ALPN.to_vec()], ..self }
     }
 
     /// What is presented now.
@@ -99,6 +107,7 @@ impl PeerTls {
         let mut config = server_side(Arc::clone(&self.provider), verifier, Arc::new(presented));
         // Python's ssl asks for AES-256 first; our order is the faster one.
         config.ignore_client_order = true;
+        config.alpn_protocols.clone_from(&self.protocols);
         // Boxed, because the state of a handshake is several kilobytes in every caller's future.
         let accept = Box::pin(TlsAcceptor::from(Arc::new(config)).accept(tcp).into_fallible());
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, accept).await {
@@ -121,7 +130,8 @@ impl PeerTls {
         let handshake = Handshake::new(self.roots.clone(), expect, Arc::clone(&self.provider));
         let verifier = Arc::clone(&handshake);
         let credential = self.credential();
-        let config = client_side(Arc::clone(&self.provider), verifier, credential.credential());
+        let mut config = client_side(Arc::clone(&self.provider), verifier, credential.credential());
+        config.alpn_protocols.clone_from(&self.protocols);
         // Neither sent nor compared: it is never the host name that says who answers.
         let name = ServerName::try_from("convelo").expect("a valid DNS name");
         let connect = TlsConnector::from(Arc::new(config)).connect(name, tcp);

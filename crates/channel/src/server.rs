@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use convelo_attest::{EXPORTER_LABEL, Evidence, QuoteSource};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -25,6 +26,7 @@ use crate::limits::{
     ACCEPT_PAUSE, CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY, HANDSHAKE_TIMEOUT,
     MAXIMUM_CONNECTIONS, MAXIMUM_HANDSHAKES,
 };
+use crate::peer::{PeerExpect, PeerTls};
 
 /// Who a connection comes from: the key it proved, and the evidence it brought along, if any.
 /// Evidence here is bound to the key and not yet verified.
@@ -58,12 +60,25 @@ pub enum ListenerError {
 }
 
 /// Accepts connections with mutual TLS. The certificate carries evidence from the quote source and
-/// is renewed long before it ends.
+/// is renewed long before it ends; or it is an ordinary one, and says nothing of what runs here.
 pub struct Listener {
     tcp: TcpListener,
-    source: Arc<dyn QuoteSource>,
-    identity: Identity,
-    current: Arc<Current>,
+    presented: Presented,
+}
+
+/// What a listener shows of itself, and whom it takes.
+enum Presented {
+    /// Evidence. Any peer may connect that proves a key.
+    Attested { source: Arc<dyn QuoteSource>, identity: Identity, current: Arc<Current> },
+    /// A certificate as it is. A peer must be what one of these demands.
+    Unattested(Arc<(PeerTls, Vec<PeerExpect>)>),
+}
+
+/// One side of the handshakes of a listener.
+#[derive(Clone)]
+enum Acceptor {
+    Attested(TlsAcceptor, Arc<[u8]>),
+    Unattested(Arc<(PeerTls, Vec<PeerExpect>)>),
 }
 
 impl Listener {
@@ -81,7 +96,23 @@ impl Listener {
             .await
             .map_err(|source| ListenerError::Bind { address: address.to_owned(), source })?;
         let current = Arc::new(Current(RwLock::new(credential)));
-        Ok(Self { tcp, source, identity, current })
+        Ok(Self { tcp, presented: Presented::Attested { source, identity, current } })
+    }
+
+    /// Binds `address` for ordinary mutual TLS: the certificate of `tls` and nothing that shows what runs
+    /// here. A peer is taken that is what one of `expect` demands.
+    ///
+    /// # Errors
+    /// [`ListenerError`].
+    pub async fn bind_unattested(
+        address: &str,
+        tls: PeerTls,
+        expect: Vec<PeerExpect>,
+    ) -> Result<Self, ListenerError> {
+        let tcp = TcpListener::bind(address)
+            .await
+            .map_err(|source| ListenerError::Bind { address: address.to_owned(), source })?;
+        Ok(Self { tcp, presented: Presented::Unattested(Arc::new((tls, expect))) })
     }
 
     /// Where the listener listens; tells the port when 0 was asked for.
@@ -94,15 +125,16 @@ impl Listener {
 
     /// The certificate that is presented now, DER.
     pub fn certificate(&self) -> Vec<u8> {
-        self.current.credential().certificate().to_vec()
+        match &self.presented {
+            Presented::Attested { current, .. } => current.credential().certificate().to_vec(),
+            Presented::Unattested(ordinary) => ordinary.0.credential().certificate().to_vec(),
+        }
     }
 
     /// Accepts until the receiver of `accepted` is dropped. Handshakes run beside each other, each
     /// under a deadline; a failed one is logged and forgotten.
     pub async fn accept(self, accepted: mpsc::Sender<io::Result<PeerStream>>) {
-        let resolver = Arc::clone(&self.current) as Arc<dyn ResolvesServerCert>;
-        let own_spki: Arc<[u8]> = self.identity.spki().into();
-        let acceptor = TlsAcceptor::from(Arc::new(crate::tls::server_config(resolver)));
+        let acceptor = self.presented.acceptor();
         let handshakes = Arc::new(Semaphore::new(MAXIMUM_HANDSHAKES));
         let connections = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
         let admission = Arc::new(Admission::default());
@@ -135,9 +167,8 @@ impl Listener {
                     Ok((tcp, address)) => {
                         let admission = Arc::clone(&admission);
                         let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
-                        let own_spki = Arc::clone(&own_spki);
                         tasks.spawn(async move {
-                            match handshake(&acceptor, tcp, address, own_spki, seat).await {
+                            match acceptor.handshake(tcp, address, seat).await {
                                 Ok(stream) => {
                                     drop(turn);
                                     let _ = accepted.send(Ok(stream)).await;
@@ -159,11 +190,14 @@ impl Listener {
     }
 
     async fn renew(&self) -> Result<(), IdentityError> {
-        let (identity, source) = (self.identity.clone(), Arc::clone(&self.source));
+        let Presented::Attested { source, identity, current } = &self.presented else {
+            return Ok(());
+        };
+        let (identity, source) = (identity.clone(), Arc::clone(source));
         let credential = tokio::task::spawn_blocking(move || identity.attested(&*source))
             .await
             .unwrap_or_else(|error| Err(IdentityError::Certificate(error.to_string())))?;
-        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = credential;
+        *current.0.write().unwrap_or_else(PoisonError::into_inner) = credential;
         tracing::info!("the certificate was renewed");
         Ok(())
     }
@@ -173,33 +207,85 @@ async fn permit(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     Arc::clone(semaphore).acquire_owned().await.expect("the semaphore is never closed")
 }
 
-async fn handshake(
-    acceptor: &TlsAcceptor,
-    tcp: TcpStream,
+impl Presented {
+    fn acceptor(&self) -> Acceptor {
+        match self {
+            Self::Attested { identity, current, .. } => {
+                let resolver = Arc::clone(current) as Arc<dyn ResolvesServerCert>;
+                let config = Arc::new(crate::tls::server_config(resolver));
+                Acceptor::Attested(TlsAcceptor::from(config), identity.spki().into())
+            }
+            Self::Unattested(ordinary) => Acceptor::Unattested(Arc::clone(ordinary)),
+        }
+    }
+}
+
+impl Acceptor {
+    async fn handshake(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+        seat: OwnedSemaphorePermit,
+    ) -> io::Result<PeerStream> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        match self {
+            Self::Attested(acceptor, own_spki) => {
+                tcp.set_nodelay(true)?;
+                let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp));
+                let late =
+                    |_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long");
+                let tls = tls.await.map_err(late)??;
+                let evidence = Evidence::from_certificate(certificate(&tls)?, now)
+                    .map_err(io::Error::other)?;
+                stream(tls, address, evidence.map(Arc::new), own_spki, seat)
+            }
+            Self::Unattested(ordinary) => {
+                let (tls, expect) = &**ordinary;
+                let (stream_tls, proven) = tls.accept(tcp).await.map_err(io::Error::other)?;
+                let mut refusal = None;
+                let taken = expect.iter().any(|expect| match expect.accepts(&proven, now) {
+                    Ok(_) => true,
+                    Err(refused) => {
+                        refusal = Some(refused);
+                        false
+                    }
+                });
+                if !taken {
+                    let text = refusal.map_or_else(
+                        || "nobody is expected".to_owned(),
+                        |refusal| format!("{}: {refusal}", proven.describe()),
+                    );
+                    return Err(io::Error::other(text));
+                }
+                let own = tls.credential();
+                let own_spki =
+                    convelo_attest::spki_of(own.certificate()).map_err(io::Error::other)?;
+                stream(stream_tls, address, None, &own_spki.into(), seat)
+            }
+        }
+    }
+}
+
+fn certificate(tls: &TlsStream<TcpStream>) -> io::Result<&CertificateDer<'static>> {
+    let chain = tls.get_ref().1.peer_certificates();
+    chain.and_then(|chain| chain.first()).ok_or_else(|| io::Error::other("no client certificate"))
+}
+
+fn stream(
+    tls: TlsStream<TcpStream>,
     address: SocketAddr,
-    own_spki: Arc<[u8]>,
+    evidence: Option<Arc<Evidence>>,
+    own_spki: &Arc<[u8]>,
     seat: OwnedSemaphorePermit,
 ) -> io::Result<PeerStream> {
-    tcp.set_nodelay(true)?;
-    let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp))
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"))??;
-    let certificate = tls
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| chain.first())
-        .ok_or_else(|| io::Error::other("no client certificate"))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let spki: Arc<[u8]> = convelo_attest::spki_of(certificate).map_err(io::Error::other)?.into();
-    let evidence =
-        Evidence::from_certificate(certificate, now).map_err(io::Error::other)?.map(Arc::new);
+    let spki: Arc<[u8]> =
+        convelo_attest::spki_of(certificate(&tls)?).map_err(io::Error::other)?.into();
     let exporter = tls
         .get_ref()
         .1
         .export_keying_material(Zeroizing::new([0; 32]), EXPORTER_LABEL, None)
         .map_err(io::Error::other)?;
-    let binding = Binding::new(exporter, Arc::clone(&spki), own_spki);
+    let binding = Binding::new(exporter, Arc::clone(&spki), Arc::clone(own_spki));
     Ok(PeerStream { tls, peer: Peer { spki, evidence, address, binding }, _seat: seat })
 }
 

@@ -19,7 +19,7 @@ use crate::provider::provider;
 use crate::verdicts;
 
 /// Application protocol of both products' bulk connections: HTTP/2.
-const ALPN: &[u8] = b"h2";
+pub(crate) const ALPN: &[u8] = b"h2";
 
 pub(crate) fn server_config(resolver: Arc<dyn rustls::server::ResolvesServerCert>) -> ServerConfig {
     let mut config = server_side(provider(), Arc::new(AnyKey::default()), resolver);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use convelo_psi::KeyId;
 
 use crate::exit;
 
@@ -176,9 +177,38 @@ pub(crate) struct Serve {
     pub(crate) status: Option<String>,
     #[command(flatten)]
     pub(crate) voice: Voice,
+    /// The clients of Intel's "PSI with SGX".
+    #[command(flatten, next_help_heading = "Serve the clients of Intel's \"PSI with SGX\" too")]
+    pub(crate) psi: PsiWireArgs,
     /// Where the files of --offer-collateral and --collateral are kept fresh from.
     #[command(flatten, next_help_heading = "Keep the collateral files fresh")]
     pub(crate) refresh: Pcs,
+}
+
+/// The wire of Intel's "PSI with SGX".
+#[derive(Args)]
+pub(crate) struct PsiWireArgs {
+    /// Speak psi.PSI here, with RA-TLS; the service sees their ids in the clear [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) psi_listen: Option<String>,
+    /// Ordinary mutual TLS with this certificate (chain) in place of RA-TLS: NOT ATTESTED
+    #[arg(long, value_name = "PEM", requires_all = ["psi_listen", "psi_key"])]
+    pub(crate) insecure_psi_certificate: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(long, value_name = "PEM", requires = "insecure_psi_certificate")]
+    pub(crate) psi_key: Option<PathBuf>,
+    /// Take clients whose certificates these authorities issued
+    #[arg(long, value_name = "PEM", requires = "insecure_psi_certificate")]
+    pub(crate) psi_client_ca: Option<PathBuf>,
+    /// Take the client with this key; again for each [default with neither: nobody]
+    #[arg(long, value_name = "sha256:…", requires = "insecure_psi_certificate")]
+    pub(crate) psi_client: Vec<KeyId>,
+    /// The longest message of ids; six times as much of --memory is taken while it is read
+    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
+    pub(crate) psi_message: u64,
+    /// How long a client waits for the others, and then the job for their ids (s, m, h)
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = seconds)]
+    pub(crate) psi_deadline: u64,
 }
 
 /// Where this program's own evidence comes from.

@@ -63,6 +63,10 @@ pub(crate) const RECONNECT_FOR: Duration = Duration::from_mins(2);
 /// How often a broken handshake is tried again.
 pub(crate) const HANDSHAKE_RETRIES: u32 = 5;
 
+/// How often a connection that breaks before it is attested is tried again. Few times: a service that
+/// refuses this party's certificate looks the same.
+pub(crate) const ATTEST_RETRIES: u32 = 2;
+
 /// How long a party that gives up waits until the service has heard why.
 pub(crate) const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 

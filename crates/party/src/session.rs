@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convelo_attest::spki_of;
-use convelo_channel::{Credential, Fresh, dial};
+use convelo_channel::{Credential, Fresh, ServiceStream, dial};
 use convelo_wire::{FromParty, Hello, Reason, ToParty};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -17,7 +17,9 @@ use crate::attestation::Terms;
 use crate::connection::{Connection, reach};
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observer};
-use crate::limits::{DEADLINE_SLACK, FIRST_RETRY, GOODBYE_TIMEOUT, LONGEST_RETRY, RECONNECT_FOR};
+use crate::limits::{
+    ATTEST_RETRIES, DEADLINE_SLACK, FIRST_RETRY, GOODBYE_TIMEOUT, LONGEST_RETRY, RECONNECT_FOR,
+};
 
 /// Where the service is, and what it and this party show each other.
 pub(crate) struct Way {
@@ -63,14 +65,21 @@ impl Session {
     ) -> Result<Self, Error> {
         let Way { address, credential, terms } = &way;
         let give_up = Instant::now() + patience;
-        let stream = reach(address, credential, &terms.expect, give_up, &*observer).await?;
-        // The wait for the others is counted from here: the service may have been late itself.
-        let deadline = Instant::now() + patience + DEADLINE_SLACK;
-        let certificate = stream.certificate().to_vec();
-        let mut connection = Connection::open(stream, terms.clone(), deadline).await?;
-        let fresh = connection.attest().await?;
+        let (mut pause, mut retries) = (FIRST_RETRY, 0);
+        let (line, deadline) = loop {
+            let stream = reach(address, credential, &terms.expect, give_up, &*observer).await?;
+            // The wait for the others is counted from here: the service may have been late itself.
+            let deadline = Instant::now() + patience + DEADLINE_SLACK;
+            match Line::open(stream, terms, deadline).await {
+                Ok(line) => break (line, deadline),
+                Err(error) if error.broken().is_some() && retries < ATTEST_RETRIES => {}
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(pause).await;
+            (pause, retries) = (pause * 2, retries + 1);
+        };
         Ok(Self {
-            line: Line { connection, certificate, fresh },
+            line,
             way,
             observer,
             deadline,
@@ -220,18 +229,16 @@ impl Session {
     async fn go_on(&mut self) -> Result<(), Error> {
         let Way { address, credential, terms } = &self.way;
         let stream = dial(address, credential, terms.expect.clone()).await?;
-        let certificate = stream.certificate().to_vec();
-        if self.received > 0 && spki_of(&certificate)? != spki_of(&self.line.certificate)? {
+        if self.received > 0 && spki_of(stream.certificate())? != spki_of(&self.line.certificate)? {
             let text = "the connection to the service broke, and the service that answers now has another \
                         key: it was restarted; nothing of the job is kept, run it again";
             return Err(Error::new(Kind::Job, text));
         }
-        let mut connection = Connection::open(stream, terms.clone(), self.deadline).await?;
-        let fresh = connection.attest().await?;
+        let mut line = Line::open(stream, terms, self.deadline).await?;
         let Some(hello) = self.hello.clone() else { return Ok(()) };
         let hello = Hello { received: Some(self.received), ..hello };
-        let open = connection.send(FromParty::Hello(hello)).await?;
-        let ToParty::Resumed { taken } = connection.next().await? else {
+        let open = line.connection.send(FromParty::Hello(hello)).await?;
+        let ToParty::Resumed { taken } = line.connection.next().await? else {
             return Err(out_of_step("it went on without saying from where"));
         };
         let kept = self.sent.len() as u64;
@@ -239,15 +246,24 @@ impl Session {
             return Err(out_of_step("it has more messages of this party than were sent"));
         }
         for message in self.sent.iter().skip(usize::try_from(taken).unwrap_or(usize::MAX)) {
-            connection.send(message.clone()).await?;
+            let _ = line.connection.send(message.clone()).await?;
         }
         let chunks = taken.saturating_sub(kept);
         if chunks > 0 {
             self.pause = FIRST_RETRY;
         }
         self.chunks = chunks;
-        self.line = Line { connection, certificate, fresh };
+        self.line = line;
         Ok(())
+    }
+}
+
+impl Line {
+    async fn open(stream: ServiceStream, terms: &Terms, deadline: Instant) -> Result<Self, Error> {
+        let certificate = stream.certificate().to_vec();
+        let mut connection = Connection::open(stream, terms.clone(), deadline).await?;
+        let fresh = connection.attest().await?;
+        Ok(Self { connection, certificate, fresh })
     }
 }
 

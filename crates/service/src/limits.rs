@@ -70,3 +70,17 @@ pub const STATUS_AT_ONCE: usize = 4;
 
 /// After a stop signal the parties are told, and the program ends within this time.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
+
+/// Clients of the psi.PSI wire that wait at once until others come, or their job has its turn.
+pub const MAXIMUM_PSI_WAITING: usize = 256;
+
+/// The longest message that a client of the psi.PSI wire may send, unless configured otherwise: 14 million
+/// ids of 16 characters.
+pub const DEFAULT_PSI_MESSAGE_BYTES: u64 = 256 << 20;
+
+/// The longest message that their clients receive.
+pub const MAXIMUM_PSI_RESULT_BYTES: usize = 4 << 20;
+
+/// What a message of ids takes while it is read, in multiples of its length: the bytes, a text for each of
+/// its ids, the texts without what was blank, and their fingerprints.
+pub const PSI_READING_FACTOR: u64 = 6;

@@ -44,6 +44,7 @@ async fn main() -> ExitCode {
         memory,
         reconnect_within: RECONNECT_WITHIN,
         insecure_ratls_only: false,
+        psi_wire: None,
         status: None,
     };
     let served = match Service::bind(config).await {

@@ -122,13 +122,13 @@ impl Registry {
     pub(crate) fn new(
         identity: Identity,
         provider_policy: Option<Policy>,
-        memory: u64,
+        budget: Budget,
         patience: Duration,
         figures: Arc<Figures>,
     ) -> Arc<Self> {
         Arc::new(Self {
             open: Mutex::default(),
-            budget: Budget::new(memory),
+            budget,
             identity,
             provider_policy,
             patience,

@@ -20,13 +20,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::attester::Attester;
+use crate::budget::Budget;
 use crate::collateral::CollateralFile;
 use crate::limits::{
     CONNECTION_AGE, FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAXIMUM_STREAMS,
     OUTGOING_QUEUE, SHUTDOWN_GRACE, WINDOW_BYTES,
 };
+use crate::psi_wire::{PsiPort, PsiWire, Shared};
 use crate::registry::Registry;
-use crate::status::{Connected, Figures, StatusPort, health};
+use crate::status::{Figures, StatusPort, health};
 use crate::stream::{Entrance, serve};
 
 /// What a service is made of.
@@ -51,6 +53,8 @@ pub struct Config {
     /// Takes parties that ask for no fresh attestation: plain RA-TLS, as peers of other make speak
     /// it. Such a party trusts a key that an enclave made at some time, not this connection.
     pub insecure_ratls_only: bool,
+    /// Whether to serve the clients of Intel's "PSI with SGX" too, on a port of their own.
+    pub psi_wire: Option<PsiWire>,
     /// Where to answer health checks and Prometheus in plain HTTP, `address:port`; nowhere if none.
     pub status: Option<String>,
 }
@@ -63,6 +67,7 @@ pub struct Service {
     figures: Arc<Figures>,
     memory: u64,
     status: Option<StatusPort>,
+    psi: Option<PsiPort>,
 }
 
 /// A service that could not start, or failed.
@@ -97,20 +102,37 @@ impl Service {
             None => None,
         };
         let figures = Figures::new();
-        let listener = Listener::bind(&listen, identity.clone(), Arc::clone(&source)).await?;
+        let budget = Budget::new(memory);
+        let listen_attested = async |address: &str| {
+            Listener::bind(address, identity.clone(), Arc::clone(&source)).await
+        };
+        let listener = listen_attested(&listen).await?;
         let address = listener.address()?;
+        let psi = match config.psi_wire {
+            Some(wire) => {
+                let shared = Shared {
+                    attester: Attester::new(Arc::clone(&source), collateral.clone(), None),
+                    policy: provider_policy.clone(),
+                    budget: budget.clone(),
+                    patience,
+                    figures: Arc::clone(&figures),
+                };
+                Some(PsiPort::bind(wire, shared, listen_attested).await?)
+            }
+            None => None,
+        };
         let entrance = Arc::new(Entrance {
             registry: Registry::new(
                 identity,
                 provider_policy,
-                memory,
+                budget,
                 patience,
                 Arc::clone(&figures),
             ),
             attester: Attester::new(source, collateral, offer),
             insecure_ratls_only: config.insecure_ratls_only,
         });
-        Ok(Self { listener, address, entrance, figures, memory, status })
+        Ok(Self { listener, address, entrance, figures, memory, status, psi })
     }
 
     /// Where the service listens.
@@ -121,6 +143,14 @@ impl Service {
     /// Where the status port listens.
     pub fn status_address(&self) -> Option<SocketAddr> {
         self.status.as_ref().map(StatusPort::address)
+    }
+
+    /// Where the clients of Intel's "PSI with SGX" are served.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn psi_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.psi.as_ref().map(PsiPort::address).transpose()
     }
 
     /// The certificate that parties are shown now, DER.
@@ -145,6 +175,12 @@ impl Service {
                 }
             })
         });
+        let (close, closing) = tokio::sync::oneshot::channel::<()>();
+        let psi = self.psi.map(|port| {
+            tokio::spawn(port.run(async {
+                let _ = closing.await;
+            }))
+        });
         let figures = self.figures;
         let (accepted, connections) = mpsc::channel(1);
         let accept = tokio::spawn(self.listener.accept(accepted));
@@ -152,34 +188,32 @@ impl Service {
             .max_decoding_message_size(MAXIMUM_MESSAGE_BYTES)
             .max_encoding_message_size(MAXIMUM_MESSAGE_BYTES);
         let (drain, drained) = tokio::sync::oneshot::channel::<()>();
-        let server = tonic::transport::Server::builder()
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES)
-            .max_concurrent_streams(MAXIMUM_STREAMS)
-            .max_connection_age(CONNECTION_AGE)
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_service(service)
-            .serve_with_incoming_shutdown(
-                ReceiverStream::new(connections).map(move |stream| {
-                    stream.map(|stream| Connection(stream, figures.connected()))
-                }),
-                async {
-                    let _ = drained.await;
-                },
-            );
+        let server = server().add_service(service).serve_with_incoming_shutdown(
+            ReceiverStream::new(connections).map(move |stream| {
+                stream.map(|stream| {
+                    let peer = stream.peer().clone();
+                    Connection::new(stream, peer, figures.connected())
+                })
+            }),
+            async {
+                let _ = drained.await;
+            },
+        );
         tokio::pin!(server);
         let result = tokio::select! {
             result = &mut server => result,
             () = stop => {
                 tracing::info!("stopping: the parties are told");
                 accept.abort();
+                let _ = close.send(());
                 health.set_not_serving::<JoinServiceServer<Join>>().await;
                 let _ = tokio::time::timeout(SHUTDOWN_GRACE, async {
                     self.entrance.registry.close().await;
                     let _ = drain.send(());
-                    server.await
+                    let _ = server.await;
+                    if let Some(psi) = psi {
+                        let _ = psi.await;
+                    }
                 })
                 .await;
                 Ok(())
@@ -193,42 +227,65 @@ impl Service {
     }
 }
 
-/// A connection as tonic wants it: the peer travels with every request.
-struct Connection(PeerStream, #[expect(dead_code, reason = "counts while it lives")] Connected);
+/// A gRPC server within our limits.
+pub(crate) fn server() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .max_concurrent_streams(MAXIMUM_STREAMS)
+        .max_connection_age(CONNECTION_AGE)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
 
-impl tonic::transport::server::Connected for Connection {
-    type ConnectInfo = Peer;
+/// A connection as tonic wants it: who calls travels with every request.
+pub(crate) struct Connection<C, P> {
+    stream: PeerStream,
+    caller: C,
+    _presence: P,
+}
 
-    fn connect_info(&self) -> Peer {
-        self.0.peer().clone()
+impl<C, P> Connection<C, P> {
+    /// `presence` is dropped when the connection has ended.
+    pub(crate) fn new(stream: PeerStream, caller: C, presence: P) -> Self {
+        Self { stream, caller, _presence: presence }
     }
 }
 
-impl AsyncRead for Connection {
+impl<C: Clone + Send + Sync + 'static, P> tonic::transport::server::Connected for Connection<C, P> {
+    type ConnectInfo = C;
+
+    fn connect_info(&self) -> C {
+        self.caller.clone()
+    }
+}
+
+impl<C: Unpin, P: Unpin> AsyncRead for Connection<C, P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Connection {
+impl<C: Unpin, P: Unpin> AsyncWrite for Connection<C, P> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

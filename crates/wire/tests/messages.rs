@@ -306,6 +306,7 @@ fn hello() -> proto::Hello {
         party: "p".repeat(MAXIMUM_NAME_BYTES),
         offer: Some(key_offer()),
         software: "s".repeat(MAXIMUM_SOFTWARE_BYTES),
+        received: None,
     }
 }
 

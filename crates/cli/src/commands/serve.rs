@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convelo_attest::{PlatformId, Policy, QuoteSource};
-use convelo_channel::Identity;
+use convelo_channel::{Identity, PeerCredential, PeerExpect, PeerTls, Roots};
 use convelo_party::{Refresh, Refreshing};
-use convelo_service::{CollateralFile, Config, Service};
+use convelo_service::{CollateralFile, Config, PsiTls, PsiWire, Service};
 use serde_json::json;
+use zeroize::Zeroizing;
 
-use crate::args::{Pcs, Serve};
+use crate::args::{Pcs, PsiWireArgs, Serve};
 use crate::commands::collateral::client;
 use crate::exit::{Code, Failure};
 use crate::{files, output, stop};
@@ -45,6 +46,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     let file = |path| Arc::new(CollateralFile::new(path));
     let platform = source.describe();
     let key = files::key_id(&identity);
+    let psi_attested = args.psi.insecure_psi_certificate.is_none();
     let config = Config {
         listen: args.listen,
         identity,
@@ -55,6 +57,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         memory: args.memory,
         reconnect_within: Duration::from_secs(args.reconnect_within),
         insecure_ratls_only: args.insecure_ratls_only,
+        psi_wire: psi_wire(&args.psi)?,
         status: args.status,
     };
     let service = Service::bind(config).await.map_err(|error| {
@@ -67,6 +70,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         Failure::new(Code::Usage, format!("{error}{hint}"))
     })?;
     let (address, status) = (service.address(), service.status_address());
+    let psi = service.psi_address().map_err(Failure::job)?;
     if args.voice.json {
         output::json(&json!({
             "listening": address.to_string(),
@@ -74,12 +78,22 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
             "simulated": simulated.is_some(),
             "key": key,
             "status": status.map(|address| address.to_string()),
+            "psi": psi.map(|address| address.to_string()),
+            "psi_attested": psi.map(|_| psi_attested),
         }))?;
     }
     if !args.voice.quiet {
         output::say(format_args!("listening on {address}; platform: {platform}; key {key}"));
         if let Some(status) = status {
             output::say(format_args!("status, in plain HTTP: http://{status}/readyz, /metrics"));
+        }
+        if let Some(psi) = psi {
+            let how = if psi_attested {
+                "RA-TLS"
+            } else {
+                "ordinary TLS, NOT ATTESTED: clients cannot tell which program runs here"
+            };
+            output::say(format_args!("psi.PSI on {psi}; {how}; it sees their ids in the clear"));
         }
         if simulated.is_some() {
             output::say("SIMULATED: nothing here is protected by hardware");
@@ -90,6 +104,35 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         output::say("stopped; every party was told, nothing of a job is kept");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The wire of Intel's "PSI with SGX", where it is asked for.
+fn psi_wire(args: &PsiWireArgs) -> Result<Option<PsiWire>, Failure> {
+    let Some(listen) = args.psi_listen.clone() else { return Ok(None) };
+    let tls = match (&args.insecure_psi_certificate, &args.psi_key) {
+        (Some(certificate), Some(key)) => {
+            let chain = files::bytes(certificate, "certificate")?;
+            let key = Zeroizing::new(files::bytes(key, "key")?);
+            let credential = PeerCredential::from_pem(&key, &chain).map_err(Failure::usage)?;
+            let authorities = args.psi_client_ca.as_deref();
+            let authorities =
+                authorities.map(|path| files::bytes(path, "authorities")).transpose()?;
+            let roots = authorities.map(|pem| Roots::from_pem(&pem)).transpose();
+            let roots = roots.map_err(Failure::usage)?;
+            let chained = roots.is_some().then_some(PeerExpect::Chained);
+            let pinned = args.psi_client.iter().map(|key| PeerExpect::Key(key.0));
+            let expect: Vec<_> = chained.into_iter().chain(pinned).collect();
+            if expect.is_empty() {
+                return Err(Failure::usage(
+                    "say whose clients are taken: --psi-client-ca PEM, or --psi-client sha256:… for each",
+                ));
+            }
+            PsiTls::Unattested { tls: PeerTls::new(credential, roots), expect }
+        }
+        _ => PsiTls::Attested,
+    };
+    let deadline = Duration::from_secs(args.psi_deadline);
+    Ok(Some(PsiWire { listen, tls, message_bytes: args.psi_message, deadline }))
 }
 
 /// Keeps the files of collateral fresh, where a service is named to fetch from. What is missing is

@@ -1,0 +1,455 @@
+//! The wire of Intel's "PSI with SGX" (`psi.PSI`), for its clients as they are, on the engine of this
+//! service.
+//!
+//! It is weaker than the service's own: the ids come in the clear to the program that joins them, nothing
+//! says who the other clients are to be, and a client hears no more of the service than its TLS stack
+//! verifies. Outside enclaves that is an ordinary certificate, which attests nothing.
+
+mod ids;
+mod jobs;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use convelo_attest::{Policy, Refusal as EvidenceRefusal};
+use convelo_channel::{Listener, Peer, PeerExpect, PeerTls};
+use convelo_psi::{Fingerprinter, KeyId, engine};
+use convelo_wire::psi::psi_server::{Psi, PsiServer};
+use convelo_wire::psi::{
+    CalPsiRequest, ConnectReply, ConnectRequest, DataUploadRequest, RaReply, RaRequest, Results,
+    UploadReply,
+};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout_at};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
+use tonic::{Code, Request, Response, Status};
+
+use self::ids::Ids;
+use self::jobs::{Client, ConnectionId, Effect, Jobs, Number, Refusal, fits};
+use crate::attester::{Attester, Whose};
+use crate::budget::{Budget, Reservation};
+use crate::limits::PSI_READING_FACTOR;
+use crate::server::{Connection, ServiceError, server};
+use crate::status::{Connected, Figures};
+
+/// How to offer this wire.
+pub struct PsiWire {
+    /// Where to listen, `address:port`; port 0 picks one.
+    pub listen: String,
+    /// What the clients are shown.
+    pub tls: PsiTls,
+    /// The longest message of ids.
+    pub message_bytes: u64,
+    /// How long a client waits for the others, and then the job for its sets.
+    pub deadline: Duration,
+}
+
+/// How this service and the clients know each other.
+pub enum PsiTls {
+    /// RA-TLS: the service's certificate carries its evidence. Any key may come.
+    Attested,
+    /// Ordinary mutual TLS. NOT ATTESTED: nothing shows what runs here.
+    Unattested {
+        /// The service's certificate, and the authorities of the clients' certificates.
+        tls: PeerTls,
+        /// Whom to take.
+        expect: Vec<PeerExpect>,
+    },
+}
+
+/// The port of this wire.
+pub(crate) struct PsiPort {
+    listener: Listener,
+    hub: Arc<Hub>,
+}
+
+/// What the calls share.
+struct Hub {
+    jobs: Mutex<Jobs>,
+    /// Wakes the calls that wait when something has changed.
+    changed: Notify,
+    attester: Attester,
+    /// What evidence of clients is judged by.
+    policies: Vec<Policy>,
+    attested: bool,
+    budget: Budget,
+    message_bytes: u64,
+    deadline: Duration,
+    /// How long a client whose connection broke may take to come back.
+    patience: Duration,
+    figures: Arc<Figures>,
+    /// When the running job began.
+    began: Mutex<Instant>,
+    next_connection: AtomicU64,
+}
+
+/// What a port takes of its service.
+pub(crate) struct Shared {
+    pub(crate) attester: Attester,
+    pub(crate) policy: Option<Policy>,
+    pub(crate) budget: Budget,
+    pub(crate) patience: Duration,
+    pub(crate) figures: Arc<Figures>,
+}
+
+impl PsiPort {
+    /// Listens with what `tls` says; `attested` makes a listener whose certificate carries evidence.
+    pub(crate) async fn bind(
+        wire: PsiWire,
+        shared: Shared,
+        attested: impl AsyncFnOnce(&str) -> Result<Listener, convelo_channel::ListenerError>,
+    ) -> Result<Self, ServiceError> {
+        let reading = wire.message_bytes.saturating_mul(PSI_READING_FACTOR);
+        if reading > shared.budget.total() {
+            let text = format!(
+                "a message of ids of {} MiB takes {} MiB while it is read, and the service may use {} MiB: \
+                 allow shorter messages, or give it more memory",
+                wire.message_bytes >> 20,
+                reading >> 20,
+                shared.budget.total() >> 20
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text).into());
+        }
+        let is_attested = matches!(wire.tls, PsiTls::Attested);
+        let listener = match wire.tls {
+            PsiTls::Attested => attested(&wire.listen).await?,
+            PsiTls::Unattested { tls, expect } => {
+                Listener::bind_unattested(&wire.listen, tls.for_http2(), expect).await?
+            }
+        };
+        let hub = Hub {
+            jobs: Mutex::default(),
+            changed: Notify::new(),
+            attester: shared.attester,
+            policies: shared.policy.into_iter().collect(),
+            attested: is_attested,
+            budget: shared.budget,
+            message_bytes: wire.message_bytes,
+            deadline: wire.deadline,
+            patience: shared.patience,
+            figures: shared.figures,
+            began: Mutex::new(Instant::now()),
+            next_connection: AtomicU64::new(0),
+        };
+        Ok(Self { listener, hub: Arc::new(hub) })
+    }
+
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.address()
+    }
+
+    /// Serves until `stop` ends; then tells every client, and returns when all have heard.
+    pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServiceError> {
+        let Self { listener, hub } = self;
+        let (accepted, connections) = mpsc::channel(1);
+        let accept = tokio::spawn(listener.accept(accepted));
+        let limit = usize::try_from(hub.message_bytes).unwrap_or(usize::MAX);
+        let service = PsiServer::new(Calls(Arc::clone(&hub))).max_decoding_message_size(limit);
+        let service = Gate { inner: service, hub: Arc::clone(&hub) };
+        let seats = Arc::clone(&hub);
+        let connections = ReceiverStream::new(connections).map(move |stream| {
+            stream.map(|stream| {
+                let number = seats.next_connection.fetch_add(1, Ordering::Relaxed);
+                let key = KeyId::of_spki(&stream.peer().spki);
+                let caller = Caller {
+                    client: Client { key, connection: number },
+                    peer: stream.peer().clone(),
+                };
+                let presence = Presence(Arc::clone(&seats), number, seats.figures.connected());
+                Connection::new(stream, caller, presence)
+            })
+        });
+        let stopping = Arc::clone(&hub);
+        server()
+            .add_service(service)
+            .serve_with_incoming_shutdown(connections, async move {
+                stop.await;
+                accept.abort();
+                stopping.change(|jobs| Ok(jobs.close())).ok();
+            })
+            .await?;
+        Ok(())
+    }
+}
+
+/// A client as its calls bring it along.
+#[derive(Clone)]
+struct Caller {
+    client: Client,
+    peer: Peer,
+}
+
+/// A client is there as long as its connection stands.
+struct Presence(
+    Arc<Hub>,
+    ConnectionId,
+    #[expect(dead_code, reason = "counts while it lives")] Connected,
+);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let _ = self.0.change(|jobs| Ok(jobs.left(self.1)));
+    }
+}
+
+impl Hub {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has something happen to the jobs, and does what follows from it.
+    fn change(
+        self: &Arc<Self>,
+        happens: impl FnOnce(&mut Jobs) -> Result<Vec<Effect>, Refusal>,
+    ) -> Result<(), Refusal> {
+        let effects = happens(&mut self.jobs())?;
+        for effect in effects {
+            self.act(&effect);
+        }
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    fn act(self: &Arc<Self>, effect: &Effect) {
+        match *effect {
+            Effect::Begun(number) => {
+                tracing::info!("a job of psi.PSI clients begins");
+                *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                self.figures.job_opened();
+                self.after(self.deadline, move |jobs| jobs.late(number));
+            }
+            Effect::Settled(number, result) => {
+                tracing::info!("a job of psi.PSI clients is over");
+                let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
+                self.figures.job_over(began.elapsed(), result);
+                self.after(self.deadline, move |jobs| {
+                    jobs.forget(number);
+                    Vec::new()
+                });
+            }
+            Effect::Await(connection) => {
+                self.after(self.patience, move |jobs| jobs.lost(connection));
+            }
+            Effect::Join(number) => {
+                let hub = Arc::clone(self);
+                tokio::spawn(async move { hub.join(number).await });
+            }
+        }
+    }
+
+    fn after(
+        self: &Arc<Self>,
+        time: Duration,
+        happens: impl FnOnce(&mut Jobs) -> Vec<Effect> + Send + 'static,
+    ) {
+        let hub = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            let _ = hub.change(|jobs| Ok(happens(jobs)));
+        });
+    }
+
+    async fn join(self: Arc<Self>, number: Number) {
+        let sets = self.jobs().sets(number);
+        let needed = sets.iter().map(|ids| engine::memory(ids.len() as u64, sets.len()));
+        let needed = needed.fold(0, u64::saturating_add);
+        let result = match self.budget.reserve(needed) {
+            None => {
+                let text = format!(
+                    "the sets of this job need {} MiB to be joined, which the service has not left; nothing \
+                     of the job is kept",
+                    (needed >> 20) + 1
+                );
+                Err(Refusal::new(Code::ResourceExhausted, text))
+            }
+            Some(room) => tokio::task::spawn_blocking(move || {
+                let sets: io::Result<Vec<_>> = sets.iter().map(|ids| ids.received()).collect();
+                let bitmaps = sets.map(engine::intersect);
+                drop(room);
+                bitmaps.map_err(|_| failed())
+            })
+            .await
+            .unwrap_or_else(|_| Err(failed())),
+        };
+        let _ = self.change(|jobs| Ok(jobs.joined(number, result)));
+    }
+
+    /// Waits until `check` has an answer; none when the deadline passes before.
+    async fn wait<T>(
+        &self,
+        mut check: impl FnMut(&mut Jobs) -> Result<Option<T>, Refusal>,
+    ) -> Result<Option<T>, Refusal> {
+        let deadline = Instant::now() + self.deadline;
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(answer) = check(&mut self.jobs())? {
+                return Ok(Some(answer));
+            }
+            if timeout_at(deadline, changed).await.is_err() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Admits a message of ids before any of it is read: its client must be the one whose turn it is, and
+    /// there must be memory for it.
+    async fn admit(&self, client: Client) -> Result<Reading, Refusal> {
+        let needed = self.message_bytes * PSI_READING_FACTOR;
+        let admitted = self.wait(|jobs| {
+            let fingerprinter = jobs.may_upload(client)?;
+            let room = self.budget.reserve(needed);
+            Ok(room.map(|room| Reading { fingerprinter, _room: Arc::new(room) }))
+        });
+        admitted.await?.ok_or_else(|| {
+            let text =
+                "the service had no memory left to read the ids before the deadline; try later";
+            Refusal::new(Code::ResourceExhausted, text)
+        })
+    }
+}
+
+fn failed() -> Refusal {
+    let text = "the join failed inside the service; nothing of the job is kept";
+    Refusal::new(Code::Internal, text)
+}
+
+/// The right to have one message read.
+#[derive(Clone)]
+struct Reading {
+    fingerprinter: Arc<Fingerprinter>,
+    _room: Arc<Reservation>,
+}
+
+/// Stands before the calls: a message of ids is decoded as a whole, so that its client is looked at before.
+#[derive(Clone)]
+struct Gate {
+    inner: PsiServer<Calls>,
+    hub: Arc<Hub>,
+}
+
+impl NamedService for Gate {
+    const NAME: &'static str = <PsiServer<Calls> as NamedService>::NAME;
+}
+
+impl Service<http::Request<Body>> for Gate {
+    type Response = http::Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<http::Request<Body>>::poll_ready(&mut self.inner, context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let (hub, mut inner) = (Arc::clone(&self.hub), self.inner.clone());
+        let caller = request.extensions().get::<Caller>().map(|caller| caller.client);
+        let uploads = request.uri().path() == "/psi.PSI/DataUpload";
+        Box::pin(async move {
+            if let (true, Some(client)) = (uploads, caller) {
+                match hub.admit(client).await {
+                    Ok(reading) => request.extensions_mut().insert(reading),
+                    Err(refusal) => return Ok(Status::from(refusal).into_http()),
+                };
+            }
+            inner.call(request).await
+        })
+    }
+}
+
+struct Calls(Arc<Hub>);
+
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller.ok_or_else(|| Status::internal("a call without a client"))
+}
+
+#[tonic::async_trait]
+impl Psi for Calls {
+    async fn remote_attestation(
+        &self,
+        request: Request<RaRequest>,
+    ) -> Result<Response<RaReply>, Status> {
+        // The request holds a record. It goes nowhere.
+        let mut request = request.into_inner();
+        zeroize::Zeroize::zeroize(&mut request.name);
+        let message = if self.0.attested {
+            "Remote attestation: the service's certificate carries its evidence; whether that is what it \
+             should be, this client's own TLS stack has decided"
+        } else {
+            "NOT ATTESTED: the service is known by an ordinary certificate alone; nothing shows which \
+             program runs there"
+        };
+        Ok(Response::new(RaReply { message: message.to_owned() }))
+    }
+
+    async fn connect(
+        &self,
+        request: Request<ConnectRequest>,
+    ) -> Result<Response<ConnectReply>, Status> {
+        let Caller { client, peer } = caller(&request)?;
+        let wanted = request.into_inner().client_num;
+        let hub = &self.0;
+        if hub.attested {
+            let evidence = peer.evidence.ok_or_else(EvidenceRefusal::missing_evidence);
+            let judged =
+                hub.attester.judge(Whose::Stranger, "this client", evidence, &hub.policies);
+            judged.await.map_err(|failed| Status::unauthenticated(failed.explanation))?;
+        }
+        hub.change(|jobs| jobs.connect(client, wanted))?;
+        let Some(count) = hub.wait(|jobs| jobs.connected(client)).await? else {
+            return Err(hub.jobs().waited(client).into());
+        };
+        let message = format!("All {count} clients are connected");
+        Ok(Response::new(ConnectReply { message }))
+    }
+
+    async fn data_upload(
+        &self,
+        request: Request<DataUploadRequest>,
+    ) -> Result<Response<UploadReply>, Status> {
+        let Caller { client, .. } = caller(&request)?;
+        let (_, extensions, message) = request.into_parts();
+        let Some(reading) = extensions.get::<Reading>().cloned() else {
+            return Err(Status::internal("ids that were not admitted"));
+        };
+        let ids = tokio::task::spawn_blocking(move || {
+            let ids = Ids::new(message.input_data, &reading.fingerprinter);
+            drop((extensions, reading));
+            ids
+        });
+        let ids = ids.await.map_err(|_| failed())?.map_err(|_| failed())?;
+        let room = self.0.budget.reserve(ids.memory()).ok_or_else(|| {
+            let text = "the service has no memory left for the ids; try later";
+            Refusal::new(Code::ResourceExhausted, text)
+        })?;
+        let counts = ids.counts;
+        self.0.change(|jobs| jobs.upload(client, ids.with_room(room)))?;
+        let message = format!("Data uploaded: {counts}");
+        Ok(Response::new(UploadReply { message }))
+    }
+
+    async fn cal_psi(&self, request: Request<CalPsiRequest>) -> Result<Response<Results>, Status> {
+        let Caller { client, .. } = caller(&request)?;
+        let hub = &self.0;
+        let Some((ids, bitmap)) = hub.wait(|jobs| jobs.result(client)).await? else {
+            let text = "the deadline passed before all clients had uploaded their ids";
+            return Err(Status::deadline_exceeded(text));
+        };
+        hub.changed.notify_waiters();
+        let matched = tokio::task::spawn_blocking(move || ids.matched(&bitmap));
+        let data = matched.await.map_err(|_| failed())?.map_err(|_| failed())?;
+        fits(&data)?;
+        Ok(Response::new(Results { data }))
+    }
+}

@@ -1,0 +1,170 @@
+//! A client's ids, as they arrive in one message, and the set of their fingerprints.
+
+use std::io;
+
+use convelo_psi::{
+    Bitmap, Encoded, FingerprintSet, Fingerprinter, KeyPart, Normaliser, ReceivedSet, SetBuilder,
+    SetReceiver, Step,
+};
+use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::budget::Reservation;
+
+/// The ids of one client, trimmed, without the blank ones. Wiped when dropped.
+pub(crate) struct Ids {
+    /// All of them, one after the other.
+    text: Zeroizing<String>,
+    /// Where each ends in `text`.
+    ends: Vec<u32>,
+    set: FingerprintSet,
+    pub(crate) counts: Counts,
+    _room: Option<Reservation>,
+}
+
+/// What became of the ids of one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// All that arrived.
+    pub(crate) arrived: usize,
+    /// Those without text.
+    pub(crate) blank: usize,
+    /// Those that are too long.
+    pub(crate) invalid: usize,
+    /// Those that an earlier one is the same as.
+    pub(crate) duplicates: usize,
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { arrived, blank, invalid, duplicates } = self;
+        write!(f, "{arrived} ids")?;
+        for (count, what) in [(blank, "blank"), (invalid, "too long"), (duplicates, "duplicates")] {
+            if *count > 0 {
+                write!(f, ", {count} {what} left out")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Ids {
+    /// Takes the ids of a message in. White space around an id does not count, nor a byte order mark
+    /// before the first: what their Python client strips and their C++ client does not.
+    pub(crate) fn new(arrived: Vec<String>, fingerprinter: &Fingerprinter) -> io::Result<Self> {
+        let part = KeyPart { name: "id".to_owned(), normalise: vec![Step::Trim] };
+        let mut normaliser = Normaliser::new(&[part]);
+        let bytes = arrived.iter().map(String::len).sum();
+        // As many as this never fit the limit of a message.
+        u32::try_from(bytes).map_err(|_| io::Error::other("more than 4 GiB of ids"))?;
+        let (mut text, mut ends) = (Zeroizing::new(String::with_capacity(bytes)), Vec::new());
+        let (mut builder, mut queue) = (SetBuilder::new(), fingerprinter.queue());
+        let mut fingerprints = Vec::new();
+        let mut counts = Counts { arrived: arrived.len(), blank: 0, invalid: 0, duplicates: 0 };
+        for (number, mut id) in arrived.into_iter().enumerate() {
+            let mark = if number == 0 { "\u{feff}" } else { "" };
+            let plain = id.strip_prefix(mark).unwrap_or(&id).trim();
+            match normaliser.encode([plain]) {
+                Encoded::Key(key) => {
+                    queue.push(key, &mut fingerprints);
+                    text.push_str(plain);
+                    ends.push(u32::try_from(text.len()).map_err(io::Error::other)?);
+                }
+                Encoded::Blank => counts.blank += 1,
+                Encoded::Invalid => counts.invalid += 1,
+            }
+            id.zeroize();
+        }
+        queue.finish(&mut fingerprints);
+        for (row, fingerprint) in (0..).zip(fingerprints) {
+            builder.push(fingerprint, row)?;
+        }
+        let set = builder.finish()?;
+        counts.duplicates = ends.len() - set.len();
+        Ok(Self { text, ends, set, counts, _room: None })
+    }
+
+    /// How many bytes they take.
+    pub(crate) fn memory(&self) -> u64 {
+        // Beside the text: where it ends, and a fingerprint with its row.
+        (self.text.capacity() + self.ends.len() * (4 + 24)) as u64
+    }
+
+    /// With the reservation of as much, which lives as long as they do.
+    pub(crate) fn with_room(self, room: Reservation) -> Self {
+        Self { _room: Some(room), ..self }
+    }
+
+    /// How many different ids there are.
+    pub(crate) fn len(&self) -> usize {
+        self.set.len()
+    }
+
+    /// The set as the engine takes it.
+    pub(crate) fn received(&self) -> io::Result<ReceivedSet> {
+        let mut receiver = SetReceiver::new(self.set.len() as u64);
+        for chunk in self.set.chunks(MAXIMUM_CHUNK_BYTES) {
+            receiver.push_chunk(&Zeroizing::new(chunk?)).map_err(io::Error::other)?;
+        }
+        receiver.finish().map_err(io::Error::other)
+    }
+
+    /// The ids in the bitmap, each once, in the order in which they arrived.
+    pub(crate) fn matched(&self, bitmap: &Bitmap) -> io::Result<Vec<String>> {
+        let rows = u32::try_from(self.ends.len()).map_err(io::Error::other)?;
+        let rows = self.set.rows(bitmap, rows, true)?;
+        let begin = |row: usize| row.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        let matched = (0..self.ends.len()).filter(|row| rows.is_set(*row));
+        Ok(matched.map(|row| self.text[begin(row)..self.ends[row] as usize].to_owned()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use convelo_psi::engine;
+
+    use super::*;
+
+    fn ids(arrived: &[&str]) -> Ids {
+        let arrived = arrived.iter().map(|id| (*id).to_owned()).collect();
+        Ids::new(arrived, &Fingerprinter::new(&[7; 16])).expect("in memory")
+    }
+
+    #[test]
+    fn white_space_blank_ids_and_duplicates_do_not_count() {
+        let ids = ids(&["\u{feff}car\r", " train", "", "car", "  ", "\u{feff}dog", "train"]);
+        let counts = Counts { arrived: 7, blank: 2, invalid: 0, duplicates: 2 };
+        assert_eq!((ids.counts, ids.len()), (counts, 3));
+        let mut all = Bitmap::new(3);
+        (0..3).for_each(|rank| all.set(rank));
+        assert_eq!(ids.matched(&all).expect("in memory"), ["car", "train", "\u{feff}dog"]);
+    }
+
+    #[test]
+    fn an_id_without_end_takes_no_part() {
+        let long = "x".repeat(1 << 20);
+        let ids = ids(&["car", &long]);
+        assert_eq!((ids.counts.invalid, ids.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_all_have_comes_in_the_order_of_each() {
+        let all = [
+            ids(&["car", "bicycle", "train", "cat", "dog"]),
+            ids(&["train", "car", "e-car", "cat", "computer", "car"]),
+        ];
+        let sets = all.iter().map(|ids| ids.received().expect("in memory")).collect();
+        let bitmaps = engine::intersect(sets);
+        let matched = |party: usize| all[party].matched(&bitmaps[party]).expect("in memory");
+        assert_eq!(matched(0), ["car", "train", "cat"]);
+        assert_eq!(matched(1), ["train", "car", "cat"]);
+    }
+
+    #[test]
+    fn nothing_is_a_set_too() {
+        let nothing = ids(&[]);
+        assert_eq!(nothing.len(), 0);
+        assert!(nothing.received().expect("in memory").is_empty());
+        assert!(nothing.matched(&Bitmap::new(0)).expect("in memory").is_empty());
+    }
+}
