@@ -16,7 +16,7 @@ use convelo_pool::codec::{self, Array, Blob, Integer, Typed};
 use convelo_pool::{Wire, envelope, frame, http};
 use convelo_psi::{Job, SetReceiver};
 use convelo_simulator::{CertificateKnobs, certificate as simulated_certificate};
-use convelo_wire::{FromParty, Statement, ToParty, proto};
+use convelo_wire::{FromParty, Statement, ToParty, proto, psi};
 use prost::Message as _;
 use rcgen::KeyPair;
 use serde::Serialize;
@@ -26,10 +26,11 @@ use serde::de::DeserializeOwned;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("from_party", from_party),
     ("to_party", to_party),
     ("statement", statement),
+    ("psi_wire", psi_wire),
     ("job_canonical", job_canonical),
     ("job_toml", job_toml),
     ("certificate", certificate),
@@ -68,6 +69,23 @@ pub fn to_party(data: &[u8]) {
     let written = proto::ToParty::from(message);
     let read = ToParty::try_from(written.clone()).expect("what was accepted is accepted again");
     assert!(proto::ToParty::from(read) == written);
+}
+
+/// Every message of the psi.PSI wire.
+pub fn psi_wire(data: &[u8]) {
+    fn round_trip<M: prost::Message + Default + PartialEq>(data: &[u8]) {
+        let Ok(message) = M::decode(data) else { return };
+        let again = M::decode(&*message.encode_to_vec());
+        assert!(again.is_ok_and(|again| again == message));
+    }
+    round_trip::<psi::RaRequest>(data);
+    round_trip::<psi::RaReply>(data);
+    round_trip::<psi::ConnectRequest>(data);
+    round_trip::<psi::ConnectReply>(data);
+    round_trip::<psi::DataUploadRequest>(data);
+    round_trip::<psi::UploadReply>(data);
+    round_trip::<psi::CalPsiRequest>(data);
+    round_trip::<psi::Results>(data);
 }
 
 /// What the service signs.

@@ -282,11 +282,20 @@ impl RawParty {
                 _ => {}
             }
         };
-        let Outcome::Intersection { bitmap_bytes } = outcome else { return Ok((outcome, None)) };
+        let bitmap_bytes = match outcome {
+            Outcome::Intersection { bitmap_bytes } | Outcome::Withheld { bitmap_bytes } => {
+                bitmap_bytes
+            }
+            Outcome::Count(_) | Outcome::Nothing => 0,
+        };
         let mut bits = Vec::new();
         while (bits.len() as u64) < bitmap_bytes {
             let ToParty::Bitmap(piece) = self.connection.message() else { panic!("no bitmap") };
             bits.extend_from_slice(&piece);
+        }
+        self.connection.send(FromParty::Received);
+        if !matches!(outcome, Outcome::Intersection { .. }) {
+            return Ok((outcome, None));
         }
         Ok((outcome, Some(Bitmap::from_bytes(set.len(), bits).expect("a sound bitmap"))))
     }

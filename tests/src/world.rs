@@ -42,6 +42,8 @@ pub struct Service {
     pub address: String,
     /// The key of its certificate.
     pub key: KeyId,
+    /// All that it says of itself when it starts.
+    pub said: Value,
 }
 
 /// A party: its key and its directory, where its job file, tables and results are.
@@ -141,7 +143,7 @@ impl World {
         let line: Value = serde_json::from_str(&process.first_line()).expect("a line of JSON");
         let address = line["listening"].as_str().expect("an address").to_owned();
         let key = line["key"].as_str().and_then(|key| key.parse().ok()).expect("a key");
-        Service { process, address, key }
+        Service { process, address, key, said: line }
     }
 
     /// Makes a party with a fresh key.

@@ -1006,6 +1006,7 @@ fn wiped_after_delivery() {
     alice.send(&few);
     let (_, bitmap) = bob.outcome(&set).expect("a result");
     assert_eq!(bitmap.expect("an intersection").count_ones(), 1);
+    alice.outcome(&few).expect("a result");
     let deadline = Instant::now() + PATIENCE;
     while !scene.service.process.stderr().contains("a job is over") {
         assert!(Instant::now() < deadline, "the job does not end");

@@ -121,7 +121,11 @@ impl Ids {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use convelo_psi::engine;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -158,6 +162,34 @@ mod tests {
         let matched = |party: usize| all[party].matched(&bitmaps[party]).expect("in memory");
         assert_eq!(matched(0), ["car", "train", "cat"]);
         assert_eq!(matched(1), ["train", "car", "cat"]);
+    }
+
+    proptest! {
+        /// As their clients' users expect it: a set of trimmed lines.
+        #[test]
+        fn whatever_texts_arrive_the_common_ones_are_found(
+            tables in vec(vec("[ab\u{feff}\r é]{0,3}", 0..20), 2..5),
+        ) {
+            let all: Vec<Ids> = tables
+                .iter()
+                .map(|table| ids(&table.iter().map(String::as_str).collect::<Vec<_>>()))
+                .collect();
+            let sets = all.iter().map(|ids| ids.received().expect("in memory")).collect();
+            let bitmaps = engine::intersect(sets);
+            let lines = |table: &[String]| {
+                let first = table.first().map(|id| id.strip_prefix('\u{feff}').unwrap_or(id));
+                let rest = table.iter().skip(1).map(String::as_str);
+                let lines = first.into_iter().chain(rest).map(|line| line.trim().to_owned());
+                lines.filter(|line| !line.is_empty()).collect::<Vec<_>>()
+            };
+            for (table, (ids, bitmap)) in tables.iter().zip(all.iter().zip(&bitmaps)) {
+                let mut seen = BTreeSet::new();
+                let common = |line: &String| tables.iter().all(|table| lines(table).contains(line));
+                let expected = lines(table).into_iter().filter(common);
+                let expected: Vec<_> = expected.filter(|line| seen.insert(line.clone())).collect();
+                prop_assert_eq!(ids.matched(bitmap).expect("in memory"), expected);
+            }
+        }
     }
 
     #[test]
