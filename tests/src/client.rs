@@ -258,7 +258,7 @@ impl RawParty {
     /// # Panics
     /// As [`RawParty::has_room`].
     pub fn upload(&mut self, set: &FingerprintSet) {
-        self.announce(set.len() as u64, set.blake3());
+        self.announce(set.len() as u64, set.blake3().expect("in memory"));
         self.has_room();
         self.send(set);
     }

@@ -177,6 +177,7 @@ impl World {
             deadline: "10m".to_owned(),
             maximum_keys: 10_000_000,
             pad_keys_to: None,
+            addresses: Vec::new(),
             address: service.map(|service| service.address.clone()),
             verify: "service",
             service_key: None,
@@ -345,6 +346,7 @@ pub struct JobBuilder {
     maximum_keys: u64,
     pad_keys_to: Option<u64>,
     address: Option<String>,
+    addresses: Vec<String>,
     verify: &'static str,
     service_key: Option<KeyId>,
     service_policy: Option<String>,
@@ -401,6 +403,14 @@ impl JobBuilder {
     #[must_use]
     pub fn address(mut self, address: &str) -> Self {
         self.address = Some(address.to_owned());
+        self
+    }
+
+    /// Where the services are, if there are several.
+    #[must_use]
+    pub fn addresses(mut self, addresses: &[&str]) -> Self {
+        self.address = None;
+        self.addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
         self
     }
 
@@ -473,6 +483,9 @@ impl JobBuilder {
         );
         if let Some(address) = &self.address {
             text += &format!("address = \"{address}\"\n");
+        }
+        if !self.addresses.is_empty() {
+            text += &format!("addresses = [\"{}\"]\n", self.addresses.join("\", \""));
         }
         if let Some(key) = &self.service_key {
             text += &format!("key = \"{key}\"\n");

@@ -136,6 +136,82 @@ fn connections_that_break_are_followed_by_others() {
     check(&world, &parties, ended);
 }
 
+/// A job of so many services, of which bob's connection to the first breaks.
+fn several_services(count: usize) {
+    let world = World::new();
+    let services: Vec<_> = (0..count).map(|_| world.serve()).collect();
+    let addresses: Vec<&str> = services.iter().map(|service| service.address.as_str()).collect();
+    let parties = customers(&world, "127.0.0.1:1", 3, 100_000);
+    let job = world.job(None, &parties).key(&[("email", &["email"])]).addresses(&addresses);
+    job.give_to(&parties);
+    let running: Vec<Process> = parties
+        .iter()
+        .enumerate()
+        .map(|(index, party)| world.run(party, &customers_run(index)))
+        .collect();
+    let ended: Vec<Ended> = running.into_iter().map(Process::wait).collect();
+    let receipts = ended[0].json()["receipts"].as_array().expect("a list").clone();
+    assert_eq!(receipts.len(), count);
+    let findings = check(&world, &parties, ended);
+    let (mut keys, mut shards) = (0, BTreeSet::new());
+    for name in receipts {
+        let name = name.as_str().expect("a path");
+        let verified = world.start_at(&parties[0], &format!("receipt verify {name} --json"));
+        verified.wait().expect(0);
+        let receipt = receipt(&parties[0], name);
+        keys += receipt["result"]["keys"].as_u64().expect("a number");
+        shards.insert(receipt["job"]["shard"]["number"].as_u64());
+        // The size says nothing but the size of the whole.
+        assert_eq!(receipt["sent"]["keys"], job.job().sent(findings.parties[0].keys));
+    }
+    assert_eq!((keys, shards.len()), (findings.common, count));
+}
+
+#[test]
+fn two_services() {
+    several_services(2);
+}
+
+#[test]
+fn eight_services() {
+    several_services(8);
+}
+
+#[test]
+fn one_of_several_services_is_not_there() {
+    let world = World::new();
+    let service = world.serve();
+    let absent = format!("127.0.0.1:{}", free_port());
+    let parties = world.parties(["alice", "bob"]);
+    let job = world.job(None, &parties).addresses(&[&service.address, &absent]).deadline("3s");
+    job.give_to(&parties);
+    for process in parties.each_ref().map(|party| world.run_lines(party, &["a"])) {
+        process
+            .wait()
+            .expect(1)
+            .says(&format!("service {absent}: "))
+            .says("gave up after the job's");
+    }
+    assert!(!parties[0].has_matched());
+}
+
+#[test]
+fn a_party_that_leaves_one_of_several_services_leaves_all() {
+    let world = World::new();
+    let services = [world.serve(), world.serve()];
+    let parties = world.parties(["alice", "bob"]);
+    let addresses = services.each_ref().map(|service| service.address.as_str());
+    let job = world.job(None, &parties).addresses(&addresses);
+    job.give_to(&parties);
+    parties[1].write("ids.txt", b"id-1\n\xff\n");
+    let alice = world.run_lines(&parties[0], &["id-1"]);
+    world.run_ids(&parties[1]).wait().expect(2);
+    alice.wait().expect(1).says("'bob' left the job: it could not read its table");
+    for service in services {
+        service.process.wait_for("a job is over");
+    }
+}
+
 /// The seed is printed: `CONVELO_TESTS_SEED` repeats the tables and the order of all runs.
 #[test]
 fn twenty_runs_in_random_start_order() {
@@ -485,7 +561,7 @@ fn summary_and_receipt_say_what_happened_and_hold_no_record() {
     );
     assert_eq!(summary["result"], json!({"kind": "intersection", "keys": 1, "rows": 1}));
     assert_eq!(summary["output"], "matched.txt");
-    assert_eq!(summary["receipt"], "matched.txt.receipt.json");
+    assert_eq!(summary["receipts"][0], "matched.txt.receipt.json");
 
     let text = parties[0].read("matched.txt.receipt.json");
     assert!(!text.contains("zebra"), "{text}");

@@ -249,7 +249,7 @@ fn connection_lost_in_the_middle_of_an_upload() {
     let mut bob = scene.raw(1);
     let key = bob.agree();
     let set = bob.set(&key, &["a", "b"]);
-    bob.announce(2, set.blake3());
+    bob.announce(2, set.blake3().expect("in memory"));
     bob.has_room();
     bob.chunk(pieces(&set, 16).next().expect("a fingerprint"));
     alice.wait_for("waiting for the set of");
@@ -271,7 +271,7 @@ fn party_killed_while_joining() {
         let mut carol = scene.raw(2);
         let key = carol.agree();
         let set = carol.set(&key, &["a", "c"]);
-        carol.announce(2, set.blake3());
+        carol.announce(2, set.blake3().expect("in memory"));
         carol.has_room();
         let mut chunks = pieces(&set, 16);
         carol.chunk(chunks.next().expect("a fingerprint"));
@@ -611,7 +611,7 @@ fn guesser_with_a_dictionary() {
     let mut bob = scene.raw(1);
     let key = bob.agree();
     let set = bob.set(&key, &guesses);
-    bob.announce(6, set.blake3());
+    bob.announce(6, set.blake3().expect("in memory"));
     let failed = bob.connection.failure();
     assert_eq!((failed.reason, failed.party.as_deref()), (Reason::OverCap, Some("bob")));
     alice.wait().expect(1).says("the set of 'bob' is larger than the job allows (5 keys)");
@@ -620,7 +620,7 @@ fn guesser_with_a_dictionary() {
     let mut bob = scene.raw(1);
     let key = bob.agree();
     let set = bob.set(&key, &guesses);
-    bob.announce(5, set.blake3());
+    bob.announce(5, set.blake3().expect("in memory"));
     bob.has_room();
     for chunk in pieces(&set, 32) {
         bob.chunk(chunk);
@@ -995,8 +995,8 @@ fn wiped_after_delivery() {
     });
     let set = bob.set(&key, &ids);
     let few = alice.set(&key, &["id-7"]);
-    bob.announce(set.len() as u64, set.blake3());
-    alice.announce(1, few.blake3());
+    bob.announce(set.len() as u64, set.blake3().expect("in memory"));
+    alice.announce(1, few.blake3().expect("in memory"));
     bob.has_room();
     alice.has_room();
     bob.send(&set);
@@ -1089,7 +1089,7 @@ fn refused_upload(upload: impl FnOnce(&mut RawParty, &[Vec<u8>; 3], [u8; 32]), w
     let set = bob.set(&key, &["a", "b", "c"]);
     let fingerprints: Vec<Vec<u8>> = pieces(&set, 16).collect();
     let fingerprints = fingerprints.try_into().expect("three fingerprints");
-    upload(&mut bob, &fingerprints, set.blake3());
+    upload(&mut bob, &fingerprints, set.blake3().expect("in memory"));
     let failed = bob.connection.failure();
     assert_eq!(
         (failed.reason, failed.party.as_deref()),

@@ -281,7 +281,7 @@ pub(crate) fn conclusion(summary: &Summary) -> Vec<String> {
     if let (Learned::Intersection { rows, .. }, Some(output)) = (summary.result, &summary.output) {
         lines.push(format!("wrote {} rows to {}", HumanCount(rows), output.display()));
     }
-    if let Some(receipt) = &summary.receipt {
+    for receipt in &summary.receipts {
         lines.push(format!("receipt: {}", receipt.display()));
     }
     lines

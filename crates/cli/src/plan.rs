@@ -9,9 +9,14 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
     if policy.is_some_and(Policy::is_simulated) {
         lines.push(SIMULATED.to_owned());
     }
-    lines.push(match &job.service.address {
-        Some(address) => format!("service: {address}"),
-        None => "service: named at run time".to_owned(),
+    lines.push(match (&job.service.address, job.service.addresses.as_slice()) {
+        (Some(address), _) => format!("service: {address}"),
+        (None, []) => "service: named at run time".to_owned(),
+        (None, several) => format!(
+            "{} services, of which each joins its shard of the sets: {}",
+            several.len(),
+            several.join(", ")
+        ),
     });
     lines.push(format!("evidence: {}", evidence(job)));
     for line in policy.map(Policy::describe).unwrap_or_default() {

@@ -72,6 +72,11 @@ impl Error {
         Self { refusal: Some(Box::new(refusal)), ..Self::new(Kind::Attestation, message) }
     }
 
+    /// The same at one of several services.
+    pub(crate) fn at(self, address: &str) -> Self {
+        Self { message: format!("service {address}: {}", self.message), ..self }
+    }
+
     /// Its kind.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -2,7 +2,7 @@
 //!
 //! [`run`] takes a provider from its table to its matched rows. The record's walk: `table` reads
 //! the key columns, `convelo_psi` normalises and fingerprints them under the job key that the
-//! parties agreed on, `session` carries the sorted set to the service, which `attestation` has verified
+//! parties agreed on, `part` and its `session` carry the sorted set to each service, which `attestation` has verified
 //! on each `connection`, and the bitmap back, `table` writes the matched rows and `receipt` the receipt.
 
 mod attestation;
@@ -11,6 +11,7 @@ mod error;
 mod event;
 mod first_pass;
 pub mod limits;
+mod part;
 mod pcs;
 mod receipt;
 mod refresh;

@@ -7,7 +7,7 @@ use convelo_psi::JobDigest;
 use crate::event::Counts;
 
 /// What a provider learned, and what became of its rows.
-#[derive(Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
 pub struct Summary {
     /// The party's name.
     pub party: String,
@@ -25,8 +25,8 @@ pub struct Summary {
     pub result: Learned,
     /// Where matched rows were written.
     pub output: Option<PathBuf>,
-    /// Where the receipt was written.
-    pub receipt: Option<PathBuf>,
+    /// Where receipts were written: one for each service of the job.
+    pub receipts: Vec<PathBuf>,
 }
 
 /// What a party learned.

@@ -23,7 +23,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use hkdf::HkdfExtract;
+use hkdf::{Hkdf, HkdfExtract};
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
@@ -459,6 +459,27 @@ impl JobKey {
     /// The keyed function that makes fingerprints of this job.
     pub fn fingerprinter(&self) -> Fingerprinter {
         Fingerprinter::new(&self.fingerprint_key)
+    }
+}
+
+impl JobKey {
+    /// The key of a job that is spread over several services, of the keys that the parties agreed on
+    /// through each: HKDF-SHA256 (RFC 5869) over all of them, with the job's digest as salt. No service has
+    /// it, unless all of them together broke theirs. Of one service it is that key.
+    #[must_use]
+    pub fn combined(mut keys: Vec<Self>, job: JobDigest) -> Self {
+        if keys.len() == 1
+            && let Some(key) = keys.pop()
+        {
+            return key;
+        }
+        let mut secret = Zeroizing::new(Vec::with_capacity(keys.len() * 16));
+        keys.iter().for_each(|key| secret.extend_from_slice(&*key.fingerprint_key));
+        let mut fingerprint_key = Zeroizing::new([0; 16]);
+        Hkdf::<Sha256>::new(Some(&job.0), &secret)
+            .expand(b"convelo/join/shards/v1", &mut *fingerprint_key)
+            .expect("16 bytes are a valid length");
+        Self { fingerprint_key }
     }
 }
 

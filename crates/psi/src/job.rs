@@ -5,6 +5,7 @@
 
 mod compare;
 mod file;
+mod shard;
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,8 +18,11 @@ use crate::keys::{KeyPart, Step};
 use crate::limits::{
     MAXIMUM_ADDRESS_BYTES, MAXIMUM_DEADLINE_SECONDS, MAXIMUM_ENCODED_KEY_BYTES, MAXIMUM_INTEGER,
     MAXIMUM_JOB_BYTES, MAXIMUM_KEY_PARTS, MAXIMUM_KEYS, MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES,
-    MAXIMUM_POLICY_DEPTH, MAXIMUM_STEPS, MINIMUM_DEADLINE_SECONDS, MINIMUM_PARTIES,
+    MAXIMUM_POLICY_DEPTH, MAXIMUM_SERVICES, MAXIMUM_STEPS, MINIMUM_DEADLINE_SECONDS,
+    MINIMUM_PARTIES,
 };
+
+pub use self::shard::Shard;
 
 /// The version of the job's form that this crate reads and writes.
 pub const JOB_VERSION: u32 = 1;
@@ -60,6 +64,10 @@ pub struct Job {
     pub reveal: Reveal,
     /// Who takes part, in TOML `[[party]]` or `unpinned_parties = 3`.
     pub parties: Parties,
+    /// In what one of several services gets of the job: which shard it is. Absent in the job of the parties
+    /// and never in TOML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
 }
 
 /// How an intersection is computed.
@@ -71,12 +79,16 @@ pub enum Mode {
 }
 
 /// The attested service of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
     /// Where it listens, `host:port`. Absent: said at run time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// Where several services listen that each see a shard of the sets: 2, 4, 8 or 16, instead of
+    /// `address`. Empty, or absent in TOML: there is one service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// Whose evidence is verified. In TOML "service" if absent.
     pub verify: Verify,
     /// The service's key. Required where `verify` is "provider" and parties are named: the service
@@ -338,11 +350,12 @@ impl Job {
             deadline_seconds,
             maximum_keys,
             pad_keys_to: None,
-            service: Service { address: None, verify, key: None, policy: None },
+            service: Service { verify, ..Service::default() },
             provider_policy: None,
             keys: vec![KeyPart { name: "id".to_owned(), normalise: vec![Step::Trim] }],
             reveal: Reveal { what: What::Intersection, to: Vec::new(), minimum: 0 },
             parties: Parties::Open { count: parties },
+            shard: None,
         }
     }
 
@@ -422,7 +435,32 @@ impl Job {
         self.party(name).and_then(|party| party.maximum_keys).unwrap_or(self.maximum_keys)
     }
 
-    /// The number of pseudonyms that a party with so many keys sends.
+    /// How many services join its sets.
+    pub fn services(&self) -> usize {
+        self.service.addresses.len().max(1)
+    }
+
+    /// What each service gets of the job: the job itself where there is one, else one job for each shard,
+    /// with a digest of its own.
+    pub fn shards(&self) -> Vec<Self> {
+        match self.services() {
+            1 => vec![self.clone()],
+            services => {
+                let shard = |number| Self { shard: Some(Shard { number }), ..self.clone() };
+                (0..services).map(shard).collect()
+            }
+        }
+    }
+
+    /// The number of pseudonyms that a party with so many keys sends to each service.
+    pub fn sent(&self, keys: u64) -> u64 {
+        match self.services() {
+            1 => self.padded(keys),
+            services => shard::size(self.padded(keys), services),
+        }
+    }
+
+    /// So many keys, filled up as the job has it, before they are spread over services.
     pub fn padded(&self, keys: u64) -> u64 {
         self.pad_keys_to.map_or(keys, |step| keys.max(1).div_ceil(step).saturating_mul(step))
     }
@@ -457,11 +495,12 @@ impl Job {
     pub fn false_match_bound_log2(&self) -> f64 {
         let keys = match &self.parties {
             Parties::Named(parties) => {
-                let most = |party: &Party| self.padded(self.maximum_keys_of(&party.name)) as f64;
+                let most = |party: &Party| self.sent(self.maximum_keys_of(&party.name)) as f64;
                 parties.iter().map(most).sum()
             }
-            Parties::Open { count } => *count as f64 * self.padded(self.maximum_keys) as f64,
+            Parties::Open { count } => *count as f64 * self.sent(self.maximum_keys) as f64,
         };
+        let keys = keys * self.services() as f64;
         let blocks = (MAXIMUM_ENCODED_KEY_BYTES / 16) as f64;
         let birthday = keys * (keys - 1.0) / 2.0;
         let distinguisher = (5.0 * blocks * blocks + 1.0) * keys * keys;
@@ -595,6 +634,57 @@ impl Job {
         Ok(())
     }
 
+    fn validate_shards(&self) -> Result<(), JobError> {
+        let service = &self.service;
+        let (addresses, count) = (&service.addresses, service.addresses.len());
+        if self.shard.is_some_and(|shard| shard.number >= count) {
+            return Err(JobError::new("shard", "the shard is of no service of the job"));
+        }
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        if !(count.is_power_of_two() && (2..=MAXIMUM_SERVICES).contains(&count)) {
+            let text = format!(
+                "service.addresses has {count} services, required are 2, 4, 8 or {MAXIMUM_SERVICES}"
+            );
+            return Err(JobError::new("service.addresses", text));
+        }
+        for (index, address) in addresses.iter().enumerate() {
+            let field = format!("service.addresses[{index}]");
+            if !is_address(address) {
+                let text = format!(
+                    "{field} is \"{}\", required is host:port as in \"psi.example.org:7443\"",
+                    address.escape_debug()
+                );
+                return Err(JobError::new(field, text));
+            }
+            if addresses[..index].contains(address) {
+                let text =
+                    format!("{field} is there twice: every shard needs a service of its own");
+                return Err(JobError::new(field, text));
+            }
+        }
+        let conflict = |field: &str, text: &str| {
+            Err(JobError::new(field, format!("{text}: remove it, or name one service")))
+        };
+        if service.address.is_some() {
+            return conflict("service.address", "service.address stands beside service.addresses");
+        }
+        if service.key.is_some() || service.verify == Verify::Provider {
+            let text = "service.key names one service, and service.addresses has several";
+            return conflict("service.key", text);
+        }
+        if self.reveal.what == What::Count {
+            let text = "reveal.what = \"count\" would tell a number for each shard, which is more";
+            return conflict("reveal.what", text);
+        }
+        if self.reveal.minimum > 0 {
+            let text = "reveal.minimum is about all keys, and every service sees its shard alone";
+            return conflict("reveal.minimum", text);
+        }
+        Ok(())
+    }
+
     fn validate_service(&self) -> Result<(), JobError> {
         let service = &self.service;
         if let Some(address) = &service.address
@@ -609,6 +699,7 @@ impl Job {
                 ),
             ));
         }
+        self.validate_shards()?;
         check_policy("service.policy", service.policy.as_ref())?;
         check_policy("provider.policy", self.provider_policy.as_ref())?;
         let named = matches!(self.parties, Parties::Named(_));

@@ -6,6 +6,9 @@ pub const MINIMUM_PARTIES: usize = 2;
 /// Most parties of a job.
 pub const MAXIMUM_PARTIES: usize = 64;
 
+/// Most services of a job.
+pub const MAXIMUM_SERVICES: usize = 16;
+
 /// Most parts of a key (columns that together identify a record).
 pub const MAXIMUM_KEY_PARTS: usize = 16;
 

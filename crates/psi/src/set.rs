@@ -13,6 +13,7 @@ mod share;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 
 use rayon::prelude::*;
 use zeroize::Zeroizing;
@@ -61,6 +62,9 @@ struct Spilling {
     store: Box<dyn Spill>,
 }
 
+/// What is hashed of a set at once, in bytes.
+const HASHED_AT_ONCE: usize = 64 << 10;
+
 /// The row of a fingerprint that stands for none; no table has so many rows.
 const NO_ROW: u32 = u32::MAX;
 
@@ -99,18 +103,19 @@ impl SetBuilder {
     pub fn finish(mut self) -> io::Result<FingerprintSet> {
         let mut shares = std::mem::take(&mut self.shares);
         let mut spill = self.spill.take();
-        match &mut spill {
+        let lengths: Vec<usize> = match &mut spill {
             Some(Spilling { store, .. }) if shares.iter().any(Share::is_spilled) => {
                 let mut entries = Entries::default();
-                for share in &mut shares {
-                    share.sort_spilled(&mut entries, &mut **store)?;
-                }
+                let sorted = shares.iter_mut();
+                let sorted = sorted.map(|share| share.sort_spilled(&mut entries, &mut **store));
+                sorted.collect::<io::Result<_>>()?
             }
-            _ => shares.par_iter_mut().for_each_init(Entries::default, |entries, share| {
-                share.sort(entries);
-            }),
-        }
-        FingerprintSet { shares, spill, length: 0, blake3: [0; 32] }.counted()
+            _ => {
+                let sorted = shares.par_iter_mut();
+                sorted.map_init(Entries::default, |entries, share| share.sort(entries)).collect()
+            }
+        };
+        Ok(FingerprintSet { shares, spill, lengths })
     }
 
     #[cold]
@@ -145,8 +150,8 @@ impl fmt::Debug for SetBuilder {
 pub struct FingerprintSet {
     shares: Vec<Share>,
     spill: Option<Spilling>,
-    length: usize,
-    blake3: [u8; 32],
+    /// How many fingerprints each share has.
+    lengths: Vec<usize>,
 }
 
 impl FingerprintSet {
@@ -162,30 +167,87 @@ impl FingerprintSet {
         builder.finish()
     }
 
+    /// The set with a few fingerprints more, which stand for no row. They are held in memory, and none of them
+    /// may be there already: they are drawn at random.
+    #[must_use]
+    pub fn filled(mut self, with: impl IntoIterator<Item = Fingerprint>) -> Self {
+        let mut fillers = vec![Vec::new(); SHARES];
+        with.into_iter().for_each(|fingerprint| fillers[share_of(fingerprint)].push(fingerprint));
+        for ((share, length), filler) in self.shares.iter_mut().zip(&mut self.lengths).zip(fillers)
+        {
+            *length += filler.len();
+            share.fill(&filler);
+        }
+        self
+    }
+
     fn store(&self) -> Option<&dyn Spill> {
         self.spill.as_ref().map(|spilling| &*spilling.store)
     }
 
     /// Number of fingerprints.
     pub fn len(&self) -> usize {
-        self.length
+        self.lengths.iter().sum()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.length == 0
+        self.len() == 0
+    }
+
+    /// How many fingerprints go to each of so many services: 1, or another power of two up to 1024. The
+    /// first bits of a fingerprint say to which.
+    ///
+    /// # Panics
+    /// For another number.
+    pub fn in_shards(&self, services: usize) -> Vec<usize> {
+        assert!(services.is_power_of_two() && services <= SHARES, "{services} services");
+        self.lengths.chunks(SHARES / services).map(|lengths| lengths.iter().sum()).collect()
     }
 
     /// BLAKE3 over the form on the wire.
-    pub fn blake3(&self) -> [u8; 32] {
-        self.blake3
+    ///
+    /// # Errors
+    /// What the [`Spill`] says; never without one.
+    pub fn blake3(&self) -> io::Result<[u8; 32]> {
+        self.blake3_of(0..self.len())
+    }
+
+    /// BLAKE3 over the form on the wire of the fingerprints of these ranks.
+    ///
+    /// # Errors
+    /// What the [`Spill`] says; never without one.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn blake3_of(&self, ranks: Range<usize>) -> io::Result<[u8; 32]> {
+        let mut hash = blake3::Hasher::new();
+        for piece in self.chunks_of(ranks, HASHED_AT_ONCE) {
+            hash.update(&Zeroizing::new(piece?));
+        }
+        Ok(hash.finalize().into())
     }
 
     /// The form on the wire in pieces of at most `max_bytes` (taken as at least one fingerprint),
     /// each a whole number of fingerprints. The empty set has no piece.
     pub fn chunks(&self, max_bytes: usize) -> Chunks<'_> {
+        self.chunks_of(0..self.len(), max_bytes)
+    }
+
+    /// As [`FingerprintSet::chunks`], of the fingerprints of these ranks.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn chunks_of(&self, ranks: Range<usize>, max_bytes: usize) -> Chunks<'_> {
+        assert!(ranks.end <= self.len(), "ranks beyond the set");
+        let (mut share, mut skipped) = (0, ranks.start);
+        while self.lengths.get(share).is_some_and(|length| *length <= skipped) {
+            skipped -= self.lengths[share];
+            share += 1;
+        }
         let per_chunk = (max_bytes / FINGERPRINT_BYTES).max(1);
-        Chunks { set: self, per_chunk, left: self.length, share: 0, entries: Entries::default() }
+        let entries = Entries::default();
+        Chunks { set: self, per_chunk, left: ranks.len(), share, skipped, entries }
     }
 
     /// The fingerprints in ascending order, all at once.
@@ -193,7 +255,7 @@ impl FingerprintSet {
     /// # Errors
     /// What the [`Spill`] says; never without one.
     pub fn fingerprints(&self) -> io::Result<Vec<Fingerprint>> {
-        let mut fingerprints = Vec::with_capacity(self.length);
+        let mut fingerprints = Vec::with_capacity(self.len());
         let mut entries = Entries::default();
         for share in &self.shares {
             share.load(&mut entries, self.store())?;
@@ -211,7 +273,7 @@ impl FingerprintSet {
     /// # Panics
     /// If `ranks` is over another number of fingerprints, or a row that was pushed is not below `rows`.
     pub fn rows(&self, ranks: &Bitmap, rows: u32, only_first: bool) -> io::Result<Bitmap> {
-        assert_eq!(ranks.len(), self.length, "a bitmap over another set");
+        assert_eq!(ranks.len(), self.len(), "a bitmap over another set");
         let mut found = Bitmap::new(rows as usize);
         let (mut rank, mut entries) = (0, Entries::default());
         for share in &self.shares {
@@ -228,21 +290,6 @@ impl FingerprintSet {
         }
         Ok(found)
     }
-
-    fn counted(mut self) -> io::Result<Self> {
-        let (mut hash, mut length) = (blake3::Hasher::new(), 0);
-        let (mut entries, mut bytes) = (Entries::default(), Zeroizing::new(Vec::new()));
-        for share in &self.shares {
-            share.load(&mut entries, self.store())?;
-            bytes.clear();
-            bytes.reserve(entries.len() * FINGERPRINT_BYTES);
-            entries.distinct().for_each(|value| bytes.extend_from_slice(&value.to_be_bytes()));
-            length += bytes.len() / FINGERPRINT_BYTES;
-            hash.update(&bytes);
-        }
-        (self.length, self.blake3) = (length, hash.finalize().into());
-        Ok(self)
-    }
 }
 
 impl fmt::Debug for FingerprintSet {
@@ -258,6 +305,8 @@ pub struct Chunks<'a> {
     per_chunk: usize,
     left: usize,
     share: usize,
+    /// How many fingerprints of the next share stand before the first.
+    skipped: usize,
     entries: Entries,
 }
 
@@ -273,6 +322,7 @@ impl Chunks<'_> {
                 let share = &self.set.shares[self.share];
                 share.load(&mut self.entries, self.set.store())?;
                 self.share += 1;
+                self.entries.take_distinct(std::mem::take(&mut self.skipped), drop);
             }
         }
         self.left -= count;
@@ -303,7 +353,7 @@ impl fmt::Debug for Chunks<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -389,10 +439,10 @@ mod tests {
             assert!(builder.chunks <= held.0);
         }
         let spilled = builder.finish().expect("there is room");
-        assert!(spilled.shares.iter().all(Share::is_spilled) && spilled.length > held.1 / 7);
+        assert!(spilled.shares.iter().all(Share::is_spilled) && spilled.len() > held.1 / 7);
         let whole = set(values);
         assert_eq!(spilled.len(), whole.len());
-        assert_eq!(spilled.blake3(), whole.blake3());
+        assert_eq!(spilled.blake3().unwrap(), whole.blake3().unwrap());
         assert!(chunks(&spilled, 100_000) == chunks(&whole, 100_000));
         let mut ranks = Bitmap::new(whole.len());
         (0..whole.len()).step_by(3).for_each(|rank| ranks.set(rank));
@@ -448,10 +498,38 @@ mod tests {
             prop_assert_eq!(built.len(), expected.len());
             let wire: Vec<u8> = expected.keys().flat_map(|value| value.to_be_bytes()).collect();
             prop_assert!(chunks(&built, chunk).concat() == wire);
-            prop_assert_eq!(built.blake3(), *blake3::hash(&wire).as_bytes());
+            prop_assert_eq!(built.blake3().unwrap(), *blake3::hash(&wire).as_bytes());
             let fingerprints = built.fingerprints().unwrap();
             prop_assert!(fingerprints.iter().map(|f| f.to_u128()).eq(expected.keys().copied()));
 
+            // Of any ranks, and with others filled in, it is the same.
+            let half = built.len() / 2;
+            let parts = [0..half, half..built.len()].map(|ranks| {
+                built.chunks_of(ranks, chunk).flat_map(|piece| piece.unwrap()).collect::<Vec<u8>>()
+            });
+            prop_assert!(parts.concat() == wire);
+            let others: Vec<u128> =
+                (1..100).map(|n| n << 120 | 77).filter(|n| !expected.contains_key(n)).collect();
+            let more: BTreeSet<u128> = expected.keys().copied().chain(others.clone()).collect();
+            let built = built.filled(others.iter().map(|value| (*value).into()));
+            let wire: Vec<u8> = more.iter().flat_map(|value| value.to_be_bytes()).collect();
+            prop_assert!(chunks(&built, chunk).concat() == wire);
+            prop_assert_eq!(built.len(), more.len());
+            for services in [1, 2, 16] {
+                let shard = |value: u128| usize::try_from(value >> 120).unwrap() * services / 256;
+                let mut counts = vec![0; services];
+                more.iter().for_each(|value| counts[shard(*value)] += 1);
+                prop_assert_eq!(built.in_shards(services), counts);
+            }
+            let mut ranks = Bitmap::new(built.len());
+            let none = built.rows(&ranks, u32::try_from(values.len()).unwrap(), false).unwrap();
+            prop_assert_eq!(none.count_ones(), 0);
+            let rank = |value: &u128| more.range(..value).count();
+            others.iter().for_each(|value| ranks.set(rank(value)));
+            let none = built.rows(&ranks, u32::try_from(values.len()).unwrap(), false).unwrap();
+            prop_assert_eq!(none.count_ones(), 0);
+
+            let built = set(values.iter().copied());
             let mut ranks = Bitmap::new(built.len());
             let (mut all, mut first) = (Bitmap::new(values.len()), Bitmap::new(values.len()));
             for ((rank, rows), marked) in expected.values().enumerate().zip(marked) {

@@ -492,14 +492,14 @@ impl JobMachine {
     ) -> Result<Vec<Effect>, Failed> {
         self.in_phase(name, Phase::Announcing, "an announcement")?;
         let cap = self.job.maximum_keys_of(name);
-        if announcement.keys > self.job.padded(cap) {
+        if announcement.keys > self.job.sent(cap) {
             let text = format!(
                 "the set of '{name}' is larger than the job allows ({cap} keys); \
                  nothing was joined and nothing of the job is kept"
             );
             return Err(Failed::of_party(Reason::OverCap, name, text));
         }
-        if announcement.keys != self.job.padded(announcement.keys) {
+        if self.job.services() == 1 && announcement.keys != self.job.padded(announcement.keys) {
             let text = "its set is not filled up to a multiple of pad_keys_to, as the job asks";
             return Err(protocol(name, text));
         }

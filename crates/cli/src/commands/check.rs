@@ -8,7 +8,7 @@ use convelo_psi::Verify;
 use serde_json::json;
 
 use crate::args::Check;
-use crate::commands::run::{address, expect, listed, table};
+use crate::commands::run::{addresses, expect, listed, table};
 use crate::exit::{Code, Failure};
 use crate::{files, output, plan};
 
@@ -47,18 +47,20 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
         }
     }
     if args.contact {
-        let address = address(&job, None)?;
         let expect = expect(&job, policy.into_iter().collect(), || {
             files::collateral(args.trust.collateral.as_deref(), &args.job).map(Some)
         })?;
         let credential = Identity::generate().plain().map_err(Failure::job)?;
-        let stream = dial(&address, &credential, expect).await.map_err(Error::from)?;
-        match stream.verdict() {
-            Some(verdict) => {
-                tell(format!("the service at {address}: evidence verified: {verdict}"));
-                report["verdict"] = verdict.to_json();
+        for address in addresses(&job, None)? {
+            let expect = expect.clone();
+            let stream = dial(&address, &credential, expect).await.map_err(Error::from)?;
+            match stream.verdict() {
+                Some(verdict) => {
+                    tell(format!("the service at {address}: evidence verified: {verdict}"));
+                    report["verdict"] = verdict.to_json();
+                }
+                None => tell(format!("the service at {address} has the pinned key; NOT ATTESTED")),
             }
-            None => tell(format!("the service at {address} has the pinned key; NOT ATTESTED")),
         }
     } else if job.service.verify != Verify::Provider {
         tell("nobody was contacted; --contact verifies the service's evidence".to_owned());

@@ -63,7 +63,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         name: args.name,
         identity,
         source,
-        address: args.service,
+        addresses: vec![args.service],
         expect,
         insecure_ratls_only: args.trust.insecure_ratls_only,
         memory,

@@ -68,7 +68,7 @@ impl Plan {
         let job = files::job(&args.job)?;
         let identity = files::identity(args.identity.as_deref(), &args.job, &args.name)?;
         listed(&job, &args.name, &files::key_id(&identity), &args.job)?;
-        let address = address(&job, args.service.as_deref())?;
+        let addresses = addresses(&job, args.service.as_deref())?;
         let policy = files::service_policy(&job, &args.job)?;
         let own = args.policy.as_deref().map(|path| files::policy(path, None)).transpose()?;
         let expect = expect(&job, policy.iter().chain(&own).cloned().collect(), || {
@@ -97,7 +97,7 @@ impl Plan {
             name: args.name,
             identity,
             source,
-            address,
+            addresses,
             expect,
             insecure_ratls_only: args.trust.insecure_ratls_only,
             memory,
@@ -133,9 +133,15 @@ pub(crate) fn listed(
     )))
 }
 
-/// Where the service is reached.
-pub(crate) fn address(job: &Job, flag: Option<&str>) -> Result<String, Failure> {
-    flag.map(str::to_owned).or_else(|| job.service.address.clone()).ok_or_else(|| {
+/// Where the job's services are reached.
+pub(crate) fn addresses(job: &Job, flag: Option<&str>) -> Result<Vec<String>, Failure> {
+    let named = &job.service.addresses;
+    if !named.is_empty() {
+        let text = "the job names its services, several of them; leave --service out";
+        return if flag.is_none() { Ok(named.clone()) } else { Err(Failure::usage(text)) };
+    }
+    let address = flag.map(str::to_owned).or_else(|| job.service.address.clone());
+    address.map(|address| vec![address]).ok_or_else(|| {
         Failure::usage("the job names no address of the service; give it with --service HOST:PORT")
     })
 }

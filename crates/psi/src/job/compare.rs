@@ -20,6 +20,7 @@ pub(super) fn differences(here: &Job, there: &Job) -> Vec<String> {
     lines.compare_optional("pad_keys_to", ours.as_ref(), theirs.as_ref());
     let (ours, theirs) = (&here.service, &there.service);
     lines.compare_optional("service.address", ours.address.as_ref(), theirs.address.as_ref());
+    lines.compare("service.addresses", &ours.addresses.join(", "), &theirs.addresses.join(", "));
     lines.compare("service.verify", &text(&ours.verify), &text(&theirs.verify));
     lines.compare_optional("service.key", ours.key.as_ref(), theirs.key.as_ref());
     if ours.policy != theirs.policy {
@@ -33,6 +34,8 @@ pub(super) fn differences(here: &Job, there: &Job) -> Vec<String> {
     lines.compare("reveal.to", &recipients(here), &recipients(there));
     lines.compare("reveal.minimum", &here.reveal.minimum, &there.reveal.minimum);
     parties(here, there, &mut lines);
+    let number = |job: &Job| job.shard.map(|shard| shard.number);
+    lines.compare_optional("shard", number(here).as_ref(), number(there).as_ref());
     lines.0
 }
 

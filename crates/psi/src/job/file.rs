@@ -11,6 +11,7 @@
 //!
 //! [service]
 //! address = "psi.example.org:7443"  # absent: said at run time
+//! # addresses = ["a:7443", "b:7443"] # instead: services that each see a shard of the sets
 //! verify = "service"              # whose evidence: "two-way" | "service" (default) | "provider"
 //! # key = "sha256:..."            # required with verify = "provider"
 //! [service.policy]                # required unless verify = "provider"
@@ -93,6 +94,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct ServiceTable {
     address: Option<Spanned<String>>,
+    addresses: Option<Spanned<Vec<Spanned<String>>>>,
     verify: Option<Verify>,
     key: Option<Spanned<String>>,
     policy: Option<Spanned<toml::Value>>,
@@ -193,6 +195,7 @@ fn read(text: &str, places: &mut Places) -> Result<Job, JobError> {
         keys,
         reveal: read_reveal(file.reveal, places)?,
         parties: read_parties(file.party, file.unpinned_parties, places)?,
+        shard: None,
     })
 }
 
@@ -219,13 +222,19 @@ fn read_service(
     places: &mut Places,
 ) -> Result<Service, JobError> {
     let Some(table) = places.optional("service", table) else {
-        return Ok(Service { address: None, verify: Verify::default(), key: None, policy: None });
+        return Ok(Service::default());
     };
     let key = match places.optional("service.key", table.key) {
         Some(key) => Some(read_key_id("service.key", &key)?),
         None => None,
     };
+    let addresses = places.optional("service.addresses", table.addresses).unwrap_or_default();
+    let addresses = addresses.into_iter().enumerate();
+    let addresses = addresses
+        .map(|(index, address)| places.note(format!("service.addresses[{index}]"), address))
+        .collect();
     Ok(Service {
+        addresses,
         address: places.optional("service.address", table.address),
         verify: table.verify.unwrap_or_default(),
         key,

@@ -483,7 +483,8 @@ prop_compose! {
         let key = (pinned || verify == Verify::Provider).then_some(KeyId(key));
         let policy = (verify != Verify::Provider).then_some(service_policy);
         let provider_policy = (verify != Verify::Service).then_some(provider_policy);
-        (Service { address, verify, key, policy }, provider_policy)
+        let service = Service { address, addresses: Vec::new(), verify, key, policy };
+        (service, provider_policy)
     }
 }
 
@@ -526,8 +527,60 @@ prop_compose! {
             keys: keys.into_iter().map(|(name, normalise)| KeyPart { name, normalise }).collect(),
             reveal: Reveal { what, to, minimum },
             parties,
+            shard: None,
         }
     }
+}
+
+/// A job over so many services.
+fn sharded(services: usize) -> Job {
+    let mut job = Job::open("test", 2, 1000, 60, Verify::Service);
+    job.service.addresses =
+        (0..services).map(|host| format!("psi-{host}.example.org:7443")).collect();
+    job
+}
+
+#[test]
+fn a_job_over_several_services() {
+    let job = sharded(4);
+    job.validate().unwrap();
+    assert_eq!((job.services(), job.shards().len()), (4, 4));
+    let mut digests = vec![job.digest()];
+    for shard in job.shards() {
+        shard.validate().unwrap();
+        assert_eq!(Job::from_canonical(shard.canonical().as_bytes()).unwrap(), shard);
+        digests.push(shard.digest());
+        assert_eq!(shard.sent(100), job.sent(100));
+    }
+    digests.sort();
+    digests.dedup();
+    assert_eq!(digests.len(), 5);
+    let one = Job::open("test", 2, 1000, 60, Verify::Service);
+    assert_eq!(one.shards(), [one.clone()]);
+    assert!(job.differences(&one)[0].starts_with("service.addresses: psi-0.example.org:7443, "));
+}
+
+#[test]
+fn what_a_job_over_several_services_cannot_have() {
+    let refused = |change: fn(&mut Job), text: &str| {
+        let mut job = sharded(2);
+        change(&mut job);
+        let error = job.validate().unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    };
+    refused(|job| drop(job.service.addresses.pop()), "has 1 services, required are 2, 4, 8 or 16");
+    refused(|job| job.service.addresses.push("c:1".to_owned()), "has 3 services");
+    refused(|job| job.service.addresses[1] = "nowhere".to_owned(), "required is host:port");
+    refused(|job| job.service.addresses[1] = job.service.addresses[0].clone(), "is there twice");
+    refused(|job| job.service.address = Some("a:1".to_owned()), "beside service.addresses");
+    refused(|job| job.service.key = Some(KeyId([1; 32])), "service.key names one service");
+    refused(|job| job.service.verify = Verify::Provider, "service.key names one service");
+    refused(|job| job.reveal.what = What::Count, "a number for each shard");
+    refused(|job| job.reveal.minimum = 1, "every service sees its shard alone");
+    refused(|job| job.shard = Some(Shard { number: 2 }), "the shard is of no service");
+    let mut one = Job::open("test", 2, 1000, 60, Verify::Service);
+    one.shard = Some(Shard { number: 0 });
+    assert!(one.validate().is_err());
 }
 
 #[test]

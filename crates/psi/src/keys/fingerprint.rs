@@ -33,6 +33,14 @@ impl Fingerprint {
     pub const fn to_u128(self) -> u128 {
         self.0
     }
+
+    /// Which of so many services it goes to, a power of two.
+    #[expect(clippy::missing_panics_doc, reason = "the shifted number is less than `services`")]
+    pub fn shard(self, services: usize) -> usize {
+        let bits = services.trailing_zeros();
+        let number = self.0.checked_shr(128 - bits).unwrap_or(0);
+        usize::try_from(number).expect("less than the number of services")
+    }
 }
 
 impl From<u128> for Fingerprint {

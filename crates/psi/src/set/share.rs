@@ -2,11 +2,12 @@
 
 use std::io;
 
-use zeroize::{DefaultIsZeroes, Zeroize};
+use zeroize::{DefaultIsZeroes, Zeroize, Zeroizing};
 
-use super::{Segment, Spill};
+use super::{NO_ROW, Segment, Spill};
 use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
 
+/// No less than there may be bits for the service that a fingerprint goes to.
 const SHARE_BITS: u32 = 10;
 
 /// How many shares there are. 10,000,000 entries make shares of 300 KiB, which a core's own cache
@@ -60,6 +61,8 @@ pub(super) struct Share {
     chunks: Chunks,
     length: usize,
     segments: Vec<Segment>,
+    /// Fingerprints of no row, ascending.
+    filler: Zeroizing<Vec<Fingerprint>>,
 }
 
 impl Share {
@@ -97,8 +100,8 @@ impl Share {
         Ok(())
     }
 
-    /// Sorts what is in memory where it is.
-    pub(super) fn sort(&mut self, entries: &mut Entries) {
+    /// Sorts what is in memory where it is; how many different fingerprints that are.
+    pub(super) fn sort(&mut self, entries: &mut Entries) -> usize {
         entries.sort(self.length, || self.in_memory());
         for (chunk, sorted) in self.chunks.iter_mut().zip(entries.sorted.chunks(CHUNK)) {
             let room = chunk.fingerprints.iter_mut().zip(&mut chunk.rows);
@@ -106,14 +109,16 @@ impl Share {
                 (*fingerprint, *row) = (entry.fingerprint, entry.row);
             }
         }
+        entries.runs().count()
     }
 
-    /// Sorts what is in memory and in the store into one segment.
+    /// Sorts what is in memory and in the store into one segment; how many different fingerprints that
+    /// are.
     pub(super) fn sort_spilled(
         &mut self,
         entries: &mut Entries,
         store: &mut dyn Spill,
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
         let pieces = self.segments.iter().map(|segment| store.read(*segment));
         let pieces = pieces.collect::<io::Result<Vec<_>>>()?;
         let spilled: usize = pieces.iter().map(|piece| piece.len() / ENTRY_BYTES).sum();
@@ -125,21 +130,31 @@ impl Share {
         (self.length, self.chunks) = (0, Vec::new());
         let sorted = entries.sorted.iter().copied();
         self.segments = vec![store.write(&mut bytes_of(entries.sorted.len(), sorted))?];
-        Ok(())
+        Ok(entries.runs().count())
+    }
+
+    /// Adds fingerprints of no row to a sorted share.
+    pub(super) fn fill(&mut self, with: &[Fingerprint]) {
+        self.filler.extend_from_slice(with);
+        self.filler.sort_unstable();
     }
 
     /// Reads a sorted share.
     pub(super) fn load(&self, entries: &mut Entries, store: Option<&dyn Spill>) -> io::Result<()> {
-        let Some(store) = store.filter(|_| self.is_spilled()) else {
-            entries.make_room(self.length);
-            self.pieces().for_each(|piece| entries.sorted.extend(piece));
-            return Ok(());
-        };
-        for segment in &self.segments {
-            let piece = store.read(*segment)?;
-            entries.make_room(piece.len() / ENTRY_BYTES);
-            entries.sorted.extend(entries_in(&piece));
+        match store.filter(|_| self.is_spilled()) {
+            None => {
+                entries.make_room(self.length + self.filler.len());
+                self.pieces().for_each(|piece| entries.sorted.extend(piece));
+            }
+            Some(store) => {
+                for segment in &self.segments {
+                    let piece = store.read(*segment)?;
+                    entries.make_room(piece.len() / ENTRY_BYTES + self.filler.len());
+                    entries.sorted.extend(entries_in(&piece));
+                }
+            }
         }
+        entries.merge(&self.filler);
         Ok(())
     }
 
@@ -223,6 +238,21 @@ impl Entries {
         for end in &self.places[..1 << bits] {
             self.sorted[begin..*end as usize].sort_unstable();
             begin = *end as usize;
+        }
+    }
+
+    /// Puts ascending fingerprints of no row in their places. There is room for them.
+    fn merge(&mut self, filler: &[Fingerprint]) {
+        let mut read = self.sorted.len();
+        let mut write = read + filler.len();
+        self.sorted.resize(write, Entry::default());
+        for fingerprint in filler.iter().rev() {
+            while read > 0 && self.sorted[read - 1].fingerprint > *fingerprint {
+                (read, write) = (read - 1, write - 1);
+                self.sorted[write] = self.sorted[read];
+            }
+            write -= 1;
+            self.sorted[write] = Entry { fingerprint: *fingerprint, row: NO_ROW };
         }
     }
 

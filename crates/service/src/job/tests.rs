@@ -275,7 +275,7 @@ impl Player {
                         let mut chunks = chunks.expect("in memory");
                         chunks.reverse();
                         self.stage = Stage::Announced(chunks);
-                        let (keys, blake3) = (set.len() as u64, set.blake3());
+                        let (keys, blake3) = (set.len() as u64, set.blake3().expect("in memory"));
                         FromParty::Announcement(Announcement { keys, blake3 })
                     }
                     Err(_) => FromParty::Leave(Reason::KeyAgreement),
