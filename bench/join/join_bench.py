@@ -34,6 +34,9 @@ import time
 
 PARTIES = ("alice", "bob")
 
+# How many services a job is spread over, beside one.
+SERVICES = (2, 4)
+
 # MiB for a provider whose table does not fit: 10,000,000 rows take twice as much.
 SMALL_MEMORY = 96
 
@@ -96,18 +99,33 @@ class Ours:
 
     def __init__(self, program: str, directory: pathlib.Path, keys: int) -> None:
         self.program, self.directory = program, directory
+        self.services: list[subprocess.Popen[bytes]] = []
+        self.addresses: list[str] = []
+        self.run("simulator", "new", "platform")
+        self.keys = {party: self.keygen(party) for party in PARTIES}
+        (directory / "collateral.json").write_bytes((directory / "platform/collateral.json").read_bytes())
+        self.serve()
+        self.write_job("job.toml", self.keys, keys)
+
+    @property
+    def address(self) -> str:
+        return self.addresses[0]
+
+    @property
+    def service(self) -> subprocess.Popen[bytes]:
+        return self.services[0]
+
+    def serve(self) -> None:
+        """Starts one service more."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{probe.getsockname()[1]}"
-        self.address = address
-        self.run("simulator", "new", "platform")
-        self.keys = {party: self.keygen(party) for party in PARTIES}
-        self.write_job("job.toml", self.keys, keys)
-        (directory / "collateral.json").write_bytes((directory / "platform/collateral.json").read_bytes())
-        self.service = subprocess.Popen(
-            [program, "serve", "--listen", address, "--simulated", "platform", "--memory", "16G"],
-            cwd=directory, stdout=subprocess.DEVNULL, stderr=(directory / "service.log").open("wb"),
-        )
+        log = self.directory / f"service-{len(self.services)}.log"
+        self.services.append(subprocess.Popen(
+            [self.program, "serve", "--listen", address, "--simulated", "platform", "--memory", "16G"],
+            cwd=self.directory, stdout=subprocess.DEVNULL, stderr=log.open("wb"),
+        ))
+        self.addresses.append(address)
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -142,11 +160,22 @@ class Ours:
             sys.exit(f"convelo {' '.join(arguments)} failed:\n{done.stderr}")
         return done.stdout + done.stderr
 
-    def join(self, *options: str) -> dict[str, float]:
-        before, begun = cpu_of(self.service.pid), time.monotonic()
+    def write_job_of_services(self, file: str, services: int) -> None:
+        """As ``job.toml``, over so many services."""
+        while len(self.services) < services:
+            self.serve()
+        addresses = ", ".join(f'"{address}"' for address in self.addresses[:services])
+        text = (self.directory / "job.toml").read_text()
+        text = re.sub(r"(?m)^address = .*", f"addresses = [{addresses}]", text)
+        text = re.sub(r'(?m)^name = ".*"', f'name = "{pathlib.Path(file).stem}"', text, count=1)
+        (self.directory / file).write_text(text)
+
+    def join(self, *options: str, job: str = "job.toml") -> dict[str, float]:
+        pids = [service.pid for service in self.services]
+        before, begun = sum(map(cpu_of, pids)), time.monotonic()
         runs = [
             subprocess.Popen(
-                [self.program, "run", "job.toml", "--as", party, "--input", f"{party}.csv",
+                [self.program, "run", job, "--as", party, "--input", f"{party}.csv",
                  "--key", "id", "--output", f"{party}-matched.csv", "--quiet", *options],
                 cwd=self.directory,
             )
@@ -154,12 +183,13 @@ class Ours:
         ]
         used = [usage_of(run) for run in runs]
         wall = time.monotonic() - begun
-        service = cpu_of(self.service.pid) - before
+        service = sum(map(cpu_of, pids)) - before
         results = [self.directory / f"{party}-matched.csv" for party in PARTIES]
         counts = {lines(result) - 1 for result in results}
         for result in results:
             result.unlink()
-            result.with_name(result.name + ".receipt.json").unlink()
+            for receipt in result.parent.glob(f"{result.name}.receipt*.json"):
+                receipt.unlink()
         return {
             "wall": wall,
             "cpu": service + sum(cpu for cpu, _ in used),
@@ -171,8 +201,9 @@ class Ours:
         }
 
     def close(self) -> None:
-        self.service.terminate()
-        self.service.wait(30)
+        for service in self.services:
+            service.terminate()
+            service.wait(30)
 
 
 def peer(directory: pathlib.Path) -> dict[str, float]:
@@ -240,11 +271,20 @@ def main() -> None:
                 others.append(peer(directory))
                 say(f"round {number + 1}: ours {ours[-1]}")
                 say(f"round {number + 1}: DuckDB {others[-1]}")
+            for services in SERVICES:
+                side.write_job_of_services(f"over-{services}.toml", services)
+            spread: dict[int, list[dict[str, float]]] = {services: [] for services in (1, *SERVICES)}
+            for number in range(options.rounds):
+                for services, runs in spread.items():
+                    job = "job.toml" if services == 1 else f"over-{services}.toml"
+                    runs.append(side.join(job=job))
+                    say(f"round {number + 1}, {services} services: ours {runs[-1]}")
             small = side.join("--memory", f"{SMALL_MEMORY}M")
             say(f"--memory {SMALL_MEMORY}M: ours {small}")
         finally:
             side.close()
-    wrong = [run for run in [*ours, *others, small] if run["common"] != keys - keys // 2]
+    spread_runs = [run for runs in spread.values() for run in runs]
+    wrong = [run for run in [*ours, *others, small, *spread_runs] if run["common"] != keys - keys // 2]
     if wrong:
         sys.exit(f"a result is wrong: {wrong}")
 
@@ -256,6 +296,9 @@ def main() -> None:
     row("a provider's peak memory, goal 400 MiB", least(ours, "provider peak") / 2**20, 400, "MiB", 1.0)
     row(f"a provider's peak memory with --memory {SMALL_MEMORY}M", small["provider peak"] / 2**20,
         SMALL_MEMORY, "MiB", 1.0)
+    for services in SERVICES:
+        row(f"{services} services beside one, CPU of all processes",
+            least(spread[services], "cpu"), least(spread[1], "cpu"), "s", 1.1)
     row("the service's CPU per id", least(ours, "service cpu") / keys / 2 * 1e9, 25 + 30, "ns", 1.0)
     one = [engine(options.engine, 1, 2, keys) for _ in range(3)]
     two = [engine(options.engine, 2, 2, keys) for _ in range(3)]
