@@ -42,14 +42,18 @@ pub(crate) fn first_pass(
     // The last thread that takes blocks drops the queue, so that the reader does not wait for it.
     let queue = Arc::new(Mutex::new(queue));
     let (keys, enough) = (table.keys(), AtomicBool::new(false));
+    let (spare_blocks, spare_batches) = (Spares::default(), Spares::default());
     let mut collection = Collection { builder: memory.builder(), ..Collection::default() };
     let scanned = thread::scope(|scope| {
         for _ in 0..threads.min(MAXIMUM_FINGERPRINTING_THREADS) {
             let (queue, results, keys) = (Arc::clone(&queue), results.clone(), &keys);
+            let (blocks, batches) = (&spare_blocks, &spare_batches);
             scope.spawn(move || {
                 let mut normaliser = Normaliser::new(parts);
                 while let Some(block) = next(&queue) {
-                    let batch = Batch::new(&block, keys, &mut normaliser, fingerprinter);
+                    let batch: Batch = batches.take();
+                    let batch = batch.of(&block, keys, &mut normaliser, fingerprinter);
+                    blocks.give(block);
                     if results.send(batch).is_err() {
                         break;
                     }
@@ -61,14 +65,15 @@ pub(crate) fn first_pass(
             let blocks = blocks;
             table.read(progress, |block| {
                 go_on()?;
-                let taken =
-                    !enough.load(Ordering::Relaxed) && blocks.send(std::mem::take(block)).is_ok();
+                let block = std::mem::replace(block, spare_blocks.take());
+                let taken = !enough.load(Ordering::Relaxed) && blocks.send(block).is_ok();
                 taken.then_some(()).ok_or_else(|| Error::new(Kind::Job, "the pass was cut short"))
             })
         });
         for batch in found {
-            if collection.take(batch, table).is_err() {
-                enough.store(true, Ordering::Relaxed);
+            match collection.take(batch, table) {
+                Ok(batch) => spare_batches.give(batch),
+                Err(()) => enough.store(true, Ordering::Relaxed),
             }
         }
         reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -78,6 +83,25 @@ pub(crate) fn first_pass(
 
 fn next(queue: &Mutex<Receiver<Block>>) -> Option<Block> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+/// Buffers that were used and will be again: fresh memory costs more than what is done with it.
+struct Spares<T>(Mutex<Vec<T>>);
+
+impl<T: Default> Spares<T> {
+    fn take(&self) -> T {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give(&self, spare: T) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(spare);
+    }
+}
+
+impl<T> Default for Spares<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
 }
 
 /// The fingerprints of one block.
@@ -96,18 +120,17 @@ enum Refused {
 }
 
 impl Batch {
-    fn new(
+    /// The batch of a block, in the place of one that was used before.
+    fn of(
+        mut self,
         block: &Block,
         keys: &Keys,
         normaliser: &mut Normaliser,
         fingerprinter: &Fingerprinter,
     ) -> Result<Self, Refused> {
         let rows = usize::try_from(block.rows()).unwrap_or(0);
-        let mut batch = Self {
-            fingerprints: Vec::with_capacity(rows),
-            rows: Vec::with_capacity(rows),
-            ..Self::default()
-        };
+        self.make_room(rows);
+        let batch = &mut self;
         let mut queue = fingerprinter.queue();
         let visited = keys.visit(block, |row, fields| {
             match normaliser.encode(fields) {
@@ -122,10 +145,23 @@ impl Batch {
         });
         queue.finish(&mut batch.fingerprints);
         match visited {
-            Ok(()) => Ok(batch),
+            Ok(()) => Ok(self),
             Err(Stop::Misfit(misfit)) => Err(Refused::Misfit(misfit)),
             Err(Stop::Visitor(())) => Err(Refused::Rows),
         }
+    }
+}
+
+impl Batch {
+    /// Empties it and sees to it that so many fingerprints find room without being moved.
+    fn make_room(&mut self, rows: usize) {
+        if self.fingerprints.capacity() < rows {
+            self.fingerprints.zeroize();
+            self.fingerprints = Vec::with_capacity(rows);
+        }
+        self.fingerprints.clear();
+        self.rows.clear();
+        (self.blank, self.invalid) = (0, 0);
     }
 }
 
@@ -147,7 +183,8 @@ struct Collection {
 
 impl Collection {
     /// Takes a batch; an error says that no more are wanted.
-    fn take(&mut self, batch: Result<Batch, Refused>, table: &Table) -> Result<(), ()> {
+    fn take(&mut self, batch: Result<Batch, Refused>, table: &Table) -> Result<Batch, ()> {
+        let mut spare = Batch::default();
         match batch {
             Ok(batch) => {
                 self.counts.blank += batch.blank;
@@ -157,6 +194,7 @@ impl Collection {
                 if let Some(error) = pushed.find_map(Result::err) {
                     self.failed = Some(Memory::error(&error));
                 }
+                spare = batch;
             }
             Err(Refused::Rows) => self.failed = Some(too_many_rows(table)),
             // Blocks overtake each other.
@@ -165,7 +203,7 @@ impl Collection {
                 _ => self.misfit = Some(misfit),
             },
         }
-        if self.failed.is_some() || self.misfit.is_some() { Err(()) } else { Ok(()) }
+        if self.failed.is_some() || self.misfit.is_some() { Err(()) } else { Ok(spare) }
     }
 
     fn finish(

@@ -18,7 +18,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use self::share::{CHUNK_BYTES, Entries, SHARES, Share, share_of};
+use self::share::{CHUNK, CHUNK_BYTES, Chunk, Entries, SHARES, Share, share_of};
 use crate::bitmap::Bitmap;
 use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
 
@@ -49,9 +49,13 @@ pub struct Segment {
 
 /// Collects fingerprints in any order, with repetitions, into a [`FingerprintSet`].
 ///
-/// Memory: 20 bytes for each row, and 1.3 KiB at most for each of 1024 shares. Wiped when dropped.
+/// Memory: 20 bytes for each row, and 5 KiB at most for each of 1024 shares. Wiped when dropped.
 pub struct SetBuilder {
     shares: Vec<Share>,
+    /// The chunk of each share that has room, and how many entries it holds: all that most rows need.
+    open: Vec<Option<Box<Chunk>>>,
+    held: Vec<u16>,
+    /// How many there are, the open ones among them.
     chunks: usize,
     spare: share::Chunks,
     spill: Option<Spilling>,
@@ -62,6 +66,9 @@ struct Spilling {
     store: Box<dyn Spill>,
 }
 
+/// How many entries an open chunk holds that is none.
+const FULL: u16 = CHUNK as u16;
+
 /// What is hashed of a set at once, in bytes.
 const HASHED_AT_ONCE: usize = 64 << 10;
 
@@ -71,11 +78,22 @@ const NO_ROW: u32 = u32::MAX;
 impl SetBuilder {
     /// An empty builder that holds everything in memory.
     pub fn new() -> Self {
-        let shares = std::iter::repeat_with(Share::default).take(SHARES).collect();
-        Self { shares, chunks: 0, spare: Vec::new(), spill: None }
+        Self::on(std::iter::repeat_with(Share::default).take(SHARES).collect(), None)
     }
 
-    /// An empty builder that holds about so many bytes in memory, never less than 1.3 MiB, and gives
+    /// A builder that adds to these shares.
+    fn on(mut shares: Vec<Share>, spill: Option<Spilling>) -> Self {
+        let chunks = shares.iter().map(Share::chunks).sum();
+        let opened = shares.iter_mut().map(|share| match share.take_open() {
+            Some((chunk, held)) => (Some(chunk), u16::try_from(held).expect("a chunk is short")),
+            // The first entry asks for room.
+            None => (None, FULL),
+        });
+        let (open, held) = opened.unzip();
+        Self { shares, open, held, chunks, spare: Vec::new(), spill }
+    }
+
+    /// An empty builder that holds about so many bytes in memory, never less than 5 MiB, and gives
     /// what is beyond to `store`.
     pub fn spilling(bytes: usize, store: Box<dyn Spill>) -> Self {
         let chunks = (bytes / CHUNK_BYTES).max(SHARES);
@@ -89,10 +107,13 @@ impl SetBuilder {
     #[inline]
     pub fn push(&mut self, fingerprint: Fingerprint, row: u32) -> io::Result<()> {
         let share = share_of(fingerprint);
-        if !self.shares[share].has_room() {
+        if self.held[share] == FULL {
             self.make_room(share)?;
         }
-        self.shares[share].push(fingerprint, row);
+        if let Some(chunk) = &mut self.open[share] {
+            chunk.put(self.held[share].into(), fingerprint, row);
+            self.held[share] += 1;
+        }
         Ok(())
     }
 
@@ -101,6 +122,7 @@ impl SetBuilder {
     /// # Errors
     /// What the [`Spill`] says; never without one.
     pub fn finish(mut self) -> io::Result<FingerprintSet> {
+        (0..SHARES).for_each(|share| self.close(share));
         let mut shares = std::mem::take(&mut self.shares);
         let mut spill = self.spill.take();
         let lengths: Vec<usize> = match &mut spill {
@@ -120,17 +142,30 @@ impl SetBuilder {
 
     #[cold]
     fn make_room(&mut self, share: usize) -> io::Result<()> {
-        if let Some(spilling) = &mut self.spill
+        if let Some(spilling) = &self.spill
             && self.chunks >= spilling.chunks
         {
-            for share in &mut self.shares {
-                share.spill(&mut *spilling.store, &mut self.spare)?;
+            (0..SHARES).for_each(|share| self.close(share));
+            if let Some(spilling) = &mut self.spill {
+                for share in &mut self.shares {
+                    share.spill(&mut *spilling.store, &mut self.spare)?;
+                }
             }
             self.chunks = 0;
         }
-        self.shares[share].add(self.spare.pop().unwrap_or_default());
+        self.close(share);
+        self.open[share] = Some(self.spare.pop().unwrap_or_default());
+        self.held[share] = 0;
         self.chunks += 1;
         Ok(())
+    }
+
+    /// Gives a share its open chunk, if there is one.
+    fn close(&mut self, share: usize) {
+        let held = std::mem::replace(&mut self.held[share], FULL);
+        if let Some(chunk) = self.open[share].take() {
+            self.shares[share].add(chunk, held.into());
+        }
     }
 }
 
@@ -160,9 +195,7 @@ impl FingerprintSet {
     /// # Errors
     /// What the [`Spill`] says; never without one.
     pub fn padded(self, with: impl IntoIterator<Item = Fingerprint>) -> io::Result<Self> {
-        let Self { shares, spill, .. } = self;
-        let chunks = shares.iter().map(Share::chunks).sum();
-        let mut builder = SetBuilder { shares, chunks, spare: share::Chunks::new(), spill };
+        let mut builder = SetBuilder::on(self.shares, self.spill);
         with.into_iter().try_for_each(|fingerprint| builder.push(fingerprint, NO_ROW))?;
         builder.finish()
     }
@@ -221,9 +254,11 @@ impl FingerprintSet {
     /// # Panics
     /// If there are not so many.
     pub fn blake3_of(&self, ranks: Range<usize>) -> io::Result<[u8; 32]> {
-        let mut hash = blake3::Hasher::new();
-        for piece in self.chunks_of(ranks, HASHED_AT_ONCE) {
-            hash.update(&Zeroizing::new(piece?));
+        let (mut hash, mut piece) = (blake3::Hasher::new(), Zeroizing::new(Vec::new()));
+        let mut chunks = self.chunks_of(ranks, HASHED_AT_ONCE);
+        while chunks.left > 0 {
+            chunks.piece(&mut piece)?;
+            hash.update(&piece);
         }
         Ok(hash.finalize().into())
     }
@@ -276,7 +311,16 @@ impl FingerprintSet {
         assert_eq!(ranks.len(), self.len(), "a bitmap over another set");
         let mut found = Bitmap::new(rows as usize);
         let (mut rank, mut entries) = (0, Entries::default());
-        for share in &self.shares {
+        for (share, distinct) in self.shares.iter().zip(&self.lengths) {
+            if let Some(pieces) = share.in_place(*distinct, 0) {
+                for row in pieces.flat_map(|(_, rows)| rows) {
+                    if ranks.is_set(rank) && *row != NO_ROW {
+                        found.set(*row as usize);
+                    }
+                    rank += 1;
+                }
+                continue;
+            }
             share.load(&mut entries, self.store())?;
             for same in entries.runs() {
                 if ranks.is_set(rank) {
@@ -305,28 +349,55 @@ pub struct Chunks<'a> {
     per_chunk: usize,
     left: usize,
     share: usize,
-    /// How many fingerprints of the next share stand before the first.
+    /// How many fingerprints of that share stand before the next.
     skipped: usize,
     entries: Entries,
 }
 
 impl Chunks<'_> {
-    fn piece(&mut self) -> io::Result<Vec<u8>> {
+    /// Puts the next piece into `bytes`, in place of what is there.
+    fn piece(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
         let count = self.per_chunk.min(self.left);
-        let mut bytes = Vec::with_capacity(count * FINGERPRINT_BYTES);
+        bytes.clear();
+        bytes.reserve(count * FINGERPRINT_BYTES);
         while bytes.len() < count * FINGERPRINT_BYTES {
             let missing = count - bytes.len() / FINGERPRINT_BYTES;
             self.entries
                 .take_distinct(missing, |value| bytes.extend_from_slice(&value.to_be_bytes()));
             if self.entries.is_empty() && self.share < self.set.shares.len() {
-                let share = &self.set.shares[self.share];
-                share.load(&mut self.entries, self.set.store())?;
-                self.share += 1;
-                self.entries.take_distinct(std::mem::take(&mut self.skipped), drop);
+                self.go_on(count, bytes)?;
             }
         }
         self.left -= count;
-        Ok(bytes)
+        Ok(())
+    }
+
+    /// Takes what is missing of `count` fingerprints from the share, or reads it.
+    fn go_on(&mut self, count: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let (share, length) = (&self.set.shares[self.share], self.set.lengths[self.share]);
+        let Some(pieces) = share.in_place(length, self.skipped) else {
+            share.load(&mut self.entries, self.set.store())?;
+            self.share += 1;
+            self.entries.take_distinct(std::mem::take(&mut self.skipped), drop);
+            return Ok(());
+        };
+        for (fingerprints, _) in pieces {
+            let begin = bytes.len();
+            let taken = fingerprints.len().min(count - begin / FINGERPRINT_BYTES);
+            bytes.resize(begin + taken * FINGERPRINT_BYTES, 0);
+            let places = bytes[begin..].as_chunks_mut::<FINGERPRINT_BYTES>().0;
+            for (place, fingerprint) in places.iter_mut().zip(fingerprints) {
+                *place = fingerprint.to_be_bytes();
+            }
+            self.skipped += taken;
+            if taken < fingerprints.len() {
+                return Ok(());
+            }
+        }
+        if self.skipped == length {
+            (self.share, self.skipped) = (self.share + 1, 0);
+        }
+        Ok(())
     }
 }
 
@@ -337,11 +408,12 @@ impl Iterator for Chunks<'_> {
         if self.left == 0 {
             return None;
         }
-        let piece = self.piece();
+        let mut bytes = Vec::new();
+        let piece = self.piece(&mut bytes);
         if piece.is_err() {
             self.left = 0;
         }
-        Some(piece)
+        Some(piece.map(|()| bytes))
     }
 }
 
