@@ -1,5 +1,5 @@
 //! The wire of Intel's "PSI with SGX" over RA-TLS. What its clients run into over ordinary TLS is in
-//! `tests/psi_wire`, with gRPC's own clients.
+//! `tests/peers/psi_wire`, with gRPC's own clients.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -191,8 +191,8 @@ fn python_steps(quick: bool) -> Vec<Step> {
         return steps;
     }
     steps.push(python_step("python tests", &tests));
-    let clients = ["-m", "pytest", "tests/psi_wire", "--config-file=python/pyproject.toml"];
-    steps.push(python_step("psi.PSI clients", &clients));
+    let peers = ["-m", "pytest", "tests/peers", "--config-file=python/pyproject.toml"];
+    steps.push(python_step("genuine peers", &peers));
     let genuine = "cargo xtask python --genuine";
     steps.push(own("genuine packages", python::prepare_genuine, genuine));
     steps.extend(python::SUITES.map(|version| {
@@ -255,7 +255,7 @@ mod tests {
         let names = |quick| steps(quick, true).iter().map(|step| step.name).collect::<Vec<_>>();
         let (all, quick) = (names(false), names(true));
         for slow in
-            ["docs", "psi.PSI clients", "genuine packages", "genuine test-suite", "interoperation"]
+            ["docs", "genuine peers", "genuine packages", "genuine test-suite", "interoperation"]
         {
             assert!(all.contains(&slow) && !quick.contains(&slow), "{slow}");
         }

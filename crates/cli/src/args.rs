@@ -286,7 +286,8 @@ pub(crate) struct Run {
 /// The table of a run.
 #[derive(Args)]
 pub(crate) struct TableArgs {
-    /// The table: CSV, or a text file of one id a line; plain, .gz or .zst; "-" is standard input
+    /// The table: CSV, or a text file of one id a line, plain, .gz or .zst, or Parquet; "-" is standard
+    /// input
     #[arg(long, short, value_name = "FILE")]
     pub(crate) input: PathBuf,
     #[command(flatten)]
@@ -346,6 +347,8 @@ pub(crate) enum FormatArg {
     Csv,
     /// One id a line
     Lines,
+    /// A Parquet file; told by its first bytes
+    Parquet,
 }
 
 #[derive(Args)]

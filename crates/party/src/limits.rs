@@ -38,6 +38,12 @@ pub const DEFAULT_MEMORY: u64 = 1024 * MEBIBYTE;
 /// What a run is taken to need for everything but fingerprints.
 pub(crate) const OTHER_MEMORY: u64 = 48 * MEBIBYTE;
 
+/// Rows of a Parquet file that are looked at together.
+pub(crate) const PARQUET_BATCH_ROWS: usize = 8192;
+
+/// Rows of a group of a Parquet file that is written; a group is in memory until it is complete.
+pub(crate) const PARQUET_GROUP_ROWS: usize = 1 << 17;
+
 /// How much of a CSV file is looked at to guess its delimiter, in bytes.
 pub(crate) const DELIMITER_SAMPLE_BYTES: u64 = 64 * 1024;
 

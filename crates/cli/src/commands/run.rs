@@ -190,6 +190,7 @@ pub(crate) fn table(
     let header = !layout.no_header;
     let format = match layout.format {
         Some(FormatArg::Lines) => Format::Lines,
+        Some(FormatArg::Parquet) => Format::Parquet,
         Some(FormatArg::Csv) => match delimiter {
             Some(delimiter) => Format::Csv { delimiter, header },
             None => Format::guess_csv(&input, header).map_err(Failure::usage)?,
@@ -206,7 +207,7 @@ pub(crate) fn table(
                 parts.len(),
                 parts.join(", ")
             ),
-            Format::Csv { .. } => format!(
+            Format::Csv { .. } | Format::Parquet => format!(
                 "the job's key has {} {} ({}); say which column holds each with --key COLUMN, in \
                  this order; {} given",
                 parts.len(),

@@ -128,10 +128,40 @@ pub enum Fault {
         /// Fields in the first record.
         expected: usize,
     },
+    /// A Parquet file that is damaged, or has what is not supported.
+    #[error("cannot be read as Parquet: {error}")]
+    Parquet {
+        /// What is wrong.
+        error: String,
+    },
+    /// Parquet that comes as a stream.
+    #[error("Parquet is read from its end and cannot come by standard input: give the file's name")]
+    ParquetStream,
+    /// A key column whose values are no keys.
+    #[error(
+        "the key column \"{column}\" is of the type {found}; a key is text or a whole number: cast the \
+         column"
+    )]
+    KeyType {
+        /// The column's name.
+        column: String,
+        /// Its type.
+        found: String,
+    },
+    /// The output's name is that of another format.
+    #[error(
+        "rows are written in the format of the table, {format}: choose a name for the output that {name}"
+    )]
+    OutputFormat {
+        /// The table's.
+        format: &'static str,
+        /// What is asked of the name.
+        name: &'static str,
+    },
     /// The name of the file does not tell what it is.
     #[error(
-        "no name that ends in .csv, .tsv or .txt (or that and .gz or .zst): say whether it is CSV (and \
-         its delimiter) or one id a line"
+        "no name that ends in .csv, .tsv or .txt (or that and .gz or .zst), nor Parquet: say whether it is \
+         CSV (and its delimiter) or one id a line"
     )]
     UnknownFormat,
     /// A delimiter that cannot separate fields.

@@ -3,6 +3,7 @@ use std::path::Path;
 
 use super::error::{Fault, TableError};
 use super::input::Input;
+use super::parquet::MAGIC;
 use crate::limits::DELIMITER_SAMPLE_BYTES;
 
 /// How a table is laid out in its file.
@@ -17,10 +18,12 @@ pub enum Format {
     },
     /// One id a line; the table has one column.
     Lines,
+    /// Columns with types and names, in a file that begins and ends with `PAR1`.
+    Parquet,
 }
 
 impl Format {
-    /// Guesses the format from the file's name, as far as the caller leaves it open. An ending `.gz` or
+    /// Guesses the format from the file's first bytes and its name, as far as the caller leaves it open. An ending `.gz` or
     /// `.zst` is passed over.
     ///
     /// `.csv` is CSV, `.tsv` and `.tab` are CSV with tabs, `.txt` is one id a line; a given
@@ -30,6 +33,9 @@ impl Format {
     /// # Errors
     /// When the name tells nothing and no delimiter was given, or the file cannot be read.
     pub fn guess(input: &Input, delimiter: Option<u8>, header: bool) -> Result<Self, TableError> {
+        if input.head(4)? == MAGIC {
+            return Ok(Self::Parquet);
+        }
         if let Some(delimiter) = delimiter {
             return Ok(Self::Csv { delimiter, header });
         }
@@ -58,7 +64,7 @@ impl Format {
         match self {
             Self::Csv { delimiter: b'"' | b'\r' | b'\n' | 0, .. } => self.refuse_delimiter(),
             Self::Csv { delimiter, .. } if !delimiter.is_ascii() => self.refuse_delimiter(),
-            Self::Csv { .. } | Self::Lines => Ok(()),
+            Self::Csv { .. } | Self::Lines | Self::Parquet => Ok(()),
         }
     }
 
@@ -66,10 +72,15 @@ impl Format {
         matches!(self, Self::Csv { header: true, .. })
     }
 
+    /// Whether columns have names.
+    pub(super) fn has_names(self) -> bool {
+        self.has_header() || self == Self::Parquet
+    }
+
     fn refuse_delimiter(self) -> Result<(), Fault> {
         match self {
             Self::Csv { delimiter, .. } => Err(Fault::Delimiter { found: delimiter }),
-            Self::Lines => Ok(()),
+            Self::Lines | Self::Parquet => Ok(()),
         }
     }
 }

@@ -157,6 +157,14 @@ impl Input {
         }
     }
 
+    /// The file, for who reads it in any order; nobody else reads meanwhile.
+    pub(super) fn file(&self) -> Result<File, TableError> {
+        match &self.origin {
+            Origin::File(file, _) => file.try_clone().map_err(|error| self.error(error)),
+            Origin::Kept(_) => Err(TableError::new(&self.path, Fault::ParquetStream)),
+        }
+    }
+
     /// Whether `output` is the very file that is read.
     pub(super) fn is(&self, output: &Path, found: &Metadata) -> io::Result<bool> {
         match &self.origin {

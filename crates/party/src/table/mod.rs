@@ -1,7 +1,7 @@
 //! Tables in and out: the key fields of every row, and the rows that matched.
 //!
 //! A table is a CSV file or a text file of one id a line, plain or packed by gzip or Zstandard, or such a
-//! text from standard input. It is read twice, in memory that does not grow with it: [`Table::scan`]
+//! text from standard input; or a Parquet file. It is read twice, in memory that does not grow with it: [`Table::scan`]
 //! yields the key fields of every row, and [`Table::write_matched`] reads the same rows again and writes
 //! those that are kept, with all or selected columns and in input order. Both passes read the file that
 //! [`Input::open`] opened, and refuse it when it changed in between.
@@ -24,6 +24,7 @@ mod error;
 mod format;
 mod input;
 mod output;
+mod parquet;
 mod reader;
 mod source;
 
@@ -89,8 +90,8 @@ impl Table {
     /// When the text is not UTF-8, when its first record cannot be read, and when a column is not
     /// there; the error then lists the columns.
     pub fn open(input: Input, options: &TableOptions) -> Result<Self, TableError> {
-        let start = source::text_start(&input)?;
         let (format, columns, select) = (options.format, Vec::new(), Vec::new());
+        let start = if format == Format::Parquet { 0 } else { source::text_start(&input)? };
         let mut table = Self { input, start, format, columns, key: vec![0], select };
         format.check().map_err(|fault| table.error(fault))?;
         if table.format == Format::Lines {
@@ -100,11 +101,14 @@ impl Table {
             table.columns.push("#1".to_owned());
             return Ok(table);
         }
-        table.columns = table.first_record()?;
+        table.columns = match format {
+            Format::Parquet => parquet::columns(&table.input)?,
+            _ => table.first_record()?,
+        };
         if table.columns.is_empty() {
             return Ok(table);
         }
-        let header = table.format.has_header();
+        let header = table.format.has_names();
         if options.key.is_empty() {
             let columns = ColumnList::new(&table.columns, header);
             return Err(table.error(Fault::NoKey { columns }));
@@ -115,6 +119,9 @@ impl Table {
             resolved.collect::<Result<_, _>>().map_err(|fault| table.error(fault))
         };
         (table.key, table.select) = (resolve(&options.key)?, resolve(&options.select)?);
+        if format == Format::Parquet {
+            parquet::check_keys(&table.input, &table.key)?;
+        }
         Ok(table)
     }
 
@@ -145,7 +152,7 @@ impl Table {
     /// # Errors
     /// When `output` is the input, is not a regular file, or its directory cannot be written to.
     pub fn check_output(&self, output: &Path) -> Result<(), TableError> {
-        check_target(output, &self.input)
+        check_target(output, &self.input, self.format)
     }
 
     /// The first pass: gives the key fields of every row, in input order, to `row`.
@@ -173,7 +180,18 @@ impl Table {
 
     /// How to find the key fields in a block.
     pub(crate) fn keys(&self) -> Keys {
-        Keys { layout: self.layout(), header: self.header_rows(), columns: self.key.clone() }
+        match self.format {
+            // Its blocks have the key's columns alone.
+            Format::Parquet => {
+                let (width, columns) = (self.key.len(), (0..self.key.len()).collect());
+                Keys { layout: Layout::new(self.format, Some(width)), header: 0, columns }
+            }
+            _ => Keys {
+                layout: self.layout(),
+                header: self.header_rows(),
+                columns: self.key.clone(),
+            },
+        }
     }
 
     /// Reads the table in blocks, in input order. `progress` is as in [`Table::scan`].
@@ -186,6 +204,12 @@ impl Table {
         mut visit: impl FnMut(&mut Block) -> Result<(), E>,
     ) -> Result<Counts, E> {
         self.input.check_unchanged()?;
+        if self.format == Format::Parquet {
+            let size = self.input.size();
+            let rows = parquet::read(&self.input, &self.key, share_of(size, progress), visit)?;
+            self.input.check_unchanged()?;
+            return Ok(Counts { rows });
+        }
         let width = Some(self.columns.len());
         let mut reader = Reader::new(&self.input, self.start, self.format, width)?;
         let (mut block, mut rows, mut reported) = (Block::default(), 0, 0);
@@ -228,6 +252,18 @@ impl Table {
         mut keep: impl FnMut(u64) -> Result<bool, E>,
     ) -> Result<Written, E> {
         let mut draft = Draft::new(output, &self.input, self.format, &self.select)?;
+        if self.format == Format::Parquet {
+            self.input.check_unchanged()?;
+            let (input, size) = (&self.input, self.input.size());
+            let progress = share_of(size, progress);
+            let (rows, kept) = parquet::copy(input, &self.select, &mut draft, progress, keep)?;
+            self.input.check_unchanged()?;
+            if rows != scanned.rows {
+                return Err(self.error(Fault::Changed).into());
+            }
+            let bytes = draft.complete()?;
+            return Ok(Written { rows: kept, bytes });
+        }
         let (layout, header, fields) = (self.layout(), self.header_rows(), !self.select.is_empty());
         let mut kept = 0;
         let changed = || self.error(Fault::Changed);
@@ -292,6 +328,14 @@ impl Table {
             return Err(self.refuse(Misfit { offset: 0, fault: Fault::TooManyColumns { found } }));
         }
         Ok(columns)
+    }
+}
+
+/// Progress in rows as progress in bytes of a file of this size.
+fn share_of(size: u64, mut progress: impl FnMut(u64)) -> impl FnMut(u64, u64) {
+    move |rows, total| {
+        let share = u128::from(size) * u128::from(rows) / u128::from(total.max(1));
+        progress(u64::try_from(share).unwrap_or(size));
     }
 }
 

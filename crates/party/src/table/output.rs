@@ -40,6 +40,9 @@ impl<'w> Draft<'w> {
         format: Format,
         select: &[usize],
     ) -> Result<Self, TableError> {
+        if let Output::File(path) = output {
+            check_name(path, format)?;
+        }
         let (path, target) = match output {
             Output::Stream(stream) => (PathBuf::from("the output"), Target::Stream(stream)),
             Output::File(path) => {
@@ -57,7 +60,7 @@ impl<'w> Draft<'w> {
             Format::Csv { delimiter, .. } => {
                 Some(csv_core::WriterBuilder::new().delimiter(delimiter).build())
             }
-            Format::Lines => None,
+            Format::Lines | Format::Parquet => None,
         };
         Ok(Self { path, sheet, csv, select: select.to_vec() })
     }
@@ -103,6 +106,15 @@ impl<'w> Draft<'w> {
         self.sheet.write_all(&quoted[..written])
     }
 
+    /// Writes what is a part of the output as it is.
+    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), TableError> {
+        self.sheet.write_all(bytes).map_err(|error| self.error(error))
+    }
+
+    pub(super) fn error(&self, error: io::Error) -> TableError {
+        TableError::new(&self.path, Fault::Write(error))
+    }
+
     /// Writes what is buffered and puts a file in its place; the number of bytes written.
     pub(super) fn complete(self) -> Result<u64, TableError> {
         let Self { path, sheet, .. } = self;
@@ -111,8 +123,27 @@ impl<'w> Draft<'w> {
 }
 
 /// Says whether `path` could become the output of a table read from `input`.
-pub(super) fn check_target(path: &Path, input: &Input) -> Result<(), TableError> {
+pub(super) fn check_target(path: &Path, input: &Input, format: Format) -> Result<(), TableError> {
+    check_name(path, format)?;
     temporary_beside(path, input).map(drop)
+}
+
+/// Rows are written as they were read, and the output's name must not say otherwise.
+fn check_name(path: &Path, format: Format) -> Result<(), TableError> {
+    let named = extension(path).as_deref() == Some("parquet");
+    let fault = match (format, named) {
+        (Format::Parquet, false) => {
+            Fault::OutputFormat { format: "Parquet", name: "ends in .parquet" }
+        }
+        (Format::Csv { .. }, true) => {
+            Fault::OutputFormat { format: "CSV", name: "does not end in .parquet" }
+        }
+        (Format::Lines, true) => {
+            Fault::OutputFormat { format: "one id a line", name: "does not end in .parquet" }
+        }
+        _ => return Ok(()),
+    };
+    Err(TableError::new(path, fault))
 }
 
 enum Target<'w> {

@@ -37,7 +37,7 @@ impl<'f> Reader<'f> {
         width: Option<usize>,
     ) -> Result<Self, TableError> {
         let (csv, end_mark) = match format {
-            Format::Lines => (None, &[][..]),
+            Format::Lines | Format::Parquet => (None, &[][..]),
             Format::Csv { delimiter, .. } => {
                 let mut csv = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
                 // It would take the first bytes that it sees for a byte order mark.

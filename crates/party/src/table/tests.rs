@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use flate2::Compression;
@@ -820,6 +821,165 @@ proptest! {
                 let named = matches!(error.fault(), Fault::Encoding { .. });
                 prop_assert!(named || error.line().is_some(), "{error}");
             }
+        }
+    }
+}
+
+/// A Parquet file with a column of each of some kinds, `rows` rows in groups of 1000.
+fn parquet_of(rows: usize) -> Vec<u8> {
+    use arrow_array::{
+        ArrayRef, DictionaryArray, Float64Array, Int64Array, LargeStringArray, RecordBatch,
+        StringArray, UInt8Array, types::Int32Type,
+    };
+    let id = |row: usize| (!row.is_multiple_of(10)).then(|| format!("id-{row}"));
+    let words: DictionaryArray<Int32Type> =
+        (0..rows).map(|row| ["red", "green", "blue"][row % 3]).collect();
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new((0..rows).map(id).collect::<StringArray>())),
+        (
+            "large",
+            Arc::new((0..rows).map(|row| Some(row.to_string())).collect::<LargeStringArray>()),
+        ),
+        ("number", Arc::new((0..rows).map(|row| -(row as i64)).collect::<Int64Array>())),
+        ("small", Arc::new((0..rows).map(|row| (row % 200) as u8).collect::<UInt8Array>())),
+        ("words", Arc::new(words)),
+        ("price", Arc::new((0..rows).map(|row| row as f64 / 2.0).collect::<Float64Array>())),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let properties = ::parquet::file::properties::WriterProperties::builder()
+        .set_max_row_group_row_count(Some(1000))
+        .build();
+    let mut bytes = Vec::new();
+    let mut writer =
+        ::parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties))
+            .unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+fn batches_of(path: &Path) -> arrow_array::RecordBatch {
+    let file = std::fs::File::open(path).unwrap();
+    let builder =
+        ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let schema = builder.schema().clone();
+    let batches: Vec<_> =
+        builder.with_batch_size(1 << 20).build().unwrap().map(Result::unwrap).collect();
+    arrow_select::concat::concat_batches(&schema, &batches).unwrap()
+}
+
+#[test]
+fn parquet_keys_are_text_and_whole_numbers() {
+    let files = Files::new();
+    let path = files.with("table.parquet", parquet_of(20_001));
+    let input = Input::open(&path, &std::env::temp_dir()).unwrap();
+    // Its first bytes tell, whatever else is said.
+    assert_eq!(Format::guess(&input, Some(b';'), true).unwrap(), Format::Parquet);
+    let named = ["number", "id", "small", "large", "words"];
+    let mut table = open(&path, Format::Parquet, &named).unwrap();
+    assert_eq!(table.columns(), ["id", "large", "number", "small", "words", "price"]);
+    let keys = keys_of(&mut table).unwrap();
+    assert_eq!(keys.len(), 20_001);
+    for (row, key) in keys.iter().enumerate() {
+        let id = if row.is_multiple_of(10) { String::new() } else { format!("id-{row}") };
+        let number = (-(row as i64)).to_string();
+        let (small, word) = ((row % 200).to_string(), ["red", "green", "blue"][row % 3]);
+        assert_eq!(*key, [number, id, small, row.to_string(), word.to_owned()]);
+    }
+}
+
+#[test]
+fn parquet_rows_are_written_with_their_types() {
+    let files = Files::new();
+    let path = files.with("table.parquet", parquet_of(20_001));
+    let whole = batches_of(&path);
+    for (selected, columns) in
+        [(&[][..], vec![0, 1, 2, 3, 4, 5]), (&["words", "#1", "words"], vec![4, 0, 4])]
+    {
+        let mut table = select(&path, Format::Parquet, &["id"], selected).unwrap();
+        let counts = table.scan(|_| {}, |_| Ok::<_, TableError>(())).unwrap();
+        assert_eq!(counts.rows, 20_001);
+        let output = files.path("matched.parquet");
+        let mut last = 0;
+        let written = table.write_matched::<TableError>(
+            &counts,
+            Output::File(&output),
+            |done| last = done,
+            |row| Ok(row % 7 == 3),
+        );
+        assert_eq!(written.unwrap().rows, 2857);
+        assert_eq!(last, std::fs::metadata(&path).unwrap().len());
+        let wanted: arrow_array::BooleanArray = (0..20_001).map(|row| Some(row % 7 == 3)).collect();
+        let expected = arrow_select::filter::filter_record_batch(&whole, &wanted).unwrap();
+        assert_eq!(batches_of(&output), expected.project(&columns).unwrap());
+    }
+    // As a stream it is the same.
+    let mut table = open(&path, Format::Parquet, &["id"]).unwrap();
+    let counts = table.scan(|_| {}, |_| Ok::<_, TableError>(())).unwrap();
+    let mut stream = Vec::new();
+    table
+        .write_matched::<TableError>(&counts, Output::Stream(&mut stream), |_| {}, |_| Ok(false))
+        .unwrap();
+    assert_eq!(batches_of(&files.with("stream.parquet", stream)).num_rows(), 0);
+}
+
+#[test]
+fn parquet_that_cannot_be_used_is_refused_with_the_reason() {
+    let files = Files::new();
+    let bytes = parquet_of(2000);
+    let path = files.with("table.parquet", &bytes);
+    let says = |error: TableError, text: &str| {
+        let error = error.to_string();
+        assert!(error.contains(text), "{error}");
+    };
+    let refused = |key: &[&str], text| says(open(&path, Format::Parquet, key).err().unwrap(), text);
+    refused(&["price"], "\"price\" is of the type Float64; a key is text or a whole number");
+    refused(&["nothing"], "no column is called \"nothing\"");
+    refused(&[], "no key column was named");
+    let cut = files.with("cut.parquet", &bytes[..bytes.len() - 100]);
+    says(open(&cut, Format::Parquet, &["id"]).err().unwrap(), "cannot be read as Parquet");
+    let text = files.with("text.parquet", "id\n1\n");
+    says(open(&text, Format::Parquet, &["id"]).err().unwrap(), "cannot be read as Parquet");
+    let kept = Input::kept(&bytes[..], &std::env::temp_dir()).unwrap();
+    assert_eq!(Format::guess(&kept, None, true).unwrap(), Format::Parquet);
+    let options = TableOptions { format: Format::Parquet, key: Vec::new(), select: Vec::new() };
+    says(Table::open(kept, &options).err().unwrap(), "cannot come by standard input");
+    // The output's name says what it is.
+    let table = open(&path, Format::Parquet, &["id"]).unwrap();
+    says(table.check_output(&files.path("matched.csv")).unwrap_err(), "that ends in .parquet");
+    table.check_output(&files.path("matched.parquet")).unwrap();
+    let csv = files.with("table.csv", "id\n1\n");
+    let csv = open(&csv, COMMA, &["id"]).unwrap();
+    says(csv.check_output(&files.path("m.parquet")).unwrap_err(), "does not end in .parquet");
+    // It changes between the passes.
+    let mut table = open(&path, Format::Parquet, &["id"]).unwrap();
+    let counts = table.scan(|_| {}, |_| Ok::<_, TableError>(())).unwrap();
+    std::fs::write(&path, parquet_of(2001)).unwrap();
+    let mut stream = Vec::new();
+    let written = table.write_matched::<TableError>(
+        &counts,
+        Output::Stream(&mut stream),
+        |_| {},
+        |_| Ok(true),
+    );
+    says(written.unwrap_err(), "changed");
+}
+
+proptest! {
+    /// A damaged file is refused or read, and nothing else.
+    #[test]
+    fn damaged_parquet_does_no_harm(
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let files = Files::new();
+        let mut bytes = parquet_of(50);
+        for (place, byte) in damage {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        let path = files.with("table.parquet", bytes);
+        if let Ok(mut table) = open(&path, Format::Parquet, &["id"]) {
+            let _ = keys_of(&mut table);
         }
     }
 }

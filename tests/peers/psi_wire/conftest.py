@@ -17,7 +17,7 @@ import grpc
 import pytest
 from grpc_tools import protoc
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(REPOSITORY / "python/tests/kit"))
 
 from party_certificates import Authority, common_name
