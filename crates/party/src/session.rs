@@ -214,7 +214,8 @@ impl Session {
             self.observer.on(Event::ConnectionLost { why, retry_in, give_up_in: left });
             tokio::time::sleep(retry_in).await;
             self.pause = (self.pause * 2).min(LONGEST_RETRY);
-            match tokio::time::timeout_at(until, self.go_on()).await {
+            // Boxed, because its state is several kilobytes in every caller's future.
+            match tokio::time::timeout_at(until, Box::pin(self.go_on())).await {
                 Ok(Ok(())) => {
                     self.observer.on(Event::Reconnected);
                     return Ok(());

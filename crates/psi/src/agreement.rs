@@ -474,7 +474,9 @@ impl JobKey {
             return key;
         }
         let mut secret = Zeroizing::new(Vec::with_capacity(keys.len() * 16));
-        keys.iter().for_each(|key| secret.extend_from_slice(&*key.fingerprint_key));
+        for key in &keys {
+            secret.extend_from_slice(&*key.fingerprint_key);
+        }
         let mut fingerprint_key = Zeroizing::new([0; 16]);
         Hkdf::<Sha256>::new(Some(&job.0), &secret)
             .expand(b"convelo/join/shards/v1", &mut *fingerprint_key)

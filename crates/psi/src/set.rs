@@ -66,8 +66,8 @@ struct Spilling {
     store: Box<dyn Spill>,
 }
 
-/// How many entries an open chunk holds that is none.
-const FULL: u16 = CHUNK as u16;
+/// How many entries a chunk holds that has no room, or is not there.
+const FULL: u16 = CHUNK;
 
 /// What is hashed of a set at once, in bytes.
 const HASHED_AT_ONCE: usize = 64 << 10;
@@ -581,7 +581,7 @@ mod tests {
             });
             prop_assert!(parts.concat() == wire);
             let others: Vec<u128> =
-                (1..100).map(|n| n << 120 | 77).filter(|n| !expected.contains_key(n)).collect();
+                (1..100).map(|n| n << 120 | 0x4d).filter(|n| !expected.contains_key(n)).collect();
             let more: BTreeSet<u128> = expected.keys().copied().chain(others.clone()).collect();
             let built = built.filled(others.iter().map(|value| (*value).into()));
             let wire: Vec<u8> = more.iter().flat_map(|value| value.to_be_bytes()).collect();
@@ -590,14 +590,18 @@ mod tests {
             for services in [1, 2, 16] {
                 let shard = |value: u128| usize::try_from(value >> 120).unwrap() * services / 256;
                 let mut counts = vec![0; services];
-                more.iter().for_each(|value| counts[shard(*value)] += 1);
+                for value in &more {
+                    counts[shard(*value)] += 1;
+                }
                 prop_assert_eq!(built.in_shards(services), counts);
             }
             let mut ranks = Bitmap::new(built.len());
             let none = built.rows(&ranks, u32::try_from(values.len()).unwrap(), false).unwrap();
             prop_assert_eq!(none.count_ones(), 0);
             let rank = |value: &u128| more.range(..value).count();
-            others.iter().for_each(|value| ranks.set(rank(value)));
+            for value in &others {
+                ranks.set(rank(value));
+            }
             let none = built.rows(&ranks, u32::try_from(values.len()).unwrap(), false).unwrap();
             prop_assert_eq!(none.count_ones(), 0);
 

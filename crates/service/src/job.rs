@@ -153,8 +153,10 @@ impl JobMachine {
     ) -> Vec<Effect> {
         match event {
             _ if self.phase == Phase::Over => Vec::new(),
-            Event::Message(..) | Event::Expelled(..) if self.phase == Phase::Settled => {
-                self.acknowledged(event)
+            Event::Message(connection, _) | Event::Expelled(connection, _)
+                if self.phase == Phase::Settled =>
+            {
+                self.acknowledged(connection)
             }
             Event::Shutdown | Event::Deadline if self.phase == Phase::Settled => self.over(),
             Event::Arrived(arrival) => self.arrived(arrival, seconds_left),
@@ -269,7 +271,7 @@ impl JobMachine {
         if self.seats.len() == self.job.party_count() {
             self.phase = Phase::Sharing;
             let members = self.members();
-            effects.extend(self.to_all(|_| ToParty::Assembled(members.clone())));
+            effects.extend(self.tell_all(|_| ToParty::Assembled(members.clone())));
         } else {
             effects.extend(self.tell_waiting(seconds_left));
         }
@@ -341,10 +343,7 @@ impl JobMachine {
     }
 
     /// A party says something when all has been said to it: that it has received it.
-    fn acknowledged(&mut self, event: Event) -> Vec<Effect> {
-        let (Event::Message(connection, _) | Event::Expelled(connection, _)) = event else {
-            return Vec::new();
-        };
+    fn acknowledged(&mut self, connection: ConnectionId) -> Vec<Effect> {
         // Whatever else it says, it can be told nothing new.
         self.name_of(connection).map_or_else(Vec::new, |name| self.release(&name))
     }
@@ -454,7 +453,7 @@ impl JobMachine {
         {
             inboxes.entry(share.to.clone()).or_default().push(share);
         }
-        Ok(self.to_all(|name| ToParty::Shares(inboxes.remove(name).unwrap_or_default())))
+        Ok(self.tell_all(|name| ToParty::Shares(inboxes.remove(name).unwrap_or_default())))
     }
 
     fn confirmation(&mut self, name: &str, tag: Confirmation) -> Result<Vec<Effect>, Failed> {
@@ -472,7 +471,7 @@ impl JobMachine {
             .iter()
             .filter_map(|(name, seat)| Some((name.clone(), seat.confirmation.as_ref()?.0)))
             .collect();
-        Ok(self.to_all(|name| {
+        Ok(self.tell_all(|name| {
             ToParty::Confirmations(
                 all.iter()
                     .filter(|(party, _)| party != name)
@@ -518,7 +517,7 @@ impl JobMachine {
                 empty.push(name.clone());
             }
         }
-        let mut effects = self.to_all(|_| ToParty::Room);
+        let mut effects = self.tell_all(|_| ToParty::Room);
         for name in empty {
             effects.extend(self.uploaded(&name)?);
         }
@@ -584,8 +583,10 @@ impl JobMachine {
             if done { &mut complete } else { &mut missing }.push(name.clone());
         }
         let done = missing.is_empty();
-        let mut effects = self
-            .to_all(|_| ToParty::Uploads { complete: complete.clone(), missing: missing.clone() });
+        let mut effects = self.tell_all(|_| ToParty::Uploads {
+            complete: complete.clone(),
+            missing: missing.clone(),
+        });
         if done {
             self.phase = Phase::Joining;
             let sets = self
@@ -762,10 +763,10 @@ impl JobMachine {
             missing_count: u32::try_from(missing_count).unwrap_or(u32::MAX),
             seconds_left,
         };
-        self.to_all(|_| ToParty::Waiting(waiting.clone()))
+        self.tell_all(|_| ToParty::Waiting(waiting.clone()))
     }
 
-    fn to_all(&mut self, mut message: impl FnMut(&str) -> ToParty) -> Vec<Effect> {
+    fn tell_all(&mut self, mut message: impl FnMut(&str) -> ToParty) -> Vec<Effect> {
         let seats = self.seats.iter_mut();
         seats.filter_map(|(name, seat)| seat.send(message(name))).collect()
     }

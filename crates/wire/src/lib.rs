@@ -16,7 +16,7 @@ pub use prost::bytes::Bytes;
 pub use reason::{Failed, Reason};
 
 /// The wire of Intel's "PSI with SGX": the generated messages, client and server.
-#[expect(clippy::all, clippy::pedantic, reason = "generated code")]
+#[expect(clippy::pedantic, reason = "generated code")]
 pub mod psi {
     tonic::include_proto!("psi");
 }

@@ -832,6 +832,7 @@ fn parquet_of(rows: usize) -> Vec<u8> {
         StringArray, UInt8Array, types::Int32Type,
     };
     let id = |row: usize| (!row.is_multiple_of(10)).then(|| format!("id-{row}"));
+    let number = |row: usize| i64::try_from(row).unwrap();
     let words: DictionaryArray<Int32Type> =
         (0..rows).map(|row| ["red", "green", "blue"][row % 3]).collect();
     let columns: Vec<(&str, ArrayRef)> = vec![
@@ -840,10 +841,20 @@ fn parquet_of(rows: usize) -> Vec<u8> {
             "large",
             Arc::new((0..rows).map(|row| Some(row.to_string())).collect::<LargeStringArray>()),
         ),
-        ("number", Arc::new((0..rows).map(|row| -(row as i64)).collect::<Int64Array>())),
-        ("small", Arc::new((0..rows).map(|row| (row % 200) as u8).collect::<UInt8Array>())),
+        ("number", Arc::new((0..rows).map(|row| -number(row)).collect::<Int64Array>())),
+        (
+            "small",
+            Arc::new((0..rows).map(|row| u8::try_from(row % 200).unwrap()).collect::<UInt8Array>()),
+        ),
         ("words", Arc::new(words)),
-        ("price", Arc::new((0..rows).map(|row| row as f64 / 2.0).collect::<Float64Array>())),
+        (
+            "price",
+            Arc::new(
+                (0..rows)
+                    .map(|row| f64::from(u32::try_from(row).unwrap()) / 2.0)
+                    .collect::<Float64Array>(),
+            ),
+        ),
     ];
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let properties = ::parquet::file::properties::WriterProperties::builder()
@@ -882,7 +893,7 @@ fn parquet_keys_are_text_and_whole_numbers() {
     assert_eq!(keys.len(), 20_001);
     for (row, key) in keys.iter().enumerate() {
         let id = if row.is_multiple_of(10) { String::new() } else { format!("id-{row}") };
-        let number = (-(row as i64)).to_string();
+        let number = (-i64::try_from(row).unwrap()).to_string();
         let (small, word) = ((row % 200).to_string(), ["red", "green", "blue"][row % 3]);
         assert_eq!(*key, [number, id, small, row.to_string(), word.to_owned()]);
     }

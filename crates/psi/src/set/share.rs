@@ -16,7 +16,8 @@ const SHARE_BITS: u32 = 10;
 pub(super) const SHARES: usize = 1 << SHARE_BITS;
 
 /// Long enough to be read as fast as memory gives it.
-pub(super) const CHUNK: usize = 256;
+pub(super) const CHUNK: u16 = 256;
+const ROOM: usize = CHUNK as usize;
 pub(super) const CHUNK_BYTES: usize = size_of::<Chunk>();
 const ENTRY_BYTES: usize = FINGERPRINT_BYTES + 4;
 
@@ -35,8 +36,8 @@ impl DefaultIsZeroes for Entry {}
 
 /// Room for entries, in two arrays because an [`Entry`] is padded.
 pub(super) struct Chunk {
-    fingerprints: [Fingerprint; CHUNK],
-    rows: [u32; CHUNK],
+    fingerprints: [Fingerprint; ROOM],
+    rows: [u32; ROOM],
 }
 
 /// Chunks stay where they are: what one leaves behind when it is moved would not be wiped.
@@ -44,7 +45,7 @@ pub(super) type Chunks = Vec<Box<Chunk>>;
 
 impl Default for Box<Chunk> {
     fn default() -> Self {
-        Self::new(Chunk { fingerprints: [Fingerprint::default(); CHUNK], rows: [0; CHUNK] })
+        Self::new(Chunk { fingerprints: [Fingerprint::default(); ROOM], rows: [0; ROOM] })
     }
 }
 
@@ -84,7 +85,7 @@ impl Share {
 
     /// Takes the last chunk back if it has room, and how many entries it holds.
     pub(super) fn take_open(&mut self) -> Option<(Box<Chunk>, usize)> {
-        let held = self.length % CHUNK;
+        let held = self.length % ROOM;
         let chunk = if held > 0 { self.chunks.pop() } else { None }?;
         self.length -= held;
         Some((chunk, held))
@@ -111,7 +112,7 @@ impl Share {
     /// Sorts what is in memory where it is; how many different fingerprints that are.
     pub(super) fn sort(&mut self, entries: &mut Entries) -> usize {
         entries.sort(self.length, || self.in_memory());
-        for (chunk, sorted) in self.chunks.iter_mut().zip(entries.sorted.chunks(CHUNK)) {
+        for (chunk, sorted) in self.chunks.iter_mut().zip(entries.sorted.chunks(ROOM)) {
             let room = chunk.fingerprints.iter_mut().zip(&mut chunk.rows);
             for ((fingerprint, row), entry) in room.zip(sorted) {
                 (*fingerprint, *row) = (entry.fingerprint, entry.row);
@@ -157,10 +158,10 @@ impl Share {
         if self.is_spilled() || !self.filler.is_empty() || distinct != self.length {
             return None;
         }
-        let chunks = self.chunks.iter().enumerate().skip(from / CHUNK);
+        let chunks = self.chunks.iter().enumerate().skip(from / ROOM);
         Some(chunks.map(move |(index, chunk)| {
-            let begin = from.saturating_sub(index * CHUNK);
-            let end = CHUNK.min(self.length - (index * CHUNK).min(self.length)).max(begin);
+            let begin = from.saturating_sub(index * ROOM);
+            let end = ROOM.min(self.length - (index * ROOM).min(self.length)).max(begin);
             (&chunk.fingerprints[begin..end], &chunk.rows[begin..end])
         }))
     }
@@ -191,7 +192,7 @@ impl Share {
     /// What each chunk holds.
     fn pieces(&self) -> impl Iterator<Item = impl Iterator<Item = Entry> + '_> + '_ {
         self.chunks.iter().enumerate().map(|(index, chunk)| {
-            let held = CHUNK.min(self.length.saturating_sub(index * CHUNK));
+            let held = ROOM.min(self.length.saturating_sub(index * ROOM));
             let entries = chunk.fingerprints[..held].iter().zip(&chunk.rows[..held]);
             entries.map(|(fingerprint, row)| Entry { fingerprint: *fingerprint, row: *row })
         })

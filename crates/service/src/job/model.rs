@@ -451,9 +451,10 @@ impl Jobs {
             (Stage::Answered, Down::Bitmap(bits)) => {
                 let rank = SETS[party].iter().position(|key| *key == 2).expect("all have two");
                 let right = *bits == [1 << rank];
-                match right {
-                    true => (Stage::Right, Some(Up::Received)),
-                    false => (Stage::Wrong("another result"), None),
+                if right {
+                    (Stage::Right, Some(Up::Received))
+                } else {
+                    (Stage::Wrong("another result"), None)
                 }
             }
             (_, Down::Failed(_)) => (Stage::Explained, None),

@@ -730,16 +730,16 @@ fn a_connection_that_breaks_again_and_again() {
     let (mut world, mut players) = world_in(Phase::Sharing, 3);
     let mut number = 100;
     while !world.finished {
-        for index in 0..players.len() {
-            if world.closed.contains(&players[index].connection) && world.settled {
+        for player in &mut players {
+            if world.closed.contains(&player.connection) && world.settled {
                 continue;
             }
-            players[index].breaks(&mut world);
+            player.breaks(&mut world);
             number += 1;
-            players[index].comes_back(&mut world, number);
+            player.comes_back(&mut world, number);
             // Resumed, and one message more.
-            players[index].act(&mut world);
-            players[index].act(&mut world);
+            player.act(&mut world);
+            player.act(&mut world);
         }
         world.join();
         assert!(number < 1000, "it does not come further");
