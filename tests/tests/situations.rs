@@ -7,11 +7,11 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use convelo_channel::Identity;
+use convelo_channel::{Identity, os_rng};
 use convelo_psi::agreement::Opening;
 use convelo_psi::{Fingerprint, FingerprintSet, Job, Parties, Verify};
 use convelo_tests::{JobBuilder, PATIENCE, Party, Process, RawParty, Service, World, free_port};
-use convelo_wire::{Announcement, FromParty, Reason, ToParty};
+use convelo_wire::{Announcement, FromParty, Hello, Reason, ToParty};
 use serde_json::json;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -791,6 +791,45 @@ fn eleven_parties() {
 #[test]
 fn sixty_four_parties() {
     many_parties(64);
+}
+
+/// It must not be looked for without end.
+#[test]
+fn party_goes_on_with_a_run_that_is_another_programs() {
+    let scene = Scene::new(["alice", "bob"]);
+    let mut bob = scene.raw(1).seated();
+    let mut alice = scene.raw(0);
+    alice.assembled();
+    bob.assembled();
+    for received in [0, 1] {
+        let (job, identity) = (scene.builder.job(), &scene.parties[1].identity);
+        let mut other = scene.world.connect(&scene.service, identity);
+        other.attest(job.digest());
+        let opening = Opening::new(&job, "bob", identity.signing_key(), &mut os_rng());
+        other.send(FromParty::Hello(Hello {
+            job: job.canonical().into(),
+            party: "bob".to_owned(),
+            offer: opening.offer(),
+            software: "a test".to_owned(),
+            received: Some(received),
+        }));
+        let failed = other.failure();
+        let expected = if received == 0 { Reason::JobRunning } else { Reason::ConnectionLost };
+        assert_eq!(failed.reason, expected, "{failed}");
+    }
+    let (key, _) = thread::scope(|scope| {
+        let bob = scope.spawn(|| bob.agree());
+        (alice.agree(), bob.join().expect("bob agrees"))
+    });
+    let set = alice.set(&key, &["a"]);
+    thread::scope(|scope| {
+        scope.spawn(|| bob.upload(&set));
+        alice.upload(&set);
+    });
+    for party in [&mut alice, &mut bob] {
+        let (_, bitmap) = party.outcome(&set).expect("a result");
+        assert_eq!(bitmap.expect("an intersection").count_ones(), 1);
+    }
 }
 
 #[test]

@@ -136,9 +136,10 @@ impl JobMachine {
     pub(crate) fn is_meant_by(&self, arrival: &Arrival) -> bool {
         let seat = self.seats.get(&arrival.name);
         match (self.phase, arrival.received) {
-            (Phase::Over, _) | (Phase::Settled, None) => false,
-            (_, None) | (Phase::Gathering, Some(0)) => true,
-            (_, Some(_)) => seat.is_some_and(|seat| seat.is_of(arrival)),
+            (Phase::Over, _) => false,
+            // Who has received nothing may as well begin.
+            (phase, None | Some(0)) if phase != Phase::Settled => true,
+            _ => seat.is_some_and(|seat| seat.is_of(arrival)),
         }
     }
 

@@ -180,42 +180,33 @@ impl Registry {
             },
             line: Line { outgoing, _alive: alive },
         };
-        if newcomer.arrival.received.is_some() {
-            for inbox in self.may_go_on(digest) {
-                match newcomer.knock(&inbox).await? {
-                    Ok(()) => {
-                        return Ok(Entered {
-                            seat: Seat { connection, inbox, closed },
-                            name,
-                            policies,
-                        });
-                    }
-                    Err(back) => newcomer = back,
-                }
-            }
-            if newcomer.arrival.received != Some(0) {
-                let text = format!(
-                    "the service does not know the run that '{name}' wants to go on with: it was \
-                     restarted, or waited in vain for its connection; nothing of the job is kept, run it \
-                     again"
-                );
-                return Err(Failed::of_party(Reason::ConnectionLost, &name, text));
-            }
-        }
-        // A job may end between the look-up and the arrival; then a new one is opened.
+        let goes_on = newcomer.arrival.received;
+        let known = goes_on.map(|_| self.may_go_on(digest));
+        let mut known = known.unwrap_or_default().into_iter();
+        // A job may end, or be decided, between the look-up and the arrival; then the next is tried.
         loop {
-            let inbox = self.inbox(&job, digest, &peer.spki)?;
+            let inbox = match known.next() {
+                Some(inbox) => inbox,
+                None if goes_on.is_some_and(|received| received > 0) => {
+                    let text = format!(
+                        "the service does not know the run that '{name}' wants to go on with: it was \
+                         restarted, or waited in vain for its connection; nothing of the job is kept, run \
+                         it again"
+                    );
+                    return Err(Failed::of_party(Reason::ConnectionLost, &name, text));
+                }
+                None => self.inbox(&job, digest, &peer.spki)?,
+            };
             match newcomer.knock(&inbox).await? {
                 Ok(()) => {
-                    return Ok(Entered {
-                        seat: Seat { connection, inbox, closed },
-                        name,
-                        policies,
-                    });
+                    let seat = Seat { connection, inbox, closed };
+                    return Ok(Entered { seat, name, policies });
                 }
                 Err(back) => newcomer = back,
             }
-            self.forget(&inbox);
+            if inbox.is_closed() {
+                self.forget(&inbox);
+            }
         }
     }
 

@@ -794,6 +794,23 @@ fn who_was_cut_off_when_the_job_failed_is_told_when_it_comes_back() {
     }
 }
 
+/// It has received nothing yet, so it may be one that still waits; but its seat is another program's.
+#[test]
+fn who_goes_on_from_the_beginning_while_another_program_of_the_party_takes_part() {
+    for phase in RUNNING {
+        let (mut world, mut players) = world_in(phase, 3);
+        let mut arrival = Player::new(9, "bob", []).arrival(&world.job);
+        arrival.spki = players[1].identity.spki().to_vec();
+        arrival.received = Some(0);
+        world.event(Event::Arrived(arrival));
+        assert!(!world.refused.contains(&ConnectionId(9)), "no job would be meant");
+        let failed = world.failure(ConnectionId(9));
+        assert_eq!(failed.reason, Reason::JobRunning);
+        assert!(failed.explanation.contains("the connection it has goes on"), "{failed}");
+        finish(&mut world, &mut players);
+    }
+}
+
 #[test]
 fn nobody_claims_more_than_was_sent() {
     let (mut world, mut players) = world_in(Phase::Uploading, 3);
