@@ -178,7 +178,8 @@ impl Session {
 
     fn count(&mut self, message: &ToParty) {
         self.pause = FIRST_RETRY;
-        if !matches!(message, ToParty::Waiting(_)) {
+        // What shows progress alone is not sent again.
+        if !matches!(message, ToParty::Waiting(_) | ToParty::Uploads { .. }) {
             self.received += 1;
         }
     }

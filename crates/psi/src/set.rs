@@ -200,17 +200,17 @@ impl FingerprintSet {
         builder.finish()
     }
 
-    /// The set with a few fingerprints more, which stand for no row. They are held in memory, and none of them
-    /// may be there already: they are drawn at random.
+    /// The set with a few fingerprints more, which stand for no row. They are held in memory, whatever is in a
+    /// [`Spill`], and none of them may be there already: they are drawn at random.
     #[must_use]
     pub fn filled(mut self, with: impl IntoIterator<Item = Fingerprint>) -> Self {
         let mut fillers = vec![Vec::new(); SHARES];
         with.into_iter().for_each(|fingerprint| fillers[share_of(fingerprint)].push(fingerprint));
-        for ((share, length), filler) in self.shares.iter_mut().zip(&mut self.lengths).zip(fillers)
-        {
+        let shares = self.shares.par_iter_mut().zip(&mut self.lengths).zip(&mut fillers);
+        shares.for_each_init(Entries::default, |entries, ((share, length), filler)| {
             *length += filler.len();
-            share.fill(&filler);
-        }
+            share.fill(filler, entries);
+        });
         self
     }
 

@@ -781,7 +781,7 @@ impl Seat {
 
     /// Sends a message, and keeps it if it is one that a party counts.
     fn send(&mut self, message: ToParty) -> Option<Effect> {
-        if !matches!(message, ToParty::Waiting(_)) {
+        if !matches!(message, ToParty::Waiting(_) | ToParty::Uploads { .. }) {
             self.sent.push(message.clone());
         }
         self.attached.then_some(Effect::Send(self.connection, message))

@@ -72,7 +72,7 @@ pub(super) struct Share {
     chunks: Chunks,
     length: usize,
     segments: Vec<Segment>,
-    /// Fingerprints of no row, ascending.
+    /// Fingerprints of no row that are not among the others, ascending.
     filler: Zeroizing<Vec<Fingerprint>>,
 }
 
@@ -112,13 +112,22 @@ impl Share {
     /// Sorts what is in memory where it is; how many different fingerprints that are.
     pub(super) fn sort(&mut self, entries: &mut Entries) -> usize {
         entries.sort(self.length, || self.in_memory());
+        self.put_back(entries);
+        entries.runs().count()
+    }
+
+    /// Puts sorted entries where they came from, and those beyond behind them.
+    fn put_back(&mut self, entries: &Entries) {
+        self.length = entries.sorted.len();
+        while self.chunks.len() * ROOM < self.length {
+            self.chunks.push(Box::default());
+        }
         for (chunk, sorted) in self.chunks.iter_mut().zip(entries.sorted.chunks(ROOM)) {
             let room = chunk.fingerprints.iter_mut().zip(&mut chunk.rows);
             for ((fingerprint, row), entry) in room.zip(sorted) {
                 (*fingerprint, *row) = (entry.fingerprint, entry.row);
             }
         }
-        entries.runs().count()
     }
 
     /// Sorts what is in memory and in the store into one segment; how many different fingerprints that
@@ -142,10 +151,18 @@ impl Share {
         Ok(entries.runs().count())
     }
 
-    /// Adds fingerprints of no row to a sorted share.
-    pub(super) fn fill(&mut self, with: &[Fingerprint]) {
-        self.filler.extend_from_slice(with);
-        self.filler.sort_unstable();
+    /// Adds fingerprints of no row to a sorted share. Those of one that is in the store are kept beside it.
+    pub(super) fn fill(&mut self, with: &mut [Fingerprint], entries: &mut Entries) {
+        with.sort_unstable();
+        if self.is_spilled() {
+            self.filler.extend_from_slice(with);
+            self.filler.sort_unstable();
+        } else if !with.is_empty() {
+            entries.make_room(self.length + with.len());
+            self.pieces().for_each(|piece| entries.sorted.extend(piece));
+            entries.merge(with);
+            self.put_back(entries);
+        }
     }
 
     /// Fingerprints and rows of a sorted share as they stand in memory, from this entry on; nothing when

@@ -438,7 +438,7 @@ impl Jobs {
             }
             return;
         }
-        if *down != Down::Waiting {
+        if !matches!(down, Down::Waiting | Down::Uploads) {
             player.received += 1;
         }
         let next = match (player.stage, down) {

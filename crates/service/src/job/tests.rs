@@ -238,7 +238,8 @@ impl Player {
         }
         let job = world.job.clone();
         let Some(message) = world.receive(self.connection) else { return false };
-        if !matches!(message, ToParty::Waiting(_) | ToParty::Resumed { .. }) {
+        let progress = matches!(message, ToParty::Waiting(_) | ToParty::Uploads { .. });
+        if !progress && !matches!(message, ToParty::Resumed { .. }) {
             self.received += 1;
         }
         let answer = match (std::mem::replace(&mut self.stage, Stage::Waiting), message) {
