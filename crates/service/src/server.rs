@@ -177,9 +177,14 @@ impl Service {
         });
         let (close, closing) = tokio::sync::oneshot::channel::<()>();
         let psi = self.psi.map(|port| {
-            tokio::spawn(port.run(async {
+            let serving = port.run(async {
                 let _ = closing.await;
-            }))
+            });
+            tokio::spawn(async {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "psi.PSI is served no more");
+                }
+            })
         });
         let figures = self.figures;
         let (accepted, connections) = mpsc::channel(1);
