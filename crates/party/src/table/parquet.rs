@@ -1,7 +1,8 @@
 //! Parquet files: the key columns of every row as text, and the rows that matched as they are.
 //!
 //! A key column holds text or whole numbers; the latter count as their decimal digits. A null is a blank.
-//! Matched rows keep their columns' types.
+//! Matched rows keep their columns' types, but for the time zone of a timestamp in seconds, which Parquet does
+//! not have: it becomes UTC, and the instant stays.
 
 use std::fmt::{Display, Write as _};
 use std::io;
