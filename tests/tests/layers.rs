@@ -14,12 +14,16 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("convelo-psi", &[]),
     ("convelo-attest", &[]),
+    ("convelo-heap", &[]),
     ("convelo-simulator", &["convelo-attest"]),
     ("convelo-wire", &["convelo-psi"]),
     ("convelo-channel", &["convelo-attest"]),
     ("convelo-pool", &["convelo-attest", "convelo-channel"]),
     ("convelo-python", &["convelo-channel", "convelo-pool"]),
-    ("convelo-service", &["convelo-attest", "convelo-channel", "convelo-psi", "convelo-wire"]),
+    (
+        "convelo-service",
+        &["convelo-attest", "convelo-channel", "convelo-heap", "convelo-psi", "convelo-wire"],
+    ),
     ("convelo-party", &["convelo-attest", "convelo-channel", "convelo-psi", "convelo-wire"]),
     (
         "convelo-cli",

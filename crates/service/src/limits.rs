@@ -68,6 +68,10 @@ pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests that one connection to the status port may have open at once.
 pub const STATUS_AT_ONCE: usize = 4;
 
+/// So long after a connection ended its memory goes back to the system, with that of others that end
+/// meanwhile.
+pub const RECLAIM_AFTER: Duration = Duration::from_secs(1);
+
 /// After a stop signal the parties are told, and the program ends within this time.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 

@@ -24,7 +24,7 @@ use crate::budget::Budget;
 use crate::collateral::CollateralFile;
 use crate::limits::{
     CONNECTION_AGE, FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAXIMUM_STREAMS,
-    OUTGOING_QUEUE, SHUTDOWN_GRACE, WINDOW_BYTES,
+    OUTGOING_QUEUE, RECLAIM_AFTER, SHUTDOWN_GRACE, WINDOW_BYTES,
 };
 use crate::psi_wire::{PsiPort, PsiWire, Shared};
 use crate::registry::Registry;
@@ -186,6 +186,7 @@ impl Service {
                 }
             })
         });
+        let reclaiming = tokio::spawn(reclaim(Arc::clone(&self.figures)));
         let figures = self.figures;
         let (accepted, connections) = mpsc::channel(1);
         let accept = tokio::spawn(self.listener.accept(accepted));
@@ -225,10 +226,21 @@ impl Service {
             }
         };
         accept.abort();
+        reclaiming.abort();
         if let Some(status) = status {
             status.abort();
         }
         Ok(result?)
+    }
+}
+
+/// Gives the system back what connections that ended have left in the allocator. Sets are not there:
+/// they have pages of their own.
+async fn reclaim(figures: Arc<Figures>) {
+    loop {
+        figures.disconnected().await;
+        tokio::time::sleep(RECLAIM_AFTER).await;
+        let _ = tokio::task::spawn_blocking(convelo_heap::give_back).await;
     }
 }
 

@@ -24,6 +24,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
 use tonic_health::server::{HealthReporter, health_reporter};
@@ -38,6 +39,7 @@ pub(crate) struct Figures {
     jobs: Family<End, Counter>,
     job_seconds: Histogram,
     connections_open: Gauge,
+    disconnected: Notify,
 }
 
 /// How a job ended.
@@ -53,6 +55,7 @@ impl Figures {
             jobs: Family::default(),
             job_seconds: Histogram::new(JOB_SECONDS),
             connections_open: Gauge::default(),
+            disconnected: Notify::new(),
         })
     }
 
@@ -73,6 +76,11 @@ impl Figures {
         self.connections_open.inc();
         Connected(Arc::clone(self))
     }
+
+    /// Ends when a connection has ended since the last call. For one that waits.
+    pub(crate) async fn disconnected(&self) {
+        self.disconnected.notified().await;
+    }
 }
 
 /// A connection that is counted.
@@ -81,6 +89,7 @@ pub(crate) struct Connected(Arc<Figures>);
 impl Drop for Connected {
     fn drop(&mut self) {
         self.0.connections_open.dec();
+        self.0.disconnected.notify_one();
     }
 }
 

@@ -5,11 +5,11 @@ pub use convelo_psi::limits::{
     MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
 };
 
-/// Bytes of fingerprints or bitmap in one chunk.
-pub const MAXIMUM_CHUNK_BYTES: usize = 1 << 20;
+/// Bytes of fingerprints or bitmap in one chunk: 8192 fingerprints.
+pub const MAXIMUM_CHUNK_BYTES: usize = 128 << 10;
 
-/// Bytes of one encoded message: a chunk and what surrounds it.
-pub const MAXIMUM_MESSAGE_BYTES: usize = MAXIMUM_CHUNK_BYTES + 4096;
+/// Bytes of one encoded message. The longest is a proof with collateral.
+pub const MAXIMUM_MESSAGE_BYTES: usize = MAXIMUM_COLLATERAL_BYTES + (64 << 10);
 
 /// Bytes of the name and version of a peer's program.
 pub const MAXIMUM_SOFTWARE_BYTES: usize = 128;
