@@ -22,6 +22,9 @@ const MOST_PARTIES: usize = 5;
 /// Of a job in which something goes wrong.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Long enough for two broken connections on a busy machine, and shorter than the deadline.
+const COME_BACK: &str = "--reconnect-within 4s";
+
 /// A party gives up by itself so long after the deadline, and has had to start and may be slow.
 const SLACK: Duration = Duration::from_secs(60);
 
@@ -97,7 +100,7 @@ fn job(world: &World, shared: &Service, parties: &[Party], number: usize, random
     println!("job {number}: {} parties, {ids} ids, {victim}: {fault:?}", parties.len());
     // A restart is the end of all jobs of a service.
     let own = matches!(fault, Fault::Restart(_))
-        .then(|| world.serve_with(&format!("--listen 127.0.0.1:{}", free_port())));
+        .then(|| world.serve_with(&format!("--listen 127.0.0.1:{} {COME_BACK}", free_port())));
     let address = own.as_ref().map_or(&shared.address, |own| &own.address).clone();
     let survives = matches!(fault, Fault::None | Fault::Cut(..));
     let deadline = if survives { PATIENCE } else { DEADLINE };
@@ -148,7 +151,7 @@ fn job(world: &World, shared: &Service, parties: &[Party], number: usize, random
         Fault::Restart(moment) => {
             after(moment);
             own.expect("a service of its own").process.kill();
-            restarted = Some(world.serve_with(&format!("--listen {address}")));
+            restarted = Some(world.serve_with(&format!("--listen {address} {COME_BACK}")));
         }
         _ => {}
     }
@@ -194,7 +197,7 @@ fn whatever_happens_results_are_right_or_their_absence_is_explained() {
     let jobs = std::env::var("CONVELO_SOAK_JOBS").ok().and_then(|jobs| jobs.parse().ok());
     let (jobs, seed, next) = (jobs.unwrap_or(FEW), seed(), AtomicUsize::new(0));
     let world = World::new();
-    let service = world.serve();
+    let service = world.serve_with(&format!("--listen 127.0.0.1:0 {COME_BACK}"));
     let settled: Mutex<Option<u64>> = Mutex::default();
     let memory = || service.process.memory_kib("VmRSS").expect("the service runs");
     thread::scope(|scope| {

@@ -337,8 +337,10 @@ mod avx2 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
+    use std::arch::x86_64::__m512i;
+
     use pulp::x86::V4;
-    use pulp::{NullaryFnOnce, b8, cast, i64x8};
+    use pulp::{NullaryFnOnce, cast, i64x8};
 
     use super::{Lanes, Record, TILE, TILE_LEVELS, Work};
 
@@ -361,6 +363,25 @@ mod avx512 {
         let above = unit._mm512_cmpgt_epi64_mask(ah, bh);
         let level = unit._mm512_cmpeq_epi64_mask(ah, bh);
         above | level & unit._mm512_cmpgt_epi64_mask(al, bl)
+    }
+
+    /// `b` in the lanes of the mask, `a` in the others. Not by a blend: the compiler makes masked loads and
+    /// stores of a blend and what is around it, and whether those touch memory depends on the mask.
+    struct Choice(V4, __m512i);
+
+    impl Choice {
+        #[inline(always)]
+        fn new(lanes: V4, mask: u8) -> Self {
+            Self(lanes, lanes.avx512dq._mm512_movm_epi64(mask))
+        }
+
+        #[inline(always)]
+        fn of(&self, a: i64x8, b: i64x8) -> i64x8 {
+            // Its truth table: the second where the first has a one, the third where it has none.
+            const SECOND_OR_THIRD: i32 = 0b1100_1010;
+            let (unit, mask) = (self.0.avx512f, self.1);
+            cast(unit._mm512_ternarylogic_epi64::<SECOND_OR_THIRD>(mask, cast(b), cast(a)))
+        }
     }
 
     impl Lanes for V4 {
@@ -388,11 +409,10 @@ mod avx512 {
         #[inline(always)]
         fn exchange(self, a: &mut Record<Self>, b: &mut Record<Self>) -> u8 {
             let mask = above(self, a, b);
+            let choice = Choice::new(self, mask);
             let (ah, bh, al, bl) = (a.high, b.high, a.low, b.low);
-            a.high = self.select_i64x8(b8(mask), bh, ah);
-            b.high = self.select_i64x8(b8(mask), ah, bh);
-            a.low = self.select_i64x8(b8(mask), bl, al);
-            b.low = self.select_i64x8(b8(mask), al, bl);
+            (a.high, b.high) = (choice.of(ah, bh), choice.of(bh, ah));
+            (a.low, b.low) = (choice.of(al, bl), choice.of(bl, al));
             mask
         }
 
@@ -424,8 +444,9 @@ mod avx512 {
                     };
                     let mask =
                         above(self, row, &partner) & lower | above(self, &partner, row) & !lower;
-                    row.high = self.select_i64x8(b8(mask), partner.high, row.high);
-                    row.low = self.select_i64x8(b8(mask), partner.low, row.low);
+                    let choice = Choice::new(self, mask);
+                    row.high = choice.of(row.high, partner.high);
+                    row.low = choice.of(row.low, partner.low);
                     levels[3 + level] |= u64::from(mask & lower) << (8 * at);
                 }
             }
