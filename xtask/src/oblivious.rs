@@ -1,17 +1,22 @@
 //! `cargo xtask oblivious`: what the compiler made of the join leaves the same trace, whatever it joins.
+//!
+//! Two tools watch it: Valgrind, which knows no AVX-512, so that the program takes AVX2 there; and
+//! `tests/examples/single_step.rs`, which has this machine's processor do one instruction at a time.
 
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Lines};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::python;
 use crate::test::cargo;
 
-/// Units and sizes of sets that are traced.
-const RUNS: [(&str, &[&str]); 3] = [
-    ("vector", &["9000", "5000"]),
-    ("vector", &["300", "200", "100"]),
-    ("general", &["300", "200"]),
+/// Who watches, units, and sizes of sets.
+const RUNS: [(Watcher, &str, &[&str]); 4] = [
+    (Watcher::Valgrind, "vector", &["9000", "5000"]),
+    (Watcher::Valgrind, "vector", &["300", "200", "100"]),
+    (Watcher::Valgrind, "general", &["300", "200"]),
+    (Watcher::SingleStep, "vector", &["200", "100"]),
 ];
 
 /// Kinds of content, see `crates/psi/examples/oblivious.rs`; all are compared with kind 0.
@@ -19,6 +24,12 @@ const KINDS: [&str; 4] = ["1", "2", "3", "4"];
 
 /// Where a position-independent program ends and the loader begins, under Valgrind.
 const PROGRAM: u64 = 0x0400_0000;
+
+/// Where a position-independent program begins on x86-64 Linux whose address space is not randomised.
+const UNRANDOMISED: u64 = 0x5555_5555_4000;
+
+/// The functions that may access memory under a mask: their masks are of counters and lengths.
+const MASKED: &str = "blake3_";
 
 /// |t| beyond which two distributions of times are taken to differ (Reparaz, Balasch, Verbauwhede,
 /// "Dude, is my code constant time?", DATE 2017).
@@ -37,43 +48,79 @@ fn traces() -> Result<(), String> {
     if !is_possible() {
         return Err("valgrind is not installed: install it, it watches the program".to_owned());
     }
-    let program = built()?;
-    for (unit, sizes) in RUNS {
+    let (program, stepper) =
+        (built("convelo-psi", "oblivious")?, built("convelo-tests", "single_step")?);
+    let symbols = symbols(&program)?;
+    for (watcher, unit, sizes) in RUNS {
+        let run = format!("{watcher:?}, {unit}, sets of {}", sizes.join(", "));
         for kind in KINDS {
-            let mut first = Trace::of(&program, unit, "0", sizes)?;
-            let mut second = Trace::of(&program, unit, kind, sizes)?;
+            let mut first = Trace::of(watcher, &stepper, &program, unit, "0", sizes)?;
+            let mut second = Trace::of(watcher, &stepper, &program, unit, kind, sizes)?;
             let mut events = 0u64;
+            let mut instruction = String::new();
             loop {
                 let (a, b) = (first.next()?, second.next()?);
                 if a != b {
                     return Err(format!(
-                        "{unit}, sets of {}: content of kind {kind} leaves another trace than kind 0; \
-                         event {events} is {a:?} and {b:?}",
-                        sizes.join(", ")
+                        "{run}: content of kind {kind} leaves another trace than kind 0; event {events} is \
+                         {a:?} and {b:?}"
                     ));
                 }
-                if a.is_none() {
-                    break;
+                let Some(event) = a else { break };
+                if event.starts_with("I  ") {
+                    instruction = event;
+                } else if event.starts_with(" P ") {
+                    let function = function_at(&symbols, &instruction);
+                    if !function.trim_start_matches('_').starts_with(MASKED) {
+                        return Err(format!(
+                            "{run}: {function} accesses memory under a mask; which of it may depend on data"
+                        ));
+                    }
                 }
                 events += 1;
             }
             // It has to have been the join that was watched.
-            if events < 1_000_000 {
+            if events < watcher.events() {
                 return Err(format!("only {events} events: the program did not run to its end"));
             }
-            println!(
-                "{unit}, sets of {}: kind {kind} as kind 0, {events} events",
-                sizes.join(", ")
-            );
+            println!("{run}: kind {kind} as kind 0, {events} events");
         }
     }
     Ok(())
 }
 
+/// The program's functions with the place of their first instruction, in ascending order.
+fn symbols(program: &Path) -> Result<Vec<(u64, String)>, String> {
+    let problem = |what: &dyn Display| format!("nm, which comes with a C compiler: {what}");
+    let out = Command::new("nm")
+        .args(["--defined-only", "--numeric-sort"])
+        .arg(program)
+        .output()
+        .map_err(|error| problem(&error))?;
+    if !out.status.success() {
+        return Err(problem(&String::from_utf8_lossy(&out.stderr)));
+    }
+    let lines = String::from_utf8_lossy(&out.stdout);
+    let symbol = |line: &str| {
+        let mut words = line.split_whitespace();
+        let at = u64::from_str_radix(words.next()?, 16).ok()?;
+        Some((at, words.nth(1)?.to_owned()))
+    };
+    Ok(lines.lines().filter_map(symbol).collect())
+}
+
+/// The function in which an instruction is.
+fn function_at<'a>(symbols: &'a [(u64, String)], instruction: &str) -> &'a str {
+    let at = instruction.trim_start_matches("I  ");
+    let at = u64::from_str_radix(at, 16).unwrap_or(0).wrapping_sub(UNRANDOMISED);
+    let behind = symbols.partition_point(|(begin, _)| *begin <= at);
+    behind.checked_sub(1).map_or("code without a name", |before| &symbols[before].1)
+}
+
 /// Compares traces, then times.
 pub(crate) fn traces_and_times() -> Result<String, String> {
     traces()?;
-    let out = Command::new(built()?)
+    let out = Command::new(built("convelo-psi", "oblivious")?)
         .arg("timing")
         .output()
         .map_err(|error| format!("the program cannot be started: {error}"))?;
@@ -88,18 +135,46 @@ pub(crate) fn traces_and_times() -> Result<String, String> {
     Ok("the join leaves the same trace".to_owned())
 }
 
-fn built() -> Result<PathBuf, String> {
+fn built(package: &str, example: &str) -> Result<PathBuf, String> {
     let root = python::repository();
     let status = cargo()
         .current_dir(&root)
-        .args(["build", "--locked", "--quiet", "--release", "--package", "convelo-psi"])
-        .args(["--example", "oblivious"])
+        .args(["build", "--locked", "--quiet", "--release", "--package", package])
+        .args(["--example", example])
         .status();
     if !status.is_ok_and(|status| status.success()) {
-        return Err("the program to be watched cannot be built".to_owned());
+        return Err(format!("{example} cannot be built"));
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    Ok(target.join("release/examples/oblivious"))
+    Ok(target.join("release/examples").join(example))
+}
+
+/// What watches the program.
+#[derive(Clone, Copy, Debug)]
+enum Watcher {
+    Valgrind,
+    SingleStep,
+}
+
+impl Watcher {
+    /// Fewer events than there are in any of its runs.
+    fn events(self) -> u64 {
+        match self {
+            Self::Valgrind => 1_000_000,
+            Self::SingleStep => 200_000,
+        }
+    }
+
+    fn command(self, stepper: &Path) -> Command {
+        match self {
+            Self::Valgrind => {
+                let mut command = Command::new("valgrind");
+                command.args(["--tool=lackey", "--trace-mem=yes", "--log-fd=1"]);
+                command
+            }
+            Self::SingleStep => Command::new(stepper),
+        }
+    }
 }
 
 /// Instructions and accesses to memory with their addresses, one by one, from the program's first
@@ -111,9 +186,16 @@ struct Trace {
 }
 
 impl Trace {
-    fn of(program: &PathBuf, unit: &str, kind: &str, sizes: &[&str]) -> Result<Self, String> {
-        let mut child = Command::new("valgrind")
-            .args(["--tool=lackey", "--trace-mem=yes", "--log-fd=1"])
+    fn of(
+        watcher: Watcher,
+        stepper: &Path,
+        program: &Path,
+        unit: &str,
+        kind: &str,
+        sizes: &[&str],
+    ) -> Result<Self, String> {
+        let mut child = watcher
+            .command(stepper)
             .arg(program)
             .args(["trace", unit, kind])
             .args(sizes)
@@ -121,14 +203,15 @@ impl Trace {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("valgrind cannot be started: {error}"))?;
-        let out = child.stdout.take().ok_or("valgrind has no output")?;
-        Ok(Self { child, lines: BufReader::with_capacity(1 << 20, out).lines(), begun: false })
+            .map_err(|error| format!("{watcher:?} cannot be started: {error}"))?;
+        let out = child.stdout.take().ok_or("the watcher has no output")?;
+        let begun = matches!(watcher, Watcher::SingleStep);
+        Ok(Self { child, lines: BufReader::with_capacity(1 << 20, out).lines(), begun })
     }
 
     fn next(&mut self) -> Result<Option<String>, String> {
         for line in self.lines.by_ref() {
-            let line = line.map_err(|error| format!("valgrind's output: {error}"))?;
+            let line = line.map_err(|error| format!("the watcher's output: {error}"))?;
             if line.starts_with("==") {
                 continue;
             }

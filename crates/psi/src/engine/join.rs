@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::block::{BLOCK, Block, wipe_stack};
-use super::lanes::{Lanes, Unit, Work};
+use super::lanes::{Lanes, TILE, Unit, Work};
 use super::merge::{Exchanges, WORDS, merge};
 use crate::bitmap::Bitmap;
 use crate::limits::MAXIMUM_PARTIES;
@@ -120,7 +120,7 @@ impl Work for Runs<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with<L: Lanes>(self, _: L) {
+    fn with<L: Lanes>(self, lanes: L) {
         let (high, low) = self.block.halves();
         let mut ends = [[i64::MAX; 128]; 2];
         ends[0][..64].copy_from_slice(&high[BLOCK - 64..]);
@@ -129,29 +129,26 @@ impl Work for Runs<'_> {
             ends[0][64..].copy_from_slice(&high[..64]);
             ends[1][64..].copy_from_slice(&low[..64]);
         }
-        let (highs, lows) = (high.as_chunks::<64>().0, low.as_chunks::<64>().0);
+        let (highs, lows) = (high.as_chunks::<TILE>().0, low.as_chunks::<TILE>().0);
         for (word, mark) in self.marks.iter_mut().enumerate() {
             let from = word * 64 + self.apart;
-            let (high_behind, low_behind) = if word + 1 < WORDS {
-                (&high[from..from + 64], &low[from..from + 64])
+            let (high, low, from) = if word + 1 < WORDS {
+                (&high[..], &low[..], from)
             } else {
-                (&ends[0][self.apart..self.apart + 64], &ends[1][self.apart..self.apart + 64])
+                (&ends[0][..], &ends[1][..], self.apart)
             };
-            *mark = equal(&highs[word], &lows[word], high_behind, low_behind);
+            let behind = (tile_at(high, from), tile_at(low, from));
+            *mark = lanes.equal((&highs[word], &lows[word]), behind);
         }
         ends.zeroize();
     }
 }
 
 #[inline(always)]
-fn equal(high: &[i64; 64], low: &[i64; 64], high_behind: &[i64], low_behind: &[i64]) -> u64 {
-    let mut bits = 0;
-    for at in 0..64 {
-        let differ = (high[at] ^ high_behind[at]) | (low[at] ^ low_behind[at]);
-        let any = (differ | differ.wrapping_neg()).cast_unsigned() >> 63;
-        bits |= (any ^ 1) << at;
-    }
-    bits
+fn tile_at(words: &[i64], from: usize) -> &[i64; TILE] {
+    words[from..]
+        .first_chunk()
+        .expect("a record and what stands behind it are in a block or its ends")
 }
 
 /// Leads one bit a record back to the sets.

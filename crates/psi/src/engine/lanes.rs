@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 #[cfg(target_arch = "x86_64")]
 use pulp::x86::{V3, V4};
 
+use super::block::Halves;
+
 /// Records that [`Lanes::tile`] sorts at once.
 pub(super) const TILE: usize = 64;
 
@@ -35,6 +37,18 @@ pub(super) trait Lanes: Copy + Send + Sync {
     /// Sorts a bitonic sequence. Returns which were exchanged at each level: the bit of the pair's
     /// lower place.
     fn tile(self, high: &mut [i64; TILE], low: &mut [i64; TILE]) -> [u64; TILE_LEVELS];
+
+    /// Which of a tile's records, high and low halves, are equal to those of another: one bit a place.
+    #[inline(always)]
+    fn equal(self, a: Halves<&[i64; TILE]>, b: Halves<&[i64; TILE]>) -> u64 {
+        let mut bits = 0;
+        for at in 0..TILE {
+            let differ = (a.0[at] ^ b.0[at]) | (a.1[at] ^ b.1[at]);
+            let any = (differ | differ.wrapping_neg()).cast_unsigned() >> 63;
+            bits |= (any ^ 1) << at;
+        }
+        bits
+    }
 }
 
 /// Something to do on any vector unit.
@@ -342,7 +356,7 @@ mod avx512 {
     use pulp::x86::V4;
     use pulp::{NullaryFnOnce, cast, i64x8};
 
-    use super::{Lanes, Record, TILE, TILE_LEVELS, Work};
+    use super::{Halves, Lanes, Record, TILE, TILE_LEVELS, Work};
 
     struct On<W>(V4, W);
 
@@ -452,6 +466,26 @@ mod avx512 {
             }
             Record::store_rows(&rows, self, high, low, 8);
             levels
+        }
+
+        /// The compiler makes a comparison under a mask, of memory, of two that are joined by "and"; here
+        /// there is one, of what differs.
+        #[inline(always)]
+        fn equal(self, a: Halves<&[i64; TILE]>, b: Halves<&[i64; TILE]>) -> u64 {
+            // Its truth table: the first differs from the second, or the third is there.
+            const DIFFER_OR_THIRD: i32 = 0b1011_1110;
+            let unit = self.avx512f;
+            let mut bits = 0;
+            for at in (0..TILE).step_by(8) {
+                let a = Record::load(self, &a.0[at..], &a.1[at..]);
+                let b = Record::load(self, &b.0[at..], &b.1[at..]);
+                let low = unit._mm512_xor_si512(cast(a.low), cast(b.low));
+                let (high, other) = (cast(a.high), cast(b.high));
+                let differ = unit._mm512_ternarylogic_epi64::<DIFFER_OR_THIRD>(high, other, low);
+                let equal = unit._mm512_cmpeq_epi64_mask(differ, unit._mm512_setzero_si512());
+                bits |= u64::from(equal) << at;
+            }
+            bits
         }
     }
 }
