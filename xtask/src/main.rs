@@ -41,9 +41,10 @@ Commands:
                   DuckDB in the clear; then with little memory, and the join alone. Fails if a goal is missed. Needs Linux.
   bench load [--json FILE]
                   One service under 64 parties, under 200 jobs at once, and idle. Needs Linux.
-  oblivious       Watches the join under Valgrind, which has to be installed, and compares its
-                  instructions and addresses for sets of equal sizes and different content; then its
-                  times. Fails if they differ.
+  oblivious       Watches the join under Valgrind, which has to be installed, and in single steps on
+                  this processor (10 minutes on some machines), and compares its instructions and
+                  addresses for sets of equal sizes and different content; then its times. Fails if
+                  they differ, or if memory is accessed under a mask. Needs x86-64 Linux.
   wheel           Builds the release wheel into dist.
   python [--genuine]
                   Makes target/python/test: the package and all that its tests need.
