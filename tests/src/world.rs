@@ -220,7 +220,10 @@ impl World {
     /// Starts `convelo join` as a party whose table is `ids.txt`, with `dynamic_config.json` and
     /// these arguments.
     pub fn join(&self, service: &Service, party: &Party, args: &str) -> Process {
-        self.write("dynamic_config.json", self.dynamic_config());
+        // Once: a party that was started already may be reading it.
+        if !self.path("dynamic_config.json").exists() {
+            self.write("dynamic_config.json", self.dynamic_config());
+        }
         let args = format!(
             "join --service {} --policy ../dynamic_config.json --collateral collateral.json \
              --insecure-simulated-root ../platform/root.pem --name {} --data ids.txt {args}",
