@@ -154,6 +154,9 @@ struct Player {
     sent: Vec<FromParty>,
     /// Whether it waits to hear from where to go on.
     resuming: bool,
+    /// What it had read of connections that broke, and which was the last.
+    heard: Vec<ToParty>,
+    broken: Option<ConnectionId>,
 }
 
 enum Stage {
@@ -182,6 +185,8 @@ impl Player {
             received: 0,
             sent: Vec::new(),
             resuming: false,
+            heard: Vec::new(),
+            broken: None,
         }
     }
 
@@ -198,8 +203,12 @@ impl Player {
     /// The connection breaks, with what was under way to the party in it.
     fn breaks(&mut self, world: &mut World) {
         world.event(Event::Left(self.connection));
-        let all = world.outboxes.get(&self.connection).map_or(0, Vec::len);
-        world.read.insert(self.connection, all);
+        let outbox = world.outboxes.get(&self.connection).map_or(&[][..], Vec::as_slice);
+        let read = world.read.insert(self.connection, outbox.len()).unwrap_or_default();
+        if self.broken != Some(self.connection) {
+            self.heard.extend_from_slice(&outbox[..read]);
+            self.broken = Some(self.connection);
+        }
     }
 
     /// Comes back with another connection.
@@ -1224,7 +1233,7 @@ enum End {
 fn end(world: &World, player: &Player) -> End {
     let outbox = world.outboxes.get(&player.connection).map_or(&[][..], Vec::as_slice);
     let mut bits = None;
-    for message in outbox {
+    for message in player.heard.iter().chain(outbox) {
         match message {
             ToParty::Outcome { outcome: wire::Outcome::Intersection { bitmap_bytes }, .. } => {
                 bits = Some(*bitmap_bytes);
