@@ -223,6 +223,11 @@ impl Trace {
                 return Ok(Some(line));
             }
         }
+        // Two that break off at the same place would look alike.
+        let ended = self.child.wait().map_err(|error| format!("the watcher: {error}"))?;
+        if !ended.success() {
+            return Err(format!("the watcher did not watch to the end: {ended}"));
+        }
         Ok(None)
     }
 }
