@@ -2,17 +2,18 @@
 
 use std::fmt;
 
-use crate::engine::{BLOCK, Block, halves_of, wipe_stack};
+use crate::engine::{BLOCK, Blocks, PADDING, halves_of, wipe_stack};
 use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
 
 /// Receives the form on the wire of a set whose size the sender has declared.
 ///
-/// Memory is 16 bytes per fingerprint, claimed in blocks of 128 KiB as they fill; nothing is moved.
+/// Memory is 16 bytes per fingerprint, claimed as it is filled; nothing is moved.
 /// Whoever calls [`SetReceiver::new`] has compared the declared size with the job's cap and its own
 /// budget. What is done with a chunk depends on its length alone, until all of it has been looked
 /// at. Wiped when dropped.
 pub struct SetReceiver {
-    blocks: Vec<Block>,
+    /// Made when the first piece arrives.
+    blocks: Option<Blocks>,
     received: usize,
     declared: u64,
     hash: Box<blake3::Hasher>,
@@ -78,7 +79,7 @@ pub enum SetError {
 impl SetReceiver {
     /// Expects a set of exactly `declared` fingerprints.
     pub fn new(declared: u64) -> Self {
-        Self { blocks: Vec::new(), received: 0, declared, hash: Box::default(), broken: false }
+        Self { blocks: None, received: 0, declared, hash: Box::default(), broken: false }
     }
 
     /// Takes the next piece of the form on the wire, at any whole number of fingerprints.
@@ -94,7 +95,7 @@ impl SetReceiver {
         wipe_stack();
         if result.is_err() {
             self.broken = true;
-            self.blocks = Vec::new();
+            self.blocks = None;
         }
         result
     }
@@ -145,21 +146,24 @@ impl SetReceiver {
         let mut at = self.received;
         // Not a field: whoever moves this value would leave a copy behind.
         let before = at.checked_sub(1);
-        let mut last = before.map_or(0, |at| self.blocks[at / BLOCK].get(at % BLOCK));
+        let blocks = match &mut self.blocks {
+            Some(blocks) => blocks,
+            none => none.insert(
+                Blocks::try_new(self.declared)
+                    .ok_or(SetError::Memory { declared: self.declared })?,
+            ),
+        };
+        let mut last = before.map_or(0, |at| blocks.get(at));
         let mut rest = chunk;
         while !rest.is_empty() {
-            if at / BLOCK == self.blocks.len() {
-                let block = Block::try_new();
-                self.blocks.push(block.ok_or(SetError::Memory { declared: self.declared })?);
-            }
-            let (high, low) = self.blocks[at / BLOCK].halves_mut();
+            let [high, low] = blocks.block_mut(at / BLOCK);
             let (now, later) = rest.split_at(rest.len().min(BLOCK - at % BLOCK));
             let room = high[at % BLOCK..].iter_mut().zip(&mut low[at % BLOCK..]);
             for ((high, low), value) in room.zip(now) {
                 let value = u128::from_be_bytes(*value);
                 ascending &= u8::from(at == 0) | u8::from(last < value);
                 last = value;
-                (*high, *low) = halves_of(value);
+                [*high, *low] = halves_of(value);
                 at += 1;
             }
             rest = later;
@@ -168,7 +172,7 @@ impl SetReceiver {
         if ascending == 0 {
             return Err(SetError::Unsorted { received });
         }
-        if last == Block::PADDING {
+        if last == PADDING {
             return Err(SetError::Reserved);
         }
         self.hash.update(bytes);
@@ -188,7 +192,8 @@ impl fmt::Debug for SetReceiver {
 /// A strictly ascending sequence of fingerprints, in the blocks that it is joined in. Wiped when
 /// dropped.
 pub struct ReceivedSet {
-    blocks: Vec<Block>,
+    /// None for an empty set.
+    blocks: Option<Blocks>,
     len: usize,
     blake3: [u8; 32],
 }
@@ -211,10 +216,12 @@ impl ReceivedSet {
 
     /// The fingerprints in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = Fingerprint> + '_ {
-        (0..self.len).map(|at| self.blocks[at / BLOCK].get(at % BLOCK).into())
+        let places =
+            self.blocks.iter().flat_map(|blocks| (0..self.len).map(move |at| (blocks, at)));
+        places.map(|(blocks, at)| blocks.get(at).into())
     }
 
-    pub(crate) fn into_blocks(self) -> Vec<Block> {
+    pub(crate) fn into_blocks(self) -> Option<Blocks> {
         self.blocks
     }
 }
@@ -287,7 +294,7 @@ mod tests {
     #[test]
     fn declaring_alone_reserves_nothing() {
         let receiver = SetReceiver::new(u64::MAX);
-        assert!(receiver.blocks.is_empty());
+        assert!(receiver.blocks.is_none());
     }
 
     #[test]
@@ -295,7 +302,7 @@ mod tests {
         let mut receiver = SetReceiver::new(1000);
         for value in 0u128..1000 {
             receiver.push_chunk(&value.to_be_bytes()).expect("ascending");
-            assert_eq!(receiver.blocks.len(), 1);
+            assert_eq!(receiver.blocks.as_ref().map(|blocks| blocks.begun().len()), Some(1));
         }
     }
 

@@ -4,11 +4,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use rayon::prelude::*;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::block::{BLOCK, Block, wipe_stack};
+use super::block::{BLOCK, Block, wipe, wipe_stack};
 use super::lanes::{Lanes, TILE, Unit, Work};
-use super::merge::{Exchanges, WORDS, merge};
+use super::merge::{Exchanges, List, WORDS, merge};
 use crate::bitmap::Bitmap;
 use crate::limits::MAXIMUM_PARTIES;
 use crate::received::ReceivedSet;
@@ -42,15 +42,19 @@ pub(super) fn intersect_on(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
     assert!(sets.len() <= MAXIMUM_PARTIES, "{} sets", sets.len());
     let parties = sets.len();
     let lengths: Vec<_> = sets.iter().map(ReceivedSet::len).collect();
-    let lists = sets.into_iter().map(ReceivedSet::into_blocks).collect();
-    let Some((blocks, origin)) = merged(unit, lists) else { return Vec::new() };
-    let marks = marks(unit, &blocks, lengths.iter().sum(), parties);
-    // They are wiped, which takes as long as reading them.
-    blocks.into_par_iter().for_each(drop);
+    let lists = sets.into_iter().map(|set| List::of(set.into_blocks())).collect();
+    let Some((mut list, origin)) = merged(unit, lists) else { return Vec::new() };
+    let marks = marks(unit, &mut list, lengths.iter().sum(), parties);
     let mut bitmaps: Vec<_> = lengths.iter().map(|_| Bitmap::new(0)).collect();
-    lead_back(&origin, marks, &mut |party, marks| {
-        bitmaps[party] = Bitmap::from_words(lengths[party], marks);
-    });
+    // The system takes a while to get the memory back, and does it on one core.
+    rayon::join(
+        || drop(list),
+        || {
+            lead_back(&origin, marks, &mut |party, marks| {
+                bitmaps[party] = Bitmap::from_words(lengths[party], marks);
+            });
+        },
+    );
     // A list of one block is not worth a worker: it is merged on this thread.
     wipe_stack();
     rayon::broadcast(|_| wipe_stack());
@@ -60,7 +64,7 @@ pub(super) fn intersect_on(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
 /// Merges all lists into one, always the two shortest: as in Huffman's code, the sum over all merges
 /// of what they merge is then the smallest that a tree of merges has. The tree depends on the
 /// lengths alone.
-fn merged(unit: Unit, lists: Vec<Vec<Block>>) -> Option<(Vec<Block>, Origin)> {
+fn merged(unit: Unit, lists: Vec<List>) -> Option<(List, Origin)> {
     let mut waiting: BinaryHeap<_> =
         lists.iter().enumerate().map(|(at, list)| Reverse((list.len(), at))).collect();
     let mut made: Vec<_> = lists
@@ -79,16 +83,29 @@ fn merged(unit: Unit, lists: Vec<Vec<Block>>) -> Option<(Vec<Block>, Origin)> {
 }
 
 /// One bit for each record that stands in a run of as many equal ones as there are parties: since a
-/// set has no value twice, all of them have it. Records from `total` on are padding.
-fn marks(unit: Unit, blocks: &[Block], total: usize, parties: usize) -> Zeroizing<Vec<u64>> {
+/// set has no value twice, all of them have it. Records from `total` on are padding. The list is wiped,
+/// block by block, while it is at hand.
+fn marks(unit: Unit, list: &mut List, total: usize, parties: usize) -> Zeroizing<Vec<u64>> {
+    let mut blocks = list.blocks_mut();
     let mut marks = Zeroizing::new(vec![0; blocks.len() * WORDS]);
     if total < parties {
         return marks;
     }
-    marks.par_chunks_mut(WORDS).enumerate().for_each(|(at, marks)| {
-        let next = blocks.get(at + 1);
-        unit.run(Runs { block: &blocks[at], next, apart: parties - 1, marks });
-    });
+    let heads: Vec<_> = blocks.iter().step_by(AT_ONCE).map(|block| Head::of(block)).collect();
+    blocks.par_chunks_mut(AT_ONCE).zip(marks.par_chunks_mut(AT_ONCE * WORDS)).enumerate().for_each(
+        |(at, (blocks, marks))| {
+            for (inner, marks) in marks.chunks_mut(WORDS).enumerate() {
+                let next = match blocks.get(inner + 1) {
+                    Some(block) => Head::of(block),
+                    None => heads.get(at + 1).cloned().unwrap_or_else(Head::padding),
+                };
+                let block = &mut *blocks[inner];
+                unit.run(Runs { block, next: &next, apart: parties - 1, marks });
+                wipe(block);
+            }
+        },
+    );
+    list.are_wiped();
     // Where a run can begin.
     let places = total - parties + 1;
     marks[places.div_ceil(64)..].fill(0);
@@ -108,10 +125,28 @@ fn marks(unit: Unit, blocks: &[Block], total: usize, parties: usize) -> Zeroizin
     marks
 }
 
+/// Blocks that one thread looks at one after the other.
+const AT_ONCE: usize = 16;
+
+/// The first records of a block. Wiped when dropped.
+#[derive(Clone, ZeroizeOnDrop)]
+struct Head([[i64; TILE]; 2]);
+
+impl Head {
+    fn of(block: &Block) -> Self {
+        Self(block.each_ref().map(|half| half.as_chunks().0[0]))
+    }
+
+    /// Of a block of padding.
+    fn padding() -> Self {
+        Self([[i64::MAX; TILE]; 2])
+    }
+}
+
 /// Which records of a block are equal to the one that stands so far behind them.
 struct Runs<'a> {
     block: &'a Block,
-    next: Option<&'a Block>,
+    next: &'a Head,
     apart: usize,
     marks: &'a mut [u64],
 }
@@ -121,17 +156,15 @@ impl Work for Runs<'_> {
 
     #[inline(always)]
     fn with<L: Lanes>(self, lanes: L) {
-        let (high, low) = self.block.halves();
-        let mut ends = [[i64::MAX; 128]; 2];
-        ends[0][..64].copy_from_slice(&high[BLOCK - 64..]);
-        ends[1][..64].copy_from_slice(&low[BLOCK - 64..]);
-        if let Some((high, low)) = self.next.map(Block::halves) {
-            ends[0][64..].copy_from_slice(&high[..64]);
-            ends[1][64..].copy_from_slice(&low[..64]);
+        let [high, low] = self.block;
+        let mut ends = [[0; 2 * TILE]; 2];
+        for ((end, half), next) in ends.iter_mut().zip(self.block).zip(&self.next.0) {
+            end[..TILE].copy_from_slice(&half[BLOCK - TILE..]);
+            end[TILE..].copy_from_slice(next);
         }
         let (highs, lows) = (high.as_chunks::<TILE>().0, low.as_chunks::<TILE>().0);
         for (word, mark) in self.marks.iter_mut().enumerate() {
-            let from = word * 64 + self.apart;
+            let from = word * TILE + self.apart;
             let (high, low, from) = if word + 1 < WORDS {
                 (&high[..], &low[..], from)
             } else {

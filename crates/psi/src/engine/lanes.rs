@@ -2,13 +2,16 @@
 //!
 //! All of it is free of branches and of addresses that depend on the records.
 
+#![expect(clippy::many_single_char_names, reason = "eight of a kind")]
+
 use std::hint::black_box;
 use std::sync::LazyLock;
 
 #[cfg(target_arch = "x86_64")]
 use pulp::x86::{V3, V4};
 
-use super::block::Halves;
+/// The high and the low halves of records.
+type Halves<T> = (T, T);
 
 /// Records that [`Lanes::tile`] sorts at once.
 pub(super) const TILE: usize = 64;
@@ -99,6 +102,66 @@ impl<L: Lanes> Record<L> {
         lanes.store(high, self.high);
         lanes.store(low, self.low);
     }
+}
+
+/// Comparators among eight members.
+pub(super) const COMPARATORS: usize = 12;
+
+/// Compares the first `MEMBERS` records with each other, at the distances 4, 2 and 1, in this order. Gives for
+/// each comparator one bit a lane.
+#[inline(always)]
+fn exchange_eight<L: Lanes, const MEMBERS: usize>(
+    lanes: L,
+    records: &mut [Record<L>; 8],
+) -> [u8; COMPARATORS] {
+    let mut exchanged = [0; COMPARATORS];
+    let mut comparator = 0;
+    // Written out, because of loops the compiler would make loops, with the records in memory.
+    let [a, b, c, d, e, f, g, h] = records;
+    macro_rules! compare {
+        ($($lower:ident $upper:ident $place:literal,)*) => {$(
+            if $place < MEMBERS {
+                exchanged[comparator] = lanes.exchange($lower, $upper);
+                comparator += 1;
+            }
+        )*};
+    }
+    compare!(a e 4, b f 5, c g 6, d h 7,);
+    compare!(a c 2, b d 3, e g 6, f h 7,);
+    compare!(a b 1, c d 3, e f 5, g h 7,);
+    debug_assert!(comparator <= COMPARATORS, "no more than eight records");
+    exchanged
+}
+
+/// Compares up to eight tiles, high and low halves of each, with each other, record by record, as
+/// [`exchange_eight`] does. Gives for each comparator one bit a record.
+#[inline(always)]
+pub(super) fn exchange_among<L: Lanes, const MEMBERS: usize>(
+    lanes: L,
+    mut tiles: [[&mut [i64; TILE]; 2]; MEMBERS],
+) -> [u64; COMPARATORS] {
+    let mut words = [[0; TILE / 8]; COMPARATORS];
+    for at in 0..TILE / 8 {
+        for part in 0..8 / L::WIDTH {
+            let from = 8 * at + part * L::WIDTH;
+            // Where there are fewer members the others are the last one once more; nothing is done with them.
+            macro_rules! load {
+                ($($member:literal)*) => {[$({
+                    let [high, low] = &tiles[$member.min(MEMBERS - 1)];
+                    Record::load(lanes, &high[from..], &low[from..])
+                }),*]};
+            }
+            let mut records = load!(0 1 2 3 4 5 6 7);
+            let exchanged = exchange_eight::<L, MEMBERS>(lanes, &mut records);
+            for (word, bits) in words.iter_mut().zip(exchanged) {
+                word[at] |= bits << (part * L::WIDTH);
+            }
+            for (record, [high, low]) in records.into_iter().zip(&mut tiles) {
+                record.store(lanes, &mut high[from..], &mut low[from..]);
+            }
+        }
+    }
+    words.map(u64::from_le_bytes)
 }
 
 /// A vector unit that this machine has.
@@ -356,7 +419,7 @@ mod avx512 {
     use pulp::x86::V4;
     use pulp::{NullaryFnOnce, cast, i64x8};
 
-    use super::{Halves, Lanes, Record, TILE, TILE_LEVELS, Work};
+    use super::{COMPARATORS, Halves, Lanes, Record, TILE, TILE_LEVELS, Work, exchange_eight};
 
     struct On<W>(V4, W);
 
@@ -398,6 +461,72 @@ mod avx512 {
         }
     }
 
+    /// What [`exchange_eight`] tells of eight rows of eight, as one word a level: the bit of the pair's lower
+    /// place.
+    #[inline(always)]
+    fn by_level(exchanged: [u8; COMPARATORS]) -> [u64; 3] {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = exchanged;
+        [[a, b, c, d, 0, 0, 0, 0], [e, f, 0, 0, g, h, 0, 0], [i, 0, j, 0, k, 0, l, 0]]
+            .map(u64::from_le_bytes)
+    }
+
+    /// Bit 8 r + c goes to bit 8 c + r.
+    #[inline(always)]
+    fn transposed_bits(mut word: u64) -> u64 {
+        for (distance, mask) in
+            [(7, 0x00AA_00AA_00AA_00AA), (14, 0x0000_CCCC_0000_CCCC), (28, 0x0000_0000_F0F0_F0F0)]
+        {
+            let moved = (word ^ word >> distance) & mask;
+            word ^= moved | moved << distance;
+        }
+        word
+    }
+
+    #[inline(always)]
+    fn transposed(lanes: V4, rows: &[Record<V4>; 8]) -> [Record<V4>; 8] {
+        let [a, b, c, d, e, f, g, h] = *rows;
+        let high = [a.high, b.high, c.high, d.high, e.high, f.high, g.high, h.high];
+        let low = [a.low, b.low, c.low, d.low, e.low, f.low, g.low, h.low];
+        let [ah, bh, ch, dh, eh, fh, gh, hh] = transposed_words(lanes, high);
+        let [al, bl, cl, dl, el, fl, gl, hl] = transposed_words(lanes, low);
+        [
+            Record { high: ah, low: al },
+            Record { high: bh, low: bl },
+            Record { high: ch, low: cl },
+            Record { high: dh, low: dl },
+            Record { high: eh, low: el },
+            Record { high: fh, low: fl },
+            Record { high: gh, low: gl },
+            Record { high: hh, low: hl },
+        ]
+    }
+
+    #[inline(always)]
+    fn transposed_words(lanes: V4, [a, b, c, d, e, f, g, h]: [i64x8; 8]) -> [i64x8; 8] {
+        // Of four pairs of rows, what stands in the same column, and that four columns on.
+        const FIRST_AND_THIRD: i32 = 0x88;
+        const SECOND_AND_FOURTH: i32 = 0xdd;
+        let unit = lanes.avx512f;
+        macro_rules! columns {
+            ($pair:ident) => {{
+                let (ab, cd) = (unit.$pair(cast(a), cast(b)), unit.$pair(cast(c), cast(d)));
+                let (ef, gh) = (unit.$pair(cast(e), cast(f)), unit.$pair(cast(g), cast(h)));
+                let upper = unit._mm512_shuffle_i64x2::<FIRST_AND_THIRD>(ab, cd);
+                let lower = unit._mm512_shuffle_i64x2::<FIRST_AND_THIRD>(ef, gh);
+                let first = unit._mm512_shuffle_i64x2::<FIRST_AND_THIRD>(upper, lower);
+                let fifth = unit._mm512_shuffle_i64x2::<SECOND_AND_FOURTH>(upper, lower);
+                let upper = unit._mm512_shuffle_i64x2::<SECOND_AND_FOURTH>(ab, cd);
+                let lower = unit._mm512_shuffle_i64x2::<SECOND_AND_FOURTH>(ef, gh);
+                let third = unit._mm512_shuffle_i64x2::<FIRST_AND_THIRD>(upper, lower);
+                let seventh = unit._mm512_shuffle_i64x2::<SECOND_AND_FOURTH>(upper, lower);
+                (cast(first), cast(third), cast(fifth), cast(seventh))
+            }};
+        }
+        let (first, third, fifth, seventh) = columns!(_mm512_unpacklo_epi64);
+        let (second, fourth, sixth, eighth) = columns!(_mm512_unpackhi_epi64);
+        [first, second, third, fourth, fifth, sixth, seventh, eighth]
+    }
+
     impl Lanes for V4 {
         type Words = i64x8;
 
@@ -432,40 +561,22 @@ mod avx512 {
 
         #[inline(always)]
         fn tile(self, high: &mut [i64; TILE], low: &mut [i64; TILE]) -> [u64; TILE_LEVELS] {
-            const PARTNERS: [i64x8; 3] = [
-                i64x8(4, 5, 6, 7, 0, 1, 2, 3),
-                i64x8(2, 3, 0, 1, 6, 7, 4, 5),
-                i64x8(1, 0, 3, 2, 5, 4, 7, 6),
-            ];
-            const LOWER: [u8; 3] = [0b0000_1111, 0b0011_0011, 0b0101_0101];
-            let mut levels = [0; TILE_LEVELS];
-            let mut rows = Record::<Self>::load_rows::<8>(self, high, low, 8);
-            for (level, step) in [4, 2, 1].into_iter().enumerate() {
-                for at in 0..8 {
-                    if at & step == 0 {
-                        let (mut a, mut b) = (rows[at], rows[at + step]);
-                        levels[level] |= u64::from(self.exchange(&mut a, &mut b)) << (8 * at);
-                        (rows[at], rows[at + step]) = (a, b);
-                    }
-                }
+            macro_rules! rows {
+                ($($row:literal)*) => {
+                    [$(Record::load(self, &high[8 * $row..], &low[8 * $row..])),*]
+                };
             }
-            for (at, row) in rows.iter_mut().enumerate() {
-                for (level, (partners, lower)) in PARTNERS.into_iter().zip(LOWER).enumerate() {
-                    let (unit, to) = (self.avx512f, cast(partners));
-                    let partner = Record {
-                        high: cast(unit._mm512_permutexvar_epi64(to, cast(row.high))),
-                        low: cast(unit._mm512_permutexvar_epi64(to, cast(row.low))),
-                    };
-                    let mask =
-                        above(self, row, &partner) & lower | above(self, &partner, row) & !lower;
-                    let choice = Choice::new(self, mask);
-                    row.high = choice.of(row.high, partner.high);
-                    row.low = choice.of(row.low, partner.low);
-                    levels[3 + level] |= u64::from(mask & lower) << (8 * at);
-                }
+            let mut rows = rows!(0 1 2 3 4 5 6 7);
+            let [wide, middle, near] = by_level(exchange_eight::<Self, 8>(self, &mut rows));
+            // Eight rows of eight become eight columns, and back.
+            let mut columns = transposed(self, &rows);
+            let exchanged = exchange_eight::<Self, 8>(self, &mut columns);
+            let rows = transposed(self, &columns);
+            for (row, record) in rows.into_iter().enumerate() {
+                record.store(self, &mut high[8 * row..], &mut low[8 * row..]);
             }
-            Record::store_rows(&rows, self, high, low, 8);
-            levels
+            let [four, two, one] = by_level(exchanged).map(transposed_bits);
+            [wide, middle, near, four, two, one]
         }
 
         /// The compiler makes a comparison under a mask, of memory, of two that are joined by "and"; here

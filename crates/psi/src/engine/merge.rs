@@ -9,31 +9,88 @@
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::block::{BLOCK, Block};
-use super::lanes::{Lanes, Record, TILE, TILE_LEVELS, Unit, Work};
+use super::block::{BLOCK, Block, Blocks, reverse};
+use super::lanes::{Lanes, TILE, TILE_LEVELS, Unit, Work, exchange_among};
 
 /// Words of 64 bits for one bit per record of a block.
-pub(super) const WORDS: usize = BLOCK / 64;
+pub(super) const WORDS: usize = BLOCK / TILE;
 
-/// Levels of comparators that one pass over memory does.
-const LEVELS_AT_ONCE: u32 = 3;
+/// Levels of comparators for which a pass has registers.
+const LEVELS_IN_REGISTERS: u32 = 3;
+
+/// Levels between blocks that one pass over memory does, but for the last pass.
+const LEVELS_AT_ONCE: u32 = 6;
+
+/// Levels between blocks of the last pass over memory, which goes on within each block: so many blocks, of 1
+/// MiB together, stay in a core's second cache.
+const LAST_LEVELS: u32 = 3;
+
+/// Levels between the tiles of a block.
+const LEVELS_WITHIN: u32 = WORDS.trailing_zeros();
+
+/// A sorted list: the blocks of some sets, each with its padding, in the order of the sets, or against it.
+pub(super) struct List(Vec<(Blocks, Order)>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Forwards,
+    Backwards,
+}
+
+impl List {
+    pub(super) fn of(set: Option<Blocks>) -> Self {
+        Self(set.into_iter().map(|blocks| (blocks, Order::Forwards)).collect())
+    }
+
+    /// Number of blocks.
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|(blocks, _)| blocks.begun().len()).sum()
+    }
+
+    pub(super) fn blocks_mut(&mut self) -> Vec<&mut Block> {
+        let mut all = Vec::with_capacity(self.len());
+        for (blocks, order) in &mut self.0 {
+            let blocks = blocks.begun_mut().iter_mut();
+            match order {
+                Order::Forwards => all.extend(blocks),
+                Order::Backwards => all.extend(blocks.rev()),
+            }
+        }
+        all
+    }
+
+    /// Turns the order of the blocks round, not that within them.
+    fn reverse_blocks(&mut self) {
+        self.0.reverse();
+        for (_, order) in &mut self.0 {
+            *order = match order {
+                Order::Forwards => Order::Backwards,
+                Order::Backwards => Order::Forwards,
+            };
+        }
+    }
+
+    /// Said by whoever has wiped all blocks.
+    pub(super) fn are_wiped(&mut self) {
+        self.0.iter_mut().for_each(|(blocks, _)| blocks.are_wiped());
+    }
+}
 
 /// What the comparators of one merge did. It says how the two lists interleave, and is as secret as
 /// they are. Wiped when dropped.
 pub(super) struct Exchanges {
     blocks: usize,
     left: usize,
-    /// Of comparators between blocks: one per group, in the order of [`passes`] and [`groups`].
-    between: Vec<Vec<Vec<u8>>>,
+    /// Of comparators between blocks: for each of the [`passes`], of each of its [`groups`].
+    between: Vec<Vec<Vec<u64>>>,
     /// Of comparators within a block, one per block.
     within: Vec<Within>,
 }
 
 /// Of the comparators within one block.
 struct Within {
-    /// Distances of 64 and more: one per group.
-    groups: Vec<u8>,
-    /// Smaller distances: one word a level, for each tile.
+    between_tiles: Vec<u64>,
+    /// One word a level, for each tile.
     tiles: Vec<[u64; TILE_LEVELS]>,
 }
 
@@ -41,40 +98,46 @@ impl Drop for Exchanges {
     fn drop(&mut self) {
         self.between.iter_mut().flatten().for_each(Zeroize::zeroize);
         for block in &mut self.within {
-            block.groups.zeroize();
+            block.between_tiles.zeroize();
             block.tiles.zeroize();
         }
     }
 }
 
-/// Merges two ascending lists, each with its padding.
-pub(super) fn merge(
-    unit: Unit,
-    mut left: Vec<Block>,
-    mut right: Vec<Block>,
-) -> (Vec<Block>, Exchanges) {
-    left.reverse();
-    left.par_iter_mut().for_each(Block::reverse);
+/// Merges two ascending lists.
+pub(super) fn merge(unit: Unit, mut left: List, mut right: List) -> (List, Exchanges) {
+    left.reverse_blocks();
     let lefts = left.len();
-    left.append(&mut right);
-    let mut blocks = left;
+    left.0.append(&mut right.0);
+    let mut list = left;
+    let mut blocks = list.blocks_mut();
+    let count = blocks.len();
+    let passes = passes(count);
     let mut between = Vec::new();
-    for pass in passes(blocks.len()) {
-        let done = groups(&mut blocks, pass).into_par_iter().map(|group| {
-            let (high, low) = group
-                .into_iter()
-                .map(|block| {
-                    let (high, low) = block.halves_mut();
-                    (high.as_mut_slice(), low.as_mut_slice())
-                })
-                .unzip();
-            unit.run(Pass { high, low })
+    let mut within = Vec::new();
+    for (number, &pass) in passes.iter().enumerate() {
+        let groups = groups(&mut blocks, pass).into_par_iter().enumerate();
+        let done = groups.map(|(at, group)| {
+            let mut group: Vec<&mut Block> = group.into_iter().map(|block| &mut **block).collect();
+            if number == 0 {
+                // The members of the group are blocks `at`, `at` + stride and so on.
+                let lefts = lefts.saturating_sub(at).div_ceil(pass.stride);
+                group.iter_mut().take(lefts).for_each(|block| reverse(block));
+            }
+            let exchanged = unit.run(BetweenBlocks(&mut group));
+            let within: Vec<_> = if number + 1 == passes.len() {
+                group.into_par_iter().map(|block| unit.run(WithinBlock(block))).collect()
+            } else {
+                Vec::new()
+            };
+            (exchanged, within)
         });
-        between.push(done.collect());
+        let (exchanged, done): (Vec<_>, Vec<_>) = done.unzip();
+        between.push(exchanged);
+        within.extend(done.into_iter().flatten());
     }
-    let within = blocks.par_iter_mut().map(|block| unit.run(WithinBlock(block))).collect();
-    let exchanges = Exchanges { blocks: blocks.len(), left: lefts, between, within };
-    (blocks, exchanges)
+    let exchanges = Exchanges { blocks: count, left: lefts, between, within };
+    (list, exchanges)
 }
 
 impl Exchanges {
@@ -82,12 +145,15 @@ impl Exchanges {
     /// left one, those of the right one are returned.
     pub(super) fn undo(&self, bits: &mut Vec<u64>) -> Zeroizing<Vec<u64>> {
         assert_eq!(bits.len(), self.blocks * WORDS, "one bit per record");
-        bits.par_chunks_mut(WORDS).zip(&self.within).for_each(|(bits, within)| within.undo(bits));
+        let between_tiles = comparators_of(WORDS);
+        bits.par_chunks_mut(WORDS)
+            .zip(&self.within)
+            .for_each(|(bits, within)| within.undo(&between_tiles, bits));
         for (pass, exchanged) in passes(self.blocks).into_iter().zip(&self.between).rev() {
             let mut blocks: Vec<&mut [u64]> = bits.chunks_mut(WORDS).collect();
             groups(&mut blocks, pass).into_par_iter().zip(exchanged).for_each(
                 |(group, exchanged)| {
-                    undo_pass(group.into_iter().map(|block| &mut **block).collect(), exchanged);
+                    undo_between(group.into_iter().map(|block| &mut **block).collect(), exchanged);
                 },
             );
         }
@@ -102,23 +168,34 @@ impl Exchanges {
     }
 }
 
-/// One pass over all blocks: up to [`LEVELS_AT_ONCE`] levels among blocks that are a stride apart.
+/// Levels of comparators among members that are a stride apart.
 #[derive(Clone, Copy)]
 struct Stride {
     stride: usize,
     members: usize,
 }
 
-/// The passes over so many blocks, widest distances first.
+/// The passes over so many blocks, widest distances first. There is at least one.
 fn passes(blocks: usize) -> Vec<Stride> {
-    let mut levels = blocks.next_power_of_two().trailing_zeros();
-    let mut passes = Vec::new();
-    while levels > 0 {
-        let at_once = (levels - 1) % LEVELS_AT_ONCE + 1;
-        levels -= at_once;
-        passes.push(Stride { stride: 1 << levels, members: 1 << at_once });
+    let levels = blocks.next_power_of_two().trailing_zeros();
+    let last = levels.min(LAST_LEVELS);
+    let mut passes = strides(levels - last, LEVELS_AT_ONCE);
+    for pass in &mut passes {
+        pass.stride <<= last;
     }
+    passes.push(Stride { stride: 1, members: 1 << last });
     passes
+}
+
+/// So many levels in as few steps as there can be of `at_once`, each of about as many.
+fn strides(mut levels: u32, at_once: u32) -> Vec<Stride> {
+    let steps = levels.div_ceil(at_once);
+    let widest_first = (1..=steps).rev().map(|left| {
+        let here = levels.div_ceil(left);
+        levels -= here;
+        Stride { stride: 1 << levels, members: 1 << here }
+    });
+    widest_first.collect()
 }
 
 /// The blocks that one pass compares with each other. A group at the end has fewer members.
@@ -132,139 +209,148 @@ fn groups<T>(blocks: &mut [T], pass: Stride) -> Vec<Vec<&mut T>> {
     groups
 }
 
-/// The comparators among so many members: (lower, upper), widest distances first.
-fn comparators(members: usize) -> impl DoubleEndedIterator<Item = (usize, usize)> + Clone {
-    [4, 2, 1].into_iter().flat_map(move |step| {
-        (0..members.saturating_sub(step))
-            .filter(move |lower| lower & step == 0)
-            .map(move |lower| (lower, lower + step))
-    })
+/// Up to eight members of a pass, which registers hold at once: every `step`th from the `first` on.
+#[derive(Clone, Copy)]
+struct Few {
+    first: usize,
+    step: usize,
+    members: usize,
 }
 
-/// Compares members of equal length, record by record. Gives for each comparator one bit a record.
-struct Pass<'a> {
-    high: Vec<&'a mut [i64]>,
-    low: Vec<&'a mut [i64]>,
+impl Few {
+    /// In this order they do all levels among so many members.
+    fn of(members: usize) -> Vec<Self> {
+        let mut few = Vec::new();
+        let levels = members.next_power_of_two().trailing_zeros();
+        for Stride { stride: step, members: at_most } in strides(levels, LEVELS_IN_REGISTERS) {
+            for span in (0..members).step_by(step * at_most) {
+                let end = members.min(span + step * at_most);
+                few.extend((span..end.min(span + step)).map(|first| Self {
+                    first,
+                    step,
+                    members: (end - first).div_ceil(step),
+                }));
+            }
+        }
+        few
+    }
+
+    /// The comparators among them: (lower, upper), in the order of [`exchange_among`].
+    fn comparators(self) -> impl Iterator<Item = (usize, usize)> {
+        let place = move |member| self.first + member * self.step;
+        [4, 2, 1].into_iter().flat_map(move |step| {
+            (0..self.members.saturating_sub(step))
+                .filter(move |lower| lower & step == 0)
+                .map(move |lower| (place(lower), place(lower + step)))
+        })
+    }
+
+    fn places<const MEMBERS: usize>(self) -> [usize; MEMBERS] {
+        std::array::from_fn(|at| self.first + at * self.step)
+    }
 }
 
-impl Work for Pass<'_> {
-    type Output = Vec<u8>;
+/// All comparators among so many members, in the order of [`Few::of`].
+fn comparators_of(members: usize) -> Vec<(usize, usize)> {
+    Few::of(members).into_iter().flat_map(Few::comparators).collect()
+}
+
+/// All comparators between these blocks. Gives for each of them one bit a record: for each of the
+/// [`Few`] and each of its comparators the words of a block.
+struct BetweenBlocks<'a, 'b>(&'a mut [&'b mut Block]);
+
+impl Work for BetweenBlocks<'_, '_> {
+    type Output = Vec<u64>;
 
     #[inline(always)]
-    fn with<L: Lanes>(self, lanes: L) -> Vec<u8> {
-        let length = self.high.first().map_or(0, |first| first.len());
-        let mut exchanged = vec![0; comparators(self.high.len()).count() * length / 8];
-        pass(lanes, self.high, self.low, &mut exchanged);
+    fn with<L: Lanes>(self, lanes: L) -> Vec<u64> {
+        let all = Few::of(self.0.len());
+        let mut exchanged = vec![0; WORDS * comparators_of(self.0.len()).len()];
+        // So few records of each block that those of all blocks stay in the first cache.
+        for tile in 0..WORDS {
+            let mut rest = exchanged.as_mut_slice();
+            for few in &all {
+                let (words, others) = rest.split_at_mut(few.comparators().count() * WORDS);
+                rest = others;
+                match few.members {
+                    2 => between::<L, 2>(lanes, self.0, *few, tile, words),
+                    3 => between::<L, 3>(lanes, self.0, *few, tile, words),
+                    4 => between::<L, 4>(lanes, self.0, *few, tile, words),
+                    5 => between::<L, 5>(lanes, self.0, *few, tile, words),
+                    6 => between::<L, 6>(lanes, self.0, *few, tile, words),
+                    7 => between::<L, 7>(lanes, self.0, *few, tile, words),
+                    8 => between::<L, 8>(lanes, self.0, *few, tile, words),
+                    _ => {}
+                }
+            }
+        }
         exchanged
     }
 }
 
 #[inline(always)]
-fn pass<L: Lanes>(lanes: L, high: Vec<&mut [i64]>, low: Vec<&mut [i64]>, exchanged: &mut [u8]) {
-    match high.len() {
-        2 => pass_of::<L, 2>(lanes, high, low, exchanged),
-        3 => pass_of::<L, 3>(lanes, high, low, exchanged),
-        4 => pass_of::<L, 4>(lanes, high, low, exchanged),
-        5 => pass_of::<L, 5>(lanes, high, low, exchanged),
-        6 => pass_of::<L, 6>(lanes, high, low, exchanged),
-        7 => pass_of::<L, 7>(lanes, high, low, exchanged),
-        8 => pass_of::<L, 8>(lanes, high, low, exchanged),
-        _ => {}
-    }
-}
-
-#[inline(always)]
-fn pass_of<L: Lanes, const MEMBERS: usize>(
+fn between<L: Lanes, const MEMBERS: usize>(
     lanes: L,
-    high: Vec<&mut [i64]>,
-    low: Vec<&mut [i64]>,
-    exchanged: &mut [u8],
+    blocks: &mut [&mut Block],
+    few: Few,
+    tile: usize,
+    exchanged: &mut [u64],
 ) {
-    let Ok(high) = <[&mut [i64]; MEMBERS]>::try_from(high) else { return };
-    let Ok(low) = <[&mut [i64]; MEMBERS]>::try_from(low) else { return };
-    let length = high[0].len();
-    let row = length / 8;
-    for at in (0..length).step_by(8) {
-        let mut bits = [0u8; 12];
-        for from in (at..at + 8).step_by(L::WIDTH) {
-            let mut records = [Record::load(lanes, &high[0][from..], &low[0][from..]); MEMBERS];
-            for member in 1..MEMBERS {
-                records[member] = Record::load(lanes, &high[member][from..], &low[member][from..]);
-            }
-            let mut comparator = 0;
-            for step in [4, 2, 1] {
-                for lower in 0..MEMBERS {
-                    if lower & step == 0 && lower + step < MEMBERS {
-                        let (mut a, mut b) = (records[lower], records[lower + step]);
-                        bits[comparator] |= lanes.exchange(&mut a, &mut b) << (from - at);
-                        (records[lower], records[lower + step]) = (a, b);
-                        comparator += 1;
-                    }
-                }
-            }
-            for member in 0..MEMBERS {
-                records[member].store(lanes, &mut high[member][from..], &mut low[member][from..]);
-            }
-        }
-        for (row, bits) in exchanged.chunks_exact_mut(row).zip(bits) {
-            row[at / 8] = bits;
-        }
-    }
-}
-
-/// The way back of [`pass`] for one bit a record.
-fn undo_pass(mut members: Vec<&mut [u64]>, exchanged: &[u8]) {
-    let length = members.first().map_or(0, |first| first.len());
-    // A group of one has no comparators, and nothing is 0 bytes long.
-    let rows = exchanged.chunks_exact((length * 8).max(1)).rev();
-    for ((lower, upper), row) in comparators(members.len()).rev().zip(rows) {
-        let (below, above) = members.split_at_mut(upper);
-        let masks = row.as_chunks::<8>().0;
-        for ((a, b), mask) in below[lower].iter_mut().zip(&mut *above[0]).zip(masks) {
-            let moved = (*a ^ *b) & u64::from_le_bytes(*mask);
-            *a ^= moved;
-            *b ^= moved;
-        }
+    let Ok(blocks) = blocks.get_disjoint_mut::<_, MEMBERS>(few.places()) else { return };
+    let tiles = blocks.map(|block| block.each_mut().map(|half| &mut half.as_chunks_mut().0[tile]));
+    let words = exchange_among(lanes, tiles);
+    for (row, word) in exchanged.chunks_exact_mut(WORDS).zip(words) {
+        row[tile] = word;
     }
 }
 
 /// All comparators within a block.
 struct WithinBlock<'a>(&'a mut Block);
 
-/// Passes over a block until [`TILE`] is left: (members, distance between them).
-const PASSES: [(usize, usize); 3] = [(2, BLOCK / 2), (8, BLOCK / 16), (8, TILE)];
-
 impl Work for WithinBlock<'_> {
     type Output = Within;
 
     #[inline(always)]
     fn with<L: Lanes>(self, lanes: L) -> Within {
-        let (high, low) = self.0.halves_mut();
-        let levels = (BLOCK / TILE).trailing_zeros() as usize;
-        let mut groups = vec![0; levels * BLOCK / 16];
-        let mut rest = groups.as_mut_slice();
-        for (members, distance) in PASSES {
-            let spans = high.chunks_mut(members * distance).zip(low.chunks_mut(members * distance));
-            for (high, low) in spans {
-                let count = comparators(members).count() * distance / 8;
-                let (exchanged, others) = rest.split_at_mut(count);
-                rest = others;
-                let high = high.chunks_mut(distance).collect();
-                let low = low.chunks_mut(distance).collect();
-                pass(lanes, high, low, exchanged);
+        let [high, low] = self.0.each_mut().map(|half| half.as_chunks_mut().0);
+        let mut between_tiles = vec![0; LEVELS_WITHIN as usize * WORDS / 2];
+        let mut rest = between_tiles.as_mut_slice();
+        for few in Few::of(WORDS) {
+            let (words, others) = rest.split_at_mut(few.comparators().count());
+            rest = others;
+            match few.members {
+                2 => between_tiles_of::<L, 2>(lanes, high, low, few, words),
+                4 => between_tiles_of::<L, 4>(lanes, high, low, few, words),
+                8 => between_tiles_of::<L, 8>(lanes, high, low, few, words),
+                _ => {}
             }
         }
-        let (high, low) = (high.as_chunks_mut::<TILE>().0, low.as_chunks_mut::<TILE>().0);
-        let mut tiles = Vec::with_capacity(high.len());
+        let mut tiles = Vec::with_capacity(WORDS);
         for (high, low) in high.iter_mut().zip(low) {
             tiles.push(lanes.tile(high, low));
         }
-        Within { groups, tiles }
+        Within { between_tiles, tiles }
     }
 }
 
+#[inline(always)]
+fn between_tiles_of<L: Lanes, const MEMBERS: usize>(
+    lanes: L,
+    high: &mut [[i64; TILE]],
+    low: &mut [[i64; TILE]],
+    few: Few,
+    exchanged: &mut [u64],
+) {
+    let Ok(high) = high.get_disjoint_mut::<_, MEMBERS>(few.places()) else { return };
+    let Ok(low) = low.get_disjoint_mut::<_, MEMBERS>(few.places()) else { return };
+    let mut low = low.into_iter();
+    let tiles = high.map(|high| [high, low.next().expect("there are as many")]);
+    exchanged.copy_from_slice(&exchange_among(lanes, tiles)[..exchanged.len()]);
+}
+
 impl Within {
-    fn undo(&self, bits: &mut [u64]) {
+    /// The way back; `between_tiles` are the comparators between a block's tiles.
+    fn undo(&self, between_tiles: &[(usize, usize)], bits: &mut [u64]) {
         for (word, levels) in bits.iter_mut().zip(&self.tiles) {
             for (level, exchanged) in levels.iter().enumerate().rev() {
                 let distance = TILE >> (level + 1);
@@ -272,14 +358,23 @@ impl Within {
                 *word ^= moved | moved << distance;
             }
         }
-        let mut rest = self.groups.as_slice();
-        for (members, distance) in PASSES.into_iter().rev() {
-            for span in bits.chunks_mut(members * distance / 64).rev() {
-                let count = comparators(members).count() * distance / 8;
-                let (others, exchanged) = rest.split_at(rest.len() - count);
-                rest = others;
-                undo_pass(span.chunks_mut(distance / 64).collect(), exchanged);
-            }
+        for (&(lower, upper), exchanged) in between_tiles.iter().zip(&self.between_tiles).rev() {
+            let moved = (bits[lower] ^ bits[upper]) & exchanged;
+            bits[lower] ^= moved;
+            bits[upper] ^= moved;
+        }
+    }
+}
+
+/// The way back through the comparators between blocks.
+fn undo_between(mut blocks: Vec<&mut [u64]>, exchanged: &[u64]) {
+    let comparators = comparators_of(blocks.len());
+    for ((lower, upper), row) in comparators.into_iter().zip(exchanged.chunks_exact(WORDS)).rev() {
+        let (below, above) = blocks.split_at_mut(upper);
+        for ((a, b), exchanged) in below[lower].iter_mut().zip(&mut *above[0]).zip(row) {
+            let moved = (*a ^ *b) & exchanged;
+            *a ^= moved;
+            *b ^= moved;
         }
     }
 }

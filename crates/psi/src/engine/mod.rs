@@ -20,7 +20,7 @@ mod join;
 mod lanes;
 mod merge;
 
-pub(crate) use block::{BLOCK, Block, halves_of, wipe_stack};
+pub(crate) use block::{BLOCK, Blocks, PADDING, halves_of, wipe_stack};
 pub use join::{intersect, intersect_without_vectors};
 
 /// The most memory, in bytes, that a set of so many fingerprints takes at the service in a job of so
