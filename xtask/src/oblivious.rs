@@ -13,7 +13,7 @@ use crate::test::cargo;
 
 /// Who watches, units, and sizes of sets.
 const RUNS: [(Watcher, &str, &[&str]); 4] = [
-    (Watcher::Valgrind, "vector", &["9000", "5000"]),
+    (Watcher::Valgrind, "vector", &["41000", "35000"]),
     (Watcher::Valgrind, "vector", &["300", "200", "100"]),
     (Watcher::Valgrind, "general", &["300", "200"]),
     (Watcher::SingleStep, "vector", &["200", "100"]),
