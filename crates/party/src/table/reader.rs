@@ -21,8 +21,10 @@ pub(super) struct Reader<'f> {
     layout: Layout,
     /// None for lines.
     csv: Option<Box<csv_core::Reader>>,
+    /// What was read and not yet consumed stands from `start` to `end`.
     buffer: Vec<u8>,
     start: usize,
+    end: usize,
     /// Bytes in front of `start`, from the beginning of the text.
     consumed: u64,
     row: u64,
@@ -47,8 +49,8 @@ impl<'f> Reader<'f> {
         };
         let source = Source::new(input, start, end_mark).map_err(|error| input.error(error))?;
         let layout = Layout::new(format, width);
-        let (buffer, start, consumed, row) = (Vec::new(), 0, 0, 0);
-        Ok(Self { input, source, layout, csv, buffer, start, consumed, row })
+        let (buffer, start, end, consumed, row) = (Vec::new(), 0, 0, 0, 0);
+        Ok(Self { input, source, layout, csv, buffer, start, end, consumed, row })
     }
 
     /// How the rows read so far are laid out.
@@ -162,7 +164,7 @@ impl<'f> Reader<'f> {
             }
             text.resize((*used + 1024).max(text.len()), 0);
             let csv = self.csv.as_mut().expect("only a CSV file has records");
-            let unread = &self.buffer[self.start..];
+            let unread = &self.buffer[self.start..self.end];
             let (result, read, written, ended) =
                 csv.read_record(unread, &mut text[*used..], &mut places);
             self.consume(read);
@@ -181,7 +183,7 @@ impl<'f> Reader<'f> {
     }
 
     fn unread(&self) -> &[u8] {
-        &self.buffer[self.start..]
+        &self.buffer[self.start..self.end]
     }
 
     fn consume(&mut self, count: usize) {
@@ -191,14 +193,15 @@ impl<'f> Reader<'f> {
 
     /// Reads on; the number of bytes that came.
     fn fill(&mut self) -> Result<usize, ReadError> {
-        self.buffer.copy_within(self.start.., 0);
-        self.buffer.truncate(self.buffer.len() - self.start);
-        self.start = 0;
-        let filled = self.buffer.len();
-        self.buffer.resize(filled + TABLE_BUFFER_BYTES, 0);
-        let read = self.source.read(&mut self.buffer[filled..]);
-        self.buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
-        read.map_err(ReadError::Io)
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        if self.buffer.len() < self.end + TABLE_BUFFER_BYTES {
+            self.buffer.resize(self.end + TABLE_BUFFER_BYTES, 0);
+        }
+        let room = &mut self.buffer[self.end..self.end + TABLE_BUFFER_BYTES];
+        let read = self.source.read(room).map_err(ReadError::Io)?;
+        self.end += read;
+        Ok(read)
     }
 
     fn locate(&mut self, error: ReadError) -> TableError {

@@ -91,8 +91,7 @@ impl Read for Source<'_> {
             };
         }
         let invalid = self.utf8.check(chunk);
-        if chunk.contains(&0) {
-            let nul = chunk.iter().take_while(|byte| **byte != 0).count();
+        if let Some(nul) = memchr::memchr(0, chunk) {
             let nul = self.delivered + nul as u64;
             if invalid.is_none_or(|invalid| nul < invalid) {
                 return Err(self.refuse(nul, Fault::Nul));

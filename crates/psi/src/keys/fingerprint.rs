@@ -159,8 +159,33 @@ impl FingerprintQueue<'_> {
 
     /// Appends the fingerprints of all keys that wait.
     pub fn finish(&mut self, fingerprints: &mut Vec<Fingerprint>) {
+        let waiting = self.ends.len();
+        let each = self.ends.first().copied().unwrap_or(0);
+        if self.ends.iter().zip(1..).all(|(end, key)| *end == key * each) {
+            self.finish_of_length(waiting, each, fingerprints);
+        } else {
+            self.finish_of_any_length(waiting, fingerprints);
+        }
+        self.blocks.clear();
+        self.ends.clear();
+    }
+
+    /// All of `waiting` keys have `each` blocks.
+    fn finish_of_length(&self, waiting: usize, each: usize, fingerprints: &mut Vec<Fingerprint>) {
+        let mut states = [Block::default(); LANES];
+        let states = &mut states[..waiting];
+        for step in 0..each {
+            for (state, blocks) in states.iter_mut().zip(self.blocks.chunks_exact(each)) {
+                xor(&mut state.0, &blocks[step]);
+            }
+            self.fingerprinter.cipher.encrypt_blocks(states);
+        }
+        fingerprints.extend(states.iter().map(|state| Fingerprint::from_be_bytes((*state).into())));
+    }
+
+    fn finish_of_any_length(&self, waiting: usize, fingerprints: &mut Vec<Fingerprint>) {
         let (mut states, mut done) = ([Block::default(); LANES], [Fingerprint::default(); LANES]);
-        let states = &mut states[..self.ends.len()];
+        let states = &mut states[..waiting];
         let mut begin = 0;
         let keys: Keys<'_> = std::array::from_fn(|lane| {
             let end = self.ends.get(lane).copied().unwrap_or(begin);
@@ -182,9 +207,7 @@ impl FingerprintQueue<'_> {
                 }
             }
         }
-        fingerprints.extend_from_slice(&done[..states.len()]);
-        self.blocks.clear();
-        self.ends.clear();
+        fingerprints.extend_from_slice(&done[..waiting]);
     }
 }
 

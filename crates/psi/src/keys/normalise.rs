@@ -139,11 +139,13 @@ pub struct Normaliser {
 impl Normaliser {
     /// A normaliser for keys of these parts, in this order.
     pub fn new(parts: &[KeyPart]) -> Self {
+        let mut encoded = Vec::with_capacity(512);
+        begin(&mut encoded, parts.len());
         Self {
             parts: parts.iter().map(|part| Part::new(&part.normalise)).collect(),
             text: String::with_capacity(512),
             spare: String::with_capacity(512),
-            encoded: Vec::with_capacity(512),
+            encoded,
         }
     }
 
@@ -157,12 +159,13 @@ impl Normaliser {
     /// are equal.
     pub fn encode<'b>(&mut self, fields: impl IntoIterator<Item = &'b str>) -> Encoded<'_> {
         let mut fields = fields.into_iter();
-        begin(&mut self.encoded, self.parts.len());
+        // What every key begins with is there already.
+        self.encoded.truncate(BEGINNING);
         for part in &self.parts {
             let Some(field) = fields.next() else { return Encoded::Blank };
             if part.plain && field.is_ascii() {
                 // Most texts of most tables: nothing needs to be put elsewhere to be changed.
-                let text = if part.trims { field.trim() } else { field };
+                let text = if part.trims { trimmed(field) } else { field };
                 if text.is_empty() {
                     return Encoded::Blank;
                 }
@@ -193,6 +196,13 @@ impl Normaliser {
         }
         Encoded::Key(&self.encoded)
     }
+}
+
+/// As [`str::trim`] for a text that is ASCII, which most often has nothing to trim.
+#[inline]
+fn trimmed(text: &str) -> &str {
+    let ends = [text.bytes().next(), text.bytes().next_back()];
+    if ends.into_iter().flatten().any(|byte| byte <= b' ') { text.trim() } else { text }
 }
 
 /// The steps of one part, and what they come to for a text that is ASCII.
@@ -242,8 +252,10 @@ pub fn encode_parts(parts: &[&str]) -> Vec<u8> {
     encoded
 }
 
+/// Bytes in front of the first part.
+const BEGINNING: usize = 8;
+
 fn begin(encoded: &mut Vec<u8>, parts: usize) {
-    encoded.clear();
     encoded.extend_from_slice(&RECIPE_VERSION.to_be_bytes());
     encoded.extend_from_slice(&length(parts));
 }
