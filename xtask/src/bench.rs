@@ -13,6 +13,9 @@ const PEER: &str = "genuine-4.8.1";
 /// DuckDB, in an environment of its own.
 const JOIN_PEER: &str = "join";
 
+/// gRPC, and what else the scripts of the replaced system and their certificates need.
+const REPLACED_PEER: &str = TEST;
+
 /// Prepares both environments and the release builds, and hands over to `bench/pool`.
 pub(crate) fn pool(options: &[String]) -> ExitCode {
     match prepared(options) {
@@ -39,20 +42,24 @@ pub(crate) fn attest(options: &[String]) -> ExitCode {
     }
 }
 
-/// Prepares DuckDB and the release builds, and hands over to `bench/join`.
+/// Beside DuckDB.
 pub(crate) fn join(options: &[String]) -> ExitCode {
-    against_service("join_bench.py", options)
+    against_service("join_bench.py", JOIN_PEER, options)
 }
 
 pub(crate) fn load(options: &[String]) -> ExitCode {
-    against_service("load_bench.py", options)
+    against_service("load_bench.py", JOIN_PEER, options)
 }
 
-/// Runs a script of `bench/join` with the release build.
-fn against_service(script: &str, options: &[String]) -> ExitCode {
+pub(crate) fn replaced(options: &[String]) -> ExitCode {
+    against_service("replaced_bench.py", REPLACED_PEER, options)
+}
+
+/// Runs a script of `bench/join` in a Python environment with the release build.
+fn against_service(script: &str, environment: &str, options: &[String]) -> ExitCode {
     let prepared = || {
         let root = python::repository();
-        python::prepare(JOIN_PEER)?;
+        python::prepare(environment)?;
         for arguments in [
             &["build", "--locked", "--release", "--package", "convelo-cli"][..],
             &[
@@ -71,7 +78,7 @@ fn against_service(script: &str, options: &[String]) -> ExitCode {
             }
         }
         let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-        let mut command = Command::new(root.join(python::program(JOIN_PEER)));
+        let mut command = Command::new(root.join(python::program(environment)));
         command.arg(root.join("bench/join").join(script));
         command.arg("--convelo").arg(target.join("release/convelo"));
         if script == "join_bench.py" {

@@ -41,6 +41,10 @@ Commands:
                   DuckDB in the clear; then with little memory, and the join alone. Fails if a goal is missed. Needs Linux.
   bench load [--json FILE]
                   One service under 64 parties, under 200 jobs at once, and idle. Needs Linux.
+  bench replaced --scripts DIR [--keys N] [--rounds N] [--json FILE]
+                  Joins two sets of N ids (100,000) beside the genuine scripts of Intel's \"PSI with SGX\", which
+                  DIR holds (server.py, data_provider1.py, data_provider2.py). Fails if a goal is missed.
+                  Needs Linux.
   oblivious       Watches the join under Valgrind, which has to be installed, and in single steps on
                   this processor (10 minutes on some machines), and compares its instructions and
                   addresses for sets of equal sizes and different content; then its times. Fails if
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Ok(Task::Test { quick }) => test::run(quick),
         Ok(Task::BenchJoin(options)) => bench::join(&options),
         Ok(Task::BenchLoad(options)) => bench::load(&options),
+        Ok(Task::BenchReplaced(options)) => bench::replaced(&options),
         Ok(Task::Oblivious) => python::finish(oblivious::traces_and_times()),
         Ok(Task::Wheel) => python::wheel(),
         Ok(Task::Python { genuine }) => python::environment(genuine),
@@ -90,6 +95,7 @@ enum Task {
     BenchAttest(Vec<String>),
     BenchJoin(Vec<String>),
     BenchLoad(Vec<String>),
+    BenchReplaced(Vec<String>),
 }
 
 fn parse(arguments: &[String]) -> Result<Task, String> {
@@ -115,11 +121,18 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
             Ok(Task::BenchLoad(vec!["--json".to_owned(), file.to_owned()]))
         }
         ["bench", "join", ref options @ ..] => {
-            check_join_options(options)?;
+            check_join_options("bench join", options)?;
             Ok(Task::BenchJoin(options.iter().map(|&option| option.to_owned()).collect()))
         }
+        ["bench", "replaced", ref options @ ..] => {
+            check_join_options("bench replaced", options)?;
+            if !options.iter().step_by(2).any(|option| *option == "--scripts") {
+                return Err("bench replaced needs --scripts, the folder of the genuine scripts".to_owned());
+            }
+            Ok(Task::BenchReplaced(options.iter().map(|&option| option.to_owned()).collect()))
+        }
         ["bench"] => {
-            let all = "bench pool, bench attest, bench join, bench load";
+            let all = "bench pool, bench attest, bench join, bench load, bench replaced";
             Err(format!("bench needs what to measure: {all}"))
         }
         [] => Err("no command was given".to_owned()),
@@ -151,17 +164,18 @@ fn check_bench_options(options: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-fn check_join_options(options: &[&str]) -> Result<(), String> {
+fn check_join_options(command: &str, options: &[&str]) -> Result<(), String> {
     let mut options = options.iter();
     while let Some(&option) = options.next() {
         let value = options.next().ok_or_else(|| format!("{option} needs a value"))?;
         match option {
             "--json" => {}
+            "--scripts" if command == "bench replaced" => {}
             "--keys" | "--rounds" if value.parse::<u32>().is_ok_and(|number| number > 1) => {}
             "--keys" | "--rounds" => {
                 return Err(format!("{option} needs a number above 1, not {value:?}"));
             }
-            other => return Err(format!("bench join does not know {other:?}")),
+            other => return Err(format!("{command} does not know {other:?}")),
         }
     }
     Ok(())
@@ -200,6 +214,9 @@ mod tests {
             "bench join fast",
             "bench attest --json",
             "bench load --json",
+            "bench replaced",
+            "bench replaced --keys 1000",
+            "bench join --scripts there",
             "bench psi",
             "bench pool --json",
             "bench pool --scale many",
