@@ -127,7 +127,9 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["bench", "replaced", ref options @ ..] => {
             check_join_options("bench replaced", options)?;
             if !options.iter().step_by(2).any(|option| *option == "--scripts") {
-                return Err("bench replaced needs --scripts, the folder of the genuine scripts".to_owned());
+                return Err(
+                    "bench replaced needs --scripts, the folder of the genuine scripts".to_owned()
+                );
             }
             Ok(Task::BenchReplaced(options.iter().map(|&option| option.to_owned()).collect()))
         }

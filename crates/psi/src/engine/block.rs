@@ -64,16 +64,29 @@ impl Blocks {
     /// If it is another one, or there is no room for it.
     pub(crate) fn block_mut(&mut self, at: usize) -> &mut Block {
         assert!(at <= self.begun, "blocks are begun in their order");
+        let begins = at == self.begun;
+        #[cfg(target_os = "linux")]
+        if begins {
+            self.claim(at);
+        }
         let blocks: &mut [Block] = bytemuck::cast_slice_mut(&mut self.memory);
         let last = at + 1 == blocks.len();
         let block = &mut blocks[at];
-        if at == self.begun {
+        if begins {
             self.begun += 1;
             if last {
                 block.as_flattened_mut().fill(i64::MAX);
             }
         }
         block
+    }
+
+    /// Claims the memory of a block at once: page by page, as it is touched, costs twice as much. Older
+    /// systems refuse, and then it comes like that.
+    #[cfg(target_os = "linux")]
+    fn claim(&self, at: usize) {
+        let length = size_of::<Block>();
+        let _ = self.memory.advise_range(memmap2::Advice::PopulateWrite, at * length, length);
     }
 
     /// Said by whoever has wiped them, so that it is not done twice.
