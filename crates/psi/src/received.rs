@@ -76,6 +76,9 @@ pub enum SetError {
     Refused,
 }
 
+/// Words of stack, 16 KiB, that are wiped after each piece.
+const STACK: usize = 2 << 10;
+
 impl SetReceiver {
     /// Expects a set of exactly `declared` fingerprints.
     pub fn new(declared: u64) -> Self {
@@ -92,7 +95,7 @@ impl SetReceiver {
             return Err(SetError::Refused);
         }
         let result = self.append(bytes);
-        wipe_stack();
+        wipe_stack::<STACK>();
         if result.is_err() {
             self.broken = true;
             self.blocks = None;

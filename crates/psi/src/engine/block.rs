@@ -112,10 +112,10 @@ pub(super) fn wipe(block: &mut Block) {
     block.as_flattened_mut().zeroize();
 }
 
-/// Overwrites what calls that have returned left on this thread's stack: records for which registers
-/// had no room.
+/// Overwrites what calls that have returned left on so many words of this thread's stack: records for
+/// which registers had no room.
 #[inline(never)]
-pub(crate) fn wipe_stack() {
-    let mut stack = [0u64; 1 << 11];
+pub(crate) fn wipe_stack<const WORDS: usize>() {
+    let mut stack = [0u64; WORDS];
     black_box(&mut stack).zeroize();
 }

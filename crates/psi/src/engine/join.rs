@@ -31,6 +31,10 @@ pub fn intersect_without_vectors(sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
     intersect_on(Unit::Portable, sets)
 }
 
+/// Words of stack, 128 KiB, that are wiped after a join. A worker that waits for a part of its work does
+/// other work meanwhile, so that calls stand on each other.
+const STACK: usize = 16 << 10;
+
 /// How a list came about.
 enum Origin {
     /// It is the set of the party at this place.
@@ -56,8 +60,8 @@ pub(super) fn intersect_on(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
         },
     );
     // A list of one block is not worth a worker: it is merged on this thread.
-    wipe_stack();
-    rayon::broadcast(|_| wipe_stack());
+    wipe_stack::<STACK>();
+    rayon::broadcast(|_| wipe_stack::<STACK>());
     bitmaps
 }
 
