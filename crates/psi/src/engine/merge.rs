@@ -266,7 +266,7 @@ impl Work for BetweenBlocks<'_, '_> {
     fn with<L: Lanes>(self, lanes: L) -> Vec<u64> {
         let all = Few::of(self.0.len());
         let mut exchanged = vec![0; WORDS * comparators_of(self.0.len()).len()];
-        // So few records of each block that those of all blocks stay in the first cache.
+        // So few records of each block, 1 KiB, that those of all blocks stay in a core's own caches.
         for tile in 0..WORDS {
             let mut rest = exchanged.as_mut_slice();
             for few in &all {
