@@ -8,15 +8,13 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
 use convelo_attest::Tee;
 use convelo_psi::KeyId;
 use convelo_tests::oracle::{self, Checked, Findings};
 use convelo_tests::proxy::{Counted, breaking};
 use convelo_tests::tables::{Customers, Random, seed};
 use convelo_tests::{Ended, Party, Process, World, free_port};
-use p256::ecdsa::signature::Verifier as _;
-use p256::ecdsa::{DerSignature, VerifyingKey};
-use p256::pkcs8::DecodePublicKey as _;
 use serde_json::{Value, json};
 
 const NAMES: [&str; 8] = ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi"];
@@ -591,13 +589,12 @@ fn says_what_the_service_signed(receipt: &Value) {
     let certificate = bytes(&receipt["service"]["certificate"]);
     let spki = convelo_attest::spki_of(&certificate).expect("a certificate");
     assert_eq!(KeyId::of_spki(&spki).to_string(), receipt["service"]["key"]);
-    let key = VerifyingKey::from_public_key_der(&spki).expect("a P-256 key");
-    let statement = bytes(&receipt["statement"]);
-    let signature = DerSignature::try_from(bytes(&receipt["signature"]).as_slice()).expect("DER");
-    key.verify(&statement, &signature).expect("the service signed the statement");
+    let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &spki).expect("a P-256 key");
+    let (statement, signature) = (bytes(&receipt["statement"]), bytes(&receipt["signature"]));
+    key.verify_sig(&statement, &signature).expect("the service signed the statement");
     let mut forged = statement.clone();
     *forged.last_mut().expect("bytes") ^= 1;
-    key.verify(&forged, &signature).expect_err("another statement");
+    key.verify_sig(&forged, &signature).expect_err("another statement");
     let statement = convelo_wire::Statement::decode(&statement).expect("a statement");
     assert_eq!(statement.job.to_string(), receipt["job_digest"]);
     assert_eq!(statement.party, receipt["party"]);

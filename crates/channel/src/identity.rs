@@ -2,24 +2,27 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use convelo_attest::{Extension, QuoteError, QuoteSource};
-use p256::ecdsa::signature::Signer as _;
-use p256::ecdsa::{DerSignature, SigningKey};
-use p256::elliptic_curve::Generate as _;
-use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding};
-use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, IsCa, KeyPair};
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, IsCa};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
+use x509_cert::der::pem::{LineEnding, decode_vec, encode_string};
 use zeroize::Zeroizing;
 
 use crate::limits::{CERTIFICATE_BACKDATE, CERTIFICATE_LIFETIME, MAXIMUM_KEY_FILE_BYTES};
 use crate::provider::provider;
 
+/// What a PKCS #8 key without a password is called in PEM (RFC 7468 section 10).
+const PEM_LABEL: &str = "PRIVATE KEY";
+
 /// A long-lived P-256 key. What others pin is the SHA-256 of its `SubjectPublicKeyInfo`.
 #[derive(Clone)]
 pub struct Identity {
-    key: SigningKey,
+    key: EcdsaKeyPair,
     spki: Vec<u8>,
 }
 
@@ -44,7 +47,8 @@ pub enum IdentityError {
 impl Identity {
     /// Makes a fresh key from the operating system's randomness.
     pub fn generate() -> Self {
-        Self::from_key(SigningKey::generate_from_rng(&mut crate::os_rng()))
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING);
+        Self::from_key(key.expect("there is memory and randomness for a key"))
     }
 
     /// Reads a key in PKCS #8 PEM form.
@@ -52,13 +56,19 @@ impl Identity {
         if pem.len() > MAXIMUM_KEY_FILE_BYTES {
             return Err(IdentityError::NotAKey);
         }
-        let key = SigningKey::from_pkcs8_pem(pem).map_err(|_| IdentityError::NotAKey)?;
-        Ok(Self::from_key(key))
+        let (label, der) = decode_vec(pem.as_bytes()).map_err(|_| IdentityError::NotAKey)?;
+        let der = Zeroizing::new(der);
+        if label != PEM_LABEL {
+            return Err(IdentityError::NotAKey);
+        }
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &der);
+        key.map(Self::from_key).map_err(|_| IdentityError::NotAKey)
     }
 
     /// The private key in PKCS #8 PEM form, for a file that only its owner may read.
     pub fn to_pem(&self) -> Zeroizing<String> {
-        self.key.to_pkcs8_pem(LineEnding::LF).expect("a P-256 key has a PKCS #8 form")
+        let pem = encode_string(PEM_LABEL, LineEnding::LF, self.pkcs8().as_ref());
+        Zeroizing::new(pem.expect("a key is short"))
     }
 
     /// `SubjectPublicKeyInfo` of the public key, DER.
@@ -67,14 +77,14 @@ impl Identity {
     }
 
     /// The key itself, for the protocols that sign with an identity.
-    pub fn signing_key(&self) -> &SigningKey {
+    pub fn signing_key(&self) -> &EcdsaKeyPair {
         &self.key
     }
 
     /// ECDSA P-256 SHA-256 signature in DER.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        let signature: DerSignature = self.key.sign(message);
-        signature.as_bytes().to_vec()
+        let signature = self.key.sign(&SystemRandom::new(), message).expect("a key pair signs");
+        signature.as_ref().to_vec()
     }
 
     /// A certificate that names no enclave: the peer knows this key, or does not.
@@ -87,20 +97,22 @@ impl Identity {
         self.credential(&convelo_attest::extensions(source, &self.spki)?)
     }
 
-    fn from_key(key: SigningKey) -> Self {
-        let spki = key
-            .verifying_key()
-            .to_public_key_der()
-            .expect("a P-256 key has a SubjectPublicKeyInfo")
-            .into_vec();
+    fn from_key(key: EcdsaKeyPair) -> Self {
+        let spki: PublicKeyX509Der<'_> =
+            key.public_key().as_der().expect("a P-256 key has a SubjectPublicKeyInfo");
+        let spki = spki.as_ref().to_vec();
         Self { key, spki }
+    }
+
+    /// Wiped when dropped, as the library's documents of this kind are.
+    fn pkcs8(&self) -> impl AsRef<[u8]> {
+        self.key.to_pkcs8v1().expect("a P-256 key has a PKCS #8 form")
     }
 
     fn credential(&self, evidence: &[Extension]) -> Result<Credential, IdentityError> {
         let failed = |error: &dyn std::fmt::Display| IdentityError::Certificate(error.to_string());
-        let pkcs8 = self.key.to_pkcs8_der().map_err(|error| failed(&error))?;
-        let der = PrivatePkcs8KeyDer::from(pkcs8.as_bytes());
-        let pair = KeyPair::try_from(&der).map_err(|error| failed(&error))?;
+        let pkcs8 = self.pkcs8();
+        let der = PrivatePkcs8KeyDer::from(pkcs8.as_ref());
         let mut params = CertificateParams::default();
         let now = OffsetDateTime::now_utc();
         params.not_before = now - CERTIFICATE_BACKDATE;
@@ -112,12 +124,28 @@ impl Identity {
             .iter()
             .map(|part| CustomExtension::from_oid_content(part.oid, part.value.clone()))
             .collect();
-        let certificate = params.self_signed(&pair).map_err(|error| failed(&error))?;
+        let certificate = params.self_signed(self).map_err(|error| failed(&error))?;
         let key = provider()
             .key_provider
             .load_private_key(der.clone_key().into())
             .map_err(|error| failed(&error))?;
         Ok(Credential(Arc::new(CertifiedKey::new(vec![certificate.der().clone()], key))))
+    }
+}
+
+impl rcgen::PublicKeyData for Identity {
+    fn der_bytes(&self) -> &[u8] {
+        self.key.public_key().as_ref()
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl rcgen::SigningKey for Identity {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        Ok(self.sign(message))
     }
 }
 

@@ -6,11 +6,9 @@ mod verify;
 use std::io::Write as _;
 use std::path::Path;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
 use convelo_psi::{Job, JobDigest, KeyId};
 use convelo_wire::Statement;
-use p256::ecdsa::signature::Verifier as _;
-use p256::ecdsa::{DerSignature, VerifyingKey};
-use p256::pkcs8::DecodePublicKey as _;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
@@ -31,11 +29,9 @@ impl Signed {
         let refused = |what: &str| {
             Error::new(Kind::Job, format!("the service's signed statement is refused: {what}"))
         };
-        let key = VerifyingKey::from_public_key_der(spki)
+        let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, spki)
             .map_err(|_| refused("its certificate's key is not a P-256 key"))?;
-        let signature = DerSignature::try_from(self.signature.as_slice())
-            .map_err(|_| refused("the signature is not DER"))?;
-        key.verify(&self.statement, &signature)
+        key.verify_sig(&self.statement, &self.signature)
             .map_err(|_| refused("the signature does not fit its certificate's key"))?;
         Statement::decode(&self.statement).map_err(|error| refused(&error.to_string()))
     }

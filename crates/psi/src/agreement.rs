@@ -23,14 +23,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, EcdsaKeyPair, KeyPair as _, ParsedPublicKey};
 use hkdf::{Hkdf, HkdfExtract};
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
-use p256::ecdsa::signature::{Signer, Verifier};
-use p256::ecdsa::{DerSignature, Signature, SigningKey, VerifyingKey};
-use p256::pkcs8::{DecodePublicKey, EncodePublicKey};
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -38,16 +38,20 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::job::{Job, JobDigest, KeyId, Parties, is_name};
 use crate::keys::Fingerprinter;
-use crate::limits::{
-    MAXIMUM_NAME_BYTES, MAXIMUM_SIGNATURE_BYTES, MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
-    SHARE_BYTES,
-};
+use crate::limits::{MAXIMUM_NAME_BYTES, MAXIMUM_SIGNATURE_BYTES, SEALED_SHARE_BYTES, SHARE_BYTES};
 
 const OFFER_LABEL: &[u8] = b"convelo key offer v1";
 const TRANSCRIPT_LABEL: &[u8] = b"convelo key agreement members v1";
 const SHARE_LABEL: &[u8] = b"convelo key share v1";
 const FINGERPRINT_LABEL: &[u8] = b"convelo fingerprint key v1";
 const CONFIRMATION_LABEL: &[u8] = b"convelo key confirmation v1";
+
+/// How the SubjectPublicKeyInfo (DER) of every P-256 key begins whose point is not compressed
+/// (RFC 5480); both coordinates follow, 64 bytes.
+const SPKI_BEGINNING: [u8; 27] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
+];
 
 type PrivateKey = <X25519HkdfSha256 as Kem>::PrivateKey;
 type PublicKey = <X25519HkdfSha256 as Kem>::PublicKey;
@@ -235,16 +239,15 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Makes a one-time key and signs it with the party's identity key.
-    #[expect(clippy::missing_panics_doc, reason = "every P-256 key has a DER form")]
-    pub fn new(job: &Job, name: &str, identity: &SigningKey, rng: &mut impl CryptoRng) -> Self {
+    /// Makes a one-time key and signs it with the party's identity key, of ECDSA P-256 with SHA-256
+    /// and signatures in DER.
+    pub fn new(job: &Job, name: &str, identity: &EcdsaKeyPair, rng: &mut impl CryptoRng) -> Self {
         let digest = job.digest();
         let (secret, public) = X25519HkdfSha256::gen_keypair_with_rng(rng);
         let one_time_key = public.to_bytes().into();
-        let signature: DerSignature = identity.sign(&offer_message(digest, name, &one_time_key));
-        let spki = spki_of(identity.verifying_key()).expect("a P-256 key has a DER form");
-        let offer = KeyOffer { one_time_key, signature: signature.as_bytes().to_vec() };
-        Self { digest, name: name.to_owned(), spki, secret, offer }
+        let signature = signature(identity, &offer_message(digest, name, &one_time_key));
+        let offer = KeyOffer { one_time_key, signature };
+        Self { digest, name: name.to_owned(), spki: spki_of(identity), secret, offer }
     }
 
     /// What the other parties are to be shown.
@@ -532,20 +535,24 @@ fn check_roster(job: &Job, members: &[Member]) -> Result<(), AgreementError> {
 fn check_offer(digest: JobDigest, member: &Member) -> Result<(), AgreementError> {
     let name = || member.name.clone();
     let identity = Some(&member.spki)
-        .filter(|spki| spki.len() <= MAXIMUM_SPKI_BYTES)
-        .and_then(|spki| VerifyingKey::from_public_key_der(spki).ok())
-        .filter(|identity| spki_of(identity).as_ref() == Some(&member.spki))
+        .filter(|spki| spki.starts_with(&SPKI_BEGINNING) && spki.len() == SPKI_BEGINNING.len() + 64)
+        .and_then(|spki| ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, spki).ok())
         .ok_or_else(|| AgreementError::BadIdentityKey { name: name() })?;
-    let signature = Some(&member.offer.signature)
-        .filter(|signature| signature.len() <= MAXIMUM_SIGNATURE_BYTES)
-        .and_then(|signature| Signature::from_der(signature).ok())
-        .ok_or_else(|| AgreementError::Signature { name: name() })?;
     let message = offer_message(digest, &member.name, &member.offer.one_time_key);
-    identity.verify(&message, &signature).map_err(|_| AgreementError::Signature { name: name() })
+    Some(&member.offer.signature)
+        .filter(|signature| signature.len() <= MAXIMUM_SIGNATURE_BYTES)
+        .and_then(|signature| identity.verify_sig(&message, signature).ok())
+        .ok_or_else(|| AgreementError::Signature { name: name() })
 }
 
-fn spki_of(key: &VerifyingKey) -> Option<Vec<u8>> {
-    key.to_public_key_der().ok().map(|document| document.as_bytes().to_vec())
+fn spki_of(key: &EcdsaKeyPair) -> Vec<u8> {
+    let der: PublicKeyX509Der<'_> = key.public_key().as_der().expect("a P-256 key has a DER form");
+    der.as_ref().to_vec()
+}
+
+fn signature(key: &EcdsaKeyPair, message: &[u8]) -> Vec<u8> {
+    let signature = key.sign(&SystemRandom::new(), message).expect("a key pair signs");
+    signature.as_ref().to_vec()
 }
 
 fn public_key(bytes: &[u8; 32]) -> PublicKey {

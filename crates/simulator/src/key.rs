@@ -1,7 +1,8 @@
 //! P-256 keys that sign certificates, revocation lists, and raw r||s as Intel's formats want them.
 
-use p256::ecdsa::Signature;
-use rcgen::{KeyPair, SigningKey};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use rcgen::KeyPair;
 
 use crate::platform::Error;
 
@@ -12,7 +13,8 @@ pub(crate) fn coordinates(key: &KeyPair) -> &[u8] {
 
 /// An ECDSA-SHA256 signature as r||s.
 pub(crate) fn sign_raw(key: &KeyPair, message: &[u8]) -> Result<[u8; 64], Error> {
-    let der = key.sign(message)?;
-    let signature = Signature::from_der(&der).map_err(|_| Error::Signature)?;
-    Ok(signature.to_bytes().into())
+    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.serialized_der())
+        .map_err(|_| Error::Signature)?;
+    let signature = key.sign(&SystemRandom::new(), message).map_err(|_| Error::Signature)?;
+    signature.as_ref().try_into().map_err(|_| Error::Signature)
 }

@@ -1,8 +1,8 @@
 //! The signatures of a bundle without a quote, and its place among bundles of other dates.
 
-use p256::ecdsa::signature::Verifier as _;
-use p256::ecdsa::{DerSignature, Signature, VerifyingKey};
-use p256::pkcs8::DecodePublicKey as _;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ParsedPublicKey, VerificationAlgorithm,
+};
 use x509_cert::Certificate;
 use x509_cert::certificate::Rfc5280;
 use x509_cert::crl::CertificateList;
@@ -49,11 +49,9 @@ impl Collateral {
             ),
         ];
         for (name, chain, text, signature) in chains {
-            let signer = key(name, &self.signer(name, chain, root)?)?;
-            let signature = Signature::from_slice(signature)
-                .map_err(|_| part(name, "a signature that is not 64 bytes"))?;
+            let signer = key(name, &self.signer(name, chain, root)?, &ECDSA_P256_SHA256_FIXED)?;
             signer
-                .verify(text.as_bytes(), &signature)
+                .verify_sig(text.as_bytes(), signature)
                 .map_err(|_| part(name, "its signature does not fit its issuer's key"))?;
         }
         let ca = self.signer("PCK revocation list", &bundle.pck_crl_issuer_chain, root)?;
@@ -80,10 +78,8 @@ impl Collateral {
         }
         let tbs =
             signer.tbs_certificate().to_der().map_err(|error| part(name, error.to_string()))?;
-        let signature = DerSignature::try_from(signer.signature().raw_bytes())
-            .map_err(|_| part(name, "its issuer's certificate is not signed with ECDSA P-256"))?;
-        key(name, &last)?
-            .verify(&tbs, &signature)
+        key(name, &last, &ECDSA_P256_SHA256_ASN1)?
+            .verify_sig(&tbs, signer.signature().raw_bytes())
             .map_err(|_| part(name, "its issuer's certificate is not signed by the root"))?;
         if self.revokes_ca(signer.tbs_certificate().serial_number().as_bytes()) {
             return Err(part(name, "its issuer's certificate is revoked"));
@@ -133,10 +129,14 @@ impl Collateral {
     }
 }
 
-fn key(name: &'static str, certificate: &Certificate) -> Result<VerifyingKey, CollateralError> {
+fn key(
+    name: &'static str,
+    certificate: &Certificate,
+    algorithm: &'static dyn VerificationAlgorithm,
+) -> Result<ParsedPublicKey, CollateralError> {
     let spki = certificate.tbs_certificate().subject_public_key_info();
     let spki = spki.to_der().map_err(|error| part(name, error.to_string()))?;
-    VerifyingKey::from_public_key_der(&spki)
+    ParsedPublicKey::new(algorithm, &spki)
         .map_err(|_| part(name, "its issuer's key is not a P-256 key"))
 }
 
@@ -148,9 +148,7 @@ fn signed_list(
     let list =
         CertificateList::<Rfc5280>::from_der(der).map_err(|error| part(name, error.to_string()))?;
     let tbs = list.tbs_cert_list.to_der().map_err(|error| part(name, error.to_string()))?;
-    let signature = DerSignature::try_from(list.signature.raw_bytes())
-        .map_err(|_| part(name, "it is not signed with ECDSA P-256"))?;
-    key(name, issuer)?
-        .verify(&tbs, &signature)
+    key(name, issuer, &ECDSA_P256_SHA256_ASN1)?
+        .verify_sig(&tbs, list.signature.raw_bytes())
         .map_err(|_| part(name, "its signature does not fit its issuer's key"))
 }

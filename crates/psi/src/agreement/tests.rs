@@ -1,3 +1,4 @@
+use aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1_SIGNING;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 
@@ -8,26 +9,19 @@ use crate::job::{Party, Verify};
 struct Run {
     job: Job,
     names: Vec<String>,
-    identities: Vec<SigningKey>,
+    identities: Vec<EcdsaKeyPair>,
 }
 
 fn rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
 }
 
-fn identity() -> SigningKey {
-    let mut bytes = [0; 32];
-    loop {
-        use rand_core::Rng;
-        rng().fill_bytes(&mut bytes);
-        if let Ok(key) = SigningKey::from_bytes(&bytes.into()) {
-            return key;
-        }
-    }
+fn identity() -> EcdsaKeyPair {
+    EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).expect("a key")
 }
 
-fn key_id(identity: &SigningKey) -> KeyId {
-    KeyId::of_spki(&spki_of(identity.verifying_key()).expect("DER"))
+fn key_id(identity: &EcdsaKeyPair) -> KeyId {
+    KeyId::of_spki(&spki_of(identity))
 }
 
 impl Run {
@@ -292,8 +286,8 @@ fn one_time_key_copied_from_another_member() {
     let mut members = members(&openings);
     let copied = members[1].offer.one_time_key;
     let message = offer_message(run.job.digest(), "party02", &copied);
-    let signature: DerSignature = run.identities[2].sign(&message);
-    members[2].offer = KeyOffer { one_time_key: copied, signature: signature.as_bytes().to_vec() };
+    let signature = signature(&run.identities[2], &message);
+    members[2].offer = KeyOffer { one_time_key: copied, signature };
     assert_eq!(
         error(openings.remove(0).assembled(&run.job, &members, &mut rng())),
         AgreementError::SharedKey { name: "party02".to_owned() }
@@ -302,16 +296,16 @@ fn one_time_key_copied_from_another_member() {
 
 #[test]
 fn one_identity_in_two_encodings() {
-    use p256::elliptic_curve::sec1::ToSec1Point;
     let run = Run::open(2);
     let mut openings = run.openings();
     let mut members = members(&openings);
-    let point = run.identities[1].verifying_key().as_affine().to_sec1_point(true);
+    let point = run.identities[1].public_key().as_ref();
     // AlgorithmIdentifier of id-ecPublicKey with prime256v1 (RFC 5480), compressed point.
     let mut spki =
         hex::decode("3039301306072a8648ce3d020106082a8648ce3d030107032200").expect("hex");
-    spki.extend_from_slice(point.as_bytes());
-    assert!(VerifyingKey::from_public_key_der(&spki).is_ok());
+    spki.push(2 + point[64] % 2);
+    spki.extend_from_slice(&point[1..33]);
+    assert!(ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &spki).is_ok());
     members[1].spki = spki;
     assert_eq!(
         error(openings.remove(0).assembled(&run.job, &members, &mut rng())),
@@ -325,8 +319,8 @@ fn one_time_key_of_low_order() {
     let mut openings = run.openings();
     let mut members = members(&openings);
     let message = offer_message(run.job.digest(), "party01", &[0; 32]);
-    let signature: DerSignature = run.identities[1].sign(&message);
-    members[1].offer = KeyOffer { one_time_key: [0; 32], signature: signature.as_bytes().to_vec() };
+    let signature = signature(&run.identities[1], &message);
+    members[1].offer = KeyOffer { one_time_key: [0; 32], signature };
     assert_eq!(
         error(openings.remove(0).assembled(&run.job, &members, &mut rng())),
         AgreementError::BadOneTimeKey { name: "party01".to_owned() }
