@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
+use tokio::runtime::Builder;
 
 use args::{Cli, Command};
 use exit::Failure;
@@ -34,8 +35,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Keygen(args) => commands::keygen::keygen(&args),
         Command::Check(args) => on_runtime(commands::check::check(args)),
         Command::Serve(args) => on_runtime(commands::serve::serve(args)),
-        Command::Run(args) => on_runtime(commands::run::run(args)),
-        Command::Join(args) => on_runtime(commands::join::join(args)),
+        Command::Run(args) => as_provider(commands::run::run(args)),
+        Command::Join(args) => as_provider(commands::join::join(args)),
         Command::Attest(args) => on_runtime(commands::attest::attest(args)),
         Command::Policy(args) => commands::policy::policy(args),
         Command::Collateral(args) => on_runtime(commands::collateral::collateral(args)),
@@ -56,7 +57,23 @@ const LAST_PASS: Duration = Duration::from_secs(2);
 fn on_runtime(
     command: impl Future<Output = Result<ExitCode, Failure>>,
 ) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    on(&mut Builder::new_multi_thread(), command)
+}
+
+/// Runs a provider's part. It has few connections, so that one thread for all of them does less than several that
+/// wake each other; passes over the table have threads of their own.
+fn as_provider(
+    command: impl Future<Output = Result<ExitCode, Failure>>,
+) -> Result<ExitCode, Failure> {
+    convelo_heap::one_arena();
+    on(&mut Builder::new_current_thread(), command)
+}
+
+fn on(
+    runtime: &mut Builder,
+    command: impl Future<Output = Result<ExitCode, Failure>>,
+) -> Result<ExitCode, Failure> {
+    let runtime = runtime
         .enable_all()
         .build()
         .map_err(|error| Failure::job(format!("cannot start the runtime: {error}")))?;

@@ -1,7 +1,8 @@
 //! The first pass over a table: from rows to the sorted set of fingerprints.
 //!
 //! One thread reads blocks of rows, some make fingerprints of their keys, and the caller's collects
-//! these; queues of a few blocks keep all of them busy and the memory bounded.
+//! these; queues of a few blocks keep all of them busy and the memory bounded. A small table is read, and
+//! its fingerprints are made, before threads would have begun.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -16,7 +17,9 @@ use zeroize::Zeroize;
 
 use crate::error::{Error, Kind};
 use crate::event::Counts;
-use crate::limits::{BLOCKS_IN_FLIGHT, MAXIMUM_FINGERPRINTING_THREADS, MAXIMUM_ROWS};
+use crate::limits::{
+    BLOCKS_IN_FLIGHT, MAXIMUM_FINGERPRINTING_THREADS, MAXIMUM_ROWS, SMALL_TABLE_BYTES,
+};
 use crate::spill::Memory;
 use crate::table::{self, Block, Keys, Misfit, Stop, Table};
 
@@ -36,23 +39,67 @@ pub(crate) fn first_pass(
     progress: impl FnMut(u64) + Send,
     go_on: impl Fn() -> Result<(), Error> + Sync,
 ) -> Result<FirstPass, Error> {
+    let mut collection = Collection { builder: memory.builder(), ..Collection::default() };
+    let maker = Maker { keys: table.keys(), parts, fingerprinter };
+    let scanned = if table.size_bytes() <= SMALL_TABLE_BYTES {
+        alone(table, &maker, &mut collection, progress, go_on)
+    } else {
+        together(table, &maker, &mut collection, progress, go_on)
+    };
+    collection.finish(scanned, table)
+}
+
+/// How to make fingerprints of the keys in a block.
+struct Maker<'m> {
+    keys: Keys,
+    parts: &'m [KeyPart],
+    fingerprinter: &'m Fingerprinter,
+}
+
+/// What ends the reading of a table when it is known that the pass fails.
+fn cut_short() -> Error {
+    Error::new(Kind::Job, "the pass was cut short")
+}
+
+fn alone(
+    table: &Table,
+    maker: &Maker<'_>,
+    collection: &mut Collection,
+    progress: impl FnMut(u64),
+    go_on: impl Fn() -> Result<(), Error>,
+) -> Result<table::Counts, Error> {
+    let (mut normaliser, mut spare) = (Normaliser::new(maker.parts), Batch::default());
+    table.read(progress, |block| {
+        go_on()?;
+        let batch = std::mem::take(&mut spare).of(block, maker, &mut normaliser);
+        spare = collection.take(batch, table).map_err(|()| cut_short())?;
+        Ok(())
+    })
+}
+
+fn together(
+    table: &Table,
+    maker: &Maker<'_>,
+    collection: &mut Collection,
+    progress: impl FnMut(u64) + Send,
+    go_on: impl Fn() -> Result<(), Error> + Sync,
+) -> Result<table::Counts, Error> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let (blocks, queue) = sync_channel::<Block>(BLOCKS_IN_FLIGHT);
     let (results, found) = sync_channel(BLOCKS_IN_FLIGHT);
     // The last thread that takes blocks drops the queue, so that the reader does not wait for it.
     let queue = Arc::new(Mutex::new(queue));
-    let (keys, enough) = (table.keys(), AtomicBool::new(false));
+    let enough = AtomicBool::new(false);
     let (spare_blocks, spare_batches) = (Spares::default(), Spares::default());
-    let mut collection = Collection { builder: memory.builder(), ..Collection::default() };
-    let scanned = thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..threads.min(MAXIMUM_FINGERPRINTING_THREADS) {
-            let (queue, results, keys) = (Arc::clone(&queue), results.clone(), &keys);
+            let (queue, results) = (Arc::clone(&queue), results.clone());
             let (blocks, batches) = (&spare_blocks, &spare_batches);
             scope.spawn(move || {
-                let mut normaliser = Normaliser::new(parts);
+                let mut normaliser = Normaliser::new(maker.parts);
                 while let Some(block) = next(&queue) {
                     let batch: Batch = batches.take();
-                    let batch = batch.of(&block, keys, &mut normaliser, fingerprinter);
+                    let batch = batch.of(&block, maker, &mut normaliser);
                     blocks.give(block);
                     if results.send(batch).is_err() {
                         break;
@@ -67,7 +114,7 @@ pub(crate) fn first_pass(
                 go_on()?;
                 let block = std::mem::replace(block, spare_blocks.take());
                 let taken = !enough.load(Ordering::Relaxed) && blocks.send(block).is_ok();
-                taken.then_some(()).ok_or_else(|| Error::new(Kind::Job, "the pass was cut short"))
+                taken.then_some(()).ok_or_else(cut_short)
             })
         });
         for batch in found {
@@ -77,8 +124,7 @@ pub(crate) fn first_pass(
             }
         }
         reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
-    collection.finish(scanned, table)
+    })
 }
 
 fn next(queue: &Mutex<Receiver<Block>>) -> Option<Block> {
@@ -124,15 +170,14 @@ impl Batch {
     fn of(
         mut self,
         block: &Block,
-        keys: &Keys,
+        maker: &Maker<'_>,
         normaliser: &mut Normaliser,
-        fingerprinter: &Fingerprinter,
     ) -> Result<Self, Refused> {
         let rows = usize::try_from(block.rows()).unwrap_or(0);
         self.make_room(rows);
         let batch = &mut self;
-        let mut queue = fingerprinter.queue();
-        let visited = keys.visit(block, |row, fields| {
+        let mut queue = maker.fingerprinter.queue();
+        let visited = maker.keys.visit(block, |row, fields| {
             match normaliser.encode(fields) {
                 Encoded::Key(key) => {
                     queue.push(key, &mut batch.fingerprints);

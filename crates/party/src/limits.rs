@@ -15,12 +15,18 @@ pub const MAXIMUM_COLUMNS: usize = 65_536;
 /// The buffer through which a table is read or written, in bytes.
 pub(crate) const TABLE_BUFFER_BYTES: usize = 256 * 1024;
 
+/// What is read at a time to find the first record of a table, in bytes.
+pub(crate) const FIRST_RECORD_BYTES: usize = 8 * 1024;
+
 /// The pieces in which standard input is kept between the two passes, in bytes.
 pub(crate) const KEPT_SEGMENT_BYTES: usize = 1 << 20;
 
 /// Where records with quotes begin, so many bytes are read as such before it is looked whether lines
 /// without quotes follow.
 pub(crate) const RECORDS_IN_A_ROW_BYTES: u64 = 16 * 1024;
+
+/// A table of so many bytes in its file is read by one thread.
+pub(crate) const SMALL_TABLE_BYTES: u64 = 4 * MEBIBYTE;
 
 /// The most rows of a table: their numbers are kept in 32 bits.
 pub const MAXIMUM_ROWS: u64 = u32::MAX as u64;

@@ -89,6 +89,13 @@ impl Bitmap {
         self.bytes[rank / 8] |= 1 << (rank % 8);
     }
 
+    /// As [`Bitmap::set`] if it is `wanted`, and nothing otherwise. Which of them it is makes no branch, so that
+    /// a processor has nothing to foresee.
+    pub(crate) fn set_if(&mut self, rank: usize, wanted: bool) {
+        assert!(rank < self.length, "rank {rank} of a bitmap over {} keys", self.length);
+        self.bytes[rank / 8] |= u8::from(wanted) << (rank % 8);
+    }
+
     /// Whether the bit of `rank` is set.
     ///
     /// # Panics

@@ -6,7 +6,8 @@
 //! which rows of the table each rank stands for.
 //!
 //! Fingerprints are as good as random, so entries are dealt out by the first bits of theirs while the
-//! table is read, and each share is small enough to be sorted within a processor's cache. Shares that
+//! table is read, and each share is small enough to be sorted within a processor's cache. Few shares do
+//! for few entries and leave less memory unused; when there are many, they are dealt out anew. Shares that
 //! outgrow the memory they may take go to a [`Spill`] and come back one at a time.
 
 mod share;
@@ -18,7 +19,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use self::share::{CHUNK, CHUNK_BYTES, Chunk, Entries, SHARES, Share, share_of};
+use self::share::{CHUNK, CHUNK_BYTES, Chunk, Entries, FEW_BITS, MANY_BITS, Share, share_of};
 use crate::bitmap::Bitmap;
 use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
 
@@ -49,8 +50,11 @@ pub struct Segment {
 
 /// Collects fingerprints in any order, with repetitions, into a [`FingerprintSet`].
 ///
-/// Memory: 20 bytes for each row, and 5 KiB at most for each of 1024 shares. Wiped when dropped.
+/// Memory: 20 bytes for each row, and 5 KiB at most for each of 64 shares, or of 1024 from about 262,000 rows
+/// on. Wiped when dropped.
 pub struct SetBuilder {
+    /// How many first bits of a fingerprint make its share.
+    bits: u32,
     shares: Vec<Share>,
     /// The chunk of each share that has room, and how many entries it holds: all that most rows need.
     open: Vec<Option<Box<Chunk>>>,
@@ -69,6 +73,9 @@ struct Spilling {
 /// How many entries a chunk holds that has no room, or is not there.
 const FULL: u16 = CHUNK;
 
+/// With so many chunks in few shares, the entries are dealt out to many.
+const FEW_CHUNKS: usize = 1 << MANY_BITS;
+
 /// What is hashed of a set at once, in bytes.
 const HASHED_AT_ONCE: usize = 64 << 10;
 
@@ -78,7 +85,11 @@ const NO_ROW: u32 = u32::MAX;
 impl SetBuilder {
     /// An empty builder that holds everything in memory.
     pub fn new() -> Self {
-        Self::on(std::iter::repeat_with(Share::default).take(SHARES).collect(), None)
+        Self::of(FEW_BITS, None)
+    }
+
+    fn of(bits: u32, spill: Option<Spilling>) -> Self {
+        Self::on(std::iter::repeat_with(Share::default).take(1 << bits).collect(), spill)
     }
 
     /// A builder that adds to these shares.
@@ -90,14 +101,15 @@ impl SetBuilder {
             None => (None, FULL),
         });
         let (open, held) = opened.unzip();
-        Self { shares, open, held, chunks, spare: Vec::new(), spill }
+        let bits = shares.len().ilog2();
+        Self { bits, shares, open, held, chunks, spare: Vec::new(), spill }
     }
 
     /// An empty builder that holds about so many bytes in memory, never less than 5 MiB, and gives
     /// what is beyond to `store`.
     pub fn spilling(bytes: usize, store: Box<dyn Spill>) -> Self {
-        let chunks = (bytes / CHUNK_BYTES).max(SHARES);
-        Self { spill: Some(Spilling { chunks, store }), ..Self::new() }
+        let chunks = (bytes / CHUNK_BYTES).max(1 << MANY_BITS);
+        Self::of(FEW_BITS, Some(Spilling { chunks, store }))
     }
 
     /// Adds the fingerprint of a row. Rows may have the same fingerprint.
@@ -106,9 +118,9 @@ impl SetBuilder {
     /// What the [`Spill`] says; never without one.
     #[inline]
     pub fn push(&mut self, fingerprint: Fingerprint, row: u32) -> io::Result<()> {
-        let share = share_of(fingerprint);
+        let mut share = share_of(fingerprint, self.bits);
         if self.held[share] == FULL {
-            self.make_room(share)?;
+            share = self.make_room(fingerprint)?;
         }
         if let Some(chunk) = &mut self.open[share] {
             chunk.put(self.held[share].into(), fingerprint, row);
@@ -122,30 +134,45 @@ impl SetBuilder {
     /// # Errors
     /// What the [`Spill`] says; never without one.
     pub fn finish(mut self) -> io::Result<FingerprintSet> {
-        (0..SHARES).for_each(|share| self.close(share));
-        let mut shares = std::mem::take(&mut self.shares);
+        self.close_all();
+        let (bits, mut shares) = (self.bits, std::mem::take(&mut self.shares));
         let mut spill = self.spill.take();
         let lengths: Vec<usize> = match &mut spill {
             Some(Spilling { store, .. }) if shares.iter().any(Share::is_spilled) => {
                 let mut entries = Entries::default();
                 let sorted = shares.iter_mut();
-                let sorted = sorted.map(|share| share.sort_spilled(&mut entries, &mut **store));
+                let sorted =
+                    sorted.map(|share| share.sort_spilled(bits, &mut entries, &mut **store));
                 sorted.collect::<io::Result<_>>()?
+            }
+            // To start threads would take as long.
+            _ if bits == FEW_BITS => {
+                let mut entries = Entries::default();
+                shares.iter_mut().map(|share| share.sort(bits, &mut entries)).collect()
             }
             _ => {
                 let sorted = shares.par_iter_mut();
-                sorted.map_init(Entries::default, |entries, share| share.sort(entries)).collect()
+                let sort = |entries: &mut Entries, share: &mut Share| share.sort(bits, entries);
+                sorted.map_init(Entries::default, sort).collect()
             }
         };
         Ok(FingerprintSet { shares, spill, lengths })
     }
 
+    /// Makes room for this fingerprint; its share.
     #[cold]
-    fn make_room(&mut self, share: usize) -> io::Result<()> {
+    fn make_room(&mut self, fingerprint: Fingerprint) -> io::Result<usize> {
+        if self.bits == FEW_BITS && self.chunks >= self.few_chunks() {
+            self.deal_out_anew()?;
+        }
+        let share = share_of(fingerprint, self.bits);
+        if self.held[share] < FULL {
+            return Ok(share);
+        }
         if let Some(spilling) = &self.spill
             && self.chunks >= spilling.chunks
         {
-            (0..SHARES).for_each(|share| self.close(share));
+            self.close_all();
             if let Some(spilling) = &mut self.spill {
                 for share in &mut self.shares {
                     share.spill(&mut *spilling.store, &mut self.spare)?;
@@ -157,7 +184,31 @@ impl SetBuilder {
         self.open[share] = Some(self.spare.pop().unwrap_or_default());
         self.held[share] = 0;
         self.chunks += 1;
+        Ok(share)
+    }
+
+    /// Few enough that they find room when each is half empty.
+    fn few_chunks(&self) -> usize {
+        self.spill.as_ref().map_or(FEW_CHUNKS, |spilling| FEW_CHUNKS.min(spilling.chunks / 4))
+    }
+
+    fn deal_out_anew(&mut self) -> io::Result<()> {
+        self.close_all();
+        let few = std::mem::take(&mut self.shares);
+        *self = Self::of(MANY_BITS, self.spill.take());
+        for mut share in few {
+            while let Some((chunk, held)) = share.take_last() {
+                for entry in chunk.entries(held) {
+                    self.push(entry.fingerprint, entry.row)?;
+                }
+                self.spare.push(chunk);
+            }
+        }
         Ok(())
+    }
+
+    fn close_all(&mut self) {
+        (0..self.shares.len()).for_each(|share| self.close(share));
     }
 
     /// Gives a share its open chunk, if there is one.
@@ -204,8 +255,10 @@ impl FingerprintSet {
     /// [`Spill`], and none of them may be there already: they are drawn at random.
     #[must_use]
     pub fn filled(mut self, with: impl IntoIterator<Item = Fingerprint>) -> Self {
-        let mut fillers = vec![Vec::new(); SHARES];
-        with.into_iter().for_each(|fingerprint| fillers[share_of(fingerprint)].push(fingerprint));
+        let bits = self.shares.len().ilog2();
+        let mut fillers = vec![Vec::new(); self.shares.len()];
+        with.into_iter()
+            .for_each(|fingerprint| fillers[share_of(fingerprint, bits)].push(fingerprint));
         let shares = self.shares.par_iter_mut().zip(&mut self.lengths).zip(&mut fillers);
         shares.for_each_init(Entries::default, |entries, ((share, length), filler)| {
             *length += filler.len();
@@ -228,14 +281,15 @@ impl FingerprintSet {
         self.len() == 0
     }
 
-    /// How many fingerprints go to each of so many services: 1, or another power of two up to 1024. The
-    /// first bits of a fingerprint say to which.
+    /// How many fingerprints go to each of so many services: 1, or another power of two up to 64. The first
+    /// bits of a fingerprint say to which.
     ///
     /// # Panics
     /// For another number.
     pub fn in_shards(&self, services: usize) -> Vec<usize> {
-        assert!(services.is_power_of_two() && services <= SHARES, "{services} services");
-        self.lengths.chunks(SHARES / services).map(|lengths| lengths.iter().sum()).collect()
+        let shares = self.lengths.len();
+        assert!(services.is_power_of_two() && services <= shares, "{services} services");
+        self.lengths.chunks(shares / services).map(|lengths| lengths.iter().sum()).collect()
     }
 
     /// BLAKE3 over the form on the wire.
@@ -314,8 +368,8 @@ impl FingerprintSet {
         for (share, distinct) in self.shares.iter().zip(&self.lengths) {
             if let Some(pieces) = share.in_place(*distinct, 0) {
                 for row in pieces.flat_map(|(_, rows)| rows) {
-                    if ranks.is_set(rank) && *row != NO_ROW {
-                        found.set(*row as usize);
+                    if *row != NO_ROW {
+                        found.set_if(*row as usize, ranks.is_set(rank));
                     }
                     rank += 1;
                 }

@@ -174,20 +174,33 @@ impl Layout {
         columns
     }
 
-    /// Visits every row as it is to be written, with the number of the row; field by field if `fields`
-    /// are asked for or have to be quoted.
-    pub(super) fn visit_whole<E>(
+    /// Writes the rows that `keep` wants by their number; field by field if `fields` are asked for or have
+    /// to be quoted.
+    pub(super) fn write_kept<E>(
         self,
         block: &Block,
         fields: bool,
         refuse: impl FnOnce(Misfit) -> E,
-        mut visit: impl FnMut(u64, Whole<'_>) -> Result<(), E>,
+        mut keep: impl FnMut(u64) -> Result<bool, E>,
+        mut write: impl FnMut(Whole<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        if block.ends.is_empty() && !fields {
-            let mut lines = (block.first..).zip(self.lines(&block.text));
-            return lines.try_for_each(|(row, (_, line))| visit(row, Whole::Line(line)));
+        if !block.ends.is_empty() || fields {
+            return self.visit(block, refuse, |row, fields| {
+                if keep(row)? { write(Whole::Record(fields)) } else { Ok(()) }
+            });
         }
-        self.visit(block, refuse, |row, fields| visit(row, Whole::Record(fields)))
+        let mut lines = (block.first..).zip(self.lines(&block.text)).peekable();
+        // Whether a line is kept makes no branch: nobody can foresee it.
+        let mut kept = [""; 64];
+        while lines.peek().is_some() {
+            let mut count = 0;
+            for (row, (_, line)) in lines.by_ref().take(kept.len()) {
+                kept[count] = line;
+                count += usize::from(keep(row)?);
+            }
+            kept[..count].iter().try_for_each(|line| write(Whole::Line(line)))?;
+        }
+        Ok(())
     }
 
     /// Whether a row may have so many fields.

@@ -30,7 +30,7 @@ mod source;
 
 use std::path::Path;
 
-use crate::limits::MAXIMUM_COLUMNS;
+use crate::limits::{FIRST_RECORD_BYTES, MAXIMUM_COLUMNS, TABLE_BUFFER_BYTES};
 
 pub use self::block::KeyFields;
 pub(crate) use self::block::{Block, Misfit};
@@ -211,7 +211,8 @@ impl Table {
             return Ok(Counts { rows });
         }
         let width = Some(self.columns.len());
-        let mut reader = Reader::new(&self.input, self.start, self.format, width)?;
+        let mut reader =
+            Reader::new(&self.input, self.start, self.format, width, TABLE_BUFFER_BYTES)?;
         let (mut block, mut rows, mut reported) = (Block::default(), 0, 0);
         loop {
             match reader.next(&mut block) {
@@ -268,23 +269,20 @@ impl Table {
         let mut kept = 0;
         let changed = || self.error(Fault::Changed);
         let counts = self.read::<E>(progress, |block| {
-            layout.visit_whole(
+            layout.write_kept(
                 block,
                 fields,
                 |_| changed().into(),
-                |row, whole| {
-                    let Some(row) = row.checked_sub(header) else {
-                        return Ok(draft.write(&whole)?);
-                    };
+                |row| {
+                    let Some(row) = row.checked_sub(header) else { return Ok(true) };
                     if row >= scanned.rows {
                         return Err(changed().into());
                     }
-                    if keep(row)? {
-                        draft.write(&whole)?;
-                        kept += 1;
-                    }
-                    Ok(())
+                    let wanted = keep(row)?;
+                    kept += u64::from(wanted);
+                    Ok(wanted)
                 },
+                |whole| Ok(draft.write(&whole)?),
             )
         })?;
         if counts != *scanned {
@@ -315,7 +313,8 @@ impl Table {
 
     /// The names of the columns; none when there is no record.
     fn first_record(&self) -> Result<Vec<String>, TableError> {
-        let mut reader = Reader::new(&self.input, self.start, self.format, None)?;
+        let mut reader =
+            Reader::new(&self.input, self.start, self.format, None, FIRST_RECORD_BYTES)?;
         let (header, mut block) = (self.format.has_header(), Block::default());
         let mut columns = Vec::new();
         while columns.is_empty() && reader.next(&mut block)? {

@@ -8,7 +8,7 @@ use super::error::{Fault, TableError};
 use super::format::Format;
 use super::input::Input;
 use super::source::{END_MARK, Source, line_at};
-use crate::limits::{MAXIMUM_COLUMNS, RECORDS_IN_A_ROW_BYTES, TABLE_BUFFER_BYTES};
+use crate::limits::{MAXIMUM_COLUMNS, RECORDS_IN_A_ROW_BYTES};
 
 /// Reads a table in blocks of whole rows.
 ///
@@ -21,6 +21,7 @@ pub(super) struct Reader<'f> {
     layout: Layout,
     /// None for lines.
     csv: Option<Box<csv_core::Reader>>,
+    at_once: usize,
     /// What was read and not yet consumed stands from `start` to `end`.
     buffer: Vec<u8>,
     start: usize,
@@ -31,12 +32,13 @@ pub(super) struct Reader<'f> {
 }
 
 impl<'f> Reader<'f> {
-    /// Starts a pass at byte `start` of the text.
+    /// Starts a pass at byte `start` of the text, which reads so many bytes `at_once`.
     pub(super) fn new(
         input: &'f Input,
         start: u64,
         format: Format,
         width: Option<usize>,
+        at_once: usize,
     ) -> Result<Self, TableError> {
         let (csv, end_mark) = match format {
             Format::Lines | Format::Parquet => (None, &[][..]),
@@ -50,7 +52,7 @@ impl<'f> Reader<'f> {
         let source = Source::new(input, start, end_mark).map_err(|error| input.error(error))?;
         let layout = Layout::new(format, width);
         let (buffer, start, end, consumed, row) = (Vec::new(), 0, 0, 0, 0);
-        Ok(Self { input, source, layout, csv, buffer, start, end, consumed, row })
+        Ok(Self { input, source, layout, csv, at_once, buffer, start, end, consumed, row })
     }
 
     /// How the rows read so far are laid out.
@@ -64,8 +66,7 @@ impl<'f> Reader<'f> {
     }
 
     fn read(&mut self, block: &mut Block) -> Result<bool, ReadError> {
-        let mut text = std::mem::take(&mut block.text).into_bytes();
-        text.clear();
+        let text = std::mem::take(&mut block.text).into_bytes();
         block.ends.clear();
         loop {
             let found = self.find_lines();
@@ -111,19 +112,29 @@ impl<'f> Reader<'f> {
         mut text: Vec<u8>,
         block: &mut Block,
     ) -> Result<bool, ReadError> {
-        text.extend_from_slice(&self.unread()[..length]);
+        block.offset = self.consumed;
+        let rest = self.end - self.start - length;
+        if self.start == 0 && rest < length {
+            // What is moved is the shorter part.
+            text.resize(text.len().max(rest), 0);
+            text[..rest].copy_from_slice(&self.buffer[length..self.end]);
+            std::mem::swap(&mut text, &mut self.buffer);
+            text.truncate(length);
+            (self.end, self.consumed) = (rest, self.consumed + length as u64);
+        } else {
+            text.clear();
+            text.extend_from_slice(&self.unread()[..length]);
+            self.consume(length);
+        }
         block.text = utf8(text)?;
-        let layout = self.layout;
-        let rows = layout.count(&block.text);
-        self.begin_block(block, rows);
-        self.consume(length);
+        self.number(block, self.layout.count(&block.text));
         Ok(true)
     }
 
     fn take_records(&mut self, mut text: Vec<u8>, block: &mut Block) -> Result<bool, ReadError> {
         let begin = self.consumed;
+        block.offset = begin;
         let (mut used, mut rows) = (0, 0);
-        self.begin_block(block, 0);
         while self.consumed - begin < RECORDS_IN_A_ROW_BYTES {
             self.source.begin_record(self.consumed);
             let (before, fields_before) = (used, block.ends.len());
@@ -145,7 +156,7 @@ impl<'f> Reader<'f> {
         }
         text.truncate(used);
         block.text = utf8(text)?;
-        (block.count, self.row) = (rows, self.row + rows);
+        self.number(block, rows);
         Ok(rows > 0)
     }
 
@@ -177,8 +188,9 @@ impl<'f> Reader<'f> {
         }
     }
 
-    fn begin_block(&mut self, block: &mut Block, rows: u64) {
-        (block.first, block.offset, block.count) = (self.row, self.consumed, rows);
+    /// A block has so many rows, the next ones.
+    fn number(&mut self, block: &mut Block, rows: u64) {
+        (block.first, block.count) = (self.row, rows);
         self.row += rows;
     }
 
@@ -195,10 +207,11 @@ impl<'f> Reader<'f> {
     fn fill(&mut self) -> Result<usize, ReadError> {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        if self.buffer.len() < self.end + TABLE_BUFFER_BYTES {
-            self.buffer.resize(self.end + TABLE_BUFFER_BYTES, 0);
+        let full = self.end + self.at_once;
+        if self.buffer.len() < full {
+            self.buffer.resize(full, 0);
         }
-        let room = &mut self.buffer[self.end..self.end + TABLE_BUFFER_BYTES];
+        let room = &mut self.buffer[self.end..full];
         let read = self.source.read(room).map_err(ReadError::Io)?;
         self.end += read;
         Ok(read)

@@ -8,7 +8,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::block::{BLOCK, Block, wipe, wipe_stack};
 use super::lanes::{Lanes, TILE, Unit, Work};
-use super::merge::{Exchanges, List, WORDS, merge};
+use super::merge::{Exchanges, List, WORDS, alone, merge};
 use crate::bitmap::Bitmap;
 use crate::limits::MAXIMUM_PARTIES;
 use crate::received::ReceivedSet;
@@ -43,6 +43,11 @@ enum Origin {
 }
 
 pub(super) fn intersect_on(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
+    // Once into the pool, and not for every step of the join.
+    rayon::scope(|_| intersect_in_pool(unit, sets))
+}
+
+fn intersect_in_pool(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
     assert!(sets.len() <= MAXIMUM_PARTIES, "{} sets", sets.len());
     let parties = sets.len();
     let lengths: Vec<_> = sets.iter().map(ReceivedSet::len).collect();
@@ -59,7 +64,6 @@ pub(super) fn intersect_on(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
             });
         },
     );
-    // A list of one block is not worth a worker: it is merged on this thread.
     wipe_stack::<STACK>();
     rayon::broadcast(|_| wipe_stack::<STACK>());
     bitmaps
@@ -96,19 +100,19 @@ fn marks(unit: Unit, list: &mut List, total: usize, parties: usize) -> Zeroizing
         return marks;
     }
     let heads: Vec<_> = blocks.iter().step_by(AT_ONCE).map(|block| Head::of(block)).collect();
-    blocks.par_chunks_mut(AT_ONCE).zip(marks.par_chunks_mut(AT_ONCE * WORDS)).enumerate().for_each(
-        |(at, (blocks, marks))| {
-            for (inner, marks) in marks.chunks_mut(WORDS).enumerate() {
-                let next = match blocks.get(inner + 1) {
-                    Some(block) => Head::of(block),
-                    None => heads.get(at + 1).cloned().unwrap_or_else(Head::padding),
-                };
-                let block = &mut *blocks[inner];
-                unit.run(Runs { block, next: &next, apart: parties - 1, marks });
-                wipe(block);
-            }
-        },
-    );
+    let alone = alone(blocks.len());
+    let parts = blocks.par_chunks_mut(AT_ONCE).zip(marks.par_chunks_mut(AT_ONCE * WORDS));
+    parts.enumerate().with_min_len(alone).for_each(|(at, (blocks, marks))| {
+        for (inner, marks) in marks.chunks_mut(WORDS).enumerate() {
+            let next = match blocks.get(inner + 1) {
+                Some(block) => Head::of(block),
+                None => heads.get(at + 1).cloned().unwrap_or_else(Head::padding),
+            };
+            let block = &mut *blocks[inner];
+            unit.run(Runs { block, next: &next, apart: parties - 1, marks });
+            wipe(block);
+        }
+    });
     list.are_wiped();
     // Where a run can begin.
     let places = total - parties + 1;

@@ -116,8 +116,8 @@ pub(super) fn merge(unit: Unit, mut left: List, mut right: List) -> (List, Excha
     let mut between = Vec::new();
     let mut within = Vec::new();
     for (number, &pass) in passes.iter().enumerate() {
-        let groups = groups(&mut blocks, pass).into_par_iter().enumerate();
-        let done = groups.map(|(at, group)| {
+        let groups = groups(&mut blocks, pass).into_par_iter().with_min_len(alone(count));
+        let done = groups.enumerate().map(|(at, group)| {
             let mut group: Vec<&mut Block> = group.into_iter().map(|block| &mut **block).collect();
             if number == 0 {
                 // The members of the group are blocks `at`, `at` + stride and so on.
@@ -126,7 +126,8 @@ pub(super) fn merge(unit: Unit, mut left: List, mut right: List) -> (List, Excha
             }
             let exchanged = unit.run(BetweenBlocks(&mut group));
             let within: Vec<_> = if number + 1 == passes.len() {
-                group.into_par_iter().map(|block| unit.run(WithinBlock(block))).collect()
+                let group = group.into_par_iter().with_min_len(alone(count));
+                group.map(|block| unit.run(WithinBlock(block))).collect()
             } else {
                 Vec::new()
             };
@@ -146,16 +147,17 @@ impl Exchanges {
     pub(super) fn undo(&self, bits: &mut Vec<u64>) -> Zeroizing<Vec<u64>> {
         assert_eq!(bits.len(), self.blocks * WORDS, "one bit per record");
         let between_tiles = comparators_of(WORDS);
+        let alone = alone(self.blocks);
         bits.par_chunks_mut(WORDS)
             .zip(&self.within)
+            .with_min_len(alone)
             .for_each(|(bits, within)| within.undo(&between_tiles, bits));
         for (pass, exchanged) in passes(self.blocks).into_iter().zip(&self.between).rev() {
             let mut blocks: Vec<&mut [u64]> = bits.chunks_mut(WORDS).collect();
-            groups(&mut blocks, pass).into_par_iter().zip(exchanged).for_each(
-                |(group, exchanged)| {
-                    undo_between(group.into_iter().map(|block| &mut **block).collect(), exchanged);
-                },
-            );
+            let groups = groups(&mut blocks, pass).into_par_iter().zip(exchanged);
+            groups.with_min_len(alone).for_each(|(group, exchanged)| {
+                undo_between(group.into_iter().map(|block| &mut **block).collect(), exchanged);
+            });
         }
         let right = Zeroizing::new(bits[self.left * WORDS..].to_vec());
         bits[self.left * WORDS..].zeroize();
@@ -167,6 +169,15 @@ impl Exchanges {
         right
     }
 }
+
+/// How many parts of the work on so many blocks one thread does at least: all, when to wake another thread
+/// would take as long as what it could do.
+pub(super) fn alone(blocks: usize) -> usize {
+    if blocks <= FEW_BLOCKS { blocks } else { 1 }
+}
+
+/// 262,144 records.
+const FEW_BLOCKS: usize = 32;
 
 /// Levels of comparators among members that are a stride apart.
 #[derive(Clone, Copy)]

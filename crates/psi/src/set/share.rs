@@ -6,14 +6,18 @@ use zeroize::{DefaultIsZeroes, Zeroize, Zeroizing};
 
 use super::{NO_ROW, Segment, Spill};
 use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
+use crate::limits::MAXIMUM_SERVICES;
 
-/// No less than there may be bits for the service that a fingerprint goes to.
-const SHARE_BITS: u32 = 10;
+/// How many first bits make the share of a set with few entries; no less than there may be for the service
+/// that a fingerprint goes to.
+pub(super) const FEW_BITS: u32 = 6;
 
-/// How many shares there are. 10,000,000 entries make shares of 300 KiB, which a core's own cache
-/// holds; each share is written to while a table is read, and the address translation of a core
-/// knows more pages than there are shares.
-pub(super) const SHARES: usize = 1 << SHARE_BITS;
+/// How many first bits make the share of a set with many entries. 10,000,000 make shares of 300 KiB, which
+/// a core's own cache holds; each share is written to while a table is read, and the address translation of
+/// a core knows more pages than there are shares.
+pub(super) const MANY_BITS: u32 = 10;
+
+const _: () = assert!(1 << FEW_BITS >= MAXIMUM_SERVICES);
 
 /// Long enough to be read as fast as memory gives it.
 pub(super) const CHUNK: u16 = 256;
@@ -21,14 +25,17 @@ const ROOM: usize = CHUNK as usize;
 pub(super) const CHUNK_BYTES: usize = size_of::<Chunk>();
 const ENTRY_BYTES: usize = FINGERPRINT_BYTES + 4;
 
-pub(super) fn share_of(fingerprint: Fingerprint) -> usize {
-    usize::try_from(fingerprint.to_u128() >> (128 - SHARE_BITS)).expect("it has ten bits")
+/// The first bits of a fingerprint.
+#[inline]
+pub(super) fn share_of(fingerprint: Fingerprint, bits: u32) -> usize {
+    let first = u64::try_from(fingerprint.to_u128() >> 64).expect("half of it");
+    usize::try_from(first >> (64 - bits)).expect("few bits")
 }
 
 /// A row and its fingerprint.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
-    fingerprint: Fingerprint,
+    pub(super) fingerprint: Fingerprint,
     pub(super) row: u32,
 }
 
@@ -55,6 +62,12 @@ impl Chunk {
     pub(super) fn put(&mut self, place: usize, fingerprint: Fingerprint, row: u32) {
         self.fingerprints[place] = fingerprint;
         self.rows[place] = row;
+    }
+
+    /// The first entries.
+    pub(super) fn entries(&self, count: usize) -> impl Iterator<Item = Entry> + '_ {
+        let entries = self.fingerprints[..count].iter().zip(&self.rows[..count]);
+        entries.map(|(fingerprint, row)| Entry { fingerprint: *fingerprint, row: *row })
     }
 }
 
@@ -83,12 +96,17 @@ impl Share {
         self.length += held;
     }
 
-    /// Takes the last chunk back if it has room, and how many entries it holds.
-    pub(super) fn take_open(&mut self) -> Option<(Box<Chunk>, usize)> {
-        let held = self.length % ROOM;
-        let chunk = if held > 0 { self.chunks.pop() } else { None }?;
+    /// Takes the last chunk back, and how many entries it holds.
+    pub(super) fn take_last(&mut self) -> Option<(Box<Chunk>, usize)> {
+        let chunk = self.chunks.pop()?;
+        let held = self.length - self.chunks.len() * ROOM;
         self.length -= held;
         Some((chunk, held))
+    }
+
+    /// As [`Share::take_last`], if that one has room.
+    pub(super) fn take_open(&mut self) -> Option<(Box<Chunk>, usize)> {
+        if self.length.is_multiple_of(ROOM) { None } else { self.take_last() }
     }
 
     pub(super) fn chunks(&self) -> usize {
@@ -109,9 +127,10 @@ impl Share {
         Ok(())
     }
 
-    /// Sorts what is in memory where it is; how many different fingerprints that are.
-    pub(super) fn sort(&mut self, entries: &mut Entries) -> usize {
-        entries.sort(self.length, || self.in_memory());
+    /// Sorts what is in memory where it is; how many different fingerprints that are. All begin with the
+    /// same `bits`.
+    pub(super) fn sort(&mut self, bits: u32, entries: &mut Entries) -> usize {
+        entries.sort(bits, self.length, || self.in_memory());
         self.put_back(entries);
         entries.runs().count()
     }
@@ -134,13 +153,14 @@ impl Share {
     /// are.
     pub(super) fn sort_spilled(
         &mut self,
+        bits: u32,
         entries: &mut Entries,
         store: &mut dyn Spill,
     ) -> io::Result<usize> {
         let pieces = self.segments.iter().map(|segment| store.read(*segment));
         let pieces = pieces.collect::<io::Result<Vec<_>>>()?;
         let spilled: usize = pieces.iter().map(|piece| piece.len() / ENTRY_BYTES).sum();
-        entries.sort(self.length + spilled, || {
+        entries.sort(bits, self.length + spilled, || {
             let stored = pieces.iter().flat_map(|piece| entries_in(piece));
             stored.chain(self.in_memory())
         });
@@ -208,11 +228,10 @@ impl Share {
 
     /// What each chunk holds.
     fn pieces(&self) -> impl Iterator<Item = impl Iterator<Item = Entry> + '_> + '_ {
-        self.chunks.iter().enumerate().map(|(index, chunk)| {
-            let held = ROOM.min(self.length.saturating_sub(index * ROOM));
-            let entries = chunk.fingerprints[..held].iter().zip(&chunk.rows[..held]);
-            entries.map(|(fingerprint, row)| Entry { fingerprint: *fingerprint, row: *row })
-        })
+        self.chunks
+            .iter()
+            .enumerate()
+            .map(|(index, chunk)| chunk.entries(ROOM.min(self.length.saturating_sub(index * ROOM))))
     }
 }
 
@@ -254,15 +273,21 @@ impl Entries {
         self.taken += taken;
     }
 
-    /// Sorts `count` entries: dealt out once more, by the bits behind those that make the share, until
-    /// about two stand together.
-    fn sort<I: Iterator<Item = Entry>>(&mut self, count: usize, entries: impl Fn() -> I) {
+    /// Sorts `count` entries: dealt out once more, by the bits behind those that they share, into more places
+    /// than there are entries. Which of them have to wait for a comparison is hard to foresee, so that the
+    /// processor loses more time by few places than by looking at empty ones.
+    fn sort<I: Iterator<Item = Entry>>(
+        &mut self,
+        shared: u32,
+        count: usize,
+        entries: impl Fn() -> I,
+    ) {
         self.make_room(count);
         self.sorted.resize(count, Entry::default());
-        let bits = (count / 2).max(2).ilog2().min(16);
+        let bits = (2 * count).max(2).ilog2().min(16);
         let place = |entry: &Entry| {
-            let bits = entry.fingerprint.to_u128() << SHARE_BITS >> (128 - bits);
-            usize::try_from(bits).expect("sixteen bits at most")
+            let first = u64::try_from(entry.fingerprint.to_u128() >> 64).expect("half of it");
+            usize::try_from(first << shared >> (64 - bits)).expect("sixteen bits at most")
         };
         self.places.clear();
         self.places.resize((1 << bits) + 1, 0);
