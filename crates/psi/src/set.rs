@@ -17,7 +17,7 @@ use std::io;
 use std::ops::Range;
 
 use rayon::prelude::*;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use self::share::{CHUNK, CHUNK_BYTES, Chunk, Entries, FEW_BITS, MANY_BITS, Share, share_of};
 use crate::bitmap::Bitmap;
@@ -259,11 +259,12 @@ impl FingerprintSet {
         let mut fillers = vec![Vec::new(); self.shares.len()];
         with.into_iter()
             .for_each(|fingerprint| fillers[share_of(fingerprint, bits)].push(fingerprint));
-        let shares = self.shares.par_iter_mut().zip(&mut self.lengths).zip(&mut fillers);
-        shares.for_each_init(Entries::default, |entries, ((share, length), filler)| {
+        let shares = self.shares.iter_mut().zip(&mut self.lengths).zip(&fillers);
+        for ((share, length), filler) in shares {
             *length += filler.len();
-            share.fill(filler, entries);
-        });
+            share.fill(filler);
+        }
+        fillers.zeroize();
         self
     }
 
@@ -576,6 +577,34 @@ mod tests {
             let rows = |set: &FingerprintSet| set.rows(&ranks, 700_000, only_first).unwrap();
             assert!(rows(&spilled) == rows(&whole));
         }
+    }
+
+    #[test]
+    fn many_entries_are_dealt_out_anew_and_filled_up_in_order() {
+        let scatter = |number: u32| {
+            u128::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+        };
+        let (rows, all) = (300_000, 310_000);
+        let set = set((0..rows).map(scatter));
+        assert_eq!(set.shares.len(), 1 << MANY_BITS);
+        let set = set.filled((rows..all).map(|number| scatter(number).into()));
+        let mut expected: Vec<(u128, u32)> = (0..all).map(|row| (scatter(row), row)).collect();
+        expected.sort_unstable();
+        let wire: Vec<u8> = expected.iter().flat_map(|(value, _)| value.to_be_bytes()).collect();
+        assert!(chunks(&set, 100_000).concat() == wire);
+        assert!(
+            set.chunks_of(77_777..310_000, 4000)
+                .flat_map(|piece| piece.unwrap())
+                .eq(wire[77_777 * FINGERPRINT_BYTES..].iter().copied())
+        );
+        let (mut ranks, mut marked) = (Bitmap::new(set.len()), Bitmap::new(rows as usize));
+        for (rank, (_, row)) in expected.iter().enumerate().filter(|(rank, _)| rank % 3 == 0) {
+            ranks.set(rank);
+            if *row < rows {
+                marked.set(*row as usize);
+            }
+        }
+        assert!(set.rows(&ranks, rows, false).unwrap() == marked);
     }
 
     #[test]

@@ -85,8 +85,10 @@ pub(super) struct Share {
     chunks: Chunks,
     length: usize,
     segments: Vec<Segment>,
-    /// Fingerprints of no row that are not among the others, ascending.
+    /// Fingerprints of no row that are not among the others, ascending; they are not put between them.
     filler: Zeroizing<Vec<Fingerprint>>,
+    /// Before which of the sorted entries in memory each of them belongs.
+    places: Vec<usize>,
 }
 
 impl Share {
@@ -135,12 +137,8 @@ impl Share {
         entries.runs().count()
     }
 
-    /// Puts sorted entries where they came from, and those beyond behind them.
+    /// Puts sorted entries where they came from.
     fn put_back(&mut self, entries: &Entries) {
-        self.length = entries.sorted.len();
-        while self.chunks.len() * ROOM < self.length {
-            self.chunks.push(Box::default());
-        }
         for (chunk, sorted) in self.chunks.iter_mut().zip(entries.sorted.chunks(ROOM)) {
             let room = chunk.fingerprints.iter_mut().zip(&mut chunk.rows);
             for ((fingerprint, row), entry) in room.zip(sorted) {
@@ -171,36 +169,35 @@ impl Share {
         Ok(entries.runs().count())
     }
 
-    /// Adds fingerprints of no row to a sorted share. Those of one that is in the store are kept beside it.
-    pub(super) fn fill(&mut self, with: &mut [Fingerprint], entries: &mut Entries) {
-        with.sort_unstable();
-        if self.is_spilled() {
-            self.filler.extend_from_slice(with);
-            self.filler.sort_unstable();
-        } else if !with.is_empty() {
-            entries.make_room(self.length + with.len());
-            self.pieces().for_each(|piece| entries.sorted.extend(piece));
-            entries.merge(with);
-            self.put_back(entries);
+    /// Adds fingerprints of no row to a sorted share.
+    pub(super) fn fill(&mut self, with: &[Fingerprint]) {
+        self.filler.reserve_exact(with.len());
+        self.filler.extend_from_slice(with);
+        self.filler.sort_unstable();
+        if !self.is_spilled() {
+            self.places = self.filler.iter().map(|filler| self.place_of(*filler)).collect();
         }
     }
 
-    /// Fingerprints and rows of a sorted share as they stand in memory, from this entry on; nothing when
-    /// they have to be read or put together first. `distinct` is how many fingerprints it has.
-    pub(super) fn in_place(
-        &self,
-        distinct: usize,
-        from: usize,
-    ) -> Option<impl Iterator<Item = (&[Fingerprint], &[u32])>> {
-        if self.is_spilled() || !self.filler.is_empty() || distinct != self.length {
-            return None;
+    /// How many of the sorted entries in memory are smaller.
+    fn place_of(&self, fingerprint: Fingerprint) -> usize {
+        let (mut begin, mut end) = (0, self.length);
+        while begin < end {
+            let middle = usize::midpoint(begin, end);
+            if self.chunks[middle / ROOM].fingerprints[middle % ROOM] < fingerprint {
+                begin = middle + 1;
+            } else {
+                end = middle;
+            }
         }
-        let chunks = self.chunks.iter().enumerate().skip(from / ROOM);
-        Some(chunks.map(move |(index, chunk)| {
-            let begin = from.saturating_sub(index * ROOM);
-            let end = ROOM.min(self.length - (index * ROOM).min(self.length)).max(begin);
-            (&chunk.fingerprints[begin..end], &chunk.rows[begin..end])
-        }))
+        begin
+    }
+
+    /// Fingerprints and rows of a sorted share as they stand in memory, from this one on; nothing when they
+    /// have to be read or put together first. `distinct` is how many fingerprints it has.
+    pub(super) fn in_place(&self, distinct: usize, from: usize) -> Option<InPlace<'_>> {
+        let readable = !self.is_spilled() && distinct == self.length + self.filler.len();
+        readable.then_some(InPlace { share: self, entry: 0, filler: 0, skip: from })
     }
 
     /// Reads a sorted share.
@@ -232,6 +229,40 @@ impl Share {
             .iter()
             .enumerate()
             .map(|(index, chunk)| chunk.entries(ROOM.min(self.length.saturating_sub(index * ROOM))))
+    }
+}
+
+/// See [`Share::in_place`].
+pub(super) struct InPlace<'s> {
+    share: &'s Share,
+    entry: usize,
+    filler: usize,
+    skip: usize,
+}
+
+impl<'s> Iterator for InPlace<'s> {
+    type Item = (&'s [Fingerprint], &'s [u32]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let end = self.share.places.get(self.filler).copied().unwrap_or(self.share.length);
+            let (fingerprints, rows): Self::Item = if self.entry < end {
+                let chunk = &self.share.chunks[self.entry / ROOM];
+                let begin = self.entry % ROOM;
+                let count = (end - self.entry).min(ROOM - begin);
+                self.entry += count;
+                (&chunk.fingerprints[begin..begin + count], &chunk.rows[begin..begin + count])
+            } else {
+                let filler = self.share.filler.get(self.filler..=self.filler)?;
+                self.filler += 1;
+                (filler, &[NO_ROW])
+            };
+            let skipped = self.skip.min(fingerprints.len());
+            self.skip -= skipped;
+            if skipped < fingerprints.len() {
+                return Some((&fingerprints[skipped..], &rows[skipped..]));
+            }
+        }
     }
 }
 
