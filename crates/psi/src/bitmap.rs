@@ -63,11 +63,11 @@ impl Bitmap {
         Ok(bitmap)
     }
 
-    /// The first `n` bits of these words, least significant first.
-    pub(crate) fn from_words(n: usize, words: &[u64]) -> Self {
-        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        bytes.truncate(n.div_ceil(8));
-        Self { length: n, bytes }
+    /// Takes its bits from these words, least significant first. There are enough of them.
+    pub(crate) fn copy_words(&mut self, words: &[u64]) {
+        for (bytes, word) in self.bytes.chunks_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
+        }
     }
 
     /// Number of ranks.

@@ -305,7 +305,7 @@ mod tests {
         let mut receiver = SetReceiver::new(1000);
         for value in 0u128..1000 {
             receiver.push_chunk(&value.to_be_bytes()).expect("ascending");
-            assert_eq!(receiver.blocks.as_ref().map(|blocks| blocks.begun().len()), Some(1));
+            assert_eq!(receiver.blocks.as_ref().map(Blocks::begun), Some(1));
         }
     }
 

@@ -25,10 +25,20 @@ pub(crate) fn halves_of(value: u128) -> [i64; 2] {
 
 /// Blocks for a list of known length, behind whose last record there is [`PADDING`]. Wiped when
 /// dropped.
+pub(crate) struct Blocks {
+    extents: Vec<Extent>,
+    begun: usize,
+}
+
+/// Blocks of one extent, 8 MiB: few, because the system takes a while for each, and not all, because it takes
+/// back those of one extent while others are looked at.
+const EXTENT: usize = 64;
+
+/// Blocks that stand behind each other. Those in use are wiped when it is dropped.
 ///
 /// The memory is the system's, not an allocator's: it is claimed as blocks are begun, and given back when
 /// this is dropped.
-pub(crate) struct Blocks {
+pub(super) struct Extent {
     memory: MmapMut,
     begun: usize,
 }
@@ -36,26 +46,24 @@ pub(crate) struct Blocks {
 impl Blocks {
     /// Room for so many records, none of it claimed yet, or nothing where the system refuses it.
     pub(crate) fn try_new(records: u64) -> Option<Self> {
-        let blocks = usize::try_from(records.div_ceil(BLOCK as u64)).ok()?;
-        let memory = MmapMut::map_anon(blocks.checked_mul(size_of::<Block>())?).ok()?;
-        Some(Self { memory, begun: 0 })
+        let mut left = usize::try_from(records.div_ceil(BLOCK as u64)).ok()?;
+        let mut extents = Vec::with_capacity(left.div_ceil(EXTENT));
+        while left > 0 {
+            let blocks = left.min(EXTENT);
+            let memory = MmapMut::map_anon(blocks * size_of::<Block>()).ok()?;
+            extents.push(Extent { memory, begun: 0 });
+            left -= blocks;
+        }
+        Some(Self { extents, begun: 0 })
     }
 
     /// The fingerprint at this place.
     pub(crate) fn get(&self, at: usize) -> u128 {
-        let [high, low] = &self.begun()[at / BLOCK];
+        let (block, at) = (at / BLOCK, at % BLOCK);
+        let blocks: &[Block] = bytemuck::cast_slice(&self.extents[block / EXTENT].memory);
+        let [high, low] = &blocks[block % EXTENT];
         let half = |word: i64| u128::from((word ^ i64::MIN).cast_unsigned());
-        half(high[at % BLOCK]) << 64 | half(low[at % BLOCK])
-    }
-
-    /// The blocks that are in use.
-    pub(crate) fn begun(&self) -> &[Block] {
-        &bytemuck::cast_slice(&self.memory)[..self.begun]
-    }
-
-    /// The blocks that are in use.
-    pub(super) fn begun_mut(&mut self) -> &mut [Block] {
-        &mut bytemuck::cast_slice_mut(&mut self.memory)[..self.begun]
+        half(high[at]) << 64 | half(low[at])
     }
 
     /// The block at this place, which is one of those in use or the next.
@@ -64,41 +72,68 @@ impl Blocks {
     /// If it is another one, or there is no room for it.
     pub(crate) fn block_mut(&mut self, at: usize) -> &mut Block {
         assert!(at <= self.begun, "blocks are begun in their order");
-        let begins = at == self.begun;
-        #[cfg(target_os = "linux")]
-        if begins {
-            self.claim(at);
-        }
-        let blocks: &mut [Block] = bytemuck::cast_slice_mut(&mut self.memory);
-        let last = at + 1 == blocks.len();
-        let block = &mut blocks[at];
-        if begins {
+        let is_last_extent = at / EXTENT + 1 == self.extents.len();
+        let extent = &mut self.extents[at / EXTENT];
+        if at == self.begun {
+            extent.begin(is_last_extent);
             self.begun += 1;
-            if last {
-                block.as_flattened_mut().fill(i64::MAX);
-            }
         }
-        block
+        &mut extent.begun_mut()[at % EXTENT]
     }
 
-    /// Claims the memory of a block at once: page by page, as it is touched, costs twice as much. Older
-    /// systems refuse, and then it comes like that.
-    #[cfg(target_os = "linux")]
-    fn claim(&self, at: usize) {
-        let length = size_of::<Block>();
-        let _ = self.memory.advise_range(memmap2::Advice::PopulateWrite, at * length, length);
+    /// How many blocks are in use.
+    #[cfg(test)]
+    pub(crate) fn begun(&self) -> usize {
+        self.begun
+    }
+
+    /// The extents that are in use.
+    pub(super) fn into_extents(self) -> impl Iterator<Item = Extent> {
+        self.extents.into_iter().filter(|extent| extent.begun > 0)
+    }
+}
+
+impl Extent {
+    /// How many blocks are in use.
+    pub(super) fn begun(&self) -> usize {
+        self.begun
+    }
+
+    /// The blocks that are in use.
+    pub(super) fn begun_mut(&mut self) -> &mut [Block] {
+        &mut bytemuck::cast_slice_mut(&mut self.memory)[..self.begun]
     }
 
     /// Said by whoever has wiped them, so that it is not done twice.
     pub(super) fn are_wiped(&mut self) {
         self.begun = 0;
     }
+
+    /// Begins the next block. The last one of all has padding.
+    fn begin(&mut self, is_last_extent: bool) {
+        let at = self.begun;
+        #[cfg(target_os = "linux")]
+        claim(&self.memory, at);
+        self.begun += 1;
+        let blocks: &mut [Block] = bytemuck::cast_slice_mut(&mut self.memory);
+        if is_last_extent && self.begun == blocks.len() {
+            blocks[at].as_flattened_mut().fill(i64::MAX);
+        }
+    }
 }
 
-impl Drop for Blocks {
+impl Drop for Extent {
     fn drop(&mut self) {
         self.begun_mut().iter_mut().for_each(wipe);
     }
+}
+
+/// Claims the memory of a block at once: page by page, as it is touched, costs twice as much. Older
+/// systems refuse, and then it comes like that.
+#[cfg(target_os = "linux")]
+fn claim(mapping: &MmapMut, block: usize) {
+    let length = size_of::<Block>();
+    let _ = mapping.advise_range(memmap2::Advice::PopulateWrite, block * length, length);
 }
 
 /// Turns the order of the records round.

@@ -6,9 +6,9 @@ use std::collections::BinaryHeap;
 use rayon::prelude::*;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::block::{BLOCK, Block, wipe, wipe_stack};
+use super::block::{BLOCK, Block, Extent, wipe, wipe_stack};
 use super::lanes::{Lanes, TILE, Unit, Work};
-use super::merge::{Exchanges, List, WORDS, alone, merge};
+use super::merge::{Exchanges, List, Order, WORDS, alone, merge};
 use crate::bitmap::Bitmap;
 use crate::limits::MAXIMUM_PARTIES;
 use crate::received::ReceivedSet;
@@ -52,18 +52,10 @@ fn intersect_in_pool(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
     let parties = sets.len();
     let lengths: Vec<_> = sets.iter().map(ReceivedSet::len).collect();
     let lists = sets.into_iter().map(|set| List::of(set.into_blocks())).collect();
-    let Some((mut list, origin)) = merged(unit, lists) else { return Vec::new() };
-    let marks = marks(unit, &mut list, lengths.iter().sum(), parties);
-    let mut bitmaps: Vec<_> = lengths.iter().map(|_| Bitmap::new(0)).collect();
-    // The system takes a while to get the memory back, and does it on one core.
-    rayon::join(
-        || drop(list),
-        || {
-            lead_back(&origin, marks, &mut |party, marks| {
-                bitmaps[party] = Bitmap::from_words(lengths[party], marks);
-            });
-        },
-    );
+    let Some((list, origin)) = merged(unit, lists) else { return Vec::new() };
+    let mut marks = marks(unit, list, lengths.iter().sum(), parties);
+    let mut bitmaps: Vec<_> = lengths.into_iter().map(Bitmap::new).collect();
+    lead_back(origin, &mut marks, &mut |party, marks| bitmaps[party].copy_words(marks));
     wipe_stack::<STACK>();
     rayon::broadcast(|_| wipe_stack::<STACK>());
     bitmaps
@@ -91,29 +83,38 @@ fn merged(unit: Unit, lists: Vec<List>) -> Option<(List, Origin)> {
 }
 
 /// One bit for each record that stands in a run of as many equal ones as there are parties: since a
-/// set has no value twice, all of them have it. Records from `total` on are padding. The list is wiped,
-/// block by block, while it is at hand.
-fn marks(unit: Unit, list: &mut List, total: usize, parties: usize) -> Zeroizing<Vec<u64>> {
-    let mut blocks = list.blocks_mut();
-    let mut marks = Zeroizing::new(vec![0; blocks.len() * WORDS]);
+/// set has no value twice, all of them have it. Records from `total` on are padding. Blocks are wiped while they
+/// are at hand, and given back, which takes the system a while, when others are still looked at.
+fn marks(unit: Unit, list: List, total: usize, parties: usize) -> Zeroizing<Vec<u64>> {
+    let blocks = list.len();
+    let mut marks = Zeroizing::new(vec![0; blocks * WORDS]);
     if total < parties {
         return marks;
     }
-    let heads: Vec<_> = blocks.iter().step_by(AT_ONCE).map(|block| Head::of(block)).collect();
-    let alone = alone(blocks.len());
-    let parts = blocks.par_chunks_mut(AT_ONCE).zip(marks.par_chunks_mut(AT_ONCE * WORDS));
-    parts.enumerate().with_min_len(alone).for_each(|(at, (blocks, marks))| {
-        for (inner, marks) in marks.chunks_mut(WORDS).enumerate() {
-            let next = match blocks.get(inner + 1) {
+    let mut extents = list.into_extents();
+    let first = |(extent, order): &mut (Extent, Order)| {
+        order.blocks_of(extent).next().map(|block| Head::of(block))
+    };
+    let heads: Vec<_> = extents.iter_mut().map(first).collect();
+    let (mut rest, mut places) = (marks.as_mut_slice(), Vec::with_capacity(extents.len()));
+    for (extent, _) in &extents {
+        places.push(rest.split_off_mut(..extent.begun() * WORDS).expect("a word for 64 records"));
+    }
+    let parts = extents.into_par_iter().zip(places).enumerate().with_min_len(alone(blocks));
+    parts.for_each(|(at, ((mut extent, order), marks))| {
+        let mut blocks = order.blocks_of(&mut extent).peekable();
+        for marks in marks.chunks_mut(WORDS) {
+            let Some(block) = blocks.next() else { break };
+            let next = match blocks.peek() {
                 Some(block) => Head::of(block),
-                None => heads.get(at + 1).cloned().unwrap_or_else(Head::padding),
+                None => heads.get(at + 1).cloned().flatten().unwrap_or_else(Head::padding),
             };
-            let block = &mut *blocks[inner];
             unit.run(Runs { block, next: &next, apart: parties - 1, marks });
             wipe(block);
         }
+        drop(blocks);
+        extent.are_wiped();
     });
-    list.are_wiped();
     // Where a run can begin.
     let places = total - parties + 1;
     marks[places.div_ceil(64)..].fill(0);
@@ -132,9 +133,6 @@ fn marks(unit: Unit, list: &mut List, total: usize, parties: usize) -> Zeroizing
     }
     marks
 }
-
-/// Blocks that one thread looks at one after the other.
-const AT_ONCE: usize = 16;
 
 /// The first records of a block. Wiped when dropped.
 #[derive(Clone, ZeroizeOnDrop)]
@@ -193,17 +191,13 @@ fn tile_at(words: &[i64], from: usize) -> &[i64; TILE] {
 }
 
 /// Leads one bit a record back to the sets.
-fn lead_back(
-    origin: &Origin,
-    mut marks: Zeroizing<Vec<u64>>,
-    take: &mut impl FnMut(usize, &[u64]),
-) {
+fn lead_back(origin: Origin, marks: &mut [u64], take: &mut impl FnMut(usize, &[u64])) {
     match origin {
-        Origin::Set(party) => take(*party, &marks),
+        Origin::Set(party) => take(party, marks),
         Origin::Merge(left, right, exchanges) => {
-            let right_marks = exchanges.undo(&mut marks);
-            lead_back(left, marks, take);
-            lead_back(right, right_marks, take);
+            let (left_marks, right_marks) = exchanges.undo(marks);
+            lead_back(*left, left_marks, take);
+            lead_back(*right, right_marks, take);
         }
     }
 }

@@ -7,9 +7,9 @@
 //! bit a record is led back through the network.
 
 use rayon::prelude::*;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use super::block::{BLOCK, Block, Blocks, reverse};
+use super::block::{BLOCK, Block, Blocks, Extent, reverse};
 use super::lanes::{Lanes, TILE, TILE_LEVELS, Unit, Work, exchange_among};
 
 /// Words of 64 bits for one bit per record of a block.
@@ -29,33 +29,44 @@ const LAST_LEVELS: u32 = 3;
 const LEVELS_WITHIN: u32 = WORDS.trailing_zeros();
 
 /// A sorted list: the blocks of some sets, each with its padding, in the order of the sets, or against it.
-pub(super) struct List(Vec<(Blocks, Order)>);
+pub(super) struct List(Vec<(Extent, Order)>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
+pub(super) enum Order {
     Forwards,
     Backwards,
 }
 
+impl Order {
+    /// The blocks of a extent in this order.
+    pub(super) fn blocks_of(self, extent: &mut Extent) -> impl Iterator<Item = &mut Block> {
+        let (forwards, backwards) = match self {
+            Self::Forwards => (Some(extent.begun_mut()), None),
+            Self::Backwards => (None, Some(extent.begun_mut())),
+        };
+        let backwards = backwards.into_iter().flat_map(|blocks| blocks.iter_mut().rev());
+        forwards.into_iter().flatten().chain(backwards)
+    }
+}
+
 impl List {
     pub(super) fn of(set: Option<Blocks>) -> Self {
-        Self(set.into_iter().map(|blocks| (blocks, Order::Forwards)).collect())
+        let extents = set.into_iter().flat_map(Blocks::into_extents);
+        Self(extents.map(|extent| (extent, Order::Forwards)).collect())
     }
 
     /// Number of blocks.
     pub(super) fn len(&self) -> usize {
-        self.0.iter().map(|(blocks, _)| blocks.begun().len()).sum()
+        self.0.iter().map(|(extent, _)| extent.begun()).sum()
     }
 
-    pub(super) fn blocks_mut(&mut self) -> Vec<&mut Block> {
+    pub(super) fn into_extents(self) -> Vec<(Extent, Order)> {
+        self.0
+    }
+
+    fn blocks_mut(&mut self) -> Vec<&mut Block> {
         let mut all = Vec::with_capacity(self.len());
-        for (blocks, order) in &mut self.0 {
-            let blocks = blocks.begun_mut().iter_mut();
-            match order {
-                Order::Forwards => all.extend(blocks),
-                Order::Backwards => all.extend(blocks.rev()),
-            }
-        }
+        self.0.iter_mut().for_each(|(extent, order)| all.extend(order.blocks_of(extent)));
         all
     }
 
@@ -69,39 +80,25 @@ impl List {
             };
         }
     }
-
-    /// Said by whoever has wiped all blocks.
-    pub(super) fn are_wiped(&mut self) {
-        self.0.iter_mut().for_each(|(blocks, _)| blocks.are_wiped());
-    }
 }
 
 /// What the comparators of one merge did. It says how the two lists interleave, and is as secret as
-/// they are. Wiped when dropped.
+/// they are. Wiped when dropped, part by part.
 pub(super) struct Exchanges {
     blocks: usize,
     left: usize,
     /// Of comparators between blocks: for each of the [`passes`], of each of its [`groups`].
-    between: Vec<Vec<Vec<u64>>>,
+    between: Vec<Vec<Zeroizing<Vec<u64>>>>,
     /// Of comparators within a block, one per block.
     within: Vec<Within>,
 }
 
 /// Of the comparators within one block.
+#[derive(ZeroizeOnDrop)]
 struct Within {
     between_tiles: Vec<u64>,
     /// One word a level, for each tile.
     tiles: Vec<[u64; TILE_LEVELS]>,
-}
-
-impl Drop for Exchanges {
-    fn drop(&mut self) {
-        self.between.iter_mut().flatten().for_each(Zeroize::zeroize);
-        for block in &mut self.within {
-            block.between_tiles.zeroize();
-            block.tiles.zeroize();
-        }
-    }
 }
 
 /// Merges two ascending lists.
@@ -124,7 +121,7 @@ pub(super) fn merge(unit: Unit, mut left: List, mut right: List) -> (List, Excha
                 let lefts = lefts.saturating_sub(at).div_ceil(pass.stride);
                 group.iter_mut().take(lefts).for_each(|block| reverse(block));
             }
-            let exchanged = unit.run(BetweenBlocks(&mut group));
+            let exchanged = Zeroizing::new(unit.run(BetweenBlocks(&mut group)));
             let within: Vec<_> = if number + 1 == passes.len() {
                 let group = group.into_par_iter().with_min_len(alone(count));
                 group.map(|block| unit.run(WithinBlock(block))).collect()
@@ -142,31 +139,29 @@ pub(super) fn merge(unit: Unit, mut left: List, mut right: List) -> (List, Excha
 }
 
 impl Exchanges {
-    /// Takes one bit per record of the merged list back to the two lists: `bits` keeps those of the
-    /// left one, those of the right one are returned.
-    pub(super) fn undo(&self, bits: &mut Vec<u64>) -> Zeroizing<Vec<u64>> {
+    /// Takes one bit per record of the merged list back to the two lists; those of the left one are returned
+    /// first. What the comparators did is wiped while it is at hand.
+    pub(super) fn undo(self, bits: &mut [u64]) -> (&mut [u64], &mut [u64]) {
         assert_eq!(bits.len(), self.blocks * WORDS, "one bit per record");
         let between_tiles = comparators_of(WORDS);
         let alone = alone(self.blocks);
         bits.par_chunks_mut(WORDS)
-            .zip(&self.within)
+            .zip(self.within)
             .with_min_len(alone)
             .for_each(|(bits, within)| within.undo(&between_tiles, bits));
-        for (pass, exchanged) in passes(self.blocks).into_iter().zip(&self.between).rev() {
+        for (pass, exchanged) in passes(self.blocks).into_iter().zip(self.between).rev() {
             let mut blocks: Vec<&mut [u64]> = bits.chunks_mut(WORDS).collect();
             let groups = groups(&mut blocks, pass).into_par_iter().zip(exchanged);
             groups.with_min_len(alone).for_each(|(group, exchanged)| {
-                undo_between(group.into_iter().map(|block| &mut **block).collect(), exchanged);
+                undo_between(group.into_iter().map(|block| &mut **block).collect(), &exchanged);
             });
         }
-        let right = Zeroizing::new(bits[self.left * WORDS..].to_vec());
-        bits[self.left * WORDS..].zeroize();
-        bits.truncate(self.left * WORDS);
-        bits.reverse();
-        for word in bits.iter_mut() {
+        let (left, right) = bits.split_at_mut(self.left * WORDS);
+        left.reverse();
+        for word in left.iter_mut() {
             *word = word.reverse_bits();
         }
-        right
+        (left, right)
     }
 }
 
