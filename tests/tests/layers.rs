@@ -30,6 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "convelo-attest",
             "convelo-channel",
+            "convelo-heap",
             "convelo-party",
             "convelo-psi",
             "convelo-service",

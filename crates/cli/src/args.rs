@@ -175,6 +175,12 @@ pub(crate) struct Serve {
     /// HTTP: counts and coarse times, nothing of a set or a result [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) status: Option<String>,
+    /// Push the same figures to an OpenTelemetry collector here (OTLP over HTTP, JSON): http://HOST:4318
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp: Option<String>,
+    /// How often figures are pushed (s, m, h)
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds, requires = "otlp")]
+    pub(crate) otlp_every: u64,
     #[command(flatten)]
     pub(crate) voice: Voice,
     /// The clients of Intel's "PSI with SGX".

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod exit;
 mod files;
+mod otlp;
 mod output;
 mod plan;
 mod stop;

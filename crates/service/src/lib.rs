@@ -21,3 +21,4 @@ mod stream;
 pub use collateral::CollateralFile;
 pub use psi_wire::{PsiTls, PsiWire};
 pub use server::{Config, Service, ServiceError};
+pub use status::{JobSeconds, Reading, Readings};

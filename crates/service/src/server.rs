@@ -28,7 +28,7 @@ use crate::limits::{
 };
 use crate::psi_wire::{PsiPort, PsiWire, Shared};
 use crate::registry::Registry;
-use crate::status::{Figures, StatusPort, health};
+use crate::status::{Figures, Readings, StatusPort, health};
 use crate::stream::{Entrance, serve};
 
 /// What a service is made of.
@@ -65,7 +65,6 @@ pub struct Service {
     address: SocketAddr,
     entrance: Arc<Entrance>,
     figures: Arc<Figures>,
-    memory: u64,
     status: Option<StatusPort>,
     psi: Option<PsiPort>,
 }
@@ -101,7 +100,7 @@ impl Service {
             })?),
             None => None,
         };
-        let figures = Figures::new();
+        let figures = Figures::new(memory);
         let budget = Budget::new(memory);
         let listen_attested = async |address: &str| {
             Listener::bind(address, identity.clone(), Arc::clone(&source)).await
@@ -132,7 +131,7 @@ impl Service {
             attester: Attester::new(source, collateral, offer),
             insecure_ratls_only: config.insecure_ratls_only,
         });
-        Ok(Self { listener, address, entrance, figures, memory, status, psi })
+        Ok(Self { listener, address, entrance, figures, status, psi })
     }
 
     /// Where the service listens.
@@ -143,6 +142,11 @@ impl Service {
     /// Where the status port listens.
     pub fn status_address(&self) -> Option<SocketAddr> {
         self.status.as_ref().map(StatusPort::address)
+    }
+
+    /// What the service counts, for who wants to know while it runs.
+    pub fn readings(&self) -> Readings {
+        Readings(Arc::clone(&self.figures))
     }
 
     /// Where the clients of Intel's "PSI with SGX" are served.
@@ -168,7 +172,7 @@ impl Service {
             let (registry, figures) =
                 (Arc::clone(&self.entrance.registry), Arc::clone(&self.figures));
             let reporter = health.clone();
-            let serving = port.serve(registry, figures, self.memory, reporter, health_service);
+            let serving = port.serve(registry, figures, reporter, health_service);
             tokio::spawn(async {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "the status port answers no more");

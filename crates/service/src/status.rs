@@ -5,8 +5,8 @@
 //! jobs begin and end, whether a result was sent. No figure depends on what is in a set or a result.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -35,12 +35,71 @@ use crate::server::Join;
 
 /// Counts of what has happened.
 pub(crate) struct Figures {
+    started: SystemTime,
+    memory: u64,
     jobs_open: Gauge,
     jobs: Family<End, Counter>,
     job_seconds: Histogram,
+    /// The same: what was put into a [`Histogram`] cannot be taken out again.
+    took: Mutex<JobSeconds>,
     connections_open: Gauge,
     disconnected: Notify,
 }
+
+/// What a service has counted: the same as its status port shows.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Reading {
+    /// When the service started.
+    pub started: SystemTime,
+    /// Bytes for the joins of all jobs together.
+    pub memory: u64,
+    /// Jobs that wait or run.
+    pub jobs_open: i64,
+    /// Jobs that ended with a result.
+    pub results: u64,
+    /// Jobs that ended without one.
+    pub failures: u64,
+    /// From a job's first party to its end.
+    pub job_seconds: JobSeconds,
+    /// Connections past their handshake.
+    pub connections_open: i64,
+}
+
+/// How long jobs took.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct JobSeconds {
+    /// How many took as long as each of [`JOB_SECONDS`], but longer than the one in front of it; the last is
+    /// of those that took longer than all.
+    pub counts: [u64; JOB_SECONDS.len() + 1],
+    /// Seconds of all together.
+    pub sum: f64,
+}
+
+/// Gives readings, also while the service runs.
+#[derive(Clone)]
+pub struct Readings(pub(crate) Arc<Figures>);
+
+impl Readings {
+    /// What is counted now.
+    pub fn read(&self) -> Reading {
+        let figures = &self.0;
+        let ended = |end| figures.jobs.get_or_create(&End { end }).get();
+        Reading {
+            started: figures.started,
+            memory: figures.memory,
+            jobs_open: figures.jobs_open.get(),
+            results: ended(RESULT),
+            failures: ended(FAILURE),
+            job_seconds: figures.took.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            connections_open: figures.connections_open.get(),
+        }
+    }
+}
+
+const RESULT: &str = "result";
+const FAILURE: &str = "failure";
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,11 +108,15 @@ struct End {
 }
 
 impl Figures {
-    pub(crate) fn new() -> Arc<Self> {
+    /// Of a service with so much memory.
+    pub(crate) fn new(memory: u64) -> Arc<Self> {
         Arc::new(Self {
+            started: SystemTime::now(),
+            memory,
             jobs_open: Gauge::default(),
             jobs: Family::default(),
             job_seconds: Histogram::new(JOB_SECONDS),
+            took: Mutex::default(),
             connections_open: Gauge::default(),
             disconnected: Notify::new(),
         })
@@ -66,9 +129,14 @@ impl Figures {
     /// A job is over, after so long, with a result or without.
     pub(crate) fn job_over(&self, took: Duration, result: bool) {
         self.jobs_open.dec();
-        let end = if result { "result" } else { "failure" };
+        let end = if result { RESULT } else { FAILURE };
         self.jobs.get_or_create(&End { end }).inc();
-        self.job_seconds.observe(took.as_secs_f64());
+        let took = took.as_secs_f64();
+        self.job_seconds.observe(took);
+        let mut all = self.took.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = JOB_SECONDS.iter().take_while(|bound| took > **bound).count();
+        all.counts[bucket] += 1;
+        all.sum += took;
     }
 
     /// Counts a connection until what is returned is dropped.
@@ -115,12 +183,11 @@ impl StatusPort {
         self,
         registry: Arc<Registry>,
         figures: Arc<Figures>,
-        memory: u64,
         health: HealthReporter,
         health_service: Routes,
     ) -> Result<(), tonic::transport::Error> {
         health.set_serving::<JoinServiceServer<Join>>().await;
-        let pages = Pages { registry, metrics: Arc::new(metrics(&figures, memory)) };
+        let pages = Pages { registry, metrics: Arc::new(metrics(&figures)) };
         let router = Router::new()
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
@@ -170,15 +237,15 @@ async fn exposition(State(pages): State<Pages>) -> impl IntoResponse {
     (status, [(CONTENT_TYPE, kind)], text)
 }
 
-fn metrics(figures: &Figures, memory: u64) -> prometheus_client::registry::Registry {
+fn metrics(figures: &Figures) -> prometheus_client::registry::Registry {
     let mut metrics = prometheus_client::registry::Registry::with_prefix("convelo");
     let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
     metrics.register("build", "The program", version);
     let started: Gauge<u64, AtomicU64> = Gauge::default();
-    started.set(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()));
+    started.set(figures.started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()));
     metrics.register("start_time_seconds", "When the service started, Unix time", started);
     let configured: Gauge<u64, AtomicU64> = Gauge::default();
-    configured.set(memory);
+    configured.set(figures.memory);
     metrics.register("memory_bytes", "Memory for the joins of all jobs together", configured);
     metrics.register("jobs_open", "Jobs that wait or run", figures.jobs_open.clone());
     metrics.register("jobs", "Jobs that ended, by how", figures.jobs.clone());

@@ -15,7 +15,8 @@ use zeroize::Zeroizing;
 use crate::args::{Pcs, PsiWireArgs, Serve};
 use crate::commands::collateral::client;
 use crate::exit::{Code, Failure};
-use crate::{files, output, stop};
+use crate::otlp::Collector;
+use crate::{files, otlp, output, stop};
 
 pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     output::start_logging(if args.voice.quiet {
@@ -44,6 +45,8 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         files::collateral(Some(path), path)?;
     }
     let file = |path| Arc::new(CollateralFile::new(path));
+    let every = Duration::from_secs(args.otlp_every);
+    let collector = args.otlp.map(|address| Collector::new(&address, every)).transpose()?;
     let platform = source.describe();
     let key = files::key_id(&identity);
     let psi_attested = args.psi.insecure_psi_certificate.is_none();
@@ -99,7 +102,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
             output::say("SIMULATED: nothing here is protected by hardware");
         }
     }
-    service.run(stop::requested()).await.map_err(Failure::job)?;
+    otlp::run(service, stop::requested(), collector).await.map_err(Failure::job)?;
     if !args.voice.quiet {
         output::say("stopped; every party was told, nothing of a job is kept");
     }
