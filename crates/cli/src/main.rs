@@ -35,7 +35,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Init(args) => commands::init::init(&args),
         Command::Keygen(args) => commands::keygen::keygen(&args),
         Command::Check(args) => on_runtime(commands::check::check(args)),
-        Command::Serve(args) => on_runtime(commands::serve::serve(args)),
+        Command::Serve(args) => {
+            convelo_heap::keep_buffers();
+            on_runtime(commands::serve::serve(args))
+        }
         Command::Run(args) => as_provider(commands::run::run(args)),
         Command::Join(args) => as_provider(commands::join::join(args)),
         Command::Attest(args) => on_runtime(commands::attest::attest(args)),
@@ -67,6 +70,7 @@ fn as_provider(
     command: impl Future<Output = Result<ExitCode, Failure>>,
 ) -> Result<ExitCode, Failure> {
     convelo_heap::one_arena();
+    convelo_heap::keep_buffers();
     on(&mut Builder::new_current_thread(), command)
 }
 

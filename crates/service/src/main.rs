@@ -24,6 +24,7 @@ async fn main() -> ExitCode {
         .with_target(false)
         .with_max_level(tracing::Level::INFO)
         .init();
+    convelo_heap::keep_buffers();
     let mut arguments = std::env::args().skip(1);
     let (listen, memory) = match (arguments.next(), arguments.next(), arguments.next()) {
         (Some(listen), None, None) => (listen, Some(DEFAULT_MEMORY)),
