@@ -114,9 +114,7 @@ impl Fingerprinter {
             xor(&mut last, &self.whole);
             return (body, last);
         }
-        let mut last = [0; 16];
-        last[..rest.len()].copy_from_slice(rest);
-        last[rest.len()] = 0x80;
+        let mut last = padded(rest);
         xor(&mut last, &self.padded);
         (blocks, last)
     }
@@ -232,6 +230,27 @@ fn double(value: u128) -> u128 {
     (value << 1) ^ ((value >> 127) * 0x87)
 }
 
+/// Fewer than 16 bytes, a one bit, and zeros, as RFC 4493 section 2.4 pads the last block.
+///
+/// They are put together from words: a processor that reads a block of which it has just written the bytes
+/// waits until all of them are written, for as long as the rest of a row takes.
+#[inline]
+fn padded(rest: &[u8]) -> [u8; 16] {
+    let word = |bytes: &[u8]| match (bytes.first_chunk(), bytes.first_chunk()) {
+        (Some(bytes), _) => u128::from(u64::from_be_bytes(*bytes)) << 64,
+        (_, Some(bytes)) => u128::from(u32::from_be_bytes(*bytes)) << 96,
+        _ => 0,
+    };
+    let bits = 8 * rest.len();
+    // Words from both ends overlap in equal bits.
+    let text = match rest.len() {
+        8.. => word(rest) | word(&rest[rest.len() - 8..]) >> (bits - 64),
+        4.. => word(rest) | word(&rest[rest.len() - 4..]) >> (bits - 32),
+        _ => rest.iter().rev().fold(0, |text, byte| text >> 8 | u128::from(*byte) << 120),
+    };
+    (text | (1 << 127) >> bits).to_be_bytes()
+}
+
 #[inline]
 fn xor(into: &mut [u8; 16], block: &[u8; 16]) {
     *into = (u128::from_ne_bytes(*into) ^ u128::from_ne_bytes(*block)).to_ne_bytes();
@@ -281,6 +300,17 @@ mod tests {
         let fingerprinter = Fingerprinter::new(&key("2b7e151628aed2a6abf7158809cf4f3c"));
         assert_eq!(hex::encode(fingerprinter.whole), "fbeed618357133667c85e08f7236a8de");
         assert_eq!(hex::encode(fingerprinter.padded), "f7ddac306ae266ccf90bc11ee46d513b");
+    }
+
+    #[test]
+    fn every_length_is_padded() {
+        let bytes: Vec<u8> = (0xf1..=0xff).collect();
+        for length in 0..16 {
+            let mut expected = [0; 16];
+            expected[..length].copy_from_slice(&bytes[..length]);
+            expected[length] = 0x80;
+            assert_eq!(padded(&bytes[..length]), expected, "length {length}");
+        }
     }
 
     #[test]
