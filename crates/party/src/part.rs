@@ -374,12 +374,13 @@ struct Pieces {
     ranks: Range<usize>,
     number: u64,
     present: Option<Bytes>,
-    made: mpsc::Receiver<std::io::Result<Vec<u8>>>,
+    /// None for a small set, whose pieces are made when they are due: before a thread would have been woken.
+    made: Option<mpsc::Receiver<std::io::Result<Vec<u8>>>>,
 }
 
 impl Pieces {
     fn of(set: &Arc<FingerprintSet>, ranks: Range<usize>) -> Self {
-        let made = chunks(set, ranks.clone(), 0);
+        let made = (!set.is_small()).then(|| chunks(set, ranks.clone(), 0));
         Self { set: Arc::clone(set), ranks, number: 0, present: None, made }
     }
 
@@ -389,10 +390,18 @@ impl Pieces {
             (self.number, self.present) = (number, None);
         } else if number != self.number {
             (self.number, self.present) = (number, None);
-            self.made = chunks(&self.set, self.ranks.clone(), number);
+            if let Some(made) = &mut self.made {
+                *made = chunks(&self.set, self.ranks.clone(), number);
+            }
         }
         if self.present.is_none() {
-            let made = self.made.recv().await.transpose();
+            let made = if let Some(made) = &mut self.made {
+                made.recv().await
+            } else {
+                let ranks = from_piece(&self.ranks, number);
+                self.set.chunks_of(ranks, MAXIMUM_CHUNK_BYTES).next()
+            };
+            let made = made.transpose();
             self.present = made.map_err(|error| Memory::error(&error))?.map(Bytes::from);
         }
         Ok(self.present.clone())
@@ -407,11 +416,7 @@ fn chunks(
     from: u64,
 ) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
     let (made, chunks) = mpsc::channel(CHUNKS_IN_FLIGHT);
-    // Pieces are as large as the message may be; what is in front of the first is not even read.
-    let skipped =
-        usize::try_from(from).unwrap_or(usize::MAX).saturating_mul(MAXIMUM_CHUNK_BYTES / 16);
-    let ranks = ranks.start.saturating_add(skipped).min(ranks.end)..ranks.end;
-    let set = Arc::clone(set);
+    let (set, ranks) = (Arc::clone(set), from_piece(&ranks, from));
     tokio::task::spawn_blocking(move || {
         for chunk in set.chunks_of(ranks, MAXIMUM_CHUNK_BYTES) {
             if made.blocking_send(chunk).is_err() {
@@ -422,8 +427,19 @@ fn chunks(
     chunks
 }
 
+/// Those of these ranks that are in the piece of this number or behind it. Pieces are as large as the message
+/// may be; what is in front of the first is not even read.
+fn from_piece(ranks: &Range<usize>, number: u64) -> Range<usize> {
+    let skipped =
+        usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(MAXIMUM_CHUNK_BYTES / 16);
+    ranks.start.saturating_add(skipped).min(ranks.end)..ranks.end
+}
+
 /// The digest of what will be sent, computed where it does not hold others up.
 async fn blake3(set: &Arc<FingerprintSet>, ranks: Range<usize>) -> Result<[u8; 32], Error> {
+    if set.is_small() {
+        return set.blake3_of(ranks).map_err(|error| Memory::error(&error));
+    }
     let set = Arc::clone(set);
     let hashed = tokio::task::spawn_blocking(move || set.blake3_of(ranks)).await;
     hashed.map_err(|error| broken(&error))?.map_err(|error| Memory::error(&error))

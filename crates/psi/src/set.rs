@@ -277,6 +277,12 @@ impl FingerprintSet {
         self.lengths.iter().sum()
     }
 
+    /// Whether it is in memory and has no more than 262,144 fingerprints, which are put into their form on the
+    /// wire, or hashed, in a millisecond.
+    pub fn is_small(&self) -> bool {
+        self.len() <= FEW_CHUNKS * usize::from(CHUNK) && !self.shares.iter().any(Share::is_spilled)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

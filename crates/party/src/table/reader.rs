@@ -20,6 +20,8 @@ pub(super) struct Reader<'f> {
     source: Source<'f>,
     layout: Layout,
     /// None for lines.
+    delimiter: Option<u8>,
+    /// Made for the first record that needs it.
     csv: Option<Box<csv_core::Reader>>,
     at_once: usize,
     /// What was read and not yet consumed stands from `start` to `end`.
@@ -40,19 +42,27 @@ impl<'f> Reader<'f> {
         width: Option<usize>,
         at_once: usize,
     ) -> Result<Self, TableError> {
-        let (csv, end_mark) = match format {
+        let (delimiter, end_mark) = match format {
             Format::Lines | Format::Parquet => (None, &[][..]),
-            Format::Csv { delimiter, .. } => {
-                let mut csv = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
-                // It would take the first bytes that it sees for a byte order mark.
-                csv.read_record(b"\n", &mut [], &mut []);
-                (Some(Box::new(csv)), END_MARK)
-            }
+            Format::Csv { delimiter, .. } => (Some(delimiter), END_MARK),
         };
         let source = Source::new(input, start, end_mark).map_err(|error| input.error(error))?;
         let layout = Layout::new(format, width);
         let (buffer, start, end, consumed, row) = (Vec::new(), 0, 0, 0, 0);
-        Ok(Self { input, source, layout, csv, at_once, buffer, start, end, consumed, row })
+        let csv = None;
+        Ok(Self {
+            input,
+            source,
+            layout,
+            delimiter,
+            csv,
+            at_once,
+            buffer,
+            start,
+            end,
+            consumed,
+            row,
+        })
     }
 
     /// How the rows read so far are laid out.
@@ -91,7 +101,7 @@ impl<'f> Reader<'f> {
         let unread = self.unread();
         let mut found = Found { lines: 0, special: false };
         let mut plain = unread;
-        if self.csv.is_some() {
+        if self.delimiter.is_some() {
             for at in memchr2_iter(b'"', b'\r', unread) {
                 match (unread[at], unread.get(at + 1)) {
                     (b'\r', Some(b'\n')) => continue,
@@ -174,7 +184,8 @@ impl<'f> Reader<'f> {
                 self.fill()?;
             }
             text.resize((*used + 1024).max(text.len()), 0);
-            let csv = self.csv.as_mut().expect("only a CSV file has records");
+            let delimiter = self.delimiter.expect("only a CSV file has records");
+            let csv = self.csv.get_or_insert_with(|| csv_reader(delimiter));
             let unread = &self.buffer[self.start..self.end];
             let (result, read, written, ended) =
                 csv.read_record(unread, &mut text[*used..], &mut places);
@@ -226,9 +237,16 @@ impl<'f> Reader<'f> {
                 None => return self.input.error(error),
             },
         };
-        let cr_alone = self.csv.is_some();
+        let cr_alone = self.delimiter.is_some();
         TableError::at(self.input.path(), line_at(self.input, offset, cr_alone).ok(), fault)
     }
+}
+
+fn csv_reader(delimiter: u8) -> Box<csv_core::Reader> {
+    let mut csv = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
+    // It would take the first bytes that it sees for a byte order mark.
+    csv.read_record(b"\n", &mut [], &mut []);
+    Box::new(csv)
 }
 
 struct Found {
