@@ -36,7 +36,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Keygen(args) => commands::keygen::keygen(&args),
         Command::Check(args) => on_runtime(commands::check::check(args)),
         Command::Serve(args) => {
-            convelo_heap::keep_buffers();
+            convelo_heap::one_arena();
             on_runtime(commands::serve::serve(args))
         }
         Command::Run(args) => as_provider(commands::run::run(args)),
@@ -70,7 +70,6 @@ fn as_provider(
     command: impl Future<Output = Result<ExitCode, Failure>>,
 ) -> Result<ExitCode, Failure> {
     convelo_heap::one_arena();
-    convelo_heap::keep_buffers();
     on(&mut Builder::new_current_thread(), command)
 }
 

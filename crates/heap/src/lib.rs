@@ -6,7 +6,8 @@
 //! clears a page before anybody sees it again.
 //!
 //! Of itself it has the system map and unmap each buffer of 128 KiB or more, clear its pages every time, and in
-//! all arenas but the first it asks for memory page by page, a call for each.
+//! all arenas but the first it asks for memory page by page, a call for each; and of the others the end, however
+//! large, stays out of reach of `malloc_trim`.
 
 /// Gives all whole pages that the allocator has and nobody uses back to the system. Takes the time of
 /// giving them back, and holds each arena while it looks through it: not for a thread that others wait
@@ -22,41 +23,30 @@ pub fn give_back() {
     }
 }
 
-/// Buffers of up to this size come from an arena.
+/// Buffers of up to this size come from the arena.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const BUFFER_BYTES: libc::c_int = 1 << 20;
 
-/// So much at the end of an arena is kept when it is freed.
+/// So much at the arena's end is kept when it is freed.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_BYTES: libc::c_int = 8 << 20;
 
-/// How much more than is asked for the first arena gets from the system at a time.
+/// How much more than is asked for the arena gets from the system at a time.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const STEP_BYTES: libc::c_int = 1 << 20;
 
-/// Keeps buffers of up to 1 MiB, and up to 8 MiB of them in each arena, for the next who needs one, until
-/// [`give_back`].
-///
-/// Does nothing where the allocator is not glibc's.
-pub fn keep_buffers() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: mallopt takes two numbers and changes parameters of the allocator, under its own lock.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, BUFFER_BYTES);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
-    }
-}
-
-/// Lets all threads allocate from the first arena, which grows by 1 MiB at a time: for a process that lives
-/// shortly and whose threads share large buffers and not many small ones. To be called before there are
-/// threads.
+/// Lets all threads allocate from the first arena, which grows by 1 MiB at a time, and keeps buffers of up to
+/// 1 MiB for the next who needs one, until [`give_back`]: for a process whose threads share large buffers and
+/// not many small ones. To be called before there are threads.
 ///
 /// Does nothing where the allocator is not glibc's.
 pub fn one_arena() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: as in `keep_buffers`.
+    // SAFETY: mallopt takes two numbers and changes parameters of the allocator, under its own lock.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_TOP_PAD, STEP_BYTES);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, BUFFER_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
     }
 }

@@ -16,15 +16,19 @@ use convelo_service::{Config, Service};
 const GRAMINE: &str = "/dev/attestation";
 const TSM: &str = "/sys/kernel/config/tsm/report";
 
+fn main() -> ExitCode {
+    convelo_heap::one_arena();
+    serve()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn serve() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
         .with_max_level(tracing::Level::INFO)
         .init();
-    convelo_heap::keep_buffers();
     let mut arguments = std::env::args().skip(1);
     let (listen, memory) = match (arguments.next(), arguments.next(), arguments.next()) {
         (Some(listen), None, None) => (listen, Some(DEFAULT_MEMORY)),
