@@ -10,7 +10,6 @@ use convelo_service::{Reading, Readings, Service, ServiceError};
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 use crate::exit::Failure;
 
@@ -42,13 +41,8 @@ impl Collector {
                  port 4318"
             )));
         }
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::WebPki)
-            .unversioned_rustls_crypto_provider(convelo_channel::tls_provider())
-            .build();
         let agent = Agent::config_builder()
-            .tls_config(tls)
+            .tls_config(convelo_party::web_tls(false))
             .timeout_global(Some(TIMEOUT))
             .max_redirects(0)
             .user_agent(concat!("convelo/", env!("CARGO_PKG_VERSION")))

@@ -25,7 +25,7 @@ pub use convelo_wire::Waiting;
 pub use error::{Error, Kind};
 pub use event::{Counts, Event, Observer};
 pub use first_pass::count_keys;
-pub use pcs::{INTEL_PCS, PcsClient, PcsError};
+pub use pcs::{INTEL_PCS, PcsClient, PcsError, web_tls};
 pub use receipt::{ReceiptError, VerifiedReceipt, verify_receipt};
 pub use refresh::{Refresh, RefreshError, Refreshing, store_collateral};
 pub use run::{Destination, Run, run};

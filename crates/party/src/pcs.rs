@@ -26,6 +26,16 @@ pub struct PcsClient {
     pause: Duration,
 }
 
+/// TLS with servers of the web: certificates by Mozilla's list of authorities, or, which is insecure, any.
+pub fn web_tls(insecure_any_certificate: bool) -> TlsConfig {
+    TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .root_certs(RootCerts::WebPki)
+        .disable_verification(insecure_any_certificate)
+        .unversioned_rustls_crypto_provider(convelo_channel::tls_provider())
+        .build()
+}
+
 /// Why no collateral could be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -63,14 +73,8 @@ impl PcsClient {
         pause: Duration,
         insecure_any_certificate: bool,
     ) -> Self {
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::WebPki)
-            .disable_verification(insecure_any_certificate)
-            .unversioned_rustls_crypto_provider(convelo_channel::tls_provider())
-            .build();
         let agent = Agent::config_builder()
-            .tls_config(tls)
+            .tls_config(web_tls(insecure_any_certificate))
             .timeout_global(Some(TIMEOUT))
             .max_redirects(0)
             .http_status_as_error(false)
