@@ -38,7 +38,7 @@ pub(super) enum Order {
 }
 
 impl Order {
-    /// The blocks of a extent in this order.
+    /// The blocks of an extent in this order.
     pub(super) fn blocks_of(self, extent: &mut Extent) -> impl Iterator<Item = &mut Block> {
         let (forwards, backwards) = match self {
             Self::Forwards => (Some(extent.begun_mut()), None),
