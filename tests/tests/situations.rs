@@ -638,7 +638,7 @@ fn sets_beyond_the_service_memory_are_refused_before_any_upload() {
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     for process in parties.each_ref().map(|party| world.run_lines(party, &ids)) {
         let ended = process.wait().expect(1).says("up to 4 MiB at the service, which has 1 MiB");
-        ended.says("--memory 4M").says("nothing was uploaded").never_says("fingerprints");
+        ended.says("may use 4 MiB").says("nothing was uploaded").never_says("fingerprints");
     }
     assert!(parties.iter().all(|party| !party.has_matched()));
     for process in parties.each_ref().map(|party| world.run_lines(party, &ids[..100])) {

@@ -118,9 +118,7 @@ fn offer(offered: &[u8]) -> Result<Collateral, Refusal> {
         required: "collateral of the service's platform".to_owned(),
         matter: Matter::Collateral,
         advice:
-            "fetch it with 'convelo collateral export' and give it with --collateral, or have the \
-                 service's operator offer it"
-                .to_owned(),
+            "give collateral of its platform, or have the service's operator offer it".to_owned(),
     };
     if offered.is_empty() {
         return Err(unusable("none here, and none offered by the service".to_owned()));

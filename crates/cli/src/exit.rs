@@ -3,7 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use convelo_party::{Error, Kind};
+use convelo_party::table::TableError;
+use convelo_party::{Error, Hint, Kind};
 
 /// How the program ends when it does not end well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +72,32 @@ impl From<Error> for Failure {
             Kind::Stopped => Code::Stopped,
             _ => Code::Job,
         };
-        Self::new(code, error.to_string())
+        match error.hint() {
+            Some(hint) => Self::new(code, format!("{error}; {}", advice(hint))),
+            None => Self::new(code, error.to_string()),
+        }
+    }
+}
+
+impl From<TableError> for Failure {
+    fn from(error: TableError) -> Self {
+        Error::from(error).into()
     }
 }
 
 impl From<Code> for ExitCode {
     fn from(code: Code) -> Self {
         Self::from(code as u8)
+    }
+}
+
+/// A hint in the words of the command line.
+fn advice(hint: Hint) -> &'static str {
+    match hint {
+        Hint::MoreMemory => "name a directory with room by --temporary, or raise --memory",
+        Hint::TemporaryDirectory => "name a directory with room by --temporary",
+        Hint::Collateral => {
+            "'convelo collateral export' fetches collateral, and --collateral FILE gives it"
+        }
     }
 }

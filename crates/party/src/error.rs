@@ -1,12 +1,14 @@
-//! Why a run ended without a result, as a kind for programs and words for people.
+//! Why a run ended without a result: its kind, its cause, and what would help.
 
-use convelo_attest::Refusal;
+use std::io;
+
+use convelo_attest::{Matter, Refusal};
 use convelo_channel::DialError;
 use convelo_psi::JobError;
 use convelo_psi::agreement::AgreementError;
 use convelo_wire::{Failed, Reason};
 
-use crate::table::TableError;
+use crate::table::{Fault, TableError};
 
 /// The kinds of failure; the command line has an exit code for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,57 +26,112 @@ pub enum Kind {
     Stopped,
 }
 
+/// What would help, for a caller to say in its own words: a flag, or a keyword.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// Keys do not fit the memory that the run may take, nor the temporary file: more memory, or
+    /// another directory, as [`Memory`](crate::Memory) has them.
+    MoreMemory,
+    /// Another directory for temporary files, one with room.
+    TemporaryDirectory,
+    /// Other collateral of the service's platform.
+    Collateral,
+}
+
 /// A run that ended without a result.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
-    message: String,
-    refusal: Option<Box<Refusal>>,
-    reason: Option<Reason>,
-    told: Reason,
-    broken: Option<String>,
+    cause: Box<Cause>,
+    hint: Option<Hint>,
+    /// The address, where there are several services.
+    service: Option<String>,
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cause {
+    #[error("{0}")]
+    Words(String),
+    /// There is no connection; another may go on where the last one ended.
+    #[error(transparent)]
+    Dial(DialError),
+    /// A connection broke, for a cause in words; another may go on where it ended.
+    #[error(
+        "the connection to the service broke ({0}); it may have been stopped, or refused this \
+         party's certificate; nothing of the job is kept, run it again"
+    )]
+    Broken(String),
+    #[error("the service was refused and nothing was sent to it: {0}")]
+    Refused(#[source] Refusal),
+    #[error(
+        "the service was refused and nothing was sent to it but a challenge with the job's \
+         digest: {0}"
+    )]
+    RefusedOnChallenge(#[source] Refusal),
+    /// It was trusted before.
+    #[error(
+        "the service was refused when it attested the connection again, and nothing more is \
+         sent to it: {0}"
+    )]
+    RefusedSince(#[source] Refusal),
+    #[error(transparent)]
+    Failed(Failed),
+    #[error(transparent)]
+    Job(JobError),
+    #[error(transparent)]
+    Table(TableError),
+    #[error("the parties could not agree on a job key: {0}")]
+    Agreement(#[source] AgreementError),
+    /// What does not fit in memory has no place elsewhere.
+    #[error(transparent)]
+    Spill(io::Error),
 }
 
 impl Error {
     /// A failure in words.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        let told = match kind {
-            Kind::RevealPolicy => Reason::OverCap,
-            _ => Reason::Stopped,
-        };
-        Self { kind, message: message.into(), refusal: None, reason: None, told, broken: None }
+        Self::of(kind, Cause::Words(message.into()))
+    }
+
+    fn of(kind: Kind, cause: Cause) -> Self {
+        Self { kind, cause: Box::new(cause), hint: None, service: None }
     }
 
     /// A connection that broke, for a cause in words; another may go on where it ended.
     pub(crate) fn connection_broke(cause: &str) -> Self {
-        let message = format!(
-            "the connection to the service broke ({cause}); it may have been stopped, or refused \
-             this party's certificate; nothing of the job is kept, run it again"
-        );
-        Self { broken: Some(cause.to_owned()), ..Self::new(Kind::Job, message) }
+        Self::of(Kind::Job, Cause::Broken(cause.to_owned()))
     }
 
     /// A service that was refused by its answer to the first challenge.
     pub(crate) fn refused_on_challenge(refusal: Refusal) -> Self {
-        let message = format!(
-            "the service was refused and nothing was sent to it but a challenge with the job's \
-             digest: {refusal}"
-        );
-        Self { refusal: Some(Box::new(refusal)), ..Self::new(Kind::Attestation, message) }
+        Self::refused(refusal, Cause::RefusedOnChallenge)
     }
 
     /// A service that was trusted before and was refused when it attested the connection again.
     pub(crate) fn refused_since(refusal: Refusal) -> Self {
-        let message = format!(
-            "the service was refused when it attested the connection again, and \
-                               nothing more is sent to it: {refusal}"
-        );
-        Self { refusal: Some(Box::new(refusal)), ..Self::new(Kind::Attestation, message) }
+        Self::refused(refusal, Cause::RefusedSince)
+    }
+
+    fn refused(refusal: Refusal, cause: impl FnOnce(Refusal) -> Cause) -> Self {
+        let hint = (refusal.matter == Matter::Collateral).then_some(Hint::Collateral);
+        Self { hint, ..Self::of(Kind::Attestation, cause(refusal)) }
+    }
+
+    /// A temporary file that keys which do not fit in memory could not go to, or come back from.
+    pub(crate) fn spill(error: io::Error) -> Self {
+        Self::of(Kind::Usage, Cause::Spill(error)).with_hint(Hint::MoreMemory)
+    }
+
+    /// The same, and what would help.
+    #[must_use]
+    pub fn with_hint(self, hint: Hint) -> Self {
+        Self { hint: Some(hint), ..self }
     }
 
     /// The same at one of several services.
     pub(crate) fn at(self, address: &str) -> Self {
-        Self { message: format!("service {address}: {}", self.message), ..self }
+        Self { service: Some(address.to_owned()), ..self }
     }
 
     /// Its kind.
@@ -82,39 +139,62 @@ impl Error {
         self.kind
     }
 
+    /// What would help, if the caller can do something about it.
+    pub fn hint(&self) -> Option<Hint> {
+        self.hint
+    }
+
+    pub(crate) fn cause(&self) -> &Cause {
+        &self.cause
+    }
+
     /// The refused check, when evidence was refused here.
     pub fn refusal(&self) -> Option<&Refusal> {
-        self.refusal.as_deref()
-    }
-
-    /// What the other parties are told about it, when it happened here.
-    pub(crate) fn told(&self) -> Reason {
-        self.told
-    }
-
-    /// The cause, when a connection broke.
-    pub(crate) fn broken(&self) -> Option<&str> {
-        self.broken.as_deref()
+        match self.cause() {
+            Cause::Refused(refusal)
+            | Cause::RefusedOnChallenge(refusal)
+            | Cause::RefusedSince(refusal) => Some(refusal),
+            _ => None,
+        }
     }
 
     /// What the service said, when the failure came from there.
     pub fn reason(&self) -> Option<Reason> {
-        self.reason
+        match self.cause() {
+            Cause::Failed(failed) => Some(failed.reason),
+            _ => None,
+        }
+    }
+
+    /// What the other parties are told about it, when it happened here.
+    pub(crate) fn told(&self) -> Reason {
+        match self.cause() {
+            Cause::Table(_) => Reason::Table,
+            Cause::Agreement(_) => Reason::KeyAgreement,
+            _ if self.kind == Kind::RevealPolicy => Reason::OverCap,
+            _ => Reason::Stopped,
+        }
     }
 }
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
+        if let Some(address) = &self.service {
+            write!(f, "service {address}: ")?;
+        }
+        self.cause.fmt(f)
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.source()
+    }
+}
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
-        let message = format!("the service was refused and nothing was sent to it: {refusal}");
-        Self { refusal: Some(Box::new(refusal)), ..Self::new(Kind::Attestation, message) }
+        Self::refused(refusal, Cause::Refused)
     }
 }
 
@@ -122,30 +202,27 @@ impl From<DialError> for Error {
     fn from(error: DialError) -> Self {
         match error {
             DialError::Refused(refusal) => refusal.into(),
-            other => {
-                let message = other.to_string();
-                Self { broken: Some(message.clone()), ..Self::new(Kind::Job, message) }
-            }
+            other => Self::of(Kind::Job, Cause::Dial(other)),
         }
     }
 }
 
 impl From<JobError> for Error {
     fn from(error: JobError) -> Self {
-        Self::new(Kind::Usage, error.to_string())
+        Self::of(Kind::Usage, Cause::Job(error))
     }
 }
 
 impl From<TableError> for Error {
     fn from(error: TableError) -> Self {
-        Self { told: Reason::Table, ..Self::new(Kind::Usage, error.to_string()) }
+        let hint = matches!(error.fault(), Fault::Keep(_)).then_some(Hint::TemporaryDirectory);
+        Self { hint, ..Self::of(Kind::Usage, Cause::Table(error)) }
     }
 }
 
 impl From<AgreementError> for Error {
     fn from(error: AgreementError) -> Self {
-        let message = format!("the parties could not agree on a job key: {error}");
-        Self { told: Reason::KeyAgreement, ..Self::new(Kind::Job, message) }
+        Self::of(Kind::Job, Cause::Agreement(error))
     }
 }
 
@@ -158,6 +235,6 @@ impl From<Failed> for Error {
             Reason::InvalidJob => Kind::Usage,
             _ => Kind::Job,
         };
-        Self { reason: Some(failed.reason), ..Self::new(kind, failed.explanation) }
+        Self::of(kind, Cause::Failed(failed))
     }
 }

@@ -237,7 +237,7 @@ impl Collection {
                 let pushed = batch.fingerprints.iter().zip(&batch.rows);
                 let mut pushed = pushed.map(|(value, row)| self.builder.push(*value, *row));
                 if let Some(error) = pushed.find_map(Result::err) {
-                    self.failed = Some(Memory::error(&error));
+                    self.failed = Some(Error::spill(error));
                 }
                 spare = batch;
             }
@@ -267,7 +267,7 @@ impl Collection {
         if scanned.rows > MAXIMUM_ROWS {
             return Err(too_many_rows(table));
         }
-        let set = self.builder.finish().map_err(|error| Memory::error(&error))?;
+        let set = self.builder.finish().map_err(Error::spill)?;
         counts.rows = scanned.rows;
         counts.keys = set.len() as u64;
         counts.duplicates = counts.rows - counts.blank - counts.invalid - counts.keys;
@@ -299,6 +299,7 @@ pub fn count_keys(table: &Table, job: &Job, memory: &Memory) -> Result<Counts, E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Hint;
     use crate::table::{Format, Input, TableOptions};
 
     fn csv(rows: u32, line: impl Fn(u32) -> String) -> String {
@@ -353,6 +354,6 @@ mod tests {
         let nowhere = Memory { bytes: 1, directory: "/nonexistent/place".into() };
         let error = pass(text.as_bytes(), &nowhere).err().expect("no place");
         assert!(error.to_string().contains("/nonexistent/place"), "{error}");
-        assert!(error.to_string().contains("--temporary"), "{error}");
+        assert_eq!(error.hint(), Some(Hint::MoreMemory));
     }
 }

@@ -22,7 +22,7 @@ mod summary;
 pub mod table;
 
 pub use convelo_wire::Waiting;
-pub use error::{Error, Kind};
+pub use error::{Error, Hint, Kind};
 pub use event::{Counts, Event, Observer};
 pub use first_pass::count_keys;
 pub use pcs::{INTEL_PCS, PcsClient, PcsError, web_tls};

@@ -19,7 +19,6 @@ use crate::event::{Event, Observer};
 use crate::limits::CHUNKS_IN_FLIGHT;
 use crate::receipt::{Receipt, Service, Signed};
 use crate::session::{Session, Way};
-use crate::spill::Memory;
 use crate::summary::{Learned, Summary};
 
 /// The part.
@@ -402,7 +401,7 @@ impl Pieces {
                 self.set.chunks_of(ranks, MAXIMUM_CHUNK_BYTES).next()
             };
             let made = made.transpose();
-            self.present = made.map_err(|error| Memory::error(&error))?.map(Bytes::from);
+            self.present = made.map_err(Error::spill)?.map(Bytes::from);
         }
         Ok(self.present.clone())
     }
@@ -438,11 +437,11 @@ fn from_piece(ranks: &Range<usize>, number: u64) -> Range<usize> {
 /// The digest of what will be sent, computed where it does not hold others up.
 async fn blake3(set: &Arc<FingerprintSet>, ranks: Range<usize>) -> Result<[u8; 32], Error> {
     if set.is_small() {
-        return set.blake3_of(ranks).map_err(|error| Memory::error(&error));
+        return set.blake3_of(ranks).map_err(Error::spill);
     }
     let set = Arc::clone(set);
     let hashed = tokio::task::spawn_blocking(move || set.blake3_of(ranks)).await;
-    hashed.map_err(|error| broken(&error))?.map_err(|error| Memory::error(&error))
+    hashed.map_err(|error| broken(&error))?.map_err(Error::spill)
 }
 
 /// What went wrong, and at which of several services.

@@ -260,7 +260,7 @@ impl Provider {
             } else {
                 Ok(set)
             };
-            let set = set.map_err(|error| Memory::error(&error))?;
+            let set = set.map_err(Error::spill)?;
             Ok::<_, Error>((Scanned { table, counts: scanned }, filled(set, &job)?, counts))
         });
         let interrupted = select_all(parts.iter_mut().map(|part| Box::pin(part.interrupted())));
@@ -289,7 +289,7 @@ impl Provider {
                 }
             };
             let rows = u32::try_from(counts.rows).expect("rows are counted in 32 bits");
-            let matched = set.rows(&bitmap, rows, once).map_err(|error| Memory::error(&error))?;
+            let matched = set.rows(&bitmap, rows, once).map_err(Error::spill)?;
             drop((set, bitmap));
             let total = table.size_bytes();
             let written = table.write_matched(

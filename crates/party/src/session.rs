@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::attestation::Terms;
 use crate::connection::{Connection, reach};
-use crate::error::{Error, Kind};
+use crate::error::{Cause, Error, Kind};
 use crate::event::{Event, Observer};
 use crate::limits::{
     ATTEST_RETRIES, DEADLINE_SLACK, FIRST_RETRY, GOODBYE_TIMEOUT, LONGEST_RETRY, RECONNECT_FOR,
@@ -72,8 +72,10 @@ impl Session {
             let deadline = Instant::now() + patience + DEADLINE_SLACK;
             match Line::open(stream, terms, deadline).await {
                 Ok(line) => break (line, deadline),
-                Err(error) if error.broken().is_some() && retries < ATTEST_RETRIES => {}
-                Err(error) => return Err(error),
+                Err(error) => match error.cause() {
+                    Cause::Broken(_) if retries < ATTEST_RETRIES => {}
+                    _ => return Err(error),
+                },
             }
             tokio::time::sleep(pause).await;
             (pause, retries) = (pause * 2, retries + 1);
@@ -206,7 +208,11 @@ impl Session {
             _ => self.deadline.min(began + RECONNECT_FOR),
         };
         loop {
-            let Some(why) = error.broken().map(str::to_owned) else { return Err(error) };
+            let why = match error.cause() {
+                Cause::Dial(error) => error.to_string(),
+                Cause::Broken(why) => why.clone(),
+                _ => return Err(error),
+            };
             let left = until.saturating_duration_since(Instant::now());
             if self.hello.is_none() || left.is_zero() {
                 return Err(error);

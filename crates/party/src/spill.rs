@@ -11,7 +11,6 @@ use convelo_psi::{Segment, SetBuilder, Spill};
 use rand_core::Rng as _;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::error::{Error, Kind};
 use crate::limits::{DEFAULT_MEMORY, OTHER_MEMORY};
 
 /// How much memory a run may take, and where it puts what does not fit.
@@ -35,10 +34,6 @@ impl Memory {
     pub(crate) fn builder(&self) -> SetBuilder {
         let bytes = usize::try_from(self.bytes.saturating_sub(OTHER_MEMORY)).unwrap_or(usize::MAX);
         SetBuilder::spilling(bytes, Box::new(EncryptedFile::new(&self.directory)))
-    }
-
-    pub(crate) fn error(error: &io::Error) -> Error {
-        Error::new(Kind::Usage, format!("{error}, or raise --memory"))
     }
 }
 
@@ -85,10 +80,8 @@ impl EncryptedFile {
     }
 
     fn explain(&self, error: &io::Error) -> io::Error {
-        let text = format!(
-            "the encrypted temporary file in {}: {error}; name a directory with room by --temporary",
-            self.directory.display()
-        );
+        let directory = self.directory.display();
+        let text = format!("the encrypted temporary file in {directory}: {error}");
         io::Error::new(error.kind(), text)
     }
 }

@@ -158,7 +158,7 @@ impl Attester {
         });
         let verified = verified.await?.ok_or_else(|| {
             let text = "the service has no collateral to verify providers' evidence with; \
-                        its operator gives it with --collateral";
+                        its operator has to give it some";
             Failed::new(Reason::Internal, text)
         })?;
         verified.map_err(refused)

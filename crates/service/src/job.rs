@@ -534,7 +534,7 @@ impl JobMachine {
             let most = needed.max(1 << 20).checked_next_power_of_two().unwrap_or(u64::MAX) >> 20;
             let total = self.budget.total() >> 20;
             let (why, what) = if needed > self.budget.total() {
-                let what = format!("it takes a service with --memory {most}M");
+                let what = format!("it takes a service that may use {most} MiB");
                 (format!("has {total} MiB"), what)
             } else {
                 let why = "has given too much of its memory to other jobs at the moment";

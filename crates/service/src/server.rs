@@ -95,7 +95,7 @@ impl Service {
         let patience = config.reconnect_within;
         let status = match &config.status {
             Some(address) => Some(StatusPort::bind(address).await.map_err(|error| {
-                let text = format!("cannot listen on {address} for --status: {error}");
+                let text = format!("cannot listen on {address} for the status page: {error}");
                 io::Error::new(error.kind(), text)
             })?),
             None => None,

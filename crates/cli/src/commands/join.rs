@@ -47,9 +47,9 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         }
     };
     let memory = convelo_party::Memory::from(args.memory);
-    let input = Input::open(&args.data, &memory.directory).map_err(Failure::usage)?;
+    let input = Input::open(&args.data, &memory.directory)?;
     let options = TableOptions { format: Format::Lines, key: Vec::new(), select: Vec::new() };
-    let table = Table::open(input, &options).map_err(Failure::usage)?;
+    let table = Table::open(input, &options)?;
     let stop = stop::requested();
     for line in plan::brief(&job, policy.as_ref(), &args.name) {
         narrator.line(line);

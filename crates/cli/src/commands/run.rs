@@ -85,7 +85,7 @@ impl Plan {
         let (table_args, select) = (&args.table, columns(&args.select)?);
         let table = table(&table_args.input, &table_args.layout, select, &job, &memory)?;
         if let Some(Destination::File(output)) = &output {
-            table.check_output(output).map_err(Failure::usage)?;
+            table.check_output(output)?;
         }
         let receipt = match (&args.receipt, &output) {
             (Some(path), _) => path.clone(),
@@ -185,7 +185,7 @@ pub(crate) fn table(
     if path == Path::new(STANDARD_INPUT) && std::io::stdin().is_terminal() {
         output::say("reading the table from standard input, to its end (Ctrl-D)");
     }
-    let input = Input::open(path, &memory.directory).map_err(Failure::usage)?;
+    let input = Input::open(path, &memory.directory)?;
     let delimiter = layout.delimiter.as_deref().map(delimiter).transpose()?;
     let header = !layout.no_header;
     let format = match layout.format {
@@ -193,9 +193,9 @@ pub(crate) fn table(
         Some(FormatArg::Parquet) => Format::Parquet,
         Some(FormatArg::Csv) => match delimiter {
             Some(delimiter) => Format::Csv { delimiter, header },
-            None => Format::guess_csv(&input, header).map_err(Failure::usage)?,
+            None => Format::guess_csv(&input, header)?,
         },
-        None => Format::guess(&input, delimiter, header).map_err(Failure::usage)?,
+        None => Format::guess(&input, delimiter, header)?,
     };
     let key = columns(&layout.key)?;
     let parts: Vec<&str> = job.keys.iter().map(|part| part.name.as_str()).collect();
@@ -226,7 +226,7 @@ pub(crate) fn table(
         let text = "a file of one id a line has no columns to choose with --key";
         return Err(Failure::usage(text));
     }
-    Table::open(input, &TableOptions { format, key, select }).map_err(Failure::usage)
+    Ok(Table::open(input, &TableOptions { format, key, select })?)
 }
 
 fn columns(named: &[String]) -> Result<Vec<Column>, Failure> {

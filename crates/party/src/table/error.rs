@@ -72,7 +72,7 @@ pub enum Fault {
         /// What is wrong.
         error: io::Error,
     },
-    /// What came by standard input could not be read, or not be kept for the second pass.
+    /// What came by standard input could not be kept for the second pass.
     #[error("cannot be kept until it is read again: {0}")]
     Keep(io::Error),
     /// The path leads to a pipe, directory or device.

@@ -72,8 +72,8 @@ impl Input {
     /// Reads all that `stream` has.
     pub(super) fn kept(stream: impl Read, temporary: &Path) -> Result<Self, TableError> {
         let path = PathBuf::from("standard input");
-        let kept = Kept::new(stream, temporary)
-            .map_err(|error| TableError::new(&path, Fault::Keep(error)))?;
+        let kept =
+            Kept::new(stream, temporary).map_err(|fault| TableError::new(&path, fault))?;
         Self::new(path, Origin::Kept(kept))
     }
 
@@ -195,14 +195,17 @@ struct Kept {
 }
 
 impl Kept {
-    fn new(mut stream: impl Read, temporary: &Path) -> io::Result<Self> {
+    fn new(mut stream: impl Read, temporary: &Path) -> Result<Self, Fault> {
         let mut kept = Self { store: EncryptedFile::new(temporary), segments: Vec::new(), size: 0 };
         let mut piece = Vec::with_capacity(KEPT_SEGMENT_BYTES + 64);
-        while stream.by_ref().take(KEPT_SEGMENT_BYTES as u64).read_to_end(&mut piece)? > 0 {
+        loop {
+            let mut next = stream.by_ref().take(KEPT_SEGMENT_BYTES as u64);
+            if next.read_to_end(&mut piece).map_err(Fault::Read)? == 0 {
+                return Ok(kept);
+            }
             kept.size += piece.len() as u64;
-            kept.segments.push(kept.store.write(&mut piece)?);
+            kept.segments.push(kept.store.write(&mut piece).map_err(Fault::Keep)?);
         }
-        Ok(kept)
     }
 
     fn read(&self) -> KeptReader<'_> {

@@ -433,7 +433,7 @@ fn standard_input_is_kept_for_the_second_pass() {
     }
     let error = Input::kept(text.as_bytes(), Path::new("/nonexistent/place")).err().unwrap();
     assert!(error.to_string().contains("/nonexistent/place"), "{error}");
-    assert!(error.to_string().contains("--temporary"), "{error}");
+    assert_eq!(crate::Error::from(error).hint(), Some(crate::Hint::TemporaryDirectory));
 }
 
 #[test]

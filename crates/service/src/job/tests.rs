@@ -1129,7 +1129,7 @@ fn a_job_that_can_never_fit_is_told_what_it_takes() {
     let failed = world.failure_of_all(&players);
     assert_eq!((failed.reason, failed.party.as_deref()), (Reason::NoRoom, None));
     let needed = engine::memory(BUDGET / 12, 2) + engine::memory(1, 2);
-    let words = format!("--memory {}M", needed.next_power_of_two() >> 20);
+    let words = format!("may use {} MiB", needed.next_power_of_two() >> 20);
     assert!(failed.explanation.contains(&words), "{failed}; expected: {words}");
 }
 
