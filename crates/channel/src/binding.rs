@@ -117,8 +117,8 @@ fn offer(offered: &[u8]) -> Result<Collateral, Refusal> {
         found,
         required: "collateral of the service's platform".to_owned(),
         matter: Matter::Collateral,
-        advice:
-            "give collateral of its platform, or have the service's operator offer it".to_owned(),
+        advice: "give collateral of its platform, or have the service's operator offer it"
+            .to_owned(),
     };
     if offered.is_empty() {
         return Err(unusable("none here, and none offered by the service".to_owned()));

@@ -1,9 +1,7 @@
-use std::fs::FileType;
 use std::path::Path;
 
 use super::error::{Fault, TableError};
-use super::input::Input;
-use super::parquet::MAGIC;
+use super::input::{Input, extension};
 use crate::limits::DELIMITER_SAMPLE_BYTES;
 
 /// How a table is laid out in its file.
@@ -22,6 +20,8 @@ pub enum Format {
     Parquet,
 }
 
+const PARQUET: &[u8] = b"PAR1";
+
 impl Format {
     /// Guesses the format from the file's first bytes and its name, as far as the caller leaves it open. An ending `.gz` or
     /// `.zst` is passed over.
@@ -33,7 +33,7 @@ impl Format {
     /// # Errors
     /// When the name tells nothing and no delimiter was given, or the file cannot be read.
     pub fn guess(input: &Input, delimiter: Option<u8>, header: bool) -> Result<Self, TableError> {
-        if input.head(4)? == MAGIC {
+        if input.head(4)? == PARQUET {
             return Ok(Self::Parquet);
         }
         if let Some(delimiter) = delimiter {
@@ -82,47 +82,6 @@ impl Format {
             Self::Csv { delimiter, .. } => Err(Fault::Delimiter { found: delimiter }),
             Self::Lines | Self::Parquet => Ok(()),
         }
-    }
-}
-
-/// What a file's name ends in, in lower case.
-pub(super) fn extension(path: &Path) -> Option<String> {
-    path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase)
-}
-
-/// What a file is when it is not a regular one.
-pub(super) fn irregular(kind: FileType) -> Option<&'static str> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::FileTypeExt;
-        if kind.is_fifo() {
-            return Some("a pipe");
-        }
-        if kind.is_socket() {
-            return Some("a socket");
-        }
-        if kind.is_char_device() || kind.is_block_device() {
-            return Some("a device");
-        }
-    }
-    if kind.is_dir() {
-        return Some("a directory");
-    }
-    (!kind.is_file()).then_some("not a file")
-}
-
-/// What the first bytes of a file say when they are not those of UTF-8 text.
-pub(super) fn foreign_signature(head: &[u8]) -> Option<&'static str> {
-    match head {
-        [0xff, 0xfe, 0, 0, ..] => Some("UTF-32 text (little-endian)"),
-        [0, 0, 0xfe, 0xff, ..] => Some("UTF-32 text (big-endian)"),
-        [0xff, 0xfe, ..] => Some("UTF-16 text (little-endian)"),
-        [0xfe, 0xff, ..] => Some("UTF-16 text (big-endian)"),
-        [b'P', b'K', 3, 4, ..] => Some("a ZIP archive or a workbook (.xlsx, .ods)"),
-        [0xd0, 0xcf, 0x11, 0xe0, ..] => Some("an old workbook (.xls)"),
-        [0x1f, 0x8b, ..] => Some("a gzip archive in another archive"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("a Zstandard archive in another archive"),
-        _ => None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! A table is read twice. A file is; what comes by standard input is kept meanwhile, in an encrypted
 //! temporary file without a name.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, FileType, Metadata};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,6 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use zeroize::Zeroizing;
 
 use super::error::{Fault, TableError};
-use super::format::irregular;
 use crate::limits::{KEPT_SEGMENT_BYTES, TABLE_BUFFER_BYTES};
 use crate::spill::EncryptedFile;
 
@@ -72,8 +71,7 @@ impl Input {
     /// Reads all that `stream` has.
     pub(super) fn kept(stream: impl Read, temporary: &Path) -> Result<Self, TableError> {
         let path = PathBuf::from("standard input");
-        let kept =
-            Kept::new(stream, temporary).map_err(|fault| TableError::new(&path, fault))?;
+        let kept = Kept::new(stream, temporary).map_err(|fault| TableError::new(&path, fault))?;
         Self::new(path, Origin::Kept(kept))
     }
 
@@ -172,6 +170,32 @@ impl Input {
             Origin::Kept(_) => Ok(false),
         }
     }
+}
+
+/// What a file's name ends in, in lower case.
+pub(super) fn extension(path: &Path) -> Option<String> {
+    path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase)
+}
+
+/// What a file is when it is not a regular one.
+pub(super) fn irregular(kind: FileType) -> Option<&'static str> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return Some("a pipe");
+        }
+        if kind.is_socket() {
+            return Some("a socket");
+        }
+        if kind.is_char_device() || kind.is_block_device() {
+            return Some("a device");
+        }
+    }
+    if kind.is_dir() {
+        return Some("a directory");
+    }
+    (!kind.is_file()).then_some("not a file")
 }
 
 /// What tells that a file is still as it was.

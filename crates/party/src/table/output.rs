@@ -8,8 +8,8 @@ use tempfile::NamedTempFile;
 
 use super::block::{Fields, Whole};
 use super::error::{Fault, TableError};
-use super::format::{Format, extension, irregular};
-use super::input::Input;
+use super::format::Format;
+use super::input::{Input, extension, irregular};
 use crate::limits::TABLE_BUFFER_BYTES;
 
 /// Where matched rows go.

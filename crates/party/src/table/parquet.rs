@@ -29,9 +29,6 @@ use crate::limits::{PARQUET_BATCH_ROWS, PARQUET_GROUP_ROWS};
 
 type Builder = ParquetRecordBatchReaderBuilder<std::fs::File>;
 
-/// The first bytes of such a file.
-pub(super) const MAGIC: &[u8] = b"PAR1";
-
 /// The names of the columns.
 pub(super) fn columns(input: &Input) -> Result<Vec<String>, TableError> {
     let builder = open(input, true)?;

@@ -2,7 +2,6 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::str::from_utf8;
 
 use super::error::{Fault, TableError};
-use super::format::foreign_signature;
 use super::input::Input;
 use crate::limits::{MAXIMUM_RECORD_BYTES, TABLE_BUFFER_BYTES};
 
@@ -131,6 +130,21 @@ pub(super) fn line_at(input: &Input, offset: u64, cr_alone: bool) -> io::Result<
         }
         let length = buffer.len();
         reader.consume(length);
+    }
+}
+
+/// What the first bytes of a file say when they are not those of UTF-8 text.
+fn foreign_signature(head: &[u8]) -> Option<&'static str> {
+    match head {
+        [0xff, 0xfe, 0, 0, ..] => Some("UTF-32 text (little-endian)"),
+        [0, 0, 0xfe, 0xff, ..] => Some("UTF-32 text (big-endian)"),
+        [0xff, 0xfe, ..] => Some("UTF-16 text (little-endian)"),
+        [0xfe, 0xff, ..] => Some("UTF-16 text (big-endian)"),
+        [b'P', b'K', 3, 4, ..] => Some("a ZIP archive or a workbook (.xlsx, .ods)"),
+        [0xd0, 0xcf, 0x11, 0xe0, ..] => Some("an old workbook (.xls)"),
+        [0x1f, 0x8b, ..] => Some("a gzip archive in another archive"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("a Zstandard archive in another archive"),
+        _ => None,
     }
 }
 
