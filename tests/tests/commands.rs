@@ -1,5 +1,5 @@
 //! What a person sees of the program, held against the fixtures in `tests/fixtures`. After a wanted
-//! change, `UPDATE_FIXTURES=1 cargo test -p convelo-tests --test commands` writes them anew; read
+//! change, `UPDATE_FIXTURES=1 cargo test -p convelo-tests --test it commands` writes them anew; read
 //! the difference before you commit it.
 
 use std::collections::BTreeMap;

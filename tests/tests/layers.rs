@@ -1,14 +1,13 @@
 //! Keeps the arrows of the architecture: which crate may know which, and what the two pure crates
 //! may not touch.
 
-mod metadata;
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use metadata::{cargo_metadata, packages, repository, text};
 use serde_json::Value;
+
+use crate::metadata::{cargo_metadata, packages, repository, text};
 
 /// What each crate may depend on directly, among ours. A crate that is not listed fails the test.
 const ARROWS: &[(&str, &[&str])] = &[

@@ -1,13 +1,12 @@
 //! Holds every package of the tree to `deny.toml`: its licence, its source, its name.
 
-mod metadata;
-
 use std::collections::BTreeSet;
 use std::fs;
 
-use metadata::{cargo_metadata, packages, repository, text};
 use serde_json::Value;
 use toml::Table;
+
+use crate::metadata::{cargo_metadata, packages, repository, text};
 
 #[test]
 fn every_licence_is_allowed() {

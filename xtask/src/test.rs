@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold, step by step.
 
 use std::env;
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -11,14 +12,14 @@ use crate::runner::{Tally, run_and_show};
 /// Runs the steps up to the first that fails.
 pub(crate) fn run(quick: bool) -> ExitCode {
     let steps = steps(quick, nextest_is_installed());
-    let began = Instant::now();
+    let began = Spent::until_now();
     let mut tally = Tally::default();
     for (index, step) in steps.iter().enumerate() {
         let label = format!("xtask: [{}/{}] {}", index + 1, steps.len(), step.name);
         eprintln!("{label}: {}", step.shown());
-        let step_began = Instant::now();
+        let step_began = Spent::until_now();
         let problem = step.run(&mut tally);
-        let took = seconds(step_began.elapsed());
+        let took = step_began.since();
         if let Some(problem) = problem {
             eprintln!("{label}: failed after {took}: {problem}");
             eprintln!("xtask: to run this step alone: {}", step.shown());
@@ -27,7 +28,7 @@ pub(crate) fn run(quick: bool) -> ExitCode {
         }
         eprintln!("{label}: ok, {took}");
     }
-    let took = seconds(began.elapsed());
+    let took = began.since();
     println!("xtask: {} steps ok in {took}; tests: {tally}", steps.len());
     ExitCode::SUCCESS
 }
@@ -229,8 +230,37 @@ fn nextest_is_installed() -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
+/// What has been spent up to a moment.
+struct Spent {
+    at: Instant,
+    cpu: Option<Duration>,
+}
+
+impl Spent {
+    fn until_now() -> Self {
+        let cpu = fs::read_to_string("/proc/self/stat").ok();
+        Self { at: Instant::now(), cpu: cpu.and_then(|stat| cpu_of_children(&stat)) }
+    }
+
+    /// What has been spent since, in words.
+    fn since(&self) -> String {
+        let took = self.at.elapsed().as_secs_f64();
+        match (self.cpu, Self::until_now().cpu) {
+            (Some(before), Some(now)) => {
+                format!("{took:.1} s, {:.1} s of CPU", now.saturating_sub(before).as_secs_f64())
+            }
+            _ => format!("{took:.1} s"),
+        }
+    }
+}
+
+/// The CPU time of all children that have ended, and of theirs, as Linux counts it.
+fn cpu_of_children(stat: &str) -> Option<Duration> {
+    // Fields 16 and 17, in hundredths of a second; the second is a name that may hold spaces.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ').skip(13).map(str::parse::<u64>);
+    let ticks = fields.next()?.ok()? + fields.next()?.ok()?;
+    Some(Duration::from_millis(10 * ticks))
 }
 
 #[cfg(test)]
@@ -248,6 +278,14 @@ mod tests {
                 assert!(command.contains(" --locked"), "{command}");
             }
         }
+    }
+
+    #[test]
+    fn cpu_time_is_that_of_children() {
+        let stat =
+            "12 (a) b) S 1 12 12 0 -1 4194560 900 80000 0 3 5 7 1100 34 20 0 1 0 99 8192 300";
+        assert_eq!(cpu_of_children(stat), Some(Duration::from_millis(11_340)));
+        assert_eq!(cpu_of_children("12 (a) S 1"), None);
     }
 
     #[test]

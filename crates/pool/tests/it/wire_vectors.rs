@@ -1,7 +1,5 @@
 //! The compatible wires, held to what the genuine package writes.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;

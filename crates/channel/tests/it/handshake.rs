@@ -1,7 +1,5 @@
 //! Attacks on handshakes: real sockets, real TLS, quotes of a simulated platform.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};

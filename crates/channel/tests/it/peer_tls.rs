@@ -1,8 +1,6 @@
 //! Attacks on, and situations of, mutual TLS between the parties of a pool: real sockets, real TLS,
 //! Python's `ssl` as the other side.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -1,7 +1,5 @@
 //! Pools with real sockets: what their users do, and what goes wrong around them.
 
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

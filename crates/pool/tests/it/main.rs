@@ -1,0 +1,7 @@
+//! Pools through the public interface: mailboxes, wires, and whole pools over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod mailbox_model;
+mod pool;
+mod wire_vectors;

@@ -1,0 +1,13 @@
+//! The end-to-end tests, and the rules that the whole repository is held to.
+
+mod commands;
+mod end_to_end;
+mod evidence;
+mod freshness;
+mod layers;
+mod licences;
+mod metadata;
+mod operations;
+mod psi_wire;
+mod refusals;
+mod situations;
