@@ -129,7 +129,7 @@ impl RawConnection {
     /// Sends a Hello of this job.
     pub fn hello(&self, job: &Job, name: &str, opening: &Opening) -> bool {
         self.send(FromParty::Hello(Hello {
-            job: job.canonical().into(),
+            job: job.canonical().to_owned().into(),
             party: name.to_owned(),
             offer: opening.offer(),
             software: "a test".to_owned(),
@@ -220,7 +220,7 @@ impl RawParty {
     /// When one is not a key.
     pub fn set(&self, key: &JobKey, ids: &[&str]) -> FingerprintSet {
         let fingerprinter = key.fingerprinter();
-        let mut normaliser = Normaliser::new(&self.job.keys);
+        let mut normaliser = Normaliser::new(self.job.keys());
         let mut builder = SetBuilder::new();
         for (row, id) in (0..).zip(ids) {
             let convelo_psi::Encoded::Key(encoded) = normaliser.encode([*id]) else {

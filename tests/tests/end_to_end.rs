@@ -568,7 +568,7 @@ fn summary_and_receipt_say_what_happened_and_hold_no_record() {
     assert_eq!(receipt["simulated"], true);
     assert_eq!(receipt["party"], "alice");
     assert_eq!(receipt["job_digest"], digest);
-    assert_eq!(receipt["job"], serde_json::from_str::<Value>(&builder.job().canonical()).unwrap());
+    assert_eq!(receipt["job"], serde_json::from_str::<Value>(builder.job().canonical()).unwrap());
     assert_eq!(receipt["service"]["address"], service.address);
     assert_eq!(receipt["service"]["key"], service.key.to_string());
     let members = parties

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use convelo_channel::{Identity, os_rng};
 use convelo_psi::agreement::Opening;
-use convelo_psi::{Fingerprint, FingerprintSet, Job, Parties, Verify};
+use convelo_psi::{Fingerprint, FingerprintSet, Job, Parties, terms};
 use convelo_tests::{JobBuilder, PATIENCE, Party, Process, RawParty, Service, World, free_port};
 use convelo_wire::{Announcement, FromParty, Hello, Reason, ToParty};
 use serde_json::json;
@@ -61,7 +61,8 @@ impl<const N: usize> Scene<N> {
 
 /// The job that `convelo join` makes of its flags.
 fn join_job(parties: usize) -> Job {
-    Job::open("join", parties, 10_000_000, 30 * 60, Verify::Service)
+    let service = terms::Service::default();
+    Job::unpinned("join", parties, 10_000_000, 30 * 60, service).expect("valid")
 }
 
 #[test]
@@ -459,10 +460,21 @@ fn one_party_job() {
     let [alice, _] = &scene.parties;
     alice.lines(&["a"]);
     scene.world.join(&scene.service, alice, "--parties 1").wait().expect(2).says("2..=64");
-    let mut job = scene.builder.job();
-    let Parties::Named(parties) = &mut job.parties else { panic!("named parties") };
+    let job = scene.builder.job();
+    let mut terms = job.terms();
+    let Parties::Named(parties) = &mut terms.parties else { panic!("named parties") };
     parties.truncate(1);
-    let failed = scene.world.raw(&scene.service, alice, &job).connection.failure();
+    let mut raw = scene.world.connect(&scene.service, &alice.identity);
+    raw.attest(job.digest());
+    let opening = Opening::new(&job, "alice", alice.identity.signing_key(), &mut os_rng());
+    raw.send(FromParty::Hello(Hello {
+        job: serde_json::to_vec(&terms).expect("JSON").into(),
+        party: "alice".to_owned(),
+        offer: opening.offer(),
+        software: "a test".to_owned(),
+        received: None,
+    }));
+    let failed = raw.failure();
     assert_eq!(failed.reason, Reason::InvalidJob);
     assert!(failed.explanation.contains("required are 2 to 64"), "{failed}");
     scene.world.job(Some(&scene.service), [alice]).give_to([alice]);
@@ -733,7 +745,7 @@ fn party_goes_on_with_a_run_that_is_another_programs() {
         other.attest(job.digest());
         let opening = Opening::new(&job, "bob", identity.signing_key(), &mut os_rng());
         other.send(FromParty::Hello(Hello {
-            job: job.canonical().into(),
+            job: job.canonical().to_owned().into(),
             party: "bob".to_owned(),
             offer: opening.offer(),
             software: "a test".to_owned(),

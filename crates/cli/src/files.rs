@@ -8,7 +8,7 @@ use std::sync::Arc;
 use convelo_attest::{Collateral, Gramine, Policy, QuoteSource, Tsm};
 use convelo_channel::Identity;
 use convelo_party::limits::MAXIMUM_FILE_BYTES;
-use convelo_psi::{Job, KeyId};
+use convelo_psi::{Job, KeyId, Mode};
 use convelo_simulator::Platform as SimulatedPlatform;
 
 use crate::args::{Platform, Trust};
@@ -70,7 +70,8 @@ pub(crate) fn service_policy(job: &Job, path: &Path) -> Result<Option<Policy>, F
             Failure::usage(format!("{}: [service.policy]: {error}", path.display()))
         })
     };
-    job.service.policy.as_ref().map(read).transpose()
+    let Mode::Attested(service) = job.mode();
+    service.policy().map(read).transpose()
 }
 
 /// Reads a policy: TOML, or dynamic_config.json where it begins as JSON does.

@@ -1,29 +1,30 @@
 //! A job in words: who takes part, who learns what, what could go wrong by chance.
 
 use convelo_attest::Policy;
-use convelo_psi::{Job, Parties, Verify, What};
+use convelo_psi::{Job, Mode, Parties, Service, Verify, What};
 
 /// The plan, a line at a time.
 pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec<String> {
-    let mut lines = vec![format!("job {} (digest {})", job.name, job.digest())];
+    let mut lines = vec![format!("job {} (digest {})", job.name(), job.digest())];
     if policy.is_some_and(Policy::is_simulated) {
         lines.push(SIMULATED.to_owned());
     }
-    lines.push(match (&job.service.address, job.service.addresses.as_slice()) {
-        (Some(address), _) => format!("service: {address}"),
-        (None, []) => "service: named at run time".to_owned(),
-        (None, several) => format!(
+    let Mode::Attested(service) = job.mode();
+    lines.push(match service.addresses.as_slice() {
+        [] => "service: named at run time".to_owned(),
+        [address] => format!("service: {address}"),
+        several => format!(
             "{} services, of which each joins its shard of the sets: {}",
             several.len(),
             several.join(", ")
         ),
     });
-    lines.push(format!("evidence: {}", evidence(job)));
+    lines.push(format!("evidence: {}", evidence(service)));
     for line in policy.map(Policy::describe).unwrap_or_default() {
         lines.push(format!("  {line}"));
     }
     let key: Vec<String> = job
-        .keys
+        .keys()
         .iter()
         .map(|part| {
             let steps: Vec<String> = part.normalise.iter().map(ToString::to_string).collect();
@@ -32,7 +33,7 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
         })
         .collect();
     lines.push(format!("key: {}", key.join(" and ")));
-    match &job.parties {
+    match job.parties() {
         Parties::Named(parties) => {
             for party in parties {
                 let you = if me == Some(&party.name) { " (you)" } else { "" };
@@ -44,15 +45,15 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
                 ));
             }
         }
-        Parties::Open { count } => lines.push(format!(
+        Parties::Unpinned { count } => lines.push(format!(
             "{count} parties that this job does not pin: the attested service alone vouches for \
              who they are; each at most {} keys; each learns {}",
-            job.maximum_keys,
+            job.maximum_keys(),
             learns(job, ""),
         )),
     }
     lines.extend(minimum(job));
-    let size = match job.pad_keys_to {
+    let size = match job.pad_keys_to() {
         Some(step) => format!("the size of each set, filled up to a multiple of {step},"),
         None => "the size of each set".to_owned(),
     };
@@ -61,7 +62,7 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
          have in common; of the keys only pseudonyms"
     ));
     lines.push("each party learns: which parties take part, and when each has uploaded".to_owned());
-    lines.push(format!("deadline: {} s after the first party comes", job.deadline_seconds));
+    lines.push(format!("deadline: {} s after the first party comes", job.deadline_seconds()));
     lines.push(format!(
         "false matches: the probability of any is below 2^{:.0}",
         job.false_match_bound_log2().ceil()
@@ -71,14 +72,15 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
 
 /// The plan as a run shows it before anything is sent: what the reveal policy says.
 pub(crate) fn brief(job: &Job, policy: Option<&Policy>, me: &str) -> Vec<String> {
-    let mut lines = vec![format!("job {}, digest {}", job.name, job.digest())];
+    let mut lines = vec![format!("job {}, digest {}", job.name(), job.digest())];
     if policy.is_some_and(Policy::is_simulated) {
         lines.push(SIMULATED.to_owned());
     }
-    if job.service.verify == Verify::Provider {
-        lines.push(evidence(job).to_owned());
+    let Mode::Attested(service) = job.mode();
+    if matches!(service.verify, Verify::Provider { .. }) {
+        lines.push(evidence(service).to_owned());
     }
-    match &job.parties {
+    match job.parties() {
         Parties::Named(parties) => {
             for learning in [true, false] {
                 let names: Vec<String> = parties
@@ -97,7 +99,7 @@ pub(crate) fn brief(job: &Job, policy: Option<&Policy>, me: &str) -> Vec<String>
                 lines.push(format!("{} {verb} {}", names.join(", "), learns(job, &first.name)));
             }
         }
-        Parties::Open { count } => lines.push(format!(
+        Parties::Unpinned { count } => lines.push(format!(
             "{count} parties, vouched for by the service alone, each learn {}",
             learns(job, me)
         )),
@@ -108,7 +110,7 @@ pub(crate) fn brief(job: &Job, policy: Option<&Policy>, me: &str) -> Vec<String>
 
 /// What a party learns, in words.
 pub(crate) fn learns(job: &Job, name: &str) -> &'static str {
-    match job.reveal.what {
+    match job.reveal().what {
         _ if !job.learns(name) => "nothing",
         What::Intersection => "which of its own keys every party has, and so how many",
         What::Count => "how many keys every party has",
@@ -118,20 +120,22 @@ pub(crate) fn learns(job: &Job, name: &str) -> &'static str {
 const SIMULATED: &str = "SIMULATED: this job accepts a simulated platform, which protects nothing";
 
 fn minimum(job: &Job) -> Option<String> {
-    (job.reveal.minimum > 0).then(|| {
+    (job.reveal().minimum > 0).then(|| {
         format!(
             "a result of fewer than {} keys is withheld from everybody; who was to learn it learns \
              that it is smaller, and no number",
-            job.reveal.minimum
+            job.reveal().minimum
         )
     })
 }
 
-fn evidence(job: &Job) -> &'static str {
-    match job.service.verify {
-        Verify::TwoWay => "the parties verify the service, and the service verifies the parties",
-        Verify::Service => "the parties verify the service before anything is sent",
-        Verify::Provider => {
+fn evidence(service: &Service) -> &'static str {
+    match service.verify {
+        Verify::TwoWay { .. } => {
+            "the parties verify the service, and the service verifies the parties"
+        }
+        Verify::Service { .. } => "the parties verify the service before anything is sent",
+        Verify::Provider { .. } => {
             "the service verifies the parties; NOBODY VERIFIES THE SERVICE, which is recognised by \
              its pinned key alone"
         }

@@ -292,7 +292,7 @@ fn too_many_rows(table: &Table) -> Error {
 pub fn count_keys(table: &Table, job: &Job, memory: &Memory) -> Result<Counts, Error> {
     // The fingerprints never leave this function, so their key need not be secret.
     let fingerprinter = Fingerprinter::new(&[0; FINGERPRINT_BYTES]);
-    let pass = first_pass(table, &job.keys, &fingerprinter, memory, |_| {}, || Ok(()))?;
+    let pass = first_pass(table, job.keys(), &fingerprinter, memory, |_| {}, || Ok(()))?;
     Ok(pass.counts)
 }
 

@@ -129,8 +129,8 @@ impl Part {
         way: Way,
         progress: Progress,
     ) -> Result<Self, Error> {
-        let patience = Duration::from_secs(job.deadline_seconds);
-        let address = job.shard.map(|_| way.address.clone());
+        let patience = Duration::from_secs(job.deadline_seconds());
+        let address = job.shard().map(|_| way.address.clone());
         let session = Session::open(way, patience, Arc::new(progress.clone())).await;
         let session = session.map_err(|error| at(address.as_deref(), error))?;
         match session.fresh() {
@@ -197,7 +197,7 @@ impl Part {
         let (job, name, session) = (&self.job, &self.name, &mut self.session);
         let opening = Opening::new(job, name, self.identity.signing_key(), &mut os_rng());
         let hello = Hello {
-            job: job.canonical().into(),
+            job: job.canonical().to_owned().into(),
             party: name.clone(),
             offer: opening.offer(),
             software: concat!("convelo ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -213,7 +213,7 @@ impl Part {
         };
         let (sealing, shares) = opening.assembled(job, &members, &mut os_rng())?;
         let names = members.iter().map(|member| member.name.as_str()).collect();
-        let pinned = matches!(job.parties, Parties::Named(_));
+        let pinned = matches!(job.parties(), Parties::Named(_));
         self.progress.on(Event::Assembled { names, pinned });
         session.send(FromParty::Shares(shares)).await?;
         let ToParty::Shares(shares) = session.next().await? else {
@@ -285,7 +285,7 @@ impl Part {
         let signed = Signed { statement: statement.to_vec(), signature };
         let (bitmap_bytes, expected) = match outcome {
             Outcome::Intersection { bitmap_bytes } => (bitmap_bytes, keys.div_ceil(8)),
-            Outcome::Withheld { bitmap_bytes } => match self.job.reveal.what {
+            Outcome::Withheld { bitmap_bytes } => match self.job.reveal().what {
                 What::Intersection => (bitmap_bytes, keys.div_ceil(8)),
                 What::Count => (bitmap_bytes, 0),
             },
@@ -340,9 +340,11 @@ impl Part {
                 .all(|(signed, seen)| signed.name == seen.name && signed.spki == seen.spki);
         let entitled = self.job.learns(&self.name);
         let as_the_job_says = match outcome {
-            Outcome::Intersection { .. } => entitled && self.job.reveal.what == What::Intersection,
-            Outcome::Count(_) => entitled && self.job.reveal.what == What::Count,
-            Outcome::Withheld { .. } => entitled && self.job.reveal.minimum > 0,
+            Outcome::Intersection { .. } => {
+                entitled && self.job.reveal().what == What::Intersection
+            }
+            Outcome::Count(_) => entitled && self.job.reveal().what == What::Count,
+            Outcome::Withheld { .. } => entitled && self.job.reveal().minimum > 0,
             Outcome::Nothing => !entitled,
         };
         if !as_the_job_says {

@@ -116,7 +116,7 @@ impl Receipt {
             simulated: summary.simulated,
             party: summary.party.clone(),
             job_digest: summary.job_digest,
-            job: serde_json::from_str(&job.canonical()).expect("canonical JSON is JSON"),
+            job: serde_json::from_str(job.canonical()).expect("canonical JSON is JSON"),
             service: ServiceEntry {
                 address: service.address,
                 key: service.key,

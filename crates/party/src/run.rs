@@ -171,7 +171,7 @@ impl Provider {
         let simulated = |answer: &Answer| answer.verdict().is_some_and(Verdict::simulated);
         let mut summary = Summary {
             party: run.name.clone(),
-            job: run.job.name.clone(),
+            job: run.job.name().to_owned(),
             job_digest: run.job.digest(),
             simulated: answers.iter().any(simulated),
             verdict: answers.iter().find_map(Answer::verdict).map(Verdict::to_json),
@@ -183,7 +183,8 @@ impl Provider {
         if let Some(path) = &run.receipt {
             let times = (started, unix_now());
             for ((number, answer), job) in answers.into_iter().enumerate().zip(run.job.shards()) {
-                let path = if job.shard.is_some() { numbered(path, number) } else { path.clone() };
+                let path =
+                    if job.shard().is_some() { numbered(path, number) } else { path.clone() };
                 let address = run.addresses[number].clone();
                 answer.receipt(&job, address, &summary, times).write(&path)?;
                 summary.receipts.push(path);
@@ -240,7 +241,7 @@ impl Provider {
             let total = table.size_bytes();
             let FirstPass { set, counts, scanned } = first_pass(
                 &table,
-                &job.keys,
+                job.keys(),
                 &key.fingerprinter(),
                 &memory,
                 |done| observer.on(Event::Reading { done, total }),

@@ -496,7 +496,7 @@ impl fmt::Debug for JobKey {
 
 /// Names and identity keys are exactly those of the job, nobody stands twice.
 fn check_roster(job: &Job, members: &[Member]) -> Result<(), AgreementError> {
-    let (found, required) = (members.len(), job.party_count());
+    let (found, required) = (members.len(), job.parties().count());
     if found != required {
         return Err(AgreementError::PartyCount { found, required });
     }
@@ -505,7 +505,7 @@ fn check_roster(job: &Job, members: &[Member]) -> Result<(), AgreementError> {
     for member in members {
         let name = || shown(&member.name);
         let key = KeyId::of_spki(&member.spki);
-        match &job.parties {
+        match job.parties() {
             Parties::Named(_) => {
                 let party = job.party(&member.name);
                 let party = party.ok_or_else(|| AgreementError::Stranger { name: name() })?;
@@ -514,10 +514,10 @@ fn check_roster(job: &Job, members: &[Member]) -> Result<(), AgreementError> {
                     return Err(AgreementError::WrongKey { name: name(), found, required });
                 }
             }
-            Parties::Open { .. } if !is_name(&member.name) => {
+            Parties::Unpinned { .. } if !is_name(&member.name) => {
                 return Err(AgreementError::Stranger { name: name() });
             }
-            Parties::Open { .. } => {}
+            Parties::Unpinned { .. } => {}
         }
         if !names.insert(&member.name) {
             return Err(AgreementError::Twice { name: name() });

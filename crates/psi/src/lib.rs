@@ -21,7 +21,7 @@ mod set;
 pub use bitmap::{Bitmap, BitmapError};
 pub use job::{
     JOB_VERSION, Job, JobDigest, JobDigestError, JobError, KeyId, KeyIdError, Mode, Parties, Party,
-    Position, Reveal, Service, Shard, Verify, What,
+    Position, Reveal, Service, Shard, Terms, Verify, What, terms,
 };
 pub use keys::{
     Encoded, FINGERPRINT_BYTES, Fingerprint, FingerprintQueue, Fingerprinter, KeyPart, Normaliser,

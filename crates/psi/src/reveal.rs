@@ -44,10 +44,10 @@ pub fn outcomes(job: &Job, names: &[String], bitmaps: Vec<Bitmap>) -> Vec<Outcom
     let learn = |(name, bitmap): (&String, Bitmap)| {
         if !job.learns(name) {
             Outcome::Nothing
-        } else if count < job.reveal.minimum {
+        } else if count < job.reveal().minimum {
             Outcome::Withheld
         } else {
-            match job.reveal.what {
+            match job.reveal().what {
                 What::Intersection => Outcome::Intersection(bitmap),
                 What::Count => Outcome::Count(count),
             }
@@ -65,21 +65,15 @@ mod tests {
     use super::*;
     use crate::engine::intersect;
     use crate::ideal::{Learned, learned};
-    use crate::job::{KeyId, Parties, Party, Reveal, Verify};
+    use crate::job::tests::{changed, named};
+    use crate::job::{KeyId, Reveal};
     use crate::received::received;
 
     const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 
     fn job(reveal: Reveal) -> Job {
-        let parties = NAMES.iter().zip(1..).map(|(name, key)| Party {
-            name: (*name).to_owned(),
-            key: KeyId([key; 32]),
-            maximum_keys: None,
-        });
-        let mut job = Job::open("test", 3, 1000, 60, Verify::Service);
-        job.parties = Parties::Named(parties.collect());
-        job.reveal = reveal;
-        job
+        let keys = (1..).map(|key| KeyId([key; 32]));
+        changed(&named(NAMES.into_iter().zip(keys)), |terms| terms.reveal = reveal).unwrap()
     }
 
     /// What the parties learn of sets that have `common` keys in common.

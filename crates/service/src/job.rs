@@ -11,7 +11,7 @@ use std::mem;
 
 use convelo_psi::agreement::{Confirmation, KeyOffer, Member, SealedShare};
 use convelo_psi::reveal::{self, Outcome};
-use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Parties, ReceivedSet, SetReceiver, What, engine};
+use convelo_psi::{Bitmap, Job, KeyId, ReceivedSet, SetReceiver, What, engine};
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use convelo_wire::{
     self as wire, Announcement, Bytes, Failed, FromParty, Reason, Statement, ToParty,
@@ -81,7 +81,6 @@ pub(crate) trait Sign {
 /// The state of one job.
 pub(crate) struct JobMachine {
     job: Job,
-    digest: JobDigest,
     budget: Budget,
     /// Memory for all sets, from when they are announced until they are joined.
     room: Option<Reservation>,
@@ -127,8 +126,8 @@ enum Phase {
 }
 
 impl JobMachine {
-    pub(crate) fn new(job: Job, digest: JobDigest, budget: Budget) -> Self {
-        Self { job, digest, budget, room: None, seats: BTreeMap::new(), phase: Phase::Gathering }
+    pub(crate) fn new(job: Job, budget: Budget) -> Self {
+        Self { job, budget, room: None, seats: BTreeMap::new(), phase: Phase::Gathering }
     }
 
     /// Whether this job is the one that an arrival means. One that is settled is not, but for a party
@@ -243,7 +242,7 @@ impl JobMachine {
         } else if self.phase != Phase::Gathering {
             let text = format!(
                 "all {} seats of this job are taken and it is running",
-                self.job.party_count()
+                self.job.parties().count()
             );
             return refuse(connection, Failed::new(Reason::JobRunning, text));
         } else if let Some((other, _)) = self.seats.iter().find(|(_, seat)| seat.spki == spki) {
@@ -269,7 +268,7 @@ impl JobMachine {
         if received.is_some() {
             effects.push(Effect::Send(connection, ToParty::Resumed { taken: 0 }));
         }
-        if self.seats.len() == self.job.party_count() {
+        if self.seats.len() == self.job.parties().count() {
             self.phase = Phase::Sharing;
             let members = self.members();
             effects.extend(self.tell_all(|_| ToParty::Assembled(members.clone())));
@@ -527,7 +526,7 @@ impl JobMachine {
 
     /// Memory for all sets at once, so that no two jobs wait for what the other one has.
     fn reserve(&self, sizes: &[u64]) -> Result<Reservation, Failed> {
-        let needed = sizes.iter().map(|keys| engine::memory(*keys, self.job.party_count()));
+        let needed = sizes.iter().map(|keys| engine::memory(*keys, self.job.parties().count()));
         let needed = needed.fold(0, u64::saturating_add);
         self.budget.reserve(needed).ok_or_else(|| {
             // A power of two: the exact figure would tell each party the size of the others' sets.
@@ -618,7 +617,7 @@ impl JobMachine {
             // What is withheld is as long as what it stands for, hashed or not.
             let bitmap = match outcome {
                 Outcome::Intersection(ref bitmap) => bitmap.as_bytes().to_vec(),
-                Outcome::Withheld if self.job.reveal.what == What::Intersection => {
+                Outcome::Withheld if self.job.reveal().what == What::Intersection => {
                     vec![0; usize::try_from(keys.div_ceil(8)).expect("the set was in memory")]
                 }
                 _ => Vec::new(),
@@ -637,7 +636,7 @@ impl JobMachine {
                 Outcome::Nothing => (wire::Outcome::Nothing, None),
             };
             let statement = Statement {
-                job: self.digest,
+                job: self.job.digest(),
                 party: name.clone(),
                 party_key: KeyId::of_spki(&seat.spki),
                 members: members.clone(),
@@ -661,12 +660,12 @@ impl JobMachine {
     }
 
     fn deadline(&mut self) -> Vec<Effect> {
-        let seconds = self.job.deadline_seconds;
+        let seconds = self.job.deadline_seconds();
         let text = if self.phase == Phase::Gathering {
             let missing = self.missing();
             let who = if missing.is_empty() {
-                let count = self.job.party_count() - self.seats.len();
-                format!("{count} of {} parties", self.job.party_count())
+                let count = self.job.parties().count() - self.seats.len();
+                format!("{count} of {} parties", self.job.parties().count())
             } else {
                 quoted(&missing)
             };
@@ -744,20 +743,13 @@ impl JobMachine {
     }
 
     fn missing(&self) -> Vec<String> {
-        match &self.job.parties {
-            Parties::Named(parties) => parties
-                .iter()
-                .map(|party| &party.name)
-                .filter(|name| !self.seats.contains_key(*name))
-                .cloned()
-                .collect(),
-            Parties::Open { .. } => Vec::new(),
-        }
+        let names = self.job.parties().named().iter().map(|party| &party.name);
+        names.filter(|name| !self.seats.contains_key(*name)).cloned().collect()
     }
 
     fn tell_waiting(&mut self, seconds_left: u64) -> Vec<Effect> {
         let present: Vec<String> = self.seats.keys().cloned().collect();
-        let missing_count = self.job.party_count() - present.len();
+        let missing_count = self.job.parties().count() - present.len();
         let waiting = wire::Waiting {
             present,
             missing: self.missing(),

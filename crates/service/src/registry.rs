@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use convelo_attest::{Policy, Refusal};
 use convelo_channel::{Identity, Peer};
-use convelo_psi::{Job, JobDigest, KeyId, Parties, ReceivedSet, Verify, engine};
+use convelo_psi::{Job, JobDigest, KeyId, Mode, Parties, ReceivedSet, Verify, engine};
 use convelo_wire::{Failed, Hello, Reason, ToParty};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -43,7 +43,7 @@ struct Open {
 }
 
 struct Handle {
-    job: Arc<Job>,
+    job: Job,
     inbox: mpsc::Sender<Input>,
 }
 
@@ -167,7 +167,6 @@ impl Registry {
         };
         attester.judge(Whose::Stranger, &hello.party, evidence, &policies).await?;
         let name = hello.party.clone();
-        let job = Arc::new(job);
         let connection = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
         let (alive, closed) = oneshot::channel();
         let mut newcomer = Newcomer {
@@ -195,7 +194,7 @@ impl Registry {
                     );
                     return Err(Failed::of_party(Reason::ConnectionLost, &name, text));
                 }
-                None => self.inbox(&job, digest, &peer.spki)?,
+                None => self.inbox(&job, &peer.spki)?,
             };
             match newcomer.knock(&inbox).await? {
                 Ok(()) => {
@@ -238,12 +237,8 @@ impl Registry {
     }
 
     /// The inbox of a job, which is opened if need be.
-    fn inbox(
-        self: &Arc<Self>,
-        job: &Arc<Job>,
-        digest: JobDigest,
-        spki: &[u8],
-    ) -> Result<mpsc::Sender<Input>, Failed> {
+    fn inbox(self: &Arc<Self>, job: &Job, spki: &[u8]) -> Result<mpsc::Sender<Input>, Failed> {
+        let digest = job.digest();
         let mut open = self.lock();
         if open.closing {
             return Err(Failed::new(Reason::Shutdown, "the service is shutting down"));
@@ -255,13 +250,13 @@ impl Registry {
         let rival = open
             .jobs
             .values()
-            .find(|handle| handle.job.name == job.name && concerns(&handle.job, job, key));
+            .find(|handle| handle.job.name() == job.name() && concerns(&handle.job, job, key));
         if let Some(rival) = rival {
             let differences = job.differences(&rival.job).join("; ");
             let text = format!(
                 "the job '{}' is open here with other terms ({differences}; 'here' is this party, \
                  'there' the open job); all parties need the same job file",
-                job.name
+                job.name()
             );
             return Err(Failed::new(Reason::OtherTerms, text));
         }
@@ -270,16 +265,16 @@ impl Registry {
             return Err(Failed::new(Reason::NoRoom, text));
         }
         let (inbox, inputs) = mpsc::channel(EVENT_QUEUE);
-        let handle = Handle { job: Arc::clone(job), inbox: inbox.clone() };
+        let handle = Handle { job: job.clone(), inbox: inbox.clone() };
         open.jobs.insert(digest, handle);
-        tracing::info!(job = %digest.short(), parties = job.party_count(), "a job is opened");
+        tracing::info!(job = %digest.short(), parties = job.parties().count(), "a job is opened");
         self.figures.job_opened();
         let opened = Instant::now();
         let task = Task {
-            machine: JobMachine::new(Job::clone(job), digest, self.budget.clone()),
+            machine: JobMachine::new(job.clone(), self.budget.clone()),
             lines: HashMap::new(),
             inbox: inbox.downgrade(),
-            deadline: Instant::now() + Duration::from_secs(job.deadline_seconds),
+            deadline: Instant::now() + Duration::from_secs(job.deadline_seconds()),
             patience: self.patience,
             absent: VecDeque::new(),
             signer: Signer(self.identity.clone()),
@@ -315,20 +310,22 @@ impl Registry {
     /// What a provider's evidence is judged by, where the job, or the service's operator, asks for
     /// any.
     fn policies(&self, job: &Job) -> Result<Vec<Policy>, Failed> {
-        let mut policies = Vec::new();
-        if job.service.verify != Verify::Service {
-            if let Some(policy) = &job.provider_policy {
-                policies.push(Policy::from_json(policy).map_err(|error| {
-                    Failed::new(Reason::InvalidJob, format!("provider.policy: {error}"))
-                })?);
+        let Mode::Attested(service) = job.mode();
+        let of_the_job = match &service.verify {
+            Verify::Service { .. } => return Ok(self.provider_policy.iter().cloned().collect()),
+            Verify::TwoWay { provider_policy, .. } | Verify::Provider { provider_policy } => {
+                provider_policy.as_ref().map(Policy::from_json).transpose()
             }
-            if policies.is_empty() && self.provider_policy.is_none() {
-                let text = "the job asks the service to verify the providers' evidence, and \
-                            neither the job nor the service has a policy for it";
-                return Err(Failed::new(Reason::InvalidJob, text));
-            }
+        };
+        let of_the_job = of_the_job.map_err(|error| {
+            Failed::new(Reason::InvalidJob, format!("provider.policy: {error}"))
+        })?;
+        let policies: Vec<_> = of_the_job.into_iter().chain(self.provider_policy.clone()).collect();
+        if policies.is_empty() {
+            let text = "the job asks the service to verify the providers' evidence, and neither \
+                        the job nor the service has a policy for it";
+            return Err(Failed::new(Reason::InvalidJob, text));
         }
-        policies.extend(self.provider_policy.clone());
         Ok(policies)
     }
 
@@ -339,10 +336,10 @@ impl Registry {
 
 /// A party may open or join a job only if the job lists it, with the key that it proved.
 fn on_the_roster(job: &Job, name: &str, spki: &[u8]) -> Result<(), Failed> {
-    let Parties::Named(parties) = &job.parties else { return Ok(()) };
+    let Parties::Named(parties) = job.parties() else { return Ok(()) };
     let proven = KeyId::of_spki(spki);
     let Some(party) = parties.iter().find(|party| party.name == name) else {
-        let text = format!("the job '{}' lists no party '{name}'", job.name);
+        let text = format!("the job '{}' lists no party '{name}'", job.name());
         return Err(Failed::new(Reason::Stranger, text));
     };
     if party.key == proven {
@@ -351,7 +348,8 @@ fn on_the_roster(job: &Job, name: &str, spki: &[u8]) -> Result<(), Failed> {
     let text = format!(
         "the job '{}' pins {} for '{name}', and this connection proved {proven}; \
          use the key file that belongs to the job file, or put its fingerprint there",
-        job.name, party.key
+        job.name(),
+        party.key
     );
     Err(Failed::new(Reason::Stranger, text))
 }
@@ -359,10 +357,10 @@ fn on_the_roster(job: &Job, name: &str, spki: &[u8]) -> Result<(), Failed> {
 /// Whether a party that comes with `new` means `open`: the job of that name lists its key, or
 /// neither job lists anybody.
 fn concerns(open: &Job, new: &Job, key: KeyId) -> bool {
-    match (&open.parties, &new.parties) {
+    match (open.parties(), new.parties()) {
         (Parties::Named(parties), _) => parties.iter().any(|party| party.key == key),
-        (Parties::Open { .. }, Parties::Open { .. }) => true,
-        (Parties::Open { .. }, Parties::Named(_)) => false,
+        (Parties::Unpinned { .. }, Parties::Unpinned { .. }) => true,
+        (Parties::Unpinned { .. }, Parties::Named(_)) => false,
     }
 }
 

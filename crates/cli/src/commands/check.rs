@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use convelo_channel::{Identity, dial};
 use convelo_party::Error;
-use convelo_psi::Verify;
+use convelo_psi::{Mode, Verify};
 use serde_json::json;
 
 use crate::args::Check;
@@ -15,9 +15,10 @@ use crate::{files, output, plan};
 pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
     output::start_logging(output::LevelFilter::WARN);
     let job = files::job(&args.job)?;
+    let Mode::Attested(service) = job.mode();
     let policy = files::service_policy(&job, &args.job)?;
     let lines = plan::lines(&job, policy.as_ref(), args.name.as_deref());
-    let mut report = json!({ "job": job, "job_digest": job.digest(), "plan": lines });
+    let mut report = json!({ "job": job.terms(), "job_digest": job.digest(), "plan": lines });
     let tell = |line: String| {
         if !args.json {
             output::data(line);
@@ -37,7 +38,7 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
         let counts = convelo_party::count_keys(&table, &job, &memory)?;
         tell(format!("your table: {}", output::read(counts)));
         report["input"] = json!(counts);
-        let cap = args.name.as_deref().map_or(job.maximum_keys, |name| job.maximum_keys_of(name));
+        let cap = args.name.as_deref().map_or(job.maximum_keys(), |name| job.maximum_keys_of(name));
         if counts.keys > cap {
             let text = format!(
                 "the table has {} distinct keys and the job allows {cap}; nothing was sent",
@@ -62,7 +63,7 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
                 None => tell(format!("the service at {address} has the pinned key; NOT ATTESTED")),
             }
         }
-    } else if job.service.verify != Verify::Provider {
+    } else if !matches!(service.verify, Verify::Provider { .. }) {
         tell("nobody was contacted; --contact verifies the service's evidence".to_owned());
     }
     if args.json {

@@ -152,6 +152,8 @@ minimum = 0
 
 #[cfg(test)]
 mod tests {
+    use convelo_psi::Mode;
+
     use super::*;
 
     #[test]
@@ -170,8 +172,9 @@ mod tests {
         );
         let text = job_file("j", "h:1", Some(&policy), &[party("a"), party("b")]);
         let job = Job::from_toml(&text).unwrap();
-        assert_eq!(job.party_count(), 2);
-        let policy = job.service.policy.as_ref().unwrap();
+        assert_eq!(job.parties().count(), 2);
+        let Mode::Attested(service) = job.mode();
+        let policy = service.policy().unwrap();
         assert!(!Policy::from_json(policy).unwrap().is_simulated());
     }
 }

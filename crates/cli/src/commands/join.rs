@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use convelo_channel::Identity;
 use convelo_party::table::{Format, Input, Table, TableOptions};
 use convelo_party::{Destination, Run};
-use convelo_psi::{Job, Verify};
+use convelo_psi::{Job, Mode, Verify, terms};
 
 use crate::args::{Join, VerifyArg};
 use crate::commands::run::{expect, perform, suffixed};
@@ -26,8 +26,9 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
     }
     let job = job(&args)?;
     let root = args.insecure_simulated_root.as_deref();
-    let policy = match job.service.verify {
-        Verify::Provider => None,
+    let Mode::Attested(service) = job.mode();
+    let policy = match service.verify {
+        Verify::Provider { .. } => None,
         _ => Some(files::policy(&args.policy, root)?),
     };
     for warning in policy.iter().flat_map(convelo_attest::Policy::warnings) {
@@ -40,9 +41,9 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         Some(path) => files::read_identity(path)?,
         None => Identity::generate(),
     };
-    let source = match job.service.verify {
-        Verify::Service => None,
-        Verify::TwoWay | Verify::Provider => {
+    let source = match service.verify {
+        Verify::Service { .. } => None,
+        Verify::TwoWay { .. } | Verify::Provider { .. } => {
             Some(files::source(&args.platform, files::PROVIDER_PROGRAM)?)
         }
     };
@@ -79,16 +80,15 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
 /// The job that all parties derive from the same flags.
 fn job(args: &Join) -> Result<Job, Failure> {
     let verify = match args.verify {
-        VerifyArg::TwoWay => Verify::TwoWay,
-        VerifyArg::Service => Verify::Service,
-        VerifyArg::Provider => Verify::Provider,
+        VerifyArg::TwoWay => terms::Verify::TwoWay,
+        VerifyArg::Service => terms::Verify::Service,
+        VerifyArg::Provider => terms::Verify::Provider,
     };
     let parties = usize::from(args.parties);
-    let mut job = Job::open(args.job.as_str(), parties, args.maximum_keys, args.deadline, verify);
-    let key = args.service_key.as_deref().map(str::parse).transpose();
-    job.service.key = key.map_err(Failure::usage)?;
-    job.validate().map_err(Failure::usage)?;
-    Ok(job)
+    let key = args.service_key.as_deref().map(str::parse).transpose().map_err(Failure::usage)?;
+    let service = terms::Service { verify, key, ..terms::Service::default() };
+    Job::unpinned(args.job.as_str(), parties, args.maximum_keys, args.deadline, service)
+        .map_err(Failure::usage)
 }
 
 /// The replaced system writes its long flags with one dash (`-host`, `-client_num 2`,

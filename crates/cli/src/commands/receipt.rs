@@ -25,7 +25,7 @@ pub(crate) fn receipt(args: &Receipt) -> Result<ExitCode, Failure> {
     if *json {
         output::json(&json!({
             "party": verified.party,
-            "job": verified.job.name,
+            "job": verified.job.name(),
             "job_digest": verified.job.digest(),
             "members": verified.members.iter().map(|(name, key)| json!({"name": name, "key": key}))
                 .collect::<Vec<_>>(),
@@ -60,7 +60,7 @@ fn summary(verified: &VerifiedReceipt) -> Vec<String> {
     };
     let mut lines = vec![
         format!("the receipt holds: {} learned {learned}", verified.party),
-        format!("job {} of {}, digest {}", verified.job.name, members.join(", "), verified.job.digest()),
+        format!("job {} of {}, digest {}", verified.job.name(), members.join(", "), verified.job.digest()),
         format!("service: {enclave}"),
         "not signed by anybody but this party: what its table held, and how many of its rows matched"
             .to_owned(),

@@ -9,7 +9,7 @@ use convelo_attest::Policy;
 use convelo_channel::Expect;
 use convelo_party::table::{Column, Format, Input, STANDARD_INPUT, Table, TableOptions};
 use convelo_party::{Destination, Learned, Summary};
-use convelo_psi::{Job, Parties, Verify, What};
+use convelo_psi::{Job, Mode, Parties, Verify, What};
 
 use crate::args::{FormatArg, Layout, Run};
 use crate::exit::{Code, Failure};
@@ -74,9 +74,10 @@ impl Plan {
         let expect = expect(&job, policy.iter().chain(&own).cloned().collect(), || {
             files::collateral_or_offer(&args.trust, &args.job)
         })?;
-        let source = match job.service.verify {
-            Verify::Service => None,
-            Verify::TwoWay | Verify::Provider => {
+        let Mode::Attested(service) = job.mode();
+        let source = match service.verify {
+            Verify::Service { .. } => None,
+            Verify::TwoWay { .. } | Verify::Provider { .. } => {
                 Some(files::source(&args.platform, files::PROVIDER_PROGRAM)?)
             }
         };
@@ -90,7 +91,7 @@ impl Plan {
         let receipt = match (&args.receipt, &output) {
             (Some(path), _) => path.clone(),
             (None, Some(Destination::File(output))) => suffixed(output, ".receipt.json"),
-            (None, _) => PathBuf::from(format!("{}.receipt.json", job.name)),
+            (None, _) => PathBuf::from(format!("{}.receipt.json", job.name())),
         };
         let run = convelo_party::Run {
             job,
@@ -115,7 +116,7 @@ pub(crate) fn listed(
     key: &convelo_psi::KeyId,
     path: &Path,
 ) -> Result<(), Failure> {
-    let Parties::Named(parties) = &job.parties else { return Ok(()) };
+    let Parties::Named(parties) = job.parties() else { return Ok(()) };
     let Some(party) = job.party(name) else {
         let names: Vec<&str> = parties.iter().map(|party| party.name.as_str()).collect();
         let names = names.join(", ");
@@ -135,15 +136,19 @@ pub(crate) fn listed(
 
 /// Where the job's services are reached.
 pub(crate) fn addresses(job: &Job, flag: Option<&str>) -> Result<Vec<String>, Failure> {
-    let named = &job.service.addresses;
-    if !named.is_empty() {
-        let text = "the job names its services, several of them; leave --service out";
-        return if flag.is_none() { Ok(named.clone()) } else { Err(Failure::usage(text)) };
+    let Mode::Attested(service) = job.mode();
+    match (flag, service.addresses.as_slice()) {
+        (Some(_), [_, _, ..]) => {
+            let text = "the job names its services, several of them; leave --service out";
+            Err(Failure::usage(text))
+        }
+        (Some(address), _) => Ok(vec![address.to_owned()]),
+        (None, []) => {
+            let text = "the job names no address of the service; give it with --service HOST:PORT";
+            Err(Failure::usage(text))
+        }
+        (None, named) => Ok(named.to_vec()),
     }
-    let address = flag.map(str::to_owned).or_else(|| job.service.address.clone());
-    address.map(|address| vec![address]).ok_or_else(|| {
-        Failure::usage("the job names no address of the service; give it with --service HOST:PORT")
-    })
 }
 
 /// What the service must prove, as the job has it.
@@ -152,8 +157,9 @@ pub(crate) fn expect(
     policies: Vec<Policy>,
     collateral: impl FnOnce() -> Result<Option<convelo_attest::Collateral>, Failure>,
 ) -> Result<Expect, Failure> {
-    let key = job.service.key.map(|key| key.0);
-    if job.service.verify == Verify::Provider {
+    let Mode::Attested(service) = job.mode();
+    let key = service.key.map(|key| key.0);
+    if matches!(service.verify, Verify::Provider { .. }) {
         return key.map(Expect::Key).ok_or_else(|| {
             Failure::usage(
                 "where only providers are verified, the service must be known by its key; \
@@ -198,7 +204,7 @@ pub(crate) fn table(
         None => Format::guess(&input, delimiter, header)?,
     };
     let key = columns(&layout.key)?;
-    let parts: Vec<&str> = job.keys.iter().map(|part| part.name.as_str()).collect();
+    let parts: Vec<&str> = job.keys().iter().map(|part| part.name.as_str()).collect();
     let found = if format == Format::Lines { 1 } else { key.len() };
     if found != parts.len() {
         let text = match format {
@@ -246,7 +252,7 @@ fn delimiter(text: &str) -> Result<u8, Failure> {
 
 /// Where rows go, where the job gives this party rows to write.
 fn destination(job: &Job, args: &Run) -> Result<Option<Destination>, Failure> {
-    let rows = job.learns(&args.name) && job.reveal.what == What::Intersection;
+    let rows = job.learns(&args.name) && job.reveal().what == What::Intersection;
     match (&args.output, rows) {
         (Some(path), true) if path == Path::new("-") => {
             if args.voice.json {

@@ -1,7 +1,7 @@
 //! A receipt read again, by anybody, at any time, without the network.
 
 use convelo_attest::{Check, Collateral, Evidence, Policy, Refusal, Verdict, verify_listing};
-use convelo_psi::{Job, KeyId, Verify, What};
+use convelo_psi::{Job, KeyId, Mode, What};
 use convelo_wire::Statement;
 use sha2::{Digest as _, Sha256};
 
@@ -180,10 +180,10 @@ impl Reader {
         let entitled = match receipt.result {
             Learned::Nothing => !job.learns(&receipt.party),
             Learned::Intersection { .. } => {
-                job.learns(&receipt.party) && job.reveal.what == What::Intersection
+                job.learns(&receipt.party) && job.reveal().what == What::Intersection
             }
-            Learned::Count { .. } => job.learns(&receipt.party) && job.reveal.what == What::Count,
-            Learned::Withheld => job.learns(&receipt.party) && job.reveal.minimum > 0,
+            Learned::Count { .. } => job.learns(&receipt.party) && job.reveal().what == What::Count,
+            Learned::Withheld => job.learns(&receipt.party) && job.reveal().minimum > 0,
         };
         self.equal(
             "reveal policy",
@@ -208,9 +208,9 @@ impl Reader {
         statement: &Statement,
         own: Option<&Policy>,
     ) -> Result<Option<Verdict>, ReceiptError> {
-        let attested = job.service.verify != Verify::Provider;
-        let Some(policy) = job.service.policy.as_ref().filter(|_| attested) else {
-            let pinned = job.service.key.map_or_else(|| "none".to_owned(), |key| key.to_string());
+        let Mode::Attested(service) = job.mode();
+        let Some(policy) = service.policy() else {
+            let pinned = service.key.map_or_else(|| "none".to_owned(), |key| key.to_string());
             self.equal("pinned key, NOT ATTESTED", &receipt.service.key.to_string(), &pinned)?;
             return Ok(None);
         };
@@ -235,7 +235,7 @@ impl Reader {
             verify_listing(&evidence, &collateral, own, then, &mut Vec::new())?;
             self.passed("the reader's policy", "accepts the evidence".to_owned(), "to accept it");
         }
-        if let Some(key) = job.service.key {
+        if let Some(key) = service.key {
             self.equal("pinned key", &receipt.service.key.to_string(), &key.to_string())?;
         }
         Ok(Some(verdict))

@@ -3,7 +3,7 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 
 use super::*;
-use crate::job::{Party, Verify};
+use crate::job::tests::{changed, named, unpinned};
 
 /// Parties of one job with their identity keys, and what they sent.
 struct Run {
@@ -25,24 +25,16 @@ fn key_id(identity: &EcdsaKeyPair) -> KeyId {
 }
 
 impl Run {
-    fn open(count: usize) -> Self {
+    fn unpinned(count: usize) -> Self {
         let names = (0..count).map(|index| format!("party{index:02}")).collect();
         let identities = (0..count).map(|_| identity()).collect();
-        Self { job: Job::open("test", count, 1000, 60, Verify::Service), names, identities }
+        Self { job: unpinned(count, 1000).expect("valid"), names, identities }
     }
 
     fn named(count: usize) -> Self {
-        let mut run = Self::open(count);
-        let parties = run.names.iter().zip(&run.identities);
-        run.job.parties = Parties::Named(
-            parties
-                .map(|(name, identity)| Party {
-                    name: name.clone(),
-                    key: key_id(identity),
-                    maximum_keys: None,
-                })
-                .collect(),
-        );
+        let mut run = Self::unpinned(count);
+        let keys = run.identities.iter().map(key_id);
+        run.job = named(run.names.iter().map(String::as_str).zip(keys));
         run
     }
 
@@ -100,7 +92,7 @@ fn error<T>(result: Result<T, AgreementError>) -> AgreementError {
 #[test]
 fn all_parties_get_one_key() {
     for count in [2, 3, 8, 64] {
-        for run in [Run::named(count), Run::open(count.min(8))] {
+        for run in [Run::named(count), Run::unpinned(count.min(8))] {
             let (sealings, inboxes) = run.sealed();
             let (confirming, own): (Vec<_>, Vec<_>) = sealings
                 .into_iter()
@@ -188,7 +180,7 @@ fn offer_of_another_job() {
     let run = Run::named(2);
     let mut other =
         Run { job: run.job.clone(), names: run.names.clone(), identities: run.identities.clone() };
-    other.job.name = "other".to_owned();
+    other.job = changed(&run.job, |terms| terms.name = "other".to_owned()).expect("valid");
     let mut openings = run.openings();
     let mut members = members(&openings);
     members[1].offer = other.openings()[1].offer();
@@ -200,7 +192,7 @@ fn offer_of_another_job() {
 
 #[test]
 fn offer_under_another_name() {
-    let run = Run::open(2);
+    let run = Run::unpinned(2);
     let mut openings = run.openings();
     let mut members = members(&openings);
     members[1].name = "mallory".to_owned();
@@ -215,8 +207,7 @@ fn job_changed_under_way() {
     let run = Run::named(2);
     let mut openings = run.openings();
     let members = members(&openings);
-    let mut job = run.job.clone();
-    job.reveal.minimum = 1;
+    let job = changed(&run.job, |terms| terms.reveal.minimum = 1).expect("valid");
     assert_eq!(
         error(openings.remove(0).assembled(&job, &members, &mut rng())),
         AgreementError::JobChanged
@@ -239,10 +230,13 @@ fn stranger_among_the_members() {
 #[test]
 fn one_party_too_many_or_too_few() {
     for count in [1, 2, 4] {
-        let run = Run::open(3);
-        let crowd = Run { job: run.job.clone(), ..Run::open(count) };
+        let run = Run::unpinned(3);
+        let mut openings = run.openings();
+        let more = Opening::new(&run.job, "party03", &identity(), &mut rng());
+        let crowd = members(&openings).into_iter().chain(members(&[more])).take(count);
+        let crowd: Vec<_> = crowd.collect();
         assert_eq!(
-            error(crowd.assembled(0)),
+            error(openings.remove(0).assembled(&run.job, &crowd, &mut rng())),
             AgreementError::PartyCount { found: count, required: 3 }
         );
     }
@@ -267,21 +261,21 @@ fn wrong_key_for_a_name() {
 
 #[test]
 fn two_members_with_one_name() {
-    let mut run = Run::open(3);
+    let mut run = Run::unpinned(3);
     run.names[2] = "party01".to_owned();
     assert_eq!(error(run.assembled(0)), AgreementError::Twice { name: "party01".to_owned() });
 }
 
 #[test]
 fn two_members_with_one_key() {
-    let mut run = Run::open(3);
+    let mut run = Run::unpinned(3);
     run.identities[2] = run.identities[1].clone();
     assert_eq!(error(run.assembled(0)), AgreementError::SharedKey { name: "party02".to_owned() });
 }
 
 #[test]
 fn one_time_key_copied_from_another_member() {
-    let run = Run::open(3);
+    let run = Run::unpinned(3);
     let mut openings = run.openings();
     let mut members = members(&openings);
     let copied = members[1].offer.one_time_key;
@@ -296,7 +290,7 @@ fn one_time_key_copied_from_another_member() {
 
 #[test]
 fn one_identity_in_two_encodings() {
-    let run = Run::open(2);
+    let run = Run::unpinned(2);
     let mut openings = run.openings();
     let mut members = members(&openings);
     let point = run.identities[1].public_key().as_ref();
@@ -315,7 +309,7 @@ fn one_identity_in_two_encodings() {
 
 #[test]
 fn one_time_key_of_low_order() {
-    let run = Run::open(2);
+    let run = Run::unpinned(2);
     let mut openings = run.openings();
     let mut members = members(&openings);
     let message = offer_message(run.job.digest(), "party01", &[0; 32]);
@@ -331,7 +325,7 @@ fn one_time_key_of_low_order() {
 fn our_own_entry_changed() {
     let own_entry = |what| AgreementError::OwnEntry { name: "party00".to_owned(), what };
 
-    let run = Run::open(2);
+    let run = Run::unpinned(2);
     let mut openings = run.openings();
     let mut members = members(&openings);
     members[0].name = "mallory".to_owned();
@@ -605,7 +599,7 @@ fn debug_shows_no_secret() {
 
 #[test]
 fn hostile_name_is_cut_and_escaped_in_errors() {
-    let run = Run::open(2);
+    let run = Run::unpinned(2);
     let mut openings = run.openings();
     let mut members = members(&openings);
     members[1].name = format!("\u{1b}[2J{}", "x".repeat(1000));

@@ -1,11 +1,12 @@
-//! What differs between two jobs, for people whose parties refuse to start together.
+//! What differs between the normal terms of two jobs, for people whose parties refuse to start
+//! together.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use super::{Job, Parties, Party};
+use super::terms::{Parties, Party, Terms};
 
-pub(super) fn differences(here: &Job, there: &Job) -> Vec<String> {
+pub(super) fn differences(here: &Terms, there: &Terms) -> Vec<String> {
     let mut lines = Lines(Vec::new());
     lines.compare("version", &here.version, &there.version);
     lines.compare("name", &here.name, &there.name);
@@ -34,7 +35,7 @@ pub(super) fn differences(here: &Job, there: &Job) -> Vec<String> {
     lines.compare("reveal.to", &recipients(here), &recipients(there));
     lines.compare("reveal.minimum", &here.reveal.minimum, &there.reveal.minimum);
     parties(here, there, &mut lines);
-    let number = |job: &Job| job.shard.map(|shard| shard.number);
+    let number = |job: &Terms| job.shard.map(|shard| shard.number);
     lines.compare_optional("shard", number(here).as_ref(), number(there).as_ref());
     lines.0
 }
@@ -60,9 +61,9 @@ fn text<T: serde::Serialize>(value: &T) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn keys(here: &Job, there: &Job, lines: &mut Lines) {
+fn keys(here: &Terms, there: &Terms, lines: &mut Lines) {
     let names =
-        |job: &Job| -> Vec<String> { job.keys.iter().map(|part| part.name.clone()).collect() };
+        |job: &Terms| -> Vec<String> { job.keys.iter().map(|part| part.name.clone()).collect() };
     let (ours, theirs) = (names(here), names(there));
     if ours != theirs {
         lines.compare("key parts", &ours.join(", "), &theirs.join(", "));
@@ -81,23 +82,18 @@ fn keys(here: &Job, there: &Job, lines: &mut Lines) {
     }
 }
 
-fn recipients(job: &Job) -> String {
-    let mut names = job.reveal.to.clone();
-    if let (true, Parties::Named(parties)) = (names.is_empty(), &job.parties) {
-        names = parties.iter().map(|party| party.name.clone()).collect();
+fn recipients(job: &Terms) -> String {
+    match job.reveal.to.as_slice() {
+        [] => "everybody".to_owned(),
+        names => names.join(", "),
     }
-    if names.is_empty() {
-        return "everybody".to_owned();
-    }
-    names.sort();
-    names.join(", ")
 }
 
-fn parties(here: &Job, there: &Job, lines: &mut Lines) {
+fn parties(here: &Terms, there: &Terms, lines: &mut Lines) {
     let (Parties::Named(ours), Parties::Named(theirs)) = (&here.parties, &there.parties) else {
-        let shown = |job: &Job| match &job.parties {
+        let shown = |job: &Terms| match &job.parties {
             Parties::Named(parties) => format!("{} named", parties.len()),
-            Parties::Open { count } => format!("{count} unpinned"),
+            Parties::Unpinned { count } => format!("{count} unpinned"),
         };
         return lines.compare("parties", &shown(here), &shown(there));
     };

@@ -1,4 +1,4 @@
-//! The job file: TOML as a person writes it, into a [`Job`].
+//! The job file: TOML as a person writes it, into [`Terms`] and a [`Job`].
 //!
 //! ```toml
 //! version = 1                     # of this form
@@ -38,10 +38,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use toml::Spanned;
 
-use super::{
-    JOB_VERSION, Job, JobError, KeyId, Mode, Parties, Party, Position, Reveal, Service, Verify,
-    What,
-};
+use super::terms::{Mode, Parties, Party, Reveal, Service, Terms, Verify, What};
+use super::{JOB_VERSION, Job, JobError, KeyId, Position, validation};
 use crate::keys::{KeyPart, Step};
 use crate::limits::MAXIMUM_JOB_FILE_BYTES;
 
@@ -57,8 +55,7 @@ pub(super) fn parse(text: &str) -> Result<Job, JobError> {
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut places = Places::default();
-    let result = read(text, &mut places).and_then(|job| job.validate().map(|()| job));
-    result.map_err(|mut error| {
+    read(text, &mut places).and_then(Job::try_from).map_err(|mut error| {
         let span = error.position.is_none().then(|| places.find(&error.field)).flatten();
         error.position = error.position.or(span.map(|span| position(text, span.start)));
         error
@@ -169,14 +166,14 @@ impl Places {
     }
 }
 
-fn read(text: &str, places: &mut Places) -> Result<Job, JobError> {
+fn read(text: &str, places: &mut Places) -> Result<Terms, JobError> {
     let version = read_version(text, places)?;
     let file: File = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
 
     let deadline = places.required("deadline", file.deadline, "deadline = \"30m\"")?;
     let keys = file.key.into_iter().enumerate();
     let keys = keys.map(|(index, part)| read_key(index, part, places)).collect::<Result<_, _>>()?;
-    Ok(Job {
+    Ok(Terms {
         version,
         name: places.required("name", file.name, "name = \"spring-campaign\"")?,
         mode: places.required("mode", file.mode, "mode = \"attested\"")?,
@@ -208,13 +205,7 @@ fn read_version(text: &str, places: &mut Places) -> Result<u32, JobError> {
     if version.as_integer() == Some(i64::from(JOB_VERSION)) {
         return Ok(JOB_VERSION);
     }
-    Err(JobError::new(
-        "version",
-        format!(
-            "version is {version}, this program reads version {JOB_VERSION}: use the program that \
-             the job was written for"
-        ),
-    ))
+    Err(validation::another_version(&version))
 }
 
 fn read_service(
@@ -301,7 +292,7 @@ fn read_parties(
 ) -> Result<Parties, JobError> {
     if let Some(count) = places.optional("unpinned_parties", unpinned) {
         if parties.is_empty() {
-            return Ok(Parties::Open { count });
+            return Ok(Parties::Unpinned { count });
         }
         return Err(JobError::new(
             "unpinned_parties",

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
+use super::validation::is_address;
 use super::*;
+use crate::limits::MAXIMUM_KEYS;
 
 const ALICE: &str = "sha256:00000000000000000000000000000000000000000000000000000000000000aa";
 const BOB: &str = "sha256:00000000000000000000000000000000000000000000000000000000000000bb";
@@ -51,6 +53,27 @@ fn parsed(text: &str) -> Job {
     Job::from_toml(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// A job with other terms.
+pub(crate) fn changed(job: &Job, change: impl FnOnce(&mut Terms)) -> Result<Job, JobError> {
+    let mut terms = job.terms();
+    change(&mut terms);
+    Job::try_from(terms)
+}
+
+pub(crate) fn unpinned(parties: usize, maximum_keys: u64) -> Result<Job, JobError> {
+    Job::unpinned("join", parties, maximum_keys, 60, terms::Service::default())
+}
+
+/// A job of parties with these names and keys.
+pub(crate) fn named<'a>(parties: impl IntoIterator<Item = (&'a str, KeyId)>) -> Job {
+    let party = |(name, key): (&str, _)| Party { name: name.to_owned(), key, maximum_keys: None };
+    let job = changed(&unpinned(2, 1000).unwrap(), |terms| {
+        terms.service.policy = Some(serde_json::json!({}));
+        terms.parties = Parties::Named(parties.into_iter().map(party).collect());
+    });
+    job.unwrap()
+}
+
 /// The example with a change must be refused with this text.
 fn refused(change: impl Fn(&str) -> String, expected: &str) {
     let text = change(&example());
@@ -66,12 +89,12 @@ fn replaced(old: &str, new: &str, expected: &str) {
 #[test]
 fn example_is_read() {
     let job = parsed(&example());
-    assert_eq!(job.name, "spring-campaign");
-    assert_eq!(job.deadline_seconds, 1800);
-    assert_eq!(job.party_count(), 2);
+    assert_eq!(job.name(), "spring-campaign");
+    assert_eq!(job.deadline_seconds(), 1800);
+    assert_eq!(job.parties().count(), 2);
     assert_eq!(job.maximum_keys_of("alice"), 5000);
     assert_eq!(job.maximum_keys_of("bob"), 1_000_000);
-    assert_eq!(job.keys[1].normalise, [Step::Phone { country: Some("49".to_owned()) }]);
+    assert_eq!(job.keys()[1].normalise, [Step::Phone { country: Some("49".to_owned()) }]);
     assert_eq!(job.party_of_key(&BOB.parse().unwrap()).unwrap().name, "bob");
     assert!(job.party_of_key(&CAROL.parse().unwrap()).is_none());
 }
@@ -90,10 +113,10 @@ fn canonical_form_and_digest_vector() {
     );
     assert_eq!(job.digest().short(), "f3679b9ae01c");
 
-    let open = Job::open("join", 3, 1000, 60, Verify::TwoWay);
-    open.validate().expect("valid");
+    let service = terms::Service { verify: terms::Verify::TwoWay, ..terms::Service::default() };
+    let unpinned = Job::unpinned("join", 3, 1000, 60, service).expect("valid");
     assert_eq!(
-        open.canonical(),
+        unpinned.canonical(),
         r#"{"deadline_seconds":60,"keys":[{"name":"id","normalise":["trim"]}],"maximum_keys":1000,"mode":"attested","name":"join","parties":{"open":{"count":3}},"reveal":{"minimum":0,"to":[],"what":"intersection"},"service":{"verify":"two-way"},"version":1}"#
     );
 }
@@ -112,29 +135,30 @@ fn order_and_spelled_out_defaults_do_not_change_the_digest() {
 
 #[test]
 fn every_field_changes_the_digest() {
-    let job = parsed(&example());
-    let changes: [fn(&mut Job); 15] = [
-        |job| job.name.push('x'),
-        |job| job.deadline_seconds += 1,
-        |job| job.maximum_keys += 1,
-        |job| job.pad_keys_to = Some(1000),
-        |job| job.service.address = None,
-        |job| job.service.verify = Verify::TwoWay,
-        |job| job.service.key = Some(KeyId([7; 32])),
-        |job| job.service.policy = Some(serde_json::json!({"version": 2})),
-        |job| job.provider_policy = Some(serde_json::json!({})),
-        |job| job.keys.swap(0, 1),
-        |job| job.keys[0].normalise.push(Step::Trim),
-        |job| job.reveal.what = What::Count,
-        |job| job.reveal.to.truncate(1),
-        |job| job.reveal.minimum += 1,
-        |job| job.parties = Parties::Open { count: 2 },
+    let terms = parsed(&example()).terms();
+    let changes: [fn(&mut Terms); 16] = [
+        |terms| terms.name.push('x'),
+        |terms| terms.deadline_seconds += 1,
+        |terms| terms.maximum_keys += 1,
+        |terms| terms.pad_keys_to = Some(1000),
+        |terms| terms.service.address = None,
+        |terms| terms.service.verify = terms::Verify::TwoWay,
+        |terms| terms.service.key = Some(KeyId([7; 32])),
+        |terms| terms.service.policy = Some(serde_json::json!({"version": 2})),
+        |terms| terms.provider_policy = Some(serde_json::json!({})),
+        |terms| terms.keys.swap(0, 1),
+        |terms| terms.keys[0].normalise.push(Step::Trim),
+        |terms| terms.reveal.what = What::Count,
+        |terms| terms.reveal.to.truncate(1),
+        |terms| terms.reveal.minimum += 1,
+        |terms| terms.parties = Parties::Unpinned { count: 2 },
+        |terms| terms.shard = Some(Shard { number: 0 }),
     ];
     for (index, change) in changes.iter().enumerate() {
-        let mut changed = job.clone();
+        let mut changed = terms.clone();
         change(&mut changed);
-        assert_ne!(changed.digest(), job.digest(), "change {index}");
-        assert!(!job.differences(&changed).is_empty(), "change {index}");
+        assert_ne!(changed.canonical(), terms.canonical(), "change {index}");
+        assert!(!compare::differences(&terms, &changed).is_empty(), "change {index}");
     }
 }
 
@@ -250,8 +274,7 @@ fn number_of_parties() {
         "line 7, column 20: the job has [[party]] and unpinned_parties",
     );
     for (count, valid) in [(1, false), (2, true), (64, true), (65, false)] {
-        let job = Job::open("join", count, 1000, 60, Verify::Service);
-        assert_eq!(job.validate().is_ok(), valid, "{count} parties");
+        assert_eq!(unpinned(count, 1000).is_ok(), valid, "{count} parties");
     }
 }
 
@@ -270,7 +293,7 @@ fn unpinned_parties_in_a_file() {
         [reveal]
         what = "intersection"
     "#;
-    assert_eq!(parsed(text), Job::open("join", 3, 1000, 60, Verify::Service));
+    assert_eq!(parsed(text), unpinned(3, 1000).unwrap());
     let to = text.replace("\"intersection\"", "\"intersection\"\nto = [\"alice\"]");
     let error = Job::from_toml(&to).unwrap_err().to_string();
     assert!(error.starts_with("line 13, column 6: reveal.to names parties of a job"), "{error}");
@@ -305,9 +328,15 @@ fn whose_evidence_needs_which_policy() {
     let provider = example()
         .replace("[service.policy]", "[provider.policy]")
         .replace("verify = \"service\"", &key);
-    assert_eq!(parsed(&provider).service.verify, Verify::Provider);
+    let provider_policy = Some(serde_json::json!({"version": 1, "tcb_statuses": ["UpToDate"]}));
+    let Mode::Attested(service) = parsed(&provider).mode().clone();
+    assert_eq!(service.verify, Verify::Provider { provider_policy });
+    assert_eq!((service.key, service.policy()), (Some(CAROL.parse().unwrap()), None));
     let two_way = example().replace("verify = \"service\"", two_way) + "[provider.policy]\na = 1\n";
-    assert_eq!(parsed(&two_way).provider_policy, Some(serde_json::json!({"a": 1})));
+    let Mode::Attested(service) = parsed(&two_way).mode().clone();
+    assert_eq!(service.policy().unwrap()["version"], 1);
+    let Verify::TwoWay { provider_policy, .. } = service.verify else { panic!() };
+    assert_eq!(provider_policy, Some(serde_json::json!({"a": 1})));
 }
 
 #[test]
@@ -331,7 +360,8 @@ fn deeply_nested_policy_is_refused() {
 
 #[test]
 fn other_forms_than_the_canonical_one_are_refused() {
-    let canonical = parsed(&example()).canonical();
+    let job = parsed(&example());
+    let canonical = job.canonical().to_owned();
     assert!(Job::from_canonical(canonical.as_bytes()).is_ok());
     let unknown = canonical.replacen('{', "{\"aaa\":1,", 1);
     let unknown_party = canonical.replace("\"name\":\"bob\"", "\"name\":\"bob\",\"role\":1");
@@ -367,17 +397,19 @@ fn other_forms_than_the_canonical_one_are_refused() {
 fn differences_are_told_field_by_field() {
     let here = parsed(&example());
     assert!(here.differences(&here).is_empty());
-    let mut there = here.clone();
-    there.reveal.minimum = 10;
-    there.reveal.to = vec!["alice".to_owned()];
-    there.deadline_seconds = 60;
-    there.service.policy = Some(serde_json::json!({"secret": "text"}));
-    there.service.address = None;
-    there.keys[0].normalise = vec![Step::Trim, Step::Lowercase];
-    there.parties = Parties::Named(vec![
-        Party { name: "alice".to_owned(), key: ALICE.parse().unwrap(), maximum_keys: None },
-        Party { name: "carol".to_owned(), key: CAROL.parse().unwrap(), maximum_keys: None },
-    ]);
+    let there = changed(&here, |terms| {
+        terms.reveal.minimum = 10;
+        terms.reveal.to = vec!["alice".to_owned()];
+        terms.deadline_seconds = 60;
+        terms.service.policy = Some(serde_json::json!({"secret": "text"}));
+        terms.service.address = None;
+        terms.keys[0].normalise = vec![Step::Trim, Step::Lowercase];
+        terms.parties = Parties::Named(vec![
+            Party { name: "alice".to_owned(), key: ALICE.parse().unwrap(), maximum_keys: None },
+            Party { name: "carol".to_owned(), key: CAROL.parse().unwrap(), maximum_keys: None },
+        ]);
+    });
+    let there = there.unwrap();
     assert_eq!(
         here.differences(&there),
         [
@@ -392,27 +424,32 @@ fn differences_are_told_field_by_field() {
             "party carol: there, not here",
         ]
     );
-    let mut swapped = here.clone();
-    swapped.keys.swap(0, 1);
+    let swapped = changed(&here, |terms| terms.keys.swap(0, 1)).unwrap();
     assert_eq!(here.differences(&swapped), ["key parts: email, mobile here, mobile, email there"]);
-    let open = Job { parties: Parties::Open { count: 3 }, ..here.clone() };
-    assert_eq!(here.differences(&open).last().unwrap(), "parties: 2 named here, 3 unpinned there");
+    let unpinned = changed(&here, |terms| {
+        terms.parties = Parties::Unpinned { count: 3 };
+        terms.reveal.to.clear();
+    });
+    assert_eq!(
+        here.differences(&unpinned.unwrap()).last().unwrap(),
+        "parties: 2 named here, 3 unpinned there"
+    );
 }
 
 #[test]
 fn who_learns() {
-    let mut job = parsed(&example());
-    job.reveal.to = vec!["alice".to_owned()];
-    assert!(job.learns("alice") && !job.learns("bob"));
-    job.reveal.to.clear();
-    assert!(job.learns("alice") && job.learns("bob"));
+    let to = |to: &[&str]| {
+        let to = to.iter().map(|name| (*name).to_owned()).collect();
+        changed(&parsed(&example()), |terms| terms.reveal.to = to).unwrap()
+    };
+    assert!(to(&["alice"]).learns("alice") && !to(&["alice"]).learns("bob"));
+    assert!(to(&[]).learns("alice") && to(&[]).learns("bob"));
+    assert_eq!(to(&[]).reveal().to, ["alice", "bob"]);
 }
 
 #[test]
 fn false_match_bound() {
-    let bound = |parties, keys| {
-        Job::open("join", parties, keys, 60, Verify::Service).false_match_bound_log2()
-    };
+    let bound = |parties, keys| unpinned(parties, keys).unwrap().false_match_bound_log2();
     // q = 2^21, 5 m^2 + 1 = 327681: 42 + 18.3219 - 128.
     assert!((bound(2, 1 << 20) - -67.678).abs() < 0.001, "{}", bound(2, 1 << 20));
     assert!((bound(4, 1 << 20) - bound(2, 1 << 20) - 2.0).abs() < 1e-6);
@@ -473,23 +510,27 @@ fn step() -> impl Strategy<Value = Step> {
 
 prop_compose! {
     fn service()(
-        verify in prop_oneof![Just(Verify::Service), Just(Verify::TwoWay), Just(Verify::Provider)],
+        verify in prop_oneof![
+            Just(terms::Verify::Service),
+            Just(terms::Verify::TwoWay),
+            Just(terms::Verify::Provider),
+        ],
         address in proptest::option::of("[a-z]{1,9}(\\.[a-z]{1,9}){0,2}:[1-9][0-9]{0,3}"),
         key in any::<[u8; 32]>(),
         pinned in any::<bool>(),
         service_policy in policy(),
         provider_policy in policy(),
-    ) -> (Service, Option<Value>) {
-        let key = (pinned || verify == Verify::Provider).then_some(KeyId(key));
-        let policy = (verify != Verify::Provider).then_some(service_policy);
-        let provider_policy = (verify != Verify::Service).then_some(provider_policy);
-        let service = Service { address, addresses: Vec::new(), verify, key, policy };
+    ) -> (terms::Service, Option<Value>) {
+        let key = (pinned || verify == terms::Verify::Provider).then_some(KeyId(key));
+        let policy = (verify != terms::Verify::Provider).then_some(service_policy);
+        let provider_policy = (verify != terms::Verify::Service).then_some(provider_policy);
+        let service = terms::Service { address, addresses: Vec::new(), verify, key, policy };
         (service, provider_policy)
     }
 }
 
 prop_compose! {
-    fn job()(
+    fn terms()(
         name in name(),
         deadline_seconds in 1u64..=604_800,
         maximum_keys in 1u64..=1 << 32,
@@ -504,7 +545,7 @@ prop_compose! {
             name(), (any::<[u8; 32]>(), proptest::option::of(1u64..=1 << 32)), 2..6),
         reversed in any::<bool>(),
         open in proptest::option::weighted(0.2, 2usize..=64),
-    ) -> Job {
+    ) -> Terms {
         let mut parties: Vec<_> = parties.into_iter().map(|(name, (key, maximum_keys))| {
             Party { name, key: KeyId(key), maximum_keys }
         }).collect();
@@ -518,11 +559,11 @@ prop_compose! {
             .chain([maximum_keys]).min().unwrap();
         let minimum = minimum.index(usize::try_from(smallest).unwrap()) as u64;
         let (parties, to) = match open {
-            Some(count) => (Parties::Open { count }, Vec::new()),
+            Some(count) => (Parties::Unpinned { count }, Vec::new()),
             None => (Parties::Named(parties), to),
         };
-        Job {
-            version: 1, name, mode: Mode::Attested, deadline_seconds, maximum_keys, pad_keys_to,
+        Terms {
+            version: 1, name, mode: terms::Mode::Attested, deadline_seconds, maximum_keys, pad_keys_to,
             service, provider_policy,
             keys: keys.into_iter().map(|(name, normalise)| KeyPart { name, normalise }).collect(),
             reveal: Reveal { what, to, minimum },
@@ -534,88 +575,112 @@ prop_compose! {
 
 /// A job over so many services.
 fn sharded(services: usize) -> Job {
-    let mut job = Job::open("test", 2, 1000, 60, Verify::Service);
-    job.service.addresses =
-        (0..services).map(|host| format!("psi-{host}.example.org:7443")).collect();
-    job
+    let addresses = (0..services).map(|host| format!("psi-{host}.example.org:7443")).collect();
+    let service = terms::Service { addresses, ..terms::Service::default() };
+    Job::unpinned("test", 2, 1000, 60, service).unwrap()
 }
 
 #[test]
 fn a_job_over_several_services() {
     let job = sharded(4);
-    job.validate().unwrap();
     assert_eq!((job.services(), job.shards().len()), (4, 4));
     let mut digests = vec![job.digest()];
-    for shard in job.shards() {
-        shard.validate().unwrap();
-        assert_eq!(Job::from_canonical(shard.canonical().as_bytes()).unwrap(), shard);
+    for (number, shard) in job.shards().into_iter().enumerate() {
+        let read = Job::from_canonical(shard.canonical().as_bytes()).unwrap();
+        assert_eq!((read.shard(), read.terms()), (Some(Shard { number }), shard.terms()));
+        assert_eq!(changed(&job, |terms| terms.shard = Some(Shard { number })).unwrap(), shard);
+        assert_eq!(shard.canonical(), read.canonical());
         digests.push(shard.digest());
         assert_eq!(shard.sent(100), job.sent(100));
     }
     digests.sort();
     digests.dedup();
     assert_eq!(digests.len(), 5);
-    let one = Job::open("test", 2, 1000, 60, Verify::Service);
+    let one = unpinned(2, 1000).unwrap();
     assert_eq!(one.shards(), std::slice::from_ref(&one));
-    assert!(job.differences(&one)[0].starts_with("service.addresses: psi-0.example.org:7443, "));
+    let service = job.differences(&one).remove(1);
+    assert!(service.starts_with("service.addresses: psi-0.example.org:7443, "), "{service}");
+}
+
+/// The canonical form and digest of a shard are a promise to every other build, too.
+#[test]
+fn shard_vector() {
+    let shard = sharded(2).shards().remove(1);
+    assert_eq!(
+        shard.canonical(),
+        r#"{"deadline_seconds":60,"keys":[{"name":"id","normalise":["trim"]}],"maximum_keys":1000,"mode":"attested","name":"test","parties":{"open":{"count":2}},"reveal":{"minimum":0,"to":[],"what":"intersection"},"service":{"addresses":["psi-0.example.org:7443","psi-1.example.org:7443"],"verify":"service"},"shard":{"number":1},"version":1}"#
+    );
 }
 
 #[test]
 fn what_a_job_over_several_services_cannot_have() {
-    let refused = |change: fn(&mut Job), text: &str| {
-        let mut job = sharded(2);
-        change(&mut job);
-        let error = job.validate().unwrap_err().to_string();
+    let refused = |change: fn(&mut Terms), text: &str| {
+        let error = changed(&sharded(2), change).unwrap_err().to_string();
         assert!(error.contains(text), "{error}");
     };
-    refused(|job| drop(job.service.addresses.pop()), "has 1 services, required are 2, 4, 8 or 16");
-    refused(|job| job.service.addresses.push("c:1".to_owned()), "has 3 services");
-    refused(|job| job.service.addresses[1] = "nowhere".to_owned(), "required is host:port");
-    refused(|job| job.service.addresses[1] = job.service.addresses[0].clone(), "is there twice");
-    refused(|job| job.service.address = Some("a:1".to_owned()), "beside service.addresses");
-    refused(|job| job.service.key = Some(KeyId([1; 32])), "service.key names one service");
-    refused(|job| job.service.verify = Verify::Provider, "service.key names one service");
-    refused(|job| job.reveal.what = What::Count, "a number for each shard");
-    refused(|job| job.reveal.minimum = 1, "every service sees its shard alone");
-    refused(|job| job.shard = Some(Shard { number: 2 }), "the shard is of no service");
-    let mut one = Job::open("test", 2, 1000, 60, Verify::Service);
-    one.shard = Some(Shard { number: 0 });
-    assert!(one.validate().is_err());
+    refused(
+        |terms| drop(terms.service.addresses.pop()),
+        "has 1 services, required are 2, 4, 8 or 16",
+    );
+    refused(|terms| terms.service.addresses.push("c:1".to_owned()), "has 3 services");
+    refused(|terms| terms.service.addresses[1] = "nowhere".to_owned(), "required is host:port");
+    refused(
+        |terms| terms.service.addresses[1] = terms.service.addresses[0].clone(),
+        "is there twice",
+    );
+    refused(|terms| terms.service.address = Some("a:1".to_owned()), "beside service.addresses");
+    refused(|terms| terms.service.key = Some(KeyId([1; 32])), "service.key names one service");
+    refused(
+        |terms| terms.service.verify = terms::Verify::Provider,
+        "service.key names one service",
+    );
+    refused(|terms| terms.reveal.what = What::Count, "a number for each shard");
+    refused(|terms| terms.reveal.minimum = 1, "every service sees its shard alone");
+    refused(|terms| terms.shard = Some(Shard { number: 2 }), "the shard is of no service");
+    let one = unpinned(2, 1000).unwrap();
+    assert!(changed(&one, |terms| terms.shard = Some(Shard { number: 0 })).is_err());
 }
 
 #[test]
 fn sizes_are_padded_to_a_multiple() {
-    let mut job = Job::open("test", 2, 1000, 60, Verify::Service);
+    let job = unpinned(2, 1000).unwrap();
     assert_eq!([0, 1, 999].map(|keys| job.padded(keys)), [0, 1, 999]);
-    job.pad_keys_to = Some(100);
-    assert_eq!([0, 1, 100, 101, 1000].map(|keys| job.padded(keys)), [100, 100, 100, 200, 1000]);
-    job.pad_keys_to = Some(1 << 32);
-    assert_eq!([0, 1 << 32].map(|keys| job.padded(keys)), [1 << 32; 2]);
-    assert_eq!(job.padded(u64::MAX), u64::MAX);
+    let to = |step| changed(&job, |terms| terms.pad_keys_to = Some(step)).unwrap();
+    let keys = [0, 1, 100, 101, 1000].map(|keys| to(100).padded(keys));
+    assert_eq!(keys, [100, 100, 100, 200, 1000]);
+    assert_eq!([0, 1 << 32].map(|keys| to(MAXIMUM_KEYS).padded(keys)), [1 << 32; 2]);
+    assert_eq!(to(MAXIMUM_KEYS).padded(u64::MAX), u64::MAX);
 }
 
 proptest! {
     #[test]
-    fn canonical_form_round_trip(job in job()) {
-        prop_assert_eq!(job.validate(), Ok(()));
-        let canonical = job.canonical();
-        let read = Job::from_canonical(canonical.as_bytes()).unwrap();
-        prop_assert_eq!(read.canonical(), canonical);
+    fn canonical_form_round_trip(terms in terms()) {
+        let count = terms.parties.count();
+        let job = Job::try_from(terms);
+        prop_assert!(job.is_ok(), "{job:?}");
+        let job = job.unwrap();
+        let read = Job::from_canonical(job.canonical().as_bytes()).unwrap();
+        prop_assert_eq!(read.canonical(), job.canonical());
         prop_assert_eq!(read.digest(), job.digest());
         prop_assert!(job.differences(&read).is_empty());
-        prop_assert_eq!(read.party_count(), job.party_count());
+        prop_assert_eq!(read.parties().count(), count);
+        prop_assert_eq!(read.terms(), job.terms());
     }
 
     #[test]
-    fn differences_are_empty_only_for_one_digest(a in job(), b in job()) {
+    fn differences_are_empty_only_for_one_digest(a in terms(), b in terms()) {
+        let (a, b) = (Job::try_from(a).unwrap(), Job::try_from(b).unwrap());
         prop_assert_eq!(a.differences(&b).is_empty(), a.digest() == b.digest());
     }
 
     #[test]
-    fn changed_byte_is_another_job_or_none(job in job(), at in any::<prop::sample::Index>(),
-        byte in any::<u8>())
-    {
-        let mut bytes = job.canonical().into_bytes();
+    fn changed_byte_is_another_job_or_none(
+        terms in terms(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let job = Job::try_from(terms).unwrap();
+        let mut bytes = job.canonical().as_bytes().to_vec();
         let at = at.index(bytes.len());
         prop_assume!(bytes[at] != byte);
         bytes[at] = byte;

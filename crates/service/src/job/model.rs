@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 
-use convelo_psi::Verify;
+use convelo_psi::terms;
 use stateright::{Checker as _, Model, Property};
 
 use super::*;
@@ -259,9 +259,10 @@ const BUDGET: u64 = 1 << 20;
 
 impl Jobs {
     fn replay(&self, history: &[Happened]) -> Replayed {
-        let job = Job::open("model", self.parties, 1000, 60, Verify::Service);
+        let service = terms::Service::default();
+        let job = Job::unpinned("model", self.parties, 1000, 60, service).expect("valid");
         let budget = Budget::new(BUDGET);
-        let machine = JobMachine::new(job.clone(), job.digest(), budget.clone());
+        let machine = JobMachine::new(job.clone(), budget.clone());
         let mut replayed =
             Replayed { machine, budget, joining: None, over: false, effects: Vec::new() };
         for happened in history {

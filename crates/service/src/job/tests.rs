@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 
 use convelo_channel::{Identity, os_rng};
 use convelo_psi::agreement::{Confirming, JobKey, Opening, Sealing};
-use convelo_psi::{FingerprintSet, Party, Reveal, SetBuilder, Verify, What};
+use convelo_psi::limits::MAXIMUM_KEYS;
+use convelo_psi::{FingerprintSet, Parties, Party, Reveal, SetBuilder, Terms, What, terms};
 use convelo_wire::OutcomeKind;
 use proptest::prelude::*;
 use prost::Message as _;
@@ -42,7 +43,7 @@ struct World {
 impl World {
     fn new(job: Job) -> Self {
         let budget = Budget::new(BUDGET);
-        let machine = JobMachine::new(job.clone(), job.digest(), budget.clone());
+        let machine = JobMachine::new(job.clone(), budget.clone());
         Self {
             job,
             machine,
@@ -384,19 +385,26 @@ impl Player {
 const RUNNING: [Phase; 5] =
     [Phase::Sharing, Phase::Confirming, Phase::Announcing, Phase::Uploading, Phase::Joining];
 
-fn open(parties: usize) -> Job {
-    Job::open("test", parties, 1000, 60, Verify::Service)
+fn unpinned(parties: usize) -> Job {
+    Job::unpinned("test", parties, 1000, 60, terms::Service::default()).expect("valid")
 }
 
 fn named(players: &[Player]) -> Job {
-    let mut job = open(players.len());
+    named_with(players, |_| {})
+}
+
+/// A job of these players, with a change to its terms.
+fn named_with(players: &[Player], change: impl FnOnce(&mut Terms)) -> Job {
     let parties = players.iter().map(|player| Party {
         name: player.name.clone(),
         key: KeyId::of_spki(player.identity.spki()),
         maximum_keys: None,
     });
-    job.parties = Parties::Named(parties.collect());
-    job
+    let mut terms = unpinned(players.len()).terms();
+    terms.parties = Parties::Named(parties.collect());
+    terms.service.policy = "{}".parse().ok();
+    change(&mut terms);
+    terms.try_into().expect("valid")
 }
 
 /// Parties of which each has its own keys, and all have 0, 1 and 2.
@@ -458,7 +466,7 @@ fn every_party_learns_the_intersection() {
     for count in [2, 5] {
         for pinned in [true, false] {
             let mut players = players(count);
-            let job = if pinned { named(&players) } else { open(players.len()) };
+            let job = if pinned { named(&players) } else { unpinned(players.len()) };
             run(World::new(job), &mut players);
             for player in &players {
                 assert_eq!(player.matched(), BTreeSet::from([0, 1, 2]), "{}", player.name);
@@ -470,15 +478,15 @@ fn every_party_learns_the_intersection() {
 #[test]
 fn empty_sets_are_ordinary() {
     let mut players: Vec<_> = vec![Player::new(0, "alice", []), Player::new(1, "bob", 0..9)];
-    run(World::new(open(2)), &mut players);
+    run(World::new(unpinned(2)), &mut players);
     assert!(players.iter().all(|player| player.matched().is_empty()));
 }
 
 #[test]
 fn a_count_goes_to_whom_the_job_names() {
     let mut players = players(3);
-    let mut job = named(&players);
-    job.reveal = Reveal { what: What::Count, to: vec!["bob".to_owned()], minimum: 0 };
+    let reveal = Reveal { what: What::Count, to: vec!["bob".to_owned()], minimum: 0 };
+    let job = named_with(&players, |terms| terms.reveal = reveal);
     run(World::new(job), &mut players);
     assert!(players[1].learned == Some(wire::Outcome::Count(3)));
     for player in [&players[0], &players[2]] {
@@ -490,8 +498,8 @@ fn a_count_goes_to_whom_the_job_names() {
 #[test]
 fn a_small_result_is_withheld_from_everybody() {
     let mut players = players(3);
-    let mut job = named(&players);
-    job.reveal = Reveal { what: What::Intersection, to: Vec::new(), minimum: 4 };
+    let reveal = Reveal { what: What::Intersection, to: Vec::new(), minimum: 4 };
+    let job = named_with(&players, |terms| terms.reveal = reveal);
     run(World::new(job), &mut players);
     for player in players {
         let bitmap_bytes = player.keys.len().div_ceil(8) as u64;
@@ -506,8 +514,8 @@ fn withheld_result_in_the_length_of_the_reply() {
     for what in [What::Intersection, What::Count] {
         let lengths = [0, 4].map(|minimum| {
             let mut players = players(3);
-            let mut job = named(&players);
-            job.reveal = Reveal { what, to: vec!["bob".to_owned()], minimum };
+            let reveal = Reveal { what, to: vec!["bob".to_owned()], minimum };
+            let job = named_with(&players, |terms| terms.reveal = reveal);
             let mut world = World::new(job);
             arrive_all(&mut world, &mut players);
             play(&mut world, &mut players);
@@ -547,7 +555,7 @@ fn the_waiting_hear_whom_they_wait_for() {
         assert_eq!(waiting.missing, ["carol"]);
     }
 
-    let mut world = World::new(open(3));
+    let mut world = World::new(unpinned(3));
     players[1].arrive(&mut world);
     world.read.clear();
     let Some(ToParty::Waiting(waiting)) = world.receive(ConnectionId(1)) else { panic!() };
@@ -621,7 +629,7 @@ fn a_newer_connection_of_a_waiting_party_takes_over() {
 /// Somebody arrives who is refused; the job goes on to its end as if nothing had happened.
 fn refused(phase: Phase, mut newcomer: Player, key_of: Option<usize>) -> Failed {
     let mut players = players(3);
-    let mut world = World::new(open(3));
+    let mut world = World::new(unpinned(3));
     if phase == Phase::Gathering {
         players[0].arrive(&mut world);
         players[1].arrive(&mut world);
@@ -861,7 +869,7 @@ fn deadline_tells_who_is_missing() {
     let text = "the job's deadline of 60 s passed while waiting for 'alice', 'carol'";
     assert_eq!(failed.explanation, text);
 
-    let mut world = World::new(open(3));
+    let mut world = World::new(unpinned(3));
     players[1].arrive(&mut world);
     world.event(Event::Deadline);
     let text = "the job's deadline of 60 s passed while waiting for 2 of 3 parties";
@@ -971,7 +979,7 @@ fn share(from: &str, to: &str) -> SealedShare {
 }
 
 fn hello() -> FromParty {
-    let (job, software) = (open(2).canonical().into(), String::new());
+    let (job, software) = (unpinned(2).canonical().to_owned().into(), String::new());
     FromParty::Hello(wire::Hello {
         job,
         party: "bob".to_owned(),
@@ -1075,10 +1083,10 @@ fn uploads_that_are_not_what_was_announced() {
 #[test]
 fn a_set_over_the_cap_is_named_and_not_numbered() {
     let mut players = players(3);
-    let mut job = named(&players);
-    let Parties::Named(parties) = &mut job.parties else { panic!() };
-    parties[1].maximum_keys = Some(10);
-    let mut world = World::new(job);
+    let mut world = World::new(named_with(&players, |terms| {
+        let Parties::Named(parties) = &mut terms.parties else { panic!() };
+        parties[1].maximum_keys = Some(10);
+    }));
     arrive_all(&mut world, &mut players);
     play_to(&mut world, &mut players, Phase::Announcing);
     // The others may send as many as the job allows.
@@ -1118,9 +1126,8 @@ fn no_room_is_nobodys_fault_and_nothing_is_uploaded() {
 #[test]
 fn a_job_that_can_never_fit_is_told_what_it_takes() {
     let mut players = players(2);
-    let mut job = named(&players);
-    job.maximum_keys = u64::MAX;
-    let mut world = World::new(job.clone());
+    let job = named_with(&players, |terms| terms.maximum_keys = MAXIMUM_KEYS);
+    let mut world = World::new(job);
     arrive_all(&mut world, &mut players);
     play_to(&mut world, &mut players, Phase::Announcing);
     world.send(ConnectionId(0), announcement(1));
@@ -1136,14 +1143,18 @@ fn a_job_that_can_never_fit_is_told_what_it_takes() {
 #[test]
 fn a_declared_size_cannot_overflow_the_budget() {
     let mut players = players(2);
-    let mut job = named(&players);
-    job.maximum_keys = u64::MAX;
+    let job = named_with(&players, |terms| terms.maximum_keys = MAXIMUM_KEYS);
+    let mut world = World::new(job.clone());
+    arrive_all(&mut world, &mut players);
+    play_to(&mut world, &mut players, Phase::Announcing);
+    world.send(ConnectionId(0), announcement(MAXIMUM_KEYS));
+    world.send(ConnectionId(1), announcement(MAXIMUM_KEYS));
+    assert_eq!(world.failure_of_all(&players).reason, Reason::NoRoom);
     let mut world = World::new(job);
     arrive_all(&mut world, &mut players);
     play_to(&mut world, &mut players, Phase::Announcing);
     world.send(ConnectionId(0), announcement(u64::MAX));
-    world.send(ConnectionId(1), announcement(u64::MAX));
-    assert_eq!(world.failure_of_all(&players).reason, Reason::NoRoom);
+    assert_eq!(world.failure_of_all(&players).reason, Reason::OverCap);
 }
 
 #[test]
@@ -1287,7 +1298,7 @@ proptest! {
         happenings in proptest::collection::vec(happening(), 0..250),
     ) {
         let identities: Vec<Identity> = NAMES.iter().map(|_| Identity::generate()).collect();
-        let mut world = World::new(open(parties));
+        let mut world = World::new(unpinned(parties));
         let mut players: Vec<Player> = Vec::new();
         // Those that held a seat when the job was complete.
         let mut seated: BTreeSet<ConnectionId> = BTreeSet::new();

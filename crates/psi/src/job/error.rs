@@ -1,0 +1,37 @@
+//! Why something is not a job.
+
+/// Why something is not a job. Says where, what was found and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}", position.map(|at| format!("line {}, column {}: ", at.line, at.column))
+    .unwrap_or_default())]
+pub struct JobError {
+    /// The field, as in the job file; empty where it is none in particular.
+    pub(super) field: String,
+    message: String,
+    pub(super) position: Option<Position>,
+}
+
+/// A place in a text; both count from 1, columns in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+}
+
+impl JobError {
+    /// The error without its position, for a caller that prints `file:line:column:` itself.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Where in the job file it is, as far as known.
+    pub fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    pub(super) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into(), position: None }
+    }
+}

@@ -1,0 +1,181 @@
+//! What a job says, as plain data: no more than its JSON, where nothing is checked yet.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{KeyId, Shard};
+use crate::keys::KeyPart;
+
+/// The terms of one intersection of the key sets of 2 to 64 parties. Checked, they are a
+/// [`Job`](super::Job).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// [`JOB_VERSION`](super::JOB_VERSION).
+    pub version: u32,
+    /// What people call this job: 1 to 64 of `A-Za-z0-9._-`. The service sees it.
+    pub name: String,
+    /// How the intersection is computed.
+    pub mode: Mode,
+    /// Seconds from the first party's arrival to the result, 1 second to 7 days. In TOML
+    /// `deadline = "30m"`, with s, m, h or d.
+    pub deadline_seconds: u64,
+    /// Cap on every party's number of distinct keys, 1 to 2^32, where the party has none of its
+    /// own. A party that sends more is refused before the join, so a partner cannot guess with a
+    /// dictionary. All parties and the service see it.
+    pub maximum_keys: u64,
+    /// Every party fills its set up with random pseudonyms to a multiple of this number, 1 to 2^32, so
+    /// that service and network learn only that multiple of its size. Absent: sizes are not hidden.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_keys_to: Option<u64>,
+    /// The attested service that joins.
+    pub service: Service,
+    /// What the service accepts as evidence of the providers. Required, and only there, where
+    /// parties are named and `service.verify` is "two-way" or "provider". In TOML
+    /// `[provider.policy]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_policy: Option<Value>,
+    /// The parts of a key, 1 to 16, in TOML `[[key]]`. Their order counts.
+    pub keys: Vec<KeyPart>,
+    /// Who learns what.
+    pub reveal: Reveal,
+    /// Who takes part, in TOML `[[party]]` or `unpinned_parties = 3`. Their order means nothing.
+    pub parties: Parties,
+    /// In what one of several services gets of the job: which shard it is. Absent in the job of the parties
+    /// and never in TOML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
+}
+
+/// How an intersection is computed, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// By an attested service that sees pseudonyms only.
+    Attested,
+}
+
+/// What is said of the attested service of a job.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Where it listens, `host:port`. Absent: said at run time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Where several services listen that each see a shard of the sets: 2, 4, 8 or 16, instead of
+    /// `address`. Empty, or absent in TOML: there is one service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// Whose evidence is verified. In TOML "service" if absent.
+    pub verify: Verify,
+    /// The service's key. Required where `verify` is "provider" and parties are named: the service
+    /// is recognised by this key alone then. Elsewhere it is demanded beside the evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyId>,
+    /// What the providers accept as the service's evidence: an object, read by the verifier.
+    /// Required where parties are named and `verify` is not "provider"; refused where `verify` is
+    /// "provider", because nothing would obey it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Value>,
+}
+
+/// Whose evidence is verified, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verify {
+    /// The service's and the providers'.
+    TwoWay,
+    /// The service's; providers show their pinned key.
+    #[default]
+    Service,
+    /// The providers'; the service shows its pinned key.
+    Provider,
+}
+
+/// Who learns what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reveal {
+    /// What those in `to` learn.
+    pub what: What,
+    /// Names of the parties that learn it, in any order. Empty, or absent in TOML: everybody.
+    pub to: Vec<String>,
+    /// A result of fewer keys than this is withheld from everybody in `to`; they learn that it was
+    /// withheld and so that it is smaller, but no number. 0, or absent in TOML: never.
+    pub minimum: u64,
+}
+
+/// What a result reveals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// Which of one's own keys all other parties have too, and so how many.
+    Intersection,
+    /// How many keys all parties have.
+    Count,
+}
+
+/// Who takes part in a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Parties {
+    /// Parties known by name and key.
+    Named(Vec<Party>),
+    /// So many parties, no identity pinned: who they are is vouched for by the attested service
+    /// alone.
+    #[serde(rename = "open")]
+    Unpinned {
+        /// Number of parties, 2 to 64.
+        count: usize,
+    },
+}
+
+/// An organisation taking part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Party {
+    /// 1 to 64 of `A-Za-z0-9._-`, unique in the job.
+    pub name: String,
+    /// Its identity key.
+    pub key: KeyId,
+    /// Cap on this party's number of distinct keys, instead of the job's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum_keys: Option<u64>,
+}
+
+impl Parties {
+    /// Those that are known by name; none where no identity is pinned.
+    pub fn named(&self) -> &[Party] {
+        match self {
+            Self::Named(parties) => parties,
+            Self::Unpinned { .. } => &[],
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Named(parties) => parties.len(),
+            Self::Unpinned { count } => *count,
+        }
+    }
+}
+
+impl Terms {
+    /// Spells out what is meant by default, and puts in order what has none.
+    pub(super) fn normalise(&mut self) {
+        if let Parties::Named(parties) = &mut self.parties {
+            parties.sort_by(|a, b| a.name.cmp(&b.name));
+            if self.reveal.to.is_empty() {
+                self.reveal.to = parties.iter().map(|party| party.name.clone()).collect();
+            }
+        }
+        self.reveal.to.sort();
+    }
+
+    /// JSON of RFC 8785; of normal terms it is the canonical form of the job.
+    pub(super) fn canonical(&self) -> String {
+        serde_json_canonicalizer::to_string(self)
+            .expect("terms have string keys and finite numbers")
+    }
+}

@@ -1,0 +1,416 @@
+//! From terms to a job: everything that the types leave open is checked here, once.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::terms::{self, Parties, Terms, What};
+use super::{Content, JOB_VERSION, Job, JobDigest, JobError, Mode, Service, Verify};
+use crate::keys::KeyPart;
+use crate::limits::{
+    MAXIMUM_ADDRESS_BYTES, MAXIMUM_DEADLINE_SECONDS, MAXIMUM_INTEGER, MAXIMUM_JOB_BYTES,
+    MAXIMUM_KEY_PARTS, MAXIMUM_KEYS, MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_POLICY_DEPTH,
+    MAXIMUM_SERVICES, MAXIMUM_STEPS, MINIMUM_DEADLINE_SECONDS, MINIMUM_PARTIES,
+};
+
+impl TryFrom<Terms> for Job {
+    type Error = JobError;
+
+    /// Says of the first term that cannot be what was found and what to do.
+    fn try_from(mut terms: Terms) -> Result<Self, JobError> {
+        check_version(terms.version)?;
+        check_name("name", &terms.name)?;
+        check_range(
+            "deadline",
+            terms.deadline_seconds,
+            MINIMUM_DEADLINE_SECONDS..=MAXIMUM_DEADLINE_SECONDS,
+            "seconds",
+        )?;
+        check_range("maximum_keys", terms.maximum_keys, 1..=MAXIMUM_KEYS, "keys")?;
+        if let Some(step) = terms.pad_keys_to {
+            check_range("pad_keys_to", step, 1..=MAXIMUM_KEYS, "keys")?;
+        }
+        check_keys(&terms.keys)?;
+        check_parties(&terms.parties)?;
+        check_reveal(&terms)?;
+        check_addresses(&terms)?;
+        check_policy("service.policy", terms.service.policy.as_ref())?;
+        check_policy("provider.policy", terms.provider_policy.as_ref())?;
+        terms.normalise();
+        let canonical = terms.canonical();
+        let digest = JobDigest::of(&canonical);
+        let named = matches!(terms.parties, Parties::Named(_));
+        let terms::Mode::Attested = terms.mode;
+        let mode = Mode::Attested(service(terms.service, terms.provider_policy, named)?);
+        if canonical.len() > MAXIMUM_JOB_BYTES {
+            return Err(too_long(canonical.len()));
+        }
+        let content = Arc::new(Content {
+            name: terms.name,
+            mode,
+            deadline_seconds: terms.deadline_seconds,
+            maximum_keys: terms.maximum_keys,
+            pad_keys_to: terms.pad_keys_to,
+            keys: terms.keys,
+            reveal: terms.reveal,
+            parties: terms.parties,
+        });
+        Ok(Self { content, shard: terms.shard, canonical: canonical.into(), digest })
+    }
+}
+
+/// Whether `name` can be the name of a job, a party or a key part.
+pub(crate) fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=MAXIMUM_NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+pub(super) fn check_version(found: u32) -> Result<(), JobError> {
+    if found == JOB_VERSION { Ok(()) } else { Err(another_version(&found)) }
+}
+
+pub(super) fn another_version(found: &dyn std::fmt::Display) -> JobError {
+    JobError::new(
+        "version",
+        format!(
+            "version is {found}, this program reads version {JOB_VERSION}: use the program that \
+             the job was written for"
+        ),
+    )
+}
+
+pub(super) fn too_long(length: usize) -> JobError {
+    JobError::new(
+        "",
+        format!(
+            "the job has {length} bytes in its canonical form, at most {MAXIMUM_JOB_BYTES} are \
+             possible: shorten its policies"
+        ),
+    )
+}
+
+fn check_keys(keys: &[KeyPart]) -> Result<(), JobError> {
+    if keys.is_empty() || keys.len() > MAXIMUM_KEY_PARTS {
+        return Err(JobError::new(
+            "key",
+            format!(
+                "the job has {} key parts, required are 1 to {MAXIMUM_KEY_PARTS}: write a \
+                 [[key]] for each column that identifies a record",
+                keys.len()
+            ),
+        ));
+    }
+    for (index, part) in keys.iter().enumerate() {
+        let field = format!("key[{index}].name");
+        check_name(&field, &part.name)?;
+        if keys[..index].iter().any(|earlier| earlier.name == part.name) {
+            return Err(JobError::new(
+                field,
+                format!("two key parts are called \"{}\": rename one", part.name),
+            ));
+        }
+        if part.normalise.len() > MAXIMUM_STEPS {
+            return Err(JobError::new(
+                format!("key[{index}].normalise"),
+                format!(
+                    "key part \"{}\" has {} normalisation steps, at most {MAXIMUM_STEPS} are \
+                     possible: remove some",
+                    part.name,
+                    part.normalise.len()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_parties(parties: &Parties) -> Result<(), JobError> {
+    let count = parties.count();
+    if !(MINIMUM_PARTIES..=MAXIMUM_PARTIES).contains(&count) {
+        let (field, advice) = match parties {
+            Parties::Named(_) => ("party", "write a [[party]] for each"),
+            Parties::Unpinned { .. } => ("unpinned_parties", "correct the number"),
+        };
+        return Err(JobError::new(
+            field,
+            format!(
+                "the job has {count} parties, required are {MINIMUM_PARTIES} to \
+                 {MAXIMUM_PARTIES}: {advice}"
+            ),
+        ));
+    }
+    let parties = parties.named();
+    for (index, party) in parties.iter().enumerate() {
+        let field = |field: &str| format!("party[{index}].{field}");
+        check_name(&field("name"), &party.name)?;
+        for earlier in &parties[..index] {
+            if earlier.name == party.name {
+                return Err(JobError::new(
+                    field("name"),
+                    format!("two parties are called \"{}\": rename one", party.name),
+                ));
+            }
+            if earlier.key == party.key {
+                return Err(JobError::new(
+                    field("key"),
+                    format!(
+                        "\"{}\" and \"{}\" have one key: every party makes its own",
+                        earlier.name, party.name
+                    ),
+                ));
+            }
+        }
+        if let Some(cap) = party.maximum_keys {
+            check_range(&field("maximum_keys"), cap, 1..=MAXIMUM_KEYS, "keys")?;
+        }
+    }
+    Ok(())
+}
+
+fn check_reveal(terms: &Terms) -> Result<(), JobError> {
+    let (reveal, parties) = (&terms.reveal, &terms.parties);
+    if matches!(parties, Parties::Unpinned { .. }) && !reveal.to.is_empty() {
+        return Err(JobError::new(
+            "reveal.to",
+            "reveal.to names parties of a job whose parties are not pinned: remove it, or name \
+             the parties in [[party]]",
+        ));
+    }
+    for (index, name) in reveal.to.iter().enumerate() {
+        let field = format!("reveal.to[{index}]");
+        if !parties.named().iter().any(|party| party.name == *name) {
+            let text = format!(
+                "reveal.to names \"{name}\", no party is called so: write the name of a [[party]]"
+            );
+            return Err(JobError::new(field, text));
+        }
+        if reveal.to[..index].contains(name) {
+            let text = format!("reveal.to names \"{name}\" twice: remove one");
+            return Err(JobError::new(field, text));
+        }
+    }
+    let caps = parties.named().iter().map(|party| party.maximum_keys.unwrap_or(terms.maximum_keys));
+    let smallest = caps.min().unwrap_or(terms.maximum_keys);
+    if reveal.minimum > smallest {
+        return Err(JobError::new(
+            "reveal.minimum",
+            format!(
+                "reveal.minimum is {}, the smallest cap on a party's keys is {smallest}: every \
+                 result would be withheld; lower the minimum or raise the cap",
+                reveal.minimum
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Where the services listen, and what a job over several of them cannot have.
+fn check_addresses(terms: &Terms) -> Result<(), JobError> {
+    let (service, reveal) = (&terms.service, &terms.reveal);
+    if let Some(address) = &service.address {
+        check_address("service.address", address)?;
+    }
+    let (addresses, count) = (&service.addresses, service.addresses.len());
+    if terms.shard.is_some_and(|shard| shard.number >= count) {
+        return Err(JobError::new("shard", "the shard is of no service of the job"));
+    }
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    if !(count.is_power_of_two() && (2..=MAXIMUM_SERVICES).contains(&count)) {
+        let text = format!(
+            "service.addresses has {count} services, required are 2, 4, 8 or {MAXIMUM_SERVICES}"
+        );
+        return Err(JobError::new("service.addresses", text));
+    }
+    for (index, address) in addresses.iter().enumerate() {
+        let field = format!("service.addresses[{index}]");
+        check_address(&field, address)?;
+        if addresses[..index].contains(address) {
+            let text = format!("{field} is there twice: every shard needs a service of its own");
+            return Err(JobError::new(field, text));
+        }
+    }
+    let conflict = |field: &str, text: &str| {
+        Err(JobError::new(field, format!("{text}: remove it, or name one service")))
+    };
+    if service.address.is_some() {
+        return conflict("service.address", "service.address stands beside service.addresses");
+    }
+    if service.key.is_some() || service.verify == terms::Verify::Provider {
+        let text = "service.key names one service, and service.addresses has several";
+        return conflict("service.key", text);
+    }
+    if reveal.what == What::Count {
+        let text = "reveal.what = \"count\" would tell a number for each shard, which is more";
+        return conflict("reveal.what", text);
+    }
+    if reveal.minimum > 0 {
+        let text = "reveal.minimum is about all keys, and every service sees its shard alone";
+        return conflict("reveal.minimum", text);
+    }
+    Ok(())
+}
+
+/// The service with the policies that its evidence, and the providers', are verified by: each is
+/// there where it is obeyed, and only there.
+fn service(
+    service: terms::Service,
+    provider_policy: Option<Value>,
+    named: bool,
+) -> Result<Service, JobError> {
+    let verify = match service.verify {
+        terms::Verify::Service => {
+            if provider_policy.is_some() {
+                return Err(JobError::new(
+                    "provider.policy",
+                    "provider.policy is given, but verify = \"service\" never looks at the \
+                     providers' evidence: remove the policy, or write verify = \"two-way\" under \
+                     [service]",
+                ));
+            }
+            Verify::Service { policy: of_service(service.policy, named)? }
+        }
+        terms::Verify::TwoWay => Verify::TwoWay {
+            policy: of_service(service.policy, named)?,
+            provider_policy: of_providers(provider_policy, named)?,
+        },
+        terms::Verify::Provider => {
+            if service.policy.is_some() {
+                return Err(JobError::new(
+                    "service.policy",
+                    "service.policy is given, but verify = \"provider\" never looks at the \
+                     service's evidence: remove the policy, or write verify = \"two-way\"",
+                ));
+            }
+            let provider_policy = of_providers(provider_policy, named)?;
+            if named && service.key.is_none() {
+                return Err(JobError::new(
+                    "service",
+                    "the job has no service.key: with verify = \"provider\" the service is \
+                     recognised by its key alone; add key = \"sha256:...\" under [service]",
+                ));
+            }
+            Verify::Provider { provider_policy }
+        }
+    };
+    let addresses = service.address.map_or(service.addresses, |address| vec![address]);
+    Ok(Service { addresses, key: service.key, verify })
+}
+
+fn of_service(policy: Option<Value>, named: bool) -> Result<Option<Value>, JobError> {
+    if named && policy.is_none() {
+        return Err(JobError::new(
+            "service",
+            "the job has no [service.policy]: write what the providers accept as the service's \
+             evidence",
+        ));
+    }
+    Ok(policy)
+}
+
+fn of_providers(policy: Option<Value>, named: bool) -> Result<Option<Value>, JobError> {
+    if named && policy.is_none() {
+        return Err(JobError::new(
+            "provider",
+            "the job has no [provider.policy]: write what the service accepts as the providers' \
+             evidence, or verify = \"service\" under [service]",
+        ));
+    }
+    Ok(policy)
+}
+
+fn check_name(field: &str, name: &str) -> Result<(), JobError> {
+    if is_name(name) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(MAXIMUM_NAME_BYTES).collect();
+    Err(JobError::new(
+        field,
+        format!(
+            "{field} is \"{}\", required are 1 to {MAXIMUM_NAME_BYTES} letters, digits, dots, \
+             underscores and hyphens (A-Z a-z 0-9 . _ -)",
+            shown.escape_debug()
+        ),
+    ))
+}
+
+fn check_range(
+    field: &str,
+    found: u64,
+    required: std::ops::RangeInclusive<u64>,
+    unit: &str,
+) -> Result<(), JobError> {
+    if required.contains(&found) {
+        return Ok(());
+    }
+    Err(JobError::new(
+        field,
+        format!(
+            "{field} is {found} {unit}, required are {} to {} {unit}",
+            required.start(),
+            required.end()
+        ),
+    ))
+}
+
+fn check_address(field: &str, address: &str) -> Result<(), JobError> {
+    if is_address(address) {
+        return Ok(());
+    }
+    Err(JobError::new(
+        field,
+        format!(
+            "{field} is \"{}\", required is host:port as in \"psi.example.org:7443\"",
+            address.escape_debug()
+        ),
+    ))
+}
+
+pub(super) fn is_address(address: &str) -> bool {
+    let Some((host, port)) = address.rsplit_once(':') else { return false };
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    address.len() <= MAXIMUM_ADDRESS_BYTES
+        && !host.is_empty()
+        && host.bytes().all(|byte| byte.is_ascii_graphic())
+        && (bracketed || !host.contains(':'))
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+fn check_policy(field: &str, policy: Option<&Value>) -> Result<(), JobError> {
+    match policy {
+        None => Ok(()),
+        Some(policy @ Value::Object(_)) => check_policy_value(field, policy, 0),
+        Some(_) => Err(JobError::new(field, format!("{field} must be a table: write [{field}]"))),
+    }
+}
+
+/// RFC 8785 writes numbers as IEEE 754 doubles: what is no exact integer there is refused.
+fn check_policy_value(field: &str, value: &Value, depth: usize) -> Result<(), JobError> {
+    if depth > MAXIMUM_POLICY_DEPTH {
+        return Err(JobError::new(
+            field,
+            format!("{field} is nested more than {MAXIMUM_POLICY_DEPTH} deep: flatten the policy"),
+        ));
+    }
+    match value {
+        Value::Number(number) => {
+            let magnitude = number.as_i64().map(i64::unsigned_abs).or(number.as_u64());
+            if magnitude.is_some_and(|magnitude| magnitude <= MAXIMUM_INTEGER) {
+                return Ok(());
+            }
+            Err(JobError::new(
+                field,
+                format!("{field} is {number}: write a whole number below 2^53, or a text"),
+            ))
+        }
+        Value::Array(values) => values.iter().enumerate().try_for_each(|(index, value)| {
+            check_policy_value(&format!("{field}[{index}]"), value, depth + 1)
+        }),
+        Value::Object(values) => values.iter().try_for_each(|(name, value)| {
+            check_policy_value(&format!("{field}.{name}"), value, depth + 1)
+        }),
+        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
+    }
+}
