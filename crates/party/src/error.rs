@@ -226,6 +226,14 @@ impl From<AgreementError> for Error {
     }
 }
 
+/// A thread of this program failed.
+impl From<tokio::task::JoinError> for Error {
+    fn from(error: tokio::task::JoinError) -> Self {
+        let text = format!("a pass over the table failed inside the program: {error}");
+        Self::new(Kind::Job, text)
+    }
+}
+
 impl From<Failed> for Error {
     fn from(failed: Failed) -> Self {
         let kind = match failed.reason {

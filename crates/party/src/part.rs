@@ -1,25 +1,23 @@
 //! A provider's part in the job at one service: of a job that has several, one shard.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use convelo_attest::Verdict;
 use convelo_channel::{Fresh, Identity, os_rng};
 use convelo_psi::agreement::{JobKey, Member, Opening};
 use convelo_psi::{Bitmap, FingerprintSet, Job, KeyId, Parties, What};
-use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
-use convelo_wire::{Announcement, Bytes, FromParty, Hello, Outcome, Reason, Statement, ToParty};
+use convelo_wire::{Announcement, FromParty, Hello, Outcome, Reason, Statement, ToParty};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Kind};
-use crate::event::{Event, Observer};
-use crate::limits::CHUNKS_IN_FLIGHT;
-use crate::receipt::{Receipt, Service, Signed};
-use crate::session::{Session, Way};
-use crate::summary::{Learned, Summary};
+use crate::event::{Event, Observer as _};
+use crate::pieces::{PIECE_KEYS, Pieces, blake3};
+use crate::progress::Progress;
+use crate::receipt::Signed;
+use crate::session::{Contact, Session};
 
 /// The part.
 pub(crate) struct Part {
@@ -29,8 +27,7 @@ pub(crate) struct Part {
     identity: Identity,
     session: Session,
     progress: Progress,
-    /// Its address, where there are several services.
-    address: Option<String>,
+    address: String,
 }
 
 /// What the parties agreed on through one service before anything was read.
@@ -41,6 +38,8 @@ pub(crate) struct Agreed {
 
 /// What one service answered, verified.
 pub(crate) struct Answer {
+    pub(crate) job: Job,
+    pub(crate) address: String,
     pub(crate) outcome: Outcome,
     pub(crate) bitmap: Option<Bitmap>,
     pub(crate) statement: Statement,
@@ -54,71 +53,6 @@ impl Answer {
     pub(crate) fn verdict(&self) -> Option<&Verdict> {
         self.fresh.as_ref().map(|fresh| &fresh.verdict)
     }
-
-    /// The receipt of it, beside what the run came to as a whole.
-    pub(crate) fn receipt(
-        self,
-        job: &Job,
-        address: String,
-        summary: &Summary,
-        times: (u64, u64),
-    ) -> Receipt {
-        let result = match (summary.result, &self.bitmap) {
-            (Learned::Intersection { rows, .. }, Some(bitmap)) => {
-                Learned::Intersection { keys: bitmap.count_ones(), rows }
-            }
-            (result, _) => result,
-        };
-        let verdict = self.verdict().map(Verdict::to_json);
-        let summary = Summary { result, verdict, job_digest: job.digest(), ..summary.clone() };
-        let collateral = self.fresh.map(|fresh| fresh.collateral.to_json());
-        let (key, certificate) = (KeyId::of_spki(&self.spki), self.certificate);
-        let service = Service { address, key, certificate, collateral };
-        Receipt::new(job, &summary, &self.statement, &self.signed, service, times)
-    }
-}
-
-/// Shows the parts of one run as one: steps that all take are told by the first.
-#[derive(Clone)]
-pub(crate) struct Progress {
-    observer: Arc<dyn Observer>,
-    number: usize,
-    /// How many keys each part has sent.
-    sent: Arc<Mutex<Vec<u64>>>,
-}
-
-impl Progress {
-    pub(crate) fn of(observer: &Arc<dyn Observer>, parts: usize) -> Vec<Self> {
-        let sent = Arc::new(Mutex::new(vec![0; parts]));
-        let part =
-            |number| Self { observer: Arc::clone(observer), number, sent: Arc::clone(&sent) };
-        (0..parts).map(part).collect()
-    }
-
-    fn sent(&self, keys: u64, total: u64) {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        sent[self.number] = keys;
-        let done = sent.iter().sum();
-        drop(sent);
-        self.observer.on(Event::Sending { done, total });
-    }
-}
-
-impl Observer for Progress {
-    fn on(&self, event: Event<'_>) {
-        let of_each = matches!(
-            event,
-            Event::Connecting { .. }
-                | Event::ServiceAbsent { .. }
-                | Event::ConnectionLost { .. }
-                | Event::Reconnected
-                | Event::EvidenceVerified(_)
-                | Event::KeyRecognised
-        );
-        if self.number == 0 || of_each {
-            self.observer.on(event);
-        }
-    }
 }
 
 impl Part {
@@ -126,13 +60,13 @@ impl Part {
     pub(crate) async fn open(
         job: Job,
         (name, identity): (String, Identity),
-        way: Way,
+        contact: Contact,
         progress: Progress,
     ) -> Result<Self, Error> {
         let patience = Duration::from_secs(job.deadline_seconds());
-        let address = job.shard().map(|_| way.address.clone());
-        let session = Session::open(way, patience, Arc::new(progress.clone())).await;
-        let session = session.map_err(|error| at(address.as_deref(), error))?;
+        let address = contact.address.clone();
+        let session = Session::open(contact, patience, Arc::new(progress.clone())).await;
+        let session = session.map_err(|error| at(&job, &address, error))?;
         match session.fresh() {
             Some(fresh) => progress.on(Event::EvidenceVerified(&fresh.verdict)),
             None => progress.on(Event::KeyRecognised),
@@ -146,13 +80,13 @@ impl Part {
             Ok(_) => out_of_turn("while the table was read"),
             Err(error) => error,
         };
-        at(self.address.as_deref(), error)
+        at(&self.job, &self.address, error)
     }
 
     /// From Hello to the job key.
     pub(crate) async fn agree(&mut self) -> Result<Agreed, Error> {
         let agreed = self.agree_on_key().await;
-        agreed.map_err(|error| at(self.address.as_deref(), error))
+        agreed.map_err(|error| at(&self.job, &self.address, error))
     }
 
     /// Sends the fingerprints of these ranks; what the service answers.
@@ -163,7 +97,7 @@ impl Part {
         members: &[Member],
     ) -> Result<Answer, Error> {
         let answer = self.upload(set, ranks, members).await;
-        answer.map_err(|error| at(self.address.as_deref(), error))
+        answer.map_err(|error| at(&self.job, &self.address, error))
     }
 
     async fn upload(
@@ -180,7 +114,8 @@ impl Part {
         let spki = convelo_attest::spki_of(&certificate)?;
         let statement = signed.verify(&spki)?;
         self.check(&statement, members, blake3, ranks.len(), outcome, bitmap.as_ref())?;
-        Ok(Answer { outcome, bitmap, statement, signed, certificate, spki, fresh })
+        let (job, address) = (self.job.clone(), self.address.clone());
+        Ok(Answer { job, address, outcome, bitmap, statement, signed, certificate, spki, fresh })
     }
 
     /// Tells the service that this party gives up, and why.
@@ -261,7 +196,7 @@ impl Part {
             tokio::select! {
                 sent = sender.send(FromParty::Chunk(piece)) => {
                     session.chunk(sent.is_ok()).await?;
-                    let done = session.due() * (MAXIMUM_CHUNK_BYTES / 16) as u64;
+                    let done = session.due() * PIECE_KEYS as u64;
                     progress.sent(done.min(keys), total);
                 }
                 message = session.next_or_rewound() => {
@@ -369,89 +304,9 @@ impl Part {
     }
 }
 
-/// The pieces of a set, made while others are sent.
-struct Pieces {
-    set: Arc<FingerprintSet>,
-    ranks: Range<usize>,
-    number: u64,
-    present: Option<Bytes>,
-    /// None for a small set, whose pieces are made when they are due: before a thread would have been woken.
-    made: Option<mpsc::Receiver<std::io::Result<Vec<u8>>>>,
-}
-
-impl Pieces {
-    fn of(set: &Arc<FingerprintSet>, ranks: Range<usize>) -> Self {
-        let made = (!set.is_small()).then(|| chunks(set, ranks.clone(), 0));
-        Self { set: Arc::clone(set), ranks, number: 0, present: None, made }
-    }
-
-    /// The piece of this number; nothing behind the last.
-    async fn number(&mut self, number: u64) -> Result<Option<Bytes>, Error> {
-        if number == self.number + 1 && self.present.is_some() {
-            (self.number, self.present) = (number, None);
-        } else if number != self.number {
-            (self.number, self.present) = (number, None);
-            if let Some(made) = &mut self.made {
-                *made = chunks(&self.set, self.ranks.clone(), number);
-            }
-        }
-        if self.present.is_none() {
-            let made = if let Some(made) = &mut self.made {
-                made.recv().await
-            } else {
-                let ranks = from_piece(&self.ranks, number);
-                self.set.chunks_of(ranks, MAXIMUM_CHUNK_BYTES).next()
-            };
-            let made = made.transpose();
-            self.present = made.map_err(Error::spill)?.map(Bytes::from);
-        }
-        Ok(self.present.clone())
-    }
-}
-
-/// Makes the pieces of the fingerprints of these ranks, from one on. Nobody waits for the thread that does:
-/// it ends when nobody takes them.
-fn chunks(
-    set: &Arc<FingerprintSet>,
-    ranks: Range<usize>,
-    from: u64,
-) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
-    let (made, chunks) = mpsc::channel(CHUNKS_IN_FLIGHT);
-    let (set, ranks) = (Arc::clone(set), from_piece(&ranks, from));
-    tokio::task::spawn_blocking(move || {
-        for chunk in set.chunks_of(ranks, MAXIMUM_CHUNK_BYTES) {
-            if made.blocking_send(chunk).is_err() {
-                break;
-            }
-        }
-    });
-    chunks
-}
-
-/// Those of these ranks that are in the piece of this number or behind it. Pieces are as large as the message
-/// may be; what is in front of the first is not even read.
-fn from_piece(ranks: &Range<usize>, number: u64) -> Range<usize> {
-    let skipped =
-        usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(MAXIMUM_CHUNK_BYTES / 16);
-    ranks.start.saturating_add(skipped).min(ranks.end)..ranks.end
-}
-
-/// The digest of what will be sent, computed where it does not hold others up.
-async fn blake3(set: &Arc<FingerprintSet>, ranks: Range<usize>) -> Result<[u8; 32], Error> {
-    if set.is_small() {
-        return set.blake3_of(ranks).map_err(Error::spill);
-    }
-    let set = Arc::clone(set);
-    let hashed = tokio::task::spawn_blocking(move || set.blake3_of(ranks)).await;
-    hashed.map_err(|error| broken(&error))?.map_err(Error::spill)
-}
-
 /// What went wrong, and at which of several services.
-fn at(address: Option<&str>, error: Error) -> Error {
-    match address {
-        Some(address) => error.at(address),
-        None => error,
-    }
+fn at(job: &Job, address: &str, error: Error) -> Error {
+    if job.shard().is_some() { error.at(address) } else { error }
 }
 
 fn uploads(progress: &Progress, message: ToParty) -> Result<(), Error> {
@@ -468,9 +323,4 @@ fn uploads(progress: &Progress, message: ToParty) -> Result<(), Error> {
 fn out_of_turn(when: &str) -> Error {
     let text = format!("the service did not follow the protocol: a message arrived {when}");
     Error::new(Kind::Job, text)
-}
-
-/// A thread of this program failed.
-pub(crate) fn broken(error: &tokio::task::JoinError) -> Error {
-    Error::new(Kind::Job, format!("a pass over the table failed inside the program: {error}"))
 }

@@ -21,8 +21,8 @@ use crate::limits::{
     ATTEST_RETRIES, DEADLINE_SLACK, FIRST_RETRY, GOODBYE_TIMEOUT, LONGEST_RETRY, RECONNECT_FOR,
 };
 
-/// Where the service is, and what it and this party show each other.
-pub(crate) struct Way {
+/// Where a service is, and what it and this party show each other.
+pub(crate) struct Contact {
     /// `host:port`.
     pub(crate) address: String,
     pub(crate) credential: Credential,
@@ -31,10 +31,10 @@ pub(crate) struct Way {
 
 /// The talk.
 pub(crate) struct Session {
-    way: Way,
+    contact: Contact,
     observer: Arc<dyn Observer>,
     deadline: Instant,
-    line: Line,
+    attested: AttestedConnection,
     hello: Option<Hello>,
     /// What was sent since all parties had come, but for the chunks that follow.
     sent: Vec<FromParty>,
@@ -49,7 +49,7 @@ pub(crate) struct Session {
 }
 
 /// A connection that is attested.
-struct Line {
+struct AttestedConnection {
     connection: Connection,
     certificate: Vec<u8>,
     fresh: Option<Fresh>,
@@ -59,19 +59,19 @@ impl Session {
     /// Dials until the service answers, for as long as the job may wait, and has it attest the
     /// connection.
     pub(crate) async fn open(
-        way: Way,
+        contact: Contact,
         patience: Duration,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
-        let Way { address, credential, terms } = &way;
+        let Contact { address, credential, terms } = &contact;
         let give_up = Instant::now() + patience;
         let (mut pause, mut retries) = (FIRST_RETRY, 0);
-        let (line, deadline) = loop {
+        let (attested, deadline) = loop {
             let stream = reach(address, credential, &terms.expect, give_up, &*observer).await?;
             // The wait for the others is counted from here: the service may have been late itself.
             let deadline = Instant::now() + patience + DEADLINE_SLACK;
-            match Line::open(stream, terms, deadline).await {
-                Ok(line) => break (line, deadline),
+            match AttestedConnection::open(stream, terms, deadline).await {
+                Ok(attested) => break (attested, deadline),
                 Err(error) => match error.cause() {
                     Cause::Broken(_) if retries < ATTEST_RETRIES => {}
                     _ => return Err(error),
@@ -81,8 +81,8 @@ impl Session {
             (pause, retries) = (pause * 2, retries + 1);
         };
         Ok(Self {
-            line,
-            way,
+            attested,
+            contact,
             observer,
             deadline,
             hello: None,
@@ -96,18 +96,18 @@ impl Session {
 
     /// The service's certificate, DER.
     pub(crate) fn certificate(&self) -> &[u8] {
-        &self.line.certificate
+        &self.attested.certificate
     }
 
     /// What the service proved on the present connection.
     pub(crate) fn fresh(&self) -> Option<&Fresh> {
-        self.line.fresh.as_ref()
+        self.attested.fresh.as_ref()
     }
 
     /// Asks for a seat in the job. From here on, a connection that breaks is followed by another.
     pub(crate) async fn hello(&mut self, hello: Hello) -> Result<(), Error> {
         self.hello = Some(hello.clone());
-        if !self.line.connection.send(FromParty::Hello(hello)).await? {
+        if !self.attested.connection.send(FromParty::Hello(hello)).await? {
             self.follow().await?;
         }
         Ok(())
@@ -116,7 +116,7 @@ impl Session {
     /// Sends a message that is not a chunk; waits while the service is slower than we are.
     pub(crate) async fn send(&mut self, message: FromParty) -> Result<(), Error> {
         self.sent.push(message.clone());
-        if !self.line.connection.send(message).await? {
+        if !self.attested.connection.send(message).await? {
             self.follow().await?;
         }
         Ok(())
@@ -136,7 +136,7 @@ impl Session {
         if !self.ahead.is_empty() {
             return Ok(Some(self.ahead.remove(0)));
         }
-        match self.line.connection.next().await {
+        match self.attested.connection.next().await {
             Ok(message) => {
                 self.count(&message);
                 Ok(Some(message))
@@ -155,7 +155,7 @@ impl Session {
 
     /// Where to send the chunk that is due, while [`Session::next_or_rewound`] waits.
     pub(crate) fn sender(&self) -> mpsc::Sender<FromParty> {
-        self.line.connection.sender()
+        self.attested.connection.sender()
     }
 
     /// The chunk that was due is sent; or was not, because the connection has broken.
@@ -169,13 +169,13 @@ impl Session {
 
     /// Tells the service that this party gives up, and why.
     pub(crate) async fn leave(self, reason: Reason) {
-        self.line.connection.last(FromParty::Leave(reason), GOODBYE_TIMEOUT).await;
+        self.attested.connection.last(FromParty::Leave(reason), GOODBYE_TIMEOUT).await;
     }
 
     /// Tells the service that the result is here. Whoever waits for the task knows that it has heard;
     /// for the result it does not matter.
     pub(crate) fn received(self) -> JoinHandle<()> {
-        tokio::spawn(self.line.connection.last(FromParty::Received, GOODBYE_TIMEOUT))
+        tokio::spawn(self.attested.connection.last(FromParty::Received, GOODBYE_TIMEOUT))
     }
 
     fn count(&mut self, message: &ToParty) {
@@ -189,7 +189,7 @@ impl Session {
     /// Reads a connection that takes no more to its end, which tells whether another may follow.
     async fn follow(&mut self) -> Result<(), Error> {
         loop {
-            match self.line.connection.next().await {
+            match self.attested.connection.next().await {
                 Ok(message) => {
                     self.count(&message);
                     self.ahead.push(message);
@@ -235,18 +235,20 @@ impl Session {
 
     /// One attempt. Dropped half-way, it can be made again.
     async fn go_on(&mut self) -> Result<(), Error> {
-        let Way { address, credential, terms } = &self.way;
+        let Contact { address, credential, terms } = &self.contact;
         let stream = dial(address, credential, terms.expect.clone()).await?;
-        if self.received > 0 && spki_of(stream.certificate())? != spki_of(&self.line.certificate)? {
+        if self.received > 0
+            && spki_of(stream.certificate())? != spki_of(&self.attested.certificate)?
+        {
             let text = "the connection to the service broke, and the service that answers now has another \
                         key: it was restarted; nothing of the job is kept, run it again";
             return Err(Error::new(Kind::Job, text));
         }
-        let mut line = Line::open(stream, terms, self.deadline).await?;
+        let mut next = AttestedConnection::open(stream, terms, self.deadline).await?;
         let Some(hello) = self.hello.clone() else { return Ok(()) };
         let hello = Hello { received: Some(self.received), ..hello };
-        let open = line.connection.send(FromParty::Hello(hello)).await?;
-        let ToParty::Resumed { taken } = line.connection.next().await? else {
+        let open = next.connection.send(FromParty::Hello(hello)).await?;
+        let ToParty::Resumed { taken } = next.connection.next().await? else {
             return Err(out_of_step("it went on without saying from where"));
         };
         let kept = self.sent.len() as u64;
@@ -254,19 +256,19 @@ impl Session {
             return Err(out_of_step("it has more messages of this party than were sent"));
         }
         for message in self.sent.iter().skip(usize::try_from(taken).unwrap_or(usize::MAX)) {
-            let _ = line.connection.send(message.clone()).await?;
+            let _ = next.connection.send(message.clone()).await?;
         }
         let chunks = taken.saturating_sub(kept);
         if chunks > 0 {
             self.pause = FIRST_RETRY;
         }
         self.chunks = chunks;
-        self.line = line;
+        self.attested = next;
         Ok(())
     }
 }
 
-impl Line {
+impl AttestedConnection {
     async fn open(stream: ServiceStream, terms: &Terms, deadline: Instant) -> Result<Self, Error> {
         let certificate = stream.certificate().to_vec();
         let mut connection = Connection::open(stream, terms.clone(), deadline).await?;

@@ -1,0 +1,94 @@
+//! A set in the pieces that are sent, made while others are on their way.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use convelo_psi::{FINGERPRINT_BYTES, FingerprintSet};
+use convelo_wire::Bytes;
+use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
+use tokio::sync::mpsc;
+
+use crate::error::Error;
+use crate::limits::CHUNKS_IN_FLIGHT;
+
+/// Keys in a piece; the last has fewer.
+pub(crate) const PIECE_KEYS: usize = MAXIMUM_CHUNK_BYTES / FINGERPRINT_BYTES;
+
+/// The pieces of the fingerprints of some ranks.
+pub(crate) struct Pieces {
+    set: Arc<FingerprintSet>,
+    ranks: Range<usize>,
+    number: u64,
+    present: Option<Bytes>,
+    /// None for a small set, whose pieces are made when they are due: before a thread would have been woken.
+    made: Option<mpsc::Receiver<std::io::Result<Vec<u8>>>>,
+}
+
+impl Pieces {
+    pub(crate) fn of(set: &Arc<FingerprintSet>, ranks: Range<usize>) -> Self {
+        let made = (!set.is_small()).then(|| chunks(set, ranks.clone(), 0));
+        Self { set: Arc::clone(set), ranks, number: 0, present: None, made }
+    }
+
+    /// The piece of this number; nothing behind the last.
+    pub(crate) async fn number(&mut self, number: u64) -> Result<Option<Bytes>, Error> {
+        if number == self.number + 1 && self.present.is_some() {
+            (self.number, self.present) = (number, None);
+        } else if number != self.number {
+            (self.number, self.present) = (number, None);
+            if let Some(made) = &mut self.made {
+                *made = chunks(&self.set, self.ranks.clone(), number);
+            }
+        }
+        if self.present.is_none() {
+            let made = if let Some(made) = &mut self.made {
+                made.recv().await
+            } else {
+                let ranks = from_piece(&self.ranks, number);
+                self.set.chunks_of(ranks, MAXIMUM_CHUNK_BYTES).next()
+            };
+            let made = made.transpose();
+            self.present = made.map_err(Error::spill)?.map(Bytes::from);
+        }
+        Ok(self.present.clone())
+    }
+}
+
+/// The digest of what will be sent, computed where it does not hold others up.
+pub(crate) async fn blake3(
+    set: &Arc<FingerprintSet>,
+    ranks: Range<usize>,
+) -> Result<[u8; 32], Error> {
+    if set.is_small() {
+        return set.blake3_of(ranks).map_err(Error::spill);
+    }
+    let set = Arc::clone(set);
+    let hashed = tokio::task::spawn_blocking(move || set.blake3_of(ranks)).await?;
+    hashed.map_err(Error::spill)
+}
+
+/// Makes the pieces of the fingerprints of these ranks, from one on. Nobody waits for the thread that does:
+/// it ends when nobody takes them.
+fn chunks(
+    set: &Arc<FingerprintSet>,
+    ranks: Range<usize>,
+    from: u64,
+) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
+    let (made, chunks) = mpsc::channel(CHUNKS_IN_FLIGHT);
+    let (set, ranks) = (Arc::clone(set), from_piece(&ranks, from));
+    tokio::task::spawn_blocking(move || {
+        for chunk in set.chunks_of(ranks, MAXIMUM_CHUNK_BYTES) {
+            if made.blocking_send(chunk).is_err() {
+                break;
+            }
+        }
+    });
+    chunks
+}
+
+/// Those of these ranks that are in the piece of this number or behind it. Pieces are as large as the message
+/// may be; what is in front of the first is not even read.
+fn from_piece(ranks: &Range<usize>, number: u64) -> Range<usize> {
+    let skipped = usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(PIECE_KEYS);
+    ranks.start.saturating_add(skipped).min(ranks.end)..ranks.end
+}

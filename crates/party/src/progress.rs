@@ -1,0 +1,50 @@
+//! Progress of a run that several services take part in, shown as one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::event::{Event, Observer};
+
+/// What one service's part tells the observer: steps that all take are told by the first.
+#[derive(Clone)]
+pub(crate) struct Progress {
+    observer: Arc<dyn Observer>,
+    number: usize,
+    /// How many keys each part has sent.
+    sent: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Progress {
+    /// One for each of so many parts.
+    pub(crate) fn of(observer: &Arc<dyn Observer>, parts: usize) -> Vec<Self> {
+        let sent = Arc::new(Mutex::new(vec![0; parts]));
+        let part =
+            |number| Self { observer: Arc::clone(observer), number, sent: Arc::clone(&sent) };
+        (0..parts).map(part).collect()
+    }
+
+    /// This part has sent so many keys; `total` is what all of them send.
+    pub(crate) fn sent(&self, keys: u64, total: u64) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent[self.number] = keys;
+        let done = sent.iter().sum();
+        drop(sent);
+        self.observer.on(Event::Sending { done, total });
+    }
+}
+
+impl Observer for Progress {
+    fn on(&self, event: Event<'_>) {
+        let of_each = matches!(
+            event,
+            Event::Connecting { .. }
+                | Event::ServiceAbsent { .. }
+                | Event::ConnectionLost { .. }
+                | Event::Reconnected
+                | Event::EvidenceVerified(_)
+                | Event::KeyRecognised
+        );
+        if self.number == 0 || of_each {
+            self.observer.on(event);
+        }
+    }
+}

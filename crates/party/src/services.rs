@@ -1,0 +1,188 @@
+//! The attested services of a job, met as one: a sorted set goes in, marks over its order or a count come
+//! out.
+//!
+//! This is the seam of [`run`](crate::run): whom else a job's engine meets would have the same steps.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use convelo_attest::Verdict;
+use convelo_psi::agreement::{JobKey, Member};
+use convelo_psi::reveal::Outcome;
+use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, KeyId};
+use convelo_wire::Outcome as Answered;
+use futures_util::future::{join_all, select_all, try_join_all};
+use tokio::task::JoinHandle;
+
+use crate::attestation::Terms;
+use crate::error::{Error, Kind};
+use crate::event::Observer;
+use crate::part::{Answer, Part};
+use crate::plan::Run;
+use crate::progress::Progress;
+use crate::receipt::{Receipt, Service};
+use crate::session::Contact;
+use crate::shards;
+use crate::summary::{Learned, Summary};
+
+/// The services, each with this party's part in the job there.
+pub(crate) struct Services {
+    digest: JobDigest,
+    parts: Vec<Part>,
+    /// Who takes part, as each service shows it.
+    members: Vec<Vec<Member>>,
+}
+
+/// Who can bear witness to what was answered: the services, by their evidence and signed statements.
+pub(crate) struct Witness {
+    answers: Vec<Answer>,
+    /// How many keys of each service's shard are marked, where any are.
+    marked: Vec<Option<u64>>,
+    heard: Vec<JoinHandle<()>>,
+}
+
+impl Services {
+    /// Dials all services, each of which must prove what it is.
+    pub(crate) async fn meet(run: &Run, observer: &Arc<dyn Observer>) -> Result<Self, Error> {
+        let credential = match &run.source {
+            Some(source) => run.identity.attested(&**source),
+            None => run.identity.plain(),
+        }
+        .map_err(|error| Error::new(Kind::Usage, error.to_string()))?;
+        let jobs = run.job.shards();
+        if jobs.len() != run.addresses.len() {
+            let (services, addresses) = (jobs.len(), run.addresses.len());
+            let text =
+                format!("the job has {services} services, and {addresses} addresses are given");
+            return Err(Error::new(Kind::Usage, text));
+        }
+        let progress = Progress::of(observer, jobs.len());
+        let opening = jobs.into_iter().zip(&run.addresses).zip(progress);
+        let parts = try_join_all(opening.map(|((job, address), progress)| {
+            let terms = Terms {
+                expect: run.expect.clone(),
+                source: run.source.clone(),
+                job: job.digest(),
+                insecure_ratls_only: run.insecure_ratls_only,
+            };
+            let contact =
+                Contact { address: address.clone(), credential: credential.clone(), terms };
+            Part::open(job, (run.name.clone(), run.identity.clone()), contact, progress)
+        }))
+        .await?;
+        Ok(Self { digest: run.job.digest(), parts, members: Vec::new() })
+    }
+
+    /// Waits for the other parties and agrees with them on the job key.
+    pub(crate) async fn agree(&mut self) -> Result<JobKey, Error> {
+        let agreed = try_join_all(self.parts.iter_mut().map(Part::agree)).await?;
+        let (keys, members): (Vec<_>, _) =
+            agreed.into_iter().map(|agreed| (agreed.key, agreed.members)).unzip();
+        self.members = members;
+        shards::same_members(&self.members)?;
+        Ok(JobKey::combined(keys, self.digest))
+    }
+
+    /// Why the job has ended, while nothing is asked of the services.
+    pub(crate) async fn interrupted(&mut self) -> Error {
+        select_all(self.parts.iter_mut().map(|part| Box::pin(part.interrupted()))).await.0
+    }
+
+    /// Has the set intersected with those of the others: what this party learns, and the witness to it. With
+    /// it the job is over for the others.
+    pub(crate) async fn intersect(
+        &mut self,
+        set: &Arc<FingerprintSet>,
+    ) -> Result<(Outcome, Witness), Error> {
+        let ranks: Vec<Range<usize>> = shards::ranks(set, self.parts.len());
+        let joining = self.parts.iter_mut().zip(&self.members).zip(ranks);
+        let joining = joining.map(|((part, members), ranks)| part.join(set, ranks, members));
+        let mut answers = try_join_all(joining).await?;
+        let heard = self.parts.drain(..).map(Part::received).collect();
+        let bitmaps: Vec<_> = answers.iter_mut().map(|answer| answer.bitmap.take()).collect();
+        let marked = bitmaps.iter().map(|bitmap| bitmap.as_ref().map(Bitmap::count_ones)).collect();
+        let outcome = match alike(&answers)? {
+            Answered::Count(keys) => Outcome::Count(keys),
+            Answered::Withheld { .. } => Outcome::Withheld,
+            Answered::Nothing => Outcome::Nothing,
+            Answered::Intersection { .. } => {
+                let bitmaps = bitmaps.into_iter().flatten().collect();
+                Outcome::Intersection(shards::whole(bitmaps, set.len())?)
+            }
+        };
+        Ok((outcome, Witness { answers, marked, heard }))
+    }
+
+    /// Tells the services that this party gives up, and why.
+    pub(crate) async fn leave(self, error: &Error) {
+        // A single service that said why it ended the job knows.
+        if error.reason().is_none() || self.parts.len() > 1 {
+            join_all(self.parts.into_iter().map(|part| part.leave(error.told()))).await;
+        }
+    }
+}
+
+impl Witness {
+    /// What was verified of the first service that showed evidence.
+    pub(crate) fn verdict(&self) -> Option<&Verdict> {
+        self.answers.iter().find_map(Answer::verdict)
+    }
+
+    /// Whether any evidence is that of a simulated platform.
+    pub(crate) fn simulated(&self) -> bool {
+        self.answers.iter().filter_map(Answer::verdict).any(Verdict::simulated)
+    }
+
+    /// Writes a receipt of each service, beside what the run came to as a whole; says where.
+    pub(crate) fn write_receipts(
+        &self,
+        path: &Path,
+        summary: &Summary,
+        times: (u64, u64),
+    ) -> Result<Vec<PathBuf>, Error> {
+        let answers = self.answers.iter().zip(&self.marked);
+        let written = answers.map(|(answer, marked)| {
+            let path = shards::numbered(path, answer.job.shard());
+            receipt(answer, *marked, summary, times).write(&path)?;
+            Ok(path)
+        });
+        written.collect()
+    }
+
+    /// Waits until the services have heard that the result is here.
+    pub(crate) async fn heard(self) {
+        join_all(self.heard).await;
+    }
+}
+
+/// What all services answered alike.
+fn alike(answers: &[Answer]) -> Result<Answered, Error> {
+    let kind = |answer: &Answer| answer.outcome.kind();
+    match answers {
+        [first, rest @ ..] if rest.iter().all(|answer| kind(answer) == kind(first)) => {
+            Ok(first.outcome)
+        }
+        _ => Err(Error::new(
+            Kind::Job,
+            "the services of the job answered with different kinds of results",
+        )),
+    }
+}
+
+fn receipt(answer: &Answer, marked: Option<u64>, summary: &Summary, times: (u64, u64)) -> Receipt {
+    let result = match (summary.result, marked) {
+        (Learned::Intersection { rows, .. }, Some(keys)) => Learned::Intersection { keys, rows },
+        (result, _) => result,
+    };
+    let verdict = answer.verdict().map(Verdict::to_json);
+    let job: &Job = &answer.job;
+    let summary = Summary { result, verdict, job_digest: job.digest(), ..summary.clone() };
+    let service = Service {
+        address: answer.address.clone(),
+        key: KeyId::of_spki(&answer.spki),
+        certificate: answer.certificate.clone(),
+        collateral: answer.fresh.as_ref().map(|fresh| fresh.collateral.to_json()),
+    };
+    Receipt::new(job, &summary, &answer.statement, &answer.signed, service, times)
+}

@@ -1,0 +1,134 @@
+//! A set that is filled up and spread over several services, and what they make of it put together.
+//!
+//! `Job::shards` has what a shard is, and the size that each is filled up to.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use convelo_channel::os_rng;
+use convelo_psi::agreement::Member;
+use convelo_psi::{Bitmap, Fingerprint, FingerprintSet, Fingerprinter, Job, KeyId, Shard};
+use rand_core::Rng as _;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Kind};
+
+/// The set with as many pseudonyms of nothing as the job asks for: in the whole, and in each shard.
+pub(crate) fn filled(set: FingerprintSet, job: &Job) -> Result<FingerprintSet, Error> {
+    let missing = job.padded(set.len() as u64) - set.len() as u64;
+    let set = if missing > 0 {
+        let filler = random().take(usize::try_from(missing).unwrap_or(usize::MAX));
+        set.padded(filler).map_err(Error::spill)?
+    } else {
+        set
+    };
+    let services = job.services();
+    if services == 1 {
+        return Ok(set);
+    }
+    // The set is filled up to a multiple already, and a multiple of it is itself.
+    let size = usize::try_from(job.sent(set.len() as u64)).unwrap_or(usize::MAX);
+    let missing = set.in_shards(services).into_iter().map(|length| size.checked_sub(length));
+    let Some(mut missing) = missing.collect::<Option<Vec<usize>>>() else {
+        let text = "by a chance of less than 2^-40 more of the keys go to one service than their number \
+                    makes likely, and nothing was sent; run the job again";
+        return Err(Error::new(Kind::Job, text));
+    };
+    let mut filler = Vec::with_capacity(missing.iter().sum());
+    let mut candidates = random();
+    while filler.len() < filler.capacity() && missing.iter().any(|missing| *missing > 0) {
+        let Some(candidate) = candidates.next() else { break };
+        let missing = &mut missing[candidate.shard(services)];
+        if *missing > 0 {
+            *missing -= 1;
+            filler.push(candidate);
+        }
+    }
+    Ok(set.filled(filler))
+}
+
+/// The ranks of each service's shard.
+pub(crate) fn ranks(set: &FingerprintSet, services: usize) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let lengths = set.in_shards(services).into_iter();
+    lengths
+        .map(|length| {
+            end += length;
+            end - length..end
+        })
+        .collect()
+}
+
+/// All services must show the same parties.
+pub(crate) fn same_members(members: &[Vec<Member>]) -> Result<(), Error> {
+    let known = |members: &[Member]| -> Vec<_> {
+        members.iter().map(|member| (member.name.clone(), KeyId::of_spki(&member.spki))).collect()
+    };
+    let first = known(members.first().map_or(&[], Vec::as_slice));
+    if members.iter().all(|members| known(members) == first) {
+        return Ok(());
+    }
+    let text = "the services of the job show different parties; nothing was sent";
+    Err(Error::new(Kind::Job, text))
+}
+
+/// The bitmap of the whole set of so many keys. A shard's ends at a whole byte.
+pub(crate) fn whole(mut bitmaps: Vec<Bitmap>, keys: usize) -> Result<Bitmap, Error> {
+    if bitmaps.len() == 1 {
+        return Ok(bitmaps.remove(0));
+    }
+    let bytes = bitmaps.iter().flat_map(Bitmap::as_bytes).copied().collect();
+    Bitmap::from_bytes(keys, bytes)
+        .map_err(|error| Error::new(Kind::Job, format!("the services' bitmaps: {error}")))
+}
+
+/// The path of the receipt of one of several services: `matched.csv.receipt.2.json`.
+pub(crate) fn numbered(path: &Path, shard: Option<Shard>) -> PathBuf {
+    let Some(shard) = shard else { return path.to_owned() };
+    let number = (shard.number + 1).to_string();
+    match (path.file_stem(), path.extension()) {
+        (Some(stem), Some(extension)) => {
+            let mut name = stem.to_owned();
+            for part in [".", &number, "."] {
+                name.push(part);
+            }
+            name.push(extension);
+            path.with_file_name(name)
+        }
+        _ => path.with_extension(number),
+    }
+}
+
+/// Pseudonyms of nothing, which look like all others: the same function of other inputs, under a key that
+/// is gone when they are made.
+fn random() -> impl Iterator<Item = Fingerprint> {
+    let mut key = Zeroizing::new([0; 16]);
+    os_rng().fill_bytes(&mut *key);
+    let fingerprinter = Fingerprinter::new(&key);
+    (0_u64..).map(move |number| fingerprinter.fingerprint(&number.to_be_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_service_has_a_receipt_of_its_own() {
+        let shard = |number| Some(Shard { number });
+        assert_eq!(numbered(Path::new("m.receipt.json"), None), Path::new("m.receipt.json"));
+        assert_eq!(
+            numbered(Path::new("d/m.receipt.json"), shard(1)),
+            Path::new("d/m.receipt.2.json")
+        );
+        assert_eq!(numbered(Path::new("receipt"), shard(0)), Path::new("receipt.1"));
+    }
+
+    #[test]
+    fn bitmaps_of_shards_follow_each_other() {
+        let bitmap = |keys, bytes: &[u8]| Bitmap::from_bytes(keys, bytes.to_vec()).unwrap();
+        let shards = vec![bitmap(8, &[0b1000_0001]), bitmap(16, &[0, 0b11])];
+        assert_eq!(whole(shards, 24).unwrap().as_bytes(), [0b1000_0001, 0, 0b11]);
+        let error = whole(vec![bitmap(8, &[1]), bitmap(8, &[1])], 24).err().unwrap();
+        assert_eq!(error.kind(), Kind::Job);
+    }
+}
