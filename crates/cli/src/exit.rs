@@ -99,5 +99,13 @@ fn advice(hint: Hint) -> &'static str {
         Hint::Collateral => {
             "'convelo collateral export' fetches collateral, and --collateral FILE gives it"
         }
+        Hint::Address => "give it with --service HOST:PORT",
+        Hint::NoAddress => "leave --service out",
+        Hint::Policy => "give one with --policy FILE, or have it in the job",
+        Hint::ServiceKey => "'convelo serve --identity FILE' shows the key of a service",
+        Hint::QuoteSource => "run in an enclave or a trust domain",
+        Hint::Output => "say where they go with --output FILE",
+        Hint::NoOutput => "leave --output out",
+        Hint::KeyColumns => "say which column holds each part with --key COLUMN, in their order",
     }
 }

@@ -3,31 +3,21 @@
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use convelo_attest::{Collateral, Gramine, Policy, QuoteSource, Tsm};
+use convelo_attest::{Collateral, Policy};
 use convelo_channel::Identity;
 use convelo_party::limits::MAXIMUM_FILE_BYTES;
-use convelo_psi::{Job, KeyId, Mode};
-use convelo_simulator::Platform as SimulatedPlatform;
+use convelo_psi::{Job, KeyId};
 
-use crate::args::{Platform, Trust};
 use crate::exit::Failure;
+
+/// What a file of collateral is called beside a job file or a policy.
+const COLLATERAL: &str = "collateral.json";
 
 /// Reads a text file of bounded size.
 pub(crate) fn text(path: &Path, what: &str) -> Result<String, Failure> {
-    let failed = |error: &dyn std::fmt::Display| {
-        Failure::usage(format!("{what} {}: {error}", path.display()))
-    };
-    let file = fs::File::open(path).map_err(|error| failed(&error))?;
-    let mut text = String::new();
-    let read = file.take(MAXIMUM_FILE_BYTES + 1).read_to_string(&mut text);
-    let length = read.map_err(|error| failed(&error))?;
-    if length as u64 > MAXIMUM_FILE_BYTES {
-        let limit = MAXIMUM_FILE_BYTES >> 20;
-        return Err(failed(&format!("larger than {limit} MiB; is this the right file?")));
-    }
-    Ok(text)
+    String::from_utf8(bytes(path, what)?)
+        .map_err(|error| Failure::usage(format!("{what} {}: {error}", path.display())))
 }
 
 /// Reads a file of bounded size.
@@ -45,33 +35,10 @@ pub(crate) fn bytes(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Reads a certificate, in PEM or DER, or a quote.
-pub(crate) fn certificate_or_quote(path: &Path) -> Result<Vec<u8>, Failure> {
-    let bytes = bytes(path, "the evidence")?;
-    if !bytes.starts_with(b"-----BEGIN") {
-        return Ok(bytes);
-    }
-    std::str::from_utf8(&bytes)
-        .ok()
-        .and_then(convelo_attest::certificate_from_pem)
-        .ok_or_else(|| Failure::usage(format!("{} is not one certificate in PEM", path.display())))
-}
-
 /// Reads and validates a job file.
 pub(crate) fn job(path: &Path) -> Result<Job, Failure> {
     Job::from_toml(&text(path, "the job file")?)
         .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
-}
-
-/// The policy that a job holds for its service.
-pub(crate) fn service_policy(job: &Job, path: &Path) -> Result<Option<Policy>, Failure> {
-    let read = |value| {
-        Policy::from_json(value).map_err(|error| {
-            Failure::usage(format!("{}: [service.policy]: {error}", path.display()))
-        })
-    };
-    let Mode::Attested(service) = job.mode();
-    service.policy().map(read).transpose()
 }
 
 /// Reads a policy: TOML, or dynamic_config.json where it begins as JSON does.
@@ -97,32 +64,27 @@ pub(crate) fn policy(path: &Path, simulated_root: Option<&Path>) -> Result<Polic
 
 /// Reads collateral, from where the flag says or from beside another file.
 pub(crate) fn collateral(flag: Option<&Path>, beside: &Path) -> Result<Collateral, Failure> {
-    let path = match flag {
-        Some(path) => path.to_owned(),
-        None => sibling(beside, "collateral.json"),
-    };
-    if flag.is_none() && !path.exists() {
-        return Err(Failure::usage(format!(
+    collateral_if_any(flag, beside)?.ok_or_else(|| {
+        Failure::usage(format!(
             "no collateral: evidence is verified with signed facts about the platform (TCB info, \
              QE identity, revocation lists); give them with --collateral FILE, or put them at {}",
-            path.display()
-        )));
-    }
-    Collateral::from_json(&text(&path, "the collateral")?)
-        .map_err(|error| Failure::usage(format!("the collateral {}: {error}", path.display())))
+            sibling(beside, COLLATERAL).display()
+        ))
+    })
 }
 
-/// Reads collateral as [`collateral`] does; nothing where there is none and the service may offer it.
-pub(crate) fn collateral_or_offer(
-    trust: &Trust,
+/// Reads collateral as [`collateral`] does; nothing where none is named and none is there.
+pub(crate) fn collateral_if_any(
+    flag: Option<&Path>,
     beside: &Path,
 ) -> Result<Option<Collateral>, Failure> {
-    let flag = trust.collateral.as_deref();
-    let offered = flag.is_none() && !sibling(beside, "collateral.json").exists();
-    if offered && !trust.insecure_ratls_only {
+    let path = flag.map_or_else(|| sibling(beside, COLLATERAL), Path::to_owned);
+    if flag.is_none() && !path.exists() {
         return Ok(None);
     }
-    collateral(flag, beside).map(Some)
+    Collateral::from_json(&text(&path, "the collateral")?)
+        .map(Some)
+        .map_err(|error| Failure::usage(format!("the collateral {}: {error}", path.display())))
 }
 
 /// Reads a party's key, from where the flag says or from `NAME.key` beside another file.
@@ -186,25 +148,14 @@ pub(crate) fn create(path: &Path, contents: &[u8], mode: u32) -> Result<(), Fail
     })
 }
 
-/// The name under which the simulated platform stands in for the measured service.
-pub(crate) const SERVICE_PROGRAM: &str = "convelo-service";
-
-/// The name under which the simulated platform stands in for a provider's program.
-pub(crate) const PROVIDER_PROGRAM: &str = "convelo-provider";
-
-/// Where the evidence of this program comes from; `name` is what a simulated platform knows it by.
-pub(crate) fn source(from: &Platform, name: &str) -> Result<Arc<dyn QuoteSource>, Failure> {
-    match (&from.simulated, &from.tdx) {
-        (Some(dir), _) => {
-            let platform = SimulatedPlatform::open(dir).map_err(Failure::usage)?;
-            Ok(Arc::new(platform).program(name))
-        }
-        (None, Some(reports)) => Ok(Arc::new(Tsm::new(reports))),
-        (None, None) => Ok(Arc::new(Gramine::new(&from.attestation))),
-    }
-}
-
 /// A file in the directory of another one.
 pub(crate) fn sibling(path: &Path, name: &str) -> PathBuf {
     path.parent().unwrap_or_else(|| Path::new("")).join(name)
+}
+
+/// A path with something after its name.
+pub(crate) fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }

@@ -1,13 +1,20 @@
 //! The command line: words, bars and exit codes around `convelo_party` and `convelo_service`.
 
 mod args;
+mod clock;
 mod commands;
+mod evidence;
 mod exit;
 mod files;
+mod job_file;
 mod otlp;
 mod output;
+mod pcs;
 mod plan;
+mod platform;
+mod provider;
 mod stop;
+mod tables;
 
 use std::process::ExitCode;
 use std::time::Duration;

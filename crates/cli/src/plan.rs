@@ -1,6 +1,7 @@
 //! A job in words: who takes part, who learns what, what could go wrong by chance.
 
 use convelo_attest::Policy;
+use convelo_party::Plan;
 use convelo_psi::{Job, Mode, Parties, Service, Verify, What};
 
 /// The plan, a line at a time.
@@ -71,9 +72,10 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
 }
 
 /// The plan as a run shows it before anything is sent: what the reveal policy says.
-pub(crate) fn brief(job: &Job, policy: Option<&Policy>, me: &str) -> Vec<String> {
+pub(crate) fn brief(plan: &Plan) -> Vec<String> {
+    let (job, me) = (plan.job(), plan.name());
     let mut lines = vec![format!("job {}, digest {}", job.name(), job.digest())];
-    if policy.is_some_and(Policy::is_simulated) {
+    if plan.policies().any(Policy::is_simulated) {
         lines.push(SIMULATED.to_owned());
     }
     let Mode::Attested(service) = job.mode();

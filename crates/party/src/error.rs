@@ -3,7 +3,7 @@
 use std::io;
 
 use convelo_attest::{Matter, Refusal};
-use convelo_channel::DialError;
+use convelo_channel::{DialError, IdentityError};
 use convelo_psi::JobError;
 use convelo_psi::agreement::AgreementError;
 use convelo_wire::{Failed, Reason};
@@ -36,6 +36,22 @@ pub enum Hint {
     TemporaryDirectory,
     /// Other collateral of the service's platform.
     Collateral,
+    /// The address of the service.
+    Address,
+    /// No address beside those of the job.
+    NoAddress,
+    /// A policy that says which evidence of the service is accepted.
+    Policy,
+    /// The service's key, in the job.
+    ServiceKey,
+    /// Something that makes evidence about this party.
+    QuoteSource,
+    /// A place for the matched rows.
+    Output,
+    /// No place for rows: there are none.
+    NoOutput,
+    /// A column for each part of the job's key, in its order.
+    KeyColumns,
 }
 
 /// A run that ended without a result.
@@ -204,6 +220,12 @@ impl From<DialError> for Error {
             DialError::Refused(refusal) => refusal.into(),
             other => Self::of(Kind::Job, Cause::Dial(other)),
         }
+    }
+}
+
+impl From<IdentityError> for Error {
+    fn from(error: IdentityError) -> Self {
+        Self::new(Kind::Usage, error.to_string())
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use convelo_attest::Verdict;
 use convelo_wire::Waiting;
 
+use crate::error::{Error, Kind};
+
 /// One step of a run. Holds no record and no fingerprint.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -102,8 +104,30 @@ pub struct Counts {
     pub keys: u64,
 }
 
+impl Counts {
+    /// A party may have no more keys than the job allows it.
+    ///
+    /// # Errors
+    /// If there are more than `cap`.
+    pub fn check_cap(self, cap: u64) -> Result<(), Error> {
+        let Self { keys, .. } = self;
+        if keys <= cap {
+            return Ok(());
+        }
+        let text = format!(
+            "the table has {keys} distinct keys and the job allows {cap}; nothing was sent"
+        );
+        Err(Error::new(Kind::RevealPolicy, text))
+    }
+}
+
 /// Watches a run. Called from several threads.
 pub trait Observer: Send + Sync {
     /// Takes note of a step; must not block for long.
     fn on(&self, event: Event<'_>);
+}
+
+/// Nobody watches.
+impl Observer for () {
+    fn on(&self, _: Event<'_>) {}
 }

@@ -15,7 +15,7 @@ use convelo_psi::{
 };
 use zeroize::Zeroize;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Hint, Kind};
 use crate::event::Counts;
 use crate::limits::{
     BLOCKS_IN_FLIGHT, MAXIMUM_FINGERPRINTING_THREADS, MAXIMUM_ROWS, SMALL_TABLE_BYTES,
@@ -290,10 +290,26 @@ fn too_many_rows(table: &Table) -> Error {
 /// # Errors
 /// What is wrong with the table.
 pub fn count_keys(table: &Table, job: &Job, memory: &Memory) -> Result<Counts, Error> {
+    check_key_columns(table, job)?;
     // The fingerprints never leave this function, so their key need not be secret.
     let fingerprinter = Fingerprinter::new(&[0; FINGERPRINT_BYTES]);
     let pass = first_pass(table, job.keys(), &fingerprinter, memory, |_| {}, || Ok(()))?;
     Ok(pass.counts)
+}
+
+/// A table must have a column for each part of the job's key.
+pub(crate) fn check_key_columns(table: &Table, job: &Job) -> Result<(), Error> {
+    let found = table.key_columns();
+    if found.is_none_or(|found| found == job.keys().len()) {
+        return Ok(());
+    }
+    let names: Vec<&str> = job.keys().iter().map(|part| part.name.as_str()).collect();
+    let text = format!(
+        "the job's key has the parts {}, and the table's has {} columns",
+        names.join(", "),
+        found.unwrap_or(0)
+    );
+    Err(Error::new(Kind::Usage, text).with_hint(Hint::KeyColumns))
 }
 
 #[cfg(test)]

@@ -1,5 +1,37 @@
 //! The data provider: its table, its part in a job, its receipt.
 //!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::path::{Path, PathBuf};
+//! use std::sync::Arc;
+//!
+//! use convelo_channel::Identity;
+//! use convelo_party::table::{Format, Input, Table, TableOptions};
+//! use convelo_party::{Destination, Plan, run};
+//! use convelo_psi::Job;
+//!
+//! let job = Job::from_toml(&std::fs::read_to_string("job.toml")?)?;
+//! let identity = Identity::from_pem(&std::fs::read_to_string("alice.key")?)?;
+//! let plan = Plan::builder(job, "alice", identity)?
+//!     .output(Destination::File("matched.csv".into()))
+//!     .receipt(PathBuf::from("matched.csv.receipt.json"))
+//!     .build()?;
+//! let options = TableOptions {
+//!     format: Format::Csv { delimiter: b',', header: true },
+//!     key: vec!["email".parse()?],
+//!     select: Vec::new(),
+//! };
+//! let input = Input::open(Path::new("customers.csv"), &std::env::temp_dir())?;
+//! let table = Table::open(input, &options)?;
+//! let summary = run(plan, table, Arc::new(()), std::future::pending()).await?;
+//! # let _ = summary;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What the job says of its service and its parties is in the [`Plan`] whether the caller mentions it or not; what
+//! the builder takes beside it can only be more. `examples/matching.rs` has a whole job in one process.
+//!
 //! [`run`] takes a provider from its table to its matched rows. The record's walk: `table` reads
 //! the key columns, `convelo_psi` normalises and fingerprints them under the job key that the
 //! parties agreed on, `services` has the sorted set intersected: `shards` deals it out, a `part` and its `session`
@@ -32,9 +64,10 @@ pub use error::{Error, Hint, Kind};
 pub use event::{Counts, Event, Observer};
 pub use first_pass::count_keys;
 pub use pcs::{INTEL_PCS, PcsClient, PcsError, web_tls};
-pub use plan::{Destination, Run};
+pub use plan::{Destination, Plan, PlanBuilder, policy_of};
 pub use receipt::{ReceiptError, VerifiedReceipt, verify_receipt};
 pub use refresh::{Refresh, RefreshError, Refreshing, store_collateral};
 pub use run::run;
+pub use services::verify_services;
 pub use spill::Memory;
 pub use summary::{Learned, Summary};

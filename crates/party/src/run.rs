@@ -17,27 +17,27 @@ use crate::error::{Error, Kind};
 use crate::event::{Counts, Event, Observer};
 use crate::first_pass::{FirstPass, first_pass};
 use crate::limits::LAST_ROW_TIMEOUT;
-use crate::plan::{Destination, Run};
+use crate::plan::{Destination, Plan};
 use crate::services::Services;
 use crate::shards;
 use crate::summary::{Learned, Summary};
 use crate::table::{Output, Table};
 
-/// Runs a provider's part of a job on its table, which is open and has its key columns resolved.
-/// `stop` ending asks for an orderly end: the other parties are
+/// Runs a provider's part of a job on its table. `stop` ending asks for an orderly end: the other parties are
 /// told, and nothing is written.
 ///
 /// # Errors
 /// [`Error`], whose kind tells whose matter it is.
 pub async fn run(
-    run: Run,
+    plan: Plan,
     table: Table,
     observer: Arc<dyn Observer>,
     stop: impl Future<Output = ()>,
 ) -> Result<Summary, Error> {
+    plan.check(&table)?;
     let cancelled = Cancelled::default();
     let provider =
-        Provider { run, observer, cancelled: cancelled.clone(), answered: AtomicBool::new(false) };
+        Provider { plan, observer, cancelled: cancelled.clone(), answered: AtomicBool::new(false) };
     tokio::pin!(stop);
     let mut met = None;
     let result = {
@@ -87,7 +87,7 @@ impl Cancelled {
 }
 
 struct Provider {
-    run: Run,
+    plan: Plan,
     observer: Arc<dyn Observer>,
     cancelled: Cancelled,
     /// Whether the job is over for the others.
@@ -105,9 +105,9 @@ struct Scanned {
 impl Provider {
     /// All steps. Whom it meets it leaves in `met`, who are told if it does not come to its end.
     async fn perform(&self, table: Table, met: &mut Option<Services>) -> Result<Summary, Error> {
-        let run = &self.run;
+        let plan = &self.plan;
         let started = unix_now();
-        let met = met.insert(Services::meet(run, &self.observer).await?);
+        let met = met.insert(Services::meet(plan, &self.observer).await?);
         let key = met.agree().await?;
         let scanned = self.read(met, key, table).await?;
         let (outcome, witness) = met.intersect(&scanned.set).await?;
@@ -125,9 +125,9 @@ impl Provider {
             }
         };
         let mut summary = Summary {
-            party: run.name.clone(),
-            job: run.job.name().to_owned(),
-            job_digest: run.job.digest(),
+            party: plan.name.clone(),
+            job: plan.job.name().to_owned(),
+            job_digest: plan.job.digest(),
             simulated: witness.simulated(),
             verdict: witness.verdict().map(Verdict::to_json),
             input,
@@ -135,7 +135,7 @@ impl Provider {
             output,
             receipts: Vec::new(),
         };
-        if let Some(path) = &run.receipt {
+        if let Some(path) = &plan.receipt {
             summary.receipts = witness.write_receipts(path, &summary, (started, unix_now()))?;
         }
         witness.heard().await;
@@ -145,8 +145,8 @@ impl Provider {
     /// First pass over the table, while a service may tell that the job has failed. The key is gone after it.
     async fn read(&self, met: &mut Services, key: JobKey, table: Table) -> Result<Scanned, Error> {
         let (observer, cancelled) = (Arc::clone(&self.observer), self.cancelled.clone());
-        let (job, memory) = (self.run.job.clone(), self.run.memory.clone());
-        let cap = job.maximum_keys_of(&self.run.name);
+        let (job, memory) = (self.plan.job.clone(), self.plan.memory.clone());
+        let name = self.plan.name.clone();
         let mut pass = tokio::task::spawn_blocking(move || {
             let total = table.size_bytes();
             let FirstPass { set, counts, scanned } = first_pass(
@@ -158,13 +158,7 @@ impl Provider {
                 || cancelled.check(),
             )?;
             observer.on(Event::Read(counts));
-            if counts.keys > cap {
-                let text = format!(
-                    "the table has {} distinct keys and the job allows {cap}; nothing was sent",
-                    counts.keys
-                );
-                return Err(Error::new(Kind::RevealPolicy, text));
-            }
+            counts.check_cap(job.maximum_keys_of(&name))?;
             let set = Arc::new(shards::filled(set, &job)?);
             Ok(Scanned { table, rows: scanned, set, counts })
         });
@@ -180,7 +174,7 @@ impl Provider {
         scanned: Scanned,
         bitmap: Bitmap,
     ) -> Result<(u64, Option<PathBuf>), Error> {
-        let Some(destination) = self.run.output.clone() else { return Ok((0, None)) };
+        let Some(destination) = self.plan.output.clone() else { return Ok((0, None)) };
         let (observer, cancelled) = (Arc::clone(&self.observer), self.cancelled.clone());
         let Scanned { mut table, rows: scanned, set, .. } = scanned;
         let pass = tokio::task::spawn_blocking(move || {

@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use convelo_attest::Verdict;
+use convelo_attest::{Collateral, Verdict};
+use convelo_channel::{Identity, dial};
 use convelo_psi::agreement::{JobKey, Member};
 use convelo_psi::reveal::Outcome;
 use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, KeyId};
@@ -19,12 +20,32 @@ use crate::attestation::Terms;
 use crate::error::{Error, Kind};
 use crate::event::Observer;
 use crate::part::{Answer, Part};
-use crate::plan::Run;
+use crate::plan::{self, Plan};
 use crate::progress::Progress;
 use crate::receipt::{Receipt, Service};
 use crate::session::Contact;
 use crate::shards;
 use crate::summary::{Learned, Summary};
+
+/// Contacts every service of a job and verifies that it is what the job says, by this collateral; nothing of
+/// the job is sent. Where each was reached, and the verdict, where it is not known by a pinned key alone.
+///
+/// # Errors
+/// If a service does not answer or is refused, or the job's terms do not say what it must prove.
+pub async fn verify_services(
+    job: &Job,
+    collateral: Option<Collateral>,
+) -> Result<Vec<(String, Option<Verdict>)>, Error> {
+    let policies: Vec<_> = plan::policy_of(job)?.into_iter().map(Arc::new).collect();
+    plan::check_collateral(&policies, collateral.as_ref())?;
+    let expect = plan::expectation(job, policies, collateral)?;
+    let credential = Identity::generate().plain()?;
+    let verifying = plan::addresses(job, None)?.into_iter().map(async |address| {
+        let stream = dial(&address, &credential, expect.clone()).await?;
+        Ok((address, stream.verdict().cloned()))
+    });
+    try_join_all(verifying).await
+}
 
 /// The services, each with this party's part in the job there.
 pub(crate) struct Services {
@@ -44,34 +65,27 @@ pub(crate) struct Witness {
 
 impl Services {
     /// Dials all services, each of which must prove what it is.
-    pub(crate) async fn meet(run: &Run, observer: &Arc<dyn Observer>) -> Result<Self, Error> {
-        let credential = match &run.source {
-            Some(source) => run.identity.attested(&**source),
-            None => run.identity.plain(),
-        }
-        .map_err(|error| Error::new(Kind::Usage, error.to_string()))?;
-        let jobs = run.job.shards();
-        if jobs.len() != run.addresses.len() {
-            let (services, addresses) = (jobs.len(), run.addresses.len());
-            let text =
-                format!("the job has {services} services, and {addresses} addresses are given");
-            return Err(Error::new(Kind::Usage, text));
-        }
+    pub(crate) async fn meet(plan: &Plan, observer: &Arc<dyn Observer>) -> Result<Self, Error> {
+        let credential = match &plan.source {
+            Some(source) => plan.identity.attested(&**source),
+            None => plan.identity.plain(),
+        }?;
+        let jobs = plan.job.shards();
         let progress = Progress::of(observer, jobs.len());
-        let opening = jobs.into_iter().zip(&run.addresses).zip(progress);
+        let opening = jobs.into_iter().zip(&plan.addresses).zip(progress);
         let parts = try_join_all(opening.map(|((job, address), progress)| {
             let terms = Terms {
-                expect: run.expect.clone(),
-                source: run.source.clone(),
+                expect: plan.expect.clone(),
+                source: plan.source.clone(),
                 job: job.digest(),
-                insecure_ratls_only: run.insecure_ratls_only,
+                insecure_ratls_only: plan.insecure_ratls_only,
             };
             let contact =
                 Contact { address: address.clone(), credential: credential.clone(), terms };
-            Part::open(job, (run.name.clone(), run.identity.clone()), contact, progress)
+            Part::open(job, (plan.name.clone(), plan.identity.clone()), contact, progress)
         }))
         .await?;
-        Ok(Self { digest: run.job.digest(), parts, members: Vec::new() })
+        Ok(Self { digest: plan.job.digest(), parts, members: Vec::new() })
     }
 
     /// Waits for the other parties and agrees with them on the job key.

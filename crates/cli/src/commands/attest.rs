@@ -1,18 +1,16 @@
 //! `convelo attest`: evidence looked at, verified, made.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use convelo_attest::{Check, Evidence, Refusal, Verdict, inspect, verify_listing};
-use convelo_channel::{Identity, certificate_of};
-use convelo_party::Error;
+use convelo_channel::Identity;
 use serde_json::json;
 
 use crate::args::Attest;
-use crate::commands::simulator::unix_now;
+use crate::clock::unix_now;
+use crate::evidence;
 use crate::exit::{Code, Failure};
-use crate::files::{self, SERVICE_PROGRAM};
-use crate::output;
+use crate::{files, output, platform};
 
 pub(crate) async fn attest(args: Attest) -> Result<ExitCode, Failure> {
     match args {
@@ -21,7 +19,7 @@ pub(crate) async fn attest(args: Attest) -> Result<ExitCode, Failure> {
             let root = insecure_simulated_root.as_deref();
             let accepted = files::policy(&policy, root)?;
             let collateral = files::collateral(collateral.collateral.as_deref(), &policy)?;
-            let bytes = evidence_bytes(&from).await?;
+            let bytes = evidence::read(&from).await?;
             let now = at.unwrap_or_else(unix_now);
             let mut checks = Vec::new();
             let outcome = Evidence::from_certificate(&bytes, now)
@@ -33,7 +31,7 @@ pub(crate) async fn attest(args: Attest) -> Result<ExitCode, Failure> {
         }
         Attest::Evidence { platform, output } => {
             let simulated = platform.simulated.as_deref();
-            let source = files::source(&platform, SERVICE_PROGRAM)?;
+            let source = platform::source(&platform, platform::SERVICE)?;
             let credential = Identity::generate().attested(&*source).map_err(Failure::usage)?;
             let pem = convelo_attest::certificate_to_pem(credential.certificate());
             match output {
@@ -56,7 +54,7 @@ pub(crate) async fn attest(args: Attest) -> Result<ExitCode, Failure> {
 }
 
 async fn looked_at(from: &str, json: bool) -> Result<ExitCode, Failure> {
-    let bytes = evidence_bytes(from).await?;
+    let bytes = evidence::read(from).await?;
     let inspection = inspect(&bytes, unix_now())
         .map_err(|refusal| Failure::new(Code::Attestation, format!("{from}: {refusal}")))?;
     if json {
@@ -112,19 +110,4 @@ fn report(
         Ok(_) => Ok(ExitCode::SUCCESS),
         Err(refusal) => Err(Failure::new(Code::Attestation, refusal.to_string())),
     }
-}
-
-/// The bytes of a certificate or quote, out of a file or from whoever listens at an address.
-pub(crate) async fn evidence_bytes(from: &str) -> Result<Vec<u8>, Failure> {
-    let path = Path::new(from);
-    if path.exists() {
-        return files::certificate_or_quote(path);
-    }
-    let port = from.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if !port {
-        return Err(Failure::usage(format!("{from} is neither a file here nor HOST:PORT")));
-    }
-    let credential = Identity::generate().plain().map_err(Failure::job)?;
-    let certificate = certificate_of(from, &credential).await;
-    certificate.map_err(|error| Error::from(error).into())
 }

@@ -2,21 +2,19 @@
 
 use std::process::ExitCode;
 
-use convelo_channel::{Identity, dial};
-use convelo_party::Error;
+use convelo_party::{Plan, policy_of, verify_services};
 use convelo_psi::{Mode, Verify};
 use serde_json::json;
 
 use crate::args::Check;
-use crate::commands::run::{addresses, expect, listed, table};
-use crate::exit::{Code, Failure};
-use crate::{files, output, plan};
+use crate::exit::Failure;
+use crate::{files, output, plan, tables};
 
 pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
     output::start_logging(output::LevelFilter::WARN);
     let job = files::job(&args.job)?;
     let Mode::Attested(service) = job.mode();
-    let policy = files::service_policy(&job, &args.job)?;
+    let policy = policy_of(&job)?;
     let lines = plan::lines(&job, policy.as_ref(), args.name.as_deref());
     let mut report = json!({ "job": job.terms(), "job_digest": job.digest(), "plan": lines });
     let tell = |line: String| {
@@ -29,33 +27,22 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
     }
     if let Some(name) = &args.name {
         let identity = files::identity(args.identity.as_deref(), &args.job, name)?;
-        listed(&job, name, &files::key_id(&identity), &args.job)?;
+        Plan::builder(job.clone(), name, identity)?;
         tell(format!("your key: it is the one that the job pins for {name}"));
     }
     if let Some(input) = &args.table.input {
         let memory = args.memory.into();
-        let table = table(input, &args.table.layout, Vec::new(), &job, &memory)?;
+        let table = tables::open(input, &args.table.layout, &[], &memory)?;
         let counts = convelo_party::count_keys(&table, &job, &memory)?;
         tell(format!("your table: {}", output::read(counts)));
         report["input"] = json!(counts);
         let cap = args.name.as_deref().map_or(job.maximum_keys(), |name| job.maximum_keys_of(name));
-        if counts.keys > cap {
-            let text = format!(
-                "the table has {} distinct keys and the job allows {cap}; nothing was sent",
-                counts.keys
-            );
-            return Err(Failure::new(Code::RevealPolicy, text));
-        }
+        counts.check_cap(cap)?;
     }
     if args.contact {
-        let expect = expect(&job, policy.into_iter().collect(), || {
-            files::collateral(args.trust.collateral.as_deref(), &args.job).map(Some)
-        })?;
-        let credential = Identity::generate().plain().map_err(Failure::job)?;
-        for address in addresses(&job, None)? {
-            let expect = expect.clone();
-            let stream = dial(&address, &credential, expect).await.map_err(Error::from)?;
-            match stream.verdict() {
+        let collateral = files::collateral_if_any(args.trust.collateral.as_deref(), &args.job)?;
+        for (address, verdict) in verify_services(&job, collateral).await? {
+            match verdict {
                 Some(verdict) => {
                     tell(format!("the service at {address}: evidence verified: {verdict}"));
                     report["verdict"] = verdict.to_json();

@@ -2,26 +2,22 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use convelo_attest::{Collateral, Evidence, PlatformId, Policy, Qcnl, collateral_endpoint};
-use convelo_party::{INTEL_PCS, PcsClient, RefreshError, store_collateral};
+use convelo_attest::{Collateral, Evidence, PlatformId, Policy};
+use convelo_party::{RefreshError, store_collateral};
 use serde_json::json;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use crate::args::{CollateralCommand, Into, Pcs};
-use crate::commands::attest::evidence_bytes;
-use crate::commands::simulator::unix_now;
+use crate::args::{CollateralCommand, Into};
+use crate::clock::{date, unix_now};
 use crate::exit::{Code, Failure};
-use crate::{files, output};
+use crate::{evidence, files, output, pcs};
 
 pub(crate) async fn collateral(args: CollateralCommand) -> Result<ExitCode, Failure> {
     match args {
         CollateralCommand::Show { file, json } => show(&file, json)?,
         CollateralCommand::Export { whose, from, into } => {
-            let platform = platform(&evidence_bytes(&whose).await?)?;
-            let client = client(&from)?;
+            let platform = platform(&evidence::read(&whose).await?)?;
+            let client = pcs::client(&from)?;
             let fetched = tokio::task::spawn_blocking(move || client.fetch(&platform)).await;
             let fetched = fetched.map_err(Failure::job)?.map_err(Failure::job)?;
             take(&fetched, &into)?;
@@ -45,36 +41,6 @@ fn platform(bytes: &[u8]) -> Result<PlatformId, Failure> {
         Err(refusal) => PlatformId::of_quote(bytes).map_err(|_| refusal),
     };
     found.map_err(refused)
-}
-
-/// The services that are named; an error where none is.
-pub(crate) fn client(from: &Pcs) -> Result<PcsClient, Failure> {
-    let mut insecure = from.insecure_any_certificate;
-    let (mut retries, mut pause) = (2, Duration::from_secs(1));
-    let mut endpoints = Vec::new();
-    if let Some(file) = &from.qcnl {
-        let text = files::text(file, "the configuration")?;
-        let qcnl = Qcnl::parse(&text)
-            .map_err(|error| Failure::usage(format!("{}, {error}", file.display())))?;
-        for warning in &qcnl.warnings {
-            output::say(format_args!("warning: {}: {warning}", file.display()));
-        }
-        insecure |= !qcnl.use_secure_cert;
-        (retries, pause) = (qcnl.retry_times, Duration::from_secs(qcnl.retry_delay));
-        endpoints.push(qcnl.url);
-    }
-    for url in &from.pccs {
-        let url = if url == "intel" { INTEL_PCS } else { url };
-        let (endpoint, warning) = collateral_endpoint(url).map_err(Failure::usage)?;
-        if let Some(warning) = warning {
-            output::say(format_args!("warning: {warning}"));
-        }
-        endpoints.push(endpoint);
-    }
-    if endpoints.is_empty() {
-        return Err(Failure::usage("no collateral service is named: give --pccs or --qcnl"));
-    }
-    Ok(PcsClient::new(endpoints, retries, pause, insecure))
 }
 
 /// Verifies a bundle and puts it into its place, whole or not at all.
@@ -136,12 +102,4 @@ fn show(file: &Path, json: bool) -> Result<(), Failure> {
     });
     output::data(format_args!("digest: sha256:{digest}"));
     Ok(())
-}
-
-fn date(seconds: u64) -> String {
-    i64::try_from(seconds)
-        .ok()
-        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
-        .and_then(|date| date.format(&Rfc3339).ok())
-        .unwrap_or_else(|| format!("Unix second {seconds}"))
 }

@@ -12,9 +12,8 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
 
 use crate::args::Demo;
-use crate::commands::{init, simulator};
 use crate::exit::{Code, Failure};
-use crate::{files, output, stop};
+use crate::{files, job_file, output, platform, stop};
 
 /// The example tables of the system that convelo replaces.
 const EXAMPLE: [&str; 3] = [
@@ -51,7 +50,7 @@ async fn show(args: &Demo) -> Result<ExitCode, Failure> {
         parties.len()
     ));
     let (_temporary, dir) = directory(args)?;
-    simulator::create(&dir.join("platform"), Tee::Sgx)?;
+    platform::simulate(&dir.join("platform"), Tee::Sgx)?;
     let mut width = "service".len();
     width = parties.iter().map(String::len).max().unwrap_or(0).max(width);
     let (mut service, _stdout, address) = start_service(&dir, width).await?;
@@ -64,7 +63,7 @@ async fn show(args: &Demo) -> Result<ExitCode, Failure> {
         keys.push((party.clone(), files::key_id(&identity).to_string()));
     }
     let policy = files::text(&dir.join("platform/policy.toml"), "the policy")?;
-    let mut job = init::job_file("demo", &address, Some(&policy), &keys);
+    let mut job = job_file::write("demo", &address, Some(&policy), &keys);
     let collateral = files::text(&dir.join("platform/collateral.json"), "the collateral")?;
     if args.rows.is_none() {
         job = job

@@ -5,14 +5,13 @@ use std::process::ExitCode;
 
 use convelo_channel::Identity;
 use convelo_party::table::{Format, Input, Table, TableOptions};
-use convelo_party::{Destination, Run};
+use convelo_party::{Destination, Plan};
 use convelo_psi::{Job, Mode, Verify, terms};
 
 use crate::args::{Join, VerifyArg};
-use crate::commands::run::{expect, perform, suffixed};
 use crate::exit::Failure;
 use crate::output::Narrator;
-use crate::{files, output, plan, stop};
+use crate::{files, output, platform, provider};
 
 pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
     output::start_logging(output::LevelFilter::WARN);
@@ -34,47 +33,30 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
     for warning in policy.iter().flat_map(convelo_attest::Policy::warnings) {
         narrator.line(format_args!("{}: {warning}", args.policy.display()));
     }
-    let expect = expect(&job, policy.iter().cloned().collect(), || {
-        files::collateral_or_offer(&args.trust, &args.policy)
-    })?;
     let identity = match &args.identity {
         Some(path) => files::read_identity(path)?,
         None => Identity::generate(),
     };
-    let source = match service.verify {
-        Verify::Service { .. } => None,
-        Verify::TwoWay { .. } | Verify::Provider { .. } => {
-            Some(files::source(&args.platform, files::PROVIDER_PROGRAM)?)
-        }
-    };
     let memory = convelo_party::Memory::from(args.memory);
+    let output = match args.output {
+        Some(path) => Destination::File(path),
+        None => Destination::Stdout { only_first: true },
+    };
+    let receipt = args.receipt.unwrap_or_else(|| files::suffixed(&args.data, ".receipt.json"));
+    let plan = Plan::builder(job, args.name, identity)?
+        .policies(policy)
+        .collateral(files::collateral_if_any(args.trust.collateral.as_deref(), &args.policy)?)
+        .address(args.service)
+        .quote_source(platform::source(&args.platform, platform::PROVIDER)?)
+        .insecure_ratls_only(args.trust.insecure_ratls_only)
+        .memory(memory.clone())
+        .output(output)
+        .receipt(receipt)
+        .build()?;
     let input = Input::open(&args.data, &memory.directory)?;
     let options = TableOptions { format: Format::Lines, key: Vec::new(), select: Vec::new() };
     let table = Table::open(input, &options)?;
-    let stop = stop::requested();
-    for line in plan::brief(&job, policy.as_ref(), &args.name) {
-        narrator.line(line);
-    }
-    let receipt = match &args.receipt {
-        Some(path) => path.clone(),
-        None => suffixed(&args.data, ".receipt.json"),
-    };
-    let run = Run {
-        job,
-        name: args.name,
-        identity,
-        source,
-        addresses: vec![args.service],
-        expect,
-        insecure_ratls_only: args.trust.insecure_ratls_only,
-        memory,
-        output: Some(match args.output {
-            Some(path) => Destination::File(path),
-            None => Destination::Stdout { only_first: true },
-        }),
-        receipt: Some(receipt),
-    };
-    perform(run, table, narrator, args.voice.json, stop).await
+    provider::run(plan, table, narrator, args.voice.json).await
 }
 
 /// The job that all parties derive from the same flags.

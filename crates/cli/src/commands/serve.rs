@@ -13,10 +13,9 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::args::{Pcs, PsiWireArgs, Serve};
-use crate::commands::collateral::client;
 use crate::exit::{Code, Failure};
 use crate::otlp::Collector;
-use crate::{files, otlp, output, stop};
+use crate::{files, otlp, output, pcs, platform, stop};
 
 pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     output::start_logging(if args.voice.quiet {
@@ -25,7 +24,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         output::LevelFilter::INFO
     });
     let simulated = args.platform.simulated.as_deref();
-    let source = files::source(&args.platform, files::SERVICE_PROGRAM)?;
+    let source = platform::source(&args.platform, platform::SERVICE)?;
     let identity = match &args.identity {
         Some(path) => files::read_identity(path)?,
         None => Identity::generate(),
@@ -47,7 +46,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     let file = |path| Arc::new(CollateralFile::new(path));
     let every = Duration::from_secs(args.otlp_every);
     let collector = args.otlp.map(|address| Collector::new(&address, every)).transpose()?;
-    let platform = source.describe();
+    let describe = source.describe();
     let key = files::key_id(&identity);
     let psi_attested = args.psi.insecure_psi_certificate.is_none();
     let config = Config {
@@ -77,7 +76,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     if args.voice.json {
         output::json(&json!({
             "listening": address.to_string(),
-            "platform": platform,
+            "platform": describe,
             "simulated": simulated.is_some(),
             "key": key,
             "status": status.map(|address| address.to_string()),
@@ -86,7 +85,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         }))?;
     }
     if !args.voice.quiet {
-        output::say(format_args!("listening on {address}; platform: {platform}; key {key}"));
+        output::say(format_args!("listening on {address}; platform: {describe}; key {key}"));
         if let Some(status) = status {
             output::say(format_args!("status, in plain HTTP: http://{status}/readyz, /metrics"));
         }
@@ -183,7 +182,8 @@ fn refresh(
                 .map_err(Failure::usage)?,
             None => policy,
         };
-        let refresh = Refresh { client: client(from)?, platform, path: path.to_owned(), policy };
+        let refresh =
+            Refresh { client: pcs::client(from)?, platform, path: path.to_owned(), policy };
         if missing {
             refresh.once().map_err(Failure::job)?;
         }

@@ -1,22 +1,20 @@
 //! `convelo simulator`: a platform for tests without SGX.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use convelo_attest::Tee;
 use convelo_simulator::{CollateralKnobs, Pccs, PccsKnobs, Platform};
 
 use crate::args::Simulator;
+use crate::clock::unix_now;
 use crate::exit::Failure;
-use crate::files::{self, PROVIDER_PROGRAM, SERVICE_PROGRAM};
-use crate::{output, stop};
+use crate::{output, platform, stop};
 
 pub(crate) async fn simulator(args: Simulator) -> Result<ExitCode, Failure> {
     match args {
         Simulator::New { dir, tdx } => {
-            create(&dir, if tdx { Tee::Tdx } else { Tee::Sgx })?;
+            platform::simulate(&dir, if tdx { Tee::Tdx } else { Tee::Sgx })?;
             output::say(format_args!(
                 "SIMULATED platform in {}: policy.toml accepts its service, collateral.json is \
                  what it is verified with; give both to the providers, platform.json to nobody",
@@ -47,19 +45,4 @@ pub(crate) async fn simulator(args: Simulator) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Makes a platform with the policies that accept the stand-ins for our two programs.
-pub(crate) fn create(dir: &Path, tee: Tee) -> Result<Platform, Failure> {
-    let platform = Platform::create(dir, unix_now(), tee).map_err(Failure::usage)?;
-    for (file, program) in
-        [("policy.toml", SERVICE_PROGRAM), ("provider-policy.toml", PROVIDER_PROGRAM)]
-    {
-        files::create(&dir.join(file), platform.program_policy(program).as_bytes(), 0o644)?;
-    }
-    Ok(platform)
-}
-
-pub(crate) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -136,6 +136,11 @@ impl Table {
         &self.columns
     }
 
+    /// How many columns make the key; unknown where there are no columns at all.
+    pub(crate) fn key_columns(&self) -> Option<usize> {
+        (!self.columns.is_empty()).then_some(self.key.len())
+    }
+
     /// The format that the table is read and written in.
     pub fn format(&self) -> Format {
         self.format

@@ -1,0 +1,135 @@
+//! The template of a job file.
+
+/// A job file with every field and what it means. Without a policy or parties, placeholders stand
+/// in for them that no parser accepts.
+pub(crate) fn write(
+    name: &str,
+    service: &str,
+    policy: Option<&str>,
+    parties: &[(String, String)],
+) -> String {
+    let policy = policy.map_or_else(
+        || PLACEHOLDER_POLICY.to_owned(),
+        // The policy's tables become tables of [service.policy].
+        |text| {
+            text.replace("[[enclave]]", "[[service.policy.enclave]]")
+                .replace("[[trust_domain]]", "[[service.policy.trust_domain]]")
+        },
+    );
+    let parties: String = if parties.is_empty() {
+        PLACEHOLDER_PARTIES.to_owned()
+    } else {
+        let entry = |(name, key): &(String, String)| {
+            format!("[[party]]\nname = \"{name}\"\nkey = \"{key}\"\n\n")
+        };
+        parties.iter().map(entry).collect()
+    };
+    TEMPLATE
+        .replace("{name}", name)
+        .replace("{service}", service)
+        .replace("{policy}", policy.trim_end())
+        .replace("{parties}", parties.trim_end())
+}
+
+const PLACEHOLDER_POLICY: &str = "\
+version = 1
+tcb_statuses = [\"UpToDate\"]
+
+[[service.policy.enclave]]
+name = \"convelo-service 0.1.0\"
+mr_enclave = \"REPLACE: the measurement of the service, 64 hexadecimal digits\"
+isv_prod_id = 0
+minimum_isv_svn = 0
+";
+
+const PLACEHOLDER_PARTIES: &str = "\
+[[party]]
+name = \"alice\"
+key = \"REPLACE: what 'convelo keygen alice' prints, sha256:…\"
+
+[[party]]
+name = \"bob\"
+key = \"REPLACE: what 'convelo keygen bob' prints, sha256:…\"
+";
+
+const TEMPLATE: &str = "\
+# A convelo job: who intersects what, and who learns what of it. Every party runs the same file: a
+# job is identified by a digest over all of it, and parties with different files never start.
+# Comments and the order of entries do not count.
+
+version = 1
+name = \"{name}\"
+
+# How the sets are joined: \"attested\" is by a service inside an enclave, which every party verifies
+# before it sends anything and which sees pseudonyms only.
+mode = \"attested\"
+
+# From the first party's arrival to the result; whoever comes early waits so long (s, m, h, d).
+deadline = \"30m\"
+
+# Cap on every party's number of distinct keys. A partner who guesses with a dictionary is stopped
+# here, before the join. A [[party]] may have a maximum_keys of its own.
+maximum_keys = 10000000
+
+# To hide how large the sets are: every party fills its set up with random pseudonyms to a multiple of
+# this number, so that the service and the network learn no more than that multiple.
+# pad_keys_to = 1000000
+
+[service]
+address = \"{service}\"
+# Whose evidence is verified: \"service\", or \"two-way\" (the parties run in enclaves too; say what is
+# accepted of them in [provider.policy]), or \"provider\" (nobody verifies the service).
+verify = \"service\"
+
+# What every party accepts as the service's evidence.
+[service.policy]
+{policy}
+
+# The key that is matched on, one [[key]] for each of its parts; every party says at run time which
+# of its columns holds it. All parties normalise it in the same way, by these steps in their order:
+# trim, nfkc, lowercase, digits, email, phone, phone:49 (numbers without a country code are of +49).
+[[key]]
+name = \"email\"
+normalise = [\"email\"]
+
+[reveal]
+# What is learned: \"intersection\" (which of one's own keys every party has) or \"count\" (how many).
+what = \"intersection\"
+# Who learns it; leave it out for everybody.
+# to = [\"alice\"]
+# A result of fewer keys than this is withheld from everybody; 0 withholds nothing.
+minimum = 0
+
+# Who takes part: 2 to 64 parties, each with the fingerprint of its key.
+{parties}
+";
+
+#[cfg(test)]
+mod tests {
+    use convelo_attest::Policy;
+    use convelo_psi::{Job, KeyId, Mode};
+
+    use super::*;
+
+    #[test]
+    fn the_template_is_refused_until_it_is_filled_in() {
+        let text = write("j", "h:1", None, &[]);
+        assert!(text.matches("REPLACE").count() == 3);
+        assert!(Job::from_toml(&text).is_err());
+    }
+
+    #[test]
+    fn a_filled_template_is_a_job() {
+        let party = |name: &str| (name.to_owned(), KeyId::of_spki(name.as_bytes()).to_string());
+        let policy = format!(
+            "version = 1\n[[enclave]]\nname = \"x\"\nmr_enclave = \"{}\"\n",
+            "ab".repeat(32)
+        );
+        let text = write("j", "h:1", Some(&policy), &[party("a"), party("b")]);
+        let job = Job::from_toml(&text).unwrap();
+        assert_eq!(job.parties().count(), 2);
+        let Mode::Attested(service) = job.mode();
+        let policy = service.policy().unwrap();
+        assert!(!Policy::from_json(policy).unwrap().is_simulated());
+    }
+}

@@ -1,0 +1,39 @@
+//! Where this program's own evidence comes from, and the simulated platform that can stand in.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use convelo_attest::{Gramine, QuoteSource, Tee, Tsm};
+use convelo_simulator::Platform as Simulated;
+
+use crate::args::Platform;
+use crate::clock::unix_now;
+use crate::exit::Failure;
+use crate::files;
+
+/// The name under which the simulated platform stands in for the measured service.
+pub(crate) const SERVICE: &str = "convelo-service";
+
+/// The name under which the simulated platform stands in for a provider's program.
+pub(crate) const PROVIDER: &str = "convelo-provider";
+
+/// Where the evidence of this program comes from; `name` is what a simulated platform knows it by.
+pub(crate) fn source(from: &Platform, name: &str) -> Result<Arc<dyn QuoteSource>, Failure> {
+    match (&from.simulated, &from.tdx) {
+        (Some(dir), _) => {
+            let platform = Simulated::open(dir).map_err(Failure::usage)?;
+            Ok(Arc::new(platform).program(name))
+        }
+        (None, Some(reports)) => Ok(Arc::new(Tsm::new(reports))),
+        (None, None) => Ok(Arc::new(Gramine::new(&from.attestation))),
+    }
+}
+
+/// Makes a simulated platform with the policies that accept the stand-ins for our two programs.
+pub(crate) fn simulate(dir: &Path, tee: Tee) -> Result<Simulated, Failure> {
+    let platform = Simulated::create(dir, unix_now(), tee).map_err(Failure::usage)?;
+    for (file, program) in [("policy.toml", SERVICE), ("provider-policy.toml", PROVIDER)] {
+        files::create(&dir.join(file), platform.program_policy(program).as_bytes(), 0o644)?;
+    }
+    Ok(platform)
+}

@@ -1,0 +1,42 @@
+//! A provider's part in a job, shown from its beginning to its end.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use convelo_party::table::Table;
+use convelo_party::{Learned, Observer, Plan, Summary};
+
+use crate::exit::{Code, Failure};
+use crate::output::{self, Narrator};
+use crate::{plan, stop};
+
+/// Runs the part and shows how it begins and ends.
+pub(crate) async fn run(
+    plan: Plan,
+    table: Table,
+    narrator: Narrator,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let stop = stop::requested();
+    for line in plan::brief(&plan) {
+        narrator.line(line);
+    }
+    let narrator = Arc::new(narrator);
+    let observer = Arc::clone(&narrator) as Arc<dyn Observer>;
+    let summary = convelo_party::run(plan, table, observer, stop).await?;
+    for line in output::conclusion(&summary) {
+        narrator.line(line);
+    }
+    if json {
+        output::json(&summary)?;
+    }
+    Ok(code(&summary))
+}
+
+/// A withheld result is no success for a party that was to learn it.
+fn code(summary: &Summary) -> ExitCode {
+    match summary.result {
+        Learned::Withheld => Code::RevealPolicy.into(),
+        _ => ExitCode::SUCCESS,
+    }
+}
