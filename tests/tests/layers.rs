@@ -239,6 +239,16 @@ fn nobody_waits_by_sleeping_in_a_thread() {
     }
 }
 
+/// What two commands share has a module of its own.
+#[test]
+fn commands_do_not_know_each_other() {
+    for (path, code) in sources(&repository().join("crates/cli/src/commands")) {
+        if let Some(line) = code.lines().position(|line| line.contains("commands::")) {
+            panic!("{}:{}: another command", path.display(), line + 1);
+        }
+    }
+}
+
 /// Packages and their ordinary dependencies: neither those of tests nor those of build scripts.
 struct Graph {
     names: BTreeMap<String, String>,

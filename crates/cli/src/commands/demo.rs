@@ -237,13 +237,13 @@ fn conclude(args: &Demo, dir: &Path, parties: &[String]) -> Result<bool, Failure
                 let mut result: Vec<&str> = text.lines().collect();
                 result.sort_unstable();
                 well &= result == EXAMPLE_RESULT;
-                output::say(format_args!("{party} ends with {{{}}}", result.join(", ")));
+                output::data(format_args!("{party} ends with {{{}}}", result.join(", ")));
             }
             Some(rows) => {
                 let matched = read("matched.csv")?.lines().count().saturating_sub(1) as u64;
                 let (keys, expected) = common(rows);
                 well &= matched == expected;
-                output::say(format_args!(
+                output::data(format_args!(
                     "{party} ends with {matched} of its {rows} rows; {expected} rows with {keys} \
                      keys were generated in common"
                 ));
