@@ -7,12 +7,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use convelo_channel::{Binding, Expect, Identity, dial, os_rng};
 use convelo_psi::agreement::{JobKey, Member, Opening};
-use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, Normaliser, SetBuilder};
+use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, Normaliser, Outcome, SetBuilder};
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use convelo_wire::proto::join_service_client::JoinServiceClient;
-use convelo_wire::{
-    Announcement, Challenge, Failed, FromParty, Hello, Outcome, Proof, ToParty, proto,
-};
+use convelo_wire::{Announcement, Challenge, Failed, FromParty, Hello, Proof, ToParty, proto};
 use hyper_util::rt::TokioIo;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -270,23 +268,17 @@ impl RawParty {
         }
     }
 
-    /// The result, and the bitmap over `set` if it is an intersection; or why there is none.
+    /// The result, an intersection as a bitmap over `set`; or why there is none.
     ///
     /// # Panics
     /// When neither comes.
-    pub fn outcome(&mut self, set: &FingerprintSet) -> Result<(Outcome, Option<Bitmap>), Failed> {
-        let outcome = loop {
+    pub fn outcome(&mut self, set: &FingerprintSet) -> Result<Outcome<Bitmap>, Failed> {
+        let (outcome, bitmap_bytes) = loop {
             match self.connection.message() {
-                ToParty::Outcome { outcome, .. } => break outcome,
+                ToParty::Outcome { outcome, bitmap_bytes, .. } => break (outcome, bitmap_bytes),
                 ToParty::Failed(failed) => return Err(failed),
                 _ => {}
             }
-        };
-        let bitmap_bytes = match outcome {
-            Outcome::Intersection { bitmap_bytes } | Outcome::Withheld { bitmap_bytes } => {
-                bitmap_bytes
-            }
-            Outcome::Count(_) | Outcome::Nothing => 0,
         };
         let mut bits = Vec::new();
         while (bits.len() as u64) < bitmap_bytes {
@@ -294,10 +286,8 @@ impl RawParty {
             bits.extend_from_slice(&piece);
         }
         self.connection.send(FromParty::Received);
-        if !matches!(outcome, Outcome::Intersection { .. }) {
-            return Ok((outcome, None));
-        }
-        Ok((outcome, Some(Bitmap::from_bytes(set.len(), bits).expect("a sound bitmap"))))
+        let bitmap = |()| Bitmap::from_bytes(set.len(), bits).expect("a sound bitmap");
+        Ok(outcome.map(bitmap, |count| count))
     }
 
     /// Takes part with these ids to the end; how many of them every party has.
@@ -308,8 +298,10 @@ impl RawParty {
         let key = self.agree();
         let set = self.set(&key, ids);
         self.upload(&set);
-        let (_, bitmap) = self.outcome(&set).expect("a result");
-        bitmap.expect("an intersection").count_ones()
+        let Outcome::Intersection(bitmap) = self.outcome(&set).expect("a result") else {
+            panic!("no intersection");
+        };
+        bitmap.count_ones()
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
 use convelo_attest::Tee;
-use convelo_psi::KeyId;
+use convelo_psi::{KeyId, Outcome};
 use convelo_tests::oracle::{self, Checked, Findings};
 use convelo_tests::proxy::{Counted, breaking};
 use convelo_tests::tables::{Customers, Random, seed};
@@ -565,6 +565,7 @@ fn summary_and_receipt_say_what_happened_and_hold_no_record() {
     assert!(!text.contains("zebra"), "{text}");
     let receipt = receipt(&parties[0], "matched.txt.receipt.json");
     assert_eq!(receipt["form"], "convelo/receipt/v1");
+    assert_eq!(receipt["witness"], "service");
     assert_eq!(receipt["simulated"], true);
     assert_eq!(receipt["party"], "alice");
     assert_eq!(receipt["job_digest"], digest);
@@ -595,16 +596,14 @@ fn says_what_the_service_signed(receipt: &Value) {
     let mut forged = statement.clone();
     *forged.last_mut().expect("bytes") ^= 1;
     key.verify_sig(&forged, &signature).expect_err("another statement");
-    let statement = convelo_wire::Statement::decode(&statement).expect("a statement");
+    let statement = convelo_psi::Statement::decode(&statement).expect("a statement");
     assert_eq!(statement.job.to_string(), receipt["job_digest"]);
     assert_eq!(statement.party, receipt["party"]);
     assert_eq!(statement.keys, receipt["sent"]["keys"]);
     assert_eq!(hex::encode(statement.set_blake3), receipt["sent"]["blake3"]);
-    assert_eq!(statement.kind.as_str(), receipt["result"]["kind"]);
-    assert_eq!(
-        statement.result_sha256.map(hex::encode).as_deref(),
-        receipt["result_sha256"].as_str()
-    );
+    let digest = statement.outcome.map(hex::encode, hex::encode);
+    assert_eq!(digest.as_str(), receipt["result"]["kind"]);
+    assert!(digest == Outcome::Intersection(receipt["result_sha256"].as_str().unwrap().to_owned()));
 }
 
 fn receipt(party: &Party, name: &str) -> Value {

@@ -227,11 +227,26 @@ fn tampered_receipts() {
         tried += 1;
     }
     assert!(tried > 20, "{tried}");
-    for text in ["", "{}", "[]", "{\"form\":"] {
+    let text = genuine.to_string();
+    let twice = text.replacen('{', "{\"party\":\"bob\",", 1);
+    let more = text.replacen('{', "{\"remark\":\"true\",", 1);
+    for text in ["", "{}", "[]", "{\"form\":", &twice, &more] {
         alice.write("tampered.json", text);
         let ended = world.start_at(&alice, "receipt verify tampered.json").wait();
         ended.expect(2).says("no receipt");
     }
+}
+
+/// Receipts were written before there was a choice of witnesses; they still hold.
+#[test]
+fn a_receipt_that_names_no_witness_is_the_services() {
+    let world = World::new();
+    let [alice, _] = finished(&world, "count");
+    let mut receipt: Value = serde_json::from_str(&alice.read(RECEIPT)).unwrap();
+    assert_eq!(receipt.as_object_mut().unwrap().remove("witness"), Some(json!("service")));
+    alice.write("first.json", receipt.to_string());
+    let ended = world.start_at(&alice, "receipt verify first.json").wait();
+    assert!(ended.expect(0).stdout.contains("the receipt holds: alice learned"));
 }
 
 fn walk(value: &Value, pointer: String, leaves: &mut Vec<String>) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use convelo_channel::{Identity, os_rng};
 use convelo_psi::agreement::Opening;
-use convelo_psi::{Fingerprint, FingerprintSet, Job, Parties, terms};
+use convelo_psi::{Bitmap, Fingerprint, FingerprintSet, Job, Outcome, Parties, terms};
 use convelo_tests::{JobBuilder, PATIENCE, Party, Process, RawParty, Service, World, free_port};
 use convelo_wire::{Announcement, FromParty, Hello, Reason, ToParty};
 use serde_json::json;
@@ -57,6 +57,12 @@ impl<const N: usize> Scene<N> {
             party.forget();
         }
     }
+}
+
+/// How many keys are in an intersection.
+fn common(outcome: &Outcome<Bitmap>) -> u64 {
+    let Outcome::Intersection(bitmap) = outcome else { panic!("no intersection") };
+    bitmap.count_ones()
 }
 
 /// The job that `convelo join` makes of its flags.
@@ -283,10 +289,10 @@ fn party_killed_while_joining() {
         scene.service.process.thaw();
         let alice = alice.wait();
         match carol.outcome(&set) {
-            Ok((_, bitmap)) => {
+            Ok(outcome) => {
                 alice.expect(0);
                 assert_eq!(scene.parties[0].matched(), ["a"]);
-                assert_eq!(bitmap.expect("an intersection").count_ones(), 1);
+                assert_eq!(common(&outcome), 1);
             }
             Err(failed) => {
                 assert_eq!((failed.reason, failed.party.as_deref()), lost("bob"));
@@ -765,8 +771,7 @@ fn party_goes_on_with_a_run_that_is_another_programs() {
         alice.upload(&set);
     });
     for party in [&mut alice, &mut bob] {
-        let (_, bitmap) = party.outcome(&set).expect("a result");
-        assert_eq!(bitmap.expect("an intersection").count_ones(), 1);
+        assert_eq!(common(&party.outcome(&set).expect("a result")), 1);
     }
 }
 
@@ -984,8 +989,7 @@ fn wiped_after_delivery() {
     let held = fingerprints_in_memory(&scene.service.process, &set);
     assert!(held >= set.len(), "{held} of {} are there while the job runs", set.len());
     alice.send(&few);
-    let (_, bitmap) = bob.outcome(&set).expect("a result");
-    assert_eq!(bitmap.expect("an intersection").count_ones(), 1);
+    assert_eq!(common(&bob.outcome(&set).expect("a result")), 1);
     alice.outcome(&few).expect("a result");
     let deadline = Instant::now() + PATIENCE;
     while !scene.service.process.stderr().contains("a job is over") {

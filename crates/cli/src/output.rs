@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::CommandFactory as _;
-use convelo_party::{Counts, Event, Learned, Observer, Summary};
+use convelo_party::{Counted, Counts, Event, Matched, Observer, Summary};
+use convelo_psi::Outcome;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tracing_subscriber::Layer as _;
@@ -267,19 +268,21 @@ impl Observer for Narrator {
 /// The end of a run, in lines.
 pub(crate) fn conclusion(summary: &Summary) -> Vec<String> {
     let mut lines = vec![match summary.result {
-        Learned::Intersection { keys, .. } => format!(
+        Outcome::Intersection(Matched { keys, .. }) => format!(
             "result: {} of your {} keys are in every table",
             HumanCount(keys),
             HumanCount(summary.input.keys)
         ),
-        Learned::Count { keys } => format!("result: {} keys are in every table", HumanCount(keys)),
-        Learned::Withheld => "result withheld: it is smaller than the job's minimum, and the job \
+        Outcome::Count(Counted { keys }) => {
+            format!("result: {} keys are in every table", HumanCount(keys))
+        }
+        Outcome::Withheld => "result withheld: it is smaller than the job's minimum, and the job \
                               tells nobody more than that"
             .to_owned(),
-        Learned::Nothing => "done: the job gives this party no result".to_owned(),
+        Outcome::Nothing => "done: the job gives this party no result".to_owned(),
     }];
-    if let (Learned::Intersection { rows, .. }, Some(output)) = (summary.result, &summary.output) {
-        lines.push(format!("wrote {} rows to {}", HumanCount(rows), output.display()));
+    if let (Outcome::Intersection(matched), Some(output)) = (summary.result, &summary.output) {
+        lines.push(format!("wrote {} rows to {}", HumanCount(matched.rows), output.display()));
     }
     for receipt in &summary.receipts {
         lines.push(format!("receipt: {}", receipt.display()));

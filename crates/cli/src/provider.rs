@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use convelo_party::table::Table;
-use convelo_party::{Learned, Observer, Plan, Summary};
+use convelo_party::{Observer, Plan, Summary};
+use convelo_psi::Outcome;
 
 use crate::exit::{Code, Failure};
 use crate::output::{self, Narrator};
@@ -36,7 +37,7 @@ pub(crate) async fn run(
 /// A withheld result is no success for a party that was to learn it.
 fn code(summary: &Summary) -> ExitCode {
     match summary.result {
-        Learned::Withheld => Code::RevealPolicy.into(),
+        Outcome::Withheld => Code::RevealPolicy.into(),
         _ => ExitCode::SUCCESS,
     }
 }

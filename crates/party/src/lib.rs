@@ -70,4 +70,4 @@ pub use refresh::{Refresh, RefreshError, Refreshing, store_collateral};
 pub use run::run;
 pub use services::verify_services;
 pub use spill::Memory;
-pub use summary::{Learned, Summary};
+pub use summary::{Counted, Matched, Summary};

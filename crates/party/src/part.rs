@@ -7,16 +7,17 @@ use std::time::Duration;
 use convelo_attest::Verdict;
 use convelo_channel::{Fresh, Identity, os_rng};
 use convelo_psi::agreement::{JobKey, Member, Opening};
-use convelo_psi::{Bitmap, FingerprintSet, Job, KeyId, Parties, What};
-use convelo_wire::{Announcement, FromParty, Hello, Outcome, Reason, Statement, ToParty};
-use sha2::{Digest as _, Sha256};
+use convelo_psi::statement::{self, Seen};
+use convelo_psi::{
+    Bitmap, FingerprintSet, Job, KeyId, Outcome, Parties, SignedStatement, Statement, reveal,
+};
+use convelo_wire::{Announcement, FromParty, Hello, Reason, ToParty};
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observer as _};
 use crate::pieces::{PIECE_KEYS, Pieces, blake3};
 use crate::progress::Progress;
-use crate::receipt::Signed;
 use crate::session::{Contact, Session};
 
 /// The part.
@@ -36,14 +37,14 @@ pub(crate) struct Agreed {
     pub(crate) members: Vec<Member>,
 }
 
-/// What one service answered, verified.
+/// What one service answered, verified; its bitmap apart.
 pub(crate) struct Answer {
     pub(crate) job: Job,
     pub(crate) address: String,
-    pub(crate) outcome: Outcome,
-    pub(crate) bitmap: Option<Bitmap>,
+    /// What this party learned, of an intersection its size.
+    pub(crate) told: Outcome<u64>,
     pub(crate) statement: Statement,
-    pub(crate) signed: Signed,
+    pub(crate) signed: SignedStatement,
     pub(crate) certificate: Vec<u8>,
     pub(crate) spki: Vec<u8>,
     pub(crate) fresh: Option<Fresh>,
@@ -95,7 +96,7 @@ impl Part {
         set: &Arc<FingerprintSet>,
         ranks: Range<usize>,
         members: &[Member],
-    ) -> Result<Answer, Error> {
+    ) -> Result<(Outcome<Bitmap>, Answer), Error> {
         let answer = self.upload(set, ranks, members).await;
         answer.map_err(|error| at(&self.job, &self.address, error))
     }
@@ -105,17 +106,40 @@ impl Part {
         set: &Arc<FingerprintSet>,
         ranks: Range<usize>,
         members: &[Member],
-    ) -> Result<Answer, Error> {
+    ) -> Result<(Outcome<Bitmap>, Answer), Error> {
         let blake3 = blake3(set, ranks.clone()).await?;
         let outcome = self.send(set, ranks.clone(), blake3).await?;
-        let (outcome, signed, bitmap) = self.outcome(outcome, ranks.len()).await?;
+        let (outcome, signed) = self.outcome(outcome, ranks.len()).await?;
+        let told = outcome.as_ref().map(Bitmap::count_ones, |count| *count);
+        if !reveal::allows(&self.job, &self.name, told) {
+            let word = told.as_str();
+            let text = format!("the service answered '{word}', which the job's terms do not allow");
+            return Err(Error::new(Kind::Job, text));
+        }
         let (certificate, fresh) =
             (self.session.certificate().to_vec(), self.session.fresh().cloned());
         let spki = convelo_attest::spki_of(&certificate)?;
-        let statement = signed.verify(&spki)?;
-        self.check(&statement, members, blake3, ranks.len(), outcome, bitmap.as_ref())?;
+        let statement = signed.verify(&spki).map_err(|error| {
+            Error::new(Kind::Job, format!("the service's signed statement is refused: {error}"))
+        })?;
+        let key_of = |member: &Member| KeyId::of_spki(&member.spki);
+        let seen = Seen {
+            job: self.job.digest(),
+            party: &self.name,
+            members: members.iter().map(|member| (&*member.name, key_of(member))).collect(),
+            keys: ranks.len() as u64,
+            set_blake3: blake3,
+            outcome: statement::digest(&outcome),
+        };
+        if let Some(contradiction) = statement.contradiction(&seen) {
+            let text = format!(
+                "the statement that the service signed does not say what it sent ({contradiction}); \
+                 the result is not used"
+            );
+            return Err(Error::new(Kind::Job, text));
+        }
         let (job, address) = (self.job.clone(), self.address.clone());
-        Ok(Answer { job, address, outcome, bitmap, statement, signed, certificate, spki, fresh })
+        Ok((outcome, Answer { job, address, told, statement, signed, certificate, spki, fresh }))
     }
 
     /// Tells the service that this party gives up, and why.
@@ -208,99 +232,36 @@ impl Part {
         }
     }
 
-    /// What the outcome says, and the bitmap that follows it.
+    /// What the outcome says, with the bitmap that follows it, and the statement of it.
     async fn outcome(
         &mut self,
-        outcome: ToParty,
+        answer: ToParty,
         keys: usize,
-    ) -> Result<(Outcome, Signed, Option<Bitmap>), Error> {
-        let ToParty::Outcome { outcome, statement, signature } = outcome else {
+    ) -> Result<(Outcome<Bitmap>, SignedStatement), Error> {
+        let ToParty::Outcome { outcome, bitmap_bytes, signed } = answer else {
             return Err(out_of_turn("in place of the outcome"));
         };
-        let signed = Signed { statement: statement.to_vec(), signature };
-        let (bitmap_bytes, expected) = match outcome {
-            Outcome::Intersection { bitmap_bytes } => (bitmap_bytes, keys.div_ceil(8)),
-            Outcome::Withheld { bitmap_bytes } => match self.job.reveal().what {
-                What::Intersection => (bitmap_bytes, keys.div_ceil(8)),
-                What::Count => (bitmap_bytes, 0),
-            },
-            Outcome::Count(_) | Outcome::Nothing => (0, 0),
-        };
-        if bitmap_bytes != expected as u64 {
+        let expected = reveal::bitmap_bytes(&self.job, &outcome, keys as u64);
+        if bitmap_bytes != expected {
             let text = format!(
-                "the service announces a bitmap of {bitmap_bytes} bytes for {keys} keys; \
-                 {expected} bytes are expected"
+                "the service announces a bitmap of {bitmap_bytes} bytes for {keys} keys, expected \
+                 {expected} bytes"
             );
             return Err(Error::new(Kind::Job, text));
         }
-        let mut bits = Vec::with_capacity(expected);
-        while bits.len() < expected {
+        let mut bits = Vec::new();
+        while (bits.len() as u64) < expected {
             match self.session.next().await? {
-                ToParty::Bitmap(piece) if bits.len() + piece.len() <= expected => {
+                ToParty::Bitmap(piece) if (bits.len() + piece.len()) as u64 <= expected => {
                     bits.extend_from_slice(&piece);
                 }
                 _ => return Err(out_of_turn("in place of a piece of the bitmap")),
             }
         }
-        if !matches!(outcome, Outcome::Intersection { .. }) {
-            return Ok((outcome, signed, None));
-        }
-        let bitmap = Bitmap::from_bytes(keys, bits)
+        let outcome = outcome.map(|()| Bitmap::from_bytes(keys, bits), |count| count).transpose();
+        let outcome = outcome
             .map_err(|error| Error::new(Kind::Job, format!("the service's bitmap: {error}")))?;
-        Ok((outcome, signed, Some(bitmap)))
-    }
-
-    /// The signed statement must say what this party saw, word for word.
-    fn check(
-        &self,
-        statement: &Statement,
-        members: &[Member],
-        set_blake3: [u8; 32],
-        keys: usize,
-        outcome: Outcome,
-        bitmap: Option<&Bitmap>,
-    ) -> Result<(), Error> {
-        let result = match outcome {
-            Outcome::Intersection { .. } => {
-                bitmap.map(|bitmap| <[u8; 32]>::from(Sha256::digest(bitmap.as_bytes())))
-            }
-            Outcome::Count(count) => Some(Sha256::digest(count.to_be_bytes()).into()),
-            Outcome::Withheld { .. } | Outcome::Nothing => None,
-        };
-        let same_members = statement.members.len() == members.len()
-            && statement
-                .members
-                .iter()
-                .zip(members)
-                .all(|(signed, seen)| signed.name == seen.name && signed.spki == seen.spki);
-        let entitled = self.job.learns(&self.name);
-        let as_the_job_says = match outcome {
-            Outcome::Intersection { .. } => {
-                entitled && self.job.reveal().what == What::Intersection
-            }
-            Outcome::Count(_) => entitled && self.job.reveal().what == What::Count,
-            Outcome::Withheld { .. } => entitled && self.job.reveal().minimum > 0,
-            Outcome::Nothing => !entitled,
-        };
-        if !as_the_job_says {
-            let word = outcome.kind().as_str();
-            let text = format!("the service answered '{word}', which the job's terms do not allow");
-            return Err(Error::new(Kind::Job, text));
-        }
-        let holds = statement.job == self.job.digest()
-            && statement.party == self.name
-            && statement.party_key == KeyId::of_spki(self.identity.spki())
-            && same_members
-            && statement.keys == keys as u64
-            && statement.set_blake3 == set_blake3
-            && statement.kind == outcome.kind()
-            && statement.result_sha256 == result;
-        if holds {
-            return Ok(());
-        }
-        let text = "the statement that the service signed does not say what it sent; \
-                    the result is not used";
-        Err(Error::new(Kind::Job, text))
+        Ok((outcome, signed))
     }
 }
 

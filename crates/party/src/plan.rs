@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use convelo_attest::{Collateral, Policy, QuoteSource};
 use convelo_channel::{Expect, Identity};
-use convelo_psi::{Job, KeyId, Mode, Parties, Verify, What};
+use convelo_psi::{Job, KeyId, Mode, Outcome, Parties, Verify, reveal};
 
 use crate::error::{Error, Hint, Kind};
 use crate::first_pass::check_key_columns;
@@ -308,14 +308,15 @@ fn check_roster(job: &Job, name: &str, key: &KeyId) -> Result<(), Error> {
 
 /// Rows have somewhere to go where the job gives this party rows, and only there.
 fn check_output(job: &Job, name: &str, output: Option<&Destination>) -> Result<(), Error> {
-    let rows = job.learns(name) && job.reveal().what == What::Intersection;
+    let learned = reveal::due(job, name, u64::MAX);
+    let rows = learned == Outcome::Intersection(());
     match output {
         None if rows => {
             let text = "the job gives this party the intersection, and nothing says where the matched rows go";
             Err(usage(text, Hint::Output))
         }
         Some(_) if !rows => {
-            let learned = if job.learns(name) { "a count" } else { "nothing" };
+            let learned = if learned == Outcome::Nothing { "nothing" } else { "a count" };
             let text =
                 format!("the job gives this party {learned}, so there are no rows to be written");
             Err(usage(text, Hint::NoOutput))

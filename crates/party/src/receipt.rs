@@ -1,41 +1,19 @@
 //! The receipt of a finished job: what was agreed, who took part, what was sent and learned, and
-//! the service's signed statement of it.
+//! who bears witness to it.
 
 mod verify;
 
 use std::io::Write as _;
 use std::path::Path;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
-use convelo_psi::{Job, JobDigest, KeyId};
-use convelo_wire::Statement;
+use convelo_psi::{Job, JobDigest, KeyId, Outcome, SignedStatement, Statement};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
 use crate::event::Counts;
-use crate::summary::{Learned, Summary};
+use crate::summary::{Counted, Matched, Summary};
 
 pub use verify::{ReceiptError, VerifiedReceipt, verify_receipt};
-
-/// The service's statement and its signature, as they arrived.
-pub(crate) struct Signed {
-    pub(crate) statement: Vec<u8>,
-    pub(crate) signature: Vec<u8>,
-}
-
-impl Signed {
-    /// Verifies the signature by the key of the service's certificate and reads the statement.
-    pub(crate) fn verify(&self, spki: &[u8]) -> Result<Statement, Error> {
-        let refused = |what: &str| {
-            Error::new(Kind::Job, format!("the service's signed statement is refused: {what}"))
-        };
-        let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, spki)
-            .map_err(|_| refused("its certificate's key is not a P-256 key"))?;
-        key.verify_sig(&self.statement, &self.signature)
-            .map_err(|_| refused("the signature does not fit its certificate's key"))?;
-        Statement::decode(&self.statement).map_err(|error| refused(&error.to_string()))
-    }
-}
 
 /// Who the service was.
 pub(crate) struct Service {
@@ -48,22 +26,28 @@ pub(crate) struct Service {
 /// A receipt, as JSON. Holds no record and no fingerprint; it does hold what this party learned
 /// in numbers. With it the statement can be verified again without anybody's help.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Receipt {
     form: String,
     simulated: bool,
     party: String,
     job_digest: JobDigest,
     job: serde_json::Value,
-    service: ServiceEntry,
+    #[serde(flatten)]
+    witness: Witness,
     members: Vec<MemberEntry>,
     input: Counts,
     sent: Sent,
-    result: Learned,
+    result: Outcome<Matched, Counted>,
     result_sha256: Option<String>,
     times: Times,
-    statement: String,
-    signature: String,
+}
+
+/// Who bears witness to what a receipt says, and by what.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "witness", rename_all = "kebab-case", deny_unknown_fields)]
+enum Witness {
+    /// The attested service, by its evidence and its signed statement.
+    Service { service: ServiceEntry, statement: String, signature: String },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,7 +91,7 @@ impl Receipt {
         job: &Job,
         summary: &Summary,
         statement: &Statement,
-        signed: &Signed,
+        signed: &SignedStatement,
         service: Service,
         (started, finished): (u64, u64),
     ) -> Self {
@@ -117,28 +101,29 @@ impl Receipt {
             party: summary.party.clone(),
             job_digest: summary.job_digest,
             job: serde_json::from_str(job.canonical()).expect("canonical JSON is JSON"),
-            service: ServiceEntry {
-                address: service.address,
-                key: service.key,
-                verdict: summary.verdict.clone(),
-                certificate: hex::encode(service.certificate),
-                collateral: service.collateral,
+            witness: Witness::Service {
+                service: ServiceEntry {
+                    address: service.address,
+                    key: service.key,
+                    verdict: summary.verdict.clone(),
+                    certificate: hex::encode(service.certificate),
+                    collateral: service.collateral,
+                },
+                statement: hex::encode(&signed.statement),
+                signature: hex::encode(&signed.signature),
             },
             members: statement
-                .members
-                .iter()
-                .map(|member| MemberEntry {
-                    name: member.name.clone(),
-                    key: KeyId::of_spki(&member.spki),
-                })
+                .members()
+                .map(|(name, key)| MemberEntry { name: name.to_owned(), key })
                 .collect(),
             input: summary.input,
             sent: Sent { keys: statement.keys, blake3: hex::encode(statement.set_blake3) },
             result: summary.result,
-            result_sha256: statement.result_sha256.map(hex::encode),
+            result_sha256: match &statement.outcome {
+                Outcome::Intersection(digest) | Outcome::Count(digest) => Some(hex::encode(digest)),
+                Outcome::Withheld | Outcome::Nothing => None,
+            },
             times: Times { started, joined: statement.finished_at, finished },
-            statement: hex::encode(&signed.statement),
-            signature: hex::encode(&signed.signature),
         }
     }
 

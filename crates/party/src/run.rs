@@ -10,8 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use convelo_attest::Verdict;
 use convelo_psi::agreement::JobKey;
-use convelo_psi::reveal::Outcome;
-use convelo_psi::{Bitmap, FingerprintSet};
+use convelo_psi::{Bitmap, FingerprintSet, Outcome};
 
 use crate::error::{Error, Kind};
 use crate::event::{Counts, Event, Observer};
@@ -20,7 +19,7 @@ use crate::limits::LAST_ROW_TIMEOUT;
 use crate::plan::{Destination, Plan};
 use crate::services::Services;
 use crate::shards;
-use crate::summary::{Learned, Summary};
+use crate::summary::{Counted, Matched, Summary};
 use crate::table::{Output, Table};
 
 /// Runs a provider's part of a job on its table. `stop` ending asks for an orderly end: the other parties are
@@ -115,13 +114,13 @@ impl Provider {
         self.observer.on(Event::Result);
         let input = scanned.counts;
         let (result, output) = match outcome {
-            Outcome::Count(keys) => (Learned::Count { keys }, None),
-            Outcome::Withheld => (Learned::Withheld, None),
-            Outcome::Nothing => (Learned::Nothing, None),
+            Outcome::Count(keys) => (Outcome::Count(Counted { keys }), None),
+            Outcome::Withheld => (Outcome::Withheld, None),
+            Outcome::Nothing => (Outcome::Nothing, None),
             Outcome::Intersection(bitmap) => {
                 let keys = bitmap.count_ones();
                 let (rows, output) = self.write(scanned, bitmap).await?;
-                (Learned::Intersection { keys, rows }, output)
+                (Outcome::Intersection(Matched { keys, rows }), output)
             }
         };
         let mut summary = Summary {

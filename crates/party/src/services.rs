@@ -10,14 +10,12 @@ use std::sync::Arc;
 use convelo_attest::{Collateral, Verdict};
 use convelo_channel::{Identity, dial};
 use convelo_psi::agreement::{JobKey, Member};
-use convelo_psi::reveal::Outcome;
-use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, KeyId};
-use convelo_wire::Outcome as Answered;
+use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, KeyId, Outcome};
 use futures_util::future::{join_all, select_all, try_join_all};
 use tokio::task::JoinHandle;
 
 use crate::attestation::Terms;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::event::Observer;
 use crate::part::{Answer, Part};
 use crate::plan::{self, Plan};
@@ -25,7 +23,7 @@ use crate::progress::Progress;
 use crate::receipt::{Receipt, Service};
 use crate::session::Contact;
 use crate::shards;
-use crate::summary::{Learned, Summary};
+use crate::summary::{Matched, Summary};
 
 /// Contacts every service of a job and verifies that it is what the job says, by this collateral; nothing of
 /// the job is sent. Where each was reached, and the verdict, where it is not known by a pinned key alone.
@@ -58,8 +56,6 @@ pub(crate) struct Services {
 /// Who can bear witness to what was answered: the services, by their evidence and signed statements.
 pub(crate) struct Witness {
     answers: Vec<Answer>,
-    /// How many keys of each service's shard are marked, where any are.
-    marked: Vec<Option<u64>>,
     heard: Vec<JoinHandle<()>>,
 }
 
@@ -108,24 +104,14 @@ impl Services {
     pub(crate) async fn intersect(
         &mut self,
         set: &Arc<FingerprintSet>,
-    ) -> Result<(Outcome, Witness), Error> {
+    ) -> Result<(Outcome<Bitmap>, Witness), Error> {
         let ranks: Vec<Range<usize>> = shards::ranks(set, self.parts.len());
         let joining = self.parts.iter_mut().zip(&self.members).zip(ranks);
         let joining = joining.map(|((part, members), ranks)| part.join(set, ranks, members));
-        let mut answers = try_join_all(joining).await?;
+        let (outcomes, answers) = try_join_all(joining).await?.into_iter().unzip();
         let heard = self.parts.drain(..).map(Part::received).collect();
-        let bitmaps: Vec<_> = answers.iter_mut().map(|answer| answer.bitmap.take()).collect();
-        let marked = bitmaps.iter().map(|bitmap| bitmap.as_ref().map(Bitmap::count_ones)).collect();
-        let outcome = match alike(&answers)? {
-            Answered::Count(keys) => Outcome::Count(keys),
-            Answered::Withheld { .. } => Outcome::Withheld,
-            Answered::Nothing => Outcome::Nothing,
-            Answered::Intersection { .. } => {
-                let bitmaps = bitmaps.into_iter().flatten().collect();
-                Outcome::Intersection(shards::whole(bitmaps, set.len())?)
-            }
-        };
-        Ok((outcome, Witness { answers, marked, heard }))
+        let outcome = shards::whole(outcomes, set.len())?;
+        Ok((outcome, Witness { answers, heard }))
     }
 
     /// Tells the services that this party gives up, and why.
@@ -155,10 +141,9 @@ impl Witness {
         summary: &Summary,
         times: (u64, u64),
     ) -> Result<Vec<PathBuf>, Error> {
-        let answers = self.answers.iter().zip(&self.marked);
-        let written = answers.map(|(answer, marked)| {
+        let written = self.answers.iter().map(|answer| {
             let path = shards::numbered(path, answer.job.shard());
-            receipt(answer, *marked, summary, times).write(&path)?;
+            receipt(answer, summary, times).write(&path)?;
             Ok(path)
         });
         written.collect()
@@ -170,27 +155,15 @@ impl Witness {
     }
 }
 
-/// What all services answered alike.
-fn alike(answers: &[Answer]) -> Result<Answered, Error> {
-    let kind = |answer: &Answer| answer.outcome.kind();
-    match answers {
-        [first, rest @ ..] if rest.iter().all(|answer| kind(answer) == kind(first)) => {
-            Ok(first.outcome)
+fn receipt(answer: &Answer, summary: &Summary, times: (u64, u64)) -> Receipt {
+    let result = match (summary.result, answer.told) {
+        (Outcome::Intersection(Matched { rows, .. }), Outcome::Intersection(keys)) => {
+            Outcome::Intersection(Matched { keys, rows })
         }
-        _ => Err(Error::new(
-            Kind::Job,
-            "the services of the job answered with different kinds of results",
-        )),
-    }
-}
-
-fn receipt(answer: &Answer, marked: Option<u64>, summary: &Summary, times: (u64, u64)) -> Receipt {
-    let result = match (summary.result, marked) {
-        (Learned::Intersection { rows, .. }, Some(keys)) => Learned::Intersection { keys, rows },
         (result, _) => result,
     };
     let verdict = answer.verdict().map(Verdict::to_json);
-    let job: &Job = &answer.job;
+    let job = &answer.job;
     let summary = Summary { result, verdict, job_digest: job.digest(), ..summary.clone() };
     let service = Service {
         address: answer.address.clone(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use convelo_channel::os_rng;
 use convelo_psi::agreement::Member;
-use convelo_psi::{Bitmap, Fingerprint, FingerprintSet, Fingerprinter, Job, KeyId, Shard};
+use convelo_psi::{Bitmap, Fingerprint, FingerprintSet, Fingerprinter, Job, KeyId, Outcome, Shard};
 use rand_core::Rng as _;
 use zeroize::Zeroizing;
 
@@ -72,13 +72,31 @@ pub(crate) fn same_members(members: &[Vec<Member>]) -> Result<(), Error> {
     Err(Error::new(Kind::Job, text))
 }
 
-/// The bitmap of the whole set of so many keys. A shard's ends at a whole byte.
-pub(crate) fn whole(mut bitmaps: Vec<Bitmap>, keys: usize) -> Result<Bitmap, Error> {
-    if bitmaps.len() == 1 {
-        return Ok(bitmaps.remove(0));
+/// What all services answered, put together to a bitmap over the whole set. A shard's ends at a whole byte.
+pub(crate) fn whole(
+    mut outcomes: Vec<Outcome<Bitmap>>,
+    keys: usize,
+) -> Result<Outcome<Bitmap>, Error> {
+    let first = outcomes.remove(0);
+    if outcomes.is_empty() {
+        return Ok(first);
     }
-    let bytes = bitmaps.iter().flat_map(Bitmap::as_bytes).copied().collect();
-    Bitmap::from_bytes(keys, bytes)
+    if outcomes.iter().any(|other| other.kind() != first.kind()) {
+        let text = "the services of the job answered with different kinds of results";
+        return Err(Error::new(Kind::Job, text));
+    }
+    let bitmap = |bitmap: Bitmap| {
+        let mut bytes = bitmap.as_bytes().to_vec();
+        for outcome in &outcomes {
+            if let Outcome::Intersection(bitmap) = outcome {
+                bytes.extend_from_slice(bitmap.as_bytes());
+            }
+        }
+        Bitmap::from_bytes(keys, bytes)
+    };
+    first
+        .map(bitmap, |count| count)
+        .transpose()
         .map_err(|error| Error::new(Kind::Job, format!("the services' bitmaps: {error}")))
 }
 
@@ -125,10 +143,13 @@ mod tests {
 
     #[test]
     fn bitmaps_of_shards_follow_each_other() {
-        let bitmap = |keys, bytes: &[u8]| Bitmap::from_bytes(keys, bytes.to_vec()).unwrap();
+        let bitmap = |keys, bytes: &[u8]| {
+            Outcome::Intersection(Bitmap::from_bytes(keys, bytes.to_vec()).unwrap())
+        };
         let shards = vec![bitmap(8, &[0b1000_0001]), bitmap(16, &[0, 0b11])];
-        assert_eq!(whole(shards, 24).unwrap().as_bytes(), [0b1000_0001, 0, 0b11]);
+        assert!(whole(shards, 24).unwrap() == bitmap(24, &[0b1000_0001, 0, 0b11]));
         let error = whole(vec![bitmap(8, &[1]), bitmap(8, &[1])], 24).err().unwrap();
         assert_eq!(error.kind(), Kind::Job);
+        assert!(whole(vec![bitmap(8, &[1]), Outcome::Nothing], 8).is_err(), "of two kinds");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use convelo_psi::JobDigest;
+use convelo_psi::{JobDigest, Outcome};
 
 use crate::event::Counts;
 
@@ -22,31 +22,27 @@ pub struct Summary {
     /// What the table held.
     pub input: Counts,
     /// What the job revealed to this party.
-    pub result: Learned,
+    pub result: Outcome<Matched, Counted>,
     /// Where matched rows were written.
     pub output: Option<PathBuf>,
     /// Where receipts were written: one for each service of the job.
     pub receipts: Vec<PathBuf>,
 }
 
-/// What a party learned.
+/// An intersection in figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Learned {
-    /// Which of its keys every party has.
-    Intersection {
-        /// How many keys those are.
-        keys: u64,
-        /// How many rows of the table have them.
-        rows: u64,
-    },
+#[serde(deny_unknown_fields)]
+pub struct Matched {
+    /// How many of this party's keys every party has.
+    pub keys: u64,
+    /// How many rows of the table have them.
+    pub rows: u64,
+}
+
+/// A count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counted {
     /// How many keys every party has.
-    Count {
-        /// The number.
-        keys: u64,
-    },
-    /// The result is smaller than the job's minimum and withheld from everybody.
-    Withheld,
-    /// The job gives this party no result.
-    Nothing,
+    pub keys: u64,
 }

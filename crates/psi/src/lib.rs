@@ -14,9 +14,11 @@ pub mod ideal;
 mod job;
 mod keys;
 pub mod limits;
+mod outcome;
 mod received;
 pub mod reveal;
 mod set;
+pub mod statement;
 
 pub use bitmap::{Bitmap, BitmapError};
 pub use job::{
@@ -27,5 +29,7 @@ pub use keys::{
     Encoded, FINGERPRINT_BYTES, Fingerprint, FingerprintQueue, Fingerprinter, KeyPart, Normaliser,
     RECIPE_VERSION, Step, StepError, UNICODE_VERSION, encode_parts,
 };
+pub use outcome::Outcome;
 pub use received::{ReceivedSet, SetError, SetReceiver};
 pub use set::{Chunks, FingerprintSet, Segment, SetBuilder, Spill};
+pub use statement::{SignedStatement, Statement};

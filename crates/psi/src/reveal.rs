@@ -1,59 +1,57 @@
 //! The one place that decides who learns what.
 
-use std::fmt;
-
 use crate::bitmap::Bitmap;
 use crate::job::{Job, What};
+use crate::outcome::Outcome;
 
-/// What one party learns of a finished job.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Which of its own keys all parties have, by rank in the set it sent.
-    Intersection(Bitmap),
-    /// How many keys all parties have.
-    Count(u64),
-    /// The result has fewer keys than the job's minimum.
-    Withheld,
-    /// The job entitles it to nothing; it does not even learn whether a result was withheld.
-    Nothing,
-}
-
-impl fmt::Debug for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Intersection(_) => "Intersection(..)",
-            Self::Count(_) => "Count(..)",
-            Self::Withheld => "Withheld",
-            Self::Nothing => "Nothing",
-        })
+/// What the job has for the party `name` where all parties have `common` keys in common: the rule
+/// by which a result is given out, and checked by whom it is given to.
+///
+/// A minimum of 0 never withholds: an empty intersection is an ordinary result.
+pub fn due(job: &Job, name: &str, common: u64) -> Outcome<(), ()> {
+    if !job.learns(name) {
+        Outcome::Nothing
+    } else if common < job.reveal().minimum {
+        Outcome::Withheld
+    } else {
+        match job.reveal().what {
+            What::Intersection => Outcome::Intersection(()),
+            What::Count => Outcome::Count(()),
+        }
     }
 }
 
-/// Decides what each party learns. `names` and `bitmaps` are of the same parties in the same
-/// order, the outcomes too.
-///
-/// A minimum of 0 never withholds: an empty intersection is an ordinary result.
+/// Whether the job's terms allow that the party `name` is told this, of an intersection its size.
+pub fn allows(job: &Job, name: &str, told: Outcome<u64>) -> bool {
+    let common = match told {
+        Outcome::Intersection(keys) | Outcome::Count(keys) => keys,
+        Outcome::Withheld | Outcome::Nothing => 0,
+    };
+    due(job, name, common) == told.kind()
+}
+
+/// What each party learns. `names` and `bitmaps` are of the same parties in the same order, the
+/// outcomes too. A bitmap is over the ranks of the set that the party sent.
 ///
 /// # Panics
 /// If there is not one bitmap per name, or the bitmaps mark different numbers of keys.
-pub fn outcomes(job: &Job, names: &[String], bitmaps: Vec<Bitmap>) -> Vec<Outcome> {
+pub fn outcomes(job: &Job, names: &[String], bitmaps: Vec<Bitmap>) -> Vec<Outcome<Bitmap>> {
     assert_eq!(names.len(), bitmaps.len(), "one bitmap per party");
     let counts: Vec<_> = bitmaps.iter().map(Bitmap::count_ones).collect();
     let count = counts.first().copied().unwrap_or(0);
     assert!(counts.iter().all(|other| *other == count), "one result for all parties");
-    let learn = |(name, bitmap): (&String, Bitmap)| {
-        if !job.learns(name) {
-            Outcome::Nothing
-        } else if count < job.reveal().minimum {
-            Outcome::Withheld
-        } else {
-            match job.reveal().what {
-                What::Intersection => Outcome::Intersection(bitmap),
-                What::Count => Outcome::Count(count),
-            }
-        }
-    };
+    let learn = |(name, bitmap): (&String, _)| due(job, name, count).map(|()| bitmap, |()| count);
     names.iter().zip(bitmaps).map(learn).collect()
+}
+
+/// The length of the bitmap that goes with an outcome to a party that sent `keys` keys. What is
+/// withheld is as long as what it stands for, so that the length does not tell.
+pub fn bitmap_bytes<I, C>(job: &Job, outcome: &Outcome<I, C>, keys: u64) -> u64 {
+    match outcome {
+        Outcome::Intersection(_) => keys.div_ceil(8),
+        Outcome::Withheld if job.reveal().what == What::Intersection => keys.div_ceil(8),
+        Outcome::Count(_) | Outcome::Withheld | Outcome::Nothing => 0,
+    }
 }
 
 #[cfg(test)]
@@ -64,7 +62,7 @@ mod tests {
 
     use super::*;
     use crate::engine::intersect;
-    use crate::ideal::{Learned, learned};
+    use crate::ideal;
     use crate::job::tests::{changed, named};
     use crate::job::{KeyId, Reveal};
     use crate::received::received;
@@ -77,7 +75,7 @@ mod tests {
     }
 
     /// What the parties learn of sets that have `common` keys in common.
-    fn of(common: usize, what: What, to: &[&str], minimum: u64) -> Vec<Outcome> {
+    fn of(common: usize, what: What, to: &[&str], minimum: u64) -> Vec<Outcome<Bitmap>> {
         let to = to.iter().map(|name| (*name).to_owned()).collect();
         let bitmaps = NAMES.iter().map(|_| {
             let mut bitmap = Bitmap::new(9);
@@ -115,8 +113,21 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_result() {
-        assert_eq!(format!("{:?}", Outcome::Count(7)), "Count(..)");
+    fn a_party_takes_what_the_terms_allow_and_nothing_else() {
+        let terms = |what, to: &[&str], minimum| {
+            let to = to.iter().map(|name| (*name).to_owned()).collect();
+            job(Reveal { what, to, minimum })
+        };
+        let told =
+            [Outcome::Intersection(7), Outcome::Count(7), Outcome::Withheld, Outcome::Nothing];
+        let allowed = |job: &Job| told.map(|told| allows(job, "alice", told));
+        let every = terms(What::Intersection, &[], 0);
+        assert_eq!(allowed(&every), [true, false, false, false]);
+        assert_eq!(allowed(&terms(What::Count, &[], 7)), [false, true, true, false]);
+        assert_eq!(allowed(&terms(What::Intersection, &["bob"], 7)), [false, false, false, true]);
+        // A result below the minimum is not the party's to know.
+        assert_eq!(allowed(&terms(What::Intersection, &[], 8)), [false, false, true, false]);
+        assert!(allows(&every, "alice", Outcome::Intersection(0)));
     }
 
     proptest! {
@@ -135,18 +146,14 @@ mod tests {
             let sets = keys.iter().map(|keys| received(keys.iter().copied())).collect();
             let parties: BTreeMap<_, BTreeSet<_>> =
                 names.iter().cloned().zip(keys.iter().cloned()).collect();
-            let ideal = learned(&parties, &reveal);
+            let ideal = ideal::learned(&parties, &reveal);
             let real = outcomes(&job(reveal), &names, intersect(sets));
             for ((name, keys), outcome) in names.iter().zip(&keys).zip(real) {
-                let real = match outcome {
-                    Outcome::Intersection(bitmap) => Learned::Keys(
-                        keys.iter().enumerate().filter(|(rank, _)| bitmap.is_set(*rank))
-                            .map(|(_, key)| *key).collect()),
-                    Outcome::Count(count) => Learned::Count(count),
-                    Outcome::Withheld => Learned::Withheld,
-                    Outcome::Nothing => Learned::Nothing,
+                let marked = |bitmap: Bitmap| {
+                    let ranked = keys.iter().enumerate();
+                    ranked.filter(|(rank, _)| bitmap.is_set(*rank)).map(|(_, key)| *key).collect()
                 };
-                prop_assert_eq!(&real, &ideal[name]);
+                prop_assert!(outcome.map(marked, |count| count) == ideal[name], "{}", name);
             }
         }
     }

@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::mem;
 
 use convelo_psi::agreement::{Confirmation, KeyOffer, Member, SealedShare};
-use convelo_psi::reveal::{self, Outcome};
-use convelo_psi::{Bitmap, Job, KeyId, ReceivedSet, SetReceiver, What, engine};
-use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
-use convelo_wire::{
-    self as wire, Announcement, Bytes, Failed, FromParty, Reason, Statement, ToParty,
+use convelo_psi::reveal;
+use convelo_psi::{
+    Bitmap, Job, KeyId, Outcome, ReceivedSet, SetReceiver, SignedStatement, Statement, engine,
+    statement,
 };
-use sha2::{Digest as _, Sha256};
+use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
+use convelo_wire::{self as wire, Announcement, Bytes, Failed, FromParty, Reason, ToParty};
 
 use crate::budget::{Budget, Reservation};
 
@@ -614,27 +614,6 @@ impl JobMachine {
         for ((name, seat), outcome) in self.seats.iter_mut().zip(outcomes) {
             let announced = seat.announced.as_ref();
             let keys = announced.map_or(0, |announcement| announcement.keys);
-            // What is withheld is as long as what it stands for, hashed or not.
-            let bitmap = match outcome {
-                Outcome::Intersection(ref bitmap) => bitmap.as_bytes().to_vec(),
-                Outcome::Withheld if self.job.reveal().what == What::Intersection => {
-                    vec![0; usize::try_from(keys.div_ceil(8)).expect("the set was in memory")]
-                }
-                _ => Vec::new(),
-            };
-            let bitmap_bytes = bitmap.len() as u64;
-            let (outcome, result) = match outcome {
-                Outcome::Intersection(_) => {
-                    let digest = Sha256::digest(&bitmap).into();
-                    (wire::Outcome::Intersection { bitmap_bytes }, Some(digest))
-                }
-                Outcome::Count(count) => {
-                    let digest = Sha256::digest(count.to_be_bytes()).into();
-                    (wire::Outcome::Count(count), Some(digest))
-                }
-                Outcome::Withheld => (wire::Outcome::Withheld { bitmap_bytes }, None),
-                Outcome::Nothing => (wire::Outcome::Nothing, None),
-            };
             let statement = Statement {
                 job: self.job.digest(),
                 party: name.clone(),
@@ -642,14 +621,20 @@ impl JobMachine {
                 members: members.clone(),
                 keys,
                 set_blake3: announced.map_or([0; 32], |announcement| announcement.blake3),
-                kind: outcome.kind(),
-                result_sha256: result,
+                outcome: statement::digest(&outcome),
                 finished_at,
             }
             .encode();
             let signature = signer.sign(&statement);
-            let statement = statement.into();
-            effects.extend(seat.send(ToParty::Outcome { outcome, statement, signature }));
+            let signed = SignedStatement { statement, signature };
+            let bitmap_bytes = reveal::bitmap_bytes(&self.job, &outcome, keys);
+            let bitmap = match &outcome {
+                Outcome::Intersection(bitmap) => bitmap.as_bytes().to_vec(),
+                // Zeros in place of what is withheld.
+                _ => vec![0; usize::try_from(bitmap_bytes).expect("the set was in memory")],
+            };
+            let outcome = outcome.map(|_| (), |count| count);
+            effects.extend(seat.send(ToParty::Outcome { outcome, bitmap_bytes, signed }));
             let bitmap = Bytes::from(bitmap);
             for start in (0..bitmap.len()).step_by(MAXIMUM_CHUNK_BYTES) {
                 let end = bitmap.len().min(start + MAXIMUM_CHUNK_BYTES);

@@ -9,8 +9,7 @@ mod message;
 mod reason;
 
 pub use message::{
-    Announcement, Challenge, Confirmation, FromParty, Hello, Outcome, OutcomeKind, Proof,
-    Statement, ToParty, Waiting, WireError,
+    Announcement, Challenge, Confirmation, FromParty, Hello, Proof, ToParty, Waiting, WireError,
 };
 pub use prost::bytes::Bytes;
 pub use reason::{Failed, Reason};

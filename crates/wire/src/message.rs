@@ -1,8 +1,7 @@
 //! The checked forms of the messages, and the one way to and from the generated types.
 
 use convelo_psi::agreement::{Confirmation as Tag, KeyOffer, Member, SealedShare};
-use convelo_psi::{JobDigest, KeyId};
-use prost::Message as _;
+use convelo_psi::{JobDigest, Outcome, SignedStatement};
 use prost::bytes::Bytes;
 
 use crate::limits::{
@@ -120,84 +119,6 @@ pub struct Waiting {
     pub seconds_left: u64,
 }
 
-/// What a party learns, before the bits of a bitmap.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// A bitmap of so many bytes follows.
-    Intersection {
-        /// Its length.
-        bitmap_bytes: u64,
-    },
-    /// How many keys every party has.
-    Count(u64),
-    /// Smaller than the job's minimum.
-    Withheld {
-        /// So many bytes follow, and say nothing, in place of a bitmap.
-        bitmap_bytes: u64,
-    },
-    /// The job gives this party no result.
-    Nothing,
-}
-
-impl Outcome {
-    /// Which of them it is.
-    pub fn kind(self) -> OutcomeKind {
-        match self {
-            Self::Intersection { .. } => OutcomeKind::Intersection,
-            Self::Count(_) => OutcomeKind::Count,
-            Self::Withheld { .. } => OutcomeKind::Withheld,
-            Self::Nothing => OutcomeKind::Nothing,
-        }
-    }
-}
-
-/// The kind of a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutcomeKind {
-    /// Which keys every party has.
-    Intersection,
-    /// How many keys every party has.
-    Count,
-    /// Smaller than the job's minimum.
-    Withheld,
-    /// The job gives the party no result.
-    Nothing,
-}
-
-impl OutcomeKind {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Intersection => "intersection",
-            Self::Count => "count",
-            Self::Withheld => "withheld",
-            Self::Nothing => "nothing",
-        }
-    }
-
-    fn from_proto(name: &'static str, kind: i32) -> Result<Self, WireError> {
-        Ok(match proto::Kind::try_from(kind) {
-            Ok(proto::Kind::Intersection) => Self::Intersection,
-            Ok(proto::Kind::Count) => Self::Count,
-            Ok(proto::Kind::Withheld) => Self::Withheld,
-            Ok(proto::Kind::Nothing) => Self::Nothing,
-            Ok(proto::Kind::Unspecified) | Err(_) => {
-                return Err(field(name, kind.to_string(), "the number of a Kind"));
-            }
-        })
-    }
-
-    fn to_proto(self) -> i32 {
-        match self {
-            Self::Intersection => proto::Kind::Intersection,
-            Self::Count => proto::Kind::Count,
-            Self::Withheld => proto::Kind::Withheld,
-            Self::Nothing => proto::Kind::Nothing,
-        }
-        .into()
-    }
-}
-
 /// What the service sends.
 #[derive(Clone)]
 pub enum ToParty {
@@ -222,12 +143,12 @@ pub enum ToParty {
     },
     /// The result.
     Outcome {
-        /// Its kind.
-        outcome: Outcome,
-        /// A serialised [`Statement`].
-        statement: Bytes,
-        /// Signature of the service's certificate key over it.
-        signature: Vec<u8>,
+        /// What the party learns, the bits of a bitmap apart.
+        outcome: Outcome<()>,
+        /// So many bytes of a bitmap follow; where the result is withheld they say nothing.
+        bitmap_bytes: u64,
+        /// What the service says of it, signed by the key of its certificate.
+        signed: SignedStatement,
     },
     /// A piece of the bitmap.
     Bitmap(Bytes),
@@ -238,73 +159,6 @@ pub enum ToParty {
         /// How many of the party's messages the service has taken since all had come.
         taken: u64,
     },
-}
-
-/// What the service signs for one party at the end of a job.
-#[derive(Clone)]
-pub struct Statement {
-    /// SHA-256 of the canonical job.
-    pub job: JobDigest,
-    /// The party this statement is for.
-    pub party: String,
-    /// Its key.
-    pub party_key: KeyId,
-    /// All members and the keys they proved.
-    pub members: Vec<Member>,
-    /// Number of keys that the party uploaded.
-    pub keys: u64,
-    /// BLAKE3 over them.
-    pub set_blake3: [u8; 32],
-    /// The kind of the result.
-    pub kind: OutcomeKind,
-    /// SHA-256 over bitmap or count (8 bytes, big-endian); none for the other outcomes.
-    pub result_sha256: Option<[u8; 32]>,
-    /// Unix seconds by the service's clock.
-    pub finished_at: u64,
-}
-
-/// First field of every statement, so that the signature cannot stand for anything else.
-const STATEMENT_LABEL: &str = "convelo/join/statement/v1";
-
-impl Statement {
-    /// The bytes that are signed and travel.
-    pub fn encode(&self) -> Vec<u8> {
-        proto::Statement {
-            label: STATEMENT_LABEL.to_owned(),
-            job_digest: self.job.0.to_vec(),
-            party: self.party.clone(),
-            party_key: self.party_key.0.to_vec(),
-            members: self.members.iter().map(member_to_proto).collect(),
-            keys: self.keys,
-            set_blake3: self.set_blake3.to_vec(),
-            kind: self.kind.to_proto(),
-            result_sha256: self.result_sha256.unwrap_or_default().to_vec(),
-            finished_at: self.finished_at,
-        }
-        .encode_to_vec()
-    }
-
-    /// Parses the bytes of a statement.
-    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        let statement = proto::Statement::decode(bytes).map_err(|_| {
-            field("statement", format!("{} unreadable bytes", bytes.len()), "a Statement")
-        })?;
-        if statement.label != STATEMENT_LABEL {
-            return Err(field("statement.label", "another label", STATEMENT_LABEL));
-        }
-        Ok(Self {
-            job: JobDigest(array("statement.job_digest", &statement.job_digest)?),
-            party: name("statement.party", statement.party)?,
-            party_key: KeyId(array("statement.party_key", &statement.party_key)?),
-            members: members("statement.members", statement.members)?,
-            keys: statement.keys,
-            set_blake3: array("statement.set_blake3", &statement.set_blake3)?,
-            kind: OutcomeKind::from_proto("statement.kind", statement.kind)?,
-            result_sha256: Some(array("statement.result_sha256", &statement.result_sha256)?)
-                .filter(|digest| *digest != [0; 32]),
-            finished_at: statement.finished_at,
-        })
-    }
 }
 
 impl TryFrom<proto::FromParty> for FromParty {
@@ -432,21 +286,23 @@ impl TryFrom<proto::ToParty> for ToParty {
             },
             Message::Outcome(outcome) => {
                 at_most("outcome.signature", outcome.signature.len(), MAXIMUM_SIGNATURE_BYTES)?;
+                let count = || outcome.count.ok_or_else(|| missing("outcome.count"));
                 Self::Outcome {
-                    outcome: match OutcomeKind::from_proto("outcome.kind", outcome.kind)? {
-                        OutcomeKind::Intersection => {
-                            Outcome::Intersection { bitmap_bytes: outcome.bitmap_bytes }
+                    outcome: match proto::Kind::try_from(outcome.kind) {
+                        Ok(proto::Kind::Intersection) => Outcome::Intersection(()),
+                        Ok(proto::Kind::Count) => Outcome::Count(count()?),
+                        Ok(proto::Kind::Withheld) => Outcome::Withheld,
+                        Ok(proto::Kind::Nothing) => Outcome::Nothing,
+                        Ok(proto::Kind::Unspecified) | Err(_) => {
+                            let found = outcome.kind.to_string();
+                            return Err(field("outcome.kind", found, "the number of a Kind"));
                         }
-                        OutcomeKind::Count => {
-                            Outcome::Count(outcome.count.ok_or_else(|| missing("outcome.count"))?)
-                        }
-                        OutcomeKind::Withheld => {
-                            Outcome::Withheld { bitmap_bytes: outcome.bitmap_bytes }
-                        }
-                        OutcomeKind::Nothing => Outcome::Nothing,
                     },
-                    statement: outcome.statement.into(),
-                    signature: outcome.signature,
+                    bitmap_bytes: outcome.bitmap_bytes,
+                    signed: SignedStatement {
+                        statement: outcome.statement,
+                        signature: outcome.signature,
+                    },
                 }
             }
             Message::Bitmap(chunk) => {
@@ -506,20 +362,19 @@ impl From<ToParty> for proto::ToParty {
             ToParty::Uploads { complete, missing } => {
                 Message::Uploads(proto::Uploads { complete, missing })
             }
-            ToParty::Outcome { outcome, statement, signature } => {
-                let (bitmap_bytes, count) = match outcome {
-                    Outcome::Intersection { bitmap_bytes } | Outcome::Withheld { bitmap_bytes } => {
-                        (bitmap_bytes, 0)
-                    }
-                    Outcome::Count(count) => (0, count),
-                    Outcome::Nothing => (0, 0),
+            ToParty::Outcome { outcome, bitmap_bytes, signed } => {
+                let (kind, count) = match outcome {
+                    Outcome::Intersection(()) => (proto::Kind::Intersection, 0),
+                    Outcome::Count(count) => (proto::Kind::Count, count),
+                    Outcome::Withheld => (proto::Kind::Withheld, 0),
+                    Outcome::Nothing => (proto::Kind::Nothing, 0),
                 };
                 Message::Outcome(proto::Outcome {
-                    kind: outcome.kind().to_proto(),
+                    kind: kind.into(),
                     bitmap_bytes,
                     count: Some(count),
-                    statement: statement.to_vec(),
-                    signature,
+                    statement: signed.statement,
+                    signature: signed.signature,
                 })
             }
             ToParty::Bitmap(bits) => Message::Bitmap(proto::BitmapChunk { bits }),

@@ -3,14 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use convelo_psi::agreement::{KeyOffer, Member};
-use convelo_psi::{JobDigest, KeyId};
+use convelo_psi::statement::StatementError;
+use convelo_psi::{JobDigest, KeyId, Outcome, Statement};
 use convelo_wire::limits::{
     MAXIMUM_CHUNK_BYTES, MAXIMUM_EXPLANATION_BYTES, MAXIMUM_JOB_BYTES, MAXIMUM_MESSAGE_BYTES,
     MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_SIGNATURE_BYTES, MAXIMUM_SOFTWARE_BYTES,
     MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
 };
 use convelo_wire::proto::{self, from_party, to_party};
-use convelo_wire::{Failed, FromParty, OutcomeKind, Reason, Statement, ToParty, WireError};
+use convelo_wire::{Failed, FromParty, Reason, ToParty, WireError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message as _;
@@ -256,16 +257,36 @@ proptest! {
         }
     }
 
+    /// The statement is written and read in psi; its bytes are those of the .proto file's message.
     #[test]
-    fn statements_survive_the_round_trip(
+    fn statements_are_the_message_of_the_proto_file(
         job in any::<[u8; 32]>(),
+        party in name(),
         party_key in any::<[u8; 32]>(),
-        keys in any::<u64>(),
-        set_blake3 in any::<[u8; 32]>(),
-        result_sha256 in any::<Option<[u8; 32]>>(),
-        finished_at in any::<u64>(),
         members in members(),
+        keys in prop_oneof![Just(0), any::<u64>()],
+        set_blake3 in any::<[u8; 32]>(),
+        (kind, result) in (1..=4, any::<[u8; 32]>()),
+        finished_at in prop_oneof![Just(0), any::<u64>()],
     ) {
+        let outcome = match kind {
+            1 => Outcome::Intersection(result),
+            2 => Outcome::Count(result),
+            3 => Outcome::Withheld,
+            _ => Outcome::Nothing,
+        };
+        let message = proto::Statement {
+            label: "convelo/join/statement/v1".to_owned(),
+            job_digest: job.to_vec(),
+            party: party.clone(),
+            party_key: party_key.to_vec(),
+            members: members.0.clone(),
+            keys,
+            set_blake3: set_blake3.to_vec(),
+            kind,
+            result_sha256: if kind <= 2 { result.to_vec() } else { vec![0; 32] },
+            finished_at,
+        };
         let members = members.0.into_iter().map(|member| {
             let offer = member.offer.unwrap();
             let one_time_key = offer.one_time_key.try_into().unwrap();
@@ -274,25 +295,50 @@ proptest! {
         });
         let statement = Statement {
             job: JobDigest(job),
-            party: "alice".to_owned(),
+            party,
             party_key: KeyId(party_key),
             members: members.collect(),
             keys,
             set_blake3,
-            kind: OutcomeKind::Count,
-            result_sha256,
+            outcome,
             finished_at,
         };
-        let read = Statement::decode(&statement.encode()).unwrap();
-        prop_assert_eq!(read.job, statement.job);
-        prop_assert_eq!(read.party, statement.party);
-        prop_assert_eq!(read.party_key, statement.party_key);
-        prop_assert_eq!(read.members, statement.members);
-        prop_assert_eq!(read.keys, keys);
-        prop_assert_eq!(read.set_blake3, set_blake3);
-        prop_assert_eq!(read.kind, statement.kind);
-        prop_assert_eq!(read.result_sha256, result_sha256);
-        prop_assert_eq!(read.finished_at, finished_at);
+        let bytes = message.encode_to_vec();
+        prop_assert_eq!(statement.encode(), &*bytes);
+        prop_assert!(Statement::decode(&bytes) == Ok(statement));
+    }
+
+    /// One statement has one form: what is read is what was signed, to the last bit.
+    #[test]
+    fn an_altered_statement_is_refused_or_another_one(
+        members in members(),
+        place in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        keep in any::<prop::sample::Index>(),
+    ) {
+        let message = proto::Statement { members: members.0, ..statement() };
+        let mut bytes = message.encode_to_vec();
+        let at = place.index(bytes.len());
+        bytes[at] = byte;
+        bytes.truncate(keep.index(bytes.len() + 1));
+        if let Ok(read) = Statement::decode(&bytes) {
+            prop_assert_eq!(read.encode(), &*bytes);
+        }
+    }
+}
+
+fn statement() -> proto::Statement {
+    proto::Statement {
+        label: "convelo/join/statement/v1".to_owned(),
+        job_digest: vec![1; 32],
+        party: "alice".to_owned(),
+        party_key: vec![2; 32],
+        members: Vec::new(),
+        keys: 7,
+        set_blake3: vec![3; 32],
+        kind: proto::Kind::Count.into(),
+        result_sha256: vec![4; 32],
+        finished_at: 1,
     }
 }
 
@@ -546,28 +592,51 @@ fn every_reason_travels_as_itself() {
 
 #[test]
 fn statement_label() {
-    let statement = Statement {
-        job: JobDigest([1; 32]),
-        party: "alice".to_owned(),
-        party_key: KeyId([2; 32]),
-        members: Vec::new(),
-        keys: 7,
-        set_blake3: [3; 32],
-        kind: OutcomeKind::Count,
-        result_sha256: None,
-        finished_at: 1,
-    };
-    let mut message = proto::Statement::decode(&*statement.encode()).unwrap();
-    assert_eq!(message.label, "convelo/join/statement/v1");
+    let bytes = statement().encode_to_vec();
+    assert!(Statement::decode(&bytes).is_ok());
     // Whoever has other bytes signed must not have a statement signed with them.
-    assert!(statement.encode().starts_with(b"\x0a\x19convelo/join/statement/v1"));
+    assert!(bytes.starts_with(b"\x0a\x19convelo/join/statement/v1"));
     for label in ["", "convelo/join/statement/v2", "convelo/join/statement/v1 "] {
-        message.label = label.to_owned();
-        let refused = Statement::decode(&message.encode_to_vec()).err();
-        assert!(
-            matches!(refused, Some(WireError::Field { field: "statement.label", .. })),
-            "{label}"
-        );
+        let other = proto::Statement { label: label.to_owned(), ..statement() };
+        refused(&other.encode_to_vec(), "statement.label");
+    }
+}
+
+#[test]
+fn limits_of_a_statement() {
+    let refused_with = |field: &str, change: fn(&mut proto::Statement)| {
+        let mut message =
+            proto::Statement { members: vec![member(); MAXIMUM_PARTIES], ..statement() };
+        assert!(Statement::decode(&message.encode_to_vec()).is_ok());
+        change(&mut message);
+        refused(&message.encode_to_vec(), field);
+    };
+    refused_with("statement.job_digest", |message| message.job_digest.push(1));
+    refused_with("statement.party", |message| message.party.clear());
+    refused_with("statement.party", |message| message.party.push('\n'));
+    refused_with("statement.party_key", |message| message.party_key.clear());
+    refused_with("statement.members", |message| message.members.push(member()));
+    refused_with("member.name", |message| message.members[63].name.push('m'));
+    refused_with("member.public_key", |message| message.members[63].public_key.push(3));
+    refused_with("offer.one_time_key", |message| message.members[63].offer = None);
+    refused_with("offer.signature", |message| {
+        message.members[63].offer.as_mut().unwrap().signature.push(2);
+    });
+    refused_with("statement.set_blake3", |message| message.set_blake3.truncate(31));
+    refused_with("statement.kind", |message| message.kind = 0);
+    refused_with("statement.kind", |message| message.kind = 5);
+    refused_with("statement.result_sha256", |message| message.result_sha256.clear());
+    // What is withheld has no digest.
+    refused_with("statement", |message| message.kind = proto::Kind::Withheld.into());
+    for more in [&b"\x58\x01"[..], b"\x50\x01", b"\x00"] {
+        refused(&[&*statement().encode_to_vec(), more].concat(), "statement");
+    }
+}
+
+fn refused(bytes: &[u8], expected: &str) {
+    match Statement::decode(bytes) {
+        Err(StatementError::Field { field, .. }) => assert_eq!(field, expected),
+        _ => panic!("not refused for {expected}"),
     }
 }
 

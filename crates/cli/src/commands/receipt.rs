@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use convelo_attest::Verdict;
-use convelo_party::{Learned, ReceiptError, VerifiedReceipt, verify_receipt};
+use convelo_party::{ReceiptError, VerifiedReceipt, verify_receipt};
+use convelo_psi::Outcome;
 use serde_json::json;
 
 use crate::args::Receipt;
@@ -48,10 +49,12 @@ pub(crate) fn receipt(args: &Receipt) -> Result<ExitCode, Failure> {
 
 fn summary(verified: &VerifiedReceipt) -> Vec<String> {
     let learned = match verified.result {
-        Learned::Intersection { .. } => "which of its own keys every party has".to_owned(),
-        Learned::Count { keys } => format!("that every party has {keys} keys in common"),
-        Learned::Withheld => "that the result was too small to be told".to_owned(),
-        Learned::Nothing => "nothing".to_owned(),
+        Outcome::Intersection(_) => "which of its own keys every party has".to_owned(),
+        Outcome::Count(counted) => {
+            format!("that every party has {} keys in common", counted.keys)
+        }
+        Outcome::Withheld => "that the result was too small to be told".to_owned(),
+        Outcome::Nothing => "nothing".to_owned(),
     };
     let members: Vec<_> = verified.members.iter().map(|(name, _)| name.as_str()).collect();
     let enclave = match &verified.verdict {

@@ -1,13 +1,12 @@
 //! A receipt read again, by anybody, at any time, without the network.
 
 use convelo_attest::{Check, Collateral, Evidence, Policy, Refusal, Verdict, verify_listing};
-use convelo_psi::{Job, KeyId, Mode, What};
-use convelo_wire::Statement;
-use sha2::{Digest as _, Sha256};
+use convelo_psi::statement::{self, Seen};
+use convelo_psi::{Job, KeyId, Mode, Outcome, SignedStatement, Statement, reveal};
 
-use super::{FORM, Receipt, Signed};
+use super::{FORM, Receipt, ServiceEntry, Witness};
 use crate::limits::MAXIMUM_FILE_BYTES;
-use crate::summary::Learned;
+use crate::summary::{Counted, Matched};
 
 /// A receipt that holds.
 pub struct VerifiedReceipt {
@@ -18,7 +17,7 @@ pub struct VerifiedReceipt {
     /// The parties of the job and their keys.
     pub members: Vec<(String, KeyId)>,
     /// What this party learned.
-    pub result: Learned,
+    pub result: Outcome<Matched, Counted>,
     /// When the service finished the join, in Unix seconds by its own clock, which its statement
     /// says and nothing else proves.
     pub joined_at: u64,
@@ -65,16 +64,16 @@ pub fn verify_receipt(
     if text.len() as u64 > MAXIMUM_FILE_BYTES {
         return Err(ReceiptError::Form(format!("it has {} bytes", text.len())));
     }
-    let receipt: Receipt =
-        serde_json::from_str(text).map_err(|error| ReceiptError::Form(error.to_string()))?;
+    let receipt = read(text).map_err(|error| ReceiptError::Form(error.to_string()))?;
     let mut reader = Reader { checks: Vec::new() };
     reader.equal("form", &receipt.form, FORM)?;
     let job = reader.job(&receipt)?;
-    let certificate = bytes("certificate", &receipt.service.certificate)?;
+    let Witness::Service { service, statement, signature } = &receipt.witness;
+    let certificate = bytes("certificate", &service.certificate)?;
     let spki = convelo_attest::spki_of(&certificate)?;
-    let signed = Signed {
-        statement: bytes("statement", &receipt.statement)?,
-        signature: bytes("signature", &receipt.signature)?,
+    let signed = SignedStatement {
+        statement: bytes("statement", statement)?,
+        signature: bytes("signature", signature)?,
     };
     let statement = signed.verify(&spki).map_err(|error| ReceiptError::Contradiction {
         check: "signature",
@@ -83,16 +82,12 @@ pub fn verify_receipt(
     })?;
     let signer = KeyId::of_spki(&spki);
     reader.passed("signature", format!("by {signer}"), "the key of the service's certificate");
-    reader.equal("service key", &receipt.service.key.to_string(), &signer.to_string())?;
+    reader.equal("service key", &service.key.to_string(), &signer.to_string())?;
     reader.statement(&receipt, &job, &statement)?;
-    let verdict = reader.evidence(&receipt, &job, &certificate, &statement, policy)?;
+    let verdict = reader.evidence(service, &job, &certificate, statement.finished_at, policy)?;
     let simulated = verdict.as_ref().is_some_and(Verdict::simulated);
     reader.equal("simulated", &receipt.simulated.to_string(), &simulated.to_string())?;
-    let members = statement
-        .members
-        .iter()
-        .map(|member| (member.name.clone(), KeyId::of_spki(&member.spki)))
-        .collect();
+    let members = statement.members().map(|(name, key)| (name.to_owned(), key)).collect();
     Ok(VerifiedReceipt {
         party: receipt.party,
         job,
@@ -149,52 +144,46 @@ impl Reader {
         job: &Job,
         statement: &Statement,
     ) -> Result<(), ReceiptError> {
-        self.equal("statement's job", &statement.job.to_string(), &job.digest().to_string())?;
-        self.equal("party", &receipt.party, &statement.party)?;
-        if let Some(party) = job.party(&receipt.party) {
-            let (found, required) = (statement.party_key.to_string(), party.key.to_string());
-            self.equal("party's key", &found, &required)?;
+        let told = matches!(receipt.result, Outcome::Intersection(_) | Outcome::Count(_));
+        let digest = match (told, &receipt.result_sha256) {
+            (true, Some(text)) => digest("result", text)?,
+            (false, None) => [0; 32],
+            (true, None) => return Err(ReceiptError::Form("its result has no digest".to_owned())),
+            (false, Some(_)) => {
+                return Err(ReceiptError::Form(
+                    "it has no result, but the digest of one".to_owned(),
+                ));
+            }
+        };
+        let seen = Seen {
+            job: job.digest(),
+            party: &receipt.party,
+            members: receipt.members.iter().map(|entry| (&*entry.name, entry.key)).collect(),
+            keys: receipt.sent.keys,
+            set_blake3: self::digest("set", &receipt.sent.blake3)?,
+            outcome: receipt.result.map(|_| digest, |_| digest),
+        };
+        for comparison in statement.compare(&seen) {
+            self.equal(comparison.what, &comparison.expected, &comparison.found)?;
         }
-        let told: Vec<_> = receipt
-            .members
-            .iter()
-            .map(|member| format!("{} {}", member.name, member.key))
-            .collect();
-        let signed: Vec<_> = statement
-            .members
-            .iter()
-            .map(|member| format!("{} {}", member.name, KeyId::of_spki(&member.spki)))
-            .collect();
-        self.equal("members", &told.join(", "), &signed.join(", "))?;
-        self.equal("keys sent", &receipt.sent.keys.to_string(), &statement.keys.to_string())?;
-        self.equal("set sent", &receipt.sent.blake3, &hex::encode(statement.set_blake3))?;
+        for party in job.parties().named() {
+            let key = seen.members.iter().find(|(name, _)| *name == party.name);
+            let key = key.map_or_else(|| "none".to_owned(), |(_, key)| key.to_string());
+            self.equal("pinned keys of the parties", &key, &party.key.to_string())?;
+        }
         let time = statement.finished_at.to_string();
         self.equal("time of the join", &receipt.times.joined.to_string(), &time)?;
-        let kind = match receipt.result {
-            Learned::Intersection { .. } => "intersection",
-            Learned::Count { .. } => "count",
-            Learned::Withheld => "withheld",
-            Learned::Nothing => "nothing",
-        };
-        self.equal("kind of result", kind, statement.kind.as_str())?;
-        let entitled = match receipt.result {
-            Learned::Nothing => !job.learns(&receipt.party),
-            Learned::Intersection { .. } => {
-                job.learns(&receipt.party) && job.reveal().what == What::Intersection
-            }
-            Learned::Count { .. } => job.learns(&receipt.party) && job.reveal().what == What::Count,
-            Learned::Withheld => job.learns(&receipt.party) && job.reveal().minimum > 0,
-        };
-        self.equal(
-            "reveal policy",
-            if entitled { "as the job says" } else { kind },
-            "as the job says",
-        )?;
-        let digest = statement.result_sha256.map(hex::encode).unwrap_or_default();
-        self.equal("result", receipt.result_sha256.as_deref().unwrap_or_default(), &digest)?;
-        if let Learned::Count { keys } = receipt.result {
-            let told = hex::encode(Sha256::digest(keys.to_be_bytes()));
-            self.equal("count", &told, &digest)?;
+        let allowed = reveal::allows(
+            job,
+            &receipt.party,
+            receipt.result.map(|matched| matched.keys, |counted| counted.keys),
+        );
+        let kind = receipt.result.as_str();
+        let terms = "as the job says";
+        self.equal("reveal policy", if allowed { terms } else { kind }, terms)?;
+        if let Outcome::Count(Counted { keys }) = receipt.result {
+            let told = hex::encode(statement::digest_of_count(keys));
+            self.equal("count", &told, &hex::encode(digest))?;
         }
         Ok(())
     }
@@ -202,41 +191,41 @@ impl Reader {
     /// The evidence of the certificate, under the job's policy, at the time of the join.
     fn evidence(
         &mut self,
-        receipt: &Receipt,
+        noted: &ServiceEntry,
         job: &Job,
         certificate: &[u8],
-        statement: &Statement,
+        then: u64,
         own: Option<&Policy>,
     ) -> Result<Option<Verdict>, ReceiptError> {
         let Mode::Attested(service) = job.mode();
         let Some(policy) = service.policy() else {
             let pinned = service.key.map_or_else(|| "none".to_owned(), |key| key.to_string());
-            self.equal("pinned key, NOT ATTESTED", &receipt.service.key.to_string(), &pinned)?;
+            self.equal("pinned key, NOT ATTESTED", &noted.key.to_string(), &pinned)?;
             return Ok(None);
         };
         let policy = Policy::from_json(policy)
             .map_err(|error| ReceiptError::Form(format!("its job's policy: {error}")))?;
-        let Some(collateral) = &receipt.service.collateral else {
+        let Some(collateral) = &noted.collateral else {
             return Err(ReceiptError::Form("it encloses no collateral".to_owned()));
         };
         let collateral = Collateral::from_json(collateral)
             .map_err(|error| ReceiptError::Form(error.to_string()))?;
-        let then = statement.finished_at;
         let evidence =
             Evidence::from_certificate(certificate, then)?.ok_or_else(Refusal::missing_evidence)?;
         let verdict = verify_listing(&evidence, &collateral, &policy, then, &mut self.checks)?;
-        let (noted, found) = (receipt.service.verdict.as_ref(), verdict.to_json());
+        let found = verdict.to_json();
         let measured = verdict.measurements().fields();
         for name in NOTED.into_iter().chain(measured.iter().map(|(name, _)| *name)) {
-            let noted = noted.and_then(|noted| noted.get(name)).map(ToString::to_string);
-            self.equal("noted verdict", &noted.unwrap_or_default(), &found[name].to_string())?;
+            let noted = noted.verdict.as_ref().and_then(|noted| noted.get(name));
+            let noted = noted.map(ToString::to_string).unwrap_or_default();
+            self.equal("noted verdict", &noted, &found[name].to_string())?;
         }
         if let Some(own) = own {
             verify_listing(&evidence, &collateral, own, then, &mut Vec::new())?;
             self.passed("the reader's policy", "accepts the evidence".to_owned(), "to accept it");
         }
         if let Some(key) = service.key {
-            self.equal("pinned key", &receipt.service.key.to_string(), &key.to_string())?;
+            self.equal("pinned key", &noted.key.to_string(), &key.to_string())?;
         }
         Ok(Some(verdict))
     }
@@ -256,4 +245,21 @@ const NOTED: [&str; 7] = [
 
 fn bytes(what: &'static str, text: &str) -> Result<Vec<u8>, ReceiptError> {
     hex::decode(text).map_err(|error| ReceiptError::Form(format!("its {what}: {error}")))
+}
+
+fn digest(what: &'static str, text: &str) -> Result<[u8; 32], ReceiptError> {
+    let bytes = bytes(what, text)?;
+    let length = bytes.len();
+    let digest = bytes.try_into();
+    digest.map_err(|_| ReceiptError::Form(format!("the digest of its {what} has {length} bytes")))
+}
+
+/// Reads a receipt in which nothing stands twice, nor anything that no receipt has.
+fn read(text: &str) -> serde_json::Result<Receipt> {
+    let named = serde_json::from_str::<serde_json::Value>(text)?.get("witness").is_some();
+    if named {
+        return serde_json::from_str(text);
+    }
+    // The first receipts do not name their witness: it is the service.
+    serde_json::from_str(&text.replacen('{', "{\"witness\": \"service\",", 1))
 }

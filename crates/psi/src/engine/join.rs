@@ -209,8 +209,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ideal::{Learned, learned};
+    use crate::ideal::learned;
     use crate::job::{Reveal, What};
+    use crate::outcome::Outcome;
     use crate::received::received;
 
     /// The engine's result must be the ideal one, for every party and on every vector unit.
@@ -234,7 +235,7 @@ mod tests {
                     .filter(|(rank, _)| bitmap.is_set(*rank))
                     .map(|(_, key)| *key)
                     .collect();
-                assert!(Learned::Keys(marked) == *ideal, "{unit:?}");
+                assert!(Outcome::Intersection(marked) == *ideal, "{unit:?}");
             }
         }
     }

@@ -4,9 +4,9 @@ use convelo_channel::{Identity, os_rng};
 use convelo_psi::agreement::{Confirming, JobKey, Opening, Sealing};
 use convelo_psi::limits::MAXIMUM_KEYS;
 use convelo_psi::{FingerprintSet, Parties, Party, Reveal, SetBuilder, Terms, What, terms};
-use convelo_wire::OutcomeKind;
 use proptest::prelude::*;
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 
@@ -146,7 +146,7 @@ struct Player {
     keys: BTreeSet<u32>,
     stage: Stage,
     ranks: Vec<u32>,
-    learned: Option<wire::Outcome>,
+    learned: Option<(Outcome<()>, u64)>,
     bits: Vec<u8>,
     members: Vec<Member>,
     offer: Option<KeyOffer>,
@@ -304,10 +304,10 @@ impl Player {
                 }
                 None
             }
-            (_, ToParty::Outcome { outcome, statement, signature }) => {
-                assert_eq!(signature, &Hash.sign(statement));
-                self.check(&Statement::decode(statement).unwrap(), *outcome, &job);
-                self.learned = Some(*outcome);
+            (_, ToParty::Outcome { outcome, bitmap_bytes, signed }) => {
+                assert_eq!(signed.signature, Hash.sign(&signed.statement));
+                self.check(&Statement::decode(&signed.statement).unwrap(), *outcome, &job);
+                self.learned = Some((*outcome, *bitmap_bytes));
                 self.has_all().then_some(FromParty::Received)
             }
             (_, ToParty::Bitmap(bits)) => {
@@ -325,14 +325,7 @@ impl Player {
 
     /// Whether the whole result has come.
     fn has_all(&self) -> bool {
-        let bytes = match self.learned {
-            Some(
-                wire::Outcome::Intersection { bitmap_bytes }
-                | wire::Outcome::Withheld { bitmap_bytes },
-            ) => bitmap_bytes,
-            _ => 0,
-        };
-        self.bits.len() as u64 == bytes
+        self.learned.is_some_and(|(_, bytes)| self.bits.len() as u64 == bytes)
     }
 
     fn unread(&self, world: &World) -> bool {
@@ -357,21 +350,19 @@ impl Player {
         builder.finish().expect("in memory")
     }
 
-    fn check(&self, statement: &Statement, outcome: wire::Outcome, job: &Job) {
+    fn check(&self, statement: &Statement, outcome: Outcome<()>, job: &Job) {
         assert_eq!(statement.job, job.digest());
         assert_eq!(statement.party, self.name);
         assert_eq!(statement.party_key, KeyId::of_spki(self.identity.spki()));
         assert_eq!(statement.members, self.members);
         assert_eq!(statement.keys, self.keys.len() as u64);
         assert_eq!(statement.finished_at, 1_700_000_000);
-        assert_eq!(statement.kind, outcome.kind());
-        let told = matches!(outcome.kind(), OutcomeKind::Intersection | OutcomeKind::Count);
-        assert_eq!(statement.result_sha256.is_some(), told);
+        assert_eq!(statement.outcome.kind(), outcome.kind());
     }
 
     /// The keys in the bitmap that arrived.
     fn matched(&self) -> BTreeSet<u32> {
-        let Some(wire::Outcome::Intersection { bitmap_bytes }) = self.learned else {
+        let Some((Outcome::Intersection(()), bitmap_bytes)) = self.learned else {
             panic!("no intersection arrived")
         };
         assert_eq!(bitmap_bytes, self.bits.len() as u64);
@@ -488,9 +479,9 @@ fn a_count_goes_to_whom_the_job_names() {
     let reveal = Reveal { what: What::Count, to: vec!["bob".to_owned()], minimum: 0 };
     let job = named_with(&players, |terms| terms.reveal = reveal);
     run(World::new(job), &mut players);
-    assert!(players[1].learned == Some(wire::Outcome::Count(3)));
+    assert!(players[1].learned == Some((Outcome::Count(3), 0)));
     for player in [&players[0], &players[2]] {
-        assert!(player.learned == Some(wire::Outcome::Nothing));
+        assert!(player.learned == Some((Outcome::Nothing, 0)));
         assert!(player.bits.is_empty());
     }
 }
@@ -503,7 +494,7 @@ fn a_small_result_is_withheld_from_everybody() {
     run(World::new(job), &mut players);
     for player in players {
         let bitmap_bytes = player.keys.len().div_ceil(8) as u64;
-        assert!(player.learned == Some(wire::Outcome::Withheld { bitmap_bytes }));
+        assert!(player.learned == Some((Outcome::Withheld, bitmap_bytes)));
         assert!(player.bits.iter().all(|byte| *byte == 0));
     }
 }
@@ -1246,10 +1237,7 @@ fn end(world: &World, player: &Player) -> End {
     let mut bits = None;
     for message in player.heard.iter().chain(outbox) {
         match message {
-            ToParty::Outcome { outcome: wire::Outcome::Intersection { bitmap_bytes }, .. } => {
-                bits = Some(*bitmap_bytes);
-            }
-            ToParty::Outcome { .. } => bits = Some(0),
+            ToParty::Outcome { bitmap_bytes, .. } => bits = Some(*bitmap_bytes),
             ToParty::Bitmap(piece) => {
                 bits = bits.and_then(|left| left.checked_sub(piece.len() as u64));
             }

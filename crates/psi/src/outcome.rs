@@ -1,0 +1,93 @@
+//! What a party learns of a finished job: the four kinds of it, whatever they carry.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What one party learns of a finished job. `I` is what tells the intersection (a bitmap, keys,
+/// their digest), `C` what tells a count.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Outcome<I, C = u64> {
+    /// Which of its own keys all parties have.
+    Intersection(I),
+    /// How many keys all parties have.
+    Count(C),
+    /// That the result has fewer keys than the job's minimum.
+    Withheld,
+    /// Nothing: not even whether a result was withheld.
+    Nothing,
+}
+
+impl<I, C> Outcome<I, C> {
+    /// The same outcome, told otherwise.
+    pub fn map<J, D>(
+        self,
+        intersection: impl FnOnce(I) -> J,
+        count: impl FnOnce(C) -> D,
+    ) -> Outcome<J, D> {
+        match self {
+            Self::Intersection(told) => Outcome::Intersection(intersection(told)),
+            Self::Count(told) => Outcome::Count(count(told)),
+            Self::Withheld => Outcome::Withheld,
+            Self::Nothing => Outcome::Nothing,
+        }
+    }
+
+    /// The outcome by reference.
+    pub fn as_ref(&self) -> Outcome<&I, &C> {
+        match self {
+            Self::Intersection(told) => Outcome::Intersection(told),
+            Self::Count(told) => Outcome::Count(told),
+            Self::Withheld => Outcome::Withheld,
+            Self::Nothing => Outcome::Nothing,
+        }
+    }
+
+    /// Which of the four it is.
+    pub fn kind(&self) -> Outcome<(), ()> {
+        self.as_ref().map(|_| (), |_| ())
+    }
+
+    /// The word for its kind.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Intersection(_) => "intersection",
+            Self::Count(_) => "count",
+            Self::Withheld => "withheld",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
+impl<I, C, E> Outcome<Result<I, E>, C> {
+    /// The outcome, unless its intersection could not be told so.
+    ///
+    /// # Errors
+    /// That of the intersection.
+    pub fn transpose(self) -> Result<Outcome<I, C>, E> {
+        Ok(match self {
+            Self::Intersection(told) => Outcome::Intersection(told?),
+            Self::Count(told) => Outcome::Count(told),
+            Self::Withheld => Outcome::Withheld,
+            Self::Nothing => Outcome::Nothing,
+        })
+    }
+}
+
+/// The word, and nothing of the result.
+impl<I, C> fmt::Debug for Outcome<I, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_result() {
+        assert_eq!(format!("{:?}", Outcome::<u64>::Count(7)), "count");
+    }
+}
