@@ -240,9 +240,9 @@ impl RawParty {
     /// When something else comes.
     pub fn has_room(&mut self) {
         match self.connection.message() {
-            ToParty::Room => {}
+            ToParty::Ready => {}
             ToParty::Failed(failed) => panic!("failed: {failed}"),
-            _ => panic!("another message than Room"),
+            _ => panic!("another message than Ready"),
         }
     }
 

@@ -482,9 +482,9 @@ fn one_party_job() {
     }));
     let failed = raw.failure();
     assert_eq!(failed.reason, Reason::InvalidJob);
-    assert!(failed.explanation.contains("required are 2 to 64"), "{failed}");
+    assert!(failed.explanation.contains("expected 2 to 64"), "{failed}");
     scene.world.job(Some(&scene.service), [alice]).give_to([alice]);
-    scene.world.run_ids(alice).wait().expect(2).says("required are 2 to 64");
+    scene.world.run_ids(alice).wait().expect(2).says("expected 2 to 64");
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl Part {
         let announcement = Announcement { keys, blake3 };
         session.send(FromParty::Announcement(announcement)).await?;
         progress.on(Event::Announced);
-        let ToParty::Room = session.next().await? else {
+        let ToParty::Ready = session.next().await? else {
             return Err(out_of_turn("before the service had said that it has room"));
         };
         let mut pieces = Pieces::of(set, ranks);

@@ -14,8 +14,8 @@
 //!    all shares under the job digest and the transcript, and gives a [`Confirmation`].
 //! 4. [`Confirming::confirmed`] compares everybody's confirmation and releases the [`JobKey`].
 //!
-//! The key is unknown to whoever does not hold an identity key of the roster, and it is fresh if
-//! one party's share is. A relay that shows parties different offers is noticed in step 3, because
+//! The key is unknown to anyone who holds no identity key of the roster, and it is fresh if one
+//! party's share is. A relay that shows parties different offers is noticed in step 3, because
 //! the shares do not open under different transcripts; a party that gives the others different
 //! shares is noticed in step 4. Where a job pins no identities, the parties have only the attested
 //! service's word for who the members are: a service that lies can then stand between them.
@@ -116,18 +116,18 @@ impl fmt::Debug for Confirmation {
 #[non_exhaustive]
 pub enum AgreementError {
     /// Another job than the one the one-time key was signed for.
-    #[error("the one-time key was made for another job: begin the agreement anew")]
+    #[error("the one-time key was made for another job: begin the agreement again")]
     JobChanged,
     /// The wrong number of members.
     #[error(
-        "the service shows {found} parties, the job has {required}: it runs another job or leaves \
-         a party out"
+        "the service shows {found} parties, expected {expected}: it runs another job, or leaves a \
+         party out"
     )]
     PartyCount {
         /// Members shown.
         found: usize,
         /// Parties of the job.
-        required: usize,
+        expected: usize,
     },
     /// Somebody the job does not know.
     #[error("'{name}' is not a party of this job: the service let a stranger in")]
@@ -142,15 +142,15 @@ pub enum AgreementError {
         name: String,
     },
     /// Two members have one key.
-    #[error("'{name}' shows a key of another party: two parties are one, or it copied the key")]
+    #[error("'{name}' shows the key of another party: the two are one, or it copied the key")]
     SharedKey {
         /// The second of the two.
         name: String,
     },
     /// A name is held by another identity key than the job pins.
     #[error(
-        "'{name}' shows the key {found}, the job pins {required}: somebody else uses its name, or \
-         the job file has an old key"
+        "'{name}' shows the key {found}, expected {expected}, which the job pins: somebody else uses \
+         its name, or the job file has an old key"
     )]
     WrongKey {
         /// The party.
@@ -158,7 +158,7 @@ pub enum AgreementError {
         /// The key shown.
         found: KeyId,
         /// The key in the job.
-        required: KeyId,
+        expected: KeyId,
     },
     /// An identity key that is not a P-256 key in the usual form.
     #[error("'{name}' shows an identity key that is not an ECDSA P-256 key in DER: make a new one")]
@@ -169,7 +169,7 @@ pub enum AgreementError {
     /// A one-time key that is not signed by its party for this job.
     #[error(
         "the one-time key of '{name}' is not signed by its identity key for this job and name: it \
-         was exchanged on its way, or belongs to another job"
+         was replaced on its way, or belongs to another job"
     )]
     Signature {
         /// The party.
@@ -496,9 +496,9 @@ impl fmt::Debug for JobKey {
 
 /// Names and identity keys are exactly those of the job, nobody stands twice.
 fn check_roster(job: &Job, members: &[Member]) -> Result<(), AgreementError> {
-    let (found, required) = (members.len(), job.parties().count());
-    if found != required {
-        return Err(AgreementError::PartyCount { found, required });
+    let (found, expected) = (members.len(), job.parties().count());
+    if found != expected {
+        return Err(AgreementError::PartyCount { found, expected });
     }
     let (mut names, mut keys, mut one_time_keys) =
         (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -510,8 +510,8 @@ fn check_roster(job: &Job, members: &[Member]) -> Result<(), AgreementError> {
                 let party = job.party(&member.name);
                 let party = party.ok_or_else(|| AgreementError::Stranger { name: name() })?;
                 if party.key != key {
-                    let (found, required) = (key, party.key);
-                    return Err(AgreementError::WrongKey { name: name(), found, required });
+                    let (found, expected) = (key, party.key);
+                    return Err(AgreementError::WrongKey { name: name(), found, expected });
                 }
             }
             Parties::Unpinned { .. } if !is_name(&member.name) => {

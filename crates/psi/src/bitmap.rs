@@ -20,8 +20,8 @@ pub struct Bitmap {
 pub enum BitmapError {
     /// The number of bytes does not fit the size of the set.
     #[error(
-        "a bitmap over {bits} keys arrived with {found} bytes, it takes {required}: the sender \
-         speaks of another set"
+        "a bitmap over {bits} keys has {found} bytes, expected {expected}: the sender means another \
+         set"
     )]
     Length {
         /// Size of the set.
@@ -29,7 +29,7 @@ pub enum BitmapError {
         /// Bytes that arrived.
         found: usize,
         /// Bytes that such a bitmap has.
-        required: usize,
+        expected: usize,
     },
     /// A bit beyond the last rank is set.
     #[error(
@@ -53,11 +53,11 @@ impl Bitmap {
     /// If the length is not `n.div_ceil(8)` or a padding bit is set.
     pub fn from_bytes(n: usize, bytes: Vec<u8>) -> Result<Self, BitmapError> {
         let bitmap = Self { length: n, bytes };
-        let (found, required) = (bitmap.bytes.len(), n.div_ceil(8));
-        if found != required {
-            return Err(BitmapError::Length { bits: n, found, required });
+        let (found, expected) = (bitmap.bytes.len(), n.div_ceil(8));
+        if found != expected {
+            return Err(BitmapError::Length { bits: n, found, expected });
         }
-        if !n.is_multiple_of(8) && bitmap.bytes[required - 1] >> (n % 8) != 0 {
+        if !n.is_multiple_of(8) && bitmap.bytes[expected - 1] >> (n % 8) != 0 {
             return Err(BitmapError::Padding { bits: n });
         }
         Ok(bitmap)
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(Bitmap::from_bytes(0, Vec::new()).unwrap().count_ones(), 0);
         assert_eq!(
             Bitmap::from_bytes(0, vec![0]),
-            Err(BitmapError::Length { bits: 0, found: 1, required: 0 })
+            Err(BitmapError::Length { bits: 0, found: 1, expected: 0 })
         );
     }
 

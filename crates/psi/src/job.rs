@@ -261,7 +261,7 @@ impl Job {
         }
     }
 
-    /// The number of pseudonyms that a party with so many keys sends to each service.
+    /// The number of pseudonyms that a party with `keys` keys sends to each service.
     pub fn sent(&self, keys: u64) -> u64 {
         match self.services() {
             1 => self.padded(keys),
@@ -269,7 +269,7 @@ impl Job {
         }
     }
 
-    /// So many keys, filled up as the job has it, before they are spread over services.
+    /// This many keys, filled up as the job says, before they are spread over services.
     pub fn padded(&self, keys: u64) -> u64 {
         self.pad_keys_to().map_or(keys, |step| keys.max(1).div_ceil(step).saturating_mul(step))
     }

@@ -6,6 +6,78 @@
 //! sorted set of the pseudonyms; the service receives it by [`SetReceiver`], joins by
 //! [`engine::intersect`], and [`reveal::outcomes`] decides who learns what. [`ideal`] says in a few
 //! lines what all of it computes.
+//!
+//! A job is what the parties agree on before anything else; its digest is its identity:
+//!
+//! ```
+//! use convelo_psi::{Job, What};
+//!
+//! let job = Job::from_toml(
+//!     r#"
+//!     version = 1
+//!     name = "spring-campaign"
+//!     mode = "attested"
+//!     deadline = "30m"
+//!     maximum_keys = 1000
+//!     unpinned_parties = 2
+//!     [[key]]
+//!     name = "email"
+//!     normalise = ["email"]
+//!     [reveal]
+//!     what = "intersection"
+//!     "#,
+//! )?;
+//! assert_eq!(job.reveal().what, What::Intersection);
+//! // What travels is the canonical form; whoever reads it has the same job.
+//! let read = Job::from_canonical(job.canonical().as_bytes())?;
+//! assert_eq!(read.digest(), job.digest());
+//! // Another job is made of other terms.
+//! let mut terms = job.terms();
+//! terms.maximum_keys = 2000;
+//! let larger = Job::try_from(terms)?;
+//! assert_eq!(job.differences(&larger), ["maximum_keys: 1000 here, 2000 there"]);
+//! # Ok::<_, convelo_psi::JobError>(())
+//! ```
+//!
+//! Two parties' records from the text to the result. The key comes from [`agreement`] in earnest,
+//! and the sets travel in chunks:
+//!
+//! ```
+//! use convelo_psi::{
+//!     Encoded, Fingerprinter, Job, Normaliser, Outcome, SetBuilder, SetReceiver, engine, reveal,
+//!     terms,
+//! };
+//!
+//! let job = Job::unpinned("toys", 2, 1000, 60, terms::Service::default())?;
+//! let fingerprinter = Fingerprinter::new(b"an agreed secret");
+//! let tables = [["ball", "doll", "kite"], ["kite", "drum", "ball "]];
+//! let mut received = Vec::new();
+//! for table in tables {
+//!     let mut normaliser = Normaliser::new(job.keys());
+//!     let mut set = SetBuilder::new();
+//!     for (row, field) in (0..).zip(table) {
+//!         if let Encoded::Key(key) = normaliser.encode([field]) {
+//!             set.push(fingerprinter.fingerprint(key), row)?;
+//!         }
+//!     }
+//!     let set = set.finish()?;
+//!     let mut receiver = SetReceiver::new(set.len() as u64);
+//!     for chunk in set.chunks(1024) {
+//!         receiver.push_chunk(&chunk?)?;
+//!     }
+//!     received.push((set, receiver.finish()?));
+//! }
+//! let (sets, received): (Vec<_>, Vec<_>) = received.into_iter().unzip();
+//! let names = ["alice", "bob"].map(str::to_owned);
+//! let outcomes = reveal::outcomes(&job, &names, engine::intersect(received));
+//! for ((set, table), outcome) in sets.iter().zip(tables).zip(outcomes) {
+//!     let Outcome::Intersection(ranks) = outcome else { panic!("everybody learns it") };
+//!     let rows = set.rows(&ranks, 3, false)?;
+//!     let matched: Vec<_> = (0..3).filter(|row| rows.is_set(*row)).map(|row| table[row]).collect();
+//!     assert!(matched == ["ball", "kite"] || matched == ["kite", "ball "]);
+//! }
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod agreement;
 mod bitmap;

@@ -8,7 +8,7 @@ use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
 /// Receives the form on the wire of a set whose size the sender has declared.
 ///
 /// Memory is 16 bytes per fingerprint, claimed as it is filled; nothing is moved.
-/// Whoever calls [`SetReceiver::new`] has compared the declared size with the job's cap and its own
+/// The caller of [`SetReceiver::new`] has compared the declared size with the job's cap and its own
 /// budget. What is done with a chunk depends on its length alone, until all of it has been looked
 /// at. Wiped when dropped.
 pub struct SetReceiver {
@@ -25,7 +25,7 @@ pub struct SetReceiver {
 pub enum SetError {
     /// A chunk is empty or ends inside a fingerprint.
     #[error(
-        "a chunk of {bytes} bytes arrived, required is a nonzero multiple of 16: the sender's \
+        "a chunk of {bytes} bytes arrived, expected a multiple of 16 above zero: the sender's \
          encoding is wrong"
     )]
     ChunkLength {
@@ -34,7 +34,7 @@ pub enum SetError {
     },
     /// More fingerprints than declared.
     #[error(
-        "{received} fingerprints or more arrived, {declared} were declared: the sender must \
+        "at least {received} fingerprints arrived, expected {declared} as declared: the sender must \
          declare the size of its set"
     )]
     TooMany {
@@ -44,7 +44,9 @@ pub enum SetError {
         received: u64,
     },
     /// Fewer fingerprints than declared when the sender said it was done.
-    #[error("{received} fingerprints arrived, {declared} were declared: the upload is incomplete")]
+    #[error(
+        "{received} fingerprints arrived, expected {declared} as declared: the upload is incomplete"
+    )]
     TooFew {
         /// What the sender declared.
         declared: u64,

@@ -5,12 +5,12 @@
 //! fingerprint in its set is its rank; results travel as a [`Bitmap`] over ranks, and the set knows
 //! which rows of the table each rank stands for.
 //!
-//! Fingerprints are as good as random, so entries are dealt out by the first bits of theirs while the
-//! table is read, and each share is small enough to be sorted within a processor's cache. Few shares do
+//! Fingerprints are as good as random, so entries are dealt out by the first bits of theirs while a
+//! table is read, and each bucket is small enough to be sorted within a processor's cache. Few buckets do
 //! for few entries and leave less memory unused; when there are many, they are dealt out anew. Shares that
 //! outgrow the memory they may take go to a [`Spill`] and come back one at a time.
 
-mod share;
+mod bucket;
 
 use std::fmt;
 use std::io;
@@ -19,12 +19,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
 
-use self::share::{CHUNK, CHUNK_BYTES, Chunk, Entries, FEW_BITS, MANY_BITS, Share, share_of};
+use self::bucket::{Bucket, Entries, FEW_BITS, MANY_BITS, PAGE, PAGE_BYTES, Page, bucket_of};
 use crate::bitmap::Bitmap;
 use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
 
 /// Where entries go that outgrow the memory of a [`SetBuilder`]: an append-only store of secrets.
-/// Whoever implements it keeps what is outside this process's memory unreadable and unchangeable.
+/// An implementation keeps what leaves this process's memory unreadable and unchangeable for others.
 pub trait Spill: Send + Sync {
     /// Keeps `bytes`, and leaves nothing of them in the vector.
     ///
@@ -50,36 +50,36 @@ pub struct Segment {
 
 /// Collects fingerprints in any order, with repetitions, into a [`FingerprintSet`].
 ///
-/// Memory: 20 bytes for each row, and 5 KiB at most for each of 64 shares, or of 1024 from about 262,000 rows
+/// Memory: 20 bytes for each row, and 5 KiB at most for each of 64 buckets, or of 1024 from about 262,000 rows
 /// on. Wiped when dropped.
 pub struct SetBuilder {
-    /// How many first bits of a fingerprint make its share.
+    /// How many first bits of a fingerprint make its bucket.
     bits: u32,
-    shares: Vec<Share>,
-    /// The chunk of each share that has room, and how many entries it holds: all that most rows need.
-    open: Vec<Option<Box<Chunk>>>,
+    buckets: Vec<Bucket>,
+    /// The page of each bucket that has room, and how many entries it holds: all that most rows need.
+    open: Vec<Option<Box<Page>>>,
     held: Vec<u16>,
     /// How many there are, the open ones among them.
-    chunks: usize,
-    spare: share::Chunks,
+    pages: usize,
+    spare: bucket::Pages,
     spill: Option<Spilling>,
 }
 
 struct Spilling {
-    chunks: usize,
+    pages: usize,
     store: Box<dyn Spill>,
 }
 
-/// How many entries a chunk holds that has no room, or is not there.
-const FULL: u16 = CHUNK;
+/// How many entries a page holds that has no room, or is not there.
+const FULL: u16 = PAGE;
 
-/// With so many chunks in few shares, the entries are dealt out to many.
-const FEW_CHUNKS: usize = 1 << MANY_BITS;
+/// From this many pages in few buckets on, the entries are dealt out to many buckets.
+const FEW_PAGES: usize = 1 << MANY_BITS;
 
 /// What is hashed of a set at once, in bytes.
 const HASHED_AT_ONCE: usize = 64 << 10;
 
-/// The row of a fingerprint that stands for none; no table has so many rows.
+/// The row of a fingerprint that stands for none; no table has that many rows.
 const NO_ROW: u32 = u32::MAX;
 
 impl SetBuilder {
@@ -89,42 +89,42 @@ impl SetBuilder {
     }
 
     fn of(bits: u32, spill: Option<Spilling>) -> Self {
-        Self::on(std::iter::repeat_with(Share::default).take(1 << bits).collect(), spill)
+        Self::on(std::iter::repeat_with(Bucket::default).take(1 << bits).collect(), spill)
     }
 
-    /// A builder that adds to these shares.
-    fn on(mut shares: Vec<Share>, spill: Option<Spilling>) -> Self {
-        let chunks = shares.iter().map(Share::chunks).sum();
-        let opened = shares.iter_mut().map(|share| match share.take_open() {
-            Some((chunk, held)) => (Some(chunk), u16::try_from(held).expect("a chunk is short")),
+    /// A builder that adds to these buckets.
+    fn on(mut buckets: Vec<Bucket>, spill: Option<Spilling>) -> Self {
+        let pages = buckets.iter().map(Bucket::pages).sum();
+        let opened = buckets.iter_mut().map(|bucket| match bucket.take_open() {
+            Some((page, held)) => (Some(page), u16::try_from(held).expect("a page is short")),
             // The first entry asks for room.
             None => (None, FULL),
         });
         let (open, held) = opened.unzip();
-        let bits = shares.len().ilog2();
-        Self { bits, shares, open, held, chunks, spare: Vec::new(), spill }
+        let bits = buckets.len().ilog2();
+        Self { bits, buckets, open, held, pages, spare: Vec::new(), spill }
     }
 
-    /// An empty builder that holds about so many bytes in memory, never less than 5 MiB, and gives
-    /// what is beyond to `store`.
+    /// An empty builder that holds about `bytes` bytes in memory, never less than 5 MiB, and gives
+    /// the rest to `store`.
     pub fn spilling(bytes: usize, store: Box<dyn Spill>) -> Self {
-        let chunks = (bytes / CHUNK_BYTES).max(1 << MANY_BITS);
-        Self::of(FEW_BITS, Some(Spilling { chunks, store }))
+        let pages = (bytes / PAGE_BYTES).max(1 << MANY_BITS);
+        Self::of(FEW_BITS, Some(Spilling { pages, store }))
     }
 
     /// Adds the fingerprint of a row. Rows may have the same fingerprint.
     ///
     /// # Errors
-    /// What the [`Spill`] says; never without one.
+    /// Those of the [`Spill`]; none without one.
     #[inline]
     pub fn push(&mut self, fingerprint: Fingerprint, row: u32) -> io::Result<()> {
-        let mut share = share_of(fingerprint, self.bits);
-        if self.held[share] == FULL {
-            share = self.make_room(fingerprint)?;
+        let mut bucket = bucket_of(fingerprint, self.bits);
+        if self.held[bucket] == FULL {
+            bucket = self.make_room(fingerprint)?;
         }
-        if let Some(chunk) = &mut self.open[share] {
-            chunk.put(self.held[share].into(), fingerprint, row);
-            self.held[share] += 1;
+        if let Some(page) = &mut self.open[bucket] {
+            page.put(self.held[bucket].into(), fingerprint, row);
+            self.held[bucket] += 1;
         }
         Ok(())
     }
@@ -132,90 +132,90 @@ impl SetBuilder {
     /// The set of everything pushed.
     ///
     /// # Errors
-    /// What the [`Spill`] says; never without one.
+    /// Those of the [`Spill`]; none without one.
     pub fn finish(mut self) -> io::Result<FingerprintSet> {
         self.close_all();
-        let (bits, mut shares) = (self.bits, std::mem::take(&mut self.shares));
+        let (bits, mut buckets) = (self.bits, std::mem::take(&mut self.buckets));
         let mut spill = self.spill.take();
         let lengths: Vec<usize> = match &mut spill {
-            Some(Spilling { store, .. }) if shares.iter().any(Share::is_spilled) => {
+            Some(Spilling { store, .. }) if buckets.iter().any(Bucket::is_spilled) => {
                 let mut entries = Entries::default();
-                let sorted = shares.iter_mut();
+                let sorted = buckets.iter_mut();
                 let sorted =
-                    sorted.map(|share| share.sort_spilled(bits, &mut entries, &mut **store));
+                    sorted.map(|bucket| bucket.sort_spilled(bits, &mut entries, &mut **store));
                 sorted.collect::<io::Result<_>>()?
             }
             // To start threads would take as long.
             _ if bits == FEW_BITS => {
                 let mut entries = Entries::default();
-                shares.iter_mut().map(|share| share.sort(bits, &mut entries)).collect()
+                buckets.iter_mut().map(|bucket| bucket.sort(bits, &mut entries)).collect()
             }
             _ => {
-                let sorted = shares.par_iter_mut();
-                let sort = |entries: &mut Entries, share: &mut Share| share.sort(bits, entries);
+                let sorted = buckets.par_iter_mut();
+                let sort = |entries: &mut Entries, bucket: &mut Bucket| bucket.sort(bits, entries);
                 sorted.map_init(Entries::default, sort).collect()
             }
         };
-        Ok(FingerprintSet { shares, spill, lengths })
+        Ok(FingerprintSet { buckets, spill, lengths })
     }
 
-    /// Makes room for this fingerprint; its share.
+    /// Makes room for this fingerprint; its bucket.
     #[cold]
     fn make_room(&mut self, fingerprint: Fingerprint) -> io::Result<usize> {
-        if self.bits == FEW_BITS && self.chunks >= self.few_chunks() {
+        if self.bits == FEW_BITS && self.pages >= self.few_pages() {
             self.deal_out_anew()?;
         }
-        let share = share_of(fingerprint, self.bits);
-        if self.held[share] < FULL {
-            return Ok(share);
+        let bucket = bucket_of(fingerprint, self.bits);
+        if self.held[bucket] < FULL {
+            return Ok(bucket);
         }
         if let Some(spilling) = &self.spill
-            && self.chunks >= spilling.chunks
+            && self.pages >= spilling.pages
         {
             self.close_all();
             if let Some(spilling) = &mut self.spill {
-                for share in &mut self.shares {
-                    share.spill(&mut *spilling.store, &mut self.spare)?;
+                for bucket in &mut self.buckets {
+                    bucket.spill(&mut *spilling.store, &mut self.spare)?;
                 }
             }
-            self.chunks = 0;
+            self.pages = 0;
         }
-        self.close(share);
-        self.open[share] = Some(self.spare.pop().unwrap_or_default());
-        self.held[share] = 0;
-        self.chunks += 1;
-        Ok(share)
+        self.close(bucket);
+        self.open[bucket] = Some(self.spare.pop().unwrap_or_default());
+        self.held[bucket] = 0;
+        self.pages += 1;
+        Ok(bucket)
     }
 
-    /// Few enough that they find room when each is half empty.
-    fn few_chunks(&self) -> usize {
-        self.spill.as_ref().map_or(FEW_CHUNKS, |spilling| FEW_CHUNKS.min(spilling.chunks / 4))
+    /// Few enough that they fit when each is half empty.
+    fn few_pages(&self) -> usize {
+        self.spill.as_ref().map_or(FEW_PAGES, |spilling| FEW_PAGES.min(spilling.pages / 4))
     }
 
     fn deal_out_anew(&mut self) -> io::Result<()> {
         self.close_all();
-        let few = std::mem::take(&mut self.shares);
+        let few = std::mem::take(&mut self.buckets);
         *self = Self::of(MANY_BITS, self.spill.take());
-        for mut share in few {
-            while let Some((chunk, held)) = share.take_last() {
-                for entry in chunk.entries(held) {
+        for mut bucket in few {
+            while let Some((page, held)) = bucket.take_last() {
+                for entry in page.entries(held) {
                     self.push(entry.fingerprint, entry.row)?;
                 }
-                self.spare.push(chunk);
+                self.spare.push(page);
             }
         }
         Ok(())
     }
 
     fn close_all(&mut self) {
-        (0..self.shares.len()).for_each(|share| self.close(share));
+        (0..self.buckets.len()).for_each(|bucket| self.close(bucket));
     }
 
-    /// Gives a share its open chunk, if there is one.
-    fn close(&mut self, share: usize) {
-        let held = std::mem::replace(&mut self.held[share], FULL);
-        if let Some(chunk) = self.open[share].take() {
-            self.shares[share].add(chunk, held.into());
+    /// Gives a bucket its open page, if there is one.
+    fn close(&mut self, bucket: usize) {
+        let held = std::mem::replace(&mut self.held[bucket], FULL);
+        if let Some(page) = self.open[bucket].take() {
+            self.buckets[bucket].add(page, held.into());
         }
     }
 }
@@ -234,9 +234,9 @@ impl fmt::Debug for SetBuilder {
 
 /// A strictly ascending sequence of fingerprints, with the rows of each. Wiped when dropped.
 pub struct FingerprintSet {
-    shares: Vec<Share>,
+    buckets: Vec<Bucket>,
     spill: Option<Spilling>,
-    /// How many fingerprints each share has.
+    /// How many fingerprints each bucket has.
     lengths: Vec<usize>,
 }
 
@@ -244,25 +244,25 @@ impl FingerprintSet {
     /// The set with these fingerprints added, which stand for no row.
     ///
     /// # Errors
-    /// What the [`Spill`] says; never without one.
+    /// Those of the [`Spill`]; none without one.
     pub fn padded(self, with: impl IntoIterator<Item = Fingerprint>) -> io::Result<Self> {
-        let mut builder = SetBuilder::on(self.shares, self.spill);
+        let mut builder = SetBuilder::on(self.buckets, self.spill);
         with.into_iter().try_for_each(|fingerprint| builder.push(fingerprint, NO_ROW))?;
         builder.finish()
     }
 
-    /// The set with a few fingerprints more, which stand for no row. They are held in memory, whatever is in a
+    /// The set with a few more fingerprints, which stand for no row. They are held in memory, whatever is in a
     /// [`Spill`], and none of them may be there already: they are drawn at random.
     #[must_use]
     pub fn filled(mut self, with: impl IntoIterator<Item = Fingerprint>) -> Self {
-        let bits = self.shares.len().ilog2();
-        let mut fillers = vec![Vec::new(); self.shares.len()];
+        let bits = self.buckets.len().ilog2();
+        let mut fillers = vec![Vec::new(); self.buckets.len()];
         with.into_iter()
-            .for_each(|fingerprint| fillers[share_of(fingerprint, bits)].push(fingerprint));
-        let shares = self.shares.iter_mut().zip(&mut self.lengths).zip(&fillers);
-        for ((share, length), filler) in shares {
+            .for_each(|fingerprint| fillers[bucket_of(fingerprint, bits)].push(fingerprint));
+        let buckets = self.buckets.iter_mut().zip(&mut self.lengths).zip(&fillers);
+        for ((bucket, length), filler) in buckets {
             *length += filler.len();
-            share.fill(filler);
+            bucket.fill(filler);
         }
         fillers.zeroize();
         self
@@ -280,29 +280,29 @@ impl FingerprintSet {
     /// Whether it is in memory and has no more than 262,144 fingerprints, which are put into their form on the
     /// wire, or hashed, in a millisecond.
     pub fn is_small(&self) -> bool {
-        self.len() <= FEW_CHUNKS * usize::from(CHUNK) && !self.shares.iter().any(Share::is_spilled)
+        self.len() <= FEW_PAGES * usize::from(PAGE) && !self.buckets.iter().any(Bucket::is_spilled)
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many fingerprints go to each of so many services: 1, or another power of two up to 64. The first
-    /// bits of a fingerprint say to which.
+    /// How many fingerprints go to each of this many services, 1 or another power of two up to 64. The
+    /// first bits of a fingerprint say to which it goes.
     ///
     /// # Panics
-    /// For another number.
+    /// If there is another number of services.
     pub fn in_shards(&self, services: usize) -> Vec<usize> {
-        let shares = self.lengths.len();
-        assert!(services.is_power_of_two() && services <= shares, "{services} services");
-        self.lengths.chunks(shares / services).map(|lengths| lengths.iter().sum()).collect()
+        let buckets = self.lengths.len();
+        assert!(services.is_power_of_two() && services <= buckets, "{services} services");
+        self.lengths.chunks(buckets / services).map(|lengths| lengths.iter().sum()).collect()
     }
 
     /// BLAKE3 over the form on the wire.
     ///
     /// # Errors
-    /// What the [`Spill`] says; never without one.
+    /// Those of the [`Spill`]; none without one.
     pub fn blake3(&self) -> io::Result<[u8; 32]> {
         self.blake3_of(0..self.len())
     }
@@ -310,10 +310,10 @@ impl FingerprintSet {
     /// BLAKE3 over the form on the wire of the fingerprints of these ranks.
     ///
     /// # Errors
-    /// What the [`Spill`] says; never without one.
+    /// Those of the [`Spill`]; none without one.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If the set has fewer.
     pub fn blake3_of(&self, ranks: Range<usize>) -> io::Result<[u8; 32]> {
         let (mut hash, mut piece) = (blake3::Hasher::new(), Zeroizing::new(Vec::new()));
         let mut chunks = self.chunks_of(ranks, HASHED_AT_ONCE);
@@ -333,28 +333,28 @@ impl FingerprintSet {
     /// As [`FingerprintSet::chunks`], of the fingerprints of these ranks.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If the set has fewer.
     pub fn chunks_of(&self, ranks: Range<usize>, max_bytes: usize) -> Chunks<'_> {
         assert!(ranks.end <= self.len(), "ranks beyond the set");
-        let (mut share, mut skipped) = (0, ranks.start);
-        while self.lengths.get(share).is_some_and(|length| *length <= skipped) {
-            skipped -= self.lengths[share];
-            share += 1;
+        let (mut bucket, mut skipped) = (0, ranks.start);
+        while self.lengths.get(bucket).is_some_and(|length| *length <= skipped) {
+            skipped -= self.lengths[bucket];
+            bucket += 1;
         }
         let per_chunk = (max_bytes / FINGERPRINT_BYTES).max(1);
         let entries = Entries::default();
-        Chunks { set: self, per_chunk, left: ranks.len(), share, skipped, entries }
+        Chunks { set: self, per_chunk, left: ranks.len(), bucket, skipped, entries }
     }
 
     /// The fingerprints in ascending order, all at once.
     ///
     /// # Errors
-    /// What the [`Spill`] says; never without one.
+    /// Those of the [`Spill`]; none without one.
     pub fn fingerprints(&self) -> io::Result<Vec<Fingerprint>> {
         let mut fingerprints = Vec::with_capacity(self.len());
         let mut entries = Entries::default();
-        for share in &self.shares {
-            share.load(&mut entries, self.store())?;
+        for bucket in &self.buckets {
+            bucket.load(&mut entries, self.store())?;
             fingerprints.extend(entries.distinct());
         }
         Ok(fingerprints)
@@ -364,7 +364,7 @@ impl FingerprintSet {
     /// fingerprint `only_first` takes the one with the smallest number.
     ///
     /// # Errors
-    /// What the [`Spill`] says; never without one.
+    /// Those of the [`Spill`]; none without one.
     ///
     /// # Panics
     /// If `ranks` is over another number of fingerprints, or a row that was pushed is not below `rows`.
@@ -372,8 +372,8 @@ impl FingerprintSet {
         assert_eq!(ranks.len(), self.len(), "a bitmap over another set");
         let mut found = Bitmap::new(rows as usize);
         let (mut rank, mut entries) = (0, Entries::default());
-        for (share, distinct) in self.shares.iter().zip(&self.lengths) {
-            if let Some(pieces) = share.in_place(*distinct, 0) {
+        for (bucket, distinct) in self.buckets.iter().zip(&self.lengths) {
+            if let Some(pieces) = bucket.in_place(*distinct, 0) {
                 for row in pieces.flat_map(|(_, rows)| rows) {
                     if *row != NO_ROW {
                         found.set_if(*row as usize, ranks.is_set(rank));
@@ -382,7 +382,7 @@ impl FingerprintSet {
                 }
                 continue;
             }
-            share.load(&mut entries, self.store())?;
+            bucket.load(&mut entries, self.store())?;
             for same in entries.runs() {
                 if ranks.is_set(rank) {
                     let taken = if only_first { &same[..1] } else { same };
@@ -409,8 +409,8 @@ pub struct Chunks<'a> {
     set: &'a FingerprintSet,
     per_chunk: usize,
     left: usize,
-    share: usize,
-    /// How many fingerprints of that share stand before the next.
+    bucket: usize,
+    /// How many fingerprints of that bucket stand before the next.
     skipped: usize,
     entries: Entries,
 }
@@ -425,7 +425,7 @@ impl Chunks<'_> {
             let missing = count - bytes.len() / FINGERPRINT_BYTES;
             self.entries
                 .take_distinct(missing, |value| bytes.extend_from_slice(&value.to_be_bytes()));
-            if self.entries.is_empty() && self.share < self.set.shares.len() {
+            if self.entries.is_empty() && self.bucket < self.set.buckets.len() {
                 self.go_on(count, bytes)?;
             }
         }
@@ -433,12 +433,12 @@ impl Chunks<'_> {
         Ok(())
     }
 
-    /// Takes what is missing of `count` fingerprints from the share, or reads it.
+    /// Takes what is missing of `count` fingerprints from the bucket, or reads it.
     fn go_on(&mut self, count: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
-        let (share, length) = (&self.set.shares[self.share], self.set.lengths[self.share]);
-        let Some(pieces) = share.in_place(length, self.skipped) else {
-            share.load(&mut self.entries, self.set.store())?;
-            self.share += 1;
+        let (bucket, length) = (&self.set.buckets[self.bucket], self.set.lengths[self.bucket]);
+        let Some(pieces) = bucket.in_place(length, self.skipped) else {
+            bucket.load(&mut self.entries, self.set.store())?;
+            self.bucket += 1;
             self.entries.take_distinct(std::mem::take(&mut self.skipped), drop);
             return Ok(());
         };
@@ -456,7 +456,7 @@ impl Chunks<'_> {
             }
         }
         if self.skipped == length {
-            (self.share, self.skipped) = (self.share + 1, 0);
+            (self.bucket, self.skipped) = (self.bucket + 1, 0);
         }
         Ok(())
     }
@@ -569,10 +569,10 @@ mod tests {
         let held = (1024, 1024 * 256);
         for (row, value) in (0..).zip(values.clone()) {
             builder.push(value.into(), row).expect("there is room");
-            assert!(builder.chunks <= held.0);
+            assert!(builder.pages <= held.0);
         }
         let spilled = builder.finish().expect("there is room");
-        assert!(spilled.shares.iter().all(Share::is_spilled) && spilled.len() > held.1 / 7);
+        assert!(spilled.buckets.iter().all(Bucket::is_spilled) && spilled.len() > held.1 / 7);
         let whole = set(values);
         assert_eq!(spilled.len(), whole.len());
         assert_eq!(spilled.blake3().unwrap(), whole.blake3().unwrap());
@@ -592,7 +592,7 @@ mod tests {
         };
         let (rows, all) = (300_000, 310_000);
         let set = set((0..rows).map(scatter));
-        assert_eq!(set.shares.len(), 1 << MANY_BITS);
+        assert_eq!(set.buckets.len(), 1 << MANY_BITS);
         let set = set.filled((rows..all).map(|number| scatter(number).into()));
         let mut expected: Vec<(u128, u32)> = (0..all).map(|row| (scatter(row), row)).collect();
         expected.sort_unstable();

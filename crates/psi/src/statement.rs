@@ -81,7 +81,7 @@ pub enum StatementError {
     #[error("the signature is not by the expected key over these bytes")]
     Signature,
     /// A field has another length or value than it may have.
-    #[error("{field}: {found} arrived, {expected} expected")]
+    #[error("{field}: found {found}, expected {expected}")]
     Field {
         /// The field, as in the .proto file.
         field: &'static str,

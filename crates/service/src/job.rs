@@ -475,7 +475,7 @@ impl JobMachine {
             ToParty::Confirmations(
                 all.iter()
                     .filter(|(party, _)| party != name)
-                    .map(|(party, tag)| wire::Confirmation {
+                    .map(|(party, tag)| wire::NamedConfirmation {
                         party: party.clone(),
                         tag: Confirmation(*tag),
                     })
@@ -517,7 +517,7 @@ impl JobMachine {
                 empty.push(name.clone());
             }
         }
-        let mut effects = self.tell_all(|_| ToParty::Room);
+        let mut effects = self.tell_all(|_| ToParty::Ready);
         for name in empty {
             effects.extend(self.uploaded(&name)?);
         }

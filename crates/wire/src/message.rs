@@ -1,6 +1,6 @@
 //! The checked forms of the messages, and the one way to and from the generated types.
 
-use convelo_psi::agreement::{Confirmation as Tag, KeyOffer, Member, SealedShare};
+use convelo_psi::agreement::{Confirmation, KeyOffer, Member, SealedShare};
 use convelo_psi::{JobDigest, Outcome, SignedStatement};
 use prost::bytes::Bytes;
 
@@ -16,10 +16,10 @@ use crate::reason::{Failed, Reason};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// The oneof of a message was not set, as when a newer peer sends a kind unknown here.
-    #[error("a message of unknown kind arrived; the peer may run a newer version")]
+    #[error("a message of an unknown kind arrived: the peer may run a newer version")]
     Unknown,
     /// A field has a length or value outside its limits.
-    #[error("{field}: {found} arrived, {expected} expected")]
+    #[error("{field}: found {found}, expected {expected}")]
     Field {
         /// The field, as in the .proto file.
         field: &'static str,
@@ -76,11 +76,11 @@ pub struct Announcement {
 
 /// A party's confirmation of the job key.
 #[derive(Clone)]
-pub struct Confirmation {
+pub struct NamedConfirmation {
     /// The party's name.
     pub party: String,
     /// Its tag.
-    pub tag: Tag,
+    pub tag: Confirmation,
 }
 
 /// What a party sends.
@@ -95,7 +95,7 @@ pub enum FromParty {
     /// Shares for the other parties.
     Shares(Vec<SealedShare>),
     /// This party's confirmation.
-    Confirmation(Tag),
+    Confirmation(Confirmation),
     /// What the chunks will hold.
     Announcement(Announcement),
     /// Fingerprints in wire form, at most one chunk.
@@ -131,9 +131,9 @@ pub enum ToParty {
     /// Shares sealed to this party.
     Shares(Vec<SealedShare>),
     /// The other parties' confirmations.
-    Confirmations(Vec<Confirmation>),
+    Confirmations(Vec<NamedConfirmation>),
     /// All sets are announced and there is memory for them: chunks may come.
-    Room,
+    Ready,
     /// Whose uploads are complete, and whose are missing.
     Uploads {
         /// Complete.
@@ -145,7 +145,7 @@ pub enum ToParty {
     Outcome {
         /// What the party learns, the bits of a bitmap apart.
         outcome: Outcome<()>,
-        /// So many bytes of a bitmap follow; where the result is withheld they say nothing.
+        /// How many bytes of a bitmap follow; where the result is withheld they say nothing.
         bitmap_bytes: u64,
         /// What the service says of it, signed by the key of its certificate.
         signed: SignedStatement,
@@ -188,7 +188,7 @@ impl TryFrom<proto::FromParty> for FromParty {
             }
             Message::Shares(shares) => Self::Shares(shares_from_proto(shares)?),
             Message::Confirmation(confirmation) => {
-                Self::Confirmation(Tag(array("confirmation.tag", &confirmation.tag)?))
+                Self::Confirmation(Confirmation(array("confirmation.tag", &confirmation.tag)?))
             }
             Message::Announcement(announcement) => Self::Announcement(Announcement {
                 keys: announcement.keys,
@@ -270,15 +270,15 @@ impl TryFrom<proto::ToParty> for ToParty {
                     entries
                         .into_iter()
                         .map(|entry| {
-                            Ok(Confirmation {
+                            Ok(NamedConfirmation {
                                 party: name("confirmations.party", entry.party)?,
-                                tag: Tag(array("confirmations.tag", &entry.tag)?),
+                                tag: Confirmation(array("confirmations.tag", &entry.tag)?),
                             })
                         })
                         .collect::<Result<_, WireError>>()?,
                 )
             }
-            Message::Room(proto::Room {}) => Self::Room,
+            Message::Ready(proto::Ready {}) => Self::Ready,
             Message::Resumed(resumed) => Self::Resumed { taken: resumed.taken },
             Message::Uploads(uploads) => Self::Uploads {
                 complete: names("uploads.complete", uploads.complete)?,
@@ -357,7 +357,7 @@ impl From<ToParty> for proto::ToParty {
                     })
                     .collect(),
             }),
-            ToParty::Room => Message::Room(proto::Room {}),
+            ToParty::Ready => Message::Ready(proto::Ready {}),
             ToParty::Resumed { taken } => Message::Resumed(proto::Resumed { taken }),
             ToParty::Uploads { complete, missing } => {
                 Message::Uploads(proto::Uploads { complete, missing })

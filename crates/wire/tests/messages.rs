@@ -125,7 +125,7 @@ fn messages_of_the_service() -> impl Strategy<Value = Hidden<to_party::Message>>
                 entries.map(|(party, tag)| proto::NamedConfirmation { party, tag }).collect();
             Message::Confirmations(proto::Confirmations { confirmations }).into()
         }),
-        Just(Hidden(Message::Room(proto::Room {}))),
+        Just(Hidden(Message::Ready(proto::Ready {}))),
         any::<u64>().prop_map(|taken| Message::Resumed(proto::Resumed { taken }).into()),
         (names(), names()).prop_map(|(complete, missing)| {
             Message::Uploads(proto::Uploads { complete, missing }).into()

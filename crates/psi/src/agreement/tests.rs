@@ -237,7 +237,7 @@ fn one_party_too_many_or_too_few() {
         let crowd: Vec<_> = crowd.collect();
         assert_eq!(
             error(openings.remove(0).assembled(&run.job, &crowd, &mut rng())),
-            AgreementError::PartyCount { found: count, required: 3 }
+            AgreementError::PartyCount { found: count, expected: 3 }
         );
     }
 }
@@ -254,7 +254,7 @@ fn wrong_key_for_a_name() {
         AgreementError::WrongKey {
             name: "party01".to_owned(),
             found: key_id(&impostor),
-            required: key_id(&run.identities[1]),
+            expected: key_id(&run.identities[1]),
         }
     );
 }

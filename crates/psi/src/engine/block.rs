@@ -44,7 +44,7 @@ pub(super) struct Extent {
 }
 
 impl Blocks {
-    /// Room for so many records, none of it claimed yet, or nothing where the system refuses it.
+    /// Room for this many records, none of it claimed yet; nothing where the system refuses it.
     pub(crate) fn try_new(records: u64) -> Option<Self> {
         let mut left = usize::try_from(records.div_ceil(BLOCK as u64)).ok()?;
         let mut extents = Vec::with_capacity(left.div_ceil(EXTENT));
@@ -69,7 +69,7 @@ impl Blocks {
     /// The block at this place, which is one of those in use or the next.
     ///
     /// # Panics
-    /// If it is another one, or there is no room for it.
+    /// If it is another one, or has no room.
     pub(crate) fn block_mut(&mut self, at: usize) -> &mut Block {
         assert!(at <= self.begun, "blocks are begun in their order");
         let is_last_extent = at / EXTENT + 1 == self.extents.len();
@@ -104,7 +104,7 @@ impl Extent {
         &mut bytemuck::cast_slice_mut(&mut self.memory)[..self.begun]
     }
 
-    /// Said by whoever has wiped them, so that it is not done twice.
+    /// Notes that the caller has wiped them, so that it is not done twice.
     pub(super) fn are_wiped(&mut self) {
         self.begun = 0;
     }
@@ -128,15 +128,15 @@ impl Drop for Extent {
     }
 }
 
-/// Claims the memory of a block at once: page by page, as it is touched, costs twice as much. Older
-/// systems refuse, and then it comes like that.
+/// Claims the memory of a block at once: page by page, as it is touched, would cost twice as much. Older
+/// systems refuse, and then it comes page by page.
 #[cfg(target_os = "linux")]
 fn claim(mapping: &MmapMut, block: usize) {
     let length = size_of::<Block>();
     let _ = mapping.advise_range(memmap2::Advice::PopulateWrite, block * length, length);
 }
 
-/// Turns the order of the records round.
+/// Reverses the order of the records.
 pub(super) fn reverse(block: &mut Block) {
     for half in block {
         half.reverse();
@@ -147,7 +147,7 @@ pub(super) fn wipe(block: &mut Block) {
     block.as_flattened_mut().zeroize();
 }
 
-/// Overwrites what calls that have returned left on so many words of this thread's stack: records for
+/// Overwrites what calls that have returned left on this many words of this thread's stack: records for
 /// which registers had no room.
 #[inline(never)]
 pub(crate) fn wipe_stack<const WORDS: usize>() {

@@ -149,7 +149,7 @@ impl Head {
     }
 }
 
-/// Which records of a block are equal to the one that stands so far behind them.
+/// Which records of a block are equal to the one `apart` places behind them.
 struct Runs<'a> {
     block: &'a Block,
     next: &'a Head,

@@ -21,8 +21,8 @@ const LEVELS_IN_REGISTERS: u32 = 3;
 /// Levels between blocks that one pass over memory does, but for the last pass.
 const LEVELS_AT_ONCE: u32 = 6;
 
-/// Levels between blocks of the last pass over memory, which goes on within each block: so many blocks, of 1
-/// MiB together, stay in a core's second cache.
+/// Levels between blocks of the last pass over memory, which goes on within each block: this many levels
+/// join blocks of 1 MiB together, which stay in a core's second cache.
 const LAST_LEVELS: u32 = 3;
 
 /// Levels between the tiles of a block.
@@ -70,7 +70,7 @@ impl List {
         all
     }
 
-    /// Turns the order of the blocks round, not that within them.
+    /// Reverses the order of the blocks, not that within them.
     fn reverse_blocks(&mut self) {
         self.0.reverse();
         for (_, order) in &mut self.0 {
@@ -165,8 +165,8 @@ impl Exchanges {
     }
 }
 
-/// How many parts of the work on so many blocks one thread does at least: all, when to wake another thread
-/// would take as long as what it could do.
+/// How many parts of the work on this many blocks one thread does at least: all of them, when waking another
+/// thread would take as long as what it could do.
 pub(super) fn alone(blocks: usize) -> usize {
     if blocks <= FEW_BLOCKS { blocks } else { 1 }
 }
@@ -181,7 +181,7 @@ struct Stride {
     members: usize,
 }
 
-/// The passes over so many blocks, widest distances first. There is at least one.
+/// The passes over this many blocks, widest distances first. There is at least one.
 fn passes(blocks: usize) -> Vec<Stride> {
     let levels = blocks.next_power_of_two().trailing_zeros();
     let last = levels.min(LAST_LEVELS);
@@ -193,7 +193,7 @@ fn passes(blocks: usize) -> Vec<Stride> {
     passes
 }
 
-/// So many levels in as few steps as there can be of `at_once`, each of about as many.
+/// This many levels in as few steps of at most `at_once` as possible, each of about as many.
 fn strides(mut levels: u32, at_once: u32) -> Vec<Stride> {
     let steps = levels.div_ceil(at_once);
     let widest_first = (1..=steps).rev().map(|left| {
@@ -224,7 +224,7 @@ struct Few {
 }
 
 impl Few {
-    /// In this order they do all levels among so many members.
+    /// In this order they do all levels among this many members.
     fn of(members: usize) -> Vec<Self> {
         let mut few = Vec::new();
         let levels = members.next_power_of_two().trailing_zeros();
@@ -256,7 +256,7 @@ impl Few {
     }
 }
 
-/// All comparators among so many members, in the order of [`Few::of`].
+/// All comparators among this many members, in the order of [`Few::of`].
 fn comparators_of(members: usize) -> Vec<(usize, usize)> {
     Few::of(members).into_iter().flat_map(Few::comparators).collect()
 }

@@ -23,9 +23,9 @@ mod merge;
 pub(crate) use block::{BLOCK, Blocks, PADDING, halves_of, wipe_stack};
 pub use join::{intersect, intersect_without_vectors};
 
-/// The most memory, in bytes, that a set of so many fingerprints takes at the service in a job of so
-/// many parties: 16 bytes each and two and a half for every round of merging, rounded up to whole blocks
-/// of 8192.
+/// The most memory, in bytes, that a set of this many fingerprints takes at the service in a job of
+/// this many parties: 16 bytes each and two and a half for every round of merging, rounded up to whole
+/// blocks of 8192.
 pub fn memory(fingerprints: u64, parties: usize) -> u64 {
     fingerprints.div_ceil(BLOCK as u64).saturating_mul(memory_of_a_block(parties))
 }

@@ -12,7 +12,7 @@ pub struct JobDigest(pub [u8; 32]);
 
 /// A text is not a job digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no job digest: required are 64 lower-case hexadecimal digits")]
+#[error("\"{0}\" is not a job digest: expected 64 lower-case hexadecimal digits")]
 pub struct JobDigestError(String);
 
 impl JobDigest {

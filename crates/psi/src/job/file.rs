@@ -48,7 +48,7 @@ pub(super) fn parse(text: &str) -> Result<Job, JobError> {
         return Err(JobError::new(
             "",
             format!(
-                "the job file has {} bytes, at most {MAXIMUM_JOB_FILE_BYTES} are possible",
+                "the job file has {} bytes, expected at most {MAXIMUM_JOB_FILE_BYTES}",
                 text.len()
             ),
         ));
@@ -334,14 +334,14 @@ fn seconds(text: &str) -> Result<u64, JobError> {
         JobError::new(
             "deadline",
             format!(
-                "deadline is \"{}\", required is a whole number and s, m, h or d, as in \"30m\"",
+                "deadline is \"{}\", expected a whole number and s, m, h or d, as in \"30m\"",
                 text.escape_debug()
             ),
         )
     })
 }
 
-/// A policy as JSON. Dates and fractions have no place in one and no exact canonical form.
+/// A policy as JSON. Dates and fractions have no place in one, and no exact canonical form.
 fn json(field: &str, value: toml::Value) -> Result<Value, JobError> {
     match value {
         toml::Value::String(text) => Ok(Value::String(text)),
@@ -360,14 +360,16 @@ fn json(field: &str, value: toml::Value) -> Result<Value, JobError> {
         }
         toml::Value::Float(_) | toml::Value::Datetime(_) => Err(JobError::new(
             field,
-            format!("{field} is a fraction or a date: write a whole number below 2^53, or a text"),
+            format!(
+                "{field} is a fraction or a date, expected a whole number below 2^53: write it as a text"
+            ),
         )),
     }
 }
 
 fn toml_error(text: &str, error: &toml::de::Error) -> JobError {
     let message = error.message().trim_end();
-    let mut converted = JobError::new("", format!("{message}; correct this place of the job file"));
+    let mut converted = JobError::new("", format!("{message}: correct the job file here"));
     converted.position = error.span().map(|span| position(text, span.start));
     converted
 }

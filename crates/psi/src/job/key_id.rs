@@ -15,7 +15,7 @@ pub struct KeyId(pub [u8; 32]);
 
 /// A text is not the identity of a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no key: required is sha256: and 64 lower-case hexadecimal digits")]
+#[error("\"{0}\" is not a key: expected sha256: and 64 lower-case hexadecimal digits")]
 pub struct KeyIdError(String);
 
 impl KeyId {

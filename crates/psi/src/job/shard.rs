@@ -16,8 +16,8 @@ pub struct Shard {
     pub number: usize,
 }
 
-/// The size to which a shard is filled up, of a set of so many keys over so many services (a power of
-/// two up to 16): a multiple of 8.
+/// The size to which each shard of a set of `keys` keys is filled up (over a power of two of services, up
+/// to 16): a multiple of 8.
 ///
 /// By Bernstein's inequality (Boucheron, Lugosi, Massart, Concentration Inequalities, 2013, section 2.8) a
 /// binomial number of mean m exceeds m + L/3 + sqrt(L^2/9 + 2 L m) with a probability below e^-L; L = 31 is

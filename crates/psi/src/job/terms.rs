@@ -1,4 +1,4 @@
-//! What a job says, as plain data: no more than its JSON, where nothing is checked yet.
+//! What a job says, as plain data: as much as its JSON says, with nothing checked yet.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub struct Terms {
     /// dictionary. All parties and the service see it.
     pub maximum_keys: u64,
     /// Every party fills its set up with random pseudonyms to a multiple of this number, 1 to 2^32, so
-    /// that service and network learn only that multiple of its size. Absent: sizes are not hidden.
+    /// that the service and the network learn only that multiple. Absent: sizes are not hidden.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad_keys_to: Option<u64>,
     /// The attested service that joins.
@@ -121,8 +121,7 @@ pub enum What {
 pub enum Parties {
     /// Parties known by name and key.
     Named(Vec<Party>),
-    /// So many parties, no identity pinned: who they are is vouched for by the attested service
-    /// alone.
+    /// This many parties, none of them pinned: the attested service alone vouches for who they are.
     #[serde(rename = "open")]
     Unpinned {
         /// Number of parties, 2 to 64.

@@ -197,14 +197,14 @@ fn missing_fields_are_named_with_what_to_write() {
 
 #[test]
 fn values_out_of_range_are_refused_with_their_place() {
-    replaced("version = 1", "version = 2", "line 2, column 11: version is 2, this program reads");
-    replaced("version = 1", "version = 1.0", "line 2, column 11: version is 1.0, this program");
+    replaced("version = 1", "version = 2", "line 2, column 11: version is 2, expected 1: use");
+    replaced("version = 1", "version = 1.0", "line 2, column 11: version is 1.0, expected 1");
     replaced("spring-campaign", "spring campaign", "line 3, column 8: name is \"spring campaign\"");
     replaced("spring-campaign", &"x".repeat(65), "line 3, column 8: name is \"xxxx");
     for wrong in ["30", "m", "", "1h30m", "-1s", "+1s", "1.5h", "30 m", "99999999999999999999d"] {
-        replaced("30m", wrong, &format!("line 5, column 12: deadline is \"{wrong}\", required"));
+        replaced("30m", wrong, &format!("line 5, column 12: deadline is \"{wrong}\", expected"));
     }
-    replaced("30m", "0s", "line 5, column 12: deadline is 0 seconds, required are 1 to 604800");
+    replaced("30m", "0s", "line 5, column 12: deadline is 0 seconds, expected 1 to 604800");
     replaced("30m", "8d", "line 5, column 12: deadline is 691200 seconds");
     replaced("30m", "30ö", "line 5, column 12: deadline is \"30ö\"");
     replaced(
@@ -240,8 +240,8 @@ fn values_out_of_range_are_refused_with_their_place() {
         "line 25, column 14: reveal.to names \"bob\" t",
     );
     replaced("name = \"alice\"", "name = \"bob\"", "line 33, column 8: two parties are called");
-    replaced(ALICE, BOB, "line 34, column 7: \"bob\" and \"alice\" have one key");
-    replaced(ALICE, "sha256:AA", "line 34, column 7: party[1].key: \"sha256:AA\" is no key");
+    replaced(ALICE, BOB, "line 34, column 7: \"bob\" and \"alice\" have the same key");
+    replaced(ALICE, "sha256:AA", "line 34, column 7: party[1].key: \"sha256:AA\" is not a key");
     replaced("version = 1\ntcb", "version = 1.5\ntcb", "line 11, column 1: service.policy.version");
     replaced("version = 1\ntcb", "day = 2026-11-21\ntcb", "line 11, column 1: service.policy.day");
     replaced(
@@ -266,7 +266,7 @@ fn addresses() {
 fn number_of_parties() {
     refused(
         |text| text.split("[[party]]").next().unwrap().replace("to = [\"bob\", \"alice\"]\n", ""),
-        "the job has 0 parties, required are 2 to 64: write a [[party]] for each",
+        "the job has 0 parties, expected 2 to 64: write a [[party]] for each",
     );
     replaced(
         "maximum_keys = 1000000",
@@ -321,7 +321,7 @@ fn whose_evidence_needs_which_policy() {
     replaced(
         "[service.policy]\nversion = 1\ntcb_statuses = [\"UpToDate\"]\n",
         "policy = 3\n",
-        "line 11, column 10: service.policy must be a table",
+        "line 11, column 10: service.policy is not a table",
     );
 
     let key = format!("verify = \"provider\"\nkey = \"{CAROL}\"");
@@ -618,15 +618,12 @@ fn what_a_job_over_several_services_cannot_have() {
         let error = changed(&sharded(2), change).unwrap_err().to_string();
         assert!(error.contains(text), "{error}");
     };
-    refused(
-        |terms| drop(terms.service.addresses.pop()),
-        "has 1 services, required are 2, 4, 8 or 16",
-    );
+    refused(|terms| drop(terms.service.addresses.pop()), "has 1 services, expected 2, 4, 8 or 16");
     refused(|terms| terms.service.addresses.push("c:1".to_owned()), "has 3 services");
-    refused(|terms| terms.service.addresses[1] = "nowhere".to_owned(), "required is host:port");
+    refused(|terms| terms.service.addresses[1] = "nowhere".to_owned(), "expected host:port");
     refused(
         |terms| terms.service.addresses[1] = terms.service.addresses[0].clone(),
-        "is there twice",
+        "is listed twice",
     );
     refused(|terms| terms.service.address = Some("a:1".to_owned()), "beside service.addresses");
     refused(|terms| terms.service.key = Some(KeyId([1; 32])), "service.key names one service");
@@ -636,7 +633,7 @@ fn what_a_job_over_several_services_cannot_have() {
     );
     refused(|terms| terms.reveal.what = What::Count, "a number for each shard");
     refused(|terms| terms.reveal.minimum = 1, "every service sees its shard alone");
-    refused(|terms| terms.shard = Some(Shard { number: 2 }), "the shard is of no service");
+    refused(|terms| terms.shard = Some(Shard { number: 2 }), "no service for this shard");
     let one = unpinned(2, 1000).unwrap();
     assert!(changed(&one, |terms| terms.shard = Some(Shard { number: 0 })).is_err());
 }

@@ -73,8 +73,8 @@ pub(super) fn another_version(found: &dyn std::fmt::Display) -> JobError {
     JobError::new(
         "version",
         format!(
-            "version is {found}, this program reads version {JOB_VERSION}: use the program that \
-             the job was written for"
+            "version is {found}, expected {JOB_VERSION}: use the program that the job was written \
+             for"
         ),
     )
 }
@@ -83,8 +83,8 @@ pub(super) fn too_long(length: usize) -> JobError {
     JobError::new(
         "",
         format!(
-            "the job has {length} bytes in its canonical form, at most {MAXIMUM_JOB_BYTES} are \
-             possible: shorten its policies"
+            "the job has {length} bytes in its canonical form, expected at most \
+             {MAXIMUM_JOB_BYTES}: shorten its policies"
         ),
     )
 }
@@ -94,8 +94,8 @@ fn check_keys(keys: &[KeyPart]) -> Result<(), JobError> {
         return Err(JobError::new(
             "key",
             format!(
-                "the job has {} key parts, required are 1 to {MAXIMUM_KEY_PARTS}: write a \
-                 [[key]] for each column that identifies a record",
+                "the job has {} key parts, expected 1 to {MAXIMUM_KEY_PARTS}: write a [[key]] for \
+                 each column that identifies a record",
                 keys.len()
             ),
         ));
@@ -113,8 +113,8 @@ fn check_keys(keys: &[KeyPart]) -> Result<(), JobError> {
             return Err(JobError::new(
                 format!("key[{index}].normalise"),
                 format!(
-                    "key part \"{}\" has {} normalisation steps, at most {MAXIMUM_STEPS} are \
-                     possible: remove some",
+                    "key part \"{}\" has {} normalisation steps, expected at most \
+                     {MAXIMUM_STEPS}: remove some",
                     part.name,
                     part.normalise.len()
                 ),
@@ -134,8 +134,8 @@ fn check_parties(parties: &Parties) -> Result<(), JobError> {
         return Err(JobError::new(
             field,
             format!(
-                "the job has {count} parties, required are {MINIMUM_PARTIES} to \
-                 {MAXIMUM_PARTIES}: {advice}"
+                "the job has {count} parties, expected {MINIMUM_PARTIES} to {MAXIMUM_PARTIES}: \
+                 {advice}"
             ),
         ));
     }
@@ -154,7 +154,7 @@ fn check_parties(parties: &Parties) -> Result<(), JobError> {
                 return Err(JobError::new(
                     field("key"),
                     format!(
-                        "\"{}\" and \"{}\" have one key: every party makes its own",
+                        "\"{}\" and \"{}\" have the same key: every party makes its own",
                         earlier.name, party.name
                     ),
                 ));
@@ -180,7 +180,7 @@ fn check_reveal(terms: &Terms) -> Result<(), JobError> {
         let field = format!("reveal.to[{index}]");
         if !parties.named().iter().any(|party| party.name == *name) {
             let text = format!(
-                "reveal.to names \"{name}\", no party is called so: write the name of a [[party]]"
+                "reveal.to names \"{name}\", expected the name of a [[party]]: correct or remove it"
             );
             return Err(JobError::new(field, text));
         }
@@ -195,8 +195,8 @@ fn check_reveal(terms: &Terms) -> Result<(), JobError> {
         return Err(JobError::new(
             "reveal.minimum",
             format!(
-                "reveal.minimum is {}, the smallest cap on a party's keys is {smallest}: every \
-                 result would be withheld; lower the minimum or raise the cap",
+                "reveal.minimum is {}, expected at most {smallest}, the smallest cap on a party's \
+                 keys: every result would be withheld; lower the minimum or raise the cap",
                 reveal.minimum
             ),
         ));
@@ -212,14 +212,15 @@ fn check_addresses(terms: &Terms) -> Result<(), JobError> {
     }
     let (addresses, count) = (&service.addresses, service.addresses.len());
     if terms.shard.is_some_and(|shard| shard.number >= count) {
-        return Err(JobError::new("shard", "the shard is of no service of the job"));
+        let text = format!("the job has no service for this shard, expected one of {count}");
+        return Err(JobError::new("shard", text));
     }
     if addresses.is_empty() {
         return Ok(());
     }
     if !(count.is_power_of_two() && (2..=MAXIMUM_SERVICES).contains(&count)) {
         let text = format!(
-            "service.addresses has {count} services, required are 2, 4, 8 or {MAXIMUM_SERVICES}"
+            "service.addresses has {count} services, expected 2, 4, 8 or {MAXIMUM_SERVICES}"
         );
         return Err(JobError::new("service.addresses", text));
     }
@@ -227,7 +228,7 @@ fn check_addresses(terms: &Terms) -> Result<(), JobError> {
         let field = format!("service.addresses[{index}]");
         check_address(&field, address)?;
         if addresses[..index].contains(address) {
-            let text = format!("{field} is there twice: every shard needs a service of its own");
+            let text = format!("{field} is listed twice: every shard needs a service of its own");
             return Err(JobError::new(field, text));
         }
     }
@@ -235,14 +236,14 @@ fn check_addresses(terms: &Terms) -> Result<(), JobError> {
         Err(JobError::new(field, format!("{text}: remove it, or name one service")))
     };
     if service.address.is_some() {
-        return conflict("service.address", "service.address stands beside service.addresses");
+        return conflict("service.address", "service.address is given beside service.addresses");
     }
     if service.key.is_some() || service.verify == terms::Verify::Provider {
         let text = "service.key names one service, and service.addresses has several";
         return conflict("service.key", text);
     }
     if reveal.what == What::Count {
-        let text = "reveal.what = \"count\" would tell a number for each shard, which is more";
+        let text = "reveal.what = \"count\" would tell a number for each shard, not one alone";
         return conflict("reveal.what", text);
     }
     if reveal.minimum > 0 {
@@ -252,72 +253,60 @@ fn check_addresses(terms: &Terms) -> Result<(), JobError> {
     Ok(())
 }
 
-/// The service with the policies that its evidence, and the providers', are verified by: each is
-/// there where it is obeyed, and only there.
+/// The service with the policies by which its evidence, and the providers', is verified: each is
+/// there where it is obeyed, and nowhere else.
 fn service(
     service: terms::Service,
     provider_policy: Option<Value>,
     named: bool,
 ) -> Result<Service, JobError> {
+    let refuse = |field: &str, text: &str| Err(JobError::new(field, text));
+    let no_policy = named && service.policy.is_none();
+    let no_provider_policy = named && provider_policy.is_none();
+    let no_key = named && service.key.is_none();
+    let key = service.key;
     let verify = match service.verify {
-        terms::Verify::Service => {
-            if provider_policy.is_some() {
-                return Err(JobError::new(
-                    "provider.policy",
-                    "provider.policy is given, but verify = \"service\" never looks at the \
-                     providers' evidence: remove the policy, or write verify = \"two-way\" under \
-                     [service]",
-                ));
-            }
-            Verify::Service { policy: of_service(service.policy, named)? }
+        terms::Verify::Service if provider_policy.is_some() => {
+            return refuse(
+                "provider.policy",
+                "provider.policy is given, but verify = \"service\" never looks at the providers' \
+                 evidence: remove the policy, or write verify = \"two-way\" under [service]",
+            );
         }
-        terms::Verify::TwoWay => Verify::TwoWay {
-            policy: of_service(service.policy, named)?,
-            provider_policy: of_providers(provider_policy, named)?,
-        },
-        terms::Verify::Provider => {
-            if service.policy.is_some() {
-                return Err(JobError::new(
-                    "service.policy",
-                    "service.policy is given, but verify = \"provider\" never looks at the \
-                     service's evidence: remove the policy, or write verify = \"two-way\"",
-                ));
-            }
-            let provider_policy = of_providers(provider_policy, named)?;
-            if named && service.key.is_none() {
-                return Err(JobError::new(
-                    "service",
-                    "the job has no service.key: with verify = \"provider\" the service is \
-                     recognised by its key alone; add key = \"sha256:...\" under [service]",
-                ));
-            }
-            Verify::Provider { provider_policy }
+        terms::Verify::Provider if service.policy.is_some() => {
+            return refuse(
+                "service.policy",
+                "service.policy is given, but verify = \"provider\" never looks at the service's \
+                 evidence: remove the policy, or write verify = \"two-way\"",
+            );
         }
+        terms::Verify::Service | terms::Verify::TwoWay if no_policy => {
+            return refuse(
+                "service",
+                "the job has no [service.policy]: write what the providers accept as the \
+                 service's evidence",
+            );
+        }
+        terms::Verify::TwoWay | terms::Verify::Provider if no_provider_policy => {
+            return refuse(
+                "provider",
+                "the job has no [provider.policy]: write what the service accepts as the \
+                 providers' evidence, or verify = \"service\" under [service]",
+            );
+        }
+        terms::Verify::Provider if no_key => {
+            return refuse(
+                "service",
+                "the job has no service.key: with verify = \"provider\" the service is recognised \
+                 by its key alone; add key = \"sha256:...\" under [service]",
+            );
+        }
+        terms::Verify::Service => Verify::Service { policy: service.policy },
+        terms::Verify::TwoWay => Verify::TwoWay { policy: service.policy, provider_policy },
+        terms::Verify::Provider => Verify::Provider { provider_policy },
     };
     let addresses = service.address.map_or(service.addresses, |address| vec![address]);
-    Ok(Service { addresses, key: service.key, verify })
-}
-
-fn of_service(policy: Option<Value>, named: bool) -> Result<Option<Value>, JobError> {
-    if named && policy.is_none() {
-        return Err(JobError::new(
-            "service",
-            "the job has no [service.policy]: write what the providers accept as the service's \
-             evidence",
-        ));
-    }
-    Ok(policy)
-}
-
-fn of_providers(policy: Option<Value>, named: bool) -> Result<Option<Value>, JobError> {
-    if named && policy.is_none() {
-        return Err(JobError::new(
-            "provider",
-            "the job has no [provider.policy]: write what the service accepts as the providers' \
-             evidence, or verify = \"service\" under [service]",
-        ));
-    }
-    Ok(policy)
+    Ok(Service { addresses, key, verify })
 }
 
 fn check_name(field: &str, name: &str) -> Result<(), JobError> {
@@ -328,7 +317,7 @@ fn check_name(field: &str, name: &str) -> Result<(), JobError> {
     Err(JobError::new(
         field,
         format!(
-            "{field} is \"{}\", required are 1 to {MAXIMUM_NAME_BYTES} letters, digits, dots, \
+            "{field} is \"{}\", expected 1 to {MAXIMUM_NAME_BYTES} letters, digits, dots, \
              underscores and hyphens (A-Z a-z 0-9 . _ -)",
             shown.escape_debug()
         ),
@@ -338,18 +327,18 @@ fn check_name(field: &str, name: &str) -> Result<(), JobError> {
 fn check_range(
     field: &str,
     found: u64,
-    required: std::ops::RangeInclusive<u64>,
+    expected: std::ops::RangeInclusive<u64>,
     unit: &str,
 ) -> Result<(), JobError> {
-    if required.contains(&found) {
+    if expected.contains(&found) {
         return Ok(());
     }
     Err(JobError::new(
         field,
         format!(
-            "{field} is {found} {unit}, required are {} to {} {unit}",
-            required.start(),
-            required.end()
+            "{field} is {found} {unit}, expected {} to {} {unit}",
+            expected.start(),
+            expected.end()
         ),
     ))
 }
@@ -361,7 +350,7 @@ fn check_address(field: &str, address: &str) -> Result<(), JobError> {
     Err(JobError::new(
         field,
         format!(
-            "{field} is \"{}\", required is host:port as in \"psi.example.org:7443\"",
+            "{field} is \"{}\", expected host:port as in \"psi.example.org:7443\"",
             address.escape_debug()
         ),
     ))
@@ -382,16 +371,18 @@ fn check_policy(field: &str, policy: Option<&Value>) -> Result<(), JobError> {
     match policy {
         None => Ok(()),
         Some(policy @ Value::Object(_)) => check_policy_value(field, policy, 0),
-        Some(_) => Err(JobError::new(field, format!("{field} must be a table: write [{field}]"))),
+        Some(_) => Err(JobError::new(field, format!("{field} is not a table: write [{field}]"))),
     }
 }
 
-/// RFC 8785 writes numbers as IEEE 754 doubles: what is no exact integer there is refused.
+/// RFC 8785 writes numbers as IEEE 754 doubles: whatever is not an exact integer there is refused.
 fn check_policy_value(field: &str, value: &Value, depth: usize) -> Result<(), JobError> {
     if depth > MAXIMUM_POLICY_DEPTH {
         return Err(JobError::new(
             field,
-            format!("{field} is nested more than {MAXIMUM_POLICY_DEPTH} deep: flatten the policy"),
+            format!(
+                "{field} is nested more than {MAXIMUM_POLICY_DEPTH} levels deep: flatten the policy"
+            ),
         ));
     }
     match value {
@@ -402,7 +393,9 @@ fn check_policy_value(field: &str, value: &Value, depth: usize) -> Result<(), Jo
             }
             Err(JobError::new(
                 field,
-                format!("{field} is {number}: write a whole number below 2^53, or a text"),
+                format!(
+                    "{field} is {number}, expected a whole number below 2^53: write it as a text"
+                ),
             ))
         }
         Value::Array(values) => values.iter().enumerate().try_for_each(|(index, value)| {

@@ -14,7 +14,7 @@ pub const FINGERPRINT_BYTES: usize = 16;
 /// The keyed pseudonym of one record: the 16 bytes of its CMAC, read as a big-endian number, so
 /// that numeric order is the order of the bytes on the wire.
 ///
-/// Not shown by `Debug`: whoever holds the job key can test guesses against it.
+/// Not shown by `Debug`: anyone who holds the job key can test guesses against it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Fingerprint(u128);
 
@@ -34,7 +34,7 @@ impl Fingerprint {
         self.0
     }
 
-    /// Which of so many services it goes to, a power of two.
+    /// Which of this many services it goes to; their number is a power of two.
     #[expect(clippy::missing_panics_doc, reason = "the shifted number is less than `services`")]
     pub fn shard(self, services: usize) -> usize {
         let bits = services.trailing_zeros();
@@ -57,8 +57,8 @@ impl fmt::Debug for Fingerprint {
 
 impl zeroize::DefaultIsZeroes for Fingerprint {}
 
-/// How many keys go through the cipher together. One encryption alone waits for itself ten times, and
-/// processors have room for about so many meanwhile.
+/// How many keys go through the cipher together. One encryption alone waits for itself ten times, and a
+/// processor can do about this many in the meantime.
 const LANES: usize = 8;
 
 /// Computes fingerprints under one key.
@@ -99,7 +99,7 @@ impl Fingerprinter {
         Fingerprint::from_be_bytes(state.into())
     }
 
-    /// A way to make the fingerprints of many keys.
+    /// A queue that makes the fingerprints of many keys.
     pub fn queue(&self) -> FingerprintQueue<'_> {
         let blocks = Vec::with_capacity(MAXIMUM_ENCODED_KEY_BYTES.div_ceil(16) * LANES);
         FingerprintQueue { fingerprinter: self, blocks, ends: Vec::with_capacity(LANES) }
@@ -143,7 +143,7 @@ pub struct FingerprintQueue<'f> {
 }
 
 impl FingerprintQueue<'_> {
-    /// Takes an encoded key; some time, fingerprints are appended in the order of their keys.
+    /// Takes an encoded key. Its fingerprint is appended sooner or later, in the order of the keys.
     #[inline]
     pub fn push(&mut self, encoded: &[u8], fingerprints: &mut Vec<Fingerprint>) {
         let (body, last) = self.fingerprinter.blocks(encoded);

@@ -55,7 +55,7 @@ enum Down {
     Assembled,
     Shares,
     Confirmations,
-    Room,
+    Ready,
     Uploads,
     Outcome,
     Bitmap(Vec<u8>),
@@ -71,7 +71,7 @@ impl From<ToParty> for Down {
             ToParty::Assembled(_) => Self::Assembled,
             ToParty::Shares(_) => Self::Shares,
             ToParty::Confirmations(_) => Self::Confirmations,
-            ToParty::Room => Self::Room,
+            ToParty::Ready => Self::Ready,
             ToParty::Uploads { .. } => Self::Uploads,
             ToParty::Outcome { .. } => Self::Outcome,
             ToParty::Bitmap(bits) => Self::Bitmap(bits.to_vec()),
@@ -447,7 +447,7 @@ impl Jobs {
             (Stage::Waiting, Down::Assembled) => (Stage::Shared, Some(Up::Shares)),
             (Stage::Shared, Down::Shares) => (Stage::Confirmed, Some(Up::Confirmation)),
             (Stage::Confirmed, Down::Confirmations) => (Stage::Announced, Some(Up::Announcement)),
-            (Stage::Announced, Down::Room) => (Stage::Uploaded, Some(Up::Chunk)),
+            (Stage::Announced, Down::Ready) => (Stage::Uploaded, Some(Up::Chunk)),
             (Stage::Uploaded, Down::Outcome) => (Stage::Answered, None),
             (Stage::Answered, Down::Bitmap(bits)) => {
                 let rank = SETS[party].iter().position(|key| *key == 2).expect("all have two");

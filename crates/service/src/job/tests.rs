@@ -292,7 +292,7 @@ impl Player {
                     Err(_) => FromParty::Leave(Reason::KeyAgreement),
                 })
             }
-            (Stage::Announced(chunks), ToParty::Room) => {
+            (Stage::Announced(chunks), ToParty::Ready) => {
                 self.stage = Stage::Uploading(chunks);
                 None
             }
@@ -1058,7 +1058,7 @@ fn uploads_that_are_not_what_was_announced() {
         assert!(failed.explanation.contains(what), "{failed}; expected: {what}");
     };
     after_announcement(1, &[0; 16], "the BLAKE3 it announced");
-    after_announcement(1, &[0; 32], "2 fingerprints or more arrived, 1 were declared");
+    after_announcement(1, &[0; 32], "at least 2 fingerprints arrived, expected 1");
     after_announcement(2, &[0; 32], "not strictly ascending");
     after_announcement(2, &[0; 15], "a chunk of 15 bytes arrived");
     after_announcement(2, &[], "a chunk of 0 bytes arrived");

@@ -8,26 +8,26 @@ use super::{NO_ROW, Segment, Spill};
 use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
 use crate::limits::MAXIMUM_SERVICES;
 
-/// How many first bits make the share of a set with few entries; no less than there may be for the service
-/// that a fingerprint goes to.
+/// How many first bits say which bucket of a set with few entries; no fewer than say to which service a
+/// fingerprint goes.
 pub(super) const FEW_BITS: u32 = 6;
 
-/// How many first bits make the share of a set with many entries. 10,000,000 make shares of 300 KiB, which
-/// a core's own cache holds; each share is written to while a table is read, and the address translation of
-/// a core knows more pages than there are shares.
+/// How many first bits say which bucket of a set with many entries. 10,000,000 make buckets of 300 KiB, which
+/// a core's own cache holds; each bucket is written to while a table is read, and the address translation of
+/// a core covers more pages of memory than there are buckets.
 pub(super) const MANY_BITS: u32 = 10;
 
 const _: () = assert!(1 << FEW_BITS >= MAXIMUM_SERVICES);
 
 /// Long enough to be read as fast as memory gives it.
-pub(super) const CHUNK: u16 = 256;
-const ROOM: usize = CHUNK as usize;
-pub(super) const CHUNK_BYTES: usize = size_of::<Chunk>();
+pub(super) const PAGE: u16 = 256;
+const ROOM: usize = PAGE as usize;
+pub(super) const PAGE_BYTES: usize = size_of::<Page>();
 const ENTRY_BYTES: usize = FINGERPRINT_BYTES + 4;
 
 /// The first bits of a fingerprint.
 #[inline]
-pub(super) fn share_of(fingerprint: Fingerprint, bits: u32) -> usize {
+pub(super) fn bucket_of(fingerprint: Fingerprint, bits: u32) -> usize {
     let first = u64::try_from(fingerprint.to_u128() >> 64).expect("half of it");
     usize::try_from(first >> (64 - bits)).expect("few bits")
 }
@@ -42,22 +42,22 @@ pub(super) struct Entry {
 impl DefaultIsZeroes for Entry {}
 
 /// Room for entries, in two arrays because an [`Entry`] is padded.
-pub(super) struct Chunk {
+pub(super) struct Page {
     fingerprints: [Fingerprint; ROOM],
     rows: [u32; ROOM],
 }
 
-/// Chunks stay where they are: what one leaves behind when it is moved would not be wiped.
-pub(super) type Chunks = Vec<Box<Chunk>>;
+/// Pages stay where they are: what one leaves behind when it is moved would not be wiped.
+pub(super) type Pages = Vec<Box<Page>>;
 
-impl Default for Box<Chunk> {
+impl Default for Box<Page> {
     fn default() -> Self {
-        Self::new(Chunk { fingerprints: [Fingerprint::default(); ROOM], rows: [0; ROOM] })
+        Self::new(Page { fingerprints: [Fingerprint::default(); ROOM], rows: [0; ROOM] })
     }
 }
 
-impl Chunk {
-    /// Puts an entry into a place, which there is below [`CHUNK`].
+impl Page {
+    /// Puts an entry into a place below [`PAGE`].
     #[inline]
     pub(super) fn put(&mut self, place: usize, fingerprint: Fingerprint, row: u32) {
         self.fingerprints[place] = fingerprint;
@@ -71,18 +71,18 @@ impl Chunk {
     }
 }
 
-impl Drop for Chunk {
+impl Drop for Page {
     fn drop(&mut self) {
         self.fingerprints.zeroize();
         self.rows.zeroize();
     }
 }
 
-/// Entries in any order while a table is read; after [`Share::sort`] or [`Share::sort_spilled`] in
+/// Entries in any order while a table is read; after [`Bucket::sort`] or [`Bucket::sort_spilled`] in
 /// ascending order, in memory or in one segment.
 #[derive(Default)]
-pub(super) struct Share {
-    chunks: Chunks,
+pub(super) struct Bucket {
+    pages: Pages,
     length: usize,
     segments: Vec<Segment>,
     /// Fingerprints of no row that are not among the others, ascending; they are not put between them.
@@ -91,28 +91,28 @@ pub(super) struct Share {
     places: Vec<usize>,
 }
 
-impl Share {
-    /// Adds a chunk that holds so many entries, behind full ones.
-    pub(super) fn add(&mut self, chunk: Box<Chunk>, held: usize) {
-        self.chunks.push(chunk);
+impl Bucket {
+    /// Adds a page that holds `held` entries, behind full ones.
+    pub(super) fn add(&mut self, page: Box<Page>, held: usize) {
+        self.pages.push(page);
         self.length += held;
     }
 
-    /// Takes the last chunk back, and how many entries it holds.
-    pub(super) fn take_last(&mut self) -> Option<(Box<Chunk>, usize)> {
-        let chunk = self.chunks.pop()?;
-        let held = self.length - self.chunks.len() * ROOM;
+    /// Takes the last page back, and how many entries it holds.
+    pub(super) fn take_last(&mut self) -> Option<(Box<Page>, usize)> {
+        let page = self.pages.pop()?;
+        let held = self.length - self.pages.len() * ROOM;
         self.length -= held;
-        Some((chunk, held))
+        Some((page, held))
     }
 
-    /// As [`Share::take_last`], if that one has room.
-    pub(super) fn take_open(&mut self) -> Option<(Box<Chunk>, usize)> {
+    /// As [`Bucket::take_last`], if that one has room.
+    pub(super) fn take_open(&mut self) -> Option<(Box<Page>, usize)> {
         if self.length.is_multiple_of(ROOM) { None } else { self.take_last() }
     }
 
-    pub(super) fn chunks(&self) -> usize {
-        self.chunks.len()
+    pub(super) fn pages(&self) -> usize {
+        self.pages.len()
     }
 
     pub(super) fn is_spilled(&self) -> bool {
@@ -120,12 +120,12 @@ impl Share {
     }
 
     /// Moves what is in memory to the store, and the room for it to `spare`.
-    pub(super) fn spill(&mut self, store: &mut dyn Spill, spare: &mut Chunks) -> io::Result<()> {
+    pub(super) fn spill(&mut self, store: &mut dyn Spill, spare: &mut Pages) -> io::Result<()> {
         if self.length > 0 {
             self.segments.push(store.write(&mut bytes_of(self.length, self.in_memory()))?);
         }
         self.length = 0;
-        spare.append(&mut self.chunks);
+        spare.append(&mut self.pages);
         Ok(())
     }
 
@@ -139,8 +139,8 @@ impl Share {
 
     /// Puts sorted entries where they came from.
     fn put_back(&mut self, entries: &Entries) {
-        for (chunk, sorted) in self.chunks.iter_mut().zip(entries.sorted.chunks(ROOM)) {
-            let room = chunk.fingerprints.iter_mut().zip(&mut chunk.rows);
+        for (page, sorted) in self.pages.iter_mut().zip(entries.sorted.chunks(ROOM)) {
+            let room = page.fingerprints.iter_mut().zip(&mut page.rows);
             for ((fingerprint, row), entry) in room.zip(sorted) {
                 (*fingerprint, *row) = (entry.fingerprint, entry.row);
             }
@@ -163,13 +163,13 @@ impl Share {
             stored.chain(self.in_memory())
         });
         drop(pieces);
-        (self.length, self.chunks) = (0, Vec::new());
+        (self.length, self.pages) = (0, Vec::new());
         let sorted = entries.sorted.iter().copied();
         self.segments = vec![store.write(&mut bytes_of(entries.sorted.len(), sorted))?];
         Ok(entries.runs().count())
     }
 
-    /// Adds fingerprints of no row to a sorted share.
+    /// Adds fingerprints of no row to a sorted bucket.
     pub(super) fn fill(&mut self, with: &[Fingerprint]) {
         self.filler.reserve_exact(with.len());
         self.filler.extend_from_slice(with);
@@ -184,7 +184,7 @@ impl Share {
         let (mut begin, mut end) = (0, self.length);
         while begin < end {
             let middle = usize::midpoint(begin, end);
-            if self.chunks[middle / ROOM].fingerprints[middle % ROOM] < fingerprint {
+            if self.pages[middle / ROOM].fingerprints[middle % ROOM] < fingerprint {
                 begin = middle + 1;
             } else {
                 end = middle;
@@ -193,14 +193,14 @@ impl Share {
         begin
     }
 
-    /// Fingerprints and rows of a sorted share as they stand in memory, from this one on; nothing when they
+    /// Fingerprints and rows of a sorted bucket as they stand in memory, from this one on; nothing when they
     /// have to be read or put together first. `distinct` is how many fingerprints it has.
     pub(super) fn in_place(&self, distinct: usize, from: usize) -> Option<InPlace<'_>> {
         let readable = !self.is_spilled() && distinct == self.length + self.filler.len();
-        readable.then_some(InPlace { share: self, entry: 0, filler: 0, skip: from })
+        readable.then_some(InPlace { bucket: self, entry: 0, filler: 0, skip: from })
     }
 
-    /// Reads a sorted share.
+    /// Reads a sorted bucket.
     pub(super) fn load(&self, entries: &mut Entries, store: Option<&dyn Spill>) -> io::Result<()> {
         match store.filter(|_| self.is_spilled()) {
             None => {
@@ -223,18 +223,18 @@ impl Share {
         self.pieces().flatten()
     }
 
-    /// What each chunk holds.
+    /// What each page holds.
     fn pieces(&self) -> impl Iterator<Item = impl Iterator<Item = Entry> + '_> + '_ {
-        self.chunks
+        self.pages
             .iter()
             .enumerate()
-            .map(|(index, chunk)| chunk.entries(ROOM.min(self.length.saturating_sub(index * ROOM))))
+            .map(|(index, page)| page.entries(ROOM.min(self.length.saturating_sub(index * ROOM))))
     }
 }
 
-/// See [`Share::in_place`].
+/// See [`Bucket::in_place`].
 pub(super) struct InPlace<'s> {
-    share: &'s Share,
+    bucket: &'s Bucket,
     entry: usize,
     filler: usize,
     skip: usize,
@@ -245,15 +245,15 @@ impl<'s> Iterator for InPlace<'s> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let end = self.share.places.get(self.filler).copied().unwrap_or(self.share.length);
+            let end = self.bucket.places.get(self.filler).copied().unwrap_or(self.bucket.length);
             let (fingerprints, rows): Self::Item = if self.entry < end {
-                let chunk = &self.share.chunks[self.entry / ROOM];
+                let page = &self.bucket.pages[self.entry / ROOM];
                 let begin = self.entry % ROOM;
                 let count = (end - self.entry).min(ROOM - begin);
                 self.entry += count;
-                (&chunk.fingerprints[begin..begin + count], &chunk.rows[begin..begin + count])
+                (&page.fingerprints[begin..begin + count], &page.rows[begin..begin + count])
             } else {
-                let filler = self.share.filler.get(self.filler..=self.filler)?;
+                let filler = self.bucket.filler.get(self.filler..=self.filler)?;
                 self.filler += 1;
                 (filler, &[NO_ROW])
             };
@@ -266,7 +266,7 @@ impl<'s> Iterator for InPlace<'s> {
     }
 }
 
-/// The entries of one share, sorted, in memory that serves for one share after the other.
+/// The entries of one bucket, sorted, in memory that serves for one bucket after the other.
 #[derive(Default)]
 pub(super) struct Entries {
     sorted: Vec<Entry>,
@@ -304,7 +304,7 @@ impl Entries {
         self.taken += taken;
     }
 
-    /// Sorts `count` entries: dealt out once more, by the bits behind those that they share, into more places
+    /// Sorts `count` entries: dealt out once more, by the bits behind those that they have in common, into more places
     /// than there are entries. Which of them have to wait for a comparison is hard to foresee, so that the
     /// processor loses more time by few places than by looking at empty ones.
     fn sort<I: Iterator<Item = Entry>>(
