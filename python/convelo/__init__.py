@@ -1,20 +1,19 @@
 """Messages between the parties of a multi-party computation.
 
 The API is that of ``tno.mpc.communication`` 4.8; :mod:`convelo.compat.tno5` has that of 5.0, and
-:mod:`convelo.sync` one without ``async``. The transport is compiled (:mod:`convelo._convelo`).
+:mod:`convelo.sync` has one without ``async``. The transport is compiled (:mod:`convelo._convelo`).
 """
 
 from __future__ import annotations
 
-from convelo.compat.tno import AnnotationError as AnnotationError
-from convelo.compat.tno import OptionalImportError as OptionalImportError
 from convelo.compat.tno import Pool as Pool
-from convelo.compat.tno import RepetitionError as RepetitionError
 from convelo.compat.tno import Serialization as Serialization
 from convelo.compat.tno import SupportsSerialization as SupportsSerialization
 from convelo.exceptions import AmbiguousDict as AmbiguousDict
+from convelo.exceptions import AnnotationError as AnnotationError
 from convelo.exceptions import BodyError as BodyError
 from convelo.exceptions import MessageTooLarge as MessageTooLarge
+from convelo.exceptions import OptionalImportError as OptionalImportError
 from convelo.exceptions import PeerDowngraded as PeerDowngraded
 from convelo.exceptions import PeerLost as PeerLost
 from convelo.exceptions import PeerNotAuthenticated as PeerNotAuthenticated
@@ -26,6 +25,7 @@ from convelo.exceptions import PoolError as PoolError
 from convelo.exceptions import QueueFull as QueueFull
 from convelo.exceptions import ReceiveError as ReceiveError
 from convelo.exceptions import ReceiveTimeout as ReceiveTimeout
+from convelo.exceptions import RepetitionError as RepetitionError
 from convelo.exceptions import SendError as SendError
 from convelo.exceptions import SendTimeout as SendTimeout
 from convelo.exceptions import ShutdownError as ShutdownError
@@ -39,5 +39,5 @@ def __getattr__(name: str) -> str:
         try:
             return version("convelo")
         except PackageNotFoundError:
-            raise AttributeError("convelo runs from its sources: it has no version") from None
+            raise AttributeError("convelo is not installed, so it has no version") from None
     raise AttributeError(f"module 'convelo' has no attribute '{name}'")

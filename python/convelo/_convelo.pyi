@@ -106,7 +106,9 @@ class Node:
     @property
     def fingerprint(self) -> str | None: ...
 
-def count_wrappers(packed: Buffer) -> int: ...
+def count_wrappers(packed: Buffer) -> int:
+    """How many maps in a msgpack document have both keys, ``type`` and ``data``."""
+
 def make_authority(common_name: str, days: int) -> tuple[bytes, bytes]: ...
 def make_certificate(
     authority_key: bytes, authority_certificate: bytes, common_name: str, names: Sequence[str], days: int

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import warnings
+from asyncio import _get_running_loop as running_loop
 from collections.abc import Callable
 from typing import Any
 
 from convelo._convelo import Completions
 
-__all__ = ["Message", "Receipt", "completions_of", "loop_here", "seconds_of"]
+__all__ = ["LoopBinding", "Message", "Receipt", "running_loop", "seconds_of"]
 
 Message = tuple[int, int | str, bytes | memoryview, list[bytes | memoryview] | None]
 """(wire, id, value, buffers): what arrived, not decoded yet."""
@@ -19,8 +20,8 @@ Message = tuple[int, int | str, bytes | memoryview, list[bytes | memoryview] | N
 class Receipt(asyncio.Future[Any]):
     """The future of a message that was asked for. Cancelling it withdraws the request at once.
 
-    An ordinary future tells its owner one turn of the loop later; somebody else could have asked
-    for the next message by then.
+    An ordinary future tells its owner one turn of the loop later, and by then somebody else could
+    have asked for the next message.
     """
 
     withdraw: Callable[[asyncio.Future[Any]], object] | None = None
@@ -32,26 +33,50 @@ class Receipt(asyncio.Future[Any]):
         return cancelled
 
 
-_bridges: dict[asyncio.AbstractEventLoop, Completions] = {}
+class LoopBinding:
+    """The event loop that a pool is used from, and the results on their way to it.
+
+    Attributes:
+        loop: The loop that the pool was last used from.
+    """
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._completions: Completions | None = None
+
+    def here(self) -> Completions:
+        """Results for the running loop; where none runs, for the one that would run next."""
+        loop = running_loop()
+        if loop is self.loop and self._completions is not None:
+            return self._completions
+        return self.bind(loop or self.near())
+
+    def near(self) -> asyncio.AbstractEventLoop:
+        """The running loop; else the bound one; else the one that would run next."""
+        return running_loop() or _loop_to_run(self.loop)
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> Completions:
+        """Results for ``loop``."""
+        self.loop = loop
+        self._completions = _completions_of(loop)
+        return self._completions
 
 
-def completions_of(loop: asyncio.AbstractEventLoop) -> Completions:
-    """The results on their way to ``loop``; made and connected at the first call."""
-    known = _bridges.get(loop)
+_connected: dict[asyncio.AbstractEventLoop, Completions] = {}
+
+
+def _completions_of(loop: asyncio.AbstractEventLoop) -> Completions:
+    """Made and connected at the first call for a loop."""
+    known = _connected.get(loop)
     if known is None:
-        for other in [other for other in _bridges if other.is_closed()]:
-            _bridges.pop(other).close()
-        known = _bridges[loop] = Completions(loop, functools.partial(Receipt, loop=loop))
+        for other in [other for other in _connected if other.is_closed()]:
+            _connected.pop(other).close()
+        known = _connected[loop] = Completions(loop, functools.partial(Receipt, loop=loop))
         loop.add_reader(known.fileno(), known.drain)
     return known
 
 
-def loop_here(bound: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
-    """The running loop; else the one that is bound; else the one that would run next."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        pass
+def _loop_to_run(bound: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
     if bound is not None and not bound.is_closed():
         return bound
     try:
@@ -71,18 +96,18 @@ def seconds_of(timeout: Any) -> float | None:
     """Seconds of a number, of ``aiohttp.ClientTimeout`` (its ``total``), or ``None`` for no limit.
 
     Raises:
-        TypeError: it is none of these.
-        ValueError: it is negative.
+        TypeError: It is none of these.
+        ValueError: It is negative.
     """
     total = getattr(timeout, "total", timeout)
     if total is None:
         return None
     if isinstance(total, bool) or not isinstance(total, int | float):
         raise TypeError(
-            "a timeout is a number of seconds, an aiohttp.ClientTimeout or None, "
+            "expected a timeout in seconds, an aiohttp.ClientTimeout or None, "
             f"not {type(timeout).__name__}"
         )
     if not total >= 0:
-        raise ValueError(f"a timeout of {total} seconds is in the past")
+        raise ValueError(f"a timeout of {total} seconds is in the past: expected 0 or more")
     # To aiohttp a total of 0 is no limit.
     return float(total) if total or total is timeout else None

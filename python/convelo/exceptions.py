@@ -1,9 +1,9 @@
-"""What can go wrong, as a small hierarchy under :class:`PoolError`.
+"""What can go wrong between parties, as a small hierarchy under :class:`PoolError`.
 
 The text of every error names the peer and the message. Those that users of
 ``tno.mpc.communication`` already catch stay catchable by the old names: a timeout is a
 ``TimeoutError``, an absent peer a ``ConnectionError``, and a certificate that is refused is
-``aiohttp.ClientConnectorCertificateError`` too, where aiohttp is loaded.
+``aiohttp.ClientConnectorCertificateError`` too, if aiohttp is loaded.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any
 
 __all__ = [
     "AmbiguousDict",
+    "AnnotationError",
     "BodyError",
     "MessageTooLarge",
+    "OptionalImportError",
     "PeerDowngraded",
     "PeerLost",
     "PeerNotAuthenticated",
@@ -26,6 +28,7 @@ __all__ = [
     "QueueFull",
     "ReceiveError",
     "ReceiveTimeout",
+    "RepetitionError",
     "SendError",
     "SendTimeout",
     "ShutdownError",
@@ -34,15 +37,15 @@ __all__ = [
 
 
 class PoolError(Exception):
-    """Everything that goes wrong between parties."""
+    """Anything that goes wrong between parties."""
 
 
 class PoolClosed(PoolError):
-    """This pool was shut down: by its owner, while something was still waiting, or before."""
+    """This pool was shut down, before the call or while it was waiting."""
 
 
 class ShutdownError(PoolError):
-    """Messages that were not awaited were lost; ``lost`` says which and why, one line each."""
+    """Messages that nobody awaited were lost; ``lost`` has a line about each, with the reason."""
 
     def __init__(self, text: str, lost: tuple[str, ...] = ()) -> None:
         super().__init__(text)
@@ -63,8 +66,8 @@ class BodyError(PoolError):
 class AmbiguousDict(PoolError, TypeError):
     """A dict has both keys ``type`` and ``data``.
 
-    On the compatible wire that is the sign of a wrapped object, so it would arrive as something
-    else. Between our own peers it is sent as it is.
+    On the compatible wires these keys mark a wrapped object, so the dict would arrive as something
+    else. Between two parties that use convelo it is sent as it is.
     """
 
 
@@ -85,25 +88,25 @@ class _MessageError(PoolError):
 
 
 class SendError(_MessageError):
-    """A message was not delivered, or its delivery is not known.
+    """A message was not delivered, or it is not known whether it was.
 
-    ``maybe_delivered`` is true when the message left and its acknowledgement is missing. When it
-    is false the message surely did not arrive, and the next one takes over its default id.
+    ``maybe_delivered`` is true if the message left and was not acknowledged. If it is false, the
+    message certainly did not arrive, and the next one takes over its default id.
     """
 
 
 class PeerUnreachable(SendError, ConnectionError):
-    """Nobody answered at the peer's address, and the attempts are used up."""
+    """Nobody answered at the peer's address in the time that ``max_retries`` allows."""
 
 
 class PeerRefused(SendError):
-    """The peer answered and refused the message; another attempt would be refused again."""
+    """The peer answered and refused the message, as it would refuse another attempt."""
 
 
 class PeerNotAuthenticated(SendError):
-    """The peer could not prove who it is, or refused what we proved to it.
+    """The peer could not prove who it is, or did not accept our proof.
 
-    Where aiohttp is loaded, what is raised is ``aiohttp.ClientConnectorCertificateError`` too.
+    If aiohttp is loaded, the error is an ``aiohttp.ClientConnectorCertificateError`` too.
     """
 
 
@@ -116,33 +119,45 @@ class SendTimeout(SendError, TimeoutError):
 
 
 class PeerDowngraded(SendError):
-    """The peer spoke the second wire before and now does not.
+    """The peer used wire 2 before and now does not.
 
-    Either another program answers at its address, or it was replaced by an older version.
+    Either another program answers at its address, or the peer runs an older version now.
     """
 
 
 class QueueFull(SendError):
-    """Too many messages already wait to be sent to this peer."""
+    """Too many messages are waiting to be sent to this peer."""
 
 
 class ReceiveError(_MessageError):
-    """A message that was waited for does not come."""
+    """A message that was awaited will not arrive."""
 
 
 class PeerLost(ReceiveError):
-    """The peer went away while a message of it was waited for."""
+    """The peer disappeared while one of its messages was awaited."""
 
 
 class PeerRestarted(ReceiveError, SendError):
-    """The peer lost its state since we last heard from it: what it had got or sent is gone.
+    """The peer was restarted: the messages that it had received or not yet sent are gone.
 
-    The default ids of both directions start again at 0, as they do at the peer.
+    The default ids of both directions start again at 0, here and at the peer.
     """
 
 
 class ReceiveTimeout(ReceiveError, TimeoutError):
-    """No message came in the time that ``recv`` was given. The next ``recv`` waits for it again."""
+    """No message arrived in the time given to ``recv``. The next ``recv`` waits for it again."""
+
+
+class AnnotationError(Exception):
+    """The annotations of a serializer and its deserializer are missing or do not match."""
+
+
+class RepetitionError(Exception):
+    """Something that can be done only once was done again, such as registering a type."""
+
+
+class OptionalImportError(ImportError):
+    """This part of the package needs a library that is not installed."""
 
 
 _KINDS: dict[str, type[_MessageError]] = {

@@ -3,13 +3,13 @@
 ::
 
     python -m convelo.pki authority Alice Bob    # ca.crt, and Alice.key, Alice.crt, Bob.key, ...
-    python -m convelo.pki party Carol            # one more, of the authority that is there
+    python -m convelo.pki party Carol            # one more, with the same authority
     python -m convelo.pki identity Alice         # self-signed: Alice.pem, and Alice.crt to give away
     python -m convelo.pki fingerprint Alice.crt  # SHA-256 of the public key, to pin it
 
-Whoever runs ``authority`` has every party's private key for a moment: it is for tests, and for
-groups that trust one of them with that. With ``identity`` each party makes its own and gives away
-only the certificate or its fingerprint.
+Whoever runs ``authority`` holds every party's private key for a moment: that is for tests, and for
+groups that trust one of their members with it. With ``identity`` each party makes its own key and
+gives away only the certificate or its fingerprint.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def new_authority(
     """Writes ``ca.key`` and ``ca.crt``, a certificate authority, into ``directory``.
 
     Args:
-        directory: Made if it is not there.
+        directory: Made if it does not exist.
         common_name: The authority's name. Two authorities that trust each other need two names.
-        days: How long it is valid.
-        force: Whether files that are there are replaced.
+        days: For how many days it is valid.
+        force: Whether to replace existing files.
 
     Raises:
-        FileExistsError: A file is there already.
+        FileExistsError: A file exists already.
     """
     key, certificate = make_authority(common_name, days)
     _write(Path(directory), {f"{_AUTHORITY}.key": key, f"{_AUTHORITY}.crt": certificate}, force)
@@ -62,15 +62,15 @@ def issue(
     Args:
         directory: Where ``ca.key`` and ``ca.crt`` are.
         name: The party's name; letters, digits and ``_.-``, at most 64.
-        hosts: The host names and addresses in the certificate. Pools do not check them.
-        days: How long it is valid.
-        force: Whether files that are there are replaced.
+        hosts: Host names and addresses for the certificate. Pools do not check them.
+        days: For how many days it is valid.
+        force: Whether to replace existing files.
 
     Returns:
         The fingerprint of the party's public key.
 
     Raises:
-        FileExistsError: A file is there already.
+        FileExistsError: A file exists already.
         FileNotFoundError: There is no authority.
         ValueError: The name cannot be a file's.
     """
@@ -92,7 +92,7 @@ def new_identity(
         The fingerprint of the public key, by which peers pin it.
 
     Raises:
-        FileExistsError: A file is there already.
+        FileExistsError: A file exists already.
         ValueError: The name cannot be a file's.
     """
     _check_name(name)
@@ -117,7 +117,7 @@ def _write(directory: Path, files: dict[str, bytes], force: bool) -> None:
         for name in files:
             if (directory / name).exists():
                 raise FileExistsError(
-                    f"{directory / name} is there already; --force replaces it"
+                    f"{directory / name} exists already; --force replaces it"
                 )
     for name, content in files.items():
         public = name.endswith(".crt")
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     authority.add_argument("parties", nargs="*", metavar="NAME", help="a party to certify")
     authority.add_argument("--common-name", default="Pool", help="the authority's name (Pool)")
-    party = commands.add_parser("party", help="certify more parties by the authority that is there")
+    party = commands.add_parser("party", help="certify more parties with an existing authority")
     party.add_argument("parties", nargs="+", metavar="NAME", help="a party to certify")
     for command in (authority, party):
         command.add_argument(
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument(
             "--out", type=Path, default=Path(), metavar="DIRECTORY", help="where the files go (.)"
         )
-        command.add_argument("--force", action="store_true", help="replace files that are there")
+        command.add_argument("--force", action="store_true", help="replace existing files")
     fingerprint = commands.add_parser("fingerprint", help="print the fingerprints of certificates")
     fingerprint.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a PEM file")
     options = parser.parse_args(arguments)
@@ -212,7 +212,7 @@ def _obey(options: argparse.Namespace) -> None:
 def _days(text: str) -> int:
     days = int(text)
     if not 1 <= days <= 36500:
-        raise argparse.ArgumentTypeError("between 1 and 36500 days")
+        raise argparse.ArgumentTypeError("expected between 1 and 36500 days")
     return days
 
 

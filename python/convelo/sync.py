@@ -1,6 +1,6 @@
-"""The pool for code without ``async``: every call waits in a thread of the pool's own.
+"""The pool for code without ``async``: each call waits for the pool's own thread to do the work.
 
-It works where an event loop already runs, as in notebooks::
+It also works where an event loop is running already, as in notebooks::
 
     from convelo.sync import Pool
 
@@ -16,27 +16,28 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from convelo._link import request_all
+from convelo._engine import Message
+from convelo._peer import Peer, decode_all, give_back_all, receive_all
+from convelo._pool import DEFAULT_FLUSH_SECONDS, DEFAULT_TIMEOUT_SECONDS
 from convelo.compat.tno.httphandlers import HTTPClient, HTTPServer
-from convelo.compat.tno.pool import DEFAULT_FLUSH_SECONDS, DEFAULT_TIMEOUT_SECONDS
 from convelo.compat.tno.pool import Pool as AsyncPool
-from convelo.exceptions import BodyError, PoolClosed
+from convelo.exceptions import PoolClosed
 
 __all__ = ["Pool"]
 
 _Result = TypeVar("_Result")
-_Taken = tuple[HTTPClient, Any]
+_Taken = Sequence[tuple[Peer, Message]]
 
 
 class Pool:
-    """As :class:`convelo.Pool`, with calls that wait. It may be used from several threads.
+    """Like :class:`convelo.Pool`, with calls that wait. Several threads may use it.
 
     The arguments are those of :class:`convelo.Pool`. ``on_error`` is called in the pool's thread.
     """
@@ -162,16 +163,18 @@ class Pool:
     def recv(
         self, handler_name: str, msg_id: str | int | None = None, timeout: float | None = None
     ) -> Any:
-        """Receives an object; see :meth:`convelo.Pool.recv`. Can be interrupted without loss."""
-        return self._receive([handler_name], msg_id, timeout)[0][1]
+        """Receives an object; see :meth:`convelo.Pool.recv`. An interrupt loses nothing."""
+        return self._receive([handler_name], msg_id, timeout)[0]
 
     def arecv(self, handler_name: str, msg_id: str | int | None = None) -> Future[Any]:
-        """Asks for an object. ``result()`` of what is returned waits for it.
+        """Asks for an object; ``result()`` of the returned future waits for it.
 
         Cancelling the future withdraws the request.
         """
         promised: Future[Any] = Future()
-        self._begin(promised, [handler_name], msg_id, None, lambda taken: self._decode(taken)[0][1])
+        self._begin(
+            promised, [handler_name], msg_id, None, lambda taken: self._decode(taken, msg_id)[0]
+        )
         return promised
 
     def recv_all(
@@ -180,9 +183,9 @@ class Pool:
         msg_id: str | int | None = None,
         timeout: float | None = None,
     ) -> list[tuple[str, Any]]:
-        """Receives one object of each peer; see :meth:`convelo.Pool.recv_all`."""
+        """Receives one object from each peer; see :meth:`convelo.Pool.recv_all`."""
         names = list(self._pool.pool_handlers if handler_names is None else handler_names)
-        return self._receive(names, msg_id, timeout)
+        return list(zip(names, self._receive(names, msg_id, timeout), strict=True))
 
     def update_msg_prefix(self, msg_prefix: str | None) -> None:
         """See :meth:`convelo.Pool.update_msg_prefix`."""
@@ -219,7 +222,9 @@ class Pool:
         if self._loop.is_closed():
             raise PoolClosed("this pool was shut down")
         if threading.current_thread() is self._thread:
-            raise RuntimeError("a call that waits was made in the pool's own thread (on_error?)")
+            raise RuntimeError(
+                "this call would wait for the thread that it was made in: on_error must not wait"
+            )
 
     def _wait(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         try:
@@ -231,21 +236,21 @@ class Pool:
         try:
             return future.result()
         except BaseException:
-            # An interrupt of the caller: what it waited for is withdrawn.
+            # The caller was interrupted: what it waited for is withdrawn.
             future.cancel()
             raise
 
     def _receive(
         self, names: list[str], msg_id: int | str | None, timeout: float | None
-    ) -> list[tuple[str, Any]]:
-        promised: Future[list[_Taken]] = Future()
+    ) -> list[Any]:
+        promised: Future[_Taken] = Future()
         self._begin(promised, names, msg_id, timeout, lambda taken: taken)
         try:
             taken = promised.result()
         except BaseException:
             if not promised.cancel() and promised.exception() is None:
-                # An interrupt just after they came: they wait for the next call.
-                self._loop.call_soon_threadsafe(self._return, promised.result(), msg_id)
+                # An interrupt just after they arrived: the next call gets them.
+                self._give_back(promised.result(), msg_id)
             raise
         return self._decode(taken, msg_id)
 
@@ -255,22 +260,20 @@ class Pool:
         names: list[str],
         msg_id: int | str | None,
         timeout: float | None,
-        finish: Callable[[list[_Taken]], _Result],
+        finish: Callable[[_Taken], _Result],
     ) -> None:
         self._check()
 
         async def work() -> None:
             try:
-                handlers = [self._pool._handler(name) for name in names]
-                completions = self._pool._bind(asyncio.get_running_loop())
-                messages = await request_all(handlers, completions, msg_id, timeout)
+                handlers = [self._pool.handler(name) for name in names]
+                taken = await receive_all(handlers, msg_id, timeout)
             except BaseException as error:
                 if promised.set_running_or_notify_cancel():
                     promised.set_exception(error)
                 return
-            taken = list(zip(handlers, messages, strict=True))
             if not promised.set_running_or_notify_cancel():
-                self._return(taken, msg_id)
+                give_back_all(taken, msg_id)
                 return
             try:
                 promised.set_result(finish(taken))
@@ -289,23 +292,11 @@ class Pool:
         if promised.cancelled() and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(task.cancel)
 
-    def _return(self, taken: list[_Taken], msg_id: int | str | None) -> None:
-        for handler, message in taken:
-            handler._give_back(msg_id, message)
+    def _give_back(self, taken: _Taken, msg_id: int | str | None) -> None:
+        self._loop.call_soon_threadsafe(give_back_all, taken, msg_id)
 
-    def _decode(
-        self, taken: list[_Taken], msg_id: int | str | None = None
-    ) -> list[tuple[str, Any]]:
-        received: list[tuple[str, Any]] = []
-        for position, (handler, message) in enumerate(taken):
-            try:
-                received.append((handler.name, handler._decode(message)))
-            except BodyError:
-                # What cannot be decoded is gone; the others wait for another call.
-                others = taken[:position] + taken[position + 1 :]
-                self._loop.call_soon_threadsafe(self._return, others, msg_id)
-                raise
-        return received
+    def _decode(self, taken: _Taken, msg_id: int | str | None) -> list[Any]:
+        return decode_all(taken, msg_id, self._give_back)
 
 
 async def _called(function: Callable[..., None], *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""A pytest plugin with groups of connected pools; it is there as soon as convelo is installed.
+"""A pytest plugin with groups of connected pools; installing convelo makes it available.
 
 ::
 
@@ -10,12 +10,12 @@
 Pool ``i`` of a group is known to the others as ``local<i>``. All listen on free ports of 127.0.0.1.
 
 Fixtures: ``http_pool_duo``, ``http_pool_trio``, and ``http_pool_group_factory``, which is called
-with the number of pools. The scope of all is set by ``--fixture-pool-scope``; a pool may be used
-from any event loop, so the scope does not have to fit that of pytest-asyncio's loops.
+with the number of pools. ``--fixture-pool-scope`` sets the scope of all of them; a pool may be used
+from any event loop, so the scope need not match that of pytest-asyncio's loops.
 
-With the ini option ``convelo_pool_api = 5`` the pools have the API of 5.0 (the factory is awaited
-then, and pools are reset for each test), and ``mock_pool_duo``, ``mock_pool_trio`` and
-``mock_pool_group_factory`` are there in either case.
+With the ini option ``convelo_pool_api = 5`` the pools have the API of 5.0 (the factory has to be
+awaited then, and pools are reset for each test). ``mock_pool_duo``, ``mock_pool_trio`` and
+``mock_pool_group_factory`` are always there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import asyncio
 import importlib
 import importlib.metadata
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
@@ -57,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(_INI, "the API of the pool fixtures: 4 (default) or 5", default="4")
     installed = importlib.metadata.entry_points(group="pytest11")
     if _GENUINE_PLUGINS.isdisjoint(plugin.name for plugin in installed):
-        # Else the genuine package adds the option, and two of a name are an error.
+        # Otherwise the genuine package adds the option, and adding it twice is an error.
         parser.getgroup("convelo").addoption(
             _OPTION,
             default=None,
@@ -69,7 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Widens the scope of the ``event_loop`` fixture of pytest-asyncio before 0.23 with ours."""
     if config.getini(_INI) not in ("4", "5"):
-        raise pytest.UsageError(f"{_INI} is 4 or 5, not {config.getini(_INI)}")
+        raise pytest.UsageError(f"expected {_INI} to be 4 or 5, not {config.getini(_INI)}")
     scope = config.getoption(_OPTION, None)
     if scope in (None, "function"):
         return
@@ -131,7 +131,7 @@ def _pool_factory_5() -> Iterator[Callable[..., tno5.Pool]]:
     pools: list[tno5.Pool] = []
 
     def make(name: str, communicator: Any) -> tno5.Pool:
-        # As in the genuine fixtures: on a slow machine a receive takes the time it takes.
+        # As in the genuine fixtures: on a slow machine a receive takes as long as it takes.
         pools.append(Pool(name, communicator, timeout=None))
         return pools[-1]
 
@@ -143,7 +143,7 @@ def _end(pools: Sequence[tno.Pool | tno5.Pool]) -> None:
     errors: list[Exception] = []
     for pool in pools:
         try:
-            pool._abort()
+            pool.abort()
         except Exception as error:
             errors.append(error)
     if errors:
@@ -190,9 +190,9 @@ def _groups_5(
                 if pool.communicator is not communicator:
                     pool.add_client(f"local{index}", connection())
             for pool in groups[count]:
-                pool.communicator._start_now()
+                _at_once(pool.initialize())
         for pool in groups[count]:
-            pool._reset()
+            pool.reset()
         return groups[count]
 
     return group
@@ -204,7 +204,7 @@ def _http_groups_5(request: pytest.FixtureRequest) -> Callable[[int], tuple[tno5
 
     def make(index: int) -> tuple[HttpCommunicator, Callable[[], HttpConnection]]:
         communicator = HttpCommunicator("127.0.0.1", 0)
-        communicator._listen_now()
+        communicator.listen()
         return communicator, lambda: HttpConnection("127.0.0.1", communicator.port)
 
     return _groups_5(request.getfixturevalue("_pool_factory_5"), make)
@@ -221,9 +221,18 @@ def _mock_groups_5(request: pytest.FixtureRequest) -> Callable[[int], tuple[tno5
     return _groups_5(request.getfixturevalue("_pool_factory_5"), make)
 
 
+def _at_once(work: Coroutine[Any, Any, None]) -> None:
+    """Runs a coroutine that never waits, whether or not a loop is running."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("initialize had to wait for something")
+
+
 def _check(count: int) -> None:
     if count < 1:
-        raise ValueError(f"a group has at least one pool, not {count}")
+        raise ValueError(f"expected at least one pool in a group, not {count}")
 
 
 def _awaited(
@@ -239,7 +248,7 @@ def _awaited(
 def http_pool_group_factory(
     request: pytest.FixtureRequest,
 ) -> Callable[[int], Any]:
-    """Called with a number, makes that many pools; the same ones for the same number."""
+    """Called with a number, returns that many pools; the same ones for the same number."""
     if _api(request.config) == 5:
         return _awaited(request.getfixturevalue("_http_groups_5"))
     return cast(Callable[[int], Any], request.getfixturevalue("_http_groups"))

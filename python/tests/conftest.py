@@ -32,7 +32,7 @@ def connect() -> Iterator[Connect]:
 
     yield connect
     for pool in made:
-        pool._abort()
+        pool.abort()
 
 
 @pytest.fixture(params=[None, 4], ids=["second wire", "compatible wire"])

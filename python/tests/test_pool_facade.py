@@ -25,9 +25,9 @@ from convelo import (
     SendTimeout,
     Serialization,
     ShutdownError,
+    _pool,
     pki,
 )
-from convelo.compat.tno import pool as pool_module
 from convelo.compat.tno import serialization
 from convelo.compat.tno.httphandlers import HTTPClient, ParkedMessage
 
@@ -293,12 +293,16 @@ async def test_asend_packs_at_once(connect: Connect) -> None:
         alice, bob = connect(wire)
         for _ in range(2):
             changing, data = [1, [2]], bytearray(b"x" * 10_000)
+            large = bytearray(b"x" * 1_000_000)
             assert alice.asend("bob", changing) is None
             alice.asend("bob", data)
+            alice.asend("bob", large)
             changing.append(3)
             data[:] = b"y" * len(data)
+            large[:] = b"y" * len(large)
             assert await bob.recv("alice", timeout=5) == [1, [2]]
             assert await bob.recv("alice", timeout=5) == b"x" * 10_000
+            assert await bob.recv("alice", timeout=5) == b"x" * 1_000_000
 
 
 async def test_shutdown_sends_what_was_not_awaited(connect: Connect) -> None:
@@ -470,6 +474,19 @@ async def test_a_broadcast_says_who_did_not_get_it(duo: Duo) -> None:
     assert await bob.recv("alice", "id", timeout=5) == "hello"
 
 
+async def test_a_broadcast_that_is_refused_does_not_hold_the_next(
+    http_pool_trio: tuple[Pool, Pool, Pool],
+) -> None:
+    alice, bob, carol = http_pool_trio
+    await alice.send("local2", "the wire of one is known now")
+    with pytest.raises(TypeError, match="message id"):
+        await alice.broadcast(1, 1.5, ["local1", "local2"])  # type: ignore[arg-type]
+    async with asyncio.timeout(10):
+        await alice.broadcast("hello", "id")
+    assert await bob.recv("local0", "id", timeout=5) == "hello"
+    assert await carol.recv("local0", "id", timeout=5) == "hello"
+
+
 async def test_the_buffer_shows_what_was_not_received(duo: Duo) -> None:
     alice, bob = duo
     await alice.send("bob", 1, "b")
@@ -580,7 +597,7 @@ def test_arguments_that_contradict_each_other(certificates: Path) -> None:
         plain.add_http_client("bob", "127.0.0.1", 1, certificates / "bob.crt")
     with pytest.raises(TypeError, match="'typo'"):
         plain.add_http_client("bob", "127.0.0.1", 1, typo=1)
-    plain._abort()
+    plain.abort()
 
 
 async def test_log_lines_that_people_look_for(
@@ -603,7 +620,7 @@ async def test_log_lines_that_people_look_for(
 async def test_plain_http_is_named_insecure_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "_said_unauthenticated", False)
+    monkeypatch.setattr(_pool, "_warned_of_plain_http", False)
     for _ in range(2):
         async with await lonely() as pool:
             with pytest.raises(SendError):

@@ -58,7 +58,7 @@ def test_nothing_is_overwritten_unless_told_so(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     done = run("identity", "--out", str(tmp_path), "Alice")
     assert done.returncode == 1
-    assert "Alice.pem is there already; --force" in done.stderr
+    assert "Alice.pem exists already; --force" in done.stderr
     (tmp_path / "Alice.pem").unlink()
     with pytest.raises(FileExistsError, match=r"Alice\.crt"):
         pki.new_identity(tmp_path, "Alice")

@@ -144,7 +144,7 @@ def test_the_api_of_5(pytester: pytest.Pytester, scope: str) -> None:
 def test_an_api_that_is_not_known(pytester: pytest.Pytester) -> None:
     result = run(pytester, BASIC, ini="convelo_pool_api = 3")
     assert result.ret != 0
-    result.stderr.fnmatch_lines(["*convelo_pool_api is 4 or 5, not 3*"])
+    result.stderr.fnmatch_lines(["*expected convelo_pool_api to be 4 or 5, not 3*"])
 
 
 def test_fixtures_that_are_imported_from_the_test_package(pytester: pytest.Pytester) -> None:

@@ -44,7 +44,7 @@ async def over_http(
     communicators = [make("127.0.0.1", 0, **arguments) for _ in range(2)]
     pools = [Pool(f"local{i}", c, packer, timeout=timeout) for i, c in enumerate(communicators)]
     for communicator in communicators:
-        communicator._listen_now()
+        communicator.listen()
     pools[0].add_client("local1", HttpConnection("127.0.0.1", communicators[1].port, wire=wire))
     pools[1].add_client("local0", HttpConnection("127.0.0.1", communicators[0].port, wire=wire))
     async with pools[0], pools[1]:
@@ -192,8 +192,9 @@ async def test_an_address_that_is_taken_can_be_tried_again() -> None:
         second.communicator.port = first.port
         with pytest.raises(OSError, match=str(first.port)):
             await second.initialize()
-    await second.initialize()
-    await second.shutdown()
+    async with second:
+        _, writer = await asyncio.open_connection("127.0.0.1", first.port)
+        writer.close()
 
 
 async def test_an_absent_peer_is_an_error_after_the_tries() -> None:
@@ -300,7 +301,7 @@ async def test_tls(certificates: Path, remembered: bool) -> None:
         assert communicators[0].use_ssl
     pools = [Pool(f"local{i}", c) for i, c in enumerate(communicators)]
     for communicator in communicators:
-        communicator._listen_now()
+        communicator.listen()
     for i, pool in enumerate(pools):
         other = f"local{1 - i}"
         connection = HttpConnection(
@@ -337,7 +338,7 @@ def test_contexts_whose_files_are_not_known(certificates: Path) -> None:
         communicator = HttpCommunicator("127.0.0.1", 0)
         pool = Pool("alice", communicator)
         pool.add_client("bob", HttpConnection("127.0.0.1", 1, certificates / "local1.crt"))
-        communicator._listen_now()
+        communicator.listen()
 
 
 def test_the_module_that_remembers_is_the_same_api() -> None:

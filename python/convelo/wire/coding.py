@@ -38,7 +38,7 @@ _packb = ormsgpack.packb
 
 
 def current_encoder() -> Encoder | None:
-    """The encoder whose message a registered serializer is working for, in this thread."""
+    """The encoder for which a registered serializer is working in this thread."""
     return getattr(_running, "encoder", None)
 
 
@@ -136,11 +136,11 @@ class Encoder:
             return TypeError("Recursion limit reached")
         if "serializable" in str(error):
             error.add_note(
-                "Register (de)serializers for the type: Serialization.register_class, or "
+                "Register (de)serializers for the type with Serialization.register_class, or call "
                 "convelo.register_extras for sets, decimals, dataclasses and the like."
             )
         elif "Dict key" in str(error):
-            error.add_note("Other keys than str need OPT_NON_STR_KEYS at both sides.")
+            error.add_note("Keys other than str need OPT_NON_STR_KEYS on both sides.")
         return error
 
     def hook(self, value: Any) -> Any:
@@ -286,5 +286,6 @@ class Decoder:
 
 def _too_deep() -> TooDeep:
     return TooDeep(
-        "what arrived is nested too deep: at most 497 lists or dicts, or 331 tuples, in each other"
+        "what arrived is nested too deep: expected at most 497 lists or dicts, or 331 tuples, in "
+        "each other"
     )

@@ -8,12 +8,12 @@ one, and :func:`encode_value` refuses it.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import ormsgpack
 
+from convelo._convelo import count_wrappers
 from convelo.exceptions import AmbiguousDict, BodyError
 from convelo.wire import dangerous
 from convelo.wire.coding import PLAIN, Decoder, Encoder
@@ -28,10 +28,9 @@ __all__ = [
     "CompatibleDecoder",
     "CompatibleEncoder",
     "Encoded",
-    "count_wrappers",
     "decode_value",
     "encode_value",
-    "python_count_wrappers",
+    "flat",
 ]
 
 LARGE = 4096
@@ -47,37 +46,6 @@ _packb = ormsgpack.packb
 _unpackb = ormsgpack.unpackb
 _BUFFERS = frozenset((bytes, bytearray, memoryview))
 _ENDLESS_LOOK = 100_000
-
-
-def python_count_wrappers(packed: bytes) -> int:
-    """What :func:`count_wrappers` does, without the compiled module."""
-    found = 0
-    pending = [
-        _unpackb(packed, option=ormsgpack.OPT_NON_STR_KEYS, ext_hook=lambda tag, data: None)
-    ]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, dict):
-            found += "type" in item and "data" in item
-            pending.extend(item.values())
-        elif isinstance(item, list):
-            pending.extend(item)
-    return found
-
-
-@functools.cache
-def _counter() -> Callable[[bytes], int]:
-    """The compiled function, where that module is built."""
-    try:
-        from convelo._convelo import count_wrappers as compiled
-    except ImportError:
-        return python_count_wrappers
-    return compiled
-
-
-def count_wrappers(packed: bytes) -> int:
-    """How many maps in the msgpack document ``packed`` have both keys, ``type`` and ``data``."""
-    return _counter()(packed)
 
 
 class CompatibleEncoder(Encoder):
@@ -157,6 +125,10 @@ class CompatibleDecoder(Decoder):
         """The object that a wrapper stands for."""
         return self.restore(item)
 
+    def built(self, core: Callable[..., Any], data: Any) -> Any:
+        """What ``core`` makes of the data in a wrapper."""
+        return core(self.restore(data) if isinstance(data, dict) else data, self)
+
 
 def encode_value(
     value: Any,
@@ -195,7 +167,7 @@ def encode_value(
         size = value.nbytes if kind is memoryview else len(value)
         if size < LARGE:
             return _packb(value, None, option)
-        return _head(size), _flat(value)
+        return _head(size), flat(value)
     if wire not in (4, 5):
         raise ValueError(f"the compatible wires are 4 and 5, not {wire}")
     if use_pickle:
@@ -227,14 +199,15 @@ def _head(size: int) -> bytes:
     if size > MAX_VALUE:
         raise TypeError(
             f"the compatible wire carries at most {MAX_VALUE} bytes in one value, not {size}: send "
-            "it in parts, or between two parties that both use convelo"
+            "it in parts, or use convelo on both sides"
         )
     if size < 1 << 16:
         return b"\xc5" + size.to_bytes(2, "big")
     return b"\xc6" + size.to_bytes(4, "big")
 
 
-def _flat(value: bytes | bytearray | memoryview) -> bytes | memoryview:
+def flat(value: bytes | bytearray | memoryview) -> bytes | memoryview:
+    """``value`` as bytes in one piece, copied only where its own are not."""
     if isinstance(value, bytes):
         return value
     view = memoryview(value)
@@ -248,9 +221,9 @@ def ambiguous(value: Any) -> AmbiguousDict:
     place = _find_lookalike(value)
     where = f" at message{place}" if place is not None else " made by a serializer"
     return AmbiguousDict(
-        f"The dict{where} has both keys 'type' and 'data'. On the compatible wire that is how "
-        "objects are wrapped, so it would arrive as something else or not at all. Rename one of "
-        "the keys, send the dict as a list of pairs, or use convelo at both sides."
+        f"The dict{where} has both keys 'type' and 'data'. On the compatible wire they mark a "
+        "wrapped object, so it would arrive as something else or not at all. Rename one of the "
+        "keys, send the dict as a list of pairs, or use convelo on both sides."
     )
 
 

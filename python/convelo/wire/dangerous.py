@@ -1,9 +1,9 @@
 """Pickle: loading a pickled object runs whatever code its author chose.
 
 Only :meth:`Serialization.pack` / :meth:`Serialization.unpack` with ``use_pickle=True`` (in the 5.x
-API ``fallback_pickle``) come here: a program that packs and unpacks its own bytes. What goes to a
-peer or comes from one never does, whatever the settings say: :func:`warn_ignored` is all that
-``use_pickle`` on a handler causes.
+API ``fallback_pickle``) use it: a program that packs and unpacks its own bytes. What goes to a
+peer or comes from one is never pickled, whatever the settings say: all that ``use_pickle`` on a
+handler causes is :func:`warn_ignored`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def dumps(value: Any) -> bytes:
     """Pickles ``value``, with a :class:`DangerousPickleWarning`."""
     warnings.warn(
         f"{type(value).__name__} has no registered serializer and is pickled: whoever unpickles "
-        "it trusts these bytes with everything. Register a serializer instead.",
+        "it runs what these bytes say. Register a serializer instead.",
         DangerousPickleWarning,
         stacklevel=2,
     )
@@ -35,10 +35,10 @@ def dumps(value: Any) -> bytes:
 
 
 def loads(data: bytes) -> Any:
-    """Unpickles ``data``, with a :class:`DangerousPickleWarning`. Runs code that ``data`` holds."""
+    """Unpickles ``data``, with a :class:`DangerousPickleWarning`. Runs the code in ``data``."""
     warnings.warn(
-        "Unpickling: this runs code that the bytes hold. Use it for nothing that came from "
-        "somebody else; register a deserializer instead.",
+        "Unpickling runs code that the bytes contain. Never use it on what came from somebody "
+        "else; register a deserializer instead.",
         DangerousPickleWarning,
         stacklevel=2,
     )

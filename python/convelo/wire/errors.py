@@ -1,4 +1,4 @@
-"""What goes wrong between values and bytes, beside the errors that everybody sees."""
+"""What goes wrong between values and bytes, in more detail than :mod:`convelo.exceptions`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class UnknownType(BodyError, NotImplementedError):
         super().__init__(
             f"There is no deserialization function defined for the type {name!r}, whose data "
             f"arrived as {type(data).__name__}. Register the class here under the name it has at "
-            "the sender, or import the module that does. If the sender uses pickle: pickled "
+            "the sender, or import the module that does so. If the sender uses pickle: pickled "
             "objects are refused, because loading one runs code of the sender's choice."
         )
         self.type_name = name

@@ -1,4 +1,4 @@
-"""Types that are only sent after both parties asked for it: sets, decimals, dataclasses and so on.
+"""Types that are only sent if both parties ask for it: sets, decimals, dataclasses and so on.
 
 Peers with the genuine package have to register serializers of the same form for what they receive.
 """
@@ -8,45 +8,30 @@ from __future__ import annotations
 import dataclasses
 import decimal
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from convelo.wire.state import builtin
+from convelo.wire.registration import Registration
+from convelo.wire.state import builtin, default_state, register
 
 __all__ = ["register_extras"]
 
 
-class _Registration(Protocol):
-    def register(
-        self,
-        serializer: Callable[..., Any],
-        deserializer: Callable[..., Any],
-        *types: str,
-        check_annotations: bool = True,
-        overwrite: bool = False,
-    ) -> None: ...
-
-
-def register_extras(*classes: type, registration: Any = None) -> None:
+def register_extras(
+    *classes: type, registration: type[Registration[Any]] | None = None
+) -> None:
     """Registers ``set``, ``frozenset``, ``complex``, ``decimal.Decimal``, and ``classes``.
 
-    Both parties call it with the same classes. A class travels under its bare name as a dict of its
-    fields; it is rebuilt by calling it, so what its ``__init__`` checks is checked again.
+    Both parties call it with the same classes. An object travels as the ``__name__`` of its class
+    and a dict of its fields; it is rebuilt by calling the class, so ``__init__`` checks it again.
 
     Args:
         classes: dataclasses and named tuples.
-        registration: ``Serialization`` (which it is without this argument) or, for the 5.0 API,
-            ``Serializer``.
+        registration: ``Serialization`` (the default) or, for the 5.0 API, ``Serializer``.
 
     Raises:
         TypeError: one of ``classes`` is neither a dataclass nor a named tuple.
     """
-    known: _Registration
-    if registration is None:
-        from convelo.compat.tno.serialization import Serialization
-
-        known = Serialization
-    else:
-        known = registration
+    state = default_state() if registration is None else registration.state
     pairs: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = [
         ("set", _items, _builder(set)),
         ("frozenset", _items, _builder(frozenset)),
@@ -61,13 +46,11 @@ def register_extras(*classes: type, registration: Any = None) -> None:
         else:
             raise TypeError(f"{made!r} is neither a dataclass nor a named tuple")
     for name, serialize, deserialize in pairs:
-        known.register(
-            _face(serialize), _face(deserialize), name, check_annotations=False, overwrite=True
-        )
+        register(state, _face(serialize), _face(deserialize), (name,), overwrite=True)
 
 
 def _face(core: Callable[..., Any]) -> Callable[..., Any]:
-    """``core`` for either API: what its registered functions are called with is not needed."""
+    """``core`` for either API; the options that an API passes are not needed."""
 
     @builtin(core)
     def function(value: Any, *_options: Any, **_keywords: Any) -> Any:

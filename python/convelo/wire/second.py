@@ -31,12 +31,11 @@ from convelo.wire.compatible import (
     LARGE,
     CompatibleDecoder,
     CompatibleEncoder,
+    flat,
 )
 from convelo.wire.errors import TooDeep, Undecodable, UnknownType
 from convelo.wire.nesting import depth_of
-from convelo.wire.plugins import arrow
-from convelo.wire.plugins import int as int_plugin
-from convelo.wire.plugins import tuple as tuple_plugin
+from convelo.wire.plugins import arrow, serialize_int, serialize_tuple
 from convelo.wire.plugins.numpy import checked_shape, filled, is_array
 from convelo.wire.state import DEFAULT_PACK_OPTION, State, default_state
 
@@ -119,7 +118,7 @@ def encode(
         size = value.nbytes if kind is memoryview else len(value)
         if size < LARGE:
             return _packb(value, None, option), []
-        return _ONLY_BYTES, [_flat(value)]
+        return _ONLY_BYTES, [flat(value)]
     if state is None:
         state = default_state()
     encoder = SecondEncoder(state, state.sending(keywords), option)
@@ -132,13 +131,6 @@ def encode(
     return packed, encoder.buffers
 
 
-def _flat(value: Any) -> Buffer:
-    if isinstance(value, bytes):
-        return value
-    view = memoryview(value)
-    return view.cast("B") if view.c_contiguous else view.tobytes()
-
-
 class SecondEncoder(Encoder):
     """Packs a value for our own peers."""
 
@@ -148,9 +140,9 @@ class SecondEncoder(Encoder):
         # Arrays never go as lists here, whatever the compatible wire does.
         super().__init__(state, options, (option or 0) | ormsgpack.OPT_SERIALIZE_NUMPY)
         tuples = getattr(self.serializers.get("tuple"), "core", None)
-        self._tuples = tuples is tuple_plugin.serialize
+        self._tuples = tuples is serialize_tuple
         integers = getattr(self.serializers.get("int"), "core", None)
-        self._integers = integers is int_plugin.serialize
+        self._integers = integers is serialize_int
         self.restart()
 
     strict = True
@@ -158,7 +150,7 @@ class SecondEncoder(Encoder):
     def hook(self, value: Any) -> Any:
         kind = type(value)
         if kind is int and self._integers:
-            packed = _INTEGER + _packb(int_plugin.serialize(value))
+            packed = _INTEGER + _packb(serialize_int(value))
             self.copied += len(packed)
             return _Ext(TYPED, packed)
         if kind is tuple and self._tuples:

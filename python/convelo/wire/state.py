@@ -12,12 +12,13 @@ from typing import Any, Protocol, TypeVar
 
 import ormsgpack
 
+from convelo.exceptions import RepetitionError
+
 __all__ = [
     "DEFAULT_PACK_OPTION",
     "Function",
     "State",
     "builtin",
-    "check_pair",
     "default_state",
     "register",
     "set_default",
@@ -41,6 +42,13 @@ class State(Protocol):
     options object (5.x).
     """
 
+    package: str
+    """The package with the API's modules for known types."""
+    takes_keywords: bool
+    """Whether options come as keyword arguments."""
+
+    def __hash__(self) -> int: ...
+
     def serializers(self) -> MutableMapping[str, Function]:
         """Serializers by the ``__name__`` of the class."""
 
@@ -49,6 +57,15 @@ class State(Protocol):
 
     def call(self, function: Function, value: Any, options: Any) -> Any:
         """Calls a registered function the way its API does."""
+
+    def serializer(self, core: Function) -> Function:
+        """A serializer of the API that calls ``core(value, encoder)``."""
+
+    def deserializer(self, core: Function) -> Function:
+        """A deserializer of the API that calls ``core(data, decoder)``."""
+
+    def signature(self, function: Function) -> inspect.Signature:
+        """The signature whose annotations are compared."""
 
     def sending(self, keywords: dict[str, Any]) -> Any:
         """Options for a message to a peer; never with pickle."""
@@ -64,7 +81,7 @@ _default: list[State] = []
 
 
 def set_default(state: State) -> None:
-    """Makes ``state`` the one that coders use when none is given."""
+    """Makes ``state`` the one that coders use by default."""
     _default[:] = [state]
 
 
@@ -79,8 +96,8 @@ def builtin(core: Function) -> Callable[[_AnyFunction], _AnyFunction]:
     """Marks a function of an API as the face of ``core``.
 
     ``core(value, coder)`` does the same with an :class:`~convelo.wire.coding.Encoder` or
-    :class:`~convelo.wire.coding.Decoder`: coders call it directly, so that options, depth and the
-    wire's own forms reach nested values.
+    :class:`~convelo.wire.coding.Decoder`. Coders call it directly, so that options, depth and the
+    wire's own forms apply to nested values too.
     """
 
     def mark(function: _AnyFunction) -> _AnyFunction:
@@ -96,69 +113,25 @@ def register(
     deserializer: Function,
     types: Collection[str],
     *,
-    overwrite: bool,
-    repetition: type[Exception],
+    overwrite: bool = False,
 ) -> None:
     """Registers a pair for the names ``types``: all of them, or none.
 
     Raises:
         TypeError: one of the pair is not callable.
-        repetition: a name is taken and ``overwrite`` is false.
+        RepetitionError: a name is taken and ``overwrite`` is false.
     """
-    if not callable(serializer):
-        raise TypeError(f"The serializer is a {type(serializer).__name__}, not a function.")
-    if not callable(deserializer):
-        raise TypeError(f"The deserializer is a {type(deserializer).__name__}, not a function.")
+    for role, function in (("serializer", serializer), ("deserializer", deserializer)):
+        if not callable(function):
+            raise TypeError(f"Expected a function as {role}, not {type(function).__name__}.")
     targets = ((state.serializers(), serializer), (state.deserializers(), deserializer))
     if not overwrite:
         for name in types:
             if any(name in target for target, _ in targets):
-                raise repetition(
+                raise RepetitionError(
                     f"The logic for type {name} has already been set; pass overwrite=True to "
                     "replace it."
                 )
     for target, function in targets:
         for name in types:
             target[name] = function
-
-
-def check_pair(
-    serializer: inspect.Signature,
-    deserializer: inspect.Signature,
-    types: Collection[str],
-    *,
-    needs_keywords: bool,
-    annotation: type[Exception],
-) -> None:
-    """Checks what the signatures of a pair promise.
-
-    Both accept ``**kwargs`` (if ``needs_keywords``); the deserializer takes ``obj``, annotated as
-    what the serializer returns, and returns one of ``types``.
-
-    Raises:
-        TypeError: a parameter is missing.
-        annotation: the annotations are missing or do not fit together.
-    """
-    if needs_keywords:
-        for role, signature in (("serializer", serializer), ("deserializer", deserializer)):
-            kinds = [parameter.kind for parameter in signature.parameters.values()]
-            if inspect.Parameter.VAR_KEYWORD not in kinds:
-                raise TypeError(
-                    f"The {role} does not accept **kwargs, by which options reach it and the "
-                    "(de)serializers it calls: add that parameter and pass it on."
-                )
-    returned = deserializer.return_annotation
-    if returned not in types and getattr(returned, "__name__", None) not in types:
-        raise annotation(
-            f"The deserializer must be annotated to return {' or '.join(types)}; it says "
-            f"{returned!r}. Annotate it, or pass check_annotations=False."
-        )
-    if "obj" not in deserializer.parameters:
-        raise TypeError("The deserializer has no parameter named 'obj', which holds the data.")
-    taken = deserializer.parameters["obj"].annotation
-    if serializer.return_annotation != taken:
-        raise annotation(
-            f"The serializer returns {serializer.return_annotation!r}, but 'obj' of the "
-            f"deserializer is annotated as {taken!r}: annotate both alike, or pass "
-            "check_annotations=False."
-        )

@@ -4,6 +4,7 @@ Change ``tno.mpc.communication`` to ``convelo.compat.tno`` in imports, or import
 :mod:`convelo`.
 """
 
+from convelo.compat.tno import serializer_plugins as serializer_plugins
 from convelo.compat.tno.exceptions import AnnotationError as AnnotationError
 from convelo.compat.tno.exceptions import OptionalImportError as OptionalImportError
 from convelo.compat.tno.exceptions import RepetitionError as RepetitionError

@@ -1,42 +1,34 @@
 """The two halves of a pool: :class:`HTTPServer`, and one :class:`HTTPClient` per peer.
 
-Both are views of the compiled transport, which does the work. A pool makes them; what downstream
-code reads of them (ports, addresses, prefixes, counters, what has arrived) is here.
+A pool makes them. They have the attributes that other programs read: ports, addresses, prefixes,
+counters, and what has arrived.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import ssl
-from collections.abc import Generator, Iterator, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any
 
-from convelo._convelo import WIRE_SECOND, WIRE_UNKNOWN, Node
-from convelo._engine import Message, Receipt
-from convelo._link import Link, size_of
+from convelo._convelo import WIRE_SECOND, WIRE_UNKNOWN
+from convelo._engine import Message
+from convelo._peer import Encoded, Peer, encode
+from convelo._pool import PoolCore, limits_of
 from convelo.compat.tno.serialization import DEFAULT_PACK_OPTION, STATE
-from convelo.exceptions import BodyError, PoolError
-from convelo.wire.compatible import decode_value, encode_value
-from convelo.wire.second import decode as decode_second
-from convelo.wire.second import encode as encode_second
+from convelo.wire.compatible import decode_value
+from convelo.wire.second import decode
 
-if TYPE_CHECKING:
-    from convelo._convelo import Completions
-    from convelo.compat.tno.pool import Pool
-
-__all__ = ["HTTPClient", "HTTPServer", "ParkedMessage", "log_notice", "logger"]
+__all__ = ["HTTPClient", "HTTPServer", "ParkedMessage", "encode_for_all", "logger"]
 
 # A child of the name that the users' logging configuration knows: it takes effect on ours.
 logger = logging.getLogger("tno.mpc.communication.httphandlers.convelo")
 
-# The pool says that itself, once per process.
-_PLAIN = "plain HTTP"
-
 
 class ParkedMessage:
-    """A message that has arrived and was not received yet. It is not decoded before ``recv``."""
+    """A message that has arrived but was not received yet. It is decoded by ``recv``."""
 
     __slots__ = ("message_id",)
 
@@ -50,26 +42,25 @@ class ParkedMessage:
 class _Parked(Mapping[int | str, ParkedMessage]):
     """What has arrived of one peer, by message id."""
 
-    def __init__(self, node: Node, index: int) -> None:
-        self._node = node
-        self._index = index
+    def __init__(self, parked: Callable[[], list[int | str]]) -> None:
+        self._parked = parked
 
     def __getitem__(self, message_id: int | str) -> ParkedMessage:
-        if message_id not in self._node.parked(self._index):
+        if message_id not in self._parked():
             raise KeyError(message_id)
         return ParkedMessage(message_id)
 
     def __iter__(self) -> Iterator[int | str]:
-        return iter(self._node.parked(self._index))
+        return iter(self._parked())
 
     def __len__(self) -> int:
-        return len(self._node.parked(self._index))
+        return len(self._parked())
 
     def __repr__(self) -> str:
-        return f"<arrived and not received: {list(self)}>"
+        return f"<arrived and not received: {self._parked()}>"
 
 
-class HTTPClient(Link):
+class HTTPClient(Peer):
     """A peer: how it is reached, and what was sent to it and received from it.
 
     Args:
@@ -78,7 +69,7 @@ class HTTPClient(Link):
         port: The port under which the peer's server is known, 0 to 65535.
         ssl_ctx: Accepted for compatibility; the transport uses the pool's key and certificates.
         option: ormsgpack options for messages on the compatible wire.
-        use_pickle: Without effect but a warning: what is sent is never pickled.
+        use_pickle: Causes a warning and nothing else: what is sent is never pickled.
         msg_prefix: What every message id of this peer begins with, in both directions.
         name: The peer's name in errors; ``addr:port`` if not given.
         cert: The peer's certificate, PEM or DER.
@@ -93,7 +84,7 @@ class HTTPClient(Link):
 
     def __init__(
         self,
-        pool: Pool,
+        pool: Any,
         addr: str,
         port: int,
         ssl_ctx: ssl.SSLContext | None = None,
@@ -106,21 +97,22 @@ class HTTPClient(Link):
         key: str | None = None,
         wire: int | None = None,
     ) -> None:
-        node = pool._node
-        if node is None:
+        core: PoolCore[HTTPClient] = pool.core
+        if core.node is None:
             raise AttributeError(
                 "No HTTP Server initialized (yet). Call add_http_server before add_http_client."
             )
-        name = f"{addr}:{port}" if name is None else name
-        index = node.add_peer(
-            name,
+        address = f"{addr}:{port}"
+        super().__init__(core.binding, address if name is None else name, logger, address)
+        index = core.node.add_peer(
+            self.name,
             addr,
             port,
             wire=WIRE_UNKNOWN if wire is None else wire,
             certificate=cert,
             key=key,
         )
-        super().__init__(node, index, name)
+        self.join(core.node, index)
         self.pool = pool
         self.addr = addr
         self.port = port
@@ -139,13 +131,15 @@ class HTTPClient(Link):
 
     @msg_prefix.setter
     def msg_prefix(self, prefix: str | None) -> None:
-        self._node.set_prefix(self._index, prefix or "")
+        assert self.node is not None
+        self.node.set_prefix(self.index, prefix or "")
         self._msg_prefix = prefix
 
     @property
     def buffer(self) -> Mapping[int | str, ParkedMessage]:
         """What has arrived and was not received yet, by message id; read only."""
-        return _Parked(self._node, self._index)
+        assert self.node is not None
+        return _Parked(functools.partial(self.node.parked, self.index))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, HTTPClient):
@@ -166,104 +160,45 @@ class HTTPClient(Link):
         timeout: Any = 300,
         max_retries: int = -1,
     ) -> None:
-        """Sends one message; see :meth:`Pool.send`. ``retry_delay`` is chosen by the transport."""
+        """Sends one message; see :meth:`Pool.send`. The transport ignores ``retry_delay``."""
         del retry_delay
-        await self.pool.send(self.name, message, msg_id, timeout, max_retries)
+        await self.post(message, msg_id, limits_of(timeout, max_retries))
 
     def recv(self, msg_id: str | int | None = None) -> Any:
         """Asks for one message; see :meth:`Pool.arecv`."""
-        return self.pool.arecv(self.name, msg_id)
+        return self.promise(msg_id)
 
-    def _encode(self, wire: int, message: Any) -> tuple[Any, list[Any] | None]:
-        option = self.option
+    def encode(self, wire: int, message: Any) -> Encoded:
+        """Encodes a message for this peer."""
+        return encode(wire, message, STATE, self.option, self.use_pickle, self)
+
+    def unpack(self, message: Message) -> Any:
+        """The value of a message that has arrived."""
+        wire, _, value, buffers = message
+        pool = self.pool
         if wire == WIRE_SECOND:
-            return encode_second(message, STATE, option=option, destination=self)
-        value = encode_value(
-            message,
+            return decode(value, buffers, STATE, writable=pool.writable_arrays, origin=self)
+        server = pool.http_server
+        return decode_value(
+            value,
             wire=wire,
             state=STATE,
-            option=option,
-            use_pickle=self.use_pickle,
-            destination=self,
+            option=server.option,
+            use_pickle=server.use_pickle,
+            origin=self,
         )
-        return value, None
-
-    def _decode(self, message: Message) -> Any:
-        wire, message_id, value, buffers = message
-        server = self.pool.http_server
-        try:
-            if wire == WIRE_SECOND:
-                decoded = decode_second(
-                    value, buffers, STATE, writable=self.pool.writable_arrays, origin=self
-                )
-            else:
-                decoded = decode_value(
-                    value,
-                    wire=wire,
-                    state=STATE,
-                    option=None if server is None else server.option,
-                    use_pickle=server is not None and server.use_pickle,
-                    origin=self,
-                )
-        except Exception as error:
-            if isinstance(error, BodyError):
-                reason = str(error)
-            else:
-                reason = f"{error.__class__.__name__}: {error}"
-            raise BodyError(
-                f"message {message_id!r} from '{self.name}' cannot be decoded: {reason}",
-                peer=self.name,
-                message_id=message_id,
-            ) from error
-        self.total_bytes_recv += size_of(value, buffers)
-        if logger.isEnabledFor(logging.INFO):
-            logger.info("Received message from %s:%s", self.addr, self.port)
-        return decoded
-
-    def _future(
-        self, completions: Completions, loop: asyncio.AbstractEventLoop, msg_id: int | str | None
-    ) -> Any:
-        """The message that is there, decoded, or the future of one that is not."""
-        raw = self._request(completions, msg_id)
-        if isinstance(raw, tuple):
-            return self._decode(raw)
-        promised = Receipt(loop=loop)
-        promised.withdraw = partial(self._abandon, raw)
-        raw.add_done_callback(partial(self._settle, promised, msg_id))
-        return promised
-
-    def _settle(
-        self, promised: Receipt, msg_id: int | str | None, raw: asyncio.Future[Message]
-    ) -> None:
-        assert isinstance(raw, Receipt)
-        if raw.cancelled():
-            promised.cancel()
-        elif promised.done():
-            self._undo(raw, msg_id)
-        elif (error := raw.exception()) is not None:
-            promised.set_exception(error)
-        else:
-            try:
-                promised.set_result(self._decode(raw.result()))
-            except PoolError as undecodable:
-                promised.set_exception(undecodable)
-        self._waiting.pop(raw, None)
-
-    @staticmethod
-    def _abandon(raw: Receipt, _promised: asyncio.Future[Any]) -> None:
-        raw.cancel()
 
 
-def log_notice(level: int, peer: str | None, text: str) -> None:
-    """Logs what the transport has to say."""
-    if peer is not None:
-        logger.log(level, "%s: %s", peer, text)
-    elif not text.startswith(_PLAIN):
-        logger.log(level, "%s", text)
+def encode_for_all(recipients: Sequence[HTTPClient], wire: int, message: Any) -> Encoded:
+    """Encodes a message once for several peers."""
+    options = [DEFAULT_PACK_OPTION if peer.option is None else peer.option for peer in recipients]
+    option = functools.reduce(lambda one, other: one & other, options)
+    use_pickle = any(peer.use_pickle for peer in recipients)
+    return encode(wire, message, STATE, option, use_pickle, recipients)
 
 
 class _Started:
-    """Stands for the genuine package's server task: the server runs when it was made."""
+    """Stands in for the genuine package's server task; the server is running already."""
 
     def __await__(self) -> Generator[Any, None, None]:
         return iter(())  # type: ignore[return-value]
@@ -298,14 +233,14 @@ class _Site:
 
 
 class HTTPServer:
-    """The listening half of a pool. It serves from its construction on.
+    """The listening half of a pool. It serves as soon as it is made.
 
     Attributes:
         addr: The address it is bound to.
         port: The port it is bound to; the one that was chosen, if 0 was asked for.
         external_port: The port under which peers know it.
         option: ormsgpack options for reading messages of the compatible wire.
-        use_pickle: Without effect but a warning: what arrives is never unpickled.
+        use_pickle: Causes a warning and nothing else: what arrives is never unpickled.
         server_task: Can be awaited; ends at once.
 
     Raises:
@@ -314,7 +249,7 @@ class HTTPServer:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: Any,
         port: int,
         external_port: int | None = None,
         addr: str = "0.0.0.0",
@@ -322,31 +257,32 @@ class HTTPServer:
         option: int | None = None,
         use_pickle: bool = False,
     ) -> None:
-        node = pool._node
-        if node is None:
-            raise AttributeError("a server is made by Pool.add_http_server")
+        core: PoolCore[HTTPClient] = pool.core
+        if core.node is None:
+            raise AttributeError("a pool makes its server itself: call Pool.add_http_server")
         self.pool = pool
         self.addr = addr
-        self.port = node.listen(addr, port, external_port)
+        self.port = core.listen(addr, port, external_port)
         self.external_port = self.port if external_port is None else external_port
         self.ssl_ctx = ssl_ctx
         self.option = option
         self.use_pickle = use_pickle
         self.server_task = _Started()
-        self.site = _Site(f"{'https' if pool._is_tls else 'http'}://{addr}:{self.port}")
-        logger.info("Serving on %s:%s%s", addr, self.port, " with TLS" if pool._is_tls else "")
+        scheme = "http" if core.node.fingerprint is None else "https"
+        self.site = _Site(f"{scheme}://{addr}:{self.port}")
+        self._core = core
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The pool's event loop."""
-        return self.pool.loop
+        return self._core.binding.near()
 
     @property
     def msg_recv_counter(self) -> int:
         """Messages asked for so far, of all peers."""
-        return sum(client.msg_recv_counter for client in self.pool.pool_handlers.values())
+        return sum(client.msg_recv_counter for client in self._core.peers.values())
 
     @property
     def total_bytes_recv(self) -> int:
         """Bytes of the messages received so far, without their envelopes."""
-        return sum(client.total_bytes_recv for client in self.pool.pool_handlers.values())
+        return sum(client.total_bytes_recv for client in self._core.peers.values())

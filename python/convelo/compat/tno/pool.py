@@ -3,60 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import logging
 import ssl
-import time
 import warnings
-from asyncio import get_running_loop
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from convelo._convelo import (
-    WIRE_4,
-    WIRE_SECOND,
-    WIRE_UNKNOWN,
-    Completions,
-    Node,
-    certificate_identity,
-    key_fingerprint,
+from convelo._convelo import certificate_identity, key_fingerprint
+from convelo._peer import Limits, decode_all, receive_all
+from convelo._pool import (
+    DEFAULT_FLUSH_SECONDS,
+    DEFAULT_TIMEOUT_SECONDS,
+    PoolCore,
+    limits_of,
+    warn_of_plain_http,
 )
-from convelo._engine import completions_of, loop_here, seconds_of
-from convelo._link import Turn, request_all
+from convelo._tls import certificate_pem, mutual_context
 from convelo.compat.tno.exceptions import RepetitionError
-from convelo.compat.tno.httphandlers import HTTPClient, HTTPServer, log_notice
-from convelo.compat.tno.serialization import DEFAULT_PACK_OPTION, STATE
-from convelo.exceptions import BodyError, PoolClosed, ShutdownError
-from convelo.wire.compatible import encode_value
-from convelo.wire.second import encode as encode_second
+from convelo.compat.tno.httphandlers import HTTPClient, HTTPServer, encode_for_all
+from convelo.compat.tno.httphandlers import logger as notices
+from convelo.exceptions import PoolClosed, ShutdownError
 
-__all__ = ["DEFAULT_FLUSH_SECONDS", "DEFAULT_TIMEOUT_SECONDS", "Pool", "certificate_pem", "logger"]
+__all__ = ["Pool", "logger"]
 
 # A child of the name that the users' logging configuration knows: it takes effect on ours.
 logger = logging.getLogger("tno.mpc.communication.pool.convelo")
-
-DEFAULT_TIMEOUT_SECONDS = 300.0
-"""How long one attempt to send may take."""
-
-DEFAULT_FLUSH_SECONDS = 10.0
-"""How long ``shutdown`` waits for messages that are still on their way."""
-
-_Packed = tuple[Any, list[Any] | None]
-
-_FILETYPE_PEM = 1
-_FILETYPE_ASN1 = 2
-
-_said_unauthenticated = False
 
 
 class Pool:
     """Sends objects to, and receives objects from, the other parties of a computation.
 
-    A pool has one server, and one client per peer. It can be made anywhere, with or without a
-    running event loop, and used from whichever loop runs when it is called.
+    A pool has one server, and one client per peer. It can be made with or without a running event
+    loop, and used from whichever loop is running when it is called.
 
     Example::
 
@@ -74,19 +55,19 @@ class Pool:
             or** ``identity`` **is given.**
         timeout: How long one attempt to send may take: seconds, an ``aiohttp.ClientTimeout``, or
             ``None`` for no limit. A send has ``max_retries + 1`` times that in all.
-        max_retries: For how many seconds an absent peer is waited for; -1 for as long as it takes.
+        max_retries: How many seconds to wait for an absent peer; -1 for as long as it takes.
             (The genuine package tries once a second; here pauses begin short and have jitter.)
-            To a genuine peer, a message whose connection breaks is also sent again so often at
-            most; between our own it goes on where it was cut.
-            A peer that answers and refuses is an error at once, whatever this says.
+            It is also how often a message whose connection breaks is sent again to a genuine peer;
+            between two parties that use convelo it resumes where it broke off.
+            A peer that answers and refuses is an immediate error in any case.
         identity: Path of a PEM file with our private key and our self-signed certificate, as
             ``python -m convelo.pki identity`` makes it. It takes the place of the other three;
-            every peer is then pinned by its certificate or key.
+            each peer is then known by its certificate or key.
         message_limit: Bytes that one message may have.
-        mailbox_limit: Bytes of arrived messages that one peer may leave waiting to be received;
-            a sender beyond it has to wait.
-        writable_arrays: Whether numpy arrays from peers of ours are copied, so that they can be
-            changed. Without it they are read-only views of what arrived.
+        mailbox_limit: Bytes of one peer's messages that may wait here to be received; beyond that
+            the sender has to wait.
+        writable_arrays: Whether to copy numpy arrays from peers that use convelo, so that they can
+            be changed. Otherwise they are read-only views of what arrived.
         on_error: Called with each error of a message that nobody awaits (``asend``,
             ``async_broadcast``). Without it ``shutdown`` raises them.
 
@@ -117,18 +98,15 @@ class Pool:
         self._default_max_retries = max_retries
         self.default_timeout = timeout
         self.writable_arrays = writable_arrays
-        self.on_error = on_error
         self.http_server: HTTPServer | None = None
-        self.pool_handlers: dict[str, HTTPClient] = {}
         self.handlers_lookup: dict[str, HTTPClient] = {}
-        self._message_limit = message_limit
-        self._mailbox_limit = mailbox_limit
-        self._node: Node | None = None
-        self._closed = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._completions: Completions | None = None
-        self._background: set[asyncio.Future[None]] = set()
-        self._lost: list[str] = []
+        self.core: PoolCore[HTTPClient] = PoolCore(
+            logger,
+            notices,
+            message_limit=message_limit,
+            mailbox_limit=mailbox_limit,
+            on_error=on_error,
+        )
 
     # What a pool is made of
 
@@ -139,38 +117,46 @@ class Pool:
 
     @default_timeout.setter
     def default_timeout(self, timeout: Any) -> None:
-        self._default_limits = _limits(timeout, self._default_max_retries)
+        self._default_limits = limits_of(timeout, self._default_max_retries)
         self._default_timeout = timeout
 
     @property
     def default_max_retries(self) -> int:
-        """How long an absent peer is waited for."""
+        """How many seconds to wait for an absent peer."""
         return self._default_max_retries
 
     @default_max_retries.setter
     def default_max_retries(self, max_retries: int) -> None:
-        self._default_limits = _limits(self._default_timeout, max_retries)
+        self._default_limits = limits_of(self._default_timeout, max_retries)
         self._default_max_retries = max_retries
 
-    def _limits(self, timeout: Any, max_retries: int | None) -> tuple[float | None, int]:
-        return _limits(
-            self._default_timeout if timeout is None else timeout,
-            self._default_max_retries if max_retries is None else max_retries,
-        )
+    @property
+    def on_error(self) -> Callable[[Exception], object] | None:
+        """Called with each error of a message that nobody awaits."""
+        return self.core.on_error
+
+    @on_error.setter
+    def on_error(self, on_error: Callable[[Exception], object] | None) -> None:
+        self.core.on_error = on_error
+
+    @property
+    def pool_handlers(self) -> dict[str, HTTPClient]:
+        """The peers by name."""
+        return self.core.peers
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop the pool was last used from; before, the one it would be used from."""
-        return loop_here(self._loop)
+        return self.core.binding.near()
 
     @loop.setter
     def loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._bind(loop)
+        self.core.binding.bind(loop)
 
     @property
     def fingerprint(self) -> str | None:
-        """What peers pin us by, ``sha256:`` and hexadecimal digits; ``None`` without TLS."""
-        return None if self._node is None else self._node.fingerprint
+        """What peers know our key by: ``sha256:`` and hexadecimal digits; ``None`` without TLS."""
+        return None if self.core.node is None else self.core.node.fingerprint
 
     @property
     def _is_tls(self) -> bool:
@@ -185,18 +171,18 @@ class Pool:
         """Starts to listen.
 
         Args:
-            port: The port to bind, 0 for a free one (``pool.http_server.port`` says which).
-                Without it 80, with TLS 443.
+            port: The port to bind, 0 for a free one (``pool.http_server.port`` says which);
+                by default 80, with TLS 443.
             addr: The address or host name to bind.
             external_port: The port under which peers reach us when it is mapped. Deprecated:
                 identify peers by their certificates instead.
 
         Raises:
             OSError: The address cannot be bound, or a file cannot be read.
-            RepetitionError: The pool has a server.
+            RepetitionError: The pool has a server already.
         """
-        if self._node is not None and not self._closed:
-            raise RepetitionError("this pool has a server; a second one needs a pool of its own")
+        if self.core.node is not None and not self.core.is_closed:
+            raise RepetitionError("this pool has a server already; another one needs its own pool")
         if external_port:
             warnings.warn(
                 "The parameter 'external_port' is deprecated: where ports are mapped, identify "
@@ -206,36 +192,29 @@ class Pool:
             )
         if port is None:
             port = 443 if self._is_tls else 80
-        self._node = self._make_node()
-        with contextlib.suppress(RuntimeError):
-            self._node.notify(self._bind(get_running_loop()))
-        self._closed = False
+        self.core.open(*self._credentials())
         try:
             self.http_server = HTTPServer(self, port, external_port or None, addr)
         except BaseException:
-            self._node.abort()
-            self._node = None
+            self.core.discard()
             raise
         if not self._is_tls:
-            _say_unauthenticated(self.cert is not None)
+            without = " although it has a certificate: ca_cert is missing" if self.cert else ""
+            advice = "Pool(key=..., cert=..., ca_cert=...) or Pool(identity=...)"
+            warn_of_plain_http(logger, advice, why=without)
 
-    def _make_node(self) -> Node:
-        key = certificate = authorities = None
+    def _credentials(self) -> tuple[bytes, bytes, bytes | None] | tuple[()]:
         if self.identity is not None:
-            key = certificate = Path(self.identity).read_bytes()
-        elif self.ca_cert is not None:
-            if self.key is None or self.cert is None:
-                raise ValueError("with ca_cert a pool needs key and cert: peers ask for ours")
-            key = Path(self.key).read_bytes()
-            certificate = Path(self.cert).read_bytes()
-            authorities = Path(self.ca_cert).read_bytes()
-        return Node(
-            key=key,
-            certificate=certificate,
-            authorities=authorities,
-            mailbox_limit=self._mailbox_limit,
-            message_limit=self._message_limit,
-            on_notice=log_notice,
+            content = Path(self.identity).read_bytes()
+            return content, content, None
+        if self.ca_cert is None:
+            return ()
+        if self.key is None or self.cert is None:
+            raise ValueError("a pool with ca_cert needs key and cert too: peers ask who we are")
+        return (
+            Path(self.key).read_bytes(),
+            Path(self.cert).read_bytes(),
+            Path(self.ca_cert).read_bytes(),
         )
 
     def add_http_client(
@@ -249,25 +228,25 @@ class Pool:
         wire: int | None = None,
         **cert_kwargs: Any,
     ) -> None:
-        """Makes a peer known, to which we send and from which we receive.
+        """Adds a peer to send to and to receive from.
 
         Args:
             name: What the peer is called in this pool.
             addr: Its host name or IP address.
-            port: Its port; without it 80, with TLS 443.
+            port: Its port; by default 80, with TLS 443.
             cert: Its certificate, by which it is recognised: a path, or the bytes of the file.
             key: Its public key, instead of ``cert``: ``sha256:`` and hexadecimal digits, as
                 ``python -m convelo.pki fingerprint`` prints it.
-            wire: 2 (ours), 4 or 5 (what that major version of the genuine package speaks). Without
-                it the peer is asked; one that does not know ours is spoken to as version 4.
+            wire: 2 (convelo's own), 4 or 5 (that of the genuine package's major version). By
+                default the peer is asked; one that does not know wire 2 gets 4.
             **cert_kwargs: ``type``: the format of the certificate as pyOpenSSL's ``FILETYPE_PEM``
                 (1) or ``FILETYPE_ASN1`` (2).
 
         Raises:
             AttributeError: The pool has no server yet.
-            ValueError: A certificate or key in a pool without TLS, or one that cannot be read.
+            ValueError: The pool has no TLS, or the certificate or key cannot be read.
         """
-        if self._node is None:
+        if self.core.node is None:
             raise AttributeError(
                 "No HTTP Server initialized (yet). Call add_http_server before add_http_client."
             )
@@ -278,27 +257,27 @@ class Pool:
         if (certificate is not None or key is not None) and not self._is_tls:
             raise ValueError(
                 f"peer '{name}' has a certificate or key, but this pool has no TLS: "
-                "give Pool(key=..., cert=..., ca_cert=...) or Pool(identity=...)"
+                "use Pool(key=..., cert=..., ca_cert=...) or Pool(identity=...)"
             )
         if certificate is not None and self.identity is not None:
             # Without authorities a certificate says no more than its key.
             key, certificate = key_fingerprint(certificate), None
         if self.ca_cert is not None and certificate is None and key is None:
             logger.warning(
-                "Peer '%s' is registered without a certificate: the first certificate of our "
-                "authorities that comes from its address and port is taken for it, and bound to it. "
-                "Give add_http_client(..., cert=...) or key=...",
+                "Peer '%s' is registered without a certificate: whoever first connects from its "
+                "address and port with a certificate of our authorities is taken for it from then "
+                "on. Use add_http_client(..., cert=...) or key=...",
                 name,
             )
         if port is None:
             port = 443 if self._is_tls else 80
-        replaced = self.pool_handlers.pop(name, None)
+        replaced = self.core.peers.pop(name, None)
         if replaced is not None:
-            self._node.forget_peer(replaced._index)
+            self.core.node.forget_peer(replaced.index)
         client = HTTPClient(
             self, addr, port, name=name, cert=certificate, key=key, wire=wire
         )
-        self.pool_handlers[name] = client
+        self.core.peers[name] = client
         if certificate is None:
             self.handlers_lookup[f"{addr}:{port}"] = client
         else:
@@ -312,7 +291,7 @@ class Pool:
         ca_cert: Path | str | None = None,
         server: bool = False,
     ) -> ssl.SSLContext | None:
-        """A context of Python's :mod:`ssl` with the same rules; the pool itself does not need it.
+        """A context of Python's :mod:`ssl` with the rules of a pool, which itself needs none.
 
         Returns:
             ``None`` without ``ca_cert``.
@@ -321,13 +300,7 @@ class Pool:
             return None
         if cert is None:
             raise ValueError("with ca_cert a context needs cert")
-        purpose = ssl.Purpose.CLIENT_AUTH if server else ssl.Purpose.SERVER_AUTH
-        context = ssl.create_default_context(purpose)
-        context.load_cert_chain(cert, key)
-        context.load_verify_locations(ca_cert)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_REQUIRED
-        return context
+        return mutual_context(key, cert, ca_cert, server=server)
 
     @staticmethod
     def get_port(ssl_ctx: ssl.SSLContext | None) -> int:
@@ -346,45 +319,28 @@ class Pool:
     ) -> None:
         """Sends an object and waits until the peer has it.
 
-        Returning means that it was delivered; everything else raises. Arrays and buffers are not
+        If this returns, the object was delivered; otherwise it raises. Arrays and buffers are not
         copied: do not change them before this returns. After an error whose ``maybe_delivered`` is
-        false the next message takes over the default id.
+        false, the next message takes over the default id.
 
         Args:
             handler_name: The peer's name.
             message: The object.
-            msg_id: Under which the peer can ask for it; without it, a number counted up per peer.
-            timeout: How long one attempt may take, in seconds; without it the pool's.
-            max_retries: For how many seconds an absent peer is waited for; -1 for as long as it
-                takes (``asyncio.timeout`` bounds it then); without it the pool's.
+            msg_id: What the peer can ask for it by; by default a number counted up per peer.
+            timeout: How many seconds one attempt may take; by default the pool's.
+            max_retries: How many seconds to wait for an absent peer; -1 for as long as it takes
+                (limit that with ``asyncio.timeout``); by default the pool's.
 
         Raises:
             AttributeError: There is no such peer.
             TypeError: The object cannot be packed.
-            SendError: It was not delivered, or that is not known.
+            SendError: It was not delivered, or it is not known whether it was.
             PoolClosed: The pool was shut down.
         """
-        handler = self.pool_handlers.get(handler_name)
+        handler = self.core.peers.get(handler_name)
         if handler is None:
             raise self._unknown(handler_name)
-        loop = get_running_loop()
-        completions = self._completions if loop is self._loop else self._bind(loop)
-        assert completions is not None
-        if timeout is None and max_retries is None:
-            seconds, retries = self._default_limits
-        else:
-            seconds, retries = self._limits(timeout, max_retries)
-        if handler._undecided or not (wire := handler._node_wire(handler._index)):
-
-            def transmit(wire: int) -> asyncio.Future[None]:
-                packed = handler._encode(wire, message)
-                return handler._transmit(completions, msg_id, wire, *packed, seconds, retries)
-
-            turn = handler._queue_up(completions, seconds, retries)
-            await (await turn.take(msg_id, transmit))
-            return
-        value, buffers = handler._encode(wire, message)
-        await handler._transmit(completions, msg_id, wire, value, buffers, seconds, retries)
+        await handler.post(message, msg_id, self._limits(timeout, max_retries))
 
     def asend(
         self,
@@ -397,26 +353,15 @@ class Pool:
         """Sends an object without waiting for it.
 
         The object is packed (and buffers that could change are copied) before this returns. If it
-        is not delivered, ``on_error`` is called, or :meth:`shutdown` raises.
+        is not delivered, ``on_error`` is called, or else :meth:`shutdown` raises.
 
         Raises:
             AttributeError: There is no such peer.
             TypeError: The object cannot be packed.
         """
-        handler = self._handler(handler_name)
-        seconds, retries = self._limits(timeout, max_retries)
-        if handler._undecided or not (wire := handler._node_wire(handler._index)):
-            self._post([handler], message, msg_id, seconds, retries, handler)
-            return
-        completions = self._bind(loop_here(self._loop))
-        value, buffers = handler._encode(wire, message)
-        if buffers:
-            value, buffers = _settled((value, buffers))
-        self._watch(
-            handler,
-            msg_id,
-            handler._transmit(completions, msg_id, wire, value, buffers, seconds, retries),
-        )
+        handler = self.handler(handler_name)
+        limits = self._limits(timeout, max_retries)
+        self.core.post([handler], message, msg_id, limits, handler.encode)
 
     async def broadcast(
         self,
@@ -426,9 +371,9 @@ class Pool:
         timeout: Any = None,
         max_retries: int | None = None,
     ) -> None:
-        """Sends one object to several peers (without names: to all) and waits until all have it.
+        """Sends one object to several peers (by default to all) and waits until all have it.
 
-        The object is packed once per wire that the peers speak.
+        The object is packed once for each wire that the peers use.
 
         Raises:
             AttributeError: There is no such peer.
@@ -437,45 +382,10 @@ class Pool:
             SendError: At least one peer did not get it; the notes of the error name the others.
         """
         handlers = self._recipients(handler_names)
-        if not handlers:
-            return
-        completions = self._bind(get_running_loop())
-        seconds, retries = self._limits(timeout, max_retries)
-        packed: dict[bool, _Packed] = {}
-
-        def pack(wire: int) -> _Packed:
-            is_second = wire == WIRE_SECOND
-            if is_second not in packed:
-                packed[is_second] = _encode_for(handlers, is_second, message, handlers)
-            return packed[is_second]
-
-        def transmit(handler: HTTPClient, wire: int) -> asyncio.Future[None]:
-            return handler._transmit(completions, msg_id, wire, *pack(wire), seconds, retries)
-
-        async def in_turn(turn: Turn, handler: HTTPClient) -> None:
-            await (await turn.take(msg_id, functools.partial(transmit, handler)))
-
-        wires = [
-            WIRE_UNKNOWN if handler._undecided else handler._node_wire(handler._index)
-            for handler in handlers
-        ]
-        for wire in wires:
-            if wire != WIRE_UNKNOWN:
-                pack(wire)
-        outcomes: list[BaseException | None] = await asyncio.gather(
-            *(
-                in_turn(handler._queue_up(completions, seconds, retries), handler)
-                if wire == WIRE_UNKNOWN
-                else transmit(handler, wire)
-                for handler, wire in zip(handlers, wires, strict=True)
-            ),
-            return_exceptions=True,
-        )
-        errors = [outcome for outcome in outcomes if outcome is not None]
-        if errors:
-            for other in errors[1:]:
-                errors[0].add_note(f"also: {other}")
-            raise errors[0]
+        if handlers:
+            limits = self._limits(timeout, max_retries)
+            encode = partial(encode_for_all, handlers)
+            await self.core.broadcast(handlers, message, msg_id, limits, encode)
 
     def async_broadcast(
         self,
@@ -487,72 +397,9 @@ class Pool:
     ) -> None:
         """Sends one object to several peers without waiting; see :meth:`asend`."""
         handlers = self._recipients(handler_names)
-        seconds, retries = self._limits(timeout, max_retries)
         if handlers:
-            self._post(handlers, message, msg_id, seconds, retries, handlers)
-
-    def _post(
-        self,
-        handlers: list[HTTPClient],
-        message: Any,
-        msg_id: str | int | None,
-        seconds: float | None,
-        retries: int,
-        destination: HTTPClient | list[HTTPClient],
-    ) -> None:
-        loop = loop_here(self._loop)
-        completions = self._bind(loop)
-        letter = _Letter(handlers, message, destination)
-        wires = [
-            WIRE_UNKNOWN if handler._undecided else handler._node_wire(handler._index)
-            for handler in handlers
-        ]
-        for wire in wires:
-            letter.pack(wire)
-        for handler, wire in zip(handlers, wires, strict=True):
-            future: asyncio.Future[None]
-            if wire == WIRE_UNKNOWN:
-                turn = handler._queue_up(completions, seconds, retries)
-                future = loop.create_task(
-                    letter.send_in_turn(turn, handler, completions, msg_id, seconds, retries)
-                )
-                # A task that is cancelled before its first step never takes its turn.
-                future.add_done_callback(functools.partial(_end_turn, turn))
-            else:
-                future = handler._transmit(
-                    completions, msg_id, wire, *letter.packed(wire), seconds, retries
-                )
-            self._watch(handler, msg_id, future)
-
-    def _watch(
-        self, handler: HTTPClient, msg_id: str | int | None, future: asyncio.Future[None]
-    ) -> None:
-        self._background.add(future)
-        future.add_done_callback(functools.partial(self._posted, handler, msg_id))
-
-    def _posted(
-        self, handler: HTTPClient, msg_id: str | int | None, future: asyncio.Future[None]
-    ) -> None:
-        self._background.discard(future)
-        if future.cancelled():
-            sent = "a message" if msg_id is None else f"message {msg_id!r}"
-            if not self._closed:
-                # The event loop ends before the pool: whether it arrives is not known any more.
-                logger.warning("%s to '%s' was cancelled by its event loop", sent, handler.name)
-                return
-            error: Exception = PoolClosed(
-                f"{sent} to '{handler.name}' was not acknowledged before the pool was shut down"
-            )
-        else:
-            failure = future.exception()
-            if not isinstance(failure, Exception):
-                return
-            error = failure
-        logger.error("Message not received: %s", error)
-        if self.on_error is None:
-            self._lost.append(str(error))
-        else:
-            self.on_error(error)
+            limits = self._limits(timeout, max_retries)
+            self.core.post(handlers, message, msg_id, limits, partial(encode_for_all, handlers))
 
     # Receiving
 
@@ -564,44 +411,39 @@ class Pool:
     ) -> Any:
         """Receives an object.
 
-        A receive that is cancelled, or too late, changes nothing: the next one gets the message.
+        A receive that is cancelled or times out changes nothing: the next one gets the message.
 
         Args:
             handler_name: The name of the peer that sends it.
-            msg_id: Its id; without it, a number counted up per peer.
+            msg_id: Its id; by default a number counted up per peer.
             timeout: Seconds to wait; ``None`` for as long as it takes.
 
         Raises:
             AttributeError: There is no such peer.
-            ReceiveTimeout: It did not come in time (a ``TimeoutError``).
-            PeerLost, PeerRestarted: It cannot come any more.
-            BodyError: It came and cannot be decoded.
+            ReceiveTimeout: It did not arrive in time (a ``TimeoutError``).
+            PeerLost, PeerRestarted: It will never arrive.
+            BodyError: It arrived but cannot be decoded.
             PoolClosed: The pool was shut down.
         """
-        handler = self.pool_handlers.get(handler_name)
+        handler = self.core.peers.get(handler_name)
         if handler is None:
             raise self._unknown(handler_name)
-        loop = get_running_loop()
-        completions = self._completions if loop is self._loop else self._bind(loop)
-        assert completions is not None
-        message = handler._request(completions, msg_id)
+        message = handler.request(msg_id)
         if not isinstance(message, tuple):
-            message = await handler._wait(message, msg_id, timeout)
-        return handler._decode(message)
+            message = await handler.wait(message, msg_id, timeout)
+        return handler.decode(message)
 
     def arecv(self, handler_name: str, msg_id: str | int | None = None) -> Any:
         """Asks for an object without waiting.
 
         Returns:
-            The object itself if it is there, else a future of it.
+            The object itself if it has arrived, else a future of it.
 
         Raises:
             AttributeError: There is no such peer.
-            BodyError: It is there and cannot be decoded.
+            BodyError: It has arrived but cannot be decoded.
         """
-        handler = self._handler(handler_name)
-        loop = loop_here(self._loop)
-        return handler._future(self._bind(loop), loop, msg_id)
+        return self.handler(handler_name).promise(msg_id)
 
     async def recv_all(
         self,
@@ -609,9 +451,9 @@ class Pool:
         msg_id: str | int | None = None,
         timeout: float | None = None,
     ) -> list[tuple[str, Any]]:
-        """Receives one object of each peer (without names: of all).
+        """Receives one object from each peer (by default from all).
 
-        If one of them fails, or the time is over, none is taken: all can be received again.
+        If one of them fails or the time is up, none is taken: all can be received again.
 
         Returns:
             Pairs of name and object, in the order of the names.
@@ -619,108 +461,59 @@ class Pool:
         Raises:
             As :meth:`recv`.
         """
-        names = list(self.pool_handlers if handler_names is None else handler_names)
-        handlers = [self._handler(name) for name in names]
-        completions = self._bind(get_running_loop())
-        messages = await request_all(handlers, completions, msg_id, timeout)
-        received: list[tuple[str, Any]] = []
-        for position, (name, handler, message) in enumerate(
-            zip(names, handlers, messages, strict=True)
-        ):
-            try:
-                received.append((name, handler._decode(message)))
-            except BodyError:
-                # What cannot be decoded is gone; the others wait for another call.
-                for other, (link, kept) in enumerate(zip(handlers, messages, strict=True)):
-                    if other != position:
-                        link._give_back(msg_id, kept)
-                raise
-        return received
+        names = list(self.core.peers if handler_names is None else handler_names)
+        handlers = [self.handler(name) for name in names]
+        taken = await receive_all(handlers, msg_id, timeout)
+        return list(zip(names, decode_all(taken, msg_id), strict=True))
 
     def arecv_all(
         self,
         handler_names: Iterable[str] | None = None,
         msg_id: str | int | None = None,
     ) -> tuple[tuple[str, Any], ...]:
-        """Asks for one object of each peer; see :meth:`arecv`."""
-        names = list(self.pool_handlers if handler_names is None else handler_names)
+        """Asks for one object from each peer; see :meth:`arecv`."""
+        names = list(self.core.peers if handler_names is None else handler_names)
         return tuple((name, self.arecv(name, msg_id)) for name in names)
 
     # The rest
 
     def update_msg_prefix(self, msg_prefix: str | None) -> None:
-        """Sets what every message id begins with, for all peers known now, in both directions."""
-        for handler in self.pool_handlers.values():
+        """Sets what all message ids begin with, for the peers known now, in both directions."""
+        for handler in self.core.peers.values():
             handler.msg_prefix = msg_prefix
 
     async def shutdown(self, flush: float = DEFAULT_FLUSH_SECONDS) -> None:
         """Ends the pool, after the messages that are still on their way.
 
-        Whoever still waits for a message gets :class:`PoolClosed`.
+        Receives that are waiting raise :class:`PoolClosed`.
 
         Args:
-            flush: Seconds that messages on their way have; what is not acknowledged then is
-                dropped and named.
+            flush: Seconds to wait for messages on their way; those that are not acknowledged by
+                then are dropped, and the log names them.
 
         Raises:
             ShutdownError: Messages of ``asend`` or ``async_broadcast`` were lost, now or earlier,
-                and there is no ``on_error``.
+                and the pool has no ``on_error``.
         """
-        if self._closed or self._node is None:
-            self._closed = True
+        if self.core.is_closed or self.core.node is None:
+            self.core.is_closed = True
             return
-        self._closed = True
-        loop = get_running_loop()
-        completions = self._bind(loop)
-        deadline = time.monotonic() + flush
-        ours = [future for future in self._background if future.get_loop() is loop]
-        if ours:
-            _, late = await asyncio.wait(ours, timeout=flush)
-            for future in late:
-                future.cancel()
-        sent, received = self._totals()
-        dropped = await self._node.close(completions, max(0.0, deadline - time.monotonic()))
-        for line in dropped:
-            logger.warning("Dropped at shutdown: %s", line)
-        # The callbacks of what was dropped just now run first.
-        await asyncio.sleep(0)
+        await self.core.close(flush)
+        self.core.log_totals(logger)
         self._forget()
-        logger.info(
-            "Pool shutdown.\nTotal bytes sent: %d\nTotal messages sent: %d\n"
-            "Total bytes received: %d\nTotal messages received: %d",
-            *sent,
-            *received,
-        )
-        self._raise_lost()
 
-    def _abort(self) -> None:
-        """Ends the pool at once, from outside of any loop."""
-        node, self._closed = self._node, True
-        if node is not None:
-            node.abort()
-            self._forget()
-            self._raise_lost()
+    def abort(self) -> None:
+        """Ends the pool at once, from outside of any loop.
 
-    def _totals(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        handlers = self.pool_handlers.values()
-        return (
-            (sum(h.total_bytes_sent for h in handlers), sum(h.msg_send_counter for h in handlers)),
-            (sum(h.total_bytes_recv for h in handlers), sum(h.msg_recv_counter for h in handlers)),
-        )
+        Raises:
+            ShutdownError: As :meth:`shutdown`.
+        """
+        self.core.abort()
+        self._forget()
 
     def _forget(self) -> None:
-        self._node = None
-        self.pool_handlers = {}
         self.handlers_lookup = {}
-
-    def _raise_lost(self) -> None:
-        lost, self._lost = tuple(self._lost), []
-        if lost:
-            count = "a message that was" if len(lost) == 1 else f"{len(lost)} messages that were"
-            raise ShutdownError(
-                f"the pool is shut down; {count} not awaited did not arrive: " + "; ".join(lost),
-                lost,
-            )
+        self.core.forget()
 
     async def __aenter__(self) -> Self:
         return self
@@ -737,172 +530,47 @@ class Pool:
         try:
             await self.shutdown(flush=0.0)
         except ShutdownError as error:
-            # What ends the block is more telling; this is in its notes.
+            # What ended the block says more; this becomes a note of it.
             if exc_value is not None:
                 exc_value.add_note(str(error))
 
-    def _bind(self, loop: asyncio.AbstractEventLoop) -> Completions:
-        if loop is not self._loop or self._completions is None:
-            self._completions = completions_of(loop)
-            self._loop = loop
-        return self._completions
+    def handler(self, name: str) -> HTTPClient:
+        """The peer of that name.
 
-    def _handler(self, name: str) -> HTTPClient:
-        handler = self.pool_handlers.get(name)
+        Raises:
+            AttributeError: There is none.
+            PoolClosed: The pool was shut down.
+        """
+        handler = self.core.peers.get(name)
         if handler is None:
             raise self._unknown(name)
         return handler
 
     def _unknown(self, name: str) -> Exception:
-        if self._closed:
+        if self.core.is_closed:
             return PoolClosed(f"this pool was shut down; '{name}' cannot be reached any more")
-        known = ", ".join(f'"{known}"' for known in self.pool_handlers) or "none"
+        known = ", ".join(f'"{known}"' for known in self.core.peers) or "none"
         return AttributeError(f'No pool handler named "{name}" (known: {known})')
+
+    def _limits(self, timeout: Any, max_retries: int | None) -> Limits:
+        if timeout is None and max_retries is None:
+            return self._default_limits
+        return limits_of(
+            self._default_timeout if timeout is None else timeout,
+            self._default_max_retries if max_retries is None else max_retries,
+        )
 
     def _recipients(self, names: Iterable[str] | None) -> list[HTTPClient]:
         if names is None:
-            if self._closed:
+            if self.core.is_closed:
                 raise PoolClosed("this pool was shut down")
-            handlers = list(self.pool_handlers.values())
+            handlers = list(self.core.peers.values())
         else:
-            handlers = [self._handler(name) for name in names]
+            handlers = [self.handler(name) for name in names]
         prefixes = {handler.msg_prefix for handler in handlers}
         if len(prefixes) > 1:
             listed = ", ".join(f"'{handler.name}': {handler.msg_prefix!r}" for handler in handlers)
             raise ValueError(
-                f"a broadcast has one id, but the message prefixes of its peers differ ({listed})"
+                f"a broadcast has one id, but the message prefixes of its peers differ: {listed}"
             )
         return handlers
-
-
-def _limits(timeout: Any, max_retries: int) -> tuple[float | None, int]:
-    """Seconds that a send has in all, and how many of them an absent peer is waited for."""
-    seconds = seconds_of(timeout)
-    if seconds is None or max_retries < 0:
-        return None, max_retries
-    return seconds * (max_retries + 1) + max_retries, max_retries
-
-
-class _Letter:
-    """An object that is packed now and sent when the peer's wire is known."""
-
-    def __init__(
-        self, handlers: list[HTTPClient], message: Any, destination: HTTPClient | list[HTTPClient]
-    ) -> None:
-        self._handlers = handlers
-        self._message = message
-        self._destination = destination
-        # By whether the wire is the second one: both compatible wires have the same values.
-        self._packed: dict[bool, _Packed | Exception] = {}
-
-    def pack(self, wire: int) -> None:
-        """Packs for a wire; for all that are possible as long as it is unknown."""
-        if wire != WIRE_UNKNOWN:
-            self._pack(wire == WIRE_SECOND)
-            return
-        for is_second in (True, False):
-            try:
-                self._pack(is_second)
-            except Exception as error:
-                self._packed[is_second] = error
-        if all(isinstance(outcome, Exception) for outcome in self._packed.values()):
-            self.packed(WIRE_SECOND)
-
-    def _pack(self, is_second: bool) -> None:
-        known = self._packed.get(is_second)
-        if isinstance(known, Exception):
-            raise known
-        if known is None:
-            self._packed[is_second] = _settled(
-                _encode_for(self._handlers, is_second, self._message, self._destination)
-            )
-
-    def packed(self, wire: int) -> _Packed:
-        """What was packed for a wire."""
-        outcome = self._packed[wire == WIRE_SECOND]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    async def send_in_turn(
-        self,
-        turn: Turn,
-        handler: HTTPClient,
-        completions: Completions,
-        msg_id: str | int | None,
-        timeout: float | None,
-        retries: int,
-    ) -> None:
-        """Sends when it is known which wire the peer speaks."""
-
-        def transmit(wire: int) -> asyncio.Future[None]:
-            packed = self.packed(wire)
-            return handler._transmit(completions, msg_id, wire, *packed, timeout, retries)
-
-        await (await turn.take(msg_id, transmit))
-
-
-def _encode_for(
-    handlers: list[HTTPClient],
-    is_second: bool,
-    message: Any,
-    destination: HTTPClient | list[HTTPClient],
-) -> _Packed:
-    option = functools.reduce(
-        lambda one, other: one & other,
-        (DEFAULT_PACK_OPTION if h.option is None else h.option for h in handlers),
-    )
-    if is_second:
-        return encode_second(message, STATE, option=option, destination=destination)
-    value = encode_value(
-        message,
-        wire=WIRE_4,
-        state=STATE,
-        option=option,
-        use_pickle=any(handler.use_pickle for handler in handlers),
-        destination=destination,
-    )
-    return value, None
-
-
-def _settled(packed: _Packed) -> _Packed:
-    """The same, with a copy of everything that its owner could still change."""
-    value, buffers = packed
-    if not isinstance(value, bytes):
-        value = bytes(value) if isinstance(value, memoryview) else [bytes(part) for part in value]
-    if buffers:
-        buffers = [part if isinstance(part, bytes) else bytes(part) for part in buffers]
-    return value, buffers
-
-
-def _end_turn(turn: Turn, _future: asyncio.Future[None]) -> None:
-    turn.end()
-
-
-def certificate_pem(cert: Path | str | bytes, filetype: int | None) -> bytes:
-    """A certificate as PEM."""
-    content = cert if isinstance(cert, bytes) else Path(cert).read_bytes()
-    if filetype is None:
-        filetype = _FILETYPE_PEM if b"-----BEGIN" in content else _FILETYPE_ASN1
-    if filetype == _FILETYPE_ASN1:
-        return ssl.DER_cert_to_PEM_cert(content).encode()
-    if filetype == _FILETYPE_PEM:
-        return content
-    raise ValueError(
-        f"a certificate of type {filetype!r} cannot be read: "
-        f"FILETYPE_PEM ({_FILETYPE_PEM}) and FILETYPE_ASN1 ({_FILETYPE_ASN1}) can"
-    )
-
-
-def _say_unauthenticated(has_certificate: bool) -> None:
-    global _said_unauthenticated
-    if _said_unauthenticated:
-        return
-    _said_unauthenticated = True
-    hint = " although it has a certificate: ca_cert is missing" if has_certificate else ""
-    logger.warning(
-        "This pool speaks plain HTTP%s. Peers are told apart by address and port, which anyone on "
-        "the network can claim, and everyone on the way can read and change messages. "
-        "Give Pool(key=..., cert=..., ca_cert=...) or Pool(identity=...) outside of tests.",
-        hint,
-    )

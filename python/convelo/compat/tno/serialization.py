@@ -12,17 +12,11 @@ from typing import Any, Protocol
 
 import ormsgpack
 
-from convelo.compat.tno import serializer_plugins
-from convelo.compat.tno.exceptions import AnnotationError, RepetitionError
 from convelo.wire import dangerous
 from convelo.wire.coding import current_encoder
 from convelo.wire.compatible import CompatibleDecoder, CompatibleEncoder
-from convelo.wire.state import (
-    DEFAULT_PACK_OPTION,
-    check_pair,
-    set_default,
-)
-from convelo.wire.state import register as register_pair
+from convelo.wire.registration import Registration
+from convelo.wire.state import DEFAULT_PACK_OPTION, set_default
 
 __all__ = [
     "DEFAULT_PACK_OPTION",
@@ -72,6 +66,9 @@ class SupportsSerialization(Protocol):
 class _State:
     """The functions of this module, called with keyword arguments."""
 
+    package = "convelo.compat.tno.serializer_plugins"
+    takes_keywords = True
+
     def serializers(self) -> dict[str, SerializerFunction]:
         return SERIALIZER_FUNCS
 
@@ -80,6 +77,23 @@ class _State:
 
     def call(self, function: Callable[..., Any], value: Any, options: dict[str, Any]) -> Any:
         return function(value, **options)
+
+    def serializer(self, core: Callable[..., Any]) -> SerializerFunction:
+        def serialize(obj: Any, use_pickle: bool = False, **kwargs: Any) -> Any:
+            options = {**kwargs, "use_pickle": use_pickle}
+            return core(obj, CompatibleEncoder(self, options, DEFAULT_PACK_OPTION))
+
+        return serialize
+
+    def deserializer(self, core: Callable[..., Any]) -> DeserializerFunction:
+        def deserialize(obj: Any, use_pickle: bool = False, **kwargs: Any) -> Any:
+            options = {**kwargs, "use_pickle": use_pickle}
+            return CompatibleDecoder(self, options, copying=True).built(core, obj)
+
+        return deserialize
+
+    def signature(self, function: Callable[..., Any]) -> inspect.Signature:
+        return inspect.signature(function)
 
     def sending(self, keywords: dict[str, Any]) -> dict[str, Any]:
         return {**keywords, "use_pickle": False}
@@ -96,83 +110,20 @@ STATE = _State()
 set_default(STATE)
 
 
-class Serialization:
-    """Packs and unpacks objects, and keeps the functions for types that need them.
+class Serialization(Registration[SupportsSerialization]):
+    """Packs and unpacks objects, and keeps the functions for types that need them."""
 
-    A type that msgpack does not know travels as ``{"type": <class name>, "data": ...}``. Classes
-    are told apart by their bare name.
-    """
+    state = STATE
 
-    @staticmethod
-    def register_class(
+    @classmethod
+    def set_serialization_logic(
+        cls,
         obj_class: type[SupportsSerialization],
         check_annotations: bool = True,
         overwrite: bool = False,
     ) -> None:
-        """Registers the methods ``serialize`` and ``deserialize`` of a class.
-
-        Args:
-            obj_class: the class. Both parties register it, under one name.
-            check_annotations: check that both methods take ``**kwargs`` and are annotated alike.
-            overwrite: replace what is registered for that name.
-
-        Raises:
-            AttributeError: the class has no such methods.
-            TypeError: they are not functions, or lack a parameter.
-            AnnotationError: their annotations are missing or do not fit together.
-            RepetitionError: the name is taken.
-        """
-        Serialization.register(
-            obj_class.serialize,
-            obj_class.deserialize,
-            obj_class.__name__,
-            check_annotations=check_annotations,
-            overwrite=overwrite,
-        )
-
-    set_serialization_logic = register_class
-
-    @staticmethod
-    def register(
-        serializer: SerializerFunction,
-        deserializer: DeserializerFunction,
-        *types: str,
-        check_annotations: bool = True,
-        overwrite: bool = False,
-    ) -> None:
-        """Registers two functions for the class names ``types``.
-
-        Args:
-            serializer: ``serializer(value, **kwargs)`` returns what stands for ``value``.
-            deserializer: ``deserializer(obj=data, **kwargs)`` returns the value again.
-            types: the ``__name__`` of each class.
-            check_annotations: check that both take ``**kwargs`` and are annotated alike.
-            overwrite: replace what is registered for these names.
-
-        Raises:
-            TypeError: one is not a function, or lacks a parameter.
-            AnnotationError: the annotations are missing or do not fit together.
-            RepetitionError: a name is taken.
-        """
-        if check_annotations and callable(serializer) and callable(deserializer):
-            check_pair(
-                inspect.signature(serializer),
-                inspect.signature(deserializer),
-                types,
-                needs_keywords=True,
-                annotation=AnnotationError,
-            )
-        register_pair(
-            STATE, serializer, deserializer, types, overwrite=overwrite, repetition=RepetitionError
-        )
-
-    @staticmethod
-    def clear_serialization_logic(reload_defaults: bool = True) -> None:
-        """Forgets what was registered; keeps the package's own types if ``reload_defaults``."""
-        SERIALIZER_FUNCS.clear()
-        DESERIALIZER_FUNCS.clear()
-        if reload_defaults:
-            serializer_plugins.register_defaults()
+        """The name of :meth:`register_class` in the documentation of 4.8."""
+        cls.register_class(obj_class, check_annotations, overwrite)
 
     @staticmethod
     def default_serialize(obj: Any, use_pickle: bool, **_kwargs: Any) -> bytes:
@@ -239,7 +190,7 @@ class Serialization:
             return [Serialization.deserialize(item, **kwargs) for item in collection_obj]
         if not isinstance(collection_obj, dict):
             raise ValueError(
-                f"A list or a dict was expected, not {type(collection_obj).__name__}."
+                f"Expected a list or a dict, not {type(collection_obj).__name__}."
             )
         if "type" in collection_obj and "data" in collection_obj:
             data = {

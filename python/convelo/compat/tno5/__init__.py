@@ -4,6 +4,7 @@ Change ``tno.mpc.communication`` to ``convelo.compat.tno5`` in imports. Where th
 own ``ssl.SSLContext`` objects, see :mod:`convelo.compat.tno5.contexts`.
 """
 
+from convelo.compat.tno5 import serializer_plugins as serializer_plugins
 from convelo.compat.tno5.communicators import Communicator as Communicator
 from convelo.compat.tno5.communicators import HttpCommunicator as HttpCommunicator
 from convelo.compat.tno5.communicators import HttpConnection as HttpConnection

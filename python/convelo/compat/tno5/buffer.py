@@ -1,4 +1,4 @@
-"""Messages that have arrived and were not received yet, per client."""
+"""Messages that have arrived but were not received yet, by client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Buffer(Generic[T]):
         """Makes an empty buffer for a client.
 
         Raises:
-            ValueError: It has one.
+            ValueError: It has one already.
         """
         if client_name in self._buffer_per_client:
             raise ValueError(f"A buffer already exists for client with name '{client_name}'")

@@ -1,9 +1,9 @@
 """Which files an ``ssl.SSLContext`` was made of.
 
-The 5.0 API wants contexts of Python's :mod:`ssl`. The transport here has TLS of its own and needs
-the private key, which no context gives back. So the files have to be remembered when a context is
-made: by :func:`create_ssl_context`, which makes one, or by :func:`remember_ssl_files` for those
-that other code makes.
+The 5.0 API takes contexts of Python's :mod:`ssl`. The transport here has its own TLS and needs the
+private key, which a context does not give back. So the files have to be remembered when a context
+is made: by :func:`create_ssl_context`, which makes one, or by :func:`remember_ssl_files` for
+contexts that other code makes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import ssl
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from os import PathLike, fspath
+from os import fspath
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["SslFiles", "create_ssl_context", "files_of", "remember_ssl_files"]
+from convelo._tls import StrOrBytesPath, mutual_context
 
-_Path = str | bytes | PathLike[str] | PathLike[bytes]
+__all__ = ["SslFiles", "create_ssl_context", "files_of", "remember_ssl_files"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ _files: weakref.WeakKeyDictionary[ssl.SSLContext, SslFiles] = weakref.WeakKeyDic
 
 
 def create_ssl_context(
-    key: _Path, cert: _Path, ca_cert: _Path, *, server: bool = False
+    key: StrOrBytesPath, cert: StrOrBytesPath, ca_cert: StrOrBytesPath, *, server: bool = False
 ) -> ssl.SSLContext:
     """A context for mutual TLS whose files are remembered.
 
@@ -46,22 +46,17 @@ def create_ssl_context(
         ca_cert: Path of the authorities we trust, PEM.
         server: Whether it is for ``ssl_server_context`` (else ``ssl_client_context``).
     """
-    purpose = ssl.Purpose.CLIENT_AUTH if server else ssl.Purpose.SERVER_AUTH
-    context = ssl.create_default_context(purpose)
-    context.load_cert_chain(cert, key)
-    context.load_verify_locations(ca_cert)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED
+    context = mutual_context(key, cert, ca_cert, server=server)
     _files[context] = SslFiles(_read(cert), _read(key), _read(ca_cert))
     return context
 
 
 class remember_ssl_files:
-    """From now on, remembers the files that contexts of :mod:`ssl` are made of.
+    """Remembers the files that contexts of :mod:`ssl` are made of from now on.
 
-    It replaces ``ssl.SSLContext.load_cert_chain`` and ``load_verify_locations`` by functions that
-    call them and note their arguments, until :meth:`stop`; as a context manager, to the end of the
-    block. Private keys stay in memory as long as their contexts, where OpenSSL keeps them anyway.
+    It replaces ``ssl.SSLContext.load_cert_chain`` and ``load_verify_locations`` with functions that
+    call them and note their arguments, until :meth:`stop`; as a context manager, until the end of
+    the block. Private keys stay in memory as long as their contexts, and OpenSSL keeps them anyway.
 
     ::
 
@@ -76,8 +71,8 @@ class remember_ssl_files:
 
         def remembering_chain(
             context: ssl.SSLContext,
-            certfile: _Path,
-            keyfile: _Path | None = None,
+            certfile: StrOrBytesPath,
+            keyfile: StrOrBytesPath | None = None,
             password: Any = None,
         ) -> None:
             load_cert_chain(context, certfile, keyfile, password)
@@ -90,8 +85,8 @@ class remember_ssl_files:
 
         def remembering_verify(
             context: ssl.SSLContext,
-            cafile: _Path | None = None,
-            capath: _Path | None = None,
+            cafile: StrOrBytesPath | None = None,
+            capath: StrOrBytesPath | None = None,
             cadata: Any = None,
         ) -> None:
             load_verify(context, cafile, capath, cadata)
@@ -135,21 +130,21 @@ def files_of(context: ssl.SSLContext) -> SslFiles:
     if files is None:
         raise ValueError(
             "the files of this ssl.SSLContext are not known, and it does not give its private key "
-            "back: make it by convelo.compat.tno5.create_ssl_context(key, cert, ca_cert), or call "
-            "convelo.compat.tno5.remember_ssl_files() before it is made"
+            "back: make it with convelo.compat.tno5.create_ssl_context(key, cert, ca_cert), or "
+            "call convelo.compat.tno5.remember_ssl_files() before it is made"
         )
     if files.has_password:
         raise ValueError("the private key of this ssl.SSLContext is encrypted: decrypt its file")
     if files.certificate is None or files.key is None:
-        raise ValueError("this ssl.SSLContext has no certificate of ours: call load_cert_chain")
+        raise ValueError("this ssl.SSLContext lacks our certificate: call load_cert_chain")
     if not files.authorities.strip():
         raise ValueError(
-            "this ssl.SSLContext has no authorities of ours: call load_verify_locations with the "
-            "authority that certifies the parties (those of the system are not used)"
+            "this ssl.SSLContext trusts no authority: call load_verify_locations with the one that "
+            "certifies the parties (the system's authorities are not used)"
         )
     return files
 
 
-def _read(path: _Path) -> bytes:
+def _read(path: StrOrBytesPath) -> bytes:
     plain = fspath(path)
     return Path(plain if isinstance(plain, str) else plain.decode()).read_bytes()

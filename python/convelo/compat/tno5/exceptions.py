@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from convelo.compat.tno.exceptions import AnnotationError as AnnotationError
-from convelo.compat.tno.exceptions import OptionalImportError as OptionalImportError
-from convelo.compat.tno.exceptions import RepetitionError as RepetitionError
+from convelo.exceptions import AnnotationError as AnnotationError
+from convelo.exceptions import OptionalImportError as OptionalImportError
+from convelo.exceptions import RepetitionError as RepetitionError
 
 __all__ = [
     "AnnotationError",

@@ -1,6 +1,6 @@
 """Helpers for modules that need a library which may not be installed."""
 
-from convelo.compat.tno.functions import (
+from convelo.wire.optional import (
     redirect_importerror_oserror_to_optionalimporterror as redirect_importerror_oserror_to_optionalimporterror,
 )
-from convelo.compat.tno.functions import require as require
+from convelo.wire.optional import require as require

@@ -1,7 +1,7 @@
 """The 5.0 API for programs that make their own ``ssl.SSLContext`` objects.
 
-Importing this module calls :func:`convelo.compat.tno5.remember_ssl_files`, so it has to be imported
-before the contexts are made. Everything else is :mod:`convelo.compat.tno5`.
+Importing this module calls :func:`convelo.compat.tno5.remember_ssl_files`, so import it before the
+contexts are made. Otherwise it is :mod:`convelo.compat.tno5`.
 """
 
 from convelo.compat.tno5 import *  # noqa: F403

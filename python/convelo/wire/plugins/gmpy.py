@@ -6,9 +6,12 @@ precision field makes it reserve that much memory. So what arrives is checked fi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Union
+from typing import no_type_check as typeguard_ignore
 
-__all__ = ["deserialize", "serialize"]
+__all__ = ["GmpyTypes", "deserialize", "serialize", "typeguard_ignore"]
+
+GmpyTypes = Union["gmpy2.xmpz", "gmpy2.mpz", "gmpy2.mpfr", "gmpy2.mpq", "gmpy2.mpc"]  # type: ignore[name-defined]  # noqa: F821
 
 _MPZ, _XMPZ, _MPQ, _MPFR, _MPC = 1, 2, 3, 4, 5
 _SPECIAL = 8

@@ -41,8 +41,8 @@ def serialize_frame(value: pd.DataFrame, encoder: Any) -> bytes | dict[str, Any]
         return _parquet(value)
     except ImportError:
         warnings.warn(
-            "pandas objects travel as parquet where pyarrow is installed, which is smaller and "
-            "faster: pip install 'convelo[pandas]'.",
+            "With pyarrow, pandas objects would travel as Parquet, which is smaller and faster: "
+            "pip install 'convelo[pandas]'.",
             stacklevel=2,
         )
     except OverflowError:
@@ -51,7 +51,7 @@ def serialize_frame(value: pd.DataFrame, encoder: Any) -> bytes | dict[str, Any]
         if "string column" in str(error):
             warnings.warn(
                 "Parquet refused column names that are not str, so the frame travels as a dict; "
-                "frame.columns = frame.columns.astype(str) avoids that.",
+                "avoid that with frame.columns = frame.columns.astype(str).",
                 stacklevel=2,
             )
             return _split(value)
@@ -69,9 +69,8 @@ def _refuse_lookalikes(frame: pd.DataFrame) -> None:
             ):
                 raise AmbiguousDict(
                     f"A dict in column {frame.columns[position]!r} has both keys 'type' and "
-                    "'data'. On the compatible wire that is how objects are wrapped, so it would "
-                    "arrive as something else. Rename one of the keys, or use convelo at both "
-                    "sides."
+                    "'data'. On the compatible wire they mark a wrapped object, so it would arrive "
+                    "as something else. Rename one of the keys, or use convelo on both sides."
                 )
 
 
@@ -117,8 +116,8 @@ def deserialize_frame(data: bytes | dict[str, Any], decoder: Any) -> pd.DataFram
             frame = pd.read_parquet(io.BytesIO(data))
         except ImportError as error:
             raise ImportError(
-                "The pandas object that arrived is a parquet file; pip install 'convelo[pandas]' "
-                "brings what reads it."
+                "The pandas object arrived as a Parquet file; to read it, "
+                "pip install 'convelo[pandas]'."
             ) from error
     for position, kind in enumerate(frame.dtypes):
         if kind != "object":

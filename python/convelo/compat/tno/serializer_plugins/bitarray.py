@@ -1,40 +1,6 @@
 """bitarray."""
 
-from __future__ import annotations
+from convelo.compat.tno.serialization import STATE
+from convelo.wire.faces import functions_of
 
-from typing import TYPE_CHECKING, Any
-
-from convelo.compat.tno.functions import require
-from convelo.compat.tno.serialization import Serialization
-from convelo.wire.plugins import bitarray as core
-from convelo.wire.state import builtin
-
-if TYPE_CHECKING:
-    from bitarray import bitarray
-
-__all__ = ["bitarray_deserialize", "bitarray_serialize", "register"]
-
-require("bitarray")
-
-
-@builtin(core.serialize)
-def bitarray_serialize(obj: bitarray, **_kwargs: Any) -> bytes:
-    """A head byte and the bits of ``obj``."""
-    return core.serialize(obj)
-
-
-@builtin(core.deserialize)
-def bitarray_deserialize(obj: bytes, **_kwargs: Any) -> bitarray:
-    """The bitarray that ``obj`` holds.
-
-    Raises:
-        ValueError: it holds none.
-    """
-    return core.deserialize(obj)
-
-
-def register() -> None:
-    """Registers ``bitarray``."""
-    Serialization.register(
-        bitarray_serialize, bitarray_deserialize, "bitarray", check_annotations=False
-    )
+bitarray_serialize, bitarray_deserialize, register = functions_of(STATE, "bitarray")

@@ -59,7 +59,7 @@ def _plain(count: int) -> _PoolsFixture:
         made = _connected(count, None)
         yield made
         for pool in made:
-            pool._abort()
+            pool.abort()
 
     return cast(_PoolsFixture, pools)
 
@@ -74,7 +74,7 @@ def _secure(
         )
         yield made
         for pool in made:
-            pool._abort()
+            pool.abort()
 
     return cast(_PoolsFixture, pools)
 

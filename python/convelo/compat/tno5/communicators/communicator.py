@@ -1,13 +1,21 @@
-"""What a pool of the 5.0 API needs of a transport."""
+"""What a pool of the 5.0 API expects of a transport."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from enum import IntEnum, auto
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["Communicator", "CommunicatorState", "IllegalStateAction", "ReceiveHandlerType"]
+__all__ = [
+    "Communicator",
+    "CommunicatorState",
+    "IllegalStateAction",
+    "ReceiveHandlerType",
+    "require",
+    "state_of",
+    "stop",
+]
 
 Connection = TypeVar("Connection")
 ReceiveHandlerType = Callable[[str, bytes], Awaitable[None]]
@@ -26,7 +34,7 @@ class CommunicatorState(IntEnum):
 
 
 class IllegalStateAction(Exception):
-    """Something was asked of a communicator before its time, or after."""
+    """Something was asked of a communicator too early or too late."""
 
     def __init__(self, action: str, curr_state: CommunicatorState) -> None:
         super().__init__(f"Illegal: Cannot perform '{action}' while state is {curr_state.name}.")
@@ -37,7 +45,7 @@ class IllegalStateAction(Exception):
 class Communicator(Generic[Connection], ABC):
     """Sends packets of bytes to named connections, and hands on what arrives from them.
 
-    A transport of one's own implements ``_initialize``, ``_send`` and ``_shutdown``, and awaits
+    A custom transport implements ``_initialize``, ``_send`` and ``_shutdown``, and awaits
     ``self.receive_handler(name, packet)`` for each packet that arrives.
     """
 
@@ -62,13 +70,13 @@ class Communicator(Generic[Connection], ABC):
         return self._receive_handler
 
     def add_connection(self, name: str, connection: Connection) -> None:
-        """Makes a connection known under a name.
+        """Adds a connection under a name.
 
         Raises:
-            IllegalStateAction: The communicator was started.
+            IllegalStateAction: The communicator was started already.
             KeyError: The name is taken.
         """
-        self._require(CommunicatorState.UNINITIALIZED, "add_connection")
+        require(self, CommunicatorState.UNINITIALIZED, "add_connection")
         if name in self._connections:
             raise KeyError(f"Connection with name '{name}' already registered!")
         self._connections[name] = connection
@@ -77,9 +85,9 @@ class Communicator(Generic[Connection], ABC):
         """Starts the communicator.
 
         Raises:
-            IllegalStateAction: It was started before.
+            IllegalStateAction: It was started already.
         """
-        self._require(CommunicatorState.UNINITIALIZED, "start")
+        require(self, CommunicatorState.UNINITIALIZED, "start")
         self._state = CommunicatorState.STARTED
         try:
             await self._initialize()
@@ -91,10 +99,10 @@ class Communicator(Generic[Connection], ABC):
         """Sends a packet to the connection of that name.
 
         Raises:
-            IllegalStateAction: The communicator does not run.
+            IllegalStateAction: The communicator is not running.
             KeyError: There is no such connection.
         """
-        self._require(CommunicatorState.STARTED, "send")
+        require(self, CommunicatorState.STARTED, "send")
         if recipient not in self._connections:
             raise KeyError(f"No connection registered with name '{recipient}'")
         await self._send(self._connections[recipient], packet)
@@ -103,20 +111,11 @@ class Communicator(Generic[Connection], ABC):
         """Ends the communicator.
 
         Raises:
-            IllegalStateAction: It does not run.
+            IllegalStateAction: It is not running.
         """
-        self._require(CommunicatorState.STARTED, "shutdown")
+        require(self, CommunicatorState.STARTED, "shutdown")
         self._state = CommunicatorState.STOPPED
         await self._shutdown()
-
-    def _require(self, state: CommunicatorState, action: str) -> None:
-        if self._state != state:
-            raise IllegalStateAction(action, self._state)
-
-    def _start_now(self) -> None:
-        """As ``initialize``, where that needs no event loop."""
-        self._require(CommunicatorState.UNINITIALIZED, "start")
-        self._state = CommunicatorState.STARTED
 
     @abstractmethod
     async def _initialize(self) -> None: ...
@@ -126,3 +125,26 @@ class Communicator(Generic[Connection], ABC):
 
     @abstractmethod
     async def _shutdown(self) -> None: ...
+
+
+# Functions, because a name in the class could clash with one in a user's subclass.
+
+
+def state_of(communicator: Communicator[Any]) -> CommunicatorState:
+    """Where in its life a communicator is."""
+    return communicator._state
+
+
+def require(communicator: Communicator[Any], state: CommunicatorState, action: str) -> None:
+    """Checks that a communicator is in the state that an action needs.
+
+    Raises:
+        IllegalStateAction: It is not.
+    """
+    if communicator._state != state:
+        raise IllegalStateAction(action, communicator._state)
+
+
+def stop(communicator: Communicator[Any]) -> None:
+    """Ends a communicator at once, from outside of any loop."""
+    communicator._state = CommunicatorState.STOPPED

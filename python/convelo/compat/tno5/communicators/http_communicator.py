@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ormsgpack
 
-from convelo._convelo import WIRE_5, WIRE_UNKNOWN, Node, certificate_identity
-from convelo._engine import seconds_of
-from convelo._link import Link
-from convelo.compat.tno.pool import DEFAULT_FLUSH_SECONDS, DEFAULT_TIMEOUT_SECONDS, certificate_pem
+from convelo._convelo import WIRE_5, WIRE_UNKNOWN, certificate_identity
+from convelo._pool import (
+    DEFAULT_FLUSH_SECONDS,
+    DEFAULT_TIMEOUT_SECONDS,
+    PoolCore,
+    limits_of,
+    warn_of_plain_http,
+)
+from convelo._tls import certificate_pem
+from convelo.compat.tno5.clients import Client
 from convelo.compat.tno5.communicators.communicator import Communicator
 from convelo.compat.tno5.contexts import SslFiles, files_of
 from convelo.compat.tno5.exceptions import CommunicationError
-
-if TYPE_CHECKING:
-    from convelo.compat.tno5.pool import Pool
+from convelo.compat.tno5.packers.packer import DefaultPacker
 
 __all__ = ["HttpCommunicator", "HttpConnection", "logger"]
 
@@ -34,11 +37,11 @@ class HttpConnection:
     Args:
         addr: Host name or IP address.
         port: The port under which the peer's server is known.
-        cert: Path of the peer's certificate; with TLS this or ``key`` is needed to be recognised.
-        cert_type: pyOpenSSL's ``FILETYPE_PEM`` (1) or ``FILETYPE_ASN1`` (2); found out without it.
+        cert: Path of the peer's certificate; with TLS, the peer is recognised by this or ``key``.
+        cert_type: pyOpenSSL's ``FILETYPE_PEM`` (1) or ``FILETYPE_ASN1`` (2); by default found out.
         key: The peer's public key, instead of ``cert``: ``sha256:`` and hexadecimal digits, as
             ``python -m convelo.pki fingerprint`` prints it.
-        wire: 2 (ours) or 5 (the genuine package's); without it the peer is asked.
+        wire: 2 (convelo's own) or 5 (the genuine package's); by default the peer is asked.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class HttpConnection:
         self.key = key
         self.wire = wire
         self._certificate = None if not cert else certificate_pem(cert, cert_type)
-        self._link: Link | None = None
+        self._client: Client | None = None
 
     @property
     def network_id(self) -> str:
@@ -84,9 +87,9 @@ class HttpCommunicator(Communicator[HttpConnection]):
             have to be known and the same: see :mod:`convelo.compat.tno5.contexts`.
         ssl_server_context: See there.
         conn_timeout: Seconds that one attempt to send may take, or an ``aiohttp.ClientTimeout``.
-        conn_retry_max: How often it is tried, for the genuine package; with ``conn_retry_delay``
-            this says how long an absent peer is waited for.
-        conn_retry_delay: Seconds between two tries.
+        conn_retry_max: How many attempts the genuine package makes; together with
+            ``conn_retry_delay`` it says how long to wait for an absent peer.
+        conn_retry_delay: Seconds between two attempts.
 
     Raises:
         ValueError: One context without the other, or contexts whose files are not known.
@@ -119,48 +122,50 @@ class HttpCommunicator(Communicator[HttpConnection]):
         self.conn_retry_max = conn_retry_max
         self.conn_retry_delay = conn_retry_delay
         self._files = _common_files(ssl_client_context, ssl_server_context)
-        self._message_limit = message_limit
-        self._mailbox_limit = mailbox_limit
-        self._node: Node | None = None
-        self._pool: Pool | None = None
-        pauses = max(conn_retry_max, 1) - 1
-        self._patience = math.ceil(pauses * conn_retry_delay)
-        seconds = seconds_of(conn_timeout)
-        self._seconds = (
-            None if seconds is None else seconds * (pauses + 1) + pauses * conn_retry_delay
-        )
-
-    def _join(self, pool: Pool) -> None:
-        self._pool = pool
-
-    def _listen_now(self) -> None:
-        """Binds the port. Needs no event loop."""
-        files = self._files
-        self._node = node = Node(
-            key=None if files is None else files.key,
-            certificate=None if files is None else files.certificate,
-            authorities=None if files is None else files.authorities,
-            mailbox_limit=self._mailbox_limit,
-            message_limit=self._message_limit,
+        self.limits = limits_of(conn_timeout, max(conn_retry_max, 1) - 1, conn_retry_delay)
+        self.core: PoolCore[Client] = PoolCore(
+            logger,
+            logger,
+            message_limit=message_limit,
+            mailbox_limit=mailbox_limit,
             text_ids=True,
-            on_notice=_log_notice,
         )
-        for name, connection in self._connections.items():
-            self._connect(name, connection)
-        self.port = node.listen(self.addr, self.port)
-        logger.info(
-            "Serving on %s:%s%s", self.addr, self.port, " with TLS" if self.use_ssl else ""
-        )
+
+    @property
+    def sends_packets(self) -> bool:
+        """Whether a subclass sees each packet that is sent."""
+        return type(self)._send is not HttpCommunicator._send
+
+    def listen(self) -> None:
+        """Binds the port, before ``initialize`` would do so. Needs no event loop.
+
+        Raises:
+            OSError: The address cannot be bound.
+            ValueError: A connection has a certificate or key, but there is no TLS.
+        """
+        files = self._files
+        if files is None:
+            self.core.open()
+        else:
+            self.core.open(files.key, files.certificate, files.authorities)
+        try:
+            for name, connection in self._connections.items():
+                self._connect(name, connection)
+            self.port = self.core.listen(self.addr, self.port)
+        except BaseException:
+            self.core.discard()
+            raise
+        if files is None:
+            advice = "HttpCommunicator(ssl_client_context=..., ssl_server_context=...)"
+            warn_of_plain_http(logger, advice)
 
     def _connect(self, name: str, connection: HttpConnection) -> None:
-        node = self._node
+        node = self.core.node
         assert node is not None
         if (connection.cert or connection.key) and not self.use_ssl:
             raise ValueError(f"connection '{name}' has a certificate or key, but there is no TLS")
-        wire = connection.wire
-        if self._pool is not None and not self._pool._packs_itself:
-            # A packer of one's own makes whole documents; the second wire has others.
-            wire = WIRE_5
+        client = self.core.peers.get(name) or Client(self.core.binding, name, DefaultPacker())
+        wire = client.only_wire or connection.wire
         index = node.add_peer(
             name,
             connection.addr,
@@ -170,57 +175,37 @@ class HttpCommunicator(Communicator[HttpConnection]):
             certificate=connection._certificate,
             key=connection.key,
         )
-        connection._link = Link(node, index, name)
-
-    def _open(self) -> None:
-        if self._pool is None:
-            raise CommunicationError("an HttpCommunicator works inside a Pool: Pool(name, this)")
-        if self._node is None:
-            self._listen_now()
-        for name, connection in self._connections.items():
-            if connection._link is None:
-                self._connect(name, connection)
-
-    def _start_now(self) -> None:
-        super()._start_now()
-        self._open()
+        client.join(node, index)
+        connection._client = client
 
     async def _initialize(self) -> None:
-        self._open()
+        if self._receive_handler is None:
+            raise CommunicationError("an HttpCommunicator works inside a Pool: Pool(name, this)")
+        if self.core.node is None:
+            self.listen()
+        for name, connection in self._connections.items():
+            if connection._client is None:
+                self._connect(name, connection)
 
     async def _send(self, recipient: HttpConnection, packet: bytes) -> None:
         """Sends a packet as a :class:`DefaultPacker` makes it."""
-        pool, link = self._pool, recipient._link
-        assert pool is not None and link is not None
         try:
             body = ormsgpack.unpackb(packet)
             message_id, document = body["id"], body["object"]
         except (ValueError, TypeError, KeyError) as error:
             raise CommunicationError(
-                "an HttpCommunicator sends messages, not arbitrary packets: msgpack maps of "
-                "'object' (bytes) and 'id' (str), as DefaultPacker makes them"
+                "an HttpCommunicator sends messages, not arbitrary packets: expected a msgpack map "
+                "of 'object' (bytes) and 'id' (str), as DefaultPacker makes it"
             ) from error
-        completions = pool._completions_here()
-        await link._transmit(
-            completions, message_id, WIRE_5, document, None, self._seconds, self._patience
-        )
+        assert recipient._client is not None
+        await recipient._client.transmit(WIRE_5, (document, None), message_id, self.limits)
 
     async def _shutdown(self) -> None:
-        node, pool = self._node, self._pool
-        if node is None or pool is None:
-            return
-        for line in await node.close(pool._completions_here(), DEFAULT_FLUSH_SECONDS):
-            logger.warning("Dropped at shutdown: %s", line)
+        if self.core.node is not None:
+            await self.core.close(DEFAULT_FLUSH_SECONDS)
 
     def __str__(self) -> str:
         return f"HttpCommunicator(addr={self.addr}, port={self.port})"
-
-
-def _log_notice(level: int, peer: str | None, text: str) -> None:
-    if peer is None:
-        logger.log(level, "%s", text)
-    else:
-        logger.log(level, "%s: %s", peer, text)
 
 
 def _common_files(

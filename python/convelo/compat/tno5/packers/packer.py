@@ -1,4 +1,4 @@
-"""From a message and its id to the body of the 5.x wire, and back."""
+"""Turns a message and its id into the body of the 5.x wire, and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["DefaultPacker", "Packer"]
 
 
 class Packer(ABC):
-    """Makes bytes of messages and messages of bytes."""
+    """Turns messages into bytes and bytes into messages."""
 
     @abstractmethod
     def pack(self, content: Any, msg_id: str) -> bytes:
@@ -34,7 +34,7 @@ class Packer(ABC):
 
 
 class DefaultPacker(Packer):
-    """Packs by :class:`~convelo.compat.tno5.packers.serialization.Serializer`."""
+    """Packs with :class:`~convelo.compat.tno5.packers.serialization.Serializer`."""
 
     def __init__(
         self,
@@ -74,5 +74,5 @@ class DefaultPacker(Packer):
         body = Serializer.deserialize(packet, self.deserializer_opts)
         if not isinstance(body, dict) or body.keys() != {"id", "object"}:
             found = ", ".join(map(repr, body)) if isinstance(body, dict) else type(body).__name__
-            raise ValueError(f"A message has the keys 'id' and 'object', and this one {found}.")
+            raise ValueError(f"Expected a message with the keys 'id' and 'object', found {found}.")
         return body["id"], Serializer.deserialize(body["object"], self.deserializer_opts)

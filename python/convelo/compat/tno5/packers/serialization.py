@@ -14,18 +14,12 @@ from typing import Any, ClassVar, Protocol
 
 import ormsgpack
 
-from convelo.compat.tno5 import serializer_plugins
-from convelo.compat.tno5.exceptions import (
-    AnnotationError,
-    NumpySerializationWarning,
-    RepetitionError,
-)
+from convelo.compat.tno5.exceptions import NumpySerializationWarning
 from convelo.wire.coding import current_encoder
 from convelo.wire.compatible import CompatibleDecoder, CompatibleEncoder
 from convelo.wire.plugins.numpy import is_array
+from convelo.wire.registration import Registration
 from convelo.wire.state import DEFAULT_PACK_OPTION as _PACK_OPTION
-from convelo.wire.state import check_pair
-from convelo.wire.state import register as register_pair
 
 __all__ = [
     "DEFAULT_PACK_OPTION",
@@ -86,86 +80,63 @@ class SupportsSerialization(Protocol):
         """The object for ``obj``: what ``serialize`` returned, restored unless it is a list."""
 
 
-class Serializer:
-    """Packs and unpacks objects, and keeps the functions for types that need them.
+class _State:
+    """The functions of :class:`Serializer`, called with an options object."""
 
-    A type that msgpack does not know travels as ``{"type": <class name>, "data": ...}``. Classes
-    are told apart by their bare name.
-    """
+    package = "convelo.compat.tno5.serializer_plugins"
+    takes_keywords = False
+
+    def serializers(self) -> dict[str, SerializerFunction]:
+        return Serializer._serializer_funcs
+
+    def deserializers(self) -> dict[str, DeserializerFunction]:
+        return Serializer._deserializer_funcs
+
+    def call(self, function: Callable[..., Any], value: Any, options: Any) -> Any:
+        return function(value, options)
+
+    def serializer(self, core: Callable[..., Any]) -> SerializerFunction:
+        def serialize(obj: Any, opts: SerializerOpts) -> Any:
+            return core(obj, CompatibleEncoder(self, opts, opts.ormsgpack_option))
+
+        return serialize
+
+    def deserializer(self, core: Callable[..., Any]) -> DeserializerFunction:
+        def deserialize(obj: Any, opts: DeserializerOpts) -> Any:
+            return CompatibleDecoder(self, opts, copying=True).built(core, obj)
+
+        return deserialize
+
+    def signature(self, function: Callable[..., Any]) -> inspect.Signature:
+        try:
+            return inspect.signature(function, eval_str=True)
+        except Exception:
+            # An annotation that is text names what cannot be looked up.
+            return inspect.signature(function)
+
+    def sending(self, keywords: dict[str, Any]) -> SerializerOpts:
+        opts: SerializerOpts = keywords.get("opts", DefaultSerializerOpts)
+        return replace(opts, fallback_pickle=False) if opts.fallback_pickle else opts
+
+    def receiving(self, keywords: dict[str, Any]) -> DeserializerOpts:
+        opts: DeserializerOpts = keywords.get("opts", DefaultDeserializerOpts)
+        return replace(opts, fallback_pickle=False) if opts.fallback_pickle else opts
+
+    def dangerous_pickle(self, options: SerializerOpts | DeserializerOpts) -> bool:
+        return options.fallback_pickle
+
+
+STATE = _State()
+"""What :mod:`convelo.wire` is given to use the functions registered here."""
+
+
+class Serializer(Registration[SupportsSerialization]):
+    """Packs and unpacks objects, and keeps the functions for types that need them."""
+
+    state = STATE
 
     _serializer_funcs: ClassVar[dict[str, SerializerFunction]] = {}
     _deserializer_funcs: ClassVar[dict[str, DeserializerFunction]] = {}
-
-    @classmethod
-    def register_class(
-        cls,
-        obj_class: type[SupportsSerialization],
-        check_annotations: bool = True,
-        overwrite: bool = False,
-    ) -> None:
-        """Registers the methods ``serialize`` and ``deserialize`` of a class.
-
-        Args:
-            obj_class: the class. Both parties register it, under one name.
-            check_annotations: check that both methods are annotated alike.
-            overwrite: replace what is registered for that name.
-
-        Raises:
-            AttributeError: the class has no such methods.
-            TypeError: they are not functions, or lack a parameter.
-            AnnotationError: their annotations are missing or do not fit together.
-            RepetitionError: the name is taken.
-        """
-        cls.register(
-            obj_class.serialize,
-            obj_class.deserialize,
-            obj_class.__name__,
-            check_annotations=check_annotations,
-            overwrite=overwrite,
-        )
-
-    @classmethod
-    def register(
-        cls,
-        serializer: SerializerFunction,
-        deserializer: DeserializerFunction,
-        *types: str,
-        check_annotations: bool = True,
-        overwrite: bool = False,
-    ) -> None:
-        """Registers two functions for the class names ``types``.
-
-        Args:
-            serializer: ``serializer(value, opts)`` returns what stands for ``value``.
-            deserializer: ``deserializer(obj, opts)`` returns the value again.
-            types: the ``__name__`` of each class.
-            check_annotations: check that both are annotated alike.
-            overwrite: replace what is registered for these names.
-
-        Raises:
-            TypeError: one is not a function, or lacks a parameter.
-            AnnotationError: the annotations are missing or do not fit together.
-            RepetitionError: a name is taken.
-        """
-        if check_annotations and callable(serializer) and callable(deserializer):
-            check_pair(
-                _signature(serializer),
-                _signature(deserializer),
-                types,
-                needs_keywords=False,
-                annotation=AnnotationError,
-            )
-        register_pair(
-            STATE, serializer, deserializer, types, overwrite=overwrite, repetition=RepetitionError
-        )
-
-    @classmethod
-    def clear_serialization_logic(cls, reload_defaults: bool = True) -> None:
-        """Forgets what was registered; keeps the package's own types if ``reload_defaults``."""
-        cls._serializer_funcs.clear()
-        cls._deserializer_funcs.clear()
-        if reload_defaults:
-            serializer_plugins.register_defaults()
 
     @classmethod
     def serialize(cls, obj: Any, opts: SerializerOpts = DefaultSerializerOpts) -> bytes:
@@ -180,7 +151,7 @@ class Serializer:
         if is_array(obj):
             warnings.warn(
                 "A numpy array that is packed for the compatible wire may arrive as nested lists; "
-                "np.asarray makes an array of them.",
+                "np.asarray turns them into an array.",
                 NumpySerializationWarning,
                 stacklevel=2,
             )
@@ -224,42 +195,6 @@ class Serializer:
         """
         opts = opts or DefaultDeserializerOpts
         return CompatibleDecoder(STATE, opts, copying=True).restore(obj)
-
-
-class _State:
-    """The functions of :class:`Serializer`, called with an options object."""
-
-    def serializers(self) -> dict[str, SerializerFunction]:
-        return Serializer._serializer_funcs
-
-    def deserializers(self) -> dict[str, DeserializerFunction]:
-        return Serializer._deserializer_funcs
-
-    def call(self, function: Callable[..., Any], value: Any, options: Any) -> Any:
-        return function(value, options)
-
-    def sending(self, keywords: dict[str, Any]) -> SerializerOpts:
-        opts: SerializerOpts = keywords.get("opts", DefaultSerializerOpts)
-        return replace(opts, fallback_pickle=False) if opts.fallback_pickle else opts
-
-    def receiving(self, keywords: dict[str, Any]) -> DeserializerOpts:
-        opts: DeserializerOpts = keywords.get("opts", DefaultDeserializerOpts)
-        return replace(opts, fallback_pickle=False) if opts.fallback_pickle else opts
-
-    def dangerous_pickle(self, options: SerializerOpts | DeserializerOpts) -> bool:
-        return options.fallback_pickle
-
-
-STATE = _State()
-"""What :mod:`convelo.wire` is given to use the functions registered here."""
-
-
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """The signature, with annotations that are text looked up where that is possible."""
-    try:
-        return inspect.signature(function, eval_str=True)
-    except Exception:
-        return inspect.signature(function)
 
 
 # Here and not in the package's __init__, so that this module is complete by itself.

@@ -4,6 +4,15 @@ No module imports its library before a value of that library is met; importing o
 not installed raises :class:`~convelo.compat.tno5.exceptions.OptionalImportError`.
 """
 
-from convelo.compat.tno5.serializer_plugins._register import PLUGINS as PLUGINS
-from convelo.compat.tno5.serializer_plugins._register import PLUGINS_STR as PLUGINS_STR
-from convelo.compat.tno5.serializer_plugins._register import register_defaults as register_defaults
+from functools import partial
+
+from convelo.compat.tno5.packers.serialization import STATE
+from convelo.wire import faces
+
+__all__ = ["PLUGINS", "PLUGINS_STR", "register_defaults"]
+
+PLUGINS_STR, PLUGINS = faces.modules_of(STATE)
+"""The names of all modules; and those modules whose libraries are installed."""
+
+register_defaults = partial(faces.register_defaults, STATE)
+"""Registers the types of every library that is installed."""

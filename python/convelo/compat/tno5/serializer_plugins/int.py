@@ -1,30 +1,6 @@
 """Integers outside the 64 bits that msgpack has."""
 
-from __future__ import annotations
+from convelo.compat.tno5.packers.serialization import STATE
+from convelo.wire.faces import functions_of
 
-from convelo.compat.tno5.packers.serialization import (
-    DeserializerOpts,
-    Serializer,
-    SerializerOpts,
-)
-from convelo.wire.plugins import int as core
-from convelo.wire.state import builtin
-
-__all__ = ["int_deserialize", "int_serialize", "register"]
-
-
-@builtin(core.serialize)
-def int_serialize(obj: int, opts: SerializerOpts) -> bytes:
-    """The bytes of ``obj``: two's complement, little endian."""
-    return core.serialize(obj)
-
-
-@builtin(core.deserialize)
-def int_deserialize(obj: bytes, opts: DeserializerOpts) -> int:
-    """The integer that ``obj`` holds."""
-    return core.deserialize(obj)
-
-
-def register() -> None:
-    """Registers ``int``."""
-    Serializer.register(int_serialize, int_deserialize, "int", check_annotations=False)
+int_serialize, int_deserialize, register = functions_of(STATE, "int")

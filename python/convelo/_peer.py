@@ -1,0 +1,406 @@
+"""One peer of a pool: what is sent to it, and what is awaited from it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from convelo._convelo import WIRE_SECOND, WIRE_UNKNOWN, Node
+from convelo._engine import LoopBinding, Message, Receipt, running_loop
+from convelo.exceptions import BodyError, PoolError, ReceiveTimeout, SendError
+from convelo.wire.compatible import encode_value
+from convelo.wire.second import encode as encode_second
+from convelo.wire.state import State
+
+__all__ = [
+    "Encode",
+    "Encoded",
+    "Limits",
+    "MessageId",
+    "Peer",
+    "Turn",
+    "decode_all",
+    "encode",
+    "give_back_all",
+    "receive_all",
+]
+
+MessageId = int | str | None
+"""Without an id, messages are numbered."""
+
+Limits = tuple[float | None, int]
+"""Seconds that a send has in all, and for how many of them an absent peer is waited for."""
+
+Encoded = tuple[Any, list[Any] | None]
+"""A message ready to be sent: its value, and the buffers that travel beside it."""
+
+Encode = Callable[[int, Any], Encoded]
+"""Encodes a message for a wire."""
+
+_Peer = TypeVar("_Peer", bound="Peer")
+
+_EXPIRED = "no message in time"
+
+
+class Peer:
+    """A peer of a node.
+
+    Each API has a subclass that says how its values are encoded and decoded.
+
+    Attributes:
+        name: What the peer is called here.
+        node: The transport, as soon as that knows the peer.
+        index: Which of the node's peers it is.
+        total_bytes_sent: Bytes of the messages sent so far, without their envelopes.
+        total_bytes_recv: The same of those received.
+        waiting: The requests for messages that have not arrived, and what they asked for.
+    """
+
+    def __init__(
+        self, binding: LoopBinding, name: str, logger: logging.Logger, address: str
+    ) -> None:
+        self.name = name
+        self.node: Node | None = None
+        self.index = -1
+        self.total_bytes_sent = 0
+        self.total_bytes_recv = 0
+        self.waiting: dict[Receipt, MessageId] = {}
+        self._binding = binding
+        self._logger = logger
+        self._address = address
+        self._undecided = 0
+        self._last_turn: Turn | None = None
+        # Messages that reached a request which was cancelled all the same.
+        self._returned: deque[tuple[MessageId, Message]] = deque()
+
+    def join(self, node: Node, index: int) -> None:
+        """Makes this the peer that ``node`` has under ``index``."""
+        self.node, self.index = node, index
+        self._node_wire, self._node_send, self._node_recv = node.wire, node.send, node.recv
+
+    @property
+    def wire(self) -> int:
+        """The wire that the next message goes by, as far as it is known."""
+        if self._undecided or self.node is None:
+            return WIRE_UNKNOWN
+        return self._node_wire(self.index)
+
+    @property
+    def msg_send_counter(self) -> int:
+        """Messages sent so far, which is the next default id."""
+        return self.counters()[0]
+
+    @property
+    def msg_recv_counter(self) -> int:
+        """Messages asked for so far, which is the next default id."""
+        return self.counters()[1]
+
+    def counters(self) -> tuple[int, int]:
+        """How many messages were sent and asked for."""
+        return (0, 0) if self.node is None else self.node.counters(self.index)
+
+    def reset(self) -> None:
+        """Begins the conversation anew: nothing parked, counters at 0."""
+        if self.node is not None:
+            self.node.reset_peer(self.index)
+        self._returned.clear()
+        self.total_bytes_sent = self.total_bytes_recv = 0
+
+    def encode(self, wire: int, message: Any) -> Encoded:
+        """Encodes a message as the API does."""
+        raise NotImplementedError
+
+    def unpack(self, message: Message) -> Any:
+        """The value of a message that has arrived, as the API decodes it."""
+        raise NotImplementedError
+
+    def post(
+        self, message: Any, message_id: MessageId, limits: Limits, encode: Encode | None = None
+    ) -> Awaitable[None]:
+        """Encodes a message and hands it over.
+
+        What is returned has to be awaited; it ends when the peer has acknowledged the message.
+        """
+        if self._undecided or not (wire := self._node_wire(self.index)):
+            return Turn(self, message, message_id, limits, encode or self.encode)
+        encoded = self.encode(wire, message) if encode is None else encode(wire, message)
+        return self.transmit(wire, encoded, message_id, limits)
+
+    def transmit(
+        self, wire: int, encoded: Encoded, message_id: MessageId, limits: Limits
+    ) -> asyncio.Future[None]:
+        """Hands an encoded message over; the future ends with its acknowledgement."""
+        value, buffers = encoded
+        timeout, retries = limits
+        future = self._node_send(
+            self._binding.here(), self.index, message_id, wire, value, buffers, timeout, retries
+        )
+        self.total_bytes_sent += _size_of(value, buffers)
+        return future
+
+    def request(self, message_id: MessageId) -> Message | Receipt:
+        """A message that is there, or the future of one that is not."""
+        if self._returned and (returned := self.take_returned(message_id)):
+            return returned
+        receipt = self._node_recv(self._binding.here(), self.index, message_id)
+        if not isinstance(receipt, tuple):
+            receipt.withdraw = self.withdraw
+            self.waiting[receipt] = message_id
+        return receipt
+
+    def take_returned(self, message_id: MessageId) -> Message | None:
+        """A message that was given back, if there is such a one."""
+        for position, (asked, message) in enumerate(self._returned):
+            if asked == message_id:
+                del self._returned[position]
+                return message
+        return None
+
+    def withdraw(self, receipt: asyncio.Future[Any]) -> None:
+        """Tells the transport that a message is no longer awaited."""
+        assert self.node is not None
+        self.node.cancel_recv(receipt)
+
+    async def wait(
+        self, receipt: Receipt, message_id: MessageId, timeout: float | None
+    ) -> Message:
+        """Waits for a message. If it is cancelled or times out, nothing has changed."""
+        timer = None
+        if timeout is not None:
+            timer = receipt.get_loop().call_later(timeout, receipt.cancel, _EXPIRED)
+        try:
+            message: Message = await receipt
+            return message
+        except asyncio.CancelledError as cancelled:
+            self._undo(receipt, message_id)
+            if timer is not None and cancelled.args == (_EXPIRED,):
+                raise _too_late([self.name], message_id, timeout) from None
+            raise
+        finally:
+            self.waiting.pop(receipt, None)
+            if timer is not None:
+                timer.cancel()
+
+    def promise(self, message_id: MessageId) -> Any:
+        """The value of a message that is there, or the future of one that is not."""
+        raw = self.request(message_id)
+        if isinstance(raw, tuple):
+            return self.decode(raw)
+        promised = Receipt(loop=raw.get_loop())
+        promised.withdraw = lambda _promised: raw.cancel()
+        raw.add_done_callback(partial(self._keep_promise, promised, message_id))
+        return promised
+
+    def _keep_promise(
+        self, promised: Receipt, message_id: MessageId, raw: asyncio.Future[Message]
+    ) -> None:
+        assert isinstance(raw, Receipt)
+        if raw.cancelled():
+            promised.cancel()
+        elif promised.done():
+            self._undo(raw, message_id)
+        elif (error := raw.exception()) is not None:
+            promised.set_exception(error)
+        else:
+            try:
+                promised.set_result(self.decode(raw.result()))
+            except PoolError as undecodable:
+                promised.set_exception(undecodable)
+        self.waiting.pop(raw, None)
+
+    def give_back(self, message_id: MessageId, message: Message) -> None:
+        """Hands a message to another request for it, or keeps it for the next one."""
+        loop = running_loop()
+        for receipt, asked in self.waiting.items():
+            if asked == message_id and not receipt.done() and receipt.get_loop() is loop:
+                receipt.set_result(message)
+                self.withdraw(receipt)
+                return
+        self._returned.append((message_id, message))
+
+    def decode(self, message: Message) -> Any:
+        """The value of a message that was received.
+
+        Raises:
+            BodyError: It cannot be decoded.
+        """
+        _, message_id, value, buffers = message
+        try:
+            decoded = self.unpack(message)
+        except Exception as error:
+            kind = "" if isinstance(error, BodyError) else f"{error.__class__.__name__}: "
+            raise BodyError(
+                f"message {message_id!r} from '{self.name}' cannot be decoded: {kind}{error}",
+                peer=self.name,
+                message_id=message_id,
+            ) from error
+        self.total_bytes_recv += _size_of(value, buffers)
+        if self._logger.isEnabledFor(logging.INFO):
+            self._logger.info("Received message from %s", self._address)
+        return decoded
+
+    def _undo(self, receipt: Receipt, message_id: MessageId) -> None:
+        """Undoes a request, whatever has become of it."""
+        self.waiting.pop(receipt, None)
+        if not receipt.done():
+            receipt.cancel()
+        elif not receipt.cancelled() and receipt.exception() is None:
+            # The message came in the same turn of the loop as the cancellation.
+            self.give_back(message_id, receipt.result())
+
+
+class Turn:
+    """A message to a peer whose wire is not known yet.
+
+    The peer is asked when a turn is made. Until it has answered, messages wait for each other in
+    the order of their turns, because that is the order of the default ids.
+    """
+
+    def __init__(
+        self, peer: Peer, message: Any, message_id: MessageId, limits: Limits, encode: Encode
+    ) -> None:
+        assert peer.node is not None
+        self._asked = peer.node.prepare(peer._binding.here(), peer.index, *limits)
+        self._peer = peer
+        self._message = message
+        self._message_id = message_id
+        self._limits = limits
+        self._encode = encode
+        self._over: asyncio.Future[None] = self._asked.get_loop().create_future()
+        self._previous, peer._last_turn = peer._last_turn, self
+        peer._undecided += 1
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self.take().__await__()
+
+    async def take(self) -> None:
+        """Sends the message when the wire is known and all earlier turns are over."""
+        try:
+            try:
+                wire = await self._asked
+            except SendError as error:
+                if error.message_id is None and self._message_id is not None:
+                    error.message_id = self._message_id
+                    error.args = (f"message {self._message_id!r} to {error}",)
+                raise
+            previous, self._previous = self._previous, None
+            if previous is not None and not previous._over.done():
+                # A turn of a loop that is gone never ends.
+                if previous._over.get_loop() is self._over.get_loop():
+                    await asyncio.wait((previous._over,))
+            encoded = self._encode(wire, self._message)
+            sending = self._peer.transmit(wire, encoded, self._message_id, self._limits)
+        finally:
+            self.end()
+        await sending
+
+    def end(self, _task: object = None) -> None:
+        """Lets the next one have its turn."""
+        if not self._over.done():
+            self._over.set_result(None)
+            self._previous = None
+            self._peer._undecided -= 1
+            if self._peer._last_turn is self:
+                self._peer._last_turn = None
+
+
+def encode(
+    wire: int, message: Any, state: State, option: int | None, use_pickle: bool, destination: Any
+) -> Encoded:
+    """Encodes a message for ``wire`` by the serializers of an API."""
+    if wire == WIRE_SECOND:
+        return encode_second(message, state, option=option, destination=destination)
+    value = encode_value(
+        message,
+        wire=wire,
+        state=state,
+        option=option,
+        use_pickle=use_pickle,
+        destination=destination,
+    )
+    return value, None
+
+
+async def receive_all(
+    peers: Sequence[_Peer], message_id: MessageId, timeout: float | None
+) -> list[tuple[_Peer, Message]]:
+    """One message of each peer, in order; of none, if one fails or is too late."""
+    asked = [(peer, peer.request(message_id)) for peer in peers]
+    waiting = {one for _, one in asked if not isinstance(one, tuple)}
+    try:
+        if waiting:
+            done, late = await asyncio.wait(
+                waiting, timeout=timeout, return_when=asyncio.FIRST_EXCEPTION
+            )
+            for receipt in done:
+                receipt.result()
+            if late:
+                names = [peer.name for peer, one in asked if one in late]
+                raise _too_late(names, message_id, timeout)
+        return [(peer, one if isinstance(one, tuple) else one.result()) for peer, one in asked]
+    except BaseException:
+        for peer, one in asked:
+            if isinstance(one, tuple):
+                peer.give_back(message_id, one)
+            else:
+                peer._undo(one, message_id)
+        raise
+    finally:
+        for peer, one in asked:
+            if not isinstance(one, tuple):
+                peer.waiting.pop(one, None)
+
+
+def give_back_all(taken: Sequence[tuple[Peer, Message]], message_id: MessageId) -> None:
+    """Gives back what :func:`receive_all` has taken."""
+    for peer, message in taken:
+        peer.give_back(message_id, message)
+
+
+def decode_all(
+    taken: Sequence[tuple[Peer, Message]],
+    message_id: MessageId,
+    give_back: Callable[[Sequence[tuple[Peer, Message]], MessageId], object] = give_back_all,
+) -> list[Any]:
+    """The values of what :func:`receive_all` has taken.
+
+    Raises:
+        BodyError: One of them cannot be decoded, and is gone; the others are given back.
+    """
+    values = []
+    for position, (peer, message) in enumerate(taken):
+        try:
+            values.append(peer.decode(message))
+        except BodyError:
+            give_back([*taken[:position], *taken[position + 1 :]], message_id)
+            raise
+    return values
+
+
+def _too_late(
+    names: Sequence[str], message_id: MessageId, timeout: float | None
+) -> ReceiveTimeout:
+    wanted = "next message" if message_id is None else f"message {message_id!r}"
+    listed = ", ".join(f"'{name}'" for name in names)
+    return ReceiveTimeout(
+        f"the {wanted} from {listed} did not arrive within {timeout:g} seconds",
+        peer=names[0],
+        message_id=message_id,
+    )
+
+
+def _size_of(value: Any, buffers: list[Any] | None) -> int:
+    """Bytes of an encoded message."""
+    if type(value) is bytes:
+        total = len(value)
+    elif isinstance(value, memoryview):
+        total = value.nbytes
+    else:
+        total = sum(memoryview(part).nbytes for part in value)
+    if buffers:
+        total += sum(memoryview(buffer).nbytes for buffer in buffers)
+    return total
