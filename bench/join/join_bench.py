@@ -1,18 +1,27 @@
 #!/usr/bin/env python3
-"""The attested join beside DuckDB, which intersects the same files in the clear.
+"""The attested join beside DuckDB, which joins the same files in the clear.
 
 ``cargo xtask bench join`` prepares everything and runs this. By hand::
 
-    join_bench.py --convelo PROGRAM --engine PROGRAM [--keys N] [--rounds N] [--json FILE]
+    join_bench.py --convelo PROGRAM --engine PROGRAM --transfer PROGRAM
+                  [--keys N[,N...]] [--rounds N] [--json FILE]
 
-Both sides read the same two CSV files of N ids of 16 characters, half of which are common, and write
-what they have in common, ours to two files, one for each provider. Ours are a service on a simulated
-platform and two providers, three processes that talk TLS, verify evidence and join obliviously; DuckDB
-is one process with two threads. They run in turn.
+Both sides read the same two CSV files of N ids of 16 characters, half of which are common. Ours are a
+service on a simulated platform and two providers, three processes that talk TLS, verify evidence and join
+obliviously; each provider writes its own matched rows. DuckDB is one process with two threads, and does
+three things: the rows of both parties by two semi-joins, which is what ours gives; the rows of one party
+by one semi-join; the ids in common by INTERSECT. Ours and the three take turns.
+
+With several N everything is done for each, and in the end it is shown by how much more than the number
+of ids the time of each side grows.
+
+The service is held against what the same work costs at the least, in the same run: an upload against
+reading the same bytes from TLS and copying them once (``transfer_cost``), the join against a leaky radix
+hash join on one thread (``engine_cost``).
 
 CPU is user and system time of all processes from start to end, without the service's start; peak
-memory is the largest of one process. A row's ``ratio`` is ours / peer, and for rates and memory ours /
-goal. The table goes to standard output, progress to standard error.
+memory is the largest of one process. A row's ``ratio`` is ours / peer, or ours / goal for memory; a row
+without a goal is there to be known. The table goes to standard output, progress to standard error.
 
 Exit status: 0 all goals hold, 1 a goal was missed or a run failed, 2 wrong arguments.
 """
@@ -21,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import pathlib
@@ -32,6 +42,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import NoReturn
 
 PARTIES = ("alice", "bob")
 
@@ -41,15 +52,30 @@ SERVICES = (2, 4)
 # MiB for a provider whose table does not fit: 10,000,000 rows take twice as much.
 SMALL_MEMORY = 96
 
+# A fingerprint on the wire.
+FINGERPRINT_BYTES = 16
+
+# What order, digest and gRPC may add to an upload.
+UPLOAD_GOAL = 3.0
+
+FIRST, SECOND = (f"read_csv('{party}.csv', columns={{'id': 'varchar'}})" for party in PARTIES)
+
+# What a person would write.
+QUERIES = {
+    "two semi-joins": [
+        f"select a.* from {FIRST} a semi join {SECOND} b using (id)",
+        f"select b.* from {SECOND} b semi join {FIRST} a using (id)",
+    ],
+    "one semi-join": [f"select a.* from {FIRST} a semi join {SECOND} b using (id)"],
+    "INTERSECT": [f"select id from {FIRST} intersect select id from {SECOND}"],
+}
+
 DUCKDB = """
 import duckdb, sys
-first, second, output = sys.argv[1:4]
 connection = duckdb.connect(config={"threads": 2})
 connection.execute("set enable_progress_bar = false")
-connection.execute(
-    f"copy (select id from read_csv('{first}', columns={{'id': 'varchar'}}) intersect "
-    f"select id from read_csv('{second}', columns={{'id': 'varchar'}})) to '{output}'"
-)
+for query, output in zip(sys.argv[1::2], sys.argv[2::2]):
+    connection.execute(f"copy ({query}) to '{output}'")
 """
 
 
@@ -58,15 +84,18 @@ def say(text: str) -> None:
 
 
 def write_ids(path: pathlib.Path, first: int, count: int, seed: int) -> None:
-    """Numbers from ``first`` on as 16 characters, in random order. The same number is the same id."""
-    numbers = list(range(first, first + count))
-    random.Random(seed).shuffle(numbers)
+    """Numbers from ``first`` on as 16 characters, out of order. The same number is the same id."""
+    mixed = random.Random(seed)
+    stride = count * 5 // 8 + mixed.randrange(count // 8 + 1)
+    while math.gcd(stride, count) != 1:
+        stride += 1
     # An odd factor permutes the numbers below 2^64.
     factor, mask = 0x9E3779B97F4A7C15, (1 << 64) - 1
     with path.open("w") as file:
         file.write("id\n")
         for at in range(0, count, 1 << 16):
-            chunk = numbers[at : at + (1 << 16)]
+            chunk = [first + place * stride % count for place in range(at, min(at + (1 << 16), count))]
+            mixed.shuffle(chunk)
             file.write("".join(f"{number * factor & mask:016x}\n" for number in chunk))
 
 
@@ -250,113 +279,196 @@ class Ours:
             service.wait(30)
 
 
-def peer(directory: pathlib.Path) -> dict[str, float]:
+def peer(directory: pathlib.Path, queries: list[str]) -> dict[str, float]:
+    """One process of DuckDB that does all of these."""
+    outputs = [f"duckdb-{number}.csv" for number in range(len(queries))]
+    arguments = [word for pair in zip(queries, outputs) for word in pair]
     begun = time.monotonic()
-    run = subprocess.Popen(
-        [sys.executable, "-c", DUCKDB, "alice.csv", "bob.csv", "common.csv"], cwd=directory
-    )
+    run = subprocess.Popen([sys.executable, "-c", DUCKDB, *arguments], cwd=directory)
     cpu, peak = usage_of(run)
     wall = time.monotonic() - begun
-    common = lines(directory / "common.csv") - 1
-    return {"wall": wall, "cpu": cpu, "peak": peak, "common": common}
+    counts = {lines(directory / output) - 1 for output in outputs}
+    for output in outputs:
+        (directory / output).unlink()
+    return {"wall": wall, "cpu": cpu, "peak": peak, "common": counts.pop() if len(counts) == 1 else -1}
 
 
-def print_rows(rows: list[dict[str, object]], file: str | None) -> None:
-    """Prints the table, writes it to a file if one is named, and exits."""
-    print(f"{'':54} {'ours':>10} {'peer':>10} {'unit':5} {'ratio':>7} {'goal':>6}")
-    for entry in rows:
-        print(f"{entry['name']:54} {entry['ours']:>10.4g} {entry['peer']:>10.4g} {entry['unit']:5} "
-              f"{entry['ratio']:>7.3f} {entry['goal']:>6.3f} {'holds' if entry['holds'] else 'MISSED'}")
-    if file:
-        pathlib.Path(file).write_text(json.dumps(rows, indent=2) + "\n")
-    sys.exit(0 if all(entry["holds"] for entry in rows) else 1)
+class Rows:
+    """The table. A row without a goal holds."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, object]] = []
+
+    def add(self, name: str, ours: float, peer: float, unit: str, goal: float | None = None) -> None:
+        ratio = ours / peer if peer else float(ours)
+        self.rows.append({"name": name, "ours": round(ours, 4), "peer": round(peer, 4), "unit": unit,
+                          "ratio": round(ratio, 3), "goal": goal, "holds": goal is None or ratio <= goal})
+
+    def finish(self, file: str | None) -> NoReturn:
+        """Prints the table, writes it to a file if one is named, and exits."""
+        print(f"{'':60} {'ours':>10} {'peer':>10} {'unit':5} {'ratio':>7} {'goal':>6}")
+        for row in self.rows:
+            goal = f"{'':6}" if row["goal"] is None else f"{row['goal']:>6.3f}"
+            verdict = "" if row["goal"] is None else "holds" if row["holds"] else "MISSED"
+            print(f"{row['name']:60} {row['ours']:>10.4g} {row['peer']:>10.4g} {row['unit']:5} "
+                  f"{row['ratio']:>7.3f} {goal} {verdict}".rstrip())
+        if file:
+            pathlib.Path(file).write_text(json.dumps(self.rows, indent=2) + "\n")
+        sys.exit(0 if all(row["holds"] for row in self.rows) else 1)
 
 
-def engine(program: str, threads: int, sets: int, keys: int) -> dict[str, float]:
+def figures(program: str, *arguments: object, threads: int | None = None) -> dict[str, float]:
+    """What a program of ours prints as JSON."""
+    environment = dict(os.environ) if threads is None else {**os.environ, "RAYON_NUM_THREADS": str(threads)}
     done = subprocess.run(
-        [program, str(sets), str(keys)], capture_output=True, text=True, check=True,
-        env={**os.environ, "RAYON_NUM_THREADS": str(threads)},
+        [program, *map(str, arguments)], capture_output=True, text=True, check=False, env=environment
     )
+    if done.returncode != 0:
+        sys.exit(f"{program} failed:\n{done.stderr}")
     return json.loads(done.stdout)
+
+
+def write_tables(directory: pathlib.Path, keys: int) -> None:
+    say(f"writing two tables of {keys:,} ids")
+    # In processes of their own: the peak that the kernel tells of a child begins with what its
+    # parent had.
+    writers = [
+        multiprocessing.get_context("spawn").Process(
+            target=write_ids, args=(directory / f"{party}.csv", number * (keys // 2), keys, number)
+        )
+        for number, party in enumerate(PARTIES)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        if writer.exitcode != 0:
+            sys.exit("the tables could not be written")
+
+
+def least(runs: list[dict[str, float]], what: str) -> float:
+    return min(run[what] for run in runs)
+
+
+def whole_jobs(
+    side: Ours, directory: pathlib.Path, keys: int, rounds: int
+) -> tuple[list[dict[str, float]], dict[str, list[dict[str, float]]]]:
+    """Ours and DuckDB's three, in turn."""
+    ours: list[dict[str, float]] = []
+    others: dict[str, list[dict[str, float]]] = {name: [] for name in QUERIES}
+    for number in range(rounds):
+        ours.append(side.join())
+        say(f"round {number + 1}: ours {ours[-1]}")
+        for name, queries in QUERIES.items():
+            others[name].append(peer(directory, queries))
+            say(f"round {number + 1}: DuckDB, {name} {others[name][-1]}")
+    check([*ours, *(run for runs in others.values() for run in runs)], keys)
+    return ours, others
+
+
+def check(runs: list[dict[str, float]], keys: int) -> None:
+    wrong = [run for run in runs if run["common"] != keys - keys // 2]
+    if wrong:
+        sys.exit(f"a result is wrong: {wrong}")
+
+
+def add_whole_jobs(
+    rows: Rows, ours: list[dict[str, float]], others: dict[str, list[dict[str, float]]]
+) -> None:
+    for name, runs in others.items():
+        # One semi-join gives one party's rows, half of what ours does.
+        goal = None if name == "one semi-join" else 1.0
+        for what, shown in (("wall", "wall"), ("cpu", "CPU")):
+            rows.add(f"two CSV files to matched rows, {shown}, {name}", least(ours, what), least(runs, what),
+                     "s", goal)
+
+
+def add_service(rows: Rows, side: Ours, keys: int, rounds: int, options: argparse.Namespace) -> None:
+    """Several services, little memory, and the service's two halves each alone."""
+    for services in SERVICES:
+        side.write_job_of_services(f"over-{services}.toml", services)
+    spread: dict[int, list[dict[str, float]]] = {services: [] for services in (1, *SERVICES)}
+    for number in range(rounds):
+        for services, runs in spread.items():
+            runs.append(side.join(job="job.toml" if services == 1 else f"over-{services}.toml"))
+            say(f"round {number + 1}, {services} services: ours {runs[-1]}")
+    small = side.join("--memory", f"{SMALL_MEMORY}M")
+    say(f"--memory {SMALL_MEMORY}M: ours {small}")
+    check([small, *(run for runs in spread.values() for run in runs)], keys)
+    rows.add(f"a provider's peak memory with --memory {SMALL_MEMORY}M", small["provider peak"] / 2**20,
+             SMALL_MEMORY, "MiB", 1.0)
+    for services in SERVICES:
+        rows.add(f"{services} services beside one, CPU of all processes",
+                 least(spread[services], "cpu"), least(spread[1], "cpu"), "s", 1.1)
+    # In turn, like all that is compared: a neighbour on the machine takes from both.
+    uploads, transfers, one, two = [], [], [], []
+    for _ in range(rounds + 2):
+        uploads.append(side.upload(keys))
+        transfers.append(figures(options.transfer, FINGERPRINT_BYTES * keys))
+        one.append(figures(options.engine, 2, keys, threads=1))
+        two.append(figures(options.engine, 2, keys, threads=2))
+    say(f"uploads: {uploads}")
+    nanoseconds = 1e9 / keys
+    rows.add("an upload's CPU an id at the service, TLS and a copy alone", min(uploads) * nanoseconds,
+             least(transfers, "receive_cpu_seconds") * nanoseconds, "ns", UPLOAD_GOAL)
+    rows.add("the join's CPU an id on one thread, a leaky radix join",
+             least(one, "join_cpu_seconds") * nanoseconds / 2,
+             least(one, "leaky_cpu_seconds") * nanoseconds / 2, "ns", 1.0)
+    rows.add("the join, two threads, wall beside one",
+             least(two, "join_wall_seconds"), least(one, "join_wall_seconds"), "s", 1 / 1.7)
+    rows.add("memory of the join, goal 20 B a fingerprint and 64 MiB",
+             least(one, "peak_bytes") / 2**20, 20 * 2 * keys / 2**20 + 64, "MiB", 1.0)
+
+
+def growth(
+    rows: Rows, sizes: list[int], ours: list[dict[str, float]], others: list[dict[str, float]]
+) -> None:
+    """By how much more than the number of ids time grows: 1.2 where the tenfold takes twelve times as long."""
+    for index in range(1, len(sizes)):
+        times = sizes[index] / sizes[index - 1]
+        for what, shown in (("wall", "wall"), ("cpu", "CPU")):
+            rows.add(f"from {sizes[index - 1]:,} to {sizes[index]:,} ids, {shown}, beyond the number of ids",
+                     ours[index][what] / ours[index - 1][what] / times,
+                     others[index][what] / others[index - 1][what] / times, "")
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--convelo", required=True)
-    parser.add_argument("--engine", required=True)
-    parser.add_argument("--keys", type=int, default=10_000_000)
+    parser.add_argument("--engine", required=True, help="the example engine_cost of convelo-psi")
+    parser.add_argument("--transfer", required=True, help="the example transfer_cost of convelo-tests")
+    parser.add_argument("--keys", type=numbers, default=[10_000_000])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json")
     options = parser.parse_args()
-    keys = options.keys
-    rows: list[dict[str, object]] = []
-
-    def row(name: str, ours: float, other: float, unit: str, goal: float) -> None:
-        ratio = ours / other
-        rows.append({"name": name, "ours": round(ours, 4), "peer": round(other, 4), "unit": unit,
-                     "ratio": round(ratio, 3), "goal": goal, "holds": ratio <= goal})
-
-    with tempfile.TemporaryDirectory(prefix="convelo-bench-") as name:
-        directory = pathlib.Path(name)
-        say(f"writing two tables of {keys:,} ids")
-        # In processes of their own: the peak that the kernel tells of a child begins with what its
-        # parent had.
-        for arguments in [(directory / "alice.csv", 0, keys, 1), (directory / "bob.csv", keys // 2, keys, 2)]:
-            writer = multiprocessing.get_context("spawn").Process(target=write_ids, args=arguments)
-            writer.start()
-            writer.join()
-            if writer.exitcode != 0:
-                sys.exit("the tables could not be written")
-        ours, others = [], []
-        side = Ours(os.path.abspath(options.convelo), directory, keys)
-        try:
-            for number in range(options.rounds):
-                ours.append(side.join())
-                others.append(peer(directory))
-                say(f"round {number + 1}: ours {ours[-1]}")
-                say(f"round {number + 1}: DuckDB {others[-1]}")
-            for services in SERVICES:
-                side.write_job_of_services(f"over-{services}.toml", services)
-            spread: dict[int, list[dict[str, float]]] = {services: [] for services in (1, *SERVICES)}
-            for number in range(options.rounds):
-                for services, runs in spread.items():
-                    job = "job.toml" if services == 1 else f"over-{services}.toml"
-                    runs.append(side.join(job=job))
-                    say(f"round {number + 1}, {services} services: ours {runs[-1]}")
-            uploads = [side.upload(keys) for _ in range(options.rounds)]
-            say(f"uploads: {uploads}")
-            small = side.join("--memory", f"{SMALL_MEMORY}M")
-            say(f"--memory {SMALL_MEMORY}M: ours {small}")
-        finally:
-            side.close()
-    spread_runs = [run for runs in spread.values() for run in runs]
-    wrong = [run for run in [*ours, *others, small, *spread_runs] if run["common"] != keys - keys // 2]
-    if wrong:
-        sys.exit(f"a result is wrong: {wrong}")
-
-    def least(runs: list[dict[str, float]], what: str) -> float:
-        return min(run[what] for run in runs)
-
-    row("two CSV files to matched rows, wall", least(ours, "wall"), least(others, "wall"), "s", 1.0)
-    row("two CSV files to matched rows, CPU", least(ours, "cpu"), least(others, "cpu"), "s", 1.0)
-    row("a provider's peak memory, goal 400 MiB", least(ours, "provider peak") / 2**20, 400, "MiB", 1.0)
-    row(f"a provider's peak memory with --memory {SMALL_MEMORY}M", small["provider peak"] / 2**20,
-        SMALL_MEMORY, "MiB", 1.0)
-    for services in SERVICES:
-        row(f"{services} services beside one, CPU of all processes",
-            least(spread[services], "cpu"), least(spread[1], "cpu"), "s", 1.1)
-    row("an upload alone, the service's CPU per id, goal 25 ns", min(uploads) / keys * 1e9, 25, "ns", 1.0)
-    row("the service's CPU per id", least(ours, "service cpu") / keys / 2 * 1e9, 25 + 30, "ns", 1.0)
-    # In turn, like all that is compared: a neighbour on the machine takes from both.
-    pairs = [(engine(options.engine, 1, 2, keys), engine(options.engine, 2, 2, keys)) for _ in range(5)]
-    one, two = [list(runs) for runs in zip(*pairs)]
-    row("the join alone, one thread, CPU, goal 30 ns an id",
-        least(one, "join_cpu_seconds") / keys / 2 * 1e9, 30, "ns", 1.0)
-    row("the join alone, two threads, wall beside one",
-        least(two, "join_wall_seconds"), least(one, "join_wall_seconds"), "s", 1 / 1.7)
-    row("memory of the join, goal 20 B a fingerprint and 64 MiB",
-        least(one, "peak_bytes"), 20 * 2 * keys + 64 * 2**20, "B", 1.0)
-    print_rows(rows, options.json)
+    rows = Rows()
+    best_ours: list[dict[str, float]] = []
+    best_others: list[dict[str, float]] = []
+    for index, keys in enumerate(options.keys):
+        with tempfile.TemporaryDirectory(prefix="convelo-bench-") as name:
+            directory = pathlib.Path(name)
+            write_tables(directory, keys)
+            side = Ours(os.path.abspath(options.convelo), directory, keys)
+            try:
+                ours, others = whole_jobs(side, directory, keys, options.rounds)
+                if len(options.keys) > 1:
+                    rows.add(f"{keys:,} ids:", keys, keys, "")
+                add_whole_jobs(rows, ours, others)
+                rows.add("a provider's peak memory, goal 400 MiB for 10,000,000 ids",
+                         least(ours, "provider peak") / 2**20, max(400 * keys / 10_000_000, 64), "MiB", 1.0)
+                if index == 0:
+                    add_service(rows, side, keys, options.rounds, options)
+            finally:
+                side.close()
+            both = others["two semi-joins"]
+            best_ours.append({what: least(ours, what) for what in ("wall", "cpu")})
+            best_others.append({what: least(both, what) for what in ("wall", "cpu")})
+    growth(rows, options.keys, best_ours, best_others)
+    rows.finish(options.json)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import tempfile
 import time
 
 from grpc_tools import protoc
-from join_bench import PARTIES, Ours, cpu_of, print_rows, say, write_ids
+from join_bench import PARTIES, Ours, Rows, cpu_of, say, write_ids
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "python/tests/kit"))
@@ -175,19 +175,14 @@ def main() -> None:
         sys.exit("none of their rounds ended: there is nothing to compare with; try more --rounds")
     ours_right = sum(run["common"] == common for run in ours)
 
-    def cpu_row(name: str, ours: float, peer: float) -> dict[str, object]:
-        ratio = ours / peer
-        return {"name": name, "ours": round(ours, 4), "peer": round(peer, 4), "unit": "s",
-                "ratio": round(ratio, 3), "goal": 0.1, "holds": ratio <= 0.1}
-
-    print_rows([
-        cpu_row(f"two sets of {keys:,}, CPU of all processes",
-                min(run["cpu"] for run in ours), min(cpu for cpu, _ in theirs)),
-        cpu_row(f"two sets of {keys:,}, the service's CPU",
-                min(run["service cpu"] for run in ours), min(cpu for _, cpu in theirs)),
-        {"name": "rounds with the right result at both parties", "ours": ours_right, "peer": right, "unit": "",
-         "ratio": round(ours_right / len(ours), 3), "goal": 1.0, "holds": ours_right == len(ours)},
-    ], options.json)
+    rows = Rows()
+    rows.add(f"two sets of {keys:,}, CPU of all processes",
+             min(run["cpu"] for run in ours), min(cpu for cpu, _ in theirs), "s", 0.1)
+    rows.add(f"two sets of {keys:,}, the service's CPU",
+             min(run["service cpu"] for run in ours), min(cpu for _, cpu in theirs), "s", 0.1)
+    rows.add(f"rounds of {options.rounds} with a wrong result at a party",
+             len(ours) - ours_right, options.rounds - right, "", 0.0)
+    rows.finish(options.json)
 
 
 if __name__ == "__main__":

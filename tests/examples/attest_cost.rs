@@ -27,8 +27,8 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 struct Row {
     name: &'static str,
     ours: f64,
-    peer: Option<f64>,
-    /// At most so many milliseconds.
+    peer: f64,
+    /// At most so many times the peer.
     goal: Option<f64>,
 }
 
@@ -45,9 +45,9 @@ async fn main() -> Outcome<()> {
     let warm = scene.handshake(Peers::Warm).await?;
     let pinned = scene.handshake(Peers::Pinned).await?;
     let rows = [
-        Row { name: "verify a quote", ours, peer: Some(library), goal: Some(1.0) },
-        Row { name: "handshake, service verified", ours: cold, peer: Some(pinned), goal: None },
-        Row { name: "handshake, verdict kept", ours: warm, peer: Some(pinned), goal: Some(0.8) },
+        Row { name: "verify a quote", ours, peer: library, goal: Some(1.5) },
+        Row { name: "handshake, service verified", ours: cold, peer: pinned, goal: None },
+        Row { name: "handshake, verdict kept", ours: warm, peer: pinned, goal: Some(1.5) },
     ];
     say(&format!(
         "{:<30} {:>8} {:>8} {:>6} {:>6}  goal",
@@ -56,17 +56,17 @@ async fn main() -> Outcome<()> {
     let mut list = Vec::new();
     let mut all = true;
     for row in rows {
-        let ratio = row.peer.map(|peer| row.ours / peer);
-        let holds = row.goal.map(|goal| row.ours <= goal);
+        let ratio = row.ours / row.peer;
+        let holds = row.goal.map(|goal| ratio <= goal);
         all &= holds.unwrap_or(true);
         say(&format!(
             "{:<30} {:>8.3} {:>8.3} {:>6.2} {:>6}  {}",
             row.name,
             row.ours,
-            row.peer.unwrap_or_default(),
-            ratio.unwrap_or_default(),
+            row.peer,
+            ratio,
             holds.map_or("", |holds| if holds { "yes" } else { "NO" }),
-            row.goal.map(|goal| format!("at most {goal} ms")).unwrap_or_default(),
+            row.goal.map(|goal| format!("at most {goal} x")).unwrap_or_default(),
         ));
         list.push(json!({
             "name": row.name, "ours": row.ours, "peer": row.peer, "unit": "ms CPU",

@@ -55,34 +55,31 @@ pub(crate) fn replaced(options: &[String]) -> ExitCode {
     against_service("replaced_bench.py", REPLACED_PEER, options)
 }
 
+/// The programs that a script of `bench/join` measures beside `convelo`: flag, package, example.
+const ANCHORS: [(&str, &str, &str); 2] =
+    [("--engine", "convelo-psi", "engine_cost"), ("--transfer", "convelo-tests", "transfer_cost")];
+
 /// Runs a script of `bench/join` in a Python environment with the release build.
 fn against_service(script: &str, environment: &str, options: &[String]) -> ExitCode {
     let prepared = || {
         let root = python::repository();
         python::prepare(environment)?;
-        for arguments in [
-            &["build", "--locked", "--release", "--package", "convelo-cli"][..],
-            &[
-                "build",
-                "--locked",
-                "--release",
-                "--package",
-                "convelo-psi",
-                "--example",
-                "engine_cost",
-            ],
-        ] {
-            let built = cargo().current_dir(&root).args(arguments).status();
-            if !built.is_ok_and(|status| status.success()) {
-                return Err("what is measured cannot be built".to_owned());
-            }
-        }
+        let build = |arguments: &[&str]| {
+            let common = ["build", "--locked", "--release", "--package"];
+            let built = cargo().current_dir(&root).args(common).args(arguments).status();
+            let failed = || "what is measured cannot be built".to_owned();
+            built.is_ok_and(|status| status.success()).then_some(()).ok_or_else(failed)
+        };
+        build(&["convelo-cli"])?;
         let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
         let mut command = Command::new(root.join(python::program(environment)));
         command.arg(root.join("bench/join").join(script));
         command.arg("--convelo").arg(target.join("release/convelo"));
-        if script == "join_bench.py" {
-            command.arg("--engine").arg(target.join("release/examples/engine_cost"));
+        if environment == JOIN_PEER {
+            for (flag, package, example) in ANCHORS {
+                build(&[package, "--example", example])?;
+                command.arg(flag).arg(target.join("release/examples").join(example));
+            }
         }
         command.args(options);
         command.status().map_err(|error| format!("the benchmark cannot be started: {error}"))

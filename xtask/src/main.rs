@@ -36,15 +36,19 @@ Commands:
   bench attest [--json FILE]
                   Measures verification and handshakes with evidence, beside the verifying library
                   alone and handshakes without evidence. Fails if a goal is missed.
-  bench join [--keys N] [--rounds N] [--json FILE]
+  bench join [--keys N[,N...]] [--rounds N] [--json FILE]
                   Joins two CSV files of N ids (10,000,000) by a service and two providers, beside
-                  DuckDB in the clear; then with little memory, and the join alone. Fails if a goal is missed. Needs Linux.
+                  DuckDB in the clear; then over several services, with little memory, and the
+                  upload and the join alone, beside what they cost at the least. With several N,
+                  how time grows with the number of ids. Fails if a goal is missed. Needs Linux.
   bench load [--json FILE]
-                  One service under 64 parties, under 200 jobs at once, and idle. Needs Linux.
+                  One service under 64 parties, under 200 jobs at once, and idle. Fails if a goal
+                  is missed. Needs Linux.
   bench replaced --scripts DIR [--keys N] [--rounds N] [--json FILE]
-                  Joins two sets of N ids (100,000) beside the genuine scripts of Intel's \"PSI with SGX\", which
-                  DIR holds (server.py, data_provider1.py, data_provider2.py). Fails if a goal is missed.
-                  Needs Linux.
+                  Joins two sets of N ids (100,000) beside the genuine scripts of Intel's \"PSI with
+                  SGX\", which DIR holds (server.py, data_provider1.py, data_provider2.py). Fails if
+                  a goal is missed. Needs Linux.
+  bench --help    Prints the benchmarks alone.
   oblivious       Watches the join under Valgrind, which has to be installed, and in single steps on
                   this processor (10 minutes on some machines), and compares its instructions and
                   addresses for sets of equal sizes and different content; then its times. Fails if
@@ -68,6 +72,10 @@ fn main() -> ExitCode {
             print!("{HELP}");
             ExitCode::SUCCESS
         }
+        Ok(Task::BenchHelp(which)) => {
+            print!("{}", bench_help(&which));
+            ExitCode::SUCCESS
+        }
         Ok(Task::Test { quick }) => test::run(quick),
         Ok(Task::BenchJoin(options)) => bench::join(&options),
         Ok(Task::BenchLoad(options)) => bench::load(&options),
@@ -87,10 +95,16 @@ fn main() -> ExitCode {
 #[derive(Debug, PartialEq, Eq)]
 enum Task {
     Help,
-    Test { quick: bool },
+    /// Of all benchmarks, or of the one that is named.
+    BenchHelp(String),
+    Test {
+        quick: bool,
+    },
     Oblivious,
     Wheel,
-    Python { genuine: bool },
+    Python {
+        genuine: bool,
+    },
     BenchPool(Vec<String>),
     BenchAttest(Vec<String>),
     BenchJoin(Vec<String>),
@@ -108,6 +122,13 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["wheel"] => Ok(Task::Wheel),
         ["python"] => Ok(Task::Python { genuine: false }),
         ["python", "--genuine"] => Ok(Task::Python { genuine: true }),
+        ["bench", "--help" | "-h"] => Ok(Task::BenchHelp("bench".to_owned())),
+        ["bench", which, ref options @ ..]
+            if BENCHMARKS.contains(&which)
+                && options.iter().any(|option| matches!(*option, "--help" | "-h")) =>
+        {
+            Ok(Task::BenchHelp(format!("bench {which}")))
+        }
         ["bench", "pool", ref options @ ..] => {
             check_bench_options(options)?;
             Ok(Task::BenchPool(options.iter().map(|&option| option.to_owned()).collect()))
@@ -133,10 +154,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
             }
             Ok(Task::BenchReplaced(options.iter().map(|&option| option.to_owned()).collect()))
         }
-        ["bench"] => {
-            let all = "bench pool, bench attest, bench join, bench load, bench replaced";
-            Err(format!("bench needs what to measure: {all}"))
-        }
+        ["bench"] => Err(format!("bench needs what to measure: {}", BENCHMARKS.join(", "))),
         [] => Err("no command was given".to_owned()),
         ["test", other, ..] => Err(format!("test does not know {other:?}")),
         [command @ ("oblivious" | "wheel" | "python" | "bench"), other, ..] => {
@@ -145,6 +163,25 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["help" | "--help" | "-h", other, ..] => Err(format!("help does not know {other:?}")),
         [other, ..] => Err(format!("there is no command {other:?}")),
     }
+}
+
+const BENCHMARKS: [&str; 5] = ["pool", "attest", "join", "load", "replaced"];
+
+/// The help of the commands that begin so.
+fn bench_help(which: &str) -> String {
+    let command = |line: &str| line.starts_with("  ") && !line.starts_with("   ");
+    let mut text = format!("Usage: cargo xtask {which} ...\n\n");
+    let mut wanted = false;
+    for line in HELP.lines().filter(|line| line.starts_with("  ")) {
+        if command(line) {
+            wanted = line.starts_with(&format!("  {which}"));
+        }
+        if wanted {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// Finds a mistake before minutes go into the build.
@@ -173,7 +210,8 @@ fn check_join_options(command: &str, options: &[&str]) -> Result<(), String> {
         match option {
             "--json" => {}
             "--scripts" if command == "bench replaced" => {}
-            "--keys" | "--rounds" if value.parse::<u32>().is_ok_and(|number| number > 1) => {}
+            "--keys" if command == "bench join" && value.split(',').all(is_above_one) => {}
+            "--keys" | "--rounds" if is_above_one(value) => {}
             "--keys" | "--rounds" => {
                 return Err(format!("{option} needs a number above 1, not {value:?}"));
             }
@@ -183,9 +221,24 @@ fn check_join_options(command: &str, options: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
+fn is_above_one(text: &str) -> bool {
+    text.parse::<u32>().is_ok_and(|number| number > 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn help_of_a_benchmark_is_its_own() {
+        let join = bench_help("bench join");
+        assert!(join.contains("--keys N[,N...]") && !join.contains("bench load"), "{join}");
+        let all = bench_help("bench");
+        for which in BENCHMARKS {
+            assert!(all.contains(&format!("  bench {which} ")), "{all}");
+        }
+        assert!(!all.contains("oblivious") && !all.contains("Exit codes"), "{all}");
+    }
 
     fn parsed(line: &str) -> Result<Task, String> {
         parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
@@ -210,8 +263,20 @@ mod tests {
             parsed("bench join --keys 1000"),
             Ok(Task::BenchJoin(vec!["--keys".to_owned(), "1000".to_owned()]))
         );
+        for (line, which) in [
+            ("bench --help", "bench"),
+            ("bench join --help", "bench join"),
+            ("bench pool --scale 2 -h", "bench pool"),
+        ] {
+            assert_eq!(parsed(line), Ok(Task::BenchHelp(which.to_owned())), "{line}");
+        }
+        let keys = ["--keys", "1000,20000"].map(str::to_owned).to_vec();
+        assert_eq!(parsed("bench join --keys 1000,20000"), Ok(Task::BenchJoin(keys)));
         for wrong in [
             "bench",
+            "bench other --help",
+            "bench join --keys 1000,",
+            "bench replaced --scripts there --keys 10,20",
             "bench join --keys few",
             "bench join fast",
             "bench attest --json",
