@@ -10,13 +10,14 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use convelo_attest::{Collateral, Evidence, Policy, Qcnl, collateral_endpoint, inspect, spki_of};
+use convelo_operate::proto as psi;
 use convelo_party::table::{Format, Input, Output, Table, TableError, TableOptions};
 use convelo_party::verify_receipt;
 use convelo_pool::codec::{self, Array, Blob, Integer, Typed};
 use convelo_pool::{Wire, envelope, frame, http};
 use convelo_psi::{Job, SetReceiver, Statement};
 use convelo_simulator::{CertificateKnobs, certificate as simulated_certificate};
-use convelo_wire::{FromParty, ToParty, proto, psi};
+use convelo_wire::{FromParty, ToParty, proto};
 use prost::Message as _;
 use rcgen::KeyPair;
 use serde::Serialize;

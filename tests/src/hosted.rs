@@ -45,8 +45,6 @@ impl Hosted {
             memory: 1 << 20,
             reconnect_within: Duration::ZERO,
             insecure_ratls_only,
-            psi_wire: None,
-            status: None,
         };
         let service = runtime.block_on(Service::bind(config)).expect("a service");
         let address = service.address().to_string();

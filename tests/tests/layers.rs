@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::metadata::{cargo_metadata, packages, repository, text};
+use crate::metadata::{cargo_metadata, packages, repository, text, tree};
 
 /// What each crate may depend on directly, among ours. A crate that is not listed fails the test.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -23,6 +23,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         "convelo-service",
         &["convelo-attest", "convelo-channel", "convelo-heap", "convelo-psi", "convelo-wire"],
     ),
+    (
+        "convelo-operate",
+        &["convelo-attest", "convelo-channel", "convelo-psi", "convelo-service", "convelo-wire"],
+    ),
     ("convelo-party", &["convelo-attest", "convelo-channel", "convelo-psi", "convelo-wire"]),
     (
         "convelo-cli",
@@ -30,6 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "convelo-attest",
             "convelo-channel",
             "convelo-heap",
+            "convelo-operate",
             "convelo-party",
             "convelo-psi",
             "convelo-service",
@@ -41,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "convelo-attest",
             "convelo-channel",
+            "convelo-operate",
             "convelo-party",
             "convelo-psi",
             "convelo-service",
@@ -52,6 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "convelo-fuzz",
         &[
             "convelo-attest",
+            "convelo-operate",
             "convelo-party",
             "convelo-pool",
             "convelo-psi",
@@ -77,9 +84,14 @@ const OUT_OF_REACH: &[(&str, &[&str])] = &[
             "clap",
             "indicatif",
             "pyo3",
+            "convelo-operate",
             "convelo-party",
             "convelo-simulator",
         ],
+    ),
+    (
+        "convelo-operate",
+        &["arrow", "arrow-*", "parquet", "clap", "pyo3", "convelo-party", "convelo-simulator"],
     ),
     (
         "convelo-pool",
@@ -156,6 +168,27 @@ fn nothing_is_reached_that_must_not_be() {
             }
         }
     }
+}
+
+/// Whatever is in the program that is measured can read every record. The list is what a reader of the policy
+/// trusts: it changes when a person changes it.
+#[test]
+fn the_measured_program_is_made_of_these_packages_and_no_others() {
+    let list = repository().join("tests/fixtures/measured.txt");
+    let agreed = fs::read_to_string(&list).unwrap();
+    let agreed: BTreeSet<String> = agreed.lines().map(str::to_owned).collect();
+    let found = tree("convelo-service");
+    let new: Vec<_> = found.difference(&agreed).collect();
+    let gone: Vec<_> = agreed.difference(&found).collect();
+    assert!(
+        new.is_empty() && gone.is_empty(),
+        "convelo-service, the program that is measured, is made of other packages than {} says.\n\
+         New: {new:?}. Each can read every record, so do without it if that can be done \
+         (`cargo tree -p convelo-service -e normal -i NAME` says who brings it); otherwise read it, add its line, \
+         and say why in the commit.\n\
+         Gone: {gone:?}. Delete these lines.",
+        list.display()
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What cargo knows about this workspace, for the platform that the tests run on.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,6 +30,28 @@ pub fn packages(metadata: &Value) -> &[Value] {
 /// A field that must be text.
 pub fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value[field].as_str().unwrap_or_else(|| panic!("no text in field {field}"))
+}
+
+/// The names of all packages that a build of `package` is made of, for 64-bit Linux: its ordinary dependencies,
+/// procedural macros among them, with the features that it asks for itself.
+pub fn tree(package: &str) -> BTreeSet<String> {
+    let target = "x86_64-unknown-linux-gnu";
+    let tree = cargo(&[
+        "tree",
+        "--locked",
+        "--package",
+        package,
+        "--edges",
+        "normal",
+        "--target",
+        target,
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ]);
+    let packages = tree.lines().filter_map(|line| line.split_whitespace().next());
+    packages.map(str::to_owned).collect()
 }
 
 fn cargo(arguments: &[&str]) -> String {

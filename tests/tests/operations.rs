@@ -178,5 +178,5 @@ fn a_collector_without_a_scheme() {
     let ended =
         world.start("serve --listen 127.0.0.1:0 --simulated platform --otlp collector:4318").wait();
     let said = ended.expect(2).stderr.clone();
-    assert!(said.contains("required is http://HOST:PORT"), "{said}");
+    assert!(said.contains("expected http://HOST:PORT"), "{said}");
 }

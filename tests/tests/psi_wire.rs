@@ -5,10 +5,10 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use convelo_channel::{Credential, DialError, Expect, Identity, dial};
+use convelo_operate::proto::psi_client::PsiClient;
+use convelo_operate::proto::{CalPsiRequest, ConnectRequest, DataUploadRequest, RaRequest};
 use convelo_simulator::Platform;
 use convelo_tests::{PATIENCE, Service, World};
-use convelo_wire::psi::psi_client::PsiClient;
-use convelo_wire::psi::{CalPsiRequest, ConnectRequest, DataUploadRequest, RaRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 use tonic::Status;

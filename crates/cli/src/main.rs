@@ -1,4 +1,5 @@
-//! The command line: words, bars and exit codes around `convelo_party` and `convelo_service`.
+//! The command line: words, bars and exit codes around `convelo_party`, `convelo_service` and
+//! `convelo_operate`.
 
 mod args;
 mod clock;
@@ -7,7 +8,6 @@ mod evidence;
 mod exit;
 mod files;
 mod job_file;
-mod otlp;
 mod output;
 mod pcs;
 mod plan;

@@ -44,8 +44,6 @@ pub(crate) async fn matching() -> Outcome<[String; 2]> {
         memory: 1 << 26,
         reconnect_within: Duration::from_secs(30),
         insecure_ratls_only: false,
-        psi_wire: None,
-        status: None,
     })
     .await?;
     let address = service.address().to_string();

@@ -1,16 +1,15 @@
-//! Quotes, made for those who ask, and the verification of those that come.
+//! Makes quotes for those who ask, and verifies those that arrive.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use convelo_attest::{Evidence, Policy, QuoteSource, Refusal, Role};
+use convelo_attest::{Collateral, Evidence, Policy, QuoteSource, Refusal, Role};
 use convelo_channel::{Binding, Exchange, Peer, os_rng};
 use convelo_wire::{Challenge, Failed, Proof, Reason};
 use rand_core::Rng as _;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use crate::collateral::CollateralFile;
 use crate::limits::{ATTEST_TIMEOUT, QUOTES_AT_ONCE, VERIFICATIONS_AT_ONCE};
 
 /// What was proved on a stream, and when.
@@ -49,26 +48,32 @@ impl Session {
     }
 }
 
+/// Where the collateral in force comes from: others keep it fresh while the service runs.
+pub trait CollateralSource: Send + Sync {
+    /// What is in force now, if there is any. May block.
+    fn current(&self) -> Option<Arc<Collateral>>;
+}
+
 /// Proves what this service is, and judges what parties prove.
 pub(crate) struct Attester {
     source: Arc<dyn QuoteSource>,
-    collateral: Option<Arc<CollateralFile>>,
-    offer: Option<Arc<CollateralFile>>,
+    collateral: Option<Arc<dyn CollateralSource>>,
+    offer: Option<Arc<dyn CollateralSource>>,
     strangers: Gates,
     seated: Gates,
 }
 
-/// For whom attestation is done. They have turns of their own: a crowd of strangers must not keep a
-/// running job from attesting its connections again.
+/// Who waits for a turn. Each queue has turns of its own: a crowd of strangers must not keep a running job
+/// from attesting its connections again.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Whose {
-    /// Somebody who has no seat yet.
-    Stranger,
-    /// A party of a job.
+pub(crate) enum Queue {
+    /// Those who have no seat yet.
+    Strangers,
+    /// Parties of a job.
     Seated,
 }
 
-/// How many at once.
+/// How many quotes are made, and how many verified, at once.
 struct Gates {
     quotes: Arc<Semaphore>,
     verifications: Arc<Semaphore>,
@@ -86,16 +91,16 @@ impl Gates {
 impl Attester {
     pub(crate) fn new(
         source: Arc<dyn QuoteSource>,
-        collateral: Option<Arc<CollateralFile>>,
-        offer: Option<Arc<CollateralFile>>,
+        collateral: Option<Arc<dyn CollateralSource>>,
+        offer: Option<Arc<dyn CollateralSource>>,
     ) -> Self {
         Self { source, collateral, offer, strangers: Gates::new(), seated: Gates::new() }
     }
 
-    fn gates(&self, whose: Whose) -> &Gates {
-        match whose {
-            Whose::Stranger => &self.strangers,
-            Whose::Seated => &self.seated,
+    fn gates(&self, queue: Queue) -> &Gates {
+        match queue {
+            Queue::Strangers => &self.strangers,
+            Queue::Seated => &self.seated,
         }
     }
 
@@ -105,7 +110,7 @@ impl Attester {
     /// Why none could be made in time.
     pub(crate) async fn answer(
         &self,
-        whose: Whose,
+        queue: Queue,
         binding: &Binding,
         challenge: Challenge,
     ) -> Result<(Exchange, Proof), Failed> {
@@ -116,7 +121,7 @@ impl Attester {
         let report_data = binding.report_data(Role::Service, &exchange);
         let source = Arc::clone(&self.source);
         let offer = self.offer.clone();
-        let made = apart(&self.gates(whose).quotes, move || {
+        let made = apart(&self.gates(queue).quotes, move || {
             let offered = offer.and_then(|offer| offer.current());
             let offered = offered.map(|offered| offered.to_json().into_bytes());
             source.quote(&report_data).map(|quote| (quote, offered.unwrap_or_default()))
@@ -135,7 +140,7 @@ impl Attester {
     /// The refusal, in words.
     pub(crate) async fn judge(
         &self,
-        whose: Whose,
+        queue: Queue,
         name: &str,
         evidence: Result<Arc<Evidence>, Refusal>,
         policies: &[Policy],
@@ -150,7 +155,7 @@ impl Attester {
         let evidence = evidence.map_err(refused)?;
         let collateral = self.collateral.clone();
         let policies = policies.to_vec();
-        let verified = apart(&self.gates(whose).verifications, move || {
+        let verified = apart(&self.gates(queue).verifications, move || {
             let collateral = collateral.and_then(|collateral| collateral.current())?;
             Some(policies.iter().try_for_each(|policy| {
                 convelo_attest::verify(&evidence, &collateral, policy, unix_now()).map(drop)
@@ -165,10 +170,9 @@ impl Attester {
     }
 }
 
-/// Runs something that takes long beside the jobs, a bounded number at once: whoever floods the
-/// service with evidence waits for others who do, and no running job for them. A turn lasts until
-/// the work is done, also where nobody waits for it any more: a device that hangs must not gather
-/// threads.
+/// Runs slow work apart from the jobs, a bounded number at once: those who flood the service with
+/// evidence wait for each other, and no running job waits for them. A turn lasts until the work is
+/// done, even when nobody waits for it any more: a device that hangs must not pile up threads.
 async fn apart<T: Send + 'static>(
     gate: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
@@ -220,11 +224,11 @@ mod tests {
     #[tokio::test]
     async fn a_crowd_of_strangers_does_not_keep_a_party_from_its_turn() {
         let attester = Attester::new(Arc::new(Echo), None, None);
-        let crowd = &attester.gates(Whose::Stranger).quotes;
+        let crowd = &attester.gates(Queue::Strangers).quotes;
         let _turns = crowd.acquire_many(4).await.expect("all turns");
         assert_eq!(QUOTES_AT_ONCE, 4);
         assert_eq!(crowd.available_permits(), 0);
-        let gate = &attester.gates(Whose::Seated).quotes;
+        let gate = &attester.gates(Queue::Seated).quotes;
         assert!(apart(gate, || true).await.expect("a turn"));
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number of bytes that reservations are taken from.
 #[derive(Clone)]
-pub(crate) struct Budget {
+pub struct Budget {
     total: u64,
     left: Arc<AtomicU64>,
 }
@@ -16,12 +16,12 @@ impl Budget {
     }
 
     /// What there is when nothing is reserved.
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.total
     }
 
     /// Takes `bytes`, if so many are left.
-    pub(crate) fn reserve(&self, bytes: u64) -> Option<Reservation> {
+    pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
         let take = |left: u64| left.checked_sub(bytes);
         let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
         taken.is_ok().then(|| Reservation { budget: self.clone(), bytes })
@@ -29,7 +29,7 @@ impl Budget {
 }
 
 /// Bytes of the budget; given back when dropped.
-pub(crate) struct Reservation {
+pub struct Reservation {
     budget: Budget,
     bytes: u64,
 }

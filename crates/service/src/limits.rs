@@ -62,29 +62,9 @@ pub const RECONNECT_WITHIN: Duration = Duration::from_secs(30);
 /// The buckets of the times of jobs: coarse, for the host sees more than this anyway.
 pub const JOB_SECONDS: [f64; 5] = [1.0, 10.0, 60.0, 600.0, 3600.0];
 
-/// An answer of the status port takes no longer than this.
-pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Requests that one connection to the status port may have open at once.
-pub const STATUS_AT_ONCE: usize = 4;
-
 /// So long after a connection ended its memory goes back to the system, with that of others that end
 /// meanwhile.
 pub const RECLAIM_AFTER: Duration = Duration::from_secs(1);
 
 /// After a stop signal the parties are told, and the program ends within this time.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
-
-/// Clients of the psi.PSI wire that wait at once until others come, or their job has its turn.
-pub const MAXIMUM_PSI_WAITING: usize = 256;
-
-/// The longest message that a client of the psi.PSI wire may send, unless configured otherwise: 14 million
-/// ids of 16 characters.
-pub const DEFAULT_PSI_MESSAGE_BYTES: u64 = 256 << 20;
-
-/// The longest message that their clients receive.
-pub const MAXIMUM_PSI_RESULT_BYTES: usize = 4 << 20;
-
-/// What a message of ids takes while it is read, in multiples of its length: the bytes, a text for each of
-/// its ids, the texts without what was blank, and their fingerprints.
-pub const PSI_READING_FACTOR: u64 = 6;

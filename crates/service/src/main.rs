@@ -49,8 +49,6 @@ async fn serve() -> ExitCode {
         memory,
         reconnect_within: RECONNECT_WITHIN,
         insecure_ratls_only: false,
-        psi_wire: None,
-        status: None,
     };
     let served = match Service::bind(config).await {
         Ok(service) => {

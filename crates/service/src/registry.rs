@@ -15,29 +15,28 @@ use convelo_wire::{Failed, Hello, Reason, ToParty};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::attester::{Attester, Session, Whose, unix_now};
-use crate::budget::{Budget, Reservation};
+use crate::attester::{Session, unix_now};
+use crate::budget::Reservation;
 use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Sign};
 use crate::limits::{EVENT_QUEUE, MAXIMUM_JOBS};
-use crate::status::Figures;
+use crate::shared::Shared;
 
 /// The open jobs of a service.
 pub(crate) struct Registry {
     open: Mutex<Open>,
-    budget: Budget,
     identity: Identity,
-    /// What the operator requires of every party's evidence.
+    /// The policy that the operator has for every party's evidence.
     provider_policy: Option<Policy>,
     /// How long a party whose connection broke may take to come back.
     patience: Duration,
     next_connection: AtomicU64,
-    figures: Arc<Figures>,
+    shared: Shared,
 }
 
 #[derive(Default)]
 struct Open {
     jobs: HashMap<JobDigest, Handle>,
-    /// Those that are decided, and not yet heard of by all.
+    /// Those that are decided, but whose outcome some parties have yet to hear.
     settled: Vec<Handle>,
     closing: bool,
 }
@@ -69,11 +68,11 @@ enum Input {
 /// An arrival and the way back to the party.
 struct Newcomer {
     arrival: Arrival,
-    line: Line,
+    outbox: Outbox,
 }
 
 impl Newcomer {
-    /// Asks a job to take the party in; given back when the job is not the one it means.
+    /// Asks a job to take the party in; returns the party when the job is not the one it means.
     async fn knock(self, inbox: &mpsc::Sender<Input>) -> Result<Result<(), Self>, Failed> {
         let Ok(place) = inbox.reserve().await else { return Ok(Err(self)) };
         let (answer, answered) = oneshot::channel();
@@ -85,10 +84,10 @@ impl Newcomer {
     }
 }
 
-/// The way back to one party. Dropping `alive` tells its reader that the job is through with it.
-struct Line {
-    outgoing: mpsc::Sender<ToParty>,
-    _alive: oneshot::Sender<()>,
+/// The way back to one party. Dropping it tells its reader that the job is through with it.
+struct Outbox {
+    messages: mpsc::Sender<ToParty>,
+    _open: oneshot::Sender<()>,
 }
 
 /// A party's place in a job, as its stream sees it.
@@ -114,7 +113,7 @@ impl Seat {
 pub(crate) struct Entered {
     pub(crate) seat: Seat,
     pub(crate) name: String,
-    /// What its evidence is judged by, now and at every further attestation.
+    /// The policies for its evidence, now and at every further attestation.
     pub(crate) policies: Vec<Policy>,
 }
 
@@ -122,23 +121,21 @@ impl Registry {
     pub(crate) fn new(
         identity: Identity,
         provider_policy: Option<Policy>,
-        budget: Budget,
         patience: Duration,
-        figures: Arc<Figures>,
+        shared: Shared,
     ) -> Arc<Self> {
         Arc::new(Self {
             open: Mutex::default(),
-            budget,
             identity,
             provider_policy,
             patience,
             next_connection: AtomicU64::new(0),
-            figures,
+            shared,
         })
     }
 
-    /// Seats a party in the job that its Hello names, opening the job if it is the first; or gives it
-    /// back its seat in a job where it goes on.
+    /// Seats a party in the job that its Hello names, and opens the job if the party is the first; or gives a
+    /// party that goes on with a run its seat back.
     ///
     /// # Errors
     /// Why the party is refused; no running job notices.
@@ -147,7 +144,6 @@ impl Registry {
         peer: &Peer,
         hello: Hello,
         session: Option<&Session>,
-        attester: &Attester,
         outgoing: mpsc::Sender<ToParty>,
     ) -> Result<Entered, Failed> {
         let job = Job::from_canonical(&hello.job).map_err(|error| {
@@ -165,10 +161,10 @@ impl Registry {
             (Some(session), Some(_)) => session.evidence(),
             (None, Some(evidence)) => Ok(Arc::clone(evidence)),
         };
-        attester.judge(Whose::Stranger, &hello.party, evidence, &policies).await?;
+        self.shared.judge(&hello.party, evidence, &policies).await?;
         let name = hello.party.clone();
         let connection = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
-        let (alive, closed) = oneshot::channel();
+        let (open, closed) = oneshot::channel();
         let mut newcomer = Newcomer {
             arrival: Arrival {
                 connection,
@@ -177,7 +173,7 @@ impl Registry {
                 offer: hello.offer,
                 received: hello.received,
             },
-            line: Line { outgoing, _alive: alive },
+            outbox: Outbox { messages: outgoing, _open: open },
         };
         let goes_on = newcomer.arrival.received;
         let known = goes_on.map(|_| self.may_go_on(digest));
@@ -222,7 +218,7 @@ impl Registry {
         !open.closing && open.count() < MAXIMUM_JOBS
     }
 
-    /// Tells every party of every job that the service stops, and takes no further jobs.
+    /// Takes no further jobs, and tells every party of every job that the service stops.
     pub(crate) async fn close(&self) {
         let inboxes: Vec<_> = {
             let mut open = self.lock();
@@ -236,7 +232,7 @@ impl Registry {
         }
     }
 
-    /// The inbox of a job, which is opened if need be.
+    /// The inbox of a job, which is opened if it is not open yet.
     fn inbox(self: &Arc<Self>, job: &Job, spki: &[u8]) -> Result<mpsc::Sender<Input>, Failed> {
         let digest = job.digest();
         let mut open = self.lock();
@@ -268,11 +264,11 @@ impl Registry {
         let handle = Handle { job: job.clone(), inbox: inbox.clone() };
         open.jobs.insert(digest, handle);
         tracing::info!(job = %digest.short(), parties = job.parties().count(), "a job is opened");
-        self.figures.job_opened();
+        self.shared.job_opened();
         let opened = Instant::now();
         let task = Task {
-            machine: JobMachine::new(job.clone(), self.budget.clone()),
-            lines: HashMap::new(),
+            machine: JobMachine::new(job.clone(), self.shared.budget.clone()),
+            outboxes: HashMap::new(),
             inbox: inbox.downgrade(),
             deadline: Instant::now() + Duration::from_secs(job.deadline_seconds()),
             patience: self.patience,
@@ -288,7 +284,7 @@ impl Registry {
             };
             let (result, elapsed) = task.run(inputs, settled).await;
             registry.forget(&own);
-            registry.figures.job_over(elapsed, result);
+            registry.shared.job_over(elapsed, result);
             tracing::info!(job = %digest.short(), "a job is over");
         });
         Ok(inbox)
@@ -307,8 +303,8 @@ impl Registry {
         open.settled.retain(|handle| !handle.is(inbox));
     }
 
-    /// What a provider's evidence is judged by, where the job, or the service's operator, asks for
-    /// any.
+    /// The policies for providers' evidence: the job's, where it asks the service to verify that, and the
+    /// operator's.
     fn policies(&self, job: &Job) -> Result<Vec<Policy>, Failed> {
         let Mode::Attested(service) = job.mode();
         let of_the_job = match &service.verify {
@@ -322,8 +318,8 @@ impl Registry {
         })?;
         let policies: Vec<_> = of_the_job.into_iter().chain(self.provider_policy.clone()).collect();
         if policies.is_empty() {
-            let text = "the job asks the service to verify the providers' evidence, and neither \
-                        the job nor the service has a policy for it";
+            let text = "the job asks the service to verify the providers' evidence, but neither \
+                        the job nor the service has a policy to verify it against";
             return Err(Failed::new(Reason::InvalidJob, text));
         }
         Ok(policies)
@@ -354,7 +350,7 @@ fn on_the_roster(job: &Job, name: &str, spki: &[u8]) -> Result<(), Failed> {
     Err(Failed::new(Reason::Stranger, text))
 }
 
-/// Whether a party that comes with `new` means `open`: the job of that name lists its key, or
+/// Whether a party that brings `new` means `open`: the open job lists its key, or
 /// neither job lists anybody.
 fn concerns(open: &Job, new: &Job, key: KeyId) -> bool {
     match (open.parties(), new.parties()) {
@@ -375,12 +371,12 @@ impl Sign for Signer {
 /// One job, running.
 struct Task {
     machine: JobMachine,
-    lines: HashMap<ConnectionId, Line>,
+    outboxes: HashMap<ConnectionId, Outbox>,
     inbox: mpsc::WeakSender<Input>,
     deadline: Instant,
     /// How long a party whose connection broke may take to come back.
     patience: Duration,
-    /// Until when parties may come back, the first first.
+    /// Until when parties may come back, the earliest first.
     absent: VecDeque<(Instant, ConnectionId)>,
     signer: Signer,
 }
@@ -393,7 +389,7 @@ struct Progress {
 }
 
 impl Task {
-    /// Runs the job to its end, and `settled` when it is decided, which returns for how long it ran;
+    /// Runs the job to its end. Calls `settled` when it is decided, which says how long it has run. Returns
     /// whether there was a result, and how long it took.
     async fn run(
         mut self,
@@ -422,7 +418,7 @@ impl Task {
         (result, decided.unwrap_or_else(settled))
     }
 
-    /// What happens next to the job; nothing when an arrival meant another.
+    /// What happens to the job next; nothing when an arrival meant another job.
     async fn next(&mut self, inputs: &mut mpsc::Receiver<Input>) -> Option<Event> {
         let absent = self.absent.front().copied();
         let wake = absent.map_or(self.deadline, |(until, _)| until.min(self.deadline));
@@ -433,8 +429,8 @@ impl Task {
                     let _ = answer.send(Err(newcomer));
                     return None;
                 }
-                let Newcomer { arrival, line } = newcomer;
-                self.lines.insert(arrival.connection, line);
+                let Newcomer { arrival, outbox } = newcomer;
+                self.outboxes.insert(arrival.connection, outbox);
                 let _ = answer.send(Ok(()));
                 Some(Event::Arrived(arrival))
             }
@@ -459,16 +455,16 @@ impl Task {
             for effect in self.machine.handle(event, left, unix_now(), &self.signer) {
                 match effect {
                     Effect::Send(connection, message) => {
-                        let line = self.lines.get(&connection);
+                        let outbox = self.outboxes.get(&connection);
                         let full =
-                            line.is_some_and(|line| line.outgoing.try_send(message).is_err());
+                            outbox.is_some_and(|outbox| outbox.messages.try_send(message).is_err());
                         if full {
-                            self.lines.remove(&connection);
+                            self.outboxes.remove(&connection);
                             queue.push(Event::Left(connection));
                         }
                     }
                     Effect::Close(connection) => {
-                        self.lines.remove(&connection);
+                        self.outboxes.remove(&connection);
                     }
                     Effect::Await(connection) => {
                         self.absent.push_back((Instant::now() + self.patience, connection));

@@ -1,11 +1,10 @@
-//! The gRPC side: connections to streams.
+//! The service as a whole: what it is made of, how it starts and stops.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use convelo_attest::{Policy, QuoteSource};
@@ -13,22 +12,17 @@ use convelo_channel::{Identity, Listener, ListenerError, Peer, PeerStream};
 use convelo_wire::limits::MAXIMUM_MESSAGE_BYTES;
 use convelo_wire::proto::join_service_server::{JoinService, JoinServiceServer};
 use convelo_wire::{ToParty, proto};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::attester::Attester;
+use crate::attester::{Attester, CollateralSource};
 use crate::budget::Budget;
-use crate::collateral::CollateralFile;
-use crate::limits::{
-    CONNECTION_AGE, FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAXIMUM_STREAMS,
-    OUTGOING_QUEUE, RECLAIM_AFTER, SHUTDOWN_GRACE, WINDOW_BYTES,
-};
-use crate::psi_wire::{PsiPort, PsiWire, Shared};
+use crate::figures::{Figures, Tally};
+use crate::limits::{OUTGOING_QUEUE, RECLAIM_AFTER};
 use crate::registry::Registry;
-use crate::status::{Figures, Readings, StatusPort, health};
+use crate::shared::Shared;
 use crate::stream::{Entrance, serve};
 
 /// What a service is made of.
@@ -40,10 +34,10 @@ pub struct Config {
     /// Where the evidence of the certificate comes from.
     pub source: Arc<dyn QuoteSource>,
     /// What providers' evidence is verified with, where that is asked for.
-    pub collateral: Option<Arc<CollateralFile>>,
+    pub collateral: Option<Arc<dyn CollateralSource>>,
     /// The collateral of this service's own platform, for parties that have none: offered beside
     /// every fresh quote.
-    pub offer: Option<Arc<CollateralFile>>,
+    pub offer: Option<Arc<dyn CollateralSource>>,
     /// What the operator requires of every provider's evidence, beside what the job says.
     pub provider_policy: Option<Policy>,
     /// Bytes of fingerprints that all jobs together may hold.
@@ -53,10 +47,6 @@ pub struct Config {
     /// Takes parties that ask for no fresh attestation: plain RA-TLS, as peers of other make speak
     /// it. Such a party trusts a key that an enclave made at some time, not this connection.
     pub insecure_ratls_only: bool,
-    /// Whether to serve the clients of Intel's "PSI with SGX" too, on a port of their own.
-    pub psi_wire: Option<PsiWire>,
-    /// Where to answer health checks and Prometheus in plain HTTP, `address:port`; nowhere if none.
-    pub status: Option<String>,
 }
 
 /// A service that listens.
@@ -64,10 +54,11 @@ pub struct Service {
     listener: Listener,
     address: SocketAddr,
     entrance: Arc<Entrance>,
-    figures: Arc<Figures>,
-    status: Option<StatusPort>,
-    psi: Option<PsiPort>,
 }
+
+/// Sees what a service counts and whether it takes jobs, also while it runs.
+#[derive(Clone)]
+pub struct Observer(Arc<Entrance>);
 
 /// A service that could not start, or failed.
 #[derive(Debug, thiserror::Error)]
@@ -90,48 +81,25 @@ impl Service {
     /// # Errors
     /// [`ServiceError`], when the address or the evidence cannot be had.
     pub async fn bind(config: Config) -> Result<Self, ServiceError> {
-        let Config { listen, identity, source, collateral, offer, provider_policy, memory, .. } =
-            config;
-        let patience = config.reconnect_within;
-        let status = match &config.status {
-            Some(address) => Some(StatusPort::bind(address).await.map_err(|error| {
-                let text = format!("cannot listen on {address} for the status page: {error}");
-                io::Error::new(error.kind(), text)
-            })?),
-            None => None,
-        };
-        let figures = Figures::new(memory);
-        let budget = Budget::new(memory);
-        let listen_attested = async |address: &str| {
-            Listener::bind(address, identity.clone(), Arc::clone(&source)).await
-        };
-        let listener = listen_attested(&listen).await?;
+        let source = Arc::clone(&config.source);
+        let listener = Listener::bind(&config.listen, config.identity.clone(), source).await?;
         let address = listener.address()?;
-        let psi = match config.psi_wire {
-            Some(wire) => {
-                let shared = Shared {
-                    attester: Attester::new(Arc::clone(&source), collateral.clone(), None),
-                    policy: provider_policy.clone(),
-                    budget: budget.clone(),
-                    patience,
-                    figures: Arc::clone(&figures),
-                };
-                Some(PsiPort::bind(wire, shared, listen_attested).await?)
-            }
-            None => None,
+        let shared = Shared {
+            budget: Budget::new(config.memory),
+            attester: Arc::new(Attester::new(config.source, config.collateral, config.offer)),
+            tally: Tally::new(config.memory),
         };
         let entrance = Arc::new(Entrance {
             registry: Registry::new(
-                identity,
-                provider_policy,
-                budget,
-                patience,
-                Arc::clone(&figures),
+                config.identity,
+                config.provider_policy,
+                config.reconnect_within,
+                shared.clone(),
             ),
-            attester: Attester::new(source, collateral, offer),
+            shared,
             insecure_ratls_only: config.insecure_ratls_only,
         });
-        Ok(Self { listener, address, entrance, figures, status, psi })
+        Ok(Self { listener, address, entrance })
     }
 
     /// Where the service listens.
@@ -139,27 +107,14 @@ impl Service {
         self.address
     }
 
-    /// Where the status port listens.
-    pub fn status_address(&self) -> Option<SocketAddr> {
-        self.status.as_ref().map(StatusPort::address)
+    /// For those who look at the service from beside.
+    pub fn observer(&self) -> Observer {
+        Observer(Arc::clone(&self.entrance))
     }
 
-    /// What the service counts, for who wants to know while it runs.
-    pub fn readings(&self) -> Readings {
-        Readings(Arc::clone(&self.figures))
-    }
-
-    /// Where the clients of Intel's "PSI with SGX" are served.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn psi_address(&self) -> io::Result<Option<SocketAddr>> {
-        self.psi.as_ref().map(PsiPort::address).transpose()
-    }
-
-    /// The certificate that parties are shown now, DER.
-    pub fn certificate(&self) -> Vec<u8> {
-        self.listener.certificate()
+    /// For a wire that is served beside the service's own.
+    pub fn shared(&self) -> Shared {
+        self.entrance.shared.clone()
     }
 
     /// Serves until `stop` ends; then tells every party and returns within a few seconds.
@@ -167,150 +122,47 @@ impl Service {
     /// # Errors
     /// [`ServiceError`], when the server fails as a whole.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServiceError> {
-        let (health, health_service) = health();
-        let status = self.status.map(|port| {
-            let (registry, figures) =
-                (Arc::clone(&self.entrance.registry), Arc::clone(&self.figures));
-            let reporter = health.clone();
-            let serving = port.serve(registry, figures, reporter, health_service);
-            tokio::spawn(async {
-                if let Err(error) = serving.await {
-                    tracing::error!(%error, "the status port answers no more");
-                }
-            })
-        });
-        let (close, closing) = tokio::sync::oneshot::channel::<()>();
-        let psi = self.psi.map(|port| {
-            let serving = port.run(async {
-                let _ = closing.await;
-            });
-            tokio::spawn(async {
-                if let Err(error) = serving.await {
-                    tracing::error!(%error, "psi.PSI is served no more");
-                }
-            })
-        });
-        let reclaiming = tokio::spawn(reclaim(Arc::clone(&self.figures)));
-        let figures = self.figures;
-        let (accepted, connections) = mpsc::channel(1);
-        let accept = tokio::spawn(self.listener.accept(accepted));
-        let service = JoinServiceServer::new(Join { entrance: Arc::clone(&self.entrance) })
+        let Self { listener, entrance, .. } = self;
+        let (shared, registry) = (entrance.shared.clone(), Arc::clone(&entrance.registry));
+        let reclaiming = tokio::spawn(reclaim(Arc::clone(&shared.tally)));
+        let service = JoinServiceServer::new(Join { entrance })
             .max_decoding_message_size(MAXIMUM_MESSAGE_BYTES)
             .max_encoding_message_size(MAXIMUM_MESSAGE_BYTES);
-        let (drain, drained) = tokio::sync::oneshot::channel::<()>();
-        let server = server().add_service(service).serve_with_incoming_shutdown(
-            ReceiverStream::new(connections).map(move |stream| {
-                stream.map(|stream| {
-                    let peer = stream.peer().clone();
-                    Connection::new(stream, peer, figures.connected())
-                })
-            }),
-            async {
-                let _ = drained.await;
-            },
-        );
-        tokio::pin!(server);
-        let result = tokio::select! {
-            result = &mut server => result,
-            () = stop => {
-                tracing::info!("stopping: the parties are told");
-                accept.abort();
-                let _ = close.send(());
-                health.set_not_serving::<JoinServiceServer<Join>>().await;
-                let _ = tokio::time::timeout(SHUTDOWN_GRACE, async {
-                    self.entrance.registry.close().await;
-                    let _ = drain.send(());
-                    let _ = server.await;
-                    if let Some(psi) = psi {
-                        let _ = psi.await;
-                    }
-                })
-                .await;
-                Ok(())
-            }
+        let meet = |stream: &PeerStream| (stream.peer().clone(), ());
+        let stop = async {
+            stop.await;
+            tracing::info!("stopping: the parties are told");
         };
-        accept.abort();
+        let result = shared.serve(listener, service, meet, stop, registry.close()).await;
         reclaiming.abort();
-        if let Some(status) = status {
-            status.abort();
-        }
         Ok(result?)
+    }
+}
+
+impl Observer {
+    /// What is counted now.
+    pub fn figures(&self) -> Figures {
+        self.0.shared.tally.figures()
+    }
+
+    /// Whether a further job could be opened.
+    pub fn takes_jobs(&self) -> bool {
+        self.0.registry.takes_jobs()
     }
 }
 
 /// Gives the system back what connections that ended have left in the allocator. Sets are not there:
 /// they have pages of their own.
-async fn reclaim(figures: Arc<Figures>) {
+async fn reclaim(tally: Arc<Tally>) {
     loop {
-        figures.disconnected().await;
+        tally.disconnected().await;
         tokio::time::sleep(RECLAIM_AFTER).await;
         let _ = tokio::task::spawn_blocking(convelo_heap::give_back).await;
     }
 }
 
-/// A gRPC server within our limits.
-pub(crate) fn server() -> tonic::transport::Server {
-    tonic::transport::Server::builder()
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES)
-        .max_concurrent_streams(MAXIMUM_STREAMS)
-        .max_connection_age(CONNECTION_AGE)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-}
-
-/// A connection as tonic wants it: who calls travels with every request.
-pub(crate) struct Connection<C, P> {
-    stream: PeerStream,
-    caller: C,
-    _presence: P,
-}
-
-impl<C, P> Connection<C, P> {
-    /// `presence` is dropped when the connection has ended.
-    pub(crate) fn new(stream: PeerStream, caller: C, presence: P) -> Self {
-        Self { stream, caller, _presence: presence }
-    }
-}
-
-impl<C: Clone + Send + Sync + 'static, P> tonic::transport::server::Connected for Connection<C, P> {
-    type ConnectInfo = C;
-
-    fn connect_info(&self) -> C {
-        self.caller.clone()
-    }
-}
-
-impl<C: Unpin, P: Unpin> AsyncRead for Connection<C, P> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl<C: Unpin, P: Unpin> AsyncWrite for Connection<C, P> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-pub(crate) struct Join {
+/// The calls.
+struct Join {
     entrance: Arc<Entrance>,
 }
 

@@ -8,15 +8,16 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tonic::Streaming;
 
-use crate::attester::{Attester, Session, Whose};
+use crate::attester::{Queue, Session};
 use crate::job::Event;
 use crate::limits::{CHALLENGE_INTERVAL, HELLO_TIMEOUT, SESSION_CAP};
 use crate::registry::{Entered, Registry, Seat};
+use crate::shared::Shared;
 
 /// What every stream needs of its service.
 pub(crate) struct Entrance {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) attester: Attester,
+    pub(crate) shared: Shared,
     /// Whether a party may come without a Challenge.
     pub(crate) insecure_ratls_only: bool,
 }
@@ -124,7 +125,7 @@ impl Renewal {
             return Err(protocol("a Challenge for another job arrived"));
         }
         let (exchange, proof) =
-            entrance.attester.answer(Whose::Seated, &peer.binding, challenge).await?;
+            entrance.shared.attester.answer(Queue::Seated, &peer.binding, challenge).await?;
         if entered.policies.is_empty() {
             self.session = Some(Session::new(exchange));
         } else {
@@ -149,8 +150,9 @@ impl Renewal {
         };
         session.take(peer, quote)?;
         entrance
+            .shared
             .attester
-            .judge(Whose::Seated, &entered.name, session.evidence(), &entered.policies)
+            .judge(Queue::Seated, &entered.name, session.evidence(), &entered.policies)
             .await?;
         self.session = Some(session);
         Ok(())
@@ -168,8 +170,11 @@ async fn open(
     loop {
         match (next(incoming).await?, &mut session) {
             (FromParty::Challenge(challenge), None) => {
-                let (exchange, proof) =
-                    entrance.attester.answer(Whose::Stranger, &peer.binding, challenge).await?;
+                let (exchange, proof) = entrance
+                    .shared
+                    .attester
+                    .answer(Queue::Strangers, &peer.binding, challenge)
+                    .await?;
                 session = Some(Session::new(exchange));
                 let _ = outgoing.send(ToParty::Proof(proof)).await;
             }
@@ -183,7 +188,7 @@ async fn open(
                 let session = session.take();
                 let entered = entrance
                     .registry
-                    .enter(peer, hello, session.as_ref(), &entrance.attester, outgoing.clone())
+                    .enter(peer, hello, session.as_ref(), outgoing.clone())
                     .await?;
                 return Ok((entered, session));
             }

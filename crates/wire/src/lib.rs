@@ -1,5 +1,5 @@
 //! The service's protocol: the generated types of `proto/convelo/join/v1/join.proto` and their one
-//! parse into checked types; and, in [`psi`], those of the wire of Intel's "PSI with SGX".
+//! parse into checked types.
 //!
 //! [`proto`] is what travels; [`FromParty`] and [`ToParty`] are what the service and the parties
 //! work with. Every length that a peer controls is checked in the parse, against [`limits`].
@@ -14,12 +14,6 @@ pub use message::{
 };
 pub use prost::bytes::Bytes;
 pub use reason::{Failed, Reason};
-
-/// The wire of Intel's "PSI with SGX": the generated messages, client and server.
-#[expect(clippy::pedantic, reason = "generated code")]
-pub mod psi {
-    tonic::include_proto!("psi");
-}
 
 /// The generated messages, client and server.
 #[expect(clippy::all, clippy::pedantic, missing_docs, reason = "generated code")]

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use convelo_attest::{PlatformId, Policy, QuoteSource};
 use convelo_channel::{Identity, PeerCredential, PeerExpect, PeerTls, Roots};
+use convelo_operate::{CollateralFile, Collector, Extras, PsiPort, PsiTls, PsiWire, StatusPort};
 use convelo_party::{Refresh, Refreshing};
-use convelo_service::{CollateralFile, Config, PsiTls, PsiWire, Service};
+use convelo_service::{CollateralSource, Config, Service};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::args::{Pcs, PsiWireArgs, Serve};
 use crate::exit::{Code, Failure};
-use crate::otlp::Collector;
-use crate::{files, otlp, output, pcs, platform, stop};
+use crate::{files, output, pcs, platform, stop};
 
 pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     output::start_logging(if args.voice.quiet {
@@ -43,12 +43,27 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     if let Some(path) = &collateral {
         files::collateral(Some(path), path)?;
     }
-    let file = |path| Arc::new(CollateralFile::new(path));
-    let every = Duration::from_secs(args.otlp_every);
-    let collector = args.otlp.map(|address| Collector::new(&address, every)).transpose()?;
+    let file = |path| Arc::new(CollateralFile::new(path)) as Arc<dyn CollateralSource>;
+    let collector = args.otlp.map(|address| {
+        let every = Duration::from_secs(args.otlp_every);
+        Collector::new(&address, convelo_party::web_tls(false), every)
+    });
+    let collector =
+        collector.transpose().map_err(|error| Failure::usage(format!("--otlp: {error}")))?;
+    let status = match &args.status {
+        Some(address) => Some(StatusPort::bind(address).await.map_err(|error| {
+            Failure::usage(format!("cannot listen on {address} for --status: {error}"))
+        })?),
+        None => None,
+    };
     let describe = source.describe();
     let key = files::key_id(&identity);
-    let psi_attested = args.psi.insecure_psi_certificate.is_none();
+    let reconnect_within = Duration::from_secs(args.reconnect_within);
+    let psi = psi_wire(&args.psi, reconnect_within, || PsiTls::Attested {
+        identity: identity.clone(),
+        source: Arc::clone(&source),
+        client_policy: policy.clone(),
+    })?;
     let config = Config {
         listen: args.listen,
         identity,
@@ -57,10 +72,8 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         offer: offer.map(file),
         provider_policy: policy,
         memory: args.memory,
-        reconnect_within: Duration::from_secs(args.reconnect_within),
+        reconnect_within,
         insecure_ratls_only: args.insecure_ratls_only,
-        psi_wire: psi_wire(&args.psi)?,
-        status: args.status,
     };
     let service = Service::bind(config).await.map_err(|error| {
         let hint = if simulated.is_none() {
@@ -71,45 +84,61 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         };
         Failure::new(Code::Usage, format!("{error}{hint}"))
     })?;
-    let (address, status) = (service.address(), service.status_address());
-    let psi = service.psi_address().map_err(Failure::job)?;
+    let psi = match psi {
+        Some(wire) => Some(PsiPort::bind(wire, service.shared()).await.map_err(Failure::usage)?),
+        None => None,
+    };
+    let address = service.address();
     if args.voice.json {
         output::json(&json!({
             "listening": address.to_string(),
             "platform": describe,
             "simulated": simulated.is_some(),
             "key": key,
-            "status": status.map(|address| address.to_string()),
-            "psi": psi.map(|address| address.to_string()),
-            "psi_attested": psi.map(|_| psi_attested),
+            "status": status.as_ref().map(|port| port.address().to_string()),
+            "psi": psi.as_ref().map(|port| port.address().to_string()),
+            "psi_attested": psi.as_ref().map(PsiPort::is_attested),
         }))?;
     }
     if !args.voice.quiet {
         output::say(format_args!("listening on {address}; platform: {describe}; key {key}"));
-        if let Some(status) = status {
-            output::say(format_args!("status, in plain HTTP: http://{status}/readyz, /metrics"));
-        }
-        if let Some(psi) = psi {
-            let how = if psi_attested {
-                "RA-TLS"
-            } else {
-                "ordinary TLS, NOT ATTESTED: clients cannot tell which program runs here"
-            };
-            output::say(format_args!("psi.PSI on {psi}; {how}; it sees their ids in the clear"));
-        }
-        if simulated.is_some() {
-            output::say("SIMULATED: nothing here is protected by hardware");
-        }
+        tell_of(status.as_ref(), psi.as_ref(), simulated.is_some());
     }
-    otlp::run(service, stop::requested(), collector).await.map_err(Failure::job)?;
+    let extras = Extras { status, psi, collector };
+    convelo_operate::run(service, extras, stop::requested()).await.map_err(Failure::job)?;
     if !args.voice.quiet {
         output::say("stopped; every party was told, nothing of a job is kept");
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// What else is open beside the service, and what nobody may overlook.
+fn tell_of(status: Option<&StatusPort>, psi: Option<&PsiPort>, simulated: bool) {
+    if let Some(status) = status.map(StatusPort::address) {
+        output::say(format_args!("status, in plain HTTP: http://{status}/readyz, /metrics"));
+    }
+    if let Some(psi) = psi {
+        let how = if psi.is_attested() {
+            "RA-TLS"
+        } else {
+            "ordinary TLS, NOT ATTESTED: clients cannot tell which program runs here"
+        };
+        output::say(format_args!(
+            "psi.PSI on {}; {how}; it sees their ids in the clear",
+            psi.address()
+        ));
+    }
+    if simulated {
+        output::say("SIMULATED: nothing here is protected by hardware");
+    }
+}
+
 /// The wire of Intel's "PSI with SGX", where it is asked for.
-fn psi_wire(args: &PsiWireArgs) -> Result<Option<PsiWire>, Failure> {
+fn psi_wire(
+    args: &PsiWireArgs,
+    reconnect_within: Duration,
+    attested: impl FnOnce() -> PsiTls,
+) -> Result<Option<PsiWire>, Failure> {
     let Some(listen) = args.psi_listen.clone() else { return Ok(None) };
     let tls = match (&args.insecure_psi_certificate, &args.psi_key) {
         (Some(certificate), Some(key)) => {
@@ -131,10 +160,11 @@ fn psi_wire(args: &PsiWireArgs) -> Result<Option<PsiWire>, Failure> {
             }
             PsiTls::Unattested { tls: PeerTls::new(credential, roots), expect }
         }
-        _ => PsiTls::Attested,
+        _ => attested(),
     };
     let deadline = Duration::from_secs(args.psi_deadline);
-    Ok(Some(PsiWire { listen, tls, message_bytes: args.psi_message, deadline }))
+    let message_bytes = args.psi_message;
+    Ok(Some(PsiWire { listen, tls, message_bytes, deadline, reconnect_within }))
 }
 
 /// Keeps the files of collateral fresh, where a service is named to fetch from. What is missing is

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use convelo_attest::{Collateral, MAXIMUM_COLLATERAL_BYTES};
+use convelo_service::CollateralSource;
 
 /// Collateral in a file, read again when the file has changed. What was read stays in use where the
 /// file has become unreadable, or older: whoever can write it must not be able to take a service back
@@ -27,9 +28,24 @@ impl CollateralFile {
         Self { path: path.into(), held: Mutex::default() }
     }
 
-    /// What is in force: the file's content, or what it was before it became worse. Reads the file's
-    /// date, and its content where that is new; blocks.
-    pub fn current(&self) -> Option<Arc<Collateral>> {
+    fn read(&self) -> Result<Collateral, String> {
+        let length = fs::metadata(&self.path).map_err(|error| error.to_string())?.len();
+        if length > MAXIMUM_COLLATERAL_BYTES as u64 {
+            return Err(format!("{length} bytes, at most {MAXIMUM_COLLATERAL_BYTES} are read"));
+        }
+        let text = fs::read_to_string(&self.path).map_err(|error| error.to_string())?;
+        Collateral::from_json(&text).map_err(|error| error.to_string())
+    }
+
+    fn warn(&self, error: &dyn std::fmt::Display) {
+        tracing::warn!(file = %self.path.display(), %error, "collateral was not taken over");
+    }
+}
+
+impl CollateralSource for CollateralFile {
+    /// The file's content, or what it was before it became worse. Reads the file's date, and its content
+    /// where that is new; blocks.
+    fn current(&self) -> Option<Arc<Collateral>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok();
         if changed.is_none() || changed != held.changed {
@@ -43,19 +59,6 @@ impl CollateralFile {
             }
         }
         held.collateral.clone()
-    }
-
-    fn read(&self) -> Result<Collateral, String> {
-        let length = fs::metadata(&self.path).map_err(|error| error.to_string())?.len();
-        if length > MAXIMUM_COLLATERAL_BYTES as u64 {
-            return Err(format!("{length} bytes, at most {MAXIMUM_COLLATERAL_BYTES} are read"));
-        }
-        let text = fs::read_to_string(&self.path).map_err(|error| error.to_string())?;
-        Collateral::from_json(&text).map_err(|error| error.to_string())
-    }
-
-    fn warn(&self, error: &dyn std::fmt::Display) {
-        tracing::warn!(file = %self.path.display(), %error, "collateral was not taken over");
     }
 }
 

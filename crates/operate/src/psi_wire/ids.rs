@@ -6,10 +6,9 @@ use convelo_psi::{
     Bitmap, Encoded, FingerprintSet, Fingerprinter, KeyPart, Normaliser, ReceivedSet, SetBuilder,
     SetReceiver, Step,
 };
+use convelo_service::Reservation;
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use zeroize::{Zeroize as _, Zeroizing};
-
-use crate::budget::Reservation;
 
 /// The ids of one client, trimmed, without the blank ones. Wiped when dropped.
 pub(crate) struct Ids {

@@ -17,30 +17,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use convelo_attest::{Policy, Refusal as EvidenceRefusal};
-use convelo_channel::{Listener, Peer, PeerExpect, PeerTls};
+use convelo_attest::{Policy, QuoteSource, Refusal as EvidenceRefusal};
+use convelo_channel::{Identity, Listener, ListenerError, Peer, PeerExpect, PeerStream, PeerTls};
 use convelo_psi::{Fingerprinter, KeyId, engine};
-use convelo_wire::psi::psi_server::{Psi, PsiServer};
-use convelo_wire::psi::{
-    CalPsiRequest, ConnectReply, ConnectRequest, DataUploadRequest, RaReply, RaRequest, Results,
-    UploadReply,
-};
-use tokio::sync::{Notify, mpsc};
+use convelo_service::{Reservation, Shared};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
-use tonic::server::NamedService;
 use tonic::{Code, Request, Response, Status};
 
 use self::ids::Ids;
 use self::jobs::{Client, ConnectionId, Effect, Jobs, Number, Refusal, fits};
-use crate::attester::{Attester, Whose};
-use crate::budget::{Budget, Reservation};
 use crate::limits::PSI_READING_FACTOR;
-use crate::server::{Connection, ServiceError, server};
-use crate::status::{Connected, Figures};
+use crate::proto::psi_server::{Psi, PsiServer};
+use crate::proto::{
+    CalPsiRequest, ConnectReply, ConnectRequest, DataUploadRequest, RaReply, RaRequest, Results,
+    UploadReply,
+};
 
 /// How to offer this wire.
 pub struct PsiWire {
@@ -52,12 +46,21 @@ pub struct PsiWire {
     pub message_bytes: u64,
     /// How long a client waits for the others, and then the job for its sets.
     pub deadline: Duration,
+    /// How long a client whose connection broke may take to come back.
+    pub reconnect_within: Duration,
 }
 
 /// How this service and the clients know each other.
 pub enum PsiTls {
     /// RA-TLS: the service's certificate carries its evidence. Any key may come.
-    Attested,
+    Attested {
+        /// The key of the certificate.
+        identity: Identity,
+        /// Where the evidence of the certificate comes from.
+        source: Arc<dyn QuoteSource>,
+        /// What is required of the clients' evidence, if anything is.
+        client_policy: Option<Policy>,
+    },
     /// Ordinary mutual TLS. NOT ATTESTED: nothing shows what runs here.
     Unattested {
         /// The service's certificate, and the authorities of the clients' certificates.
@@ -68,9 +71,35 @@ pub enum PsiTls {
 }
 
 /// The port of this wire.
-pub(crate) struct PsiPort {
+pub struct PsiPort {
     listener: Listener,
+    address: SocketAddr,
     hub: Arc<Hub>,
+}
+
+/// A port of this wire that could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PsiError {
+    /// The service has too little memory to read one message.
+    #[error(
+        "a message of ids of {} MiB takes {} MiB while it is read, and the service may use {} MiB",
+        message_bytes >> 20, reading_bytes >> 20, memory_bytes >> 20
+    )]
+    Memory {
+        /// The longest message.
+        message_bytes: u64,
+        /// What reading it takes.
+        reading_bytes: u64,
+        /// All that the service has.
+        memory_bytes: u64,
+    },
+    /// It could not listen.
+    #[error(transparent)]
+    Listener(#[from] ListenerError),
+    /// The operating system refused.
+    #[error("the socket failed: {0}")]
+    Io(#[from] io::Error),
 }
 
 /// What the calls share.
@@ -78,107 +107,83 @@ struct Hub {
     jobs: Mutex<Jobs>,
     /// Wakes the calls that wait when something has changed.
     changed: Notify,
-    attester: Attester,
+    /// Whether the service's certificate carries evidence.
+    attested: bool,
     /// What evidence of clients is judged by.
     policies: Vec<Policy>,
-    attested: bool,
-    budget: Budget,
+    shared: Shared,
     message_bytes: u64,
     deadline: Duration,
-    /// How long a client whose connection broke may take to come back.
-    patience: Duration,
-    figures: Arc<Figures>,
+    reconnect_within: Duration,
     /// When the running job began.
     began: Mutex<Instant>,
     next_connection: AtomicU64,
 }
 
-/// What a port takes of its service.
-pub(crate) struct Shared {
-    pub(crate) attester: Attester,
-    pub(crate) policy: Option<Policy>,
-    pub(crate) budget: Budget,
-    pub(crate) patience: Duration,
-    pub(crate) figures: Arc<Figures>,
-}
-
 impl PsiPort {
-    /// Listens with what `tls` says; `attested` makes a listener whose certificate carries evidence.
-    pub(crate) async fn bind(
-        wire: PsiWire,
-        shared: Shared,
-        attested: impl AsyncFnOnce(&str) -> Result<Listener, convelo_channel::ListenerError>,
-    ) -> Result<Self, ServiceError> {
-        let reading = wire.message_bytes.saturating_mul(PSI_READING_FACTOR);
-        if reading > shared.budget.total() {
-            let text = format!(
-                "a message of ids of {} MiB takes {} MiB while it is read, and the service may use {} MiB: \
-                 allow shorter messages, or give it more memory",
-                wire.message_bytes >> 20,
-                reading >> 20,
-                shared.budget.total() >> 20
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text).into());
+    /// Listens, for clients that are served from what a service shares.
+    ///
+    /// # Errors
+    /// [`PsiError`].
+    pub async fn bind(wire: PsiWire, shared: Shared) -> Result<Self, PsiError> {
+        let PsiWire { listen, tls, message_bytes, deadline, reconnect_within } = wire;
+        let reading_bytes = message_bytes.saturating_mul(PSI_READING_FACTOR);
+        let memory_bytes = shared.budget().total();
+        if reading_bytes > memory_bytes {
+            return Err(PsiError::Memory { message_bytes, reading_bytes, memory_bytes });
         }
-        let is_attested = matches!(wire.tls, PsiTls::Attested);
-        let listener = match wire.tls {
-            PsiTls::Attested => attested(&wire.listen).await?,
+        let (listener, attested, policy) = match tls {
+            PsiTls::Attested { identity, source, client_policy } => {
+                (Listener::bind(&listen, identity, source).await?, true, client_policy)
+            }
             PsiTls::Unattested { tls, expect } => {
-                Listener::bind_unattested(&wire.listen, tls.for_http2(), expect).await?
+                (Listener::bind_unattested(&listen, tls.for_http2(), expect).await?, false, None)
             }
         };
         let hub = Hub {
             jobs: Mutex::default(),
             changed: Notify::new(),
-            attester: shared.attester,
-            policies: shared.policy.into_iter().collect(),
-            attested: is_attested,
-            budget: shared.budget,
-            message_bytes: wire.message_bytes,
-            deadline: wire.deadline,
-            patience: shared.patience,
-            figures: shared.figures,
+            attested,
+            policies: policy.into_iter().collect(),
+            shared,
+            message_bytes,
+            deadline,
+            reconnect_within,
             began: Mutex::new(Instant::now()),
             next_connection: AtomicU64::new(0),
         };
-        Ok(Self { listener, hub: Arc::new(hub) })
+        Ok(Self { address: listener.address()?, listener, hub: Arc::new(hub) })
     }
 
-    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.address()
+    /// Where the port listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether the clients can tell by the certificate which program runs here.
+    pub fn is_attested(&self) -> bool {
+        self.hub.attested
     }
 
     /// Serves until `stop` ends; then tells every client, and returns when all have heard.
-    pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServiceError> {
-        let Self { listener, hub } = self;
-        let (accepted, connections) = mpsc::channel(1);
-        let accept = tokio::spawn(listener.accept(accepted));
+    pub(crate) async fn run(
+        self,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), tonic::transport::Error> {
+        let Self { listener, hub, .. } = self;
         let limit = usize::try_from(hub.message_bytes).unwrap_or(usize::MAX);
         let service = PsiServer::new(Calls(Arc::clone(&hub))).max_decoding_message_size(limit);
         let service = Gate { inner: service, hub: Arc::clone(&hub) };
-        let seats = Arc::clone(&hub);
-        let connections = ReceiverStream::new(connections).map(move |stream| {
-            stream.map(|stream| {
-                let number = seats.next_connection.fetch_add(1, Ordering::Relaxed);
-                let key = KeyId::of_spki(&stream.peer().spki);
-                let caller = Caller {
-                    client: Client { key, connection: number },
-                    peer: stream.peer().clone(),
-                };
-                let presence = Presence(Arc::clone(&seats), number, seats.figures.connected());
-                Connection::new(stream, caller, presence)
-            })
-        });
-        let stopping = Arc::clone(&hub);
-        server()
-            .add_service(service)
-            .serve_with_incoming_shutdown(connections, async move {
-                stop.await;
-                accept.abort();
-                stopping.change(|jobs| Ok(jobs.close())).ok();
-            })
-            .await?;
-        Ok(())
+        let meet = |stream: &PeerStream| {
+            let connection = hub.next_connection.fetch_add(1, Ordering::Relaxed);
+            let peer = stream.peer().clone();
+            let client = Client { key: KeyId::of_spki(&peer.spki), connection };
+            (Caller { client, peer }, Presence(Arc::clone(&hub), connection))
+        };
+        let close = async {
+            let _ = hub.change(|jobs| Ok(jobs.close()));
+        };
+        hub.shared.serve(listener, service, meet, stop, close).await
     }
 }
 
@@ -190,11 +195,7 @@ struct Caller {
 }
 
 /// A client is there as long as its connection stands.
-struct Presence(
-    Arc<Hub>,
-    ConnectionId,
-    #[expect(dead_code, reason = "counts while it lives")] Connected,
-);
+struct Presence(Arc<Hub>, ConnectionId);
 
 impl Drop for Presence {
     fn drop(&mut self) {
@@ -225,20 +226,20 @@ impl Hub {
             Effect::Begun(number) => {
                 tracing::info!("a job of psi.PSI clients begins");
                 *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-                self.figures.job_opened();
+                self.shared.job_opened();
                 self.after(self.deadline, move |jobs| jobs.late(number));
             }
             Effect::Settled(number, result) => {
                 tracing::info!("a job of psi.PSI clients is over");
                 let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
-                self.figures.job_over(began.elapsed(), result);
+                self.shared.job_over(began.elapsed(), result);
                 self.after(self.deadline, move |jobs| {
                     jobs.forget(number);
                     Vec::new()
                 });
             }
             Effect::Await(connection) => {
-                self.after(self.patience, move |jobs| jobs.lost(connection));
+                self.after(self.reconnect_within, move |jobs| jobs.lost(connection));
             }
             Effect::Join(number) => {
                 let hub = Arc::clone(self);
@@ -263,7 +264,7 @@ impl Hub {
         let sets = self.jobs().sets(number);
         let needed = sets.iter().map(|ids| engine::memory(ids.len() as u64, sets.len()));
         let needed = needed.fold(0, u64::saturating_add);
-        let result = match self.budget.reserve(needed) {
+        let result = match self.shared.budget().reserve(needed) {
             None => {
                 let text = format!(
                     "the sets of this job need {} MiB to be joined, which the service has not left; nothing \
@@ -308,7 +309,7 @@ impl Hub {
         let needed = self.message_bytes * PSI_READING_FACTOR;
         let admitted = self.wait(|jobs| {
             let fingerprinter = jobs.may_upload(client)?;
-            let room = self.budget.reserve(needed);
+            let room = self.shared.budget().reserve(needed);
             Ok(room.map(|room| Reading { fingerprinter, _room: Arc::new(room) }))
         });
         admitted.await?.ok_or_else(|| {
@@ -336,10 +337,6 @@ struct Reading {
 struct Gate {
     inner: PsiServer<Calls>,
     hub: Arc<Hub>,
-}
-
-impl NamedService for Gate {
-    const NAME: &'static str = <PsiServer<Calls> as NamedService>::NAME;
 }
 
 impl Service<http::Request<Body>> for Gate {
@@ -402,9 +399,8 @@ impl Psi for Calls {
         let hub = &self.0;
         if hub.attested {
             let evidence = peer.evidence.ok_or_else(EvidenceRefusal::missing_evidence);
-            let judged =
-                hub.attester.judge(Whose::Stranger, "this client", evidence, &hub.policies);
-            judged.await.map_err(|failed| Status::unauthenticated(failed.explanation))?;
+            let judged = hub.shared.judge("this client", evidence, &hub.policies).await;
+            judged.map_err(|failed| Status::unauthenticated(failed.explanation))?;
         }
         hub.change(|jobs| jobs.connect(client, wanted))?;
         let Some(count) = hub.wait(|jobs| jobs.connected(client)).await? else {
@@ -429,7 +425,7 @@ impl Psi for Calls {
             ids
         });
         let ids = ids.await.map_err(|_| failed())?.map_err(|_| failed())?;
-        let room = self.0.budget.reserve(ids.memory()).ok_or_else(|| {
+        let room = self.0.shared.budget().reserve(ids.memory()).ok_or_else(|| {
             let text = "the service has no memory left for the ids; try later";
             Refusal::new(Code::ResourceExhausted, text)
         })?;

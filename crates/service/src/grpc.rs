@@ -1,0 +1,138 @@
+//! Connections under gRPC, within this service's limits.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use convelo_channel::{Listener, PeerStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::transport::{Error, Server};
+
+use crate::figures::Counted;
+use crate::limits::{
+    CONNECTION_AGE, FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAXIMUM_STREAMS,
+    SHUTDOWN_GRACE, WINDOW_BYTES,
+};
+use crate::shared::Shared;
+
+/// A connection as tonic wants it: who calls travels with every request.
+struct Connection<C, P> {
+    stream: PeerStream,
+    caller: C,
+    _presence: P,
+    _counted: Counted,
+}
+
+impl Shared {
+    /// Serves the connections of a listener until `stop` ends. Then takes no more, runs `close`, which tells
+    /// those who wait, and gives the calls under way a few seconds to end.
+    ///
+    /// `meet` says who calls on a connection, which every request of it carries as an extension, and makes
+    /// what is dropped when the connection has ended.
+    ///
+    /// # Errors
+    /// When the server fails as a whole.
+    pub async fn serve<S, C, P>(
+        &self,
+        listener: Listener,
+        service: S,
+        meet: impl Fn(&PeerStream) -> (C, P),
+        stop: impl Future<Output = ()>,
+        close: impl Future<Output = ()>,
+    ) -> Result<(), Error>
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+        C: Clone + Send + Sync + Unpin + 'static,
+        P: Send + Unpin + 'static,
+    {
+        let (accepted, connections) = mpsc::channel(1);
+        let accept = tokio::spawn(listener.accept(accepted));
+        let connections = ReceiverStream::new(connections).map(|accepted| {
+            accepted.map(|stream| {
+                let (caller, presence) = meet(&stream);
+                let counted = self.tally.connected();
+                Connection { stream, caller, _presence: presence, _counted: counted }
+            })
+        });
+        let (drain, drained) = oneshot::channel::<()>();
+        let drained = async {
+            let _ = drained.await;
+        };
+        let serving = server().serve_with_incoming_shutdown(service, connections, drained);
+        let mut serving = pin!(serving);
+        let result = tokio::select! {
+            result = &mut serving => result,
+            () = stop => {
+                accept.abort();
+                let _ = timeout(SHUTDOWN_GRACE, async {
+                    close.await;
+                    let _ = drain.send(());
+                    let _ = serving.await;
+                })
+                .await;
+                Ok(())
+            }
+        };
+        accept.abort();
+        result
+    }
+}
+
+fn server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .max_concurrent_streams(MAXIMUM_STREAMS)
+        .max_connection_age(CONNECTION_AGE)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+impl<C: Clone + Send + Sync + 'static, P> tonic::transport::server::Connected for Connection<C, P> {
+    type ConnectInfo = C;
+
+    fn connect_info(&self) -> C {
+        self.caller.clone()
+    }
+}
+
+impl<C: Unpin, P: Unpin> AsyncRead for Connection<C, P> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<C: Unpin, P: Unpin> AsyncWrite for Connection<C, P> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

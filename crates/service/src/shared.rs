@@ -1,0 +1,51 @@
+//! What a service shares with other wires that are served beside its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use convelo_attest::{Evidence, Policy, Refusal};
+use convelo_wire::Failed;
+
+use crate::attester::{Attester, Queue};
+use crate::budget::Budget;
+use crate::figures::Tally;
+
+/// The memory, the verifier, the figures and the limits of a service. One whole: who is served by which wire
+/// changes nothing of how much there is of each.
+#[derive(Clone)]
+pub struct Shared {
+    pub(crate) budget: Budget,
+    pub(crate) attester: Arc<Attester>,
+    pub(crate) tally: Arc<Tally>,
+}
+
+impl Shared {
+    /// The memory of all jobs.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Verifies the evidence of somebody who has no seat in a job yet, called `name` in a refusal, against
+    /// every policy.
+    ///
+    /// # Errors
+    /// The refusal, in words.
+    pub async fn judge(
+        &self,
+        name: &str,
+        evidence: Result<Arc<Evidence>, Refusal>,
+        policies: &[Policy],
+    ) -> Result<(), Failed> {
+        self.attester.judge(Queue::Strangers, name, evidence, policies).await
+    }
+
+    /// Counts a job that begins.
+    pub fn job_opened(&self) {
+        self.tally.job_opened();
+    }
+
+    /// Counts a job that is over, after so long, with a result or without.
+    pub fn job_over(&self, took: Duration, result: bool) {
+        self.tally.job_over(took, result);
+    }
+}
