@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use convelo_channel::{PeerCredential, PeerExpect, PeerTls, Roots};
+use convelo_channel::{Credential, Expect, PeerTls, Roots};
 use convelo_pool::{
     Node as Transport, NodeConfig, Notice, Observer, Payload, PeerConfig, PeerIdentity, PeerIndex,
     Receipt, SendOptions, Wire, WireChoice,
@@ -80,12 +80,12 @@ impl Node {
         on_notice: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let wrong =
-            |error: convelo_channel::PeerCredentialError| PyValueError::new_err(error.to_string());
+            |error: convelo_channel::CredentialError| PyValueError::new_err(error.to_string());
         let roots = authorities.map(Roots::from_pem).transpose().map_err(wrong)?;
         let with_roots = roots.is_some();
         let tls = match (key, certificate) {
             (Some(key), Some(certificate)) => {
-                let credential = PeerCredential::from_pem(key, certificate).map_err(wrong)?;
+                let credential = Credential::from_pem(key, certificate).map_err(wrong)?;
                 Some(PeerTls::new(credential, roots))
             }
             (None, None) if roots.is_none() => None,
@@ -353,9 +353,9 @@ impl Node {
             (Some(_), Some(_)) => {
                 return Err(PyValueError::new_err("give a certificate or a key, not both"));
             }
-            (Some(certificate), None) => PeerExpect::certificate(certificate)
+            (Some(certificate), None) => Expect::certificate(certificate)
                 .map_err(|error| PyValueError::new_err(error.to_string()))?,
-            (None, Some(key)) => PeerExpect::Key(key_of(key)?),
+            (None, Some(key)) => Expect::Key(key_of(key)?),
             (None, None) if self.authorities => return Ok(PeerIdentity::FirstKey),
             (None, None) => {
                 return Err(PyValueError::new_err(format!(

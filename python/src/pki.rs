@@ -1,6 +1,6 @@
 //! Keys and certificates for tests and small set-ups.
 
-use convelo_channel::{Authority, Identity, PeerExpect, certificate_identity as identity_of};
+use convelo_channel::{Authority, Expect, Identity, certificate_identity as identity_of};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -58,8 +58,8 @@ pub(crate) fn certificate_identity(certificate: &[u8]) -> PyResult<(String, Stri
 }
 
 fn der(file: &[u8]) -> PyResult<Vec<u8>> {
-    match PeerExpect::certificate(file).map_err(wrong)? {
-        PeerExpect::Certificate(der) => Ok(der),
+    match Expect::certificate(file).map_err(wrong)? {
+        Expect::Certificate(der) => Ok(der),
         _ => Err(wrong("this is not a certificate")),
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use convelo_attest::{Evidence, Policy, QuoteError, QuoteSource, verify};
-use convelo_channel::{Credential, Expect, Identity, Listener, dial, dial_over};
+use convelo_channel::{Dialler, Expect, Identity, Listener};
 use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
 use convelo_tests::{Party, Service as Hosting, World};
 use dcap_qvl::QuotePolicy;
@@ -112,19 +112,19 @@ fn flood() -> Outcome<(f64, f64, f64)> {
         let lines: Vec<String> = (from..from + FLOOD_ROWS).map(|id| format!("{id:016}")).collect();
         party.write("ids.txt", lines.join("\n"));
     }
-    let certificates: Vec<Credential> = (0..256)
-        .map(|number: usize| Identity::generate().attested(&Noise(number)))
+    let strangers: Vec<Dialler> = (0..256)
+        .map(|number: usize| Identity::generate().attested(&Noise(number)).map(Dialler::new))
         .collect::<Result<_, _>>()?;
-    let certificates = Arc::new(certificates);
+    let strangers = Arc::new(strangers);
     let (mut calm, mut flooded, mut rate) = (f64::MAX, f64::MAX, 0.0_f64);
     for round in 0..FLOOD_ROUNDS {
         let name = format!("round-{round}");
         calm = calm.min(join(&world, &service, &parties, &format!("{name}-calm")));
         let over = Arc::new(AtomicBool::new(false));
         let flooding = std::thread::spawn({
-            let (over, certificates) = (Arc::clone(&over), Arc::clone(&certificates));
+            let (over, strangers) = (Arc::clone(&over), Arc::clone(&strangers));
             let (address, key) = (service.address.clone(), service.key.0);
-            move || pour(&address, key, &certificates, &over)
+            move || pour(&address, key, &strangers, &over)
         });
         // The service has seen enough of it when the join begins.
         std::thread::sleep(Duration::from_millis(500));
@@ -148,20 +148,20 @@ fn join(world: &World, service: &Hosting, parties: &[Party; 2], name: &str) -> f
 
 /// Shows the service one invalid certificate after the other, at the flood's rate, from another
 /// address of this machine than the parties have; how many it were a second.
-fn pour(address: &str, key: [u8; 32], certificates: &[Credential], over: &AtomicBool) -> f64 {
+fn pour(address: &str, key: [u8; 32], strangers: &[Dialler], over: &AtomicBool) -> f64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let (begin, mut sent) = (Instant::now(), 0_u32);
     runtime.block_on(async {
         while !over.load(Ordering::SeqCst) {
-            let certificate = certificates[sent as usize % certificates.len()].clone();
+            let dialler = strangers[sent as usize % strangers.len()].clone();
             let address = address.to_owned();
             tokio::spawn(async move {
                 let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
                 socket.bind(([127, 0, 0, 2], 0).into()).expect("an address of this machine");
                 let tcp = socket.connect(address.parse().expect("an address")).await;
                 if let Ok(tcp) = tcp {
-                    let _ = dial_over(tcp, &address, &certificate, Expect::Key(key)).await;
+                    let _ = dialler.dial_over(tcp, &address, &Expect::Key(key)).await;
                 }
             });
             sent += 1;
@@ -245,7 +245,7 @@ impl Scene {
 
     /// Milliseconds of CPU for one handshake over loopback, both ends together.
     async fn handshake(&self, peers: Peers) -> Outcome<f64> {
-        let client = Identity::generate().plain()?;
+        let client = Dialler::new(Identity::generate().plain()?);
         let collateral = Arc::new(self.platform.collateral(&CollateralKnobs::default()));
         let mut least = f64::MAX;
         for _ in 0..ROUNDS {
@@ -264,10 +264,10 @@ impl Scene {
                     },
                 };
                 if matches!(peers, Peers::Warm) {
-                    service.meet(&client, expect.clone()).await?;
+                    service.meet(&client, &expect).await?;
                 }
                 let before = cpu();
-                service.meet(&client, expect).await?;
+                service.meet(&client, &expect).await?;
                 spent += cpu().saturating_sub(before);
             }
             least = least.min(spent.as_secs_f64() * 1e3 / f64::from(TIMES));
@@ -293,9 +293,9 @@ impl Service {
         Ok(Self { address, key, accepted })
     }
 
-    async fn meet(&mut self, client: &convelo_channel::Credential, expect: Expect) -> Outcome<()> {
+    async fn meet(&mut self, client: &Dialler, expect: &Expect) -> Outcome<()> {
         let (dialled, accepted) =
-            tokio::join!(dial(&self.address, client, expect), self.accepted.recv());
+            tokio::join!(client.dial(&self.address, expect), self.accepted.recv());
         let _ = (dialled?, accepted.ok_or("nobody was accepted")??);
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use convelo_channel::{Expect, Identity, Listener, dial};
+use convelo_channel::{Dialler, Expect, Identity, Listener};
 use convelo_psi::KeyId;
 use convelo_simulator::{Enclave, Platform};
 use rustix::time::{ClockId, clock_gettime};
@@ -23,7 +23,9 @@ fn main() {
     runtime().block_on(async {
         let (address, key) = address.await.expect("a listener");
         let credential = Identity::generate().plain().expect("a certificate");
-        let mut stream = dial(&address, &credential, Expect::Key(key)).await.expect("a connection");
+        let dialled = Dialler::new(credential).dial(&address, &Expect::Key(key)).await;
+        let stream = dialled.expect("a connection").insecure_ratls_only();
+        let mut stream = stream.expect("a pinned key needs no collateral");
         let chunk = vec![7; CHUNK];
         let mut left = bytes;
         while left > 0 {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use convelo_channel::{Binding, Expect, Identity, dial, os_rng};
+use convelo_channel::{Binding, Dialler, Expect, Identity, os_rng};
 use convelo_psi::agreement::{JobKey, Member, Opening};
 use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, Normaliser, Outcome, SetBuilder};
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
@@ -43,10 +43,11 @@ impl RawConnection {
     /// # Panics
     /// When that fails.
     pub fn open(address: &str, identity: &Identity, expect: Expect) -> Self {
-        let credential = identity.plain().expect("a certificate");
+        let dialler = Dialler::new(identity.plain().expect("a certificate"));
         wait(async {
-            let stream = dial(address, &credential, expect).await.expect("a verified connection");
-            let binding = stream.binding().clone();
+            let service = dialler.dial(address, &expect).await.expect("a verified connection");
+            let binding = service.binding().clone();
+            let stream = service.insecure_ratls_only().expect("a verified connection");
             let slot = Mutex::new(Some(TokioIo::new(stream)));
             let connector = tower::service_fn(move |_: Uri| {
                 let stream = slot.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -228,7 +228,7 @@ fn keys_template_and_check_as_in_the_guide() {
 /// What `convelo keygen` makes for a pool, a pool takes.
 #[test]
 fn keygen_makes_certificates_for_a_pool() {
-    use convelo_channel::{PeerCredential, PeerExpect, Roots};
+    use convelo_channel::{Credential, Expect, Roots};
     let dir = tempfile::tempdir().unwrap();
     let read = |name: &str| fs::read(dir.path().join(name)).unwrap();
     for name in ["alice", "bob"] {
@@ -236,14 +236,14 @@ fn keygen_makes_certificates_for_a_pool() {
         assert!(output.status.success(), "{}", text(&output.stderr));
         let key = read(&format!("parties/{name}.key"));
         let certificate = read(&format!("parties/{name}.crt"));
-        PeerCredential::from_pem(&key, &certificate).unwrap();
-        PeerExpect::certificate(&certificate).unwrap();
+        Credential::from_pem(&key, &certificate).unwrap();
+        Expect::certificate(&certificate).unwrap();
     }
     Roots::from_pem(&read("parties/ca.crt")).unwrap();
     let again = run(dir.path(), "keygen bob --authority parties");
     assert_eq!(again.status.code(), Some(2), "a key is never overwritten");
     assert!(run(dir.path(), "keygen carol --certificate").status.success());
-    PeerCredential::from_pem(&read("carol.key"), &read("carol.crt")).unwrap();
+    Credential::from_pem(&read("carol.key"), &read("carol.crt")).unwrap();
 }
 
 /// Every completion script is made without an error.

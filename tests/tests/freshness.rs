@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use convelo_attest::{QuoteError, QuoteSource, Role};
-use convelo_channel::{Exchange, Expect, Identity, dial_over, os_rng};
+use convelo_channel::{Dialler, Exchange, Expect, Identity, os_rng};
 use convelo_psi::agreement::Opening;
 use convelo_psi::{Job, JobDigest};
 use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
@@ -376,14 +376,14 @@ fn flood_of_distinct_invalid_certificates_while_a_job_runs() {
                 let runtime = tokio::runtime::Runtime::new().unwrap();
                 let noise = Noise(AtomicUsize::new(0));
                 while !over.load(Ordering::SeqCst) {
-                    let credential = Identity::generate().attested(&noise).unwrap();
+                    let dialler = Dialler::new(Identity::generate().attested(&noise).unwrap());
                     // The service is accepted, so that it has the certificate to judge.
                     // From another address than the parties': too many failures close its door.
                     let _ = runtime.block_on(async {
                         let socket = TcpSocket::new_v4().unwrap();
                         socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
                         let tcp = socket.connect(address.parse().unwrap()).await.unwrap();
-                        dial_over(tcp, &address, &credential, Expect::Key(key)).await
+                        dialler.dial_over(tcp, &address, &Expect::Key(key)).await
                     });
                     sent.fetch_add(1, Ordering::SeqCst);
                 }

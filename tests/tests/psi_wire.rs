@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use convelo_channel::{Credential, DialError, Expect, Identity, dial};
+use convelo_channel::{Credential, DialError, Dialler, Expect, Identity};
 use convelo_operate::proto::psi_client::PsiClient;
 use convelo_operate::proto::{CalPsiRequest, ConnectRequest, DataUploadRequest, RaRequest};
 use convelo_simulator::Platform;
@@ -20,7 +20,8 @@ async fn client(
     credential: &Credential,
     expect: Expect,
 ) -> Result<PsiClient<Channel>, DialError> {
-    let slot = Mutex::new(Some(TokioIo::new(dial(service, credential, expect).await?)));
+    let service = Dialler::new(credential.clone()).dial(service, &expect).await?;
+    let slot = Mutex::new(Some(TokioIo::new(service.insecure_ratls_only()?)));
     let connector = tower::service_fn(move |_: Uri| {
         let stream = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         async move { stream.ok_or_else(|| io::Error::other("the connection broke")) }

@@ -115,7 +115,8 @@ impl Refusal {
             .advice("run the peer inside an enclave, with a program of this version")
     }
 
-    pub(crate) fn new(stage: Stage, code: &'static str, matter: Matter) -> Self {
+    /// A refusal that does not yet say what was found; the other builders of this type do.
+    pub fn new(stage: Stage, code: &'static str, matter: Matter) -> Self {
         Self {
             stage,
             code,
@@ -126,17 +127,23 @@ impl Refusal {
         }
     }
 
-    pub(crate) fn found(mut self, found: impl Into<String>) -> Self {
+    /// Says what was found.
+    #[must_use]
+    pub fn found(mut self, found: impl Into<String>) -> Self {
         self.found = found.into();
         self
     }
 
-    pub(crate) fn required(mut self, required: impl Into<String>) -> Self {
+    /// Says what would have been accepted.
+    #[must_use]
+    pub fn required(mut self, required: impl Into<String>) -> Self {
         self.required = required.into();
         self
     }
 
-    pub(crate) fn advice(mut self, advice: impl Into<String>) -> Self {
+    /// Says what to do about it.
+    #[must_use]
+    pub fn advice(mut self, advice: impl Into<String>) -> Self {
         self.advice = advice.into();
         self
     }

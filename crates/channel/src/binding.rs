@@ -1,12 +1,11 @@
 //! What ties a quote to one connection.
 
+use std::io;
 use std::sync::Arc;
 
-use convelo_attest::{Collateral, Evidence, Matter, Refusal, Role, Session, Stage, Verdict};
+use convelo_attest::{EXPORTER_LABEL, Evidence, Refusal, Role, Session};
+use rustls::ConnectionCommon;
 use zeroize::Zeroizing;
-
-use crate::expect::Expect;
-use crate::verdicts::{self, verify_evidence};
 
 /// The secrets and keys of one TLS connection, which a fresh quote is bound to. Both ends compute
 /// the same.
@@ -31,12 +30,16 @@ pub struct Exchange {
 }
 
 impl Binding {
-    pub(crate) fn new(
-        exporter: Zeroizing<[u8; 32]>,
+    /// Of a connection whose handshake has ended.
+    pub(crate) fn of<Side>(
+        connection: &ConnectionCommon<Side>,
         party_spki: Arc<[u8]>,
         service_spki: Arc<[u8]>,
-    ) -> Self {
-        Self(Arc::new(Ends { exporter, party_spki, service_spki }))
+    ) -> io::Result<Self> {
+        let exporter = connection
+            .export_keying_material(Zeroizing::new([0; 32]), EXPORTER_LABEL, None)
+            .map_err(io::Error::other)?;
+        Ok(Self(Arc::new(Ends { exporter, party_spki, service_spki })))
     }
 
     /// The report data that one end's quote must carry.
@@ -69,63 +72,6 @@ impl Binding {
         };
         Evidence::from_quote(quote, &self.report_data(role, exchange), spki)
     }
-
-    /// The service's fresh verdict: its quote is of this exchange, every policy accepts it, and the
-    /// enclave is that of the certificate (DER), which is verified, too. Nothing where evidence is not
-    /// expected. `offered` is the collateral that the service sent, empty for none; it is used where
-    /// there is no other.
-    ///
-    /// # Errors
-    /// A [`Refusal`].
-    pub fn verify_service(
-        &self,
-        exchange: &Exchange,
-        (quote, offered): (&[u8], &[u8]),
-        expect: &Expect,
-        certificate: &[u8],
-        now: u64,
-    ) -> Result<Option<Fresh>, Refusal> {
-        let (policies, collateral) = match expect {
-            Expect::Evidence { policies, collateral, .. } => (policies, Arc::clone(collateral)),
-            Expect::EvidenceWithOffer { policies, .. } => (policies, Arc::new(offer(offered)?)),
-            Expect::Key(_) => return Ok(None),
-        };
-        let shown = Evidence::from_certificate(certificate, now)?;
-        let shown = shown.ok_or_else(Refusal::missing_evidence)?;
-        let shown = verdicts::verdict(certificate, &shown, policies, &collateral, now)?;
-        let evidence = self.evidence(Role::Service, exchange, quote)?;
-        let verdict = verify_evidence(&evidence, policies, &collateral, now)?;
-        Ok(Some(Fresh { verdict: verdict.fresh_after(&shown)?, collateral }))
-    }
-}
-
-/// What a fresh quote came to, and what it was verified with.
-#[derive(Clone, Debug)]
-pub struct Fresh {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// The collateral.
-    pub collateral: Arc<Collateral>,
-}
-
-/// Reads the collateral that a service offers. It is signed and dated: whose hands it went through
-/// does not matter.
-fn offer(offered: &[u8]) -> Result<Collateral, Refusal> {
-    let unusable = |found: String| Refusal {
-        stage: Stage::Collateral,
-        code: "no-collateral",
-        found,
-        required: "collateral of the service's platform".to_owned(),
-        matter: Matter::Collateral,
-        advice: "give collateral of its platform, or have the service's operator offer it"
-            .to_owned(),
-    };
-    if offered.is_empty() {
-        return Err(unusable("none here, and none offered by the service".to_owned()));
-    }
-    std::str::from_utf8(offered)
-        .map_err(|_| unusable("an offer that is no text".to_owned()))
-        .and_then(|text| Collateral::from_json(text).map_err(|error| unusable(error.to_string())))
 }
 
 impl std::fmt::Debug for Binding {

@@ -2,30 +2,147 @@
 
 use std::sync::Arc;
 
-use convelo_attest::{Collateral, Policy};
+use convelo_attest::{Collateral, Matter, Policy, Refusal, Stage, Verdict};
+use rustls::pki_types::CertificateDer;
 
-/// What a service must prove before anything is sent to it.
+use crate::certificate::{Certificate, fingerprint};
+use crate::credential::{CredentialError, certificates, parse};
+use crate::proven::ProvenPeer;
+
+/// What a peer must prove before anything is sent to it.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Expect {
+    /// The key with this SHA-256 of its `SubjectPublicKeyInfo`, in a certificate of whatever
+    /// authority and age. Says nothing about what runs there.
+    Key([u8; 32]),
+    /// This certificate (DER), or another one over the same key, and it must chain to the roots.
+    /// Names and serial numbers are never compared.
+    Certificate(Vec<u8>),
+    /// Any certificate that chains to the roots: every party of the authority is accepted.
+    Chained,
     /// Evidence that every one of the policies accepts; no policy accepts nothing.
     Evidence {
-        /// The job's policy, and a party's own where it has one.
+        /// The policies: a job's, say, and a party's own where it has one.
         policies: Vec<Arc<Policy>>,
         /// What the evidence is verified with.
         collateral: Arc<Collateral>,
         /// The key that is demanded beside the evidence: SHA-256 of its `SubjectPublicKeyInfo`.
         key: Option<[u8; 32]>,
     },
-    /// As `Evidence`, but verified with what the service itself offers on the connection. In the
+    /// As `Evidence`, but verified with what a service itself offers on the connection. In the
     /// handshake its certificate is only looked at; the verdict comes from
-    /// [`Binding::verify_service`](crate::Binding::verify_service), and nothing may be sent before.
-    /// How old the collateral may be, the policies say.
+    /// [`Dialled::attest`](crate::Dialled::attest), and nothing but a challenge can be sent before.
+    /// How old the collateral may be, the policies say. Peers that offer nothing never meet it.
     EvidenceWithOffer {
-        /// The job's policy, and a party's own where it has one.
+        /// The policies.
         policies: Vec<Arc<Policy>>,
         /// The key that is demanded beside the evidence: SHA-256 of its `SubjectPublicKeyInfo`.
         key: Option<[u8; 32]>,
     },
-    /// The key with this SHA-256 of its `SubjectPublicKeyInfo`. Says nothing about what runs there.
-    Key([u8; 32]),
+}
+
+impl Expect {
+    /// Demands the certificate in `file`: PEM, the first one of it, or DER.
+    pub fn certificate(file: &[u8]) -> Result<Self, CredentialError> {
+        let what = "the peer's certificate file";
+        let der = if file.starts_with(&[0x30]) {
+            CertificateDer::from(file)
+        } else {
+            certificates(file, what)?.swap_remove(0)
+        };
+        parse(&der, what, 1)?;
+        Ok(Self::Certificate(der.to_vec()))
+    }
+
+    /// Whether a peer that proved this is the one that is meant, at `now` (Unix seconds). The
+    /// verdict is there where evidence was demanded.
+    pub fn accepts(&self, peer: &ProvenPeer, now: u64) -> Result<Option<Verdict>, Refusal> {
+        match self {
+            Self::Key(pinned) => demand_key(peer, pinned).map(|()| None),
+            Self::Certificate(registered) => {
+                peer.demand_path()?;
+                demand_certificate(peer, registered).map(|()| None)
+            }
+            Self::Chained => peer.demand_path().map(|()| None),
+            Self::Evidence { policies, collateral, key } => {
+                demand_evidence(peer, key.as_ref())?;
+                peer.verdict_under(policies, collateral, now).map(Some)
+            }
+            Self::EvidenceWithOffer { .. } => Err(no_collateral("none here, and none offered")),
+        }
+    }
+
+    /// As [`Expect::accepts`], of a service that may still offer collateral: its evidence is there and
+    /// bound to its key, and nobody has verified it.
+    pub(crate) fn accepts_for_now(
+        &self,
+        peer: &ProvenPeer,
+        now: u64,
+    ) -> Result<Option<Verdict>, Refusal> {
+        match self {
+            Self::EvidenceWithOffer { key, .. } => {
+                demand_evidence(peer, key.as_ref()).map(|()| None)
+            }
+            held => held.accepts(peer, now),
+        }
+    }
+}
+
+impl std::fmt::Debug for Expect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Key(key) => write!(f, "Key({})", fingerprint(key)),
+            Self::Certificate(der) => match Certificate::parse(der) {
+                Ok(certificate) => write!(f, "Certificate({})", certificate.describe()),
+                Err(_) => write!(f, "Certificate({} unreadable bytes)", der.len()),
+            },
+            Self::Chained => f.write_str("Chained"),
+            Self::Evidence { policies, key, .. } | Self::EvidenceWithOffer { policies, key } => f
+                .debug_struct("Evidence")
+                .field("policies", &policies.len())
+                .field("key", &key.as_ref().map(fingerprint))
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
+/// The refusal of evidence that there is nothing to verify with.
+pub(crate) fn no_collateral(found: impl Into<String>) -> Refusal {
+    Refusal::new(Stage::Collateral, "no-collateral", Matter::Collateral)
+        .found(found)
+        .required("collateral of the service's platform")
+        .advice("give collateral of its platform, or have the service's operator offer it")
+}
+
+fn demand_evidence(peer: &ProvenPeer, key: Option<&[u8; 32]>) -> Result<(), Refusal> {
+    if let Some(pinned) = key {
+        demand_key(peer, pinned)?;
+    }
+    peer.demand_evidence().map(|_| ())
+}
+
+fn demand_key(peer: &ProvenPeer, pinned: &[u8; 32]) -> Result<(), Refusal> {
+    if peer.key_id() == *pinned {
+        return Ok(());
+    }
+    Err(Refusal::new(Stage::KeyBinding, "pinned-key", Matter::Peer)
+        .found(peer.describe())
+        .required(format!("the key {}", fingerprint(pinned)))
+        .advice("ask the peer's owner for the fingerprint of its key, and check the address"))
+}
+
+fn demand_certificate(peer: &ProvenPeer, registered: &[u8]) -> Result<(), Refusal> {
+    let required = match Certificate::parse(registered) {
+        Ok(certificate) if certificate.key_id() == peer.key_id() => return Ok(()),
+        Ok(certificate) => certificate.describe(),
+        Err(error) => format!("a registered certificate that cannot be read ({error})"),
+    };
+    Err(Refusal::new(Stage::Certificate, "peer-certificate", Matter::Peer)
+        .found(peer.describe())
+        .required(required)
+        .advice(
+            "this is another party, or the party has a new key: compare the fingerprints with its \
+             owner, and register the new certificate only then",
+        ))
 }

@@ -1,18 +1,17 @@
 //! Who we are: a P-256 key, and the certificate made from it for a connection.
 
-use std::sync::Arc;
-
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use convelo_attest::{Extension, QuoteError, QuoteSource};
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, IsCa};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 use x509_cert::der::pem::{LineEnding, decode_vec, encode_string};
 use zeroize::Zeroizing;
 
+use crate::credential::Credential;
 use crate::limits::{CERTIFICATE_BACKDATE, CERTIFICATE_LIFETIME, MAXIMUM_KEY_FILE_BYTES};
 use crate::provider::provider;
 
@@ -129,7 +128,8 @@ impl Identity {
             .key_provider
             .load_private_key(der.clone_key().into())
             .map_err(|error| failed(&error))?;
-        Ok(Credential(Arc::new(CertifiedKey::new(vec![certificate.der().clone()], key))))
+        let certified = CertifiedKey::new(vec![certificate.der().clone()], key);
+        Ok(Credential::new(certified, self.spki.as_slice().into()))
     }
 }
 
@@ -152,22 +152,5 @@ impl rcgen::SigningKey for Identity {
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Identity(..)")
-    }
-}
-
-/// A key and its certificate, ready for handshakes.
-#[derive(Clone)]
-pub struct Credential(pub(crate) Arc<CertifiedKey>);
-
-impl Credential {
-    /// The certificate, DER.
-    pub fn certificate(&self) -> &CertificateDer<'static> {
-        &self.0.cert[0]
-    }
-}
-
-impl std::fmt::Debug for Credential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Credential(..)")
     }
 }

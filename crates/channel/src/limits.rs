@@ -67,3 +67,7 @@ pub const CACHED_VERDICT_SECONDS: u64 = 600;
 
 /// Verdicts that are kept at once.
 pub const MAXIMUM_CACHED_VERDICTS: usize = 1024;
+
+/// Bytes that may be sent to a service before it has answered its first challenge: HTTP/2's opening,
+/// the call, and the challenge.
+pub const MAXIMUM_BYTES_BEFORE_TRUST: usize = 4 << 10;

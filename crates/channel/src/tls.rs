@@ -1,348 +1,334 @@
-//! The rustls configurations of both sides, and the two certificate verifiers.
+//! Mutual TLS 1.3 between peers that know each other by key, by certificate, by their authority, or
+//! by evidence: the one place where TLS is set up.
+//!
+//! [`PeerTls`] runs the handshakes of both sides and yields a [`ProvenPeer`]: what the other side
+//! proved. Whether that is who it should be, an [`Expect`] says. The side that connects says so in
+//! the handshake; the side that accepts does not know yet who comes, and asks afterwards.
+//!
+//! No resumption, no 0-RTT, no SNI: host names are never compared.
 
-use std::sync::{Arc, Mutex};
+use std::convert::Infallible;
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use convelo_attest::{Evidence, Matter, Refusal, Stage, Verdict};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use convelo_attest::{QuoteSource, Refusal};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
-    ServerConfig, SignatureScheme,
-};
-use sha2::{Digest as _, Sha256};
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig, Error, ServerConfig};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
+use crate::credential::Credential;
 use crate::expect::Expect;
-use crate::identity::Credential;
-use crate::provider::provider;
-use crate::verdicts;
+use crate::handshake::{Demand, Handshake, Kind};
+use crate::identity::{Identity, IdentityError};
+use crate::limits::{
+    CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY, HANDSHAKE_TIMEOUT,
+    MAXIMUM_REFUSAL_LINGER_BYTES, REFUSAL_LINGER,
+};
+use crate::proven::ProvenPeer;
+use crate::provider::{peer_provider, provider};
+use crate::roots::Roots;
+use crate::verdicts::Verdicts;
 
-/// Application protocol of both products' bulk connections: HTTP/2.
-pub(crate) const ALPN: &[u8] = b"h2";
+/// The application protocol of gRPC.
+const HTTP2: &[u8] = b"h2";
 
-pub(crate) fn server_config(resolver: Arc<dyn rustls::server::ResolvesServerCert>) -> ServerConfig {
-    let mut config = server_side(provider(), Arc::new(AnyKey::default()), resolver);
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config
-}
-
-pub(crate) fn client_config(
-    credential: &Credential,
-    verifier: Arc<dyn ServerCertVerifier>,
-) -> ClientConfig {
-    let mut config = client_side(provider(), verifier, credential);
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config
-}
-
-/// What every listening side has in common: mutual TLS 1.3, nothing that a later connection could
-/// resume without the verifier.
-pub(crate) fn server_side(
+/// Both ends of mutual TLS 1.3 under one credential.
+///
+/// Either side accepts a certificate in the handshake that chains to the [`Roots`], or that its
+/// holder signed itself: the latter is worth its key and its evidence, nothing else. Any other one
+/// (of an unknown authority, or past its end) ends the handshake, so that its holder learns why
+/// from the alert. Without `Roots`, every certificate is worth its key and its evidence.
+///
+/// Verdicts on certificates are kept for a while, so that a peer that connects again costs a look-up.
+pub struct PeerTls {
+    credential: RwLock<Credential>,
+    /// What a credential that ends after a day is made anew from.
+    attested: Option<Arc<(Identity, Arc<dyn QuoteSource>)>>,
+    roots: Option<Roots>,
+    kind: Kind,
     provider: Arc<CryptoProvider>,
-    verifier: Arc<dyn ClientCertVerifier>,
-    resolver: Arc<dyn rustls::server::ResolvesServerCert>,
-) -> ServerConfig {
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the provider supports TLS 1.3")
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(resolver);
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    config.max_early_data_size = 0;
-    config
+    protocols: Vec<Vec<u8>>,
+    verdicts: Arc<Verdicts>,
 }
 
-/// What every connecting side has in common.
-pub(crate) fn client_side(
-    provider: Arc<CryptoProvider>,
-    verifier: Arc<dyn ServerCertVerifier>,
-    credential: &Credential,
-) -> ClientConfig {
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the provider supports TLS 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(
-            &credential.0,
-        ))));
-    config.resumption = rustls::client::Resumption::disabled();
-    config.enable_early_data = false;
-    config.enable_sni = false;
-    config
+/// A handshake that did not end in a proven peer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerTlsError {
+    /// The peer presented nothing, or not what is demanded of it: final until somebody changes
+    /// something.
+    #[error(
+        "the peer is refused at {} [{}]: found {}; required {}; {}",
+        .0.stage.words(), .0.code, .0.found, .0.required, .0.advice
+    )]
+    Refused(#[from] Refusal),
+    /// The peer refused what we presented: final as well.
+    #[error("the peer refused our certificate: {0}")]
+    RefusedByPeer(String),
+    /// The connection broke, or the other side does not speak TLS 1.3.
+    #[error("the TLS handshake failed: {0}; is that the port of a peer with TLS 1.3?")]
+    Handshake(#[source] io::Error),
+    /// The peer said nothing for too long.
+    #[error("the TLS handshake did not end within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    TimedOut,
 }
 
-/// Server side: any peer may connect that proves the key of its one certificate; who that is, the
-/// roster of a job decides. Evidence, where the certificate carries some, must be well formed and
-/// bound to the key; whether it is acceptable, the policy of a job decides.
-#[derive(Debug, Default)]
-struct AnyKey {
-    signatures: Signatures,
-}
-
-impl ClientCertVerifier for AnyKey {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
+impl PeerTls {
+    /// Among the parties of a pool: presents `credential` in handshakes, and trusts the authorities
+    /// `roots`.
+    pub fn new(credential: Credential, roots: Option<Roots>) -> Self {
+        Self {
+            credential: RwLock::new(credential),
+            attested: None,
+            roots,
+            kind: Kind::Pool,
+            provider: peer_provider(),
+            protocols: Vec::new(),
+            verdicts: Arc::default(),
+        }
     }
 
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        single(intermediates).map_err(refused)?;
-        Evidence::from_certificate(end_entity, now.as_secs()).map_err(refused)?;
-        Ok(ClientCertVerified::assertion())
+    /// The same under this key in self-signed certificates that carry evidence from `source` (RA-TLS);
+    /// [`PeerTls::keep_fresh`] renews them.
+    pub fn attested(
+        identity: Identity,
+        source: Arc<dyn QuoteSource>,
+        roots: Option<Roots>,
+    ) -> Result<Self, IdentityError> {
+        let credential = identity.attested(&*source)?;
+        Ok(Self { attested: Some(Arc::new((identity, source))), ..Self::new(credential, roots) })
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(tls13_only())
+    /// The same for HTTP/2, which gRPC wants to agree on in the handshake.
+    #[must_use]
+    pub fn for_http2(self) -> Self {
+        Self { protocols: vec![HTTP2.to_vec()], ..self }
     }
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.signatures.verify(message, certificate, signature)
+    /// The same between a party and a service.
+    pub(crate) fn of_service(self) -> Self {
+        Self { kind: Kind::Service, provider: provider(), ..self }.for_http2()
     }
 
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
-}
-
-/// Client side: the service must be what [`Expect`] says. One value serves one connection and
-/// keeps what the verification found.
-pub(crate) struct Expected {
-    expect: Expect,
-    outcome: Mutex<Option<Result<Option<Verdict>, Refusal>>>,
-    signatures: Signatures,
-}
-
-impl Expected {
-    pub(crate) fn new(expect: Expect) -> Arc<Self> {
-        Arc::new(Self { expect, outcome: Mutex::new(None), signatures: Signatures::default() })
+    /// What is presented now.
+    pub fn credential(&self) -> Credential {
+        self.credential.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What the verification found, once; nothing when the handshake did not get so far.
-    pub(crate) fn take(&self) -> Option<Result<Option<Verdict>, Refusal>> {
-        self.outcome.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    /// Presents another credential from the next handshake on.
+    pub fn replace_credential(&self, credential: Credential) {
+        *self.credential.write().unwrap_or_else(PoisonError::into_inner) = credential;
     }
 
-    fn keep(&self, outcome: Result<Option<Verdict>, Refusal>) {
-        *self.outcome.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(outcome);
-    }
-
-    fn verify(&self, certificate: &[u8], now: u64) -> Result<Option<Verdict>, Refusal> {
-        match &self.expect {
-            Expect::Evidence { policies, collateral, key } => {
-                if let Some(pinned) = key {
-                    demand_key(certificate, pinned)?;
+    /// Makes a credential with evidence anew, long before it ends, for as long as this runs; `failed` is
+    /// told when that cannot be done, and it is tried again.
+    pub async fn keep_fresh(&self, failed: impl Fn(&IdentityError)) -> Infallible {
+        let Some(attested) = &self.attested else { return std::future::pending().await };
+        let mut pause = CERTIFICATE_RENEWAL;
+        loop {
+            tokio::time::sleep(pause).await;
+            let attested = Arc::clone(attested);
+            let made = tokio::task::spawn_blocking(move || attested.0.attested(&*attested.1)).await;
+            let broken = |error| Err(IdentityError::Certificate(format!("{error}")));
+            pause = match made.unwrap_or_else(broken) {
+                Ok(credential) => {
+                    self.replace_credential(credential);
+                    tracing::info!("the certificate was renewed");
+                    CERTIFICATE_RENEWAL
                 }
-                let evidence = Evidence::from_certificate(certificate, now)?
-                    .ok_or_else(Refusal::missing_evidence)?;
-                verdicts::verdict(certificate, &evidence, policies, collateral, now).map(Some)
-            }
-            Expect::EvidenceWithOffer { key, .. } => {
-                if let Some(pinned) = key {
-                    demand_key(certificate, pinned)?;
+                Err(error) => {
+                    failed(&error);
+                    CERTIFICATE_RENEWAL_RETRY
                 }
-                Evidence::from_certificate(certificate, now)?
-                    .ok_or_else(Refusal::missing_evidence)?;
-                Ok(None)
+            };
+        }
+    }
+
+    /// The listening side of a handshake. Who the peer is, [`Expect::accepts`] says afterwards.
+    pub async fn accept(
+        &self,
+        tcp: TcpStream,
+    ) -> Result<(server::TlsStream<TcpStream>, ProvenPeer), PeerTlsError> {
+        tcp.set_nodelay(true).map_err(PeerTlsError::Handshake)?;
+        let handshake = self.handshake(Demand::AnyKey);
+        let acceptor = TlsAcceptor::from(Arc::new(self.server_config(&handshake)));
+        self.end(&handshake, Box::pin(acceptor.accept(tcp).into_fallible())).await
+    }
+
+    /// The connecting side of a handshake. Nothing but the handshake is sent to a peer that is not
+    /// what `expect` says. In TLS 1.3 the peer judges our certificate after this has returned: its
+    /// refusal is the error of the first read, see [`refused_by_peer`].
+    pub async fn connect(
+        &self,
+        tcp: TcpStream,
+        expect: &Expect,
+    ) -> Result<(client::TlsStream<TcpStream>, ProvenPeer), PeerTlsError> {
+        self.shake_hands(&self.handshake(Demand::Peer(expect.clone())), tcp).await
+    }
+
+    /// The certificate that whoever listens presents. The handshake is broken off there: nothing is
+    /// verified and nothing sent.
+    pub(crate) async fn certificate_of(&self, tcp: TcpStream) -> Result<Vec<u8>, PeerTlsError> {
+        let handshake = self.handshake(Demand::Nothing);
+        let outcome = self.shake_hands(&handshake, tcp).await;
+        match (handshake.shown(), outcome) {
+            (None, Err(error)) => Err(error),
+            (shown, _) => Ok(shown.unwrap_or_default().to_vec()),
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        handshake: &Arc<Handshake>,
+        tcp: TcpStream,
+    ) -> Result<(client::TlsStream<TcpStream>, ProvenPeer), PeerTlsError> {
+        // Without it the first call of a connection waits for delayed acknowledgements (40 ms).
+        tcp.set_nodelay(true).map_err(PeerTlsError::Handshake)?;
+        let connector = TlsConnector::from(Arc::new(self.client_config(handshake)));
+        // Neither sent nor compared: it is never the host name that says who answers.
+        let name = ServerName::try_from("convelo").expect("a valid DNS name");
+        // Boxed, because the state of a handshake is several kilobytes in every caller's future.
+        self.end(handshake, Box::pin(connector.connect(name, tcp).into_fallible())).await
+    }
+
+    fn handshake(&self, demand: Demand) -> Arc<Handshake> {
+        Arc::new(Handshake {
+            kind: self.kind,
+            demand,
+            roots: self.roots.clone(),
+            provider: Arc::clone(&self.provider),
+            verdicts: Arc::clone(&self.verdicts),
+            shown: OnceLock::new(),
+            outcome: Mutex::new(None),
+        })
+    }
+
+    fn server_config(&self, handshake: &Arc<Handshake>) -> ServerConfig {
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the provider supports TLS 1.3")
+            .with_client_cert_verifier(Arc::clone(handshake) as _)
+            .with_cert_resolver(self.credential().presented());
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        // Python's ssl asks for AES-256 first; our order is the faster one.
+        config.ignore_client_order = self.kind == Kind::Pool;
+        config.alpn_protocols.clone_from(&self.protocols);
+        config
+    }
+
+    fn client_config(&self, handshake: &Arc<Handshake>) -> ClientConfig {
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the provider supports TLS 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(handshake) as _)
+            .with_client_cert_resolver(self.credential().presented());
+        config.resumption = rustls::client::Resumption::disabled();
+        config.enable_early_data = false;
+        config.enable_sni = false;
+        config.alpn_protocols.clone_from(&self.protocols);
+        config
+    }
+
+    /// Runs a handshake to its end.
+    async fn end<S>(
+        &self,
+        handshake: &Handshake,
+        running: impl Future<Output = Result<S, (io::Error, TcpStream)>>,
+    ) -> Result<(S, ProvenPeer), PeerTlsError> {
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, running).await {
+            Err(_) => Err(PeerTlsError::TimedOut),
+            Ok(Err((error, tcp))) => Err(self.failed(handshake, error, tcp).await),
+            Ok(Ok(tls)) => Ok((tls, handshake.finish()?)),
+        }
+    }
+
+    async fn failed(
+        &self,
+        handshake: &Handshake,
+        error: io::Error,
+        tcp: TcpStream,
+    ) -> PeerTlsError {
+        match (handshake.refusal(&error), refused_by_peer(&error)) {
+            (Some(refusal), _) => {
+                if self.kind == Kind::Pool {
+                    // The refusal stands whether or not the peer hears of it.
+                    let _ = tokio::time::timeout(REFUSAL_LINGER, linger(tcp)).await;
+                }
+                PeerTlsError::Refused(refusal)
             }
-            Expect::Key(pinned) => {
-                demand_key(certificate, pinned)?;
-                Ok(None)
-            }
+            (None, Some(words)) => PeerTlsError::RefusedByPeer(words),
+            (None, None) => PeerTlsError::Handshake(error),
         }
     }
 }
 
-impl std::fmt::Debug for Expected {
+impl std::fmt::Debug for PeerTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Expected(..)")
+        f.debug_struct("PeerTls")
+            .field("credential", &self.credential())
+            .field("roots", &self.roots)
+            .finish_non_exhaustive()
     }
 }
 
-impl ServerCertVerifier for Expected {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let outcome = single(intermediates).and_then(|()| self.verify(end_entity, now.as_secs()));
-        let result = match &outcome {
-            Ok(_) => Ok(ServerCertVerified::assertion()),
-            Err(refusal) => Err(refused(refusal.clone())),
-        };
-        self.keep(outcome);
-        result
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(tls13_only())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.signatures
-            .verify(message, certificate, signature)
-            .inspect_err(|error| self.keep(Err(not_the_holder(error))))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
+/// What a peer that refused our certificate says about it, where `error` is such a refusal: the
+/// first read after [`PeerTls::connect`] tells it.
+pub fn refused_by_peer(error: &io::Error) -> Option<String> {
+    let Error::AlertReceived(alert) = error.get_ref()?.downcast_ref::<Error>()? else {
+        return None;
+    };
+    let words = match alert {
+        AlertDescription::UnknownCA => {
+            "unknown_ca: it does not trust the authority that issued our certificate; give that \
+             authority's certificate to the peer, or have ours issued by one that it trusts"
+        }
+        AlertDescription::CertificateExpired => {
+            "certificate_expired: our certificate is not valid at this time; renew it, or compare \
+             the clocks"
+        }
+        AlertDescription::CertificateRevoked => {
+            "certificate_revoked: our certificate was withdrawn; have another one issued"
+        }
+        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
+            "certificate_required: it demands a certificate and got none"
+        }
+        AlertDescription::AccessDenied => {
+            "access_denied: our certificate is valid, but not the one that it expects of us; \
+             compare the certificate or key that it has registered for us with ours"
+        }
+        AlertDescription::UnsupportedCertificate => {
+            "unsupported_certificate: our certificate or its authority's may not be used for this; \
+             check its key type and its (extended) key usage"
+        }
+        AlertDescription::BadCertificate => {
+            "bad_certificate: it cannot read or verify our certificate; check the file and its order"
+        }
+        AlertDescription::CertificateUnknown => {
+            "certificate_unknown: it does not accept our certificate; its log says why"
+        }
+        AlertDescription::DecryptError => {
+            "decrypt_error: a signature over our certificate or with its key does not hold; check \
+             that key, certificate and authority belong together"
+        }
+        _ => return None,
+    };
+    Some(words.to_owned())
 }
 
-/// Client side: keeps the certificate and accepts nobody, so that nothing is sent.
-#[derive(Debug, Default)]
-pub(crate) struct Onlooker {
-    seen: Mutex<Option<Vec<u8>>>,
-}
-
-impl Onlooker {
-    pub(crate) fn take(&self) -> Option<Vec<u8>> {
-        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+async fn linger(mut tcp: TcpStream) -> io::Result<()> {
+    tcp.shutdown().await?;
+    let (mut dropped, mut buffer) = (0, vec![0; 4096]);
+    while dropped < MAXIMUM_REFUSAL_LINGER_BYTES {
+        match tcp.read(&mut buffer).await? {
+            0 => break,
+            read => dropped += read,
+        }
     }
-}
-
-impl ServerCertVerifier for Onlooker {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        *self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            Some(end_entity.to_vec());
-        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(tls13_only())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("nobody is accepted here".to_owned()))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
-}
-
-/// What our own certificates and Gramine's sign with.
-const SCHEMES: [SignatureScheme; 2] =
-    [SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ECDSA_NISTP384_SHA384];
-
-/// The proof that the peer holds the key of its certificate; the same on both sides.
-#[derive(Debug)]
-struct Signatures(Arc<CryptoProvider>);
-
-impl Default for Signatures {
-    fn default() -> Self {
-        Self(provider())
-    }
-}
-
-impl Signatures {
-    fn verify(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-}
-
-fn single(intermediates: &[CertificateDer<'_>]) -> Result<(), Refusal> {
-    if intermediates.is_empty() {
-        return Ok(());
-    }
-    Err(Refusal {
-        stage: Stage::Certificate,
-        code: "certificate-chain",
-        found: format!("a chain of {} certificates", intermediates.len() + 1),
-        required: "one self-signed certificate".to_owned(),
-        matter: Matter::Peer,
-        advice: "no peer of ours sends a chain: check who answers".to_owned(),
-    })
-}
-
-fn refused(refusal: Refusal) -> Error {
-    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
-}
-
-pub(crate) fn not_the_holder(error: &Error) -> Refusal {
-    Refusal {
-        stage: Stage::KeyBinding,
-        code: "key-possession",
-        found: format!("a handshake that the certificate's key did not sign ({error})"),
-        required: "a handshake signed by the key of the certificate".to_owned(),
-        matter: Matter::Peer,
-        advice: "the certificate belongs to somebody else, it may be stolen: refuse this peer"
-            .to_owned(),
-    }
-}
-
-fn demand_key(certificate: &[u8], pinned: &[u8; 32]) -> Result<(), Refusal> {
-    let found = Sha256::digest(convelo_attest::spki_of(certificate)?);
-    if found[..] == pinned[..] {
-        return Ok(());
-    }
-    Err(Refusal {
-        stage: Stage::KeyBinding,
-        code: "service-key",
-        found: format!("sha256:{}", hex::encode(found)),
-        required: format!("sha256:{}", hex::encode(pinned)),
-        matter: Matter::Peer,
-        advice: "ask the service's operator for the fingerprint of its key, and check the address"
-            .to_owned(),
-    })
-}
-
-pub(crate) fn tls13_only() -> Error {
-    Error::General("only TLS 1.3 is spoken here".to_owned())
+    Ok(())
 }

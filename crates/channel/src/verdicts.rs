@@ -2,7 +2,7 @@
 //! question is the same until it expires; a peer that connects again costs a look-up.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use convelo_attest::{Collateral, Evidence, Matter, Policy, Refusal, Stage, Verdict};
 use sha2::{Digest as _, Sha256};
@@ -16,38 +16,68 @@ type Question = [u8; 32];
 /// One answer on its way or there; whoever asks meanwhile waits for it instead of computing it, too.
 type Answer = Arc<OnceLock<Option<Verdict>>>;
 
-static ANSWERS: LazyLock<Mutex<HashMap<Question, Answer>>> = LazyLock::new(Mutex::default);
+/// The verdicts that one side of connections has given.
+#[derive(Default)]
+pub(crate) struct Verdicts(Mutex<HashMap<Question, Answer>>);
 
-/// As [`verify_evidence`], of a certificate, once for the same question.
-///
-/// An answer is kept for ten minutes at most and never beyond its own end. Refusals are not kept:
-/// what ends with one may be put right at any moment, and a flood of them must not push verdicts out.
-pub(crate) fn verdict(
-    certificate: &[u8],
-    evidence: &Evidence,
-    policies: &[Arc<Policy>],
-    collateral: &Collateral,
-    now: u64,
-) -> Result<Verdict, Refusal> {
-    let question = question(certificate, policies, collateral);
-    let answer = Arc::clone(answers().entry(question).or_default());
-    let mut refusal = None;
-    let kept = answer.get_or_init(|| {
-        verify_evidence(evidence, policies, collateral, now)
-            .map_err(|refused| refusal = Some(refused))
-            .ok()
-    });
-    if let Some(verdict) = kept
-        && holds(verdict, now)
-    {
-        make_room(now);
-        return Ok(verdict.clone());
+impl Verdicts {
+    /// As [`verify_evidence`], of a certificate, once for the same question.
+    ///
+    /// An answer is kept for ten minutes at most and never beyond its own end. Refusals are not kept:
+    /// what ends with one may be put right at any moment, and a flood of them must not push verdicts out.
+    pub(crate) fn verdict(
+        &self,
+        certificate: &[u8],
+        evidence: &Evidence,
+        policies: &[Arc<Policy>],
+        collateral: &Collateral,
+        now: u64,
+    ) -> Result<Verdict, Refusal> {
+        let question = question(certificate, policies, collateral);
+        let answer = Arc::clone(self.answers().entry(question).or_default());
+        let mut refusal = None;
+        let kept = answer.get_or_init(|| {
+            verify_evidence(evidence, policies, collateral, now)
+                .map_err(|refused| refusal = Some(refused))
+                .ok()
+        });
+        if let Some(verdict) = kept
+            && holds(verdict, now)
+        {
+            self.make_room(now);
+            return Ok(verdict.clone());
+        }
+        self.forget(&question, &answer);
+        match refusal {
+            Some(refusal) => Err(refusal),
+            // An answer that has ended, or another's refusal: asked anew.
+            None => verify_evidence(evidence, policies, collateral, now),
+        }
     }
-    forget(&question, &answer);
-    match refusal {
-        Some(refusal) => Err(refusal),
-        // An answer that has ended, or another's refusal: asked anew.
-        None => verify_evidence(evidence, policies, collateral, now),
+
+    fn answers(&self) -> MutexGuard<'_, HashMap<Question, Answer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, question: &Question, answer: &Answer) {
+        let mut answers = self.answers();
+        if answers.get(question).is_some_and(|kept| Arc::ptr_eq(kept, answer)) {
+            answers.remove(question);
+        }
+    }
+
+    /// Over the limit, ended answers go, and if that is not enough all that are there: they come back.
+    fn make_room(&self, now: u64) {
+        let mut answers = self.answers();
+        if answers.len() <= MAXIMUM_CACHED_VERDICTS {
+            return;
+        }
+        answers.retain(|_, answer| {
+            answer.get().is_none_or(|kept| kept.as_ref().is_some_and(|v| holds(v, now)))
+        });
+        if answers.len() > MAXIMUM_CACHED_VERDICTS {
+            answers.clear();
+        }
     }
 }
 
@@ -67,14 +97,10 @@ pub(crate) fn verify_evidence(
 }
 
 fn no_policy() -> Refusal {
-    Refusal {
-        stage: Stage::Measurement,
-        code: "no-policy",
-        found: "no policy".to_owned(),
-        required: "at least one policy that says which evidence is accepted".to_owned(),
-        matter: Matter::Policy,
-        advice: "name a policy in the job file or on the command line".to_owned(),
-    }
+    Refusal::new(Stage::Measurement, "no-policy", Matter::Policy)
+        .found("no policy")
+        .required("at least one policy that says which evidence is accepted")
+        .advice("name a policy in the job file or on the command line")
 }
 
 fn holds(verdict: &Verdict, now: u64) -> bool {
@@ -92,31 +118,6 @@ fn question(certificate: &[u8], policies: &[Arc<Policy>], collateral: &Collatera
     hash.finalize().into()
 }
 
-fn answers() -> MutexGuard<'static, HashMap<Question, Answer>> {
-    ANSWERS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn forget(question: &Question, answer: &Answer) {
-    let mut answers = answers();
-    if answers.get(question).is_some_and(|kept| Arc::ptr_eq(kept, answer)) {
-        answers.remove(question);
-    }
-}
-
-/// Over the limit, ended answers go, and if that is not enough all that are there: they come back.
-fn make_room(now: u64) {
-    let mut answers = answers();
-    if answers.len() <= MAXIMUM_CACHED_VERDICTS {
-        return;
-    }
-    answers.retain(|_, answer| {
-        answer.get().is_none_or(|kept| kept.as_ref().is_some_and(|v| holds(v, now)))
-    });
-    if answers.len() > MAXIMUM_CACHED_VERDICTS {
-        answers.clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use convelo_simulator::{CollateralKnobs, Enclave, Platform, policy_toml};
@@ -125,6 +126,7 @@ mod tests {
     use crate::Identity;
 
     struct Scene {
+        verdicts: Verdicts,
         certificate: Vec<u8>,
         policies: Vec<Arc<Policy>>,
         collateral: Collateral,
@@ -140,6 +142,7 @@ mod tests {
             let source = platform.enclave(Enclave::named("service"));
             let credential = Identity::generate().attested(&source).expect("a certificate");
             Self {
+                verdicts: Verdicts::default(),
                 certificate: credential.certificate().to_vec(),
                 policies: vec![Arc::new(Policy::from_toml(&policy).expect("a policy"))],
                 collateral: platform.collateral(&CollateralKnobs::default()),
@@ -150,11 +153,13 @@ mod tests {
         fn ask(&self, now: u64) -> Result<Verdict, Refusal> {
             let evidence = Evidence::from_certificate(&self.certificate, self.now)?;
             let evidence = evidence.expect("evidence");
-            verdict(&self.certificate, &evidence, &self.policies, &self.collateral, now)
+            let (policies, collateral) = (&self.policies, &self.collateral);
+            self.verdicts.verdict(&self.certificate, &evidence, policies, collateral, now)
         }
 
         fn kept(&self) -> bool {
-            answers().contains_key(&question(&self.certificate, &self.policies, &self.collateral))
+            let question = question(&self.certificate, &self.policies, &self.collateral);
+            self.verdicts.answers().contains_key(&question)
         }
     }
 
@@ -213,10 +218,10 @@ mod tests {
             for _ in 0..MAXIMUM_CACHED_VERDICTS {
                 let mut random = [0; 32];
                 rand_core::Rng::fill_bytes(&mut crate::os_rng(), &mut random);
-                answers().entry(random).or_default();
+                scene.verdicts.answers().entry(random).or_default();
             }
             scene.ask(scene.now).expect("accepted");
-            assert!(answers().len() <= 2 * MAXIMUM_CACHED_VERDICTS);
+            assert!(scene.verdicts.answers().len() <= 2 * MAXIMUM_CACHED_VERDICTS);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use convelo_channel::{Identity, certificate_of};
+use convelo_channel::{Dialler, Identity};
 use convelo_party::Error;
 
 use crate::exit::Failure;
@@ -19,7 +19,7 @@ pub(crate) async fn read(from: &str) -> Result<Vec<u8>, Failure> {
         return Err(Failure::usage(format!("{from} is neither a file here nor HOST:PORT")));
     }
     let credential = Identity::generate().plain().map_err(Failure::job)?;
-    let certificate = certificate_of(from, &credential).await;
+    let certificate = Dialler::new(credential).certificate_of(from).await;
     certificate.map_err(|error| Error::from(error).into())
 }
 

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use convelo_attest::{Policy, QuoteSource, Refusal as EvidenceRefusal};
-use convelo_channel::{Identity, Listener, ListenerError, Peer, PeerExpect, PeerStream, PeerTls};
+use convelo_channel::{Expect, Identity, Listener, ListenerError, Peer, PeerStream, PeerTls};
 use convelo_psi::{Fingerprinter, KeyId, engine};
 use convelo_service::{Reservation, Shared};
 use tokio::sync::Notify;
@@ -66,7 +66,7 @@ pub enum PsiTls {
         /// The service's certificate, and the authorities of the clients' certificates.
         tls: PeerTls,
         /// Whom to take.
-        expect: Vec<PeerExpect>,
+        expect: Vec<Expect>,
     },
 }
 

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use convelo_attest::{QuoteSource, Role, Verdict};
-use convelo_channel::{Binding, Exchange, Expect, Fresh, ServiceStream, os_rng};
+use convelo_attest::{Collateral, QuoteSource, Verdict};
+use convelo_channel::{Answer, Attestation, Challenge, Dialled, Expect, Fresh};
 use convelo_psi::JobDigest;
-use convelo_wire::{Challenge, Proof};
-use rand_core::Rng as _;
+use convelo_wire::Proof;
 
 use crate::error::{Error, Kind};
 
@@ -23,48 +22,66 @@ pub(crate) struct Terms {
     pub(crate) insecure_ratls_only: bool,
 }
 
-/// The attestation of one connection.
-pub(crate) struct Attestation {
-    terms: Terms,
-    binding: Binding,
-    certificate: Vec<u8>,
-    /// What the handshake found.
-    verdict: Option<Verdict>,
-    open: Option<[u8; 32]>,
-    /// Whether a challenge was answered well before.
-    trusted: bool,
-}
-
-/// What an answered challenge comes to.
-pub(crate) struct Attested {
-    /// The fresh verdict; nothing where a pinned key was expected instead of evidence.
-    pub(crate) fresh: Option<Fresh>,
+impl Terms {
     /// This party's own quote, where it has a source.
-    pub(crate) quote: Option<Vec<u8>>,
+    pub(crate) fn quote(&self, report_data: &[u8; 64]) -> Result<Option<Vec<u8>>, Error> {
+        let quote = self.source.as_ref().map(|source| source.quote(report_data)).transpose();
+        quote.map_err(|error| {
+            Error::new(Kind::Usage, format!("no evidence about this party: {error}"))
+        })
+    }
 }
 
-impl Attestation {
-    pub(crate) fn new(terms: Terms, stream: &ServiceStream) -> Self {
-        Self {
-            terms,
-            binding: stream.binding().clone(),
-            certificate: stream.certificate().to_vec(),
-            verdict: stream.verdict().cloned(),
-            open: None,
-            trusted: false,
+/// What a service has proved on a connection.
+#[derive(Clone)]
+pub(crate) enum Proved {
+    /// Its enclave is at the other end.
+    Fresh(Fresh),
+    /// Its enclave made the key of its certificate at some time: plain RA-TLS.
+    Certificate(Verdict, Arc<Collateral>),
+    /// It holds the key that was expected.
+    Key,
+}
+
+impl Proved {
+    /// What the handshake found, as all that there is.
+    pub(crate) fn by_certificate(service: &Dialled, expect: &Expect) -> Self {
+        match (service.verdict(), expect) {
+            (Some(verdict), Expect::Evidence { collateral, .. }) => {
+                Self::Certificate(verdict.clone(), Arc::clone(collateral))
+            }
+            _ => Self::Key,
         }
     }
 
-    /// Whether connections are attested at all.
-    pub(crate) fn is_asked_for(&self) -> bool {
-        !self.terms.insecure_ratls_only
+    pub(crate) fn verdict(&self) -> Option<&Verdict> {
+        match self {
+            Self::Fresh(fresh) => Some(fresh.verdict()),
+            Self::Certificate(verdict, _) => Some(verdict),
+            Self::Key => None,
+        }
     }
 
-    /// What the handshake found, as all that there is.
-    pub(crate) fn of_certificate(&self) -> Option<Fresh> {
-        let Expect::Evidence { collateral, .. } = &self.terms.expect else { return None };
-        let (verdict, collateral) = (self.verdict.clone()?, Arc::clone(collateral));
-        Some(Fresh { verdict, collateral })
+    /// What the verdict rests on.
+    pub(crate) fn collateral(&self) -> Option<&Collateral> {
+        match self {
+            Self::Fresh(fresh) => Some(fresh.collateral()),
+            Self::Certificate(_, collateral) => Some(collateral),
+            Self::Key => None,
+        }
+    }
+}
+
+/// The attestation of a connection that was attested before.
+pub(crate) struct Renewal {
+    attestation: Attestation,
+    terms: Terms,
+    open: Option<Challenge>,
+}
+
+impl Renewal {
+    pub(crate) fn new(attestation: Attestation, terms: Terms) -> Self {
+        Self { attestation, terms, open: None }
     }
 
     /// Whether a challenge waits for its answer.
@@ -73,38 +90,28 @@ impl Attestation {
     }
 
     /// A new challenge; the one before counts no more.
-    pub(crate) fn challenge(&mut self) -> Challenge {
-        let mut nonce = [0; 32];
-        os_rng().fill_bytes(&mut nonce);
-        self.open = Some(nonce);
-        Challenge { nonce, job: self.terms.job }
+    pub(crate) fn challenge(&mut self) -> convelo_wire::Challenge {
+        let challenge = self.open.insert(self.attestation.challenge());
+        convelo_wire::Challenge { nonce: challenge.nonce(), job: self.terms.job }
     }
 
-    /// Verifies the answer to the open challenge, which is used up.
-    pub(crate) fn answered(&mut self, proof: &Proof) -> Result<Attested, Error> {
-        let Some(party_nonce) = self.open.take() else {
+    /// Verifies the answer to the open challenge, which is used up. What this party answers in turn, if
+    /// anything.
+    pub(crate) fn answered(&mut self, proof: Proof) -> Result<Option<Vec<u8>>, Error> {
+        let Some(challenge) = self.open.take() else {
             let text =
                 "the service did not follow the protocol: a proof arrived without a challenge";
             return Err(Error::new(Kind::Job, text));
         };
-        let exchange = Exchange { party_nonce, service_nonce: proof.nonce, job: self.terms.job.0 };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let proved = (proof.quote.as_slice(), proof.collateral.as_slice());
-        let (expect, certificate) = (&self.terms.expect, self.certificate.as_slice());
-        let judged = self.binding.verify_service(&exchange, proved, expect, certificate, now);
-        let fresh = judged.map_err(|refusal| {
-            if self.trusted {
-                Error::refused_since(refusal)
-            } else {
-                Error::refused_on_challenge(refusal)
-            }
-        })?;
-        self.trusted = true;
-        let own = self.terms.source.as_ref().map(|source| {
-            source.quote(&self.binding.report_data(Role::Party, &exchange)).map_err(|error| {
-                Error::new(Kind::Usage, format!("no evidence about this party: {error}"))
-            })
-        });
-        Ok(Attested { fresh, quote: own.transpose()? })
+        let answered = self.attestation.verify(challenge, &answer(proof), now);
+        let answered = answered.map_err(Error::refused_since)?;
+        self.terms.quote(&answered.own_report_data)
     }
+}
+
+/// A proof, as it came.
+pub(crate) fn answer(proof: Proof) -> Answer {
+    let Proof { nonce, quote, collateral } = proof;
+    Answer { nonce, quote, collateral }
 }

@@ -4,10 +4,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use convelo_channel::{Credential, DialError, Expect, Fresh, ServiceStream, dial};
+use convelo_channel::{Answer, AttestError, DialError, Dialled, Dialler, Expect, ServiceStream};
 use convelo_wire::limits::MAXIMUM_MESSAGE_BYTES;
 use convelo_wire::proto::join_service_client::JoinServiceClient;
-use convelo_wire::{FromParty, ToParty, proto};
+use convelo_wire::{Challenge, FromParty, ToParty, proto};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Endpoint, Uri};
 
-use crate::attestation::{Attestation, Terms};
+use crate::attestation::{Proved, Renewal, Terms, answer};
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observer};
 use crate::limits::{
@@ -27,17 +27,17 @@ use crate::limits::{
 /// Dials until the service answers, a retry cannot help, or `deadline` passes.
 pub(crate) async fn reach(
     address: &str,
-    credential: &Credential,
+    dialler: &Dialler,
     expect: &Expect,
     deadline: Instant,
     observer: &dyn Observer,
-) -> Result<ServiceStream, Error> {
+) -> Result<Dialled, Error> {
     observer.on(Event::Connecting { address });
     let mut pause = FIRST_RETRY;
     let mut handshakes = 0;
     loop {
-        let error = match dial(address, credential, expect.clone()).await {
-            Ok(stream) => return Ok(stream),
+        let error = match dialler.dial(address, expect).await {
+            Ok(service) => return Ok(service),
             Err(error) => error,
         };
         match &error {
@@ -64,12 +64,13 @@ pub(crate) async fn reach(
     }
 }
 
-/// An open stream.
+/// A stream to a service that has proved what it is, where that is asked for.
 pub(crate) struct Connection {
-    outgoing: mpsc::Sender<FromParty>,
-    incoming: Streaming<proto::ToParty>,
-    deadline: Instant,
-    attestation: Attestation,
+    stream: Stream,
+    certificate: Vec<u8>,
+    proved: Proved,
+    /// None where no fresh attestation is asked for.
+    renewal: Option<Renewal>,
     /// When the next challenge is due or, while one is open, its answer.
     attest_at: Instant,
     /// This party's own quote, while the queue has no room for it.
@@ -77,14 +78,145 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Opens the stream on a verified connection. Nothing of the job is sent before
-    /// [`Connection::attest`].
+    /// Opens the stream. Nothing of the job but its digest is sent before the service has proved what
+    /// it is: there is no way to a [`Connection`] that does not lead through
+    /// [`Dialled::attest`], or through the escape hatch that names its danger.
     pub(crate) async fn open(
-        stream: ServiceStream,
-        terms: Terms,
+        service: Dialled,
+        terms: &Terms,
         deadline: Instant,
     ) -> Result<Self, Error> {
-        let attestation = Attestation::new(terms, &stream);
+        let certificate = service.certificate().to_vec();
+        let attest_at = Instant::now() + ATTEST_AGAIN;
+        if terms.insecure_ratls_only {
+            let proved = Proved::by_certificate(&service, &terms.expect);
+            let stream = Stream::open(service.insecure_ratls_only()?, deadline).await?;
+            let (renewal, owed) = (None, None);
+            return Ok(Self { stream, certificate, proved, renewal, attest_at, owed });
+        }
+        let job = terms.job;
+        let carry =
+            async |stream, nonce| challenge(stream, Challenge { nonce, job }, deadline).await;
+        let attested = service.attest(job.0, carry).await.map_err(|error| match error {
+            AttestError::Refused(refusal) => Error::refused_on_challenge(refusal),
+            AttestError::Carrier(error) => error,
+        })?;
+        let quote = terms.quote(&attested.answered.own_report_data)?;
+        let connection = Self {
+            stream: attested.carrier,
+            certificate,
+            proved: attested.answered.fresh.map_or(Proved::Key, Proved::Fresh),
+            renewal: Some(Renewal::new(attested.attestation, terms.clone())),
+            attest_at,
+            owed: None,
+        };
+        if let Some(quote) = quote {
+            let _ = connection.send(FromParty::Evidence(quote)).await?;
+        }
+        Ok(connection)
+    }
+
+    /// The service's certificate, DER.
+    pub(crate) fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// What the service proved.
+    pub(crate) fn proved(&self) -> &Proved {
+        &self.proved
+    }
+
+    /// Sends a message; waits while the service is slower than we are. False when the stream is over:
+    /// what the service said last tells why.
+    pub(crate) async fn send(&self, message: FromParty) -> Result<bool, Error> {
+        self.stream.send(message).await
+    }
+
+    /// A handle to send with while [`Connection::next`] waits.
+    pub(crate) fn sender(&self) -> mpsc::Sender<FromParty> {
+        self.stream.outgoing.clone()
+    }
+
+    /// The next message; the end of the stream, and `Failed`, are errors. May be dropped and
+    /// called again without losing a message. On the way, the service is asked to attest the
+    /// connection again when that is due.
+    pub(crate) async fn next(&mut self) -> Result<ToParty, Error> {
+        loop {
+            let Some(renewal) = &mut self.renewal else { return self.stream.message().await };
+            let message = tokio::select! {
+                message = self.stream.message() => message?,
+                () = tokio::time::sleep_until(self.attest_at) => {
+                    self.attest_again()?;
+                    continue;
+                }
+            };
+            let ToParty::Proof(proof) = message else { return Ok(message) };
+            // A quote of this party's own takes its device some tens of milliseconds, twice an hour.
+            self.owed = renewal.answered(proof)?;
+            let pause = if self.owed.is_some() { Duration::ZERO } else { ATTEST_AGAIN };
+            self.attest_at = Instant::now() + pause;
+        }
+    }
+
+    /// Sends what is due: this party's quote or a challenge. Gives up when an answer was due.
+    fn attest_again(&mut self) -> Result<(), Error> {
+        let Some(renewal) = &mut self.renewal else { return Ok(()) };
+        if renewal.is_open() {
+            return Err(unattested());
+        }
+        // A queue that is full of chunks has room again soon.
+        let Ok(place) = self.stream.outgoing.try_reserve() else {
+            self.attest_at = Instant::now() + ATTEST_RETRY;
+            return Ok(());
+        };
+        let pause = if let Some(quote) = self.owed.take() {
+            place.send(FromParty::Evidence(quote));
+            ATTEST_AGAIN
+        } else {
+            place.send(FromParty::Challenge(renewal.challenge()));
+            ATTEST_TIMEOUT
+        };
+        self.attest_at = Instant::now() + pause;
+        Ok(())
+    }
+
+    /// Says a last word, and waits until the service has heard, but no longer than `patience`.
+    pub(crate) async fn last(mut self, word: FromParty, patience: Duration) {
+        let _ = tokio::time::timeout(patience, async {
+            if self.stream.outgoing.send(word).await.is_ok() {
+                while self.next().await.is_ok() {}
+            }
+        })
+        .await;
+    }
+}
+
+/// All that a service hears before it has proved what it is: the opening of a stream, and a challenge.
+async fn challenge(
+    stream: ServiceStream,
+    challenge: Challenge,
+    deadline: Instant,
+) -> Result<(Stream, Answer), Error> {
+    let mut stream = Stream::open(stream, deadline).await?;
+    let _ = stream.send(FromParty::Challenge(challenge)).await?;
+    let reply = tokio::time::timeout(ATTEST_TIMEOUT, stream.message());
+    let ToParty::Proof(proof) = reply.await.map_err(|_| unattested())?? else {
+        let text = "the service did not follow the protocol: it answered a challenge with \
+                    something else than a proof";
+        return Err(Error::new(Kind::Job, text));
+    };
+    Ok((stream, answer(proof)))
+}
+
+/// The two directions of a call.
+struct Stream {
+    outgoing: mpsc::Sender<FromParty>,
+    incoming: Streaming<proto::ToParty>,
+    deadline: Instant,
+}
+
+impl Stream {
+    async fn open(stream: ServiceStream, deadline: Instant) -> Result<Self, Error> {
         let slot = Mutex::new(Some(TokioIo::new(stream)));
         let connector = tower::service_fn(move |_: Uri| {
             // One verified connection and no other: a reconnect would skip the verdict.
@@ -106,83 +238,12 @@ impl Connection {
             .max_encoding_message_size(MAXIMUM_MESSAGE_BYTES);
         let call = tokio::time::timeout_at(deadline, client.join(messages)).await;
         let incoming = call.map_err(|_| late())?.map_err(|status| lost(&status))?.into_inner();
-        let attest_at = Instant::now() + ATTEST_AGAIN;
-        Ok(Self { outgoing, incoming, deadline, attestation, attest_at, owed: None })
+        Ok(Self { outgoing, incoming, deadline })
     }
 
-    /// Has the service prove that it is at the other end, now. The fresh verdict; that of the
-    /// certificate in the compatible mode; nothing where a pinned key was expected.
-    pub(crate) async fn attest(&mut self) -> Result<Option<Fresh>, Error> {
-        if !self.attestation.is_asked_for() {
-            return Ok(self.attestation.of_certificate());
-        }
-        let challenge = self.attestation.challenge();
-        let _ = self.send(FromParty::Challenge(challenge)).await?;
-        let answer = tokio::time::timeout(ATTEST_TIMEOUT, self.message());
-        let ToParty::Proof(proof) = answer.await.map_err(|_| unattested())?? else {
-            let text = "the service did not follow the protocol: it answered a challenge with \
-                        something else than a proof";
-            return Err(Error::new(Kind::Job, text));
-        };
-        let attested = self.attestation.answered(&proof)?;
-        if let Some(quote) = attested.quote {
-            let _ = self.send(FromParty::Evidence(quote)).await?;
-        }
-        Ok(attested.fresh)
-    }
-
-    /// Sends a message; waits while the service is slower than we are. False when the stream is over:
-    /// what the service said last tells why.
-    pub(crate) async fn send(&mut self, message: FromParty) -> Result<bool, Error> {
+    async fn send(&self, message: FromParty) -> Result<bool, Error> {
         let sent = tokio::time::timeout_at(self.deadline, self.outgoing.send(message)).await;
         Ok(sent.map_err(|_| late())?.is_ok())
-    }
-
-    /// A handle to send with while [`Connection::next`] waits.
-    pub(crate) fn sender(&self) -> mpsc::Sender<FromParty> {
-        self.outgoing.clone()
-    }
-
-    /// The next message; the end of the stream, and `Failed`, are errors. May be dropped and
-    /// called again without losing a message. On the way, the service is asked to attest the
-    /// connection again when that is due.
-    pub(crate) async fn next(&mut self) -> Result<ToParty, Error> {
-        loop {
-            let attest_at = self.attest_at;
-            let message = tokio::select! {
-                message = self.message() => message?,
-                () = tokio::time::sleep_until(attest_at), if self.attestation.is_asked_for() => {
-                    self.attest_again()?;
-                    continue;
-                }
-            };
-            let ToParty::Proof(proof) = message else { return Ok(message) };
-            // A quote of this party's own takes its device some tens of milliseconds, twice an hour.
-            self.owed = self.attestation.answered(&proof)?.quote;
-            let pause = if self.owed.is_some() { Duration::ZERO } else { ATTEST_AGAIN };
-            self.attest_at = Instant::now() + pause;
-        }
-    }
-
-    /// Sends what is due: this party's quote or a challenge. Gives up when an answer was due.
-    fn attest_again(&mut self) -> Result<(), Error> {
-        if self.attestation.is_open() {
-            return Err(unattested());
-        }
-        // A queue that is full of chunks has room again soon.
-        let Ok(place) = self.outgoing.try_reserve() else {
-            self.attest_at = Instant::now() + ATTEST_RETRY;
-            return Ok(());
-        };
-        let pause = if let Some(quote) = self.owed.take() {
-            place.send(FromParty::Evidence(quote));
-            ATTEST_AGAIN
-        } else {
-            place.send(FromParty::Challenge(self.attestation.challenge()));
-            ATTEST_TIMEOUT
-        };
-        self.attest_at = Instant::now() + pause;
-        Ok(())
     }
 
     async fn message(&mut self) -> Result<ToParty, Error> {
@@ -201,16 +262,6 @@ impl Connection {
                 format!("the service did not follow the protocol: {error}"),
             )),
         }
-    }
-
-    /// Says a last word, and waits until the service has heard, but no longer than `patience`.
-    pub(crate) async fn last(mut self, word: FromParty, patience: Duration) {
-        let _ = tokio::time::timeout(patience, async {
-            if self.outgoing.send(word).await.is_ok() {
-                while self.next().await.is_ok() {}
-            }
-        })
-        .await;
     }
 }
 

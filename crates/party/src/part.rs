@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convelo_attest::Verdict;
-use convelo_channel::{Fresh, Identity, os_rng};
+use convelo_channel::{Identity, os_rng};
 use convelo_psi::agreement::{JobKey, Member, Opening};
 use convelo_psi::statement::{self, Seen};
 use convelo_psi::{
@@ -14,6 +14,7 @@ use convelo_psi::{
 use convelo_wire::{Announcement, FromParty, Hello, Reason, ToParty};
 use tokio::task::JoinHandle;
 
+use crate::attestation::Proved;
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observer as _};
 use crate::pieces::{PIECE_KEYS, Pieces, blake3};
@@ -47,12 +48,12 @@ pub(crate) struct Answer {
     pub(crate) signed: SignedStatement,
     pub(crate) certificate: Vec<u8>,
     pub(crate) spki: Vec<u8>,
-    pub(crate) fresh: Option<Fresh>,
+    pub(crate) proved: Proved,
 }
 
 impl Answer {
     pub(crate) fn verdict(&self) -> Option<&Verdict> {
-        self.fresh.as_ref().map(|fresh| &fresh.verdict)
+        self.proved.verdict()
     }
 }
 
@@ -68,8 +69,8 @@ impl Part {
         let address = contact.address.clone();
         let session = Session::open(contact, patience, Arc::new(progress.clone())).await;
         let session = session.map_err(|error| at(&job, &address, error))?;
-        match session.fresh() {
-            Some(fresh) => progress.on(Event::EvidenceVerified(&fresh.verdict)),
+        match session.proved().verdict() {
+            Some(verdict) => progress.on(Event::EvidenceVerified(verdict)),
             None => progress.on(Event::KeyRecognised),
         }
         Ok(Self { job, name, identity, session, progress, address })
@@ -116,8 +117,8 @@ impl Part {
             let text = format!("the service answered '{word}', which the job's terms do not allow");
             return Err(Error::new(Kind::Job, text));
         }
-        let (certificate, fresh) =
-            (self.session.certificate().to_vec(), self.session.fresh().cloned());
+        let (certificate, proved) =
+            (self.session.certificate().to_vec(), self.session.proved().clone());
         let spki = convelo_attest::spki_of(&certificate)?;
         let statement = signed.verify(&spki).map_err(|error| {
             Error::new(Kind::Job, format!("the service's signed statement is refused: {error}"))
@@ -139,7 +140,7 @@ impl Part {
             return Err(Error::new(Kind::Job, text));
         }
         let (job, address) = (self.job.clone(), self.address.clone());
-        Ok((outcome, Answer { job, address, told, statement, signed, certificate, spki, fresh }))
+        Ok((outcome, Answer { job, address, told, statement, signed, certificate, spki, proved }))
     }
 
     /// Tells the service that this party gives up, and why.

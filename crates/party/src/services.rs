@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use convelo_attest::{Collateral, Verdict};
-use convelo_channel::{Identity, dial};
+use convelo_channel::{Dialler, Identity};
 use convelo_psi::agreement::{JobKey, Member};
 use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, KeyId, Outcome};
 use futures_util::future::{join_all, select_all, try_join_all};
@@ -37,9 +37,9 @@ pub async fn verify_services(
     let policies: Vec<_> = plan::policy_of(job)?.into_iter().map(Arc::new).collect();
     plan::check_collateral(&policies, collateral.as_ref())?;
     let expect = plan::expectation(job, policies, collateral)?;
-    let credential = Identity::generate().plain()?;
+    let dialler = Dialler::new(Identity::generate().plain()?);
     let verifying = plan::addresses(job, None)?.into_iter().map(async |address| {
-        let stream = dial(&address, &credential, expect.clone()).await?;
+        let stream = dialler.dial(&address, &expect).await?;
         Ok((address, stream.verdict().cloned()))
     });
     try_join_all(verifying).await
@@ -66,6 +66,7 @@ impl Services {
             Some(source) => plan.identity.attested(&**source),
             None => plan.identity.plain(),
         }?;
+        let dialler = Dialler::new(credential);
         let jobs = plan.job.shards();
         let progress = Progress::of(observer, jobs.len());
         let opening = jobs.into_iter().zip(&plan.addresses).zip(progress);
@@ -76,8 +77,7 @@ impl Services {
                 job: job.digest(),
                 insecure_ratls_only: plan.insecure_ratls_only,
             };
-            let contact =
-                Contact { address: address.clone(), credential: credential.clone(), terms };
+            let contact = Contact { address: address.clone(), dialler: dialler.clone(), terms };
             Part::open(job, (plan.name.clone(), plan.identity.clone()), contact, progress)
         }))
         .await?;
@@ -169,7 +169,7 @@ fn receipt(answer: &Answer, summary: &Summary, times: (u64, u64)) -> Receipt {
         address: answer.address.clone(),
         key: KeyId::of_spki(&answer.spki),
         certificate: answer.certificate.clone(),
-        collateral: answer.fresh.as_ref().map(|fresh| fresh.collateral.to_json()),
+        collateral: answer.proved.collateral().map(Collateral::to_json),
     };
     Receipt::new(job, &summary, &answer.statement, &answer.signed, service, times)
 }

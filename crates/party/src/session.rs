@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convelo_attest::spki_of;
-use convelo_channel::{Credential, Fresh, ServiceStream, dial};
+use convelo_channel::Dialler;
 use convelo_wire::{FromParty, Hello, Reason, ToParty};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::attestation::Terms;
+use crate::attestation::{Proved, Terms};
 use crate::connection::{Connection, reach};
 use crate::error::{Cause, Error, Kind};
 use crate::event::{Event, Observer};
@@ -25,7 +25,7 @@ use crate::limits::{
 pub(crate) struct Contact {
     /// `host:port`.
     pub(crate) address: String,
-    pub(crate) credential: Credential,
+    pub(crate) dialler: Dialler,
     pub(crate) terms: Terms,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Session {
     contact: Contact,
     observer: Arc<dyn Observer>,
     deadline: Instant,
-    attested: AttestedConnection,
+    connection: Connection,
     hello: Option<Hello>,
     /// What was sent since all parties had come, but for the chunks that follow.
     sent: Vec<FromParty>,
@@ -48,13 +48,6 @@ pub(crate) struct Session {
     pause: Duration,
 }
 
-/// A connection that is attested.
-struct AttestedConnection {
-    connection: Connection,
-    certificate: Vec<u8>,
-    fresh: Option<Fresh>,
-}
-
 impl Session {
     /// Dials until the service answers, for as long as the job may wait, and has it attest the
     /// connection.
@@ -63,15 +56,15 @@ impl Session {
         patience: Duration,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
-        let Contact { address, credential, terms } = &contact;
+        let Contact { address, dialler, terms } = &contact;
         let give_up = Instant::now() + patience;
         let (mut pause, mut retries) = (FIRST_RETRY, 0);
-        let (attested, deadline) = loop {
-            let stream = reach(address, credential, &terms.expect, give_up, &*observer).await?;
+        let (connection, deadline) = loop {
+            let service = reach(address, dialler, &terms.expect, give_up, &*observer).await?;
             // The wait for the others is counted from here: the service may have been late itself.
             let deadline = Instant::now() + patience + DEADLINE_SLACK;
-            match AttestedConnection::open(stream, terms, deadline).await {
-                Ok(attested) => break (attested, deadline),
+            match Connection::open(service, terms, deadline).await {
+                Ok(connection) => break (connection, deadline),
                 Err(error) => match error.cause() {
                     Cause::Broken(_) if retries < ATTEST_RETRIES => {}
                     _ => return Err(error),
@@ -81,7 +74,7 @@ impl Session {
             (pause, retries) = (pause * 2, retries + 1);
         };
         Ok(Self {
-            attested,
+            connection,
             contact,
             observer,
             deadline,
@@ -96,18 +89,18 @@ impl Session {
 
     /// The service's certificate, DER.
     pub(crate) fn certificate(&self) -> &[u8] {
-        &self.attested.certificate
+        self.connection.certificate()
     }
 
     /// What the service proved on the present connection.
-    pub(crate) fn fresh(&self) -> Option<&Fresh> {
-        self.attested.fresh.as_ref()
+    pub(crate) fn proved(&self) -> &Proved {
+        self.connection.proved()
     }
 
     /// Asks for a seat in the job. From here on, a connection that breaks is followed by another.
     pub(crate) async fn hello(&mut self, hello: Hello) -> Result<(), Error> {
         self.hello = Some(hello.clone());
-        if !self.attested.connection.send(FromParty::Hello(hello)).await? {
+        if !self.connection.send(FromParty::Hello(hello)).await? {
             self.follow().await?;
         }
         Ok(())
@@ -116,7 +109,7 @@ impl Session {
     /// Sends a message that is not a chunk; waits while the service is slower than we are.
     pub(crate) async fn send(&mut self, message: FromParty) -> Result<(), Error> {
         self.sent.push(message.clone());
-        if !self.attested.connection.send(message).await? {
+        if !self.connection.send(message).await? {
             self.follow().await?;
         }
         Ok(())
@@ -136,7 +129,7 @@ impl Session {
         if !self.ahead.is_empty() {
             return Ok(Some(self.ahead.remove(0)));
         }
-        match self.attested.connection.next().await {
+        match self.connection.next().await {
             Ok(message) => {
                 self.count(&message);
                 Ok(Some(message))
@@ -155,7 +148,7 @@ impl Session {
 
     /// Where to send the chunk that is due, while [`Session::next_or_rewound`] waits.
     pub(crate) fn sender(&self) -> mpsc::Sender<FromParty> {
-        self.attested.connection.sender()
+        self.connection.sender()
     }
 
     /// The chunk that was due is sent; or was not, because the connection has broken.
@@ -169,13 +162,13 @@ impl Session {
 
     /// Tells the service that this party gives up, and why.
     pub(crate) async fn leave(self, reason: Reason) {
-        self.attested.connection.last(FromParty::Leave(reason), GOODBYE_TIMEOUT).await;
+        self.connection.last(FromParty::Leave(reason), GOODBYE_TIMEOUT).await;
     }
 
     /// Tells the service that the result is here. Whoever waits for the task knows that it has heard;
     /// for the result it does not matter.
     pub(crate) fn received(self) -> JoinHandle<()> {
-        tokio::spawn(self.attested.connection.last(FromParty::Received, GOODBYE_TIMEOUT))
+        tokio::spawn(self.connection.last(FromParty::Received, GOODBYE_TIMEOUT))
     }
 
     fn count(&mut self, message: &ToParty) {
@@ -189,7 +182,7 @@ impl Session {
     /// Reads a connection that takes no more to its end, which tells whether another may follow.
     async fn follow(&mut self) -> Result<(), Error> {
         loop {
-            match self.attested.connection.next().await {
+            match self.connection.next().await {
                 Ok(message) => {
                     self.count(&message);
                     self.ahead.push(message);
@@ -235,20 +228,18 @@ impl Session {
 
     /// One attempt. Dropped half-way, it can be made again.
     async fn go_on(&mut self) -> Result<(), Error> {
-        let Contact { address, credential, terms } = &self.contact;
-        let stream = dial(address, credential, terms.expect.clone()).await?;
-        if self.received > 0
-            && spki_of(stream.certificate())? != spki_of(&self.attested.certificate)?
-        {
+        let Contact { address, dialler, terms } = &self.contact;
+        let service = dialler.dial(address, &terms.expect).await?;
+        if self.received > 0 && spki_of(service.certificate())? != spki_of(self.certificate())? {
             let text = "the connection to the service broke, and the service that answers now has another \
                         key: it was restarted; nothing of the job is kept, run it again";
             return Err(Error::new(Kind::Job, text));
         }
-        let mut next = AttestedConnection::open(stream, terms, self.deadline).await?;
+        let mut connection = Connection::open(service, terms, self.deadline).await?;
         let Some(hello) = self.hello.clone() else { return Ok(()) };
         let hello = Hello { received: Some(self.received), ..hello };
-        let open = next.connection.send(FromParty::Hello(hello)).await?;
-        let ToParty::Resumed { taken } = next.connection.next().await? else {
+        let open = connection.send(FromParty::Hello(hello)).await?;
+        let ToParty::Resumed { taken } = connection.next().await? else {
             return Err(out_of_step("it went on without saying from where"));
         };
         let kept = self.sent.len() as u64;
@@ -256,24 +247,15 @@ impl Session {
             return Err(out_of_step("it has more messages of this party than were sent"));
         }
         for message in self.sent.iter().skip(usize::try_from(taken).unwrap_or(usize::MAX)) {
-            let _ = next.connection.send(message.clone()).await?;
+            let _ = connection.send(message.clone()).await?;
         }
         let chunks = taken.saturating_sub(kept);
         if chunks > 0 {
             self.pause = FIRST_RETRY;
         }
         self.chunks = chunks;
-        self.attested = next;
+        self.connection = connection;
         Ok(())
-    }
-}
-
-impl AttestedConnection {
-    async fn open(stream: ServiceStream, terms: &Terms, deadline: Instant) -> Result<Self, Error> {
-        let certificate = stream.certificate().to_vec();
-        let mut connection = Connection::open(stream, terms.clone(), deadline).await?;
-        let fresh = connection.attest().await?;
-        Ok(Self { connection, certificate, fresh })
     }
 }
 

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use convelo_channel::{Identity, PeerCredential, PeerExpect, PeerTls};
+use convelo_channel::{Credential, Expect, Identity, PeerTls};
 use convelo_pool::{Peer, Pool};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -65,8 +65,8 @@ async fn cpu_of(work: impl Future<Output = Outcome<()>>) -> Outcome<f64> {
     Ok(now().saturating_sub(before).as_secs_f64() * 1e3)
 }
 
-fn credential() -> Outcome<PeerCredential> {
-    Ok(PeerCredential::from_credential(&Identity::generate().plain()?))
+fn credential() -> Outcome<Credential> {
+    Ok(Identity::generate().plain()?)
 }
 
 /// Two parties.
@@ -78,14 +78,14 @@ struct Pools {
 impl Pools {
     async fn meet(tls: bool) -> Outcome<Self> {
         let credentials = [credential()?, credential()?];
-        let builder = |own: &PeerCredential| {
+        let builder = |own: &Credential| {
             if tls {
                 Pool::builder().tls(PeerTls::new(own.clone(), None))
             } else {
                 Pool::builder().insecure_plain_http()
             }
         };
-        let peer = |name, port, its: &PeerCredential| {
+        let peer = |name, port, its: &Credential| {
             let peer = Peer::new(name, "127.0.0.1", port);
             if tls { peer.key(its.key_id()) } else { peer }
         };
@@ -140,7 +140,7 @@ impl Pipe {
             return Ok(Self { near: Box::new(near), far: Box::new(far), buffer });
         }
         let credentials = [credential()?, credential()?];
-        let expect = PeerExpect::Key(credentials[1].key_id());
+        let expect = Expect::Key(credentials[1].key_id());
         let [client, server] = credentials.map(|credential| PeerTls::new(credential, None));
         let (near, far) = tokio::join!(client.connect(near, &expect), server.accept(far));
         Ok(Self { near: Box::new(near?.0), far: Box::new(far?.0), buffer })

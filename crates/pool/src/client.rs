@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use convelo_channel::{PeerExpect, PeerTlsError};
+use convelo_channel::{Expect, PeerTlsError};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -203,8 +203,8 @@ impl Keeper {
         let _ = tcp.set_nodelay(true);
         let Some(tls) = &self.shared.tls else { return Ok(Stream::Plain(tcp)) };
         let expect = match &config.identity {
-            PeerIdentity::Proven(expect) => PeerExpect::clone(expect),
-            _ => PeerExpect::Chained,
+            PeerIdentity::Proven(expect) => Expect::clone(expect),
+            _ => Expect::Chained,
         };
         match tls.connect(tcp, &expect).await {
             Ok((stream, proven)) => {

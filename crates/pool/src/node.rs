@@ -4,15 +4,13 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use convelo_channel::limits::{CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY};
-use convelo_channel::{IdentityError, PeerCredential, PeerTls, PeerTlsError};
+use convelo_channel::{PeerTls, PeerTlsError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::client;
@@ -138,7 +136,7 @@ impl Drop for Owner {
 
 pub(crate) struct Shared {
     pub(crate) epoch: u64,
-    pub(crate) tls: Option<PeerTls>,
+    pub(crate) tls: Option<Arc<PeerTls>>,
     pub(crate) message_limit: u64,
     pub(crate) memory: Arc<dyn Allocate>,
     pub(crate) peers_changed: Notify,
@@ -168,7 +166,7 @@ impl Node {
     pub fn new(config: NodeConfig, runtime: Handle) -> Self {
         let shared = Arc::new(Shared {
             epoch: random(),
-            tls: config.tls,
+            tls: config.tls.map(Arc::new),
             message_limit: config.message_bytes,
             memory: config.memory,
             peers_changed: Notify::new(),
@@ -193,41 +191,14 @@ impl Node {
         });
         shared.spawn(watch_deadlines(Arc::clone(&shared)));
         shared.spawn(watch_peers(Arc::clone(&shared)));
+        if let Some(tls) = &shared.tls {
+            shared.spawn(keep_fresh(Arc::clone(tls), Arc::downgrade(&shared)));
+        }
         Self(Arc::new(Owner { shared }))
     }
 
     fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
-    }
-
-    /// Presents another credential from time to time, before the one that is presented ends.
-    pub(crate) fn renew_credential(
-        &self,
-        make: impl Fn() -> JoinHandle<Result<PeerCredential, IdentityError>> + Send + 'static,
-    ) {
-        let shared = Arc::downgrade(self.shared());
-        let renewal = async move {
-            let mut pause = CERTIFICATE_RENEWAL;
-            loop {
-                sleep(pause).await;
-                let made = make().await.map_err(|error| error.to_string());
-                let made = made.and_then(|made| made.map_err(|error| error.to_string()));
-                let Some(shared) = shared.upgrade() else { return };
-                pause = match (made, &shared.tls) {
-                    (Ok(credential), Some(tls)) => {
-                        tls.replace_credential(credential);
-                        CERTIFICATE_RENEWAL
-                    }
-                    (Ok(_), None) => return,
-                    (Err(error), _) => {
-                        let text = format!("the certificate could not be renewed: {error}");
-                        shared.notice(Level::Warning, None, &text);
-                        CERTIFICATE_RENEWAL_RETRY
-                    }
-                };
-            }
-        };
-        self.shared().spawn(renewal);
     }
 
     /// Listens on `host` and `port`, 0 for any; returns the port. Peers know this pool under
@@ -785,6 +756,17 @@ async fn handshake(
             None
         }
     }
+}
+
+/// Renews a certificate with evidence.
+async fn keep_fresh(tls: Arc<PeerTls>, shared: Weak<Shared>) {
+    let renewing = tls.keep_fresh(|error| {
+        if let Some(shared) = shared.upgrade() {
+            let text = format!("the certificate could not be renewed: {error}");
+            shared.notice(Level::Warning, None, &text);
+        }
+    });
+    match renewing.await {}
 }
 
 async fn watch_deadlines(shared: Arc<Shared>) {

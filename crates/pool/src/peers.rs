@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use convelo_channel::{PeerExpect, ProvenPeer};
+use convelo_channel::{Expect, ProvenPeer};
 use tokio::sync::Notify;
 
 use crate::body::Assembly;
@@ -41,7 +41,7 @@ pub enum PeerIdentity {
     /// comes is bound to the name.
     FirstKey,
     /// By what it proves in the handshake.
-    Proven(Arc<PeerExpect>),
+    Proven(Arc<Expect>),
 }
 
 /// A peer, as its node is told of it.

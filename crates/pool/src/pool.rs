@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use convelo_attest::QuoteSource;
-use convelo_channel::{Identity, IdentityError, PeerCredential, PeerExpect, PeerTls, Roots};
+use convelo_channel::{Expect, Identity, IdentityError, PeerTls, Roots};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
@@ -84,7 +84,7 @@ pub struct Peer {
     host: String,
     port: u16,
     wire: WireChoice,
-    expect: Option<PeerExpect>,
+    expect: Option<Expect>,
 }
 
 impl Peer {
@@ -97,13 +97,13 @@ impl Peer {
     /// It is whoever proves the key with this SHA-256 of its `SubjectPublicKeyInfo`.
     #[must_use]
     pub fn key(mut self, key: [u8; 32]) -> Self {
-        self.expect = Some(PeerExpect::Key(key));
+        self.expect = Some(Expect::Key(key));
         self
     }
 
     /// It is whoever meets this: a certificate of an authority, or an enclave's evidence.
     #[must_use]
-    pub fn expect(mut self, expect: PeerExpect) -> Self {
+    pub fn expect(mut self, expect: Expect) -> Self {
         self.expect = Some(expect);
         self
     }
@@ -119,7 +119,6 @@ impl Peer {
 /// Builds a [`Pool`].
 pub struct PoolBuilder {
     tls: Option<PeerTls>,
-    attested: Option<Attested>,
     plain: bool,
     peers: Vec<Peer>,
     options: SendOptions,
@@ -148,9 +147,7 @@ impl PoolBuilder {
         source: Arc<dyn QuoteSource>,
         roots: Option<Roots>,
     ) -> Result<Self, IdentityError> {
-        let credential = PeerCredential::from_credential(&identity.attested(&*source)?);
-        self.tls = Some(PeerTls::new(credential, roots));
-        self.attested = Some(Attested { identity, source });
+        self.tls = Some(PeerTls::attested(identity, source, roots)?);
         Ok(self)
     }
 
@@ -219,32 +216,10 @@ impl PoolBuilder {
         for peer in self.peers {
             pool.add_peer(peer)?;
         }
-        if let Some(attested) = self.attested {
-            attested.keep_fresh(&pool.node);
-        }
         pool.node
             .listen(host, port, None)
             .map_err(|source| PoolError::Listen { address: format!("{host}:{port}"), source })?;
         Ok(pool)
-    }
-}
-
-/// What evidence is made from.
-struct Attested {
-    identity: Identity,
-    source: Arc<dyn QuoteSource>,
-}
-
-impl Attested {
-    fn keep_fresh(self, node: &Node) {
-        let attested = Arc::new(self);
-        node.renew_credential(move || {
-            let attested = Arc::clone(&attested);
-            tokio::task::spawn_blocking(move || {
-                let credential = attested.identity.attested(&*attested.source)?;
-                Ok(PeerCredential::from_credential(&credential))
-            })
-        });
     }
 }
 
@@ -263,7 +238,6 @@ impl Pool {
     pub fn builder() -> PoolBuilder {
         PoolBuilder {
             tls: None,
-            attested: None,
             plain: false,
             peers: Vec::new(),
             options: SendOptions {

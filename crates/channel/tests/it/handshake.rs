@@ -6,11 +6,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use convelo_attest::{
-    Collateral, Policy, QuoteError, QuoteSource, Refusal, extension, report_data,
+    Collateral, Policy, QuoteError, QuoteSource, Refusal, Role, extension, report_data,
 };
-use convelo_channel::limits::{CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY, MAXIMUM_HANDSHAKES};
+use convelo_channel::limits::{
+    CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY, MAXIMUM_BYTES_BEFORE_TRUST, MAXIMUM_HANDSHAKES,
+};
 use convelo_channel::{
-    Credential, DialError, Expect, Identity, Listener, PeerStream, ServiceStream, dial,
+    Answer, AttestError, Attested, DialError, Dialled, Dialler, Exchange, Expect, Identity,
+    Listener, PeerStream, ServiceStream,
 };
 use convelo_simulator::{
     CertificateKnobs, CollateralKnobs, Enclave, Platform, attested_certificate, certificate,
@@ -69,8 +72,8 @@ fn genuine() -> Expect {
     evidence(vec![policy(platform(), &service())])
 }
 
-fn party() -> Credential {
-    Identity::generate().plain().unwrap()
+fn party() -> Dialler {
+    Dialler::new(Identity::generate().plain().unwrap())
 }
 
 /// A listener of ours with this evidence.
@@ -86,8 +89,8 @@ async fn listen_as(identity: Identity, source: Arc<dyn QuoteSource>) -> (String,
     (address, accepted)
 }
 
-async fn reach(address: &str, expect: Expect) -> Result<ServiceStream, DialError> {
-    tokio::time::timeout(PATIENCE, dial(address, &party(), expect)).await.expect("it hangs")
+async fn reach(address: &str, expect: Expect) -> Result<Dialled, DialError> {
+    tokio::time::timeout(PATIENCE, party().dial(address, &expect)).await.expect("it hangs")
 }
 
 /// The refusal that dialling `address` must end with.
@@ -282,14 +285,15 @@ async fn both_sides_learn_who_the_other_is() {
     let (address, mut accepted) =
         listen_as(identity.clone(), Arc::new(platform().enclave(service()))).await;
     let party = Identity::generate();
-    let mut stream = dial(&address, &party.plain().unwrap(), genuine()).await.unwrap();
-    let verdict = stream.verdict().unwrap();
+    let service = Dialler::new(party.plain().unwrap()).dial(&address, &genuine()).await.unwrap();
+    let verdict = service.verdict().unwrap();
     assert_eq!(verdict.spki(), identity.spki());
     assert!(verdict.simulated());
-    assert_eq!(convelo_attest::spki_of(stream.certificate()).unwrap(), identity.spki());
+    assert_eq!(convelo_attest::spki_of(service.certificate()).unwrap(), identity.spki());
     let mut peer = next(&mut accepted).await;
     assert_eq!(&*peer.peer().spki, party.spki());
     assert!(peer.peer().evidence.is_none());
+    let mut stream = service.insecure_ratls_only().unwrap();
     stream.write_all(b"ping").await.unwrap();
     let mut bytes = [0; 4];
     peer.read_exact(&mut bytes).await.unwrap();
@@ -303,7 +307,8 @@ async fn evidence_of_a_party_arrives_bound_to_its_key() {
     let (address, mut accepted) = listen(platform().enclave(service())).await;
     let party = Identity::generate();
     let source = platform().enclave(Enclave::named("provider"));
-    let _stream = dial(&address, &party.attested(&source).unwrap(), genuine()).await.unwrap();
+    let dialler = Dialler::new(party.attested(&source).unwrap());
+    let _service = dialler.dial(&address, &genuine()).await.unwrap();
     let peer = next(&mut accepted).await;
     assert_eq!(peer.peer().evidence.as_ref().unwrap().spki(), party.spki());
     assert_eq!(&*peer.peer().spki, party.spki());
@@ -455,8 +460,8 @@ async fn pinned_key_differs() {
     let source = Arc::new(platform().enclave(service()));
     let (address, mut accepted) = listen_as(identity.clone(), source).await;
     let refusal = refusal(&address, Expect::Key([7; 32])).await;
-    assert_eq!(refusal.code, "service-key");
-    assert_eq!(refusal.required, format!("sha256:{}", "07".repeat(32)));
+    assert_eq!(refusal.code, "pinned-key");
+    assert_eq!(refusal.required, format!("the key sha256:{}", "07".repeat(32)));
     assert!(refusal.found.contains(&hex::encode(sha256(identity.spki()))), "{refusal}");
     nobody(&mut accepted).await;
 
@@ -465,7 +470,7 @@ async fn pinned_key_differs() {
         collateral: collateral(&CollateralKnobs::default()),
         key: Some([7; 32]),
     };
-    assert_eq!(refused(&address, accepted, beside_evidence).await.code, "service-key");
+    assert_eq!(refused(&address, accepted, beside_evidence).await.code, "pinned-key");
 }
 
 #[tokio::test]
@@ -581,8 +586,9 @@ async fn no_session_is_resumed() {
     let key = KeyPair::generate().unwrap();
     let (address, mut seen) = serve(server(&[attested(service(), &key)], &key)).await;
     for _ in 0..2 {
-        let mut stream = reach(&address, genuine()).await.unwrap();
-        assert!(stream.verdict().is_some());
+        let service = reach(&address, genuine()).await.unwrap();
+        assert!(service.verdict().is_some());
+        let mut stream = service.insecure_ratls_only().unwrap();
         stream.read_to_end(&mut Vec::new()).await.unwrap();
         let seen = seen.recv().await.unwrap().unwrap();
         assert_eq!(seen.kind, Some(HandshakeKind::Full));
@@ -744,6 +750,119 @@ async fn nothing_is_sent_before_the_verdict() {
     let sent = tokio::time::timeout(PATIENCE, recording).await.unwrap().unwrap();
     let encrypted = records(&sent).into_iter().filter(|(kind, _)| *kind == ENCRYPTED);
     assert!(encrypted.map(|(_, length)| length).sum::<usize>() > 300);
+}
+
+/// SHA-256 of the job that fresh exchanges here are for.
+const JOB: [u8; 32] = [3; 32];
+
+/// A service's half of a fresh exchange, on a stream without any framing of its own.
+async fn prove(peer: &mut PeerStream, source: &dyn QuoteSource) {
+    let mut party_nonce = [0; 32];
+    peer.read_exact(&mut party_nonce).await.unwrap();
+    let exchange = Exchange { party_nonce, service_nonce: [9; 32], job: JOB };
+    let quote = source.quote(&peer.peer().binding.report_data(Role::Service, &exchange)).unwrap();
+    peer.write_all(&exchange.service_nonce).await.unwrap();
+    peer.write_u32(u32::try_from(quote.len()).unwrap()).await.unwrap();
+    peer.write_all(&quote).await.unwrap();
+    peer.flush().await.unwrap();
+}
+
+/// A party's half.
+async fn carry(
+    mut stream: ServiceStream,
+    challenge: [u8; 32],
+) -> io::Result<(ServiceStream, Answer)> {
+    stream.write_all(&challenge).await?;
+    stream.flush().await?;
+    let mut nonce = [0; 32];
+    stream.read_exact(&mut nonce).await?;
+    let mut quote = vec![0; usize::try_from(stream.read_u32().await?).unwrap()];
+    stream.read_exact(&mut quote).await?;
+    Ok((stream, Answer { nonce, quote, collateral: Vec::new() }))
+}
+
+/// Both halves, with a service that answers from `source`.
+async fn exchanged(
+    expect: Expect,
+    source: &dyn QuoteSource,
+) -> (Result<Attested<ServiceStream>, AttestError<io::Error>>, PeerStream) {
+    let (address, mut accepted) = listen(platform().enclave(service())).await;
+    let dialled = reach(&address, expect).await.unwrap();
+    let mut peer = next(&mut accepted).await;
+    let both = async { tokio::join!(dialled.attest(JOB, carry), prove(&mut peer, source)) };
+    let (attested, ()) = tokio::time::timeout(PATIENCE, both).await.expect("it hangs");
+    (attested, peer)
+}
+
+#[tokio::test]
+async fn a_fresh_exchange_opens_the_stream() {
+    let source = platform().enclave(service());
+    let (attested, mut peer) = exchanged(genuine(), &source).await;
+    let Attested { mut carrier, answered, attestation } = attested.unwrap();
+    let fresh = answered.fresh.unwrap();
+    assert!(fresh.verdict().fresh());
+    let (sent, mut received) = (vec![7; 2 * MAXIMUM_BYTES_BEFORE_TRUST], Vec::new());
+    carrier.write_all(&sent).await.unwrap();
+    carrier.shutdown().await.unwrap();
+    peer.read_to_end(&mut received).await.unwrap();
+    assert_eq!(received, sent);
+
+    // The same connection can be asked again, and one answer is not another's.
+    let challenge = attestation.challenge();
+    let exchange = Exchange { party_nonce: challenge.nonce(), service_nonce: [8; 32], job: JOB };
+    let quote = source.quote(&peer.peer().binding.report_data(Role::Service, &exchange)).unwrap();
+    let answer = Answer { nonce: [8; 32], quote, collateral: Vec::new() };
+    assert!(attestation.verify(challenge, &answer, now()).unwrap().fresh.is_some());
+    let replayed = attestation.verify(attestation.challenge(), &answer, now()).unwrap_err();
+    assert_eq!(replayed.code, "key-binding");
+}
+
+#[tokio::test]
+async fn quote_of_another_enclave_in_the_fresh_exchange() {
+    let other = platform().enclave(Enclave::named("another program"));
+    match exchanged(genuine(), &other).await.0 {
+        Err(AttestError::Refused(refusal)) => assert_eq!(refusal.code, "measurement"),
+        Err(AttestError::Carrier(error)) => panic!("{error}"),
+        Ok(_) => panic!("accepted"),
+    }
+}
+
+#[tokio::test]
+async fn records_sent_before_the_verdict() {
+    let (address, mut accepted) = listen(platform().enclave(service())).await;
+    let dialled = reach(&address, genuine()).await.unwrap();
+    let mut peer = next(&mut accepted).await;
+    // A carrier that means ill, or is wrong: it sends what it should not, and keeps the stream.
+    let mut kept = None;
+    let refused = dialled
+        .attest(JOB, async |mut stream: ServiceStream, _| {
+            stream.write_all(&[0; MAXIMUM_BYTES_BEFORE_TRUST]).await?;
+            let error = stream.write_all(b"records").await.unwrap_err();
+            kept = Some(stream);
+            Err::<((), Answer), io::Error>(error)
+        })
+        .await;
+    let Err(AttestError::Carrier(error)) = refused else { panic!("it was let through") };
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    let mut stream = kept.unwrap();
+    let error = stream.write_all(b"records").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    stream.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    peer.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, [0; MAXIMUM_BYTES_BEFORE_TRUST]);
+}
+
+#[tokio::test]
+async fn evidence_that_nobody_verified_is_not_taken_by_its_certificate() {
+    let offered = Expect::EvidenceWithOffer {
+        policies: vec![policy(platform(), &Enclave::named("another program"))],
+        key: None,
+    };
+    let (address, _accepted) = listen(platform().enclave(service())).await;
+    let service = reach(&address, offered).await.unwrap();
+    assert!(service.verdict().is_none());
+    assert_eq!(service.insecure_ratls_only().unwrap_err().code, "no-collateral");
 }
 
 #[tokio::test]

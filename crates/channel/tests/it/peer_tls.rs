@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use convelo_attest::{Matter, Policy, QuoteSource as _, Refusal, extension, report_data};
 use convelo_channel::limits::{HANDSHAKE_TIMEOUT, MAXIMUM_CHAIN_CERTIFICATES};
 use convelo_channel::{
-    Authority, AuthorityError, Identity, PeerCredential, PeerCredentialError, PeerExpect, PeerTls,
+    Authority, AuthorityError, Credential, CredentialError, Expect, Identity, PeerTls,
     PeerTlsError, ProvenPeer, Roots, certificate_identity, refused_by_peer, self_signed,
 };
 use convelo_simulator::{
@@ -47,9 +47,9 @@ fn authority(name: &str) -> Authority {
     Authority::generate(name, 30).unwrap()
 }
 
-fn party(authority: &Authority, name: &str) -> PeerCredential {
+fn party(authority: &Authority, name: &str) -> Credential {
     let issued = authority.issue(name, &["localhost"], 30).unwrap();
-    PeerCredential::from_pem(issued.key_pem.as_bytes(), issued.certificate_pem.as_bytes()).unwrap()
+    Credential::from_pem(issued.key_pem.as_bytes(), issued.certificate_pem.as_bytes()).unwrap()
 }
 
 fn roots(authorities: &[&Authority]) -> Roots {
@@ -62,12 +62,12 @@ fn member(authority: &Authority, name: &str) -> PeerTls {
     PeerTls::new(party(authority, name), Some(roots(&[authority])))
 }
 
-fn self_made() -> PeerCredential {
-    PeerCredential::from_credential(&Identity::generate().plain().unwrap())
+fn self_made() -> Credential {
+    Identity::generate().plain().unwrap()
 }
 
-fn registered(credential: &PeerCredential) -> PeerExpect {
-    PeerExpect::Certificate(credential.certificate().to_vec())
+fn registered(credential: &Credential) -> Expect {
+    Expect::Certificate(credential.certificate().to_vec())
 }
 
 fn der(pem: &str) -> Vec<u8> {
@@ -87,7 +87,7 @@ struct Meeting {
     answer: Option<io::Result<[u8; 4]>>,
 }
 
-async fn meet(server: &PeerTls, client: &PeerTls, expect: &PeerExpect) -> Meeting {
+async fn meet(server: &PeerTls, client: &PeerTls, expect: &Expect) -> Meeting {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serve = async {
@@ -174,7 +174,7 @@ impl Forge {
         Roots::from_pem(self.pem.as_bytes()).unwrap()
     }
 
-    fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> PeerCredential {
+    fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Credential {
         self.issue_over(&KeyPair::generate().unwrap(), name, change)
     }
 
@@ -183,7 +183,7 @@ impl Forge {
         key: &KeyPair,
         name: &str,
         change: impl FnOnce(&mut CertificateParams),
-    ) -> PeerCredential {
+    ) -> Credential {
         let mut params = common_name(name);
         change(&mut params);
         let certificate = params.signed_by(key, &self.issuer).unwrap().pem();
@@ -198,8 +198,8 @@ fn common_name(name: &str) -> CertificateParams {
     params
 }
 
-fn credential(key: &KeyPair, chain: &str) -> PeerCredential {
-    PeerCredential::from_pem(key.serialize_pem().as_bytes(), chain.as_bytes()).unwrap()
+fn credential(key: &KeyPair, chain: &str) -> Credential {
+    Credential::from_pem(key.serialize_pem().as_bytes(), chain.as_bytes()).unwrap()
 }
 
 fn days(days: i64) -> OffsetDateTime {
@@ -345,7 +345,7 @@ async fn certificate_of_another_party() {
     let text = PeerTlsError::Refused(refusal).to_string();
     assert!(text.starts_with("the peer is refused at the certificate [peer-certificate]: found"));
 
-    let (seen, _) = meet(&bob, &carol, &PeerExpect::Chained).await.succeeded();
+    let (seen, _) = meet(&bob, &carol, &Expect::Chained).await.succeeded();
     let refusal = registered(&alice.credential()).accepts(&seen, now()).unwrap_err();
     assert_eq!(refusal.code, "peer-certificate");
 }
@@ -430,7 +430,7 @@ async fn stolen_certificate_without_key() {
     .unwrap()
     .with_no_client_auth()
     .with_cert_resolver(presented(bob.credential().certificate(), &thief));
-    for expect in [registered(&bob.credential()), PeerExpect::Key(bob.credential().key_id())] {
+    for expect in [registered(&bob.credential()), Expect::Key(bob.credential().key_id())] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (other, _) = listener.accept().await.unwrap();
@@ -441,8 +441,8 @@ async fn stolen_certificate_without_key() {
     }
 
     let pem = KeyPair::generate().unwrap().serialize_pem();
-    let error = PeerCredential::from_pem(pem.as_bytes(), ca.certificate_pem().as_bytes());
-    assert!(matches!(error, Err(PeerCredentialError::Mismatch { .. })), "{error:?}");
+    let error = Credential::from_pem(pem.as_bytes(), ca.certificate_pem().as_bytes());
+    assert!(matches!(error, Err(CredentialError::Mismatch { .. })), "{error:?}");
 }
 
 #[tokio::test]
@@ -502,11 +502,8 @@ fn authority_of_version_1() {
     let error =
         Roots::from_pem((authority("Good CA").certificate_pem().to_owned() + &old).as_bytes())
             .unwrap_err();
-    let expected = PeerCredentialError::AuthorityVersion {
-        subject: "CN=Forge".to_owned(),
-        number: 2,
-        version: 1,
-    };
+    let expected =
+        CredentialError::AuthorityVersion { subject: "CN=Forge".to_owned(), number: 2, version: 1 };
     assert_eq!(error, expected);
     let text = error.to_string();
     assert!(text.contains("X.509 certificate of version 1; required is version 3"), "{text}");
@@ -555,22 +552,21 @@ async fn client_without_certificate() {
 async fn pinned_key_accepted_and_refused() {
     let identity = Identity::generate();
     let certificate = self_signed(&identity, "bob", 365).unwrap();
-    let bob =
-        PeerCredential::from_pem(identity.to_pem().as_bytes(), certificate.as_bytes()).unwrap();
+    let bob = Credential::from_pem(identity.to_pem().as_bytes(), certificate.as_bytes()).unwrap();
     assert_eq!(bob.key_id(), sha256(identity.spki()));
     let (bob, alice) = (PeerTls::new(bob, None), PeerTls::new(self_made(), None));
-    let key = PeerExpect::Key(bob.credential().key_id());
+    let key = Expect::Key(bob.credential().key_id());
     let (seen_by_bob, seen_by_alice) = meet(&bob, &alice, &key).await.succeeded();
     assert!(!seen_by_bob.chained() && !seen_by_alice.chained());
-    let alices = PeerExpect::Key(alice.credential().key_id());
+    let alices = Expect::Key(alice.credential().key_id());
     assert!(alices.accepts(&seen_by_bob, now()).unwrap().is_none());
 
-    let refusal = PeerExpect::Key([7; 32]).accepts(&seen_by_bob, now()).unwrap_err();
-    assert_eq!(refusal.code, "peer-key");
+    let refusal = Expect::Key([7; 32]).accepts(&seen_by_bob, now()).unwrap_err();
+    assert_eq!(refusal.code, "pinned-key");
     assert_eq!(refusal.required, format!("the key sha256:{}", "07".repeat(32)));
     assert!(refusal.found.contains(&hex::encode(alice.credential().key_id())), "{refusal}");
-    let (refusal, words) = meet(&bob, &alice, &PeerExpect::Key([7; 32])).await.refused_by_client();
-    assert_eq!(refusal.code, "peer-key");
+    let (refusal, words) = meet(&bob, &alice, &Expect::Key([7; 32])).await.refused_by_client();
+    assert_eq!(refusal.code, "pinned-key");
     assert!(words.starts_with("access_denied"), "{words}");
 }
 
@@ -582,9 +578,9 @@ async fn pinned_key_in_a_self_signed_certificate_that_has_ended() {
     let bob = credential(&key, &params.self_signed(&key).unwrap().pem());
     let ca = authority("Test CA");
     let (bob, alice) = (PeerTls::new(bob, Some(roots(&[&ca]))), member(&ca, "alice"));
-    let pinned = PeerExpect::Key(bob.credential().key_id());
+    let pinned = Expect::Key(bob.credential().key_id());
     let (_, seen) = meet(&bob, &alice, &pinned).await.succeeded();
-    assert_eq!(PeerExpect::Chained.accepts(&seen, now()).unwrap_err().code, "certificate-expired");
+    assert_eq!(Expect::Chained.accepts(&seen, now()).unwrap_err().code, "certificate-expired");
     let (seen, _) = meet(&alice, &bob, &registered(&alice.credential())).await.succeeded();
     pinned.accepts(&seen, now()).unwrap();
 }
@@ -593,7 +589,7 @@ async fn pinned_key_in_a_self_signed_certificate_that_has_ended() {
 #[tokio::test]
 async fn certificate_expected_without_authorities() {
     let (bob, alice) = (PeerTls::new(self_made(), None), PeerTls::new(self_made(), None));
-    for expect in [registered(&bob.credential()), PeerExpect::Chained] {
+    for expect in [registered(&bob.credential()), Expect::Chained] {
         let (refusal, _) = meet(&bob, &alice, &expect).await.refused_by_client();
         assert_eq!((refusal.code, refusal.matter), ("no-authorities", Matter::Policy));
     }
@@ -602,7 +598,7 @@ async fn certificate_expected_without_authorities() {
 #[tokio::test]
 async fn evidence_accepted_and_refused() {
     let platform = Arc::new(Platform::new(now()).unwrap());
-    let demand = |enclave: &Enclave, key| PeerExpect::Evidence {
+    let demand = |enclave: &Enclave, key| Expect::Evidence {
         policies: vec![Arc::new(
             Policy::from_toml(&policy_toml(&platform, &[("pool", enclave)])).unwrap(),
         )],
@@ -614,7 +610,7 @@ async fn evidence_accepted_and_refused() {
     let attested = identity.attested(&platform.enclave(ours.clone())).unwrap();
     // Authorities do not stand in the way of evidence.
     let ca = authority("Test CA");
-    let bob = PeerTls::new(PeerCredential::from_credential(&attested), Some(roots(&[&ca])));
+    let bob = PeerTls::new(attested, Some(roots(&[&ca])));
     let alice = member(&ca, "alice");
     let key = sha256(identity.spki());
 
@@ -627,7 +623,7 @@ async fn evidence_accepted_and_refused() {
     let verdict = demand(&ours, None).accepts(&seen, now()).unwrap().unwrap();
     assert_eq!(verdict.measurements().measurement(), ours.mr_enclave);
     assert_eq!(demand(&others, None).accepts(&seen, now()).unwrap_err().code, "measurement");
-    assert_eq!(demand(&ours, Some([7; 32])).accepts(&seen, now()).unwrap_err().code, "peer-key");
+    assert_eq!(demand(&ours, Some([7; 32])).accepts(&seen, now()).unwrap_err().code, "pinned-key");
     let later = now() + 48 * 3600;
     let refusal = demand(&ours, None).accepts(&seen, later).unwrap_err();
     assert_eq!(refusal.code, "certificate-expired");
@@ -637,13 +633,19 @@ async fn evidence_accepted_and_refused() {
     assert!(words.starts_with("access_denied"), "{words}");
     let (refusal, _) = meet(&alice, &bob, &demand(&ours, None)).await.refused_by_client();
     assert_eq!(refusal.code, "no-evidence");
-    let nothing = PeerExpect::Evidence {
+    let nothing = Expect::Evidence {
         policies: Vec::new(),
         collateral: Arc::new(platform.collateral(&CollateralKnobs::default())),
         key: None,
     };
     let (refusal, _) = meet(&bob, &alice, &nothing).await.refused_by_client();
     assert_eq!(refusal.code, "no-policy");
+    // Peers offer no collateral: what would wait for an offer is refused, not believed.
+    let policies =
+        vec![Arc::new(Policy::from_toml(&policy_toml(&platform, &[("pool", &ours)])).unwrap())];
+    let waiting = Expect::EvidenceWithOffer { policies, key: None };
+    let (refusal, _) = meet(&bob, &alice, &waiting).await.refused_by_client();
+    assert_eq!(refusal.code, "no-collateral");
 }
 
 #[tokio::test]
@@ -656,14 +658,13 @@ async fn stolen_evidence_under_another_key() {
     let knobs = CertificateKnobs::at(now()).with(extension(&quote, &spki));
     let forged = credential(&thief, &pem(&certificate(&thief, &knobs).unwrap()));
     let policy = Policy::from_toml(&policy_toml(&platform, &[("pool", &enclave)])).unwrap();
-    let demand = PeerExpect::Evidence {
+    let demand = Expect::Evidence {
         policies: vec![Arc::new(policy)],
         collateral: Arc::new(platform.collateral(&CollateralKnobs::default())),
         key: None,
     };
     let (mallory, bob) = (PeerTls::new(forged, None), PeerTls::new(self_made(), None));
-    let (seen, _) =
-        meet(&bob, &mallory, &PeerExpect::Key(bob.credential().key_id())).await.succeeded();
+    let (seen, _) = meet(&bob, &mallory, &Expect::Key(bob.credential().key_id())).await.succeeded();
     assert!(seen.evidence().is_none());
     assert_eq!(demand.accepts(&seen, now()).unwrap_err().code, "key-binding");
     let (refusal, _) = meet(&mallory, &bob, &demand).await.refused_by_client();
@@ -678,16 +679,16 @@ async fn self_signed_against_chained_refused() {
     let identity = Identity::generate();
     let certificate = self_signed(&identity, "Test CA", 30).unwrap();
     let mallory =
-        PeerCredential::from_pem(identity.to_pem().as_bytes(), certificate.as_bytes()).unwrap();
+        Credential::from_pem(identity.to_pem().as_bytes(), certificate.as_bytes()).unwrap();
     let mallory = PeerTls::new(mallory, Some(roots(&[&ca])));
-    let (refusal, words) = meet(&mallory, &bob, &PeerExpect::Chained).await.refused_by_client();
+    let (refusal, words) = meet(&mallory, &bob, &Expect::Chained).await.refused_by_client();
     assert_eq!(refusal.code, "unknown-authority");
     assert!(refusal.required.contains("'CN=Test CA'"), "{refusal}");
     assert!(words.starts_with("unknown_ca"), "{words}");
     // Bob, as the server, does not know yet whom he expects: his table decides.
-    let (seen, _) = meet(&bob, &mallory, &PeerExpect::Chained).await.succeeded();
+    let (seen, _) = meet(&bob, &mallory, &Expect::Chained).await.succeeded();
     assert!(!seen.chained());
-    for expect in [PeerExpect::Chained, registered(&mallory.credential())] {
+    for expect in [Expect::Chained, registered(&mallory.credential())] {
         assert_eq!(expect.accepts(&seen, now()).unwrap_err().code, "unknown-authority");
     }
 }
@@ -699,7 +700,7 @@ async fn self_signed_certificate_that_is_trusted_exactly() {
     let both = Some(Roots::from_pem(certificates.concat().as_bytes()).unwrap());
     let tls = |identity: &Identity, certificate: &str| {
         let key = identity.to_pem();
-        let own = PeerCredential::from_pem(key.as_bytes(), certificate.as_bytes()).unwrap();
+        let own = Credential::from_pem(key.as_bytes(), certificate.as_bytes()).unwrap();
         PeerTls::new(own, both.clone())
     };
     let (alice_tls, bob_tls) = (tls(&alice, &certificates[0]), tls(&bob, &certificates[1]));
@@ -713,7 +714,7 @@ async fn self_signed_certificate_that_is_trusted_exactly() {
     let key = KeyPair::generate().unwrap();
     let forged = credential(&key, &params.signed_by(&key, &issuer).unwrap().pem());
     let forged = PeerTls::new(forged, None);
-    let met = meet(&alice_tls, &forged, &PeerExpect::Key(alice_tls.credential().key_id())).await;
+    let met = meet(&alice_tls, &forged, &Expect::Key(alice_tls.credential().key_id())).await;
     assert_eq!(met.refused_by_server().0.code, "unknown-authority");
 }
 
@@ -728,7 +729,7 @@ async fn certificate_that_a_party_issued() {
     let chain = forged + &pem(bob.certificate());
     let mallory = PeerTls::new(credential(&key, &chain), Some(ca.roots()));
     let carol = PeerTls::new(ca.issue("carol", |_| ()), Some(ca.roots()));
-    let met = meet(&carol, &mallory, &PeerExpect::Chained).await;
+    let met = meet(&carol, &mallory, &Expect::Chained).await;
     assert_eq!(met.refused_by_server().0.code, "certificate-issuer");
 }
 
@@ -746,7 +747,7 @@ async fn intermediate_authority_that_may_not_sign_certificates() {
     let chain = common_name("alice").signed_by(&key, &middle).unwrap().pem() + &certificate;
     let mallory = PeerTls::new(credential(&key, &chain), Some(ca.roots()));
     let carol = PeerTls::new(ca.issue("carol", |_| ()), Some(ca.roots()));
-    let met = meet(&carol, &mallory, &PeerExpect::Chained).await;
+    let met = meet(&carol, &mallory, &Expect::Chained).await;
     assert_eq!(met.refused_by_server().0.code, "certificate-issuer");
 }
 
@@ -758,13 +759,13 @@ async fn intermediate_certificate_chain_accepted() {
     let key = issued.key_pem.as_bytes();
     let chain = issued.certificate_pem.clone() + middle.certificate_pem();
     let bob = member(&root, "bob");
-    let alice = PeerCredential::from_pem(key, chain.as_bytes()).unwrap();
+    let alice = Credential::from_pem(key, chain.as_bytes()).unwrap();
     let alice = PeerTls::new(alice, Some(roots(&[&root])));
     let (seen, _) = meet(&bob, &alice, &registered(&bob.credential())).await.succeeded();
     registered(&alice.credential()).accepts(&seen, now()).unwrap();
     meet(&alice, &bob, &registered(&alice.credential())).await.succeeded();
 
-    let bare = PeerCredential::from_pem(key, issued.certificate_pem.as_bytes()).unwrap();
+    let bare = Credential::from_pem(key, issued.certificate_pem.as_bytes()).unwrap();
     let bare = PeerTls::new(bare, Some(roots(&[&root])));
     let (refusal, _) = meet(&bob, &bare, &registered(&bob.credential())).await.refused_by_server();
     assert_eq!(refusal.code, "unknown-authority");
@@ -781,8 +782,8 @@ async fn chain_longer_than_accepted() {
     let issued = ca.issue("alice", &[], 30).unwrap();
     let long =
         issued.certificate_pem.clone() + &ca.certificate_pem().repeat(MAXIMUM_CHAIN_CERTIFICATES);
-    let error = PeerCredential::from_pem(issued.key_pem.as_bytes(), long.as_bytes()).unwrap_err();
-    assert_eq!(error, PeerCredentialError::ChainTooLong { count: MAXIMUM_CHAIN_CERTIFICATES + 1 });
+    let error = Credential::from_pem(issued.key_pem.as_bytes(), long.as_bytes()).unwrap_err();
+    assert_eq!(error, CredentialError::ChainTooLong { count: MAXIMUM_CHAIN_CERTIFICATES + 1 });
 
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let key = KeyPair::from_pem(&issued.key_pem).unwrap();
@@ -871,7 +872,7 @@ async fn alert_arrives_although_the_client_has_sent_already() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (other, _) = listener.accept().await.unwrap();
-    let expect = PeerExpect::Key(bob.credential().key_id());
+    let expect = Expect::Key(bob.credential().key_id());
     let dial = async {
         let (mut tls, _) = mallory.connect(tcp, &expect).await.unwrap();
         tls.write_all(&vec![0; 32 << 10]).await.unwrap();
@@ -921,7 +922,7 @@ async fn silent_peer_times_out() {
 
     let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let _silent = listener.accept().await.unwrap();
-    let error = tls.connect(tcp, &PeerExpect::Key([7; 32])).await.unwrap_err();
+    let error = tls.connect(tcp, &Expect::Key([7; 32])).await.unwrap_err();
     assert!(matches!(error, PeerTlsError::TimedOut), "{error:?}");
     assert_eq!(error.to_string(), "the TLS handshake did not end within 15 s");
 }
@@ -937,7 +938,7 @@ async fn peer_that_does_not_speak_tls() {
     assert!(matches!(error, PeerTlsError::Handshake(_)), "{error:?}");
     let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     drop(listener.accept().await.unwrap());
-    let error = tls.connect(tcp, &PeerExpect::Key([7; 32])).await.unwrap_err();
+    let error = tls.connect(tcp, &Expect::Key([7; 32])).await.unwrap_err();
     assert!(matches!(error, PeerTlsError::Handshake(_)), "{error:?}");
 }
 
@@ -946,28 +947,28 @@ fn files_that_are_not_what_they_should_be() {
     let ca = authority("Test CA");
     let issued = ca.issue("alice", &[], 30).unwrap();
     let (key, chain) = (issued.key_pem.as_bytes(), issued.certificate_pem.as_bytes());
-    let error = |key: &[u8], chain: &[u8]| PeerCredential::from_pem(key, chain).unwrap_err();
+    let error = |key: &[u8], chain: &[u8]| Credential::from_pem(key, chain).unwrap_err();
     assert!(error(key, key).to_string().starts_with("our certificate file holds no certificate"));
     assert!(error(chain, chain).to_string().contains("the file holds none"));
     let encrypted =
         b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
     assert!(error(encrypted, chain).to_string().contains("it is encrypted"));
     let broken = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
-    assert!(matches!(error(key, broken), PeerCredentialError::Certificate { number: 1, .. }));
+    assert!(matches!(error(key, broken), CredentialError::Certificate { number: 1, .. }));
     let long = vec![b' '; 2 << 20];
-    assert!(matches!(error(&long, chain), PeerCredentialError::TooLarge { .. }));
-    assert!(matches!(error(key, &long), PeerCredentialError::TooLarge { .. }));
+    assert!(matches!(error(&long, chain), CredentialError::TooLarge { .. }));
+    assert!(matches!(error(key, &long), CredentialError::TooLarge { .. }));
     assert!(Roots::from_pem(key).is_err() && Roots::from_pem(broken).is_err());
 
     // A peer's certificate is registered from either form.
     let der = der(&issued.certificate_pem);
     for file in [chain, &der] {
-        match PeerExpect::certificate(file).unwrap() {
-            PeerExpect::Certificate(registered) => assert_eq!(registered, der),
+        match Expect::certificate(file).unwrap() {
+            Expect::Certificate(registered) => assert_eq!(registered, der),
             other => panic!("{other:?}"),
         }
     }
-    assert!(PeerExpect::certificate(key).is_err() && PeerExpect::certificate(&der[..99]).is_err());
+    assert!(Expect::certificate(key).is_err() && Expect::certificate(&der[..99]).is_err());
 }
 
 #[test]
@@ -975,11 +976,10 @@ fn nothing_secret_is_shown() {
     let ca = authority("Test CA");
     let issued = ca.issue("alice", &[], 30).unwrap();
     let credential =
-        PeerCredential::from_pem(issued.key_pem.as_bytes(), issued.certificate_pem.as_bytes())
-            .unwrap();
+        Credential::from_pem(issued.key_pem.as_bytes(), issued.certificate_pem.as_bytes()).unwrap();
     let fingerprint = format!("sha256:{}", hex::encode(credential.key_id()));
     assert_eq!(format!("{ca:?} {issued:?}"), "Authority(..) Issued(..)");
-    assert_eq!(format!("{credential:?}"), format!("PeerCredential({fingerprint}, ..)"));
+    assert_eq!(format!("{credential:?}"), format!("Credential({fingerprint}, ..)"));
     let tls = format!("{:?}", PeerTls::new(credential, Some(roots(&[&ca]))));
     assert!(tls.contains("Roots(1 certificates)") && !tls.contains("key:"), "{tls}");
 }
@@ -1125,7 +1125,7 @@ async fn python_client(
 /// A Python server that `client` comes to.
 async fn python_server(
     client: &PeerTls,
-    expect: &PeerExpect,
+    expect: &Expect,
     ca: &str,
     own: (&str, &str),
 ) -> (Result<io::Result<[u8; 4]>, PeerTlsError>, String) {
@@ -1145,7 +1145,7 @@ async fn genuine_python_peers_both_ways() {
     let bob = member(&ca, "bob");
     let issued = ca.issue("alice", &[], 30).unwrap();
     let own = (issued.key_pem.as_str(), issued.certificate_pem.as_str());
-    let alice = PeerExpect::certificate(issued.certificate_pem.as_bytes()).unwrap();
+    let alice = Expect::certificate(issued.certificate_pem.as_bytes()).unwrap();
 
     let (seen, said) = python_client(&bob, ca.certificate_pem(), own, "TLSv1_3").await;
     assert_eq!(said, "TLSv1.3 TLS_AES_128_GCM_SHA256 ping");
@@ -1165,22 +1165,21 @@ async fn genuine_python_peers_with_intermediate_and_self_signed_certificates() {
     let bob = member(&root, "bob");
     let (seen, said) = python_client(&bob, root.certificate_pem(), own, "TLSv1_3").await;
     assert!(seen.unwrap().chained() && said.ends_with("ping"), "{said}");
-    let (answer, _) = python_server(&bob, &PeerExpect::Chained, root.certificate_pem(), own).await;
+    let (answer, _) = python_server(&bob, &Expect::Chained, root.certificate_pem(), own).await;
     answer.unwrap().unwrap();
 
     // Each side trusts exactly the other's certificate.
     let identities = [Identity::generate(), Identity::generate()];
     let certificates =
         identities.each_ref().map(|identity| self_signed(identity, "party", 30).unwrap());
-    let bob =
-        PeerCredential::from_pem(identities[0].to_pem().as_bytes(), certificates[0].as_bytes());
+    let bob = Credential::from_pem(identities[0].to_pem().as_bytes(), certificates[0].as_bytes());
     let trusted = Roots::from_pem(certificates[1].as_bytes()).unwrap();
     let bob = PeerTls::new(bob.unwrap(), Some(trusted));
     let key = identities[1].to_pem();
     let own = (key.as_str(), certificates[1].as_str());
     let (seen, said) = python_client(&bob, &certificates[0], own, "TLSv1_3").await;
     assert!(seen.unwrap().chained() && said.ends_with("ping"), "{said}");
-    let (answer, _) = python_server(&bob, &PeerExpect::Chained, &certificates[0], own).await;
+    let (answer, _) = python_server(&bob, &Expect::Chained, &certificates[0], own).await;
     answer.unwrap().unwrap();
 }
 
@@ -1195,8 +1194,7 @@ async fn genuine_python_peers_that_are_refused_or_refuse() {
     let (outcome, said) = python_client(&bob, ca.certificate_pem(), own, "TLSv1_3").await;
     assert_eq!(refusal(outcome).code, "unknown-authority");
     assert_eq!(said, "refused TLSV1_ALERT_UNKNOWN_CA");
-    let (outcome, said) =
-        python_server(&bob, &PeerExpect::Chained, ca.certificate_pem(), own).await;
+    let (outcome, said) = python_server(&bob, &Expect::Chained, ca.certificate_pem(), own).await;
     assert_eq!(refusal(outcome).code, "unknown-authority");
     assert_eq!(said, "refused TLSV1_ALERT_UNKNOWN_CA");
 
@@ -1206,7 +1204,7 @@ async fn genuine_python_peers_that_are_refused_or_refuse() {
     assert!(matches!(outcome, Err(PeerTlsError::RefusedByPeer(_))), "{outcome:?}");
     assert_eq!(said, "refused CERTIFICATE_VERIFY_FAILED");
     let (outcome, said) =
-        python_server(&trusting, &PeerExpect::Chained, other.certificate_pem(), own).await;
+        python_server(&trusting, &Expect::Chained, other.certificate_pem(), own).await;
     let error = outcome.unwrap().unwrap_err();
     assert!(refused_by_peer(&error).unwrap().starts_with("unknown_ca"), "{error}");
     assert_eq!(said, "refused CERTIFICATE_VERIFY_FAILED");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convelo_attest::{PlatformId, Policy, QuoteSource};
-use convelo_channel::{Identity, PeerCredential, PeerExpect, PeerTls, Roots};
+use convelo_channel::{Credential, Expect, Identity, PeerTls, Roots};
 use convelo_operate::{CollateralFile, Collector, Extras, PsiPort, PsiTls, PsiWire, StatusPort};
 use convelo_party::{Refresh, Refreshing};
 use convelo_service::{CollateralSource, Config, Service};
@@ -144,14 +144,14 @@ fn psi_wire(
         (Some(certificate), Some(key)) => {
             let chain = files::bytes(certificate, "certificate")?;
             let key = Zeroizing::new(files::bytes(key, "key")?);
-            let credential = PeerCredential::from_pem(&key, &chain).map_err(Failure::usage)?;
+            let credential = Credential::from_pem(&key, &chain).map_err(Failure::usage)?;
             let authorities = args.psi_client_ca.as_deref();
             let authorities =
                 authorities.map(|path| files::bytes(path, "authorities")).transpose()?;
             let roots = authorities.map(|pem| Roots::from_pem(&pem)).transpose();
             let roots = roots.map_err(Failure::usage)?;
-            let chained = roots.is_some().then_some(PeerExpect::Chained);
-            let pinned = args.psi_client.iter().map(|key| PeerExpect::Key(key.0));
+            let chained = roots.is_some().then_some(Expect::Chained);
+            let pinned = args.psi_client.iter().map(|key| Expect::Key(key.0));
             let expect: Vec<_> = chained.into_iter().chain(pinned).collect();
             if expect.is_empty() {
                 return Err(Failure::usage(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use convelo_attest::Policy;
-use convelo_channel::{Identity, PeerCredential, PeerExpect, PeerTls};
+use convelo_channel::{Expect, Identity, PeerTls};
 use convelo_pool::{
     Peer, Pool, PoolBuilder, PoolError, ReceiveErrorKind, SendErrorKind, Wire, WireChoice,
 };
@@ -337,8 +337,7 @@ fn now() -> u64 {
 }
 
 fn pinned(identity: &Identity) -> PoolBuilder {
-    let credential = PeerCredential::from_credential(&identity.plain().unwrap());
-    Pool::builder().tls(PeerTls::new(credential, None))
+    Pool::builder().tls(PeerTls::new(identity.plain().unwrap(), None))
 }
 
 fn key(identity: &Identity) -> [u8; 32] {
@@ -384,7 +383,7 @@ async fn a_party_may_be_an_enclave() {
     let (a, b) = (Identity::generate(), Identity::generate());
     let enclave = Enclave::named("party");
     let source = Arc::new(platform().enclave(enclave.clone()));
-    let expect = |enclave: &Enclave| PeerExpect::Evidence {
+    let expect = |enclave: &Enclave| Expect::Evidence {
         policies: vec![Arc::new(
             Policy::from_toml(&policy_toml(platform(), &[("party", enclave)])).unwrap(),
         )],

@@ -9,8 +9,8 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use super::credential::{PeerCredentialError, certificates, parse};
 use crate::certificate::{Certificate, shown_name, shown_time};
+use crate::credential::{CredentialError, certificates, parse};
 
 /// Certificates that we trust: authorities (`CA:TRUE`), which may issue others, and any other,
 /// which is trusted as exactly that one certificate.
@@ -33,7 +33,7 @@ struct Authority {
 
 /// What a certificate is presented for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     /// By a peer that connects.
     Client,
     /// By a peer that was connected to.
@@ -44,16 +44,16 @@ impl Roots {
     /// Reads certificates in PEM.
     ///
     /// # Errors
-    /// [`PeerCredentialError`]; an authority of X.509 version 1 is refused with the command that
+    /// [`CredentialError`]; an authority of X.509 version 1 is refused with the command that
     /// makes a version 3 of it.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, PeerCredentialError> {
+    pub fn from_pem(pem: &[u8]) -> Result<Self, CredentialError> {
         let what = "the file of trusted authorities";
         let exactly = certificates(pem, what)?;
         let (mut anchors, mut authorities) = (Vec::new(), Vec::new());
         for (number, der) in (1..).zip(&exactly) {
             let certificate = parse(der, what, number)?;
             if certificate.version != 3 {
-                return Err(PeerCredentialError::AuthorityVersion {
+                return Err(CredentialError::AuthorityVersion {
                     subject: shown_name(certificate.subject),
                     number,
                     version: certificate.version,
@@ -63,7 +63,7 @@ impl Roots {
                 continue;
             }
             let anchor = webpki::anchor_from_trusted_cert(der).map_err(|error| {
-                PeerCredentialError::Certificate { what, number, reason: error.to_string() }
+                CredentialError::Certificate { what, number, reason: error.to_string() }
             })?;
             anchors.push(anchor.to_owned());
             authorities.push(Authority {
@@ -77,7 +77,7 @@ impl Roots {
     }
 
     /// Whether the certificate is trusted itself, or a path leads from it to an authority.
-    pub(super) fn verify(
+    pub(crate) fn verify(
         &self,
         der: &CertificateDer<'_>,
         certificate: &Certificate<'_>,
@@ -236,21 +236,15 @@ impl fmt::Debug for Roots {
     }
 }
 
-pub(super) fn refusal(
+/// A refusal of a certificate.
+pub(crate) fn refusal(
     code: &'static str,
     matter: Matter,
     found: String,
     required: &str,
     advice: &str,
 ) -> Refusal {
-    Refusal {
-        stage: Stage::Certificate,
-        code,
-        found,
-        required: required.to_owned(),
-        matter,
-        advice: advice.to_owned(),
-    }
+    Refusal::new(Stage::Certificate, code, matter).found(found).required(required).advice(advice)
 }
 
 fn in_its_life(certificate: &Certificate<'_>, now: u64) -> Result<(), Refusal> {

@@ -4,27 +4,27 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use sha2::{Digest as _, Sha256};
 
 use crate::certificate::{Certificate, fingerprint, shown_name};
-use crate::identity::Credential;
 use crate::limits::{
     MAXIMUM_CERTIFICATE_FILE_BYTES, MAXIMUM_CHAIN_CERTIFICATES, MAXIMUM_KEY_FILE_BYTES,
 };
 use crate::provider::peer_provider;
 
-/// A key with its certificate, and the intermediate certificates up to an authority.
+/// A key and its certificate, ready for handshakes, with the intermediate certificates up to an
+/// authority where there is one.
 #[derive(Clone)]
-pub struct PeerCredential {
-    credential: Credential,
-    key_id: [u8; 32],
+pub struct Credential {
+    certified: Arc<CertifiedKey>,
+    spki: Arc<[u8]>,
 }
 
 /// Key or certificate files that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum PeerCredentialError {
+pub enum CredentialError {
     /// The file is not what it should be.
     #[error("{what}: {bytes} bytes arrived, at most {most} are read; is this the right file?")]
     TooLarge {
@@ -105,16 +105,16 @@ pub enum PeerCredentialError {
     },
 }
 
-impl PeerCredential {
+impl Credential {
     /// Reads a key (PKCS #8, SEC 1 or PKCS #1) and a certificate, followed by its intermediate
     /// ones, in PEM. Everything else in the files is skipped.
-    pub fn from_pem(key_pem: &[u8], chain_pem: &[u8]) -> Result<Self, PeerCredentialError> {
+    pub fn from_pem(key_pem: &[u8], chain_pem: &[u8]) -> Result<Self, CredentialError> {
         let what = "our certificate file";
         let chain = certificates(chain_pem, what)?;
         if chain.len() > MAXIMUM_CHAIN_CERTIFICATES {
-            return Err(PeerCredentialError::ChainTooLong { count: chain.len() });
+            return Err(CredentialError::ChainTooLong { count: chain.len() });
         }
-        let unusable = |reason: String| PeerCredentialError::Key { reason };
+        let unusable = |reason: String| CredentialError::Key { reason };
         check_size(key_pem, "our key file", MAXIMUM_KEY_FILE_BYTES)?;
         let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| {
             let encrypted = key_pem.windows(9).any(|window| window == b"ENCRYPTED");
@@ -125,81 +125,84 @@ impl PeerCredential {
             .load_private_key(key)
             .map_err(|error| unusable(error.to_string()))?;
         let own = parse(&chain[0], what, 1)?;
-        let key_id = own.key_id();
         if let Some(public) = key.public_key().filter(|public| public.as_ref() != own.spki) {
-            return Err(PeerCredentialError::Mismatch {
+            return Err(CredentialError::Mismatch {
                 key: fingerprint(&Sha256::digest(public.as_ref()).into()),
                 subject: shown_name(own.subject),
-                certificate: fingerprint(&key_id),
+                certificate: fingerprint(&own.key_id()),
             });
         }
-        Ok(Self { credential: Credential(Arc::new(CertifiedKey::new(chain, key))), key_id })
+        let spki = own.spki.into();
+        Ok(Self::new(CertifiedKey::new(chain, key), spki))
     }
 
-    /// The credential of an [`Identity`](crate::Identity): self-signed, with evidence or without.
-    pub fn from_credential(credential: &Credential) -> Self {
-        let key_id = Certificate::parse(credential.certificate())
-            .expect("the certificate is of our own making")
-            .key_id();
-        Self { credential: credential.clone(), key_id }
+    /// Of a key and a certificate that belong together.
+    pub(crate) fn new(certified: CertifiedKey, spki: Arc<[u8]>) -> Self {
+        Self { certified: Arc::new(certified), spki }
     }
 
     /// Our certificate, DER.
     pub fn certificate(&self) -> &[u8] {
-        self.credential.certificate()
+        &self.certified.cert[0]
     }
 
     /// SHA-256 of our key's `SubjectPublicKeyInfo`: what others pin.
     pub fn key_id(&self) -> [u8; 32] {
-        self.key_id
+        Sha256::digest(&self.spki).into()
     }
 
-    pub(super) fn credential(&self) -> &Credential {
-        &self.credential
+    /// `SubjectPublicKeyInfo` of our key, DER.
+    pub(crate) fn spki(&self) -> &Arc<[u8]> {
+        &self.spki
+    }
+
+    /// As rustls takes it.
+    pub(crate) fn presented(&self) -> Arc<SingleCertAndKey> {
+        Arc::new(SingleCertAndKey::from(Arc::clone(&self.certified)))
     }
 }
 
-impl std::fmt::Debug for PeerCredential {
+impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PeerCredential({}, ..)", fingerprint(&self.key_id))
+        write!(f, "Credential({}, ..)", fingerprint(&self.key_id()))
     }
 }
 
 /// The certificates of a PEM file, at least one.
-pub(super) fn certificates(
+pub(crate) fn certificates(
     pem: &[u8],
     what: &'static str,
-) -> Result<Vec<CertificateDer<'static>>, PeerCredentialError> {
+) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
     check_size(pem, what, MAXIMUM_CERTIFICATE_FILE_BYTES)?;
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        found.push(certificate.map_err(|error| PeerCredentialError::Certificate {
+        found.push(certificate.map_err(|error| CredentialError::Certificate {
             what,
             number: found.len() + 1,
             reason: error.to_string(),
         })?);
     }
     if found.is_empty() {
-        return Err(PeerCredentialError::NoCertificate { what });
+        return Err(CredentialError::NoCertificate { what });
     }
     Ok(found)
 }
 
-pub(super) fn parse<'a>(
+pub(crate) fn parse<'a>(
     der: &'a CertificateDer<'_>,
     what: &'static str,
     number: usize,
-) -> Result<Certificate<'a>, PeerCredentialError> {
-    Certificate::parse(der).map_err(|error| PeerCredentialError::Certificate {
+) -> Result<Certificate<'a>, CredentialError> {
+    Certificate::parse(der).map_err(|error| CredentialError::Certificate {
         what,
         number,
         reason: error.to_string(),
     })
 }
 
-fn check_size(bytes: &[u8], what: &'static str, most: usize) -> Result<(), PeerCredentialError> {
+fn check_size(bytes: &[u8], what: &'static str, most: usize) -> Result<(), CredentialError> {
     if bytes.len() > most {
-        return Err(PeerCredentialError::TooLarge { what, bytes: bytes.len(), most });
+        return Err(CredentialError::TooLarge { what, bytes: bytes.len(), most });
     }
     Ok(())
 }

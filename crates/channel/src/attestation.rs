@@ -1,0 +1,143 @@
+//! The fresh exchange: a service shows that its enclave is at the other end of one connection, now.
+
+use std::sync::Arc;
+
+use convelo_attest::{Collateral, Refusal, Role, Verdict};
+use rand_core::Rng as _;
+
+use crate::binding::{Binding, Exchange};
+use crate::expect::{Expect, no_collateral};
+use crate::proven::ProvenPeer;
+use crate::verdicts::verify_evidence;
+
+/// The attestation of one connection for one job, as often as it is asked for.
+pub struct Attestation {
+    pub(crate) expect: Expect,
+    pub(crate) peer: ProvenPeer,
+    pub(crate) binding: Binding,
+    pub(crate) job: [u8; 32],
+}
+
+/// Random bytes that an answer must be about; good for one.
+#[derive(Debug)]
+pub struct Challenge {
+    nonce: [u8; 32],
+}
+
+/// What a service answers a challenge with.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its own random bytes.
+    pub nonce: [u8; 32],
+    /// Its quote over the exchange.
+    pub quote: Vec<u8>,
+    /// The collateral that it offers; empty for none. It is signed and dated: whose hands it went
+    /// through does not matter.
+    pub collateral: Vec<u8>,
+}
+
+/// What a good answer comes to.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// Nothing where no evidence was expected.
+    pub fresh: Option<Fresh>,
+    /// The report data of the quote with which this side may answer in turn.
+    pub own_report_data: [u8; 64],
+}
+
+/// What a fresh quote came to, and what it was verified with. Only the exchange makes one:
+///
+/// ```compile_fail,E0451
+/// use std::sync::Arc;
+/// use convelo_attest::{Collateral, Verdict};
+/// use convelo_channel::Fresh;
+///
+/// fn claim(verdict: Verdict, collateral: Arc<Collateral>) -> Fresh {
+///     Fresh { verdict, collateral }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    verdict: Verdict,
+    collateral: Arc<Collateral>,
+}
+
+impl Attestation {
+    /// What ties a quote to this connection.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
+    /// A new challenge.
+    pub fn challenge(&self) -> Challenge {
+        let mut nonce = [0; 32];
+        crate::os_rng().fill_bytes(&mut nonce);
+        Challenge { nonce }
+    }
+
+    /// Verifies an answer at `now` (Unix seconds): the quote is of this exchange, every policy accepts
+    /// it, and the enclave is that of the certificate, which is verified, too. Collateral that the
+    /// service offers is used where there is no other.
+    ///
+    /// # Errors
+    /// A [`Refusal`].
+    #[expect(clippy::needless_pass_by_value, reason = "a challenge is good for one answer")]
+    pub fn verify(
+        &self,
+        challenge: Challenge,
+        answer: &Answer,
+        now: u64,
+    ) -> Result<Answered, Refusal> {
+        let Challenge { nonce: party_nonce } = challenge;
+        let exchange = Exchange { party_nonce, service_nonce: answer.nonce, job: self.job };
+        let own_report_data = self.binding.report_data(Role::Party, &exchange);
+        let (policies, collateral) = match &self.expect {
+            Expect::Evidence { policies, collateral, .. } => (policies, Arc::clone(collateral)),
+            Expect::EvidenceWithOffer { policies, .. } => {
+                (policies, Arc::new(offer(&answer.collateral)?))
+            }
+            Expect::Key(_) | Expect::Certificate(_) | Expect::Chained => {
+                return Ok(Answered { fresh: None, own_report_data });
+            }
+        };
+        let shown = self.peer.verdict_under(policies, &collateral, now)?;
+        let evidence = self.binding.evidence(Role::Service, &exchange, &answer.quote)?;
+        let verdict = verify_evidence(&evidence, policies, &collateral, now)?;
+        let fresh = Fresh { verdict: verdict.fresh_after(&shown)?, collateral };
+        Ok(Answered { fresh: Some(fresh), own_report_data })
+    }
+}
+
+impl std::fmt::Debug for Attestation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attestation").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl Challenge {
+    /// What is sent.
+    pub fn nonce(&self) -> [u8; 32] {
+        self.nonce
+    }
+}
+
+impl Fresh {
+    /// The verdict.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// What it rests on.
+    pub fn collateral(&self) -> &Arc<Collateral> {
+        &self.collateral
+    }
+}
+
+fn offer(offered: &[u8]) -> Result<Collateral, Refusal> {
+    if offered.is_empty() {
+        return Err(no_collateral("none here, and none offered by the service"));
+    }
+    std::str::from_utf8(offered).map_err(|_| no_collateral("an offer that is no text")).and_then(
+        |text| Collateral::from_json(text).map_err(|error| no_collateral(error.to_string())),
+    )
+}
