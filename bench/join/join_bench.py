@@ -52,8 +52,8 @@ SERVICES = (2, 4)
 # MiB for a provider whose table does not fit: 10,000,000 rows take twice as much.
 SMALL_MEMORY = 96
 
-# A fingerprint on the wire.
-FINGERPRINT_BYTES = 16
+# A pseudonym on the wire.
+PSEUDONYM_BYTES = 16
 
 # What order, digest and gRPC may add to an upload.
 UPLOAD_GOAL = 3.0
@@ -251,7 +251,7 @@ class Ours:
         time.sleep(0.05)
         few.send_signal(signal.SIGSTOP)
         try:
-            read_until(whole, f"sent {keys:,} fingerprints")
+            read_until(whole, f"sent {keys:,} pseudonyms")
             used, last = cpu_of(self.service.pid), 0.0
             while used - last > 0.001:
                 time.sleep(0.2)
@@ -404,7 +404,7 @@ def add_service(rows: Rows, side: Ours, keys: int, rounds: int, options: argpars
     uploads, transfers, one, two = [], [], [], []
     for _ in range(rounds + 2):
         uploads.append(side.upload(keys))
-        transfers.append(figures(options.transfer, FINGERPRINT_BYTES * keys))
+        transfers.append(figures(options.transfer, PSEUDONYM_BYTES * keys))
         one.append(figures(options.engine, 2, keys, threads=1))
         two.append(figures(options.engine, 2, keys, threads=2))
     say(f"uploads: {uploads}")
@@ -416,7 +416,7 @@ def add_service(rows: Rows, side: Ours, keys: int, rounds: int, options: argpars
              least(one, "leaky_cpu_seconds") * nanoseconds / 2, "ns", 1.0)
     rows.add("the join, two threads, wall beside one",
              least(two, "join_wall_seconds"), least(one, "join_wall_seconds"), "s", 1 / 1.7)
-    rows.add("memory of the join, goal 20 B a fingerprint and 64 MiB",
+    rows.add("memory of the join, goal 20 B a pseudonym and 64 MiB",
              least(one, "peak_bytes") / 2**20, 20 * 2 * keys / 2**20 + 64, "MiB", 1.0)
 
 

@@ -27,7 +27,7 @@ import tempfile
 import time
 
 from join_bench import (
-    FINGERPRINT_BYTES,
+    PSEUDONYM_BYTES,
     PARTIES,
     Ours,
     Rows,
@@ -107,7 +107,7 @@ def main() -> None:
             say(f"{many}")
             ids = MANY_PARTIES * MANY_PARTIES_KEYS
             alone = figures(options.engine, MANY_PARTIES, MANY_PARTIES_KEYS)["join_cpu_seconds"]
-            alone += figures(options.transfer, FINGERPRINT_BYTES * ids)["receive_cpu_seconds"]
+            alone += figures(options.transfer, PSEUDONYM_BYTES * ids)["receive_cpu_seconds"]
             rows.add("64 parties, the service's CPU an id, join and transfer alone",
                      many["service cpu"] / ids * 1e9, alone / ids * 1e9, "ns", 2.0)
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use convelo_channel::{Binding, Dialler, Expect, Identity, os_rng};
 use convelo_psi::agreement::{JobKey, Member, Opening};
-use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, Normaliser, Outcome, SetBuilder};
+use convelo_psi::{Bitmap, Job, JobDigest, Normaliser, Outcome, PseudonymSet, SetBuilder};
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use convelo_wire::proto::join_service_client::JoinServiceClient;
 use convelo_wire::{Announcement, Challenge, Failed, FromParty, Hello, Proof, ToParty, proto};
@@ -217,15 +217,15 @@ impl RawParty {
     ///
     /// # Panics
     /// When one is not a key.
-    pub fn set(&self, key: &JobKey, ids: &[&str]) -> FingerprintSet {
-        let fingerprinter = key.fingerprinter();
+    pub fn set(&self, key: &JobKey, ids: &[&str]) -> PseudonymSet {
+        let pseudonymiser = key.pseudonymiser();
         let mut normaliser = Normaliser::new(self.job.keys());
         let mut builder = SetBuilder::new();
         for (row, id) in (0..).zip(ids) {
             let convelo_psi::Encoded::Key(encoded) = normaliser.encode([*id]) else {
                 panic!("'{id}' is no key");
             };
-            builder.push(fingerprinter.fingerprint(encoded), row).expect("in memory");
+            builder.push(pseudonymiser.pseudonym(encoded), row).expect("in memory");
         }
         builder.finish().expect("in memory")
     }
@@ -256,14 +256,14 @@ impl RawParty {
     ///
     /// # Panics
     /// As [`RawParty::has_room`].
-    pub fn upload(&mut self, set: &FingerprintSet) {
+    pub fn upload(&mut self, set: &PseudonymSet) {
         self.announce(set.len() as u64, set.blake3().expect("in memory"));
         self.has_room();
         self.send(set);
     }
 
     /// Sends a set that was announced.
-    pub fn send(&self, set: &FingerprintSet) {
+    pub fn send(&self, set: &PseudonymSet) {
         for chunk in set.chunks(MAXIMUM_CHUNK_BYTES) {
             self.chunk(chunk.expect("in memory"));
         }
@@ -273,7 +273,7 @@ impl RawParty {
     ///
     /// # Panics
     /// When neither comes.
-    pub fn outcome(&mut self, set: &FingerprintSet) -> Result<Outcome<Bitmap>, Failed> {
+    pub fn outcome(&mut self, set: &PseudonymSet) -> Result<Outcome<Bitmap>, Failed> {
         let (outcome, bitmap_bytes) = loop {
             match self.connection.message() {
                 ToParty::Outcome { outcome, bitmap_bytes, .. } => break (outcome, bitmap_bytes),

@@ -828,13 +828,13 @@ fn memory_of_a_provider_is_twenty_bytes_a_row_and_never_more_than_it_may_take() 
     assert!(rows > MEMORY_MIB * 1024, "the rows themselves would fit");
 }
 
-/// A service's memory is 16 bytes for each fingerprint and a constant. For a job the constant is
+/// A service's memory is 16 bytes for each pseudonym and a constant. For a job the constant is
 /// the queue of 8 chunks, each of which keeps the buffer that it came in, up to 2 MiB. For each of
 /// its parties it is 2 MiB of flow control window for the stream and as much for the connection, a
 /// buffer of up to 2 MiB in which the next chunk is put together, as much again while that grows,
 /// and as much as all these for what the allocator keeps between them. A bitmap is a bit a key.
 #[test]
-fn memory_of_the_service_is_sixteen_bytes_a_fingerprint_and_a_constant() {
+fn memory_of_the_service_is_sixteen_bytes_a_pseudonym_and_a_constant() {
     const KEYS: usize = MILLION;
     const JOB_KIB: u64 = 8 * 2 * 1024;
     const PARTY_KIB: u64 = 2 * (2 + 2 + 2 + 2) * 1024;
@@ -855,10 +855,10 @@ fn memory_of_the_service_is_sixteen_bytes_a_fingerprint_and_a_constant() {
         service.process.memory_kib("VmHWM").expect("the service runs")
     };
     let (few, many) = (measure(10), measure(KEYS));
-    let fingerprints = 2 * KEYS as u64 * 16 / 1024;
+    let pseudonyms = 2 * KEYS as u64 * 16 / 1024;
     let constant = JOB_KIB + 2 * PARTY_KIB;
-    println!("peaks: {few}, {many} KiB; fingerprints {fingerprints} KiB");
-    assert!(many <= few + fingerprints + constant, "{} KiB more", many - few);
+    println!("peaks: {few}, {many} KiB; pseudonyms {pseudonyms} KiB");
+    assert!(many <= few + pseudonyms + constant, "{} KiB more", many - few);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use convelo_channel::{Identity, os_rng};
 use convelo_psi::agreement::Opening;
-use convelo_psi::{Bitmap, Fingerprint, FingerprintSet, Job, Outcome, Parties, terms};
+use convelo_psi::{Bitmap, Job, Outcome, Parties, Pseudonym, PseudonymSet, terms};
 use convelo_tests::{JobBuilder, PATIENCE, Party, Process, RawParty, Service, World, free_port};
 use convelo_wire::{Announcement, FromParty, Hello, Reason, ToParty};
 use serde_json::json;
@@ -255,7 +255,7 @@ fn connection_lost_in_the_middle_of_an_upload() {
     let set = bob.set(&key, &["a", "b"]);
     bob.announce(2, set.blake3().expect("in memory"));
     bob.has_room();
-    bob.chunk(pieces(&set, 16).next().expect("a fingerprint"));
+    bob.chunk(pieces(&set, 16).next().expect("a pseudonym"));
     alice.wait_for("waiting for the set of");
     drop(bob);
     for process in [alice, carol] {
@@ -278,12 +278,12 @@ fn party_killed_while_joining() {
         carol.announce(2, set.blake3().expect("in memory"));
         carol.has_room();
         let mut chunks = pieces(&set, 16);
-        carol.chunk(chunks.next().expect("a fingerprint"));
+        carol.chunk(chunks.next().expect("a pseudonym"));
         for waiting in [&alice, &bob] {
             waiting.wait_for("waiting for the set of carol");
         }
         scene.service.process.freeze();
-        carol.chunk(chunks.next().expect("a fingerprint"));
+        carol.chunk(chunks.next().expect("a pseudonym"));
         bob.kill();
         thread::sleep(Duration::from_millis(100));
         scene.service.process.thaw();
@@ -656,7 +656,7 @@ fn sets_beyond_the_service_memory_are_refused_before_any_upload() {
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     for process in parties.each_ref().map(|party| world.run_lines(party, &ids)) {
         let ended = process.wait().expect(1).says("up to 4 MiB at the service, which has 1 MiB");
-        ended.says("may use 4 MiB").says("nothing was uploaded").never_says("fingerprints");
+        ended.says("may use 4 MiB").says("nothing was uploaded").never_says("pseudonyms");
     }
     assert!(parties.iter().all(|party| !party.has_matched()));
     for process in parties.each_ref().map(|party| world.run_lines(party, &ids[..100])) {
@@ -952,8 +952,8 @@ fn memory_is_given_back_after_delivery() {
         assert_eq!(process.wait().expect(0).json()["result"]["keys"], IDS);
     }
     let peak = service.memory_kib("VmHWM").expect("the service runs");
-    let fingerprints = (PARTIES * IDS * 16 / 1024) as u64;
-    assert!(peak > before + fingerprints, "{before} KiB before, {peak} at most");
+    let pseudonyms = (PARTIES * IDS * 16 / 1024) as u64;
+    assert!(peak > before + pseudonyms, "{before} KiB before, {peak} at most");
     let kept = || service.memory_kib("VmRSS").expect("the service runs").saturating_sub(before);
     let deadline = Instant::now() + PATIENCE;
     while kept() > KEPT_KIB && Instant::now() < deadline {
@@ -964,7 +964,7 @@ fn memory_is_given_back_after_delivery() {
 }
 
 /// The sets that the service held are overwritten, and the same job again, at once, knows nothing
-/// of the first one. (Buffers of the transport are not in this: they hold fingerprints as they
+/// of the first one. (Buffers of the transport are not in this: they hold pseudonyms as they
 /// travel, until they are used again.)
 #[test]
 fn wiped_after_delivery() {
@@ -986,7 +986,7 @@ fn wiped_after_delivery() {
     alice.has_room();
     bob.send(&set);
     let ToParty::Uploads { .. } = alice.connection.message() else { panic!("bob's set is there") };
-    let held = fingerprints_in_memory(&scene.service.process, &set);
+    let held = pseudonyms_in_memory(&scene.service.process, &set);
     assert!(held >= set.len(), "{held} of {} are there while the job runs", set.len());
     alice.send(&few);
     assert_eq!(common(&bob.outcome(&set).expect("a result")), 1);
@@ -997,7 +997,7 @@ fn wiped_after_delivery() {
         thread::sleep(Duration::from_millis(10));
     }
     // A register's worth may stand on a stack.
-    let left = fingerprints_in_memory(&scene.service.process, &set);
+    let left = pseudonyms_in_memory(&scene.service.process, &set);
     assert!(left <= 8, "{left} of {} are still there", set.len());
     let running = [scene.run(0, &["id-1", "x"]), scene.run(1, &["y"])];
     for process in running {
@@ -1006,15 +1006,15 @@ fn wiped_after_delivery() {
 }
 
 /// The form on the wire of a set, in pieces of so many bytes.
-fn pieces(set: &FingerprintSet, bytes: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
+fn pieces(set: &PseudonymSet, bytes: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
     set.chunks(bytes).map(|piece| piece.expect("in memory"))
 }
 
-/// How many times a fingerprint of `set` stands in the memory of a process: as a number of 128 bits,
+/// How many times a pseudonym of `set` stands in the memory of a process: as a number of 128 bits,
 /// or as the high half that the join compares.
-fn fingerprints_in_memory(process: &Process, set: &FingerprintSet) -> usize {
-    let number = |fingerprint: &Fingerprint| u128::from_be_bytes(fingerprint.to_be_bytes());
-    let wanted: HashSet<u128> = set.fingerprints().expect("in memory").iter().map(number).collect();
+fn pseudonyms_in_memory(process: &Process, set: &PseudonymSet) -> usize {
+    let number = |pseudonym: &Pseudonym| u128::from_be_bytes(pseudonym.to_be_bytes());
+    let wanted: HashSet<u128> = set.pseudonyms().expect("in memory").iter().map(number).collect();
     let half = |number: &u128| u64::try_from(number >> 64).expect("64 bits") ^ 1 << 63;
     let halves: HashSet<u64> = wanted.iter().map(half).collect();
     let mut found = 0;
@@ -1031,7 +1031,7 @@ fn fingerprints_in_memory(process: &Process, set: &FingerprintSet) -> usize {
     found
 }
 
-/// At the most talkative level nothing says a record or a fingerprint, neither at the parties nor
+/// At the most talkative level nothing says a record or a pseudonym, neither at the parties nor
 /// at the service.
 #[test]
 fn first_id_never_logged() {
@@ -1051,14 +1051,14 @@ fn first_id_never_logged() {
     for ended in [alice, service] {
         assert!(ended.stderr.contains("TRACE"), "it logs: {}", ended.stderr);
         let ended = ended.never_says("quagga");
-        for fingerprint in set.fingerprints().expect("in memory") {
-            let bytes = fingerprint.to_be_bytes();
+        for pseudonym in set.pseudonyms().expect("in memory") {
+            let bytes = pseudonym.to_be_bytes();
             let hex = hex::encode(bytes);
             let text = ended.stderr.to_lowercase();
-            assert!(!text.contains(&hex), "a fingerprint is logged");
+            assert!(!text.contains(&hex), "a pseudonym is logged");
             let escaped = format!("{}", bytes.escape_ascii());
-            assert!(!ended.stderr.contains(&escaped), "a fingerprint is logged");
-            assert!(!ended.stderr.contains(&format!("{bytes:?}")), "a fingerprint is logged");
+            assert!(!ended.stderr.contains(&escaped), "a pseudonym is logged");
+            assert!(!ended.stderr.contains(&format!("{bytes:?}")), "a pseudonym is logged");
         }
     }
 }
@@ -1071,9 +1071,9 @@ fn refused_upload(upload: impl FnOnce(&mut RawParty, &[Vec<u8>; 3], [u8; 32]), w
     let mut bob = scene.raw(1);
     let key = bob.agree();
     let set = bob.set(&key, &["a", "b", "c"]);
-    let fingerprints: Vec<Vec<u8>> = pieces(&set, 16).collect();
-    let fingerprints = fingerprints.try_into().expect("three fingerprints");
-    upload(&mut bob, &fingerprints, set.blake3().expect("in memory"));
+    let pseudonyms: Vec<Vec<u8>> = pieces(&set, 16).collect();
+    let pseudonyms = pseudonyms.try_into().expect("three pseudonyms");
+    upload(&mut bob, &pseudonyms, set.blake3().expect("in memory"));
     let failed = bob.connection.failure();
     assert_eq!(
         (failed.reason, failed.party.as_deref()),
@@ -1110,7 +1110,7 @@ fn unsorted_upload_is_named() {
 }
 
 #[test]
-fn repeated_fingerprint_upload_is_named() {
+fn repeated_pseudonym_upload_is_named() {
     refused_upload(
         |bob, [a, b, _], blake3| {
             bob.announce(3, blake3);
@@ -1125,17 +1125,17 @@ fn repeated_fingerprint_upload_is_named() {
 #[test]
 fn upload_with_another_digest_is_named() {
     refused_upload(
-        |bob, fingerprints, _| {
+        |bob, pseudonyms, _| {
             bob.announce(3, [7; 32]);
             bob.has_room();
-            bob.chunk(fingerprints.concat());
+            bob.chunk(pseudonyms.concat());
         },
         "does not have the BLAKE3 it announced",
     );
 }
 
 #[test]
-fn upload_of_half_a_fingerprint_is_named() {
+fn upload_of_half_a_pseudonym_is_named() {
     refused_upload(
         |bob, [a, ..], blake3| {
             bob.announce(3, blake3);
@@ -1149,8 +1149,8 @@ fn upload_of_half_a_fingerprint_is_named() {
 #[test]
 fn upload_without_an_announcement_is_named() {
     refused_upload(
-        |bob, fingerprints, _| {
-            bob.chunk(fingerprints.concat());
+        |bob, pseudonyms, _| {
+            bob.chunk(pseudonyms.concat());
         },
         "a chunk arrived out of turn",
     );

@@ -241,7 +241,7 @@ impl Observer for Narrator {
                 self.progress(Stage::Sending, done, total);
                 if done == total {
                     self.clear_bar();
-                    self.line(format_args!("sent {} fingerprints", HumanCount(total)));
+                    self.line(format_args!("sent {} pseudonyms", HumanCount(total)));
                 }
             }
             Event::Uploads { complete, missing }

@@ -21,5 +21,5 @@ pub const MAXIMUM_PSI_WAITING: usize = 256;
 pub const MAXIMUM_PSI_RESULT_BYTES: usize = 4 << 20;
 
 /// What a message of ids takes while it is read, in multiples of its length: the bytes, a text for each of
-/// its ids, the texts without what was blank, and their fingerprints.
+/// its ids, the texts without what was blank, and their pseudonyms.
 pub const PSI_READING_FACTOR: u64 = 6;

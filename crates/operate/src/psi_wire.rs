@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use convelo_attest::{Policy, QuoteSource, Refusal as EvidenceRefusal};
 use convelo_channel::{Expect, Identity, Listener, ListenerError, Peer, PeerStream, PeerTls};
-use convelo_psi::{Fingerprinter, KeyId, engine};
+use convelo_psi::{KeyId, Pseudonymiser, engine};
 use convelo_service::{Reservation, Shared};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -308,9 +308,9 @@ impl Hub {
     async fn admit(&self, client: Client) -> Result<Reading, Refusal> {
         let needed = self.message_bytes * PSI_READING_FACTOR;
         let admitted = self.wait(|jobs| {
-            let fingerprinter = jobs.may_upload(client)?;
+            let pseudonymiser = jobs.may_upload(client)?;
             let room = self.shared.budget().reserve(needed);
-            Ok(room.map(|room| Reading { fingerprinter, _room: Arc::new(room) }))
+            Ok(room.map(|room| Reading { pseudonymiser, _room: Arc::new(room) }))
         });
         admitted.await?.ok_or_else(|| {
             let text =
@@ -328,7 +328,7 @@ fn failed() -> Refusal {
 /// The right to have one message read.
 #[derive(Clone)]
 struct Reading {
-    fingerprinter: Arc<Fingerprinter>,
+    pseudonymiser: Arc<Pseudonymiser>,
     _room: Arc<Reservation>,
 }
 
@@ -420,7 +420,7 @@ impl Psi for Calls {
             return Err(Status::internal("ids that were not admitted"));
         };
         let ids = tokio::task::spawn_blocking(move || {
-            let ids = Ids::new(message.input_data, &reading.fingerprinter);
+            let ids = Ids::new(message.input_data, &reading.pseudonymiser);
             drop((extensions, reading));
             ids
         });

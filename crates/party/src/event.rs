@@ -7,7 +7,7 @@ use convelo_wire::Waiting;
 
 use crate::error::{Error, Kind};
 
-/// One step of a run. Holds no record and no fingerprint.
+/// One step of a run. Holds no record and no pseudonym.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {

@@ -1,8 +1,8 @@
-//! The first pass over a table: from rows to the sorted set of fingerprints.
+//! The first pass over a table: from rows to the sorted set of pseudonyms.
 //!
-//! One thread reads blocks of rows, some make fingerprints of their keys, and the caller's collects
+//! One thread reads blocks of rows, some make pseudonyms of their keys, and the caller's collects
 //! these; queues of a few blocks keep all of them busy and the memory bounded. A small table is read, and
-//! its fingerprints are made, before threads would have begun.
+//! its pseudonyms are made, before threads would have begun.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -10,22 +10,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use convelo_psi::{
-    Encoded, FINGERPRINT_BYTES, Fingerprint, FingerprintSet, Fingerprinter, Job, KeyPart,
-    Normaliser, SetBuilder,
+    Encoded, Job, KeyPart, Normaliser, PSEUDONYM_BYTES, Pseudonym, PseudonymSet, Pseudonymiser,
+    SetBuilder,
 };
 use zeroize::Zeroize;
 
 use crate::error::{Error, Hint, Kind};
 use crate::event::Counts;
 use crate::limits::{
-    BLOCKS_IN_FLIGHT, MAXIMUM_FINGERPRINTING_THREADS, MAXIMUM_ROWS, SMALL_TABLE_BYTES,
+    BLOCKS_IN_FLIGHT, MAXIMUM_PSEUDONYMING_THREADS, MAXIMUM_ROWS, SMALL_TABLE_BYTES,
 };
 use crate::spill::Memory;
 use crate::table::{self, Block, Keys, Misfit, Stop, Table};
 
 /// What a first pass found; `scanned` is for the second pass over the same table.
 pub(crate) struct FirstPass {
-    pub(crate) set: FingerprintSet,
+    pub(crate) set: PseudonymSet,
     pub(crate) counts: Counts,
     pub(crate) scanned: table::Counts,
 }
@@ -34,13 +34,13 @@ pub(crate) struct FirstPass {
 pub(crate) fn first_pass(
     table: &Table,
     parts: &[KeyPart],
-    fingerprinter: &Fingerprinter,
+    pseudonymiser: &Pseudonymiser,
     memory: &Memory,
     progress: impl FnMut(u64) + Send,
     go_on: impl Fn() -> Result<(), Error> + Sync,
 ) -> Result<FirstPass, Error> {
     let mut collection = Collection { builder: memory.builder(), ..Collection::default() };
-    let maker = Maker { keys: table.keys(), parts, fingerprinter };
+    let maker = Maker { keys: table.keys(), parts, pseudonymiser };
     let scanned = if table.size_bytes() <= SMALL_TABLE_BYTES {
         alone(table, &maker, &mut collection, progress, go_on)
     } else {
@@ -49,11 +49,11 @@ pub(crate) fn first_pass(
     collection.finish(scanned, table)
 }
 
-/// How to make fingerprints of the keys in a block.
+/// How to make pseudonyms of the keys in a block.
 struct Maker<'m> {
     keys: Keys,
     parts: &'m [KeyPart],
-    fingerprinter: &'m Fingerprinter,
+    pseudonymiser: &'m Pseudonymiser,
 }
 
 /// What ends the reading of a table when it is known that the pass fails.
@@ -92,7 +92,7 @@ fn together(
     let enough = AtomicBool::new(false);
     let (spare_blocks, spare_batches) = (Spares::default(), Spares::default());
     thread::scope(|scope| {
-        for _ in 0..threads.min(MAXIMUM_FINGERPRINTING_THREADS) {
+        for _ in 0..threads.min(MAXIMUM_PSEUDONYMING_THREADS) {
             let (queue, results) = (Arc::clone(&queue), results.clone());
             let (blocks, batches) = (&spare_blocks, &spare_batches);
             scope.spawn(move || {
@@ -150,10 +150,10 @@ impl<T> Default for Spares<T> {
     }
 }
 
-/// The fingerprints of one block.
+/// The pseudonyms of one block.
 #[derive(Default)]
 struct Batch {
-    fingerprints: Vec<Fingerprint>,
+    pseudonyms: Vec<Pseudonym>,
     rows: Vec<u32>,
     blank: u64,
     invalid: u64,
@@ -176,11 +176,11 @@ impl Batch {
         let rows = usize::try_from(block.rows()).unwrap_or(0);
         self.make_room(rows);
         let batch = &mut self;
-        let mut queue = maker.fingerprinter.queue();
+        let mut queue = maker.pseudonymiser.queue();
         let visited = maker.keys.visit(block, |row, fields| {
             match normaliser.encode(fields) {
                 Encoded::Key(key) => {
-                    queue.push(key, &mut batch.fingerprints);
+                    queue.push(key, &mut batch.pseudonyms);
                     batch.rows.push(number(row).ok_or(Stop::Visitor(()))?);
                 }
                 Encoded::Blank => batch.blank += 1,
@@ -188,7 +188,7 @@ impl Batch {
             }
             Ok(())
         });
-        queue.finish(&mut batch.fingerprints);
+        queue.finish(&mut batch.pseudonyms);
         match visited {
             Ok(()) => Ok(self),
             Err(Stop::Misfit(misfit)) => Err(Refused::Misfit(misfit)),
@@ -198,13 +198,13 @@ impl Batch {
 }
 
 impl Batch {
-    /// Empties it and sees to it that so many fingerprints find room without being moved.
+    /// Empties it and sees to it that so many pseudonyms find room without being moved.
     fn make_room(&mut self, rows: usize) {
-        if self.fingerprints.capacity() < rows {
-            self.fingerprints.zeroize();
-            self.fingerprints = Vec::with_capacity(rows);
+        if self.pseudonyms.capacity() < rows {
+            self.pseudonyms.zeroize();
+            self.pseudonyms = Vec::with_capacity(rows);
         }
-        self.fingerprints.clear();
+        self.pseudonyms.clear();
         self.rows.clear();
         (self.blank, self.invalid) = (0, 0);
     }
@@ -212,7 +212,7 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        self.fingerprints.zeroize();
+        self.pseudonyms.zeroize();
     }
 }
 
@@ -234,7 +234,7 @@ impl Collection {
             Ok(batch) => {
                 self.counts.blank += batch.blank;
                 self.counts.invalid += batch.invalid;
-                let pushed = batch.fingerprints.iter().zip(&batch.rows);
+                let pushed = batch.pseudonyms.iter().zip(&batch.rows);
                 let mut pushed = pushed.map(|(value, row)| self.builder.push(*value, *row));
                 if let Some(error) = pushed.find_map(Result::err) {
                     self.failed = Some(Error::spill(error));
@@ -291,9 +291,9 @@ fn too_many_rows(table: &Table) -> Error {
 /// What is wrong with the table.
 pub fn count_keys(table: &Table, job: &Job, memory: &Memory) -> Result<Counts, Error> {
     check_key_columns(table, job)?;
-    // The fingerprints never leave this function, so their key need not be secret.
-    let fingerprinter = Fingerprinter::new(&[0; FINGERPRINT_BYTES]);
-    let pass = first_pass(table, job.keys(), &fingerprinter, memory, |_| {}, || Ok(()))?;
+    // The pseudonyms never leave this function, so their key need not be secret.
+    let pseudonymiser = Pseudonymiser::new(&[0; PSEUDONYM_BYTES]);
+    let pass = first_pass(table, job.keys(), &pseudonymiser, memory, |_| {}, || Ok(()))?;
     Ok(pass.counts)
 }
 
@@ -336,7 +336,7 @@ mod tests {
         let options = TableOptions { format, key, select: Vec::new() };
         let table = Table::open(input, &options).expect("a table");
         let parts = [KeyPart { name: "id".to_owned(), normalise: Vec::new() }];
-        first_pass(&table, &parts, &Fingerprinter::new(&[7; 16]), memory, |_| {}, || Ok(()))
+        first_pass(&table, &parts, &Pseudonymiser::new(&[7; 16]), memory, |_| {}, || Ok(()))
     }
 
     #[test]

@@ -33,7 +33,7 @@
 //! the builder takes beside it can only be more. `examples/matching.rs` has a whole job in one process.
 //!
 //! [`run`] takes a provider from its table to its matched rows. The record's walk: `table` reads
-//! the key columns, `convelo_psi` normalises and fingerprints them under the job key that the
+//! the key columns, `convelo_psi` normalises and pseudonyms them under the job key that the
 //! parties agreed on, `services` has the sorted set intersected: `shards` deals it out, a `part` and its `session`
 //! carry it to each service, which `attestation` has verified on each `connection`, and the bitmap back; `table`
 //! writes the matched rows and `receipt` the receipt.

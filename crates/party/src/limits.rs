@@ -31,17 +31,17 @@ pub(crate) const SMALL_TABLE_BYTES: u64 = 4 * MEBIBYTE;
 /// The most rows of a table: their numbers are kept in 32 bits.
 pub const MAXIMUM_ROWS: u64 = u32::MAX as u64;
 
-/// Blocks of rows that wait for a thread, in front of those that make fingerprints and behind them.
+/// Blocks of rows that wait for a thread, in front of those that make pseudonyms and behind them.
 pub(crate) const BLOCKS_IN_FLIGHT: usize = 4;
 
-/// The most threads that make fingerprints; more would wait for the one that reads.
-pub(crate) const MAXIMUM_FINGERPRINTING_THREADS: usize = 8;
+/// The most threads that make pseudonyms; more would wait for the one that reads.
+pub(crate) const MAXIMUM_PSEUDONYMING_THREADS: usize = 8;
 
-/// What a run takes for its fingerprints when nobody says how much memory it may take: 48 million
+/// What a run takes for its pseudonyms when nobody says how much memory it may take: 48 million
 /// rows.
 pub const DEFAULT_MEMORY: u64 = 1024 * MEBIBYTE;
 
-/// What a run is taken to need for everything but fingerprints.
+/// What a run is taken to need for everything but pseudonyms.
 pub(crate) const OTHER_MEMORY: u64 = 48 * MEBIBYTE;
 
 /// Rows of a Parquet file that are looked at together.

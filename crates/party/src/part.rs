@@ -9,7 +9,7 @@ use convelo_channel::{Identity, os_rng};
 use convelo_psi::agreement::{JobKey, Member, Opening};
 use convelo_psi::statement::{self, Seen};
 use convelo_psi::{
-    Bitmap, FingerprintSet, Job, KeyId, Outcome, Parties, SignedStatement, Statement, reveal,
+    Bitmap, Job, KeyId, Outcome, Parties, PseudonymSet, SignedStatement, Statement, reveal,
 };
 use convelo_wire::{Announcement, FromParty, Hello, Reason, ToParty};
 use tokio::task::JoinHandle;
@@ -91,10 +91,10 @@ impl Part {
         agreed.map_err(|error| at(&self.job, &self.address, error))
     }
 
-    /// Sends the fingerprints of these ranks; what the service answers.
+    /// Sends the pseudonyms of these ranks; what the service answers.
     pub(crate) async fn join(
         &mut self,
-        set: &Arc<FingerprintSet>,
+        set: &Arc<PseudonymSet>,
         ranks: Range<usize>,
         members: &[Member],
     ) -> Result<(Outcome<Bitmap>, Answer), Error> {
@@ -104,7 +104,7 @@ impl Part {
 
     async fn upload(
         &mut self,
-        set: &Arc<FingerprintSet>,
+        set: &Arc<PseudonymSet>,
         ranks: Range<usize>,
         members: &[Member],
     ) -> Result<(Outcome<Bitmap>, Answer), Error> {
@@ -194,7 +194,7 @@ impl Part {
     /// Sends the set, and waits for the outcome.
     async fn send(
         &mut self,
-        set: &Arc<FingerprintSet>,
+        set: &Arc<PseudonymSet>,
         ranks: Range<usize>,
         blake3: [u8; 32],
     ) -> Result<ToParty, Error> {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use convelo_psi::{FINGERPRINT_BYTES, FingerprintSet};
+use convelo_psi::{PSEUDONYM_BYTES, PseudonymSet};
 use convelo_wire::Bytes;
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use tokio::sync::mpsc;
@@ -12,11 +12,11 @@ use crate::error::Error;
 use crate::limits::CHUNKS_IN_FLIGHT;
 
 /// Keys in a piece; the last has fewer.
-pub(crate) const PIECE_KEYS: usize = MAXIMUM_CHUNK_BYTES / FINGERPRINT_BYTES;
+pub(crate) const PIECE_KEYS: usize = MAXIMUM_CHUNK_BYTES / PSEUDONYM_BYTES;
 
-/// The pieces of the fingerprints of some ranks.
+/// The pieces of the pseudonyms of some ranks.
 pub(crate) struct Pieces {
-    set: Arc<FingerprintSet>,
+    set: Arc<PseudonymSet>,
     ranks: Range<usize>,
     number: u64,
     present: Option<Bytes>,
@@ -25,7 +25,7 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    pub(crate) fn of(set: &Arc<FingerprintSet>, ranks: Range<usize>) -> Self {
+    pub(crate) fn of(set: &Arc<PseudonymSet>, ranks: Range<usize>) -> Self {
         let made = (!set.is_small()).then(|| chunks(set, ranks.clone(), 0));
         Self { set: Arc::clone(set), ranks, number: 0, present: None, made }
     }
@@ -56,7 +56,7 @@ impl Pieces {
 
 /// The digest of what will be sent, computed where it does not hold others up.
 pub(crate) async fn blake3(
-    set: &Arc<FingerprintSet>,
+    set: &Arc<PseudonymSet>,
     ranks: Range<usize>,
 ) -> Result<[u8; 32], Error> {
     if set.is_small() {
@@ -67,10 +67,10 @@ pub(crate) async fn blake3(
     hashed.map_err(Error::spill)
 }
 
-/// Makes the pieces of the fingerprints of these ranks, from one on. Nobody waits for the thread that does:
+/// Makes the pieces of the pseudonyms of these ranks, from one on. Nobody waits for the thread that does:
 /// it ends when nobody takes them.
 fn chunks(
-    set: &Arc<FingerprintSet>,
+    set: &Arc<PseudonymSet>,
     ranks: Range<usize>,
     from: u64,
 ) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {

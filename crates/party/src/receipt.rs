@@ -23,7 +23,7 @@ pub(crate) struct Service {
     pub(crate) collateral: Option<String>,
 }
 
-/// A receipt, as JSON. Holds no record and no fingerprint; it does hold what this party learned
+/// A receipt, as JSON. Holds no record and no pseudonym; it does hold what this party learned
 /// in numbers. With it the statement can be verified again without anybody's help.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Receipt {

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use convelo_attest::Verdict;
 use convelo_psi::agreement::JobKey;
-use convelo_psi::{Bitmap, FingerprintSet, Outcome};
+use convelo_psi::{Bitmap, Outcome, PseudonymSet};
 
 use crate::error::{Error, Kind};
 use crate::event::{Counts, Event, Observer};
@@ -97,7 +97,7 @@ struct Provider {
 struct Scanned {
     table: Table,
     rows: crate::table::Counts,
-    set: Arc<FingerprintSet>,
+    set: Arc<PseudonymSet>,
     counts: Counts,
 }
 
@@ -151,7 +151,7 @@ impl Provider {
             let FirstPass { set, counts, scanned } = first_pass(
                 &table,
                 job.keys(),
-                &key.fingerprinter(),
+                &key.pseudonymiser(),
                 &memory,
                 |done| observer.on(Event::Reading { done, total }),
                 || cancelled.check(),

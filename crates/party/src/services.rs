@@ -10,7 +10,7 @@ use std::sync::Arc;
 use convelo_attest::{Collateral, Verdict};
 use convelo_channel::{Dialler, Identity};
 use convelo_psi::agreement::{JobKey, Member};
-use convelo_psi::{Bitmap, FingerprintSet, Job, JobDigest, KeyId, Outcome};
+use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Outcome, PseudonymSet};
 use futures_util::future::{join_all, select_all, try_join_all};
 use tokio::task::JoinHandle;
 
@@ -103,7 +103,7 @@ impl Services {
     /// it the job is over for the others.
     pub(crate) async fn intersect(
         &mut self,
-        set: &Arc<FingerprintSet>,
+        set: &Arc<PseudonymSet>,
     ) -> Result<(Outcome<Bitmap>, Witness), Error> {
         let ranks: Vec<Range<usize>> = shards::ranks(set, self.parts.len());
         let joining = self.parts.iter_mut().zip(&self.members).zip(ranks);

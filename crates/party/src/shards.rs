@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use convelo_channel::os_rng;
 use convelo_psi::agreement::Member;
-use convelo_psi::{Bitmap, Fingerprint, FingerprintSet, Fingerprinter, Job, KeyId, Outcome, Shard};
+use convelo_psi::{Bitmap, Job, KeyId, Outcome, Pseudonym, PseudonymSet, Pseudonymiser, Shard};
 use rand_core::Rng as _;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind};
 
 /// The set with as many pseudonyms of nothing as the job asks for: in the whole, and in each shard.
-pub(crate) fn filled(set: FingerprintSet, job: &Job) -> Result<FingerprintSet, Error> {
+pub(crate) fn filled(set: PseudonymSet, job: &Job) -> Result<PseudonymSet, Error> {
     let missing = job.padded(set.len() as u64) - set.len() as u64;
     let set = if missing > 0 {
         let filler = random().take(usize::try_from(missing).unwrap_or(usize::MAX));
@@ -48,7 +48,7 @@ pub(crate) fn filled(set: FingerprintSet, job: &Job) -> Result<FingerprintSet, E
 }
 
 /// The ranks of each service's shard.
-pub(crate) fn ranks(set: &FingerprintSet, services: usize) -> Vec<Range<usize>> {
+pub(crate) fn ranks(set: &PseudonymSet, services: usize) -> Vec<Range<usize>> {
     let mut end = 0;
     let lengths = set.in_shards(services).into_iter();
     lengths
@@ -119,11 +119,11 @@ pub(crate) fn numbered(path: &Path, shard: Option<Shard>) -> PathBuf {
 
 /// Pseudonyms of nothing, which look like all others: the same function of other inputs, under a key that
 /// is gone when they are made.
-fn random() -> impl Iterator<Item = Fingerprint> {
+fn random() -> impl Iterator<Item = Pseudonym> {
     let mut key = Zeroizing::new([0; 16]);
     os_rng().fill_bytes(&mut *key);
-    let fingerprinter = Fingerprinter::new(&key);
-    (0_u64..).map(move |number| fingerprinter.fingerprint(&number.to_be_bytes()))
+    let pseudonymiser = Pseudonymiser::new(&key);
+    (0_u64..).map(move |number| pseudonymiser.pseudonym(&number.to_be_bytes()))
 }
 
 #[cfg(test)]

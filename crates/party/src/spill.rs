@@ -17,7 +17,7 @@ use crate::limits::{DEFAULT_MEMORY, OTHER_MEMORY};
 #[derive(Clone, Debug)]
 pub struct Memory {
     /// About the most that the program takes, in bytes. 48 MiB are set aside for everything but
-    /// fingerprints, and 5 MiB are the least that fingerprints have. One share of 1024 is in memory as a
+    /// pseudonyms, and 5 MiB are the least that pseudonyms have. One share of 1024 is in memory as a
     /// whole: where many rows have the same key, that is 32 bytes for each of them.
     pub bytes: u64,
     /// The directory of the temporary file, which is only made when it is needed.

@@ -1,11 +1,11 @@
-//! What the engine costs: `engine_cost SETS KEYS` joins SETS sets of KEYS random fingerprints, half
+//! What the engine costs: `engine_cost SETS KEYS` joins SETS sets of KEYS random pseudonyms, half
 //! of which are common, and prints seconds of processor time, wall time and memory as JSON. Of two
 //! sets also what [`leaky_join`] takes for the same, on one thread.
 
 use std::time::Instant;
 use std::{env, fs};
 
-use convelo_psi::{FINGERPRINT_BYTES, ReceivedSet, SetReceiver, engine};
+use convelo_psi::{PSEUDONYM_BYTES, ReceivedSet, SetReceiver, engine};
 use serde_json::json;
 
 const CHUNK: usize = 1 << 20;
@@ -61,7 +61,7 @@ fn values(set: u64, keys: u64) -> Vec<u128> {
 fn wire_form(set: u64, keys: u64) -> Vec<u8> {
     let mut values = values(set, keys);
     values.sort_unstable();
-    let mut wire = Vec::with_capacity(values.len() * FINGERPRINT_BYTES);
+    let mut wire = Vec::with_capacity(values.len() * PSEUDONYM_BYTES);
     for value in values {
         wire.extend(value.to_be_bytes());
     }

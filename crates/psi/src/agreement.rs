@@ -37,13 +37,14 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::job::{Job, JobDigest, KeyId, Parties, is_name};
-use crate::keys::Fingerprinter;
+use crate::keys::Pseudonymiser;
 use crate::limits::{MAXIMUM_NAME_BYTES, MAXIMUM_SIGNATURE_BYTES, SEALED_SHARE_BYTES, SHARE_BYTES};
 
 const OFFER_LABEL: &[u8] = b"convelo key offer v1";
 const TRANSCRIPT_LABEL: &[u8] = b"convelo key agreement members v1";
 const SHARE_LABEL: &[u8] = b"convelo key share v1";
-const FINGERPRINT_LABEL: &[u8] = b"convelo fingerprint key v1";
+// What is agreed on depends on these bytes: they keep the word that version 1 began with.
+const PSEUDONYM_LABEL: &[u8] = b"convelo fingerprint key v1";
 const CONFIRMATION_LABEL: &[u8] = b"convelo key confirmation v1";
 
 /// How the SubjectPublicKeyInfo (DER) of every P-256 key begins whose point is not compressed
@@ -455,13 +456,13 @@ impl fmt::Debug for Confirming {
 
 /// The key that all parties of a job share, confirmed by all. Wiped when dropped.
 pub struct JobKey {
-    fingerprint_key: Zeroizing<[u8; 16]>,
+    pseudonym_key: Zeroizing<[u8; 16]>,
 }
 
 impl JobKey {
-    /// The keyed function that makes fingerprints of this job.
-    pub fn fingerprinter(&self) -> Fingerprinter {
-        Fingerprinter::new(&self.fingerprint_key)
+    /// The keyed function that makes pseudonyms of this job.
+    pub fn pseudonymiser(&self) -> Pseudonymiser {
+        Pseudonymiser::new(&self.pseudonym_key)
     }
 }
 
@@ -478,13 +479,13 @@ impl JobKey {
         }
         let mut secret = Zeroizing::new(Vec::with_capacity(keys.len() * 16));
         for key in &keys {
-            secret.extend_from_slice(&*key.fingerprint_key);
+            secret.extend_from_slice(&*key.pseudonym_key);
         }
-        let mut fingerprint_key = Zeroizing::new([0; 16]);
+        let mut pseudonym_key = Zeroizing::new([0; 16]);
         Hkdf::<Sha256>::new(Some(&job.0), &secret)
-            .expand(b"convelo/join/shards/v1", &mut *fingerprint_key)
+            .expand(b"convelo/join/shards/v1", &mut *pseudonym_key)
             .expect("16 bytes are a valid length");
-        Self { fingerprint_key }
+        Self { pseudonym_key }
     }
 }
 
@@ -595,14 +596,14 @@ fn derive(
     let expand = |parts: &[&[u8]], output: &mut [u8]| {
         hkdf.expand(&framed(parts), output).expect("HKDF gives up to 255 hashes");
     };
-    let mut fingerprint_key = Zeroizing::new([0; 16]);
-    expand(&[FINGERPRINT_LABEL, transcript], &mut *fingerprint_key);
+    let mut pseudonym_key = Zeroizing::new([0; 16]);
+    expand(&[PSEUDONYM_LABEL, transcript], &mut *pseudonym_key);
     let confirmation = |name: &&str| {
         let mut tag = [0; 32];
         expand(&[CONFIRMATION_LABEL, transcript, name.as_bytes()], &mut tag);
         ((*name).to_owned(), Confirmation(tag))
     };
-    (JobKey { fingerprint_key }, shares.keys().map(confirmation).collect())
+    (JobKey { pseudonym_key }, shares.keys().map(confirmation).collect())
 }
 
 /// The parts, each after its length in 32 bits, big-endian.

@@ -1,10 +1,10 @@
-//! One bit per rank of a set: which of a party's fingerprints are in the result.
+//! One bit per rank of a set: which of a party's pseudonyms are in the result.
 
 use std::fmt;
 
 use zeroize::Zeroize;
 
-/// One bit for every rank `0..n` of a [`FingerprintSet`](crate::FingerprintSet).
+/// One bit for every rank `0..n` of a [`PseudonymSet`](crate::PseudonymSet).
 ///
 /// Rank `i` is bit `i % 8`, least significant first, of byte `i / 8`. The form on the wire has
 /// always `n.div_ceil(8)` bytes, whatever the result, and its padding bits are zero. Wiped when

@@ -1,8 +1,8 @@
-//! What matching is: jobs, keys and fingerprints, sets, the join, and who learns what of it.
+//! What matching is: jobs, keys and pseudonyms, sets, the join, and who learns what of it.
 //!
 //! Everything here is a function of its arguments: time, randomness and bytes come in, bytes and
 //! decisions go out. A record's walk through this crate: [`Normaliser`] makes a key of its columns,
-//! [`Fingerprinter`] a pseudonym of the key under the job key of [`agreement`], [`SetBuilder`] a
+//! [`Pseudonymiser`] a pseudonym of the key under the job key of [`agreement`], [`SetBuilder`] a
 //! sorted set of the pseudonyms; the service receives it by [`SetReceiver`], joins by
 //! [`engine::intersect`], and [`reveal::outcomes`] decides who learns what. [`ideal`] says in a few
 //! lines what all of it computes.
@@ -44,12 +44,12 @@
 //!
 //! ```
 //! use convelo_psi::{
-//!     Encoded, Fingerprinter, Job, Normaliser, Outcome, SetBuilder, SetReceiver, engine, reveal,
+//!     Encoded, Pseudonymiser, Job, Normaliser, Outcome, SetBuilder, SetReceiver, engine, reveal,
 //!     terms,
 //! };
 //!
 //! let job = Job::unpinned("toys", 2, 1000, 60, terms::Service::default())?;
-//! let fingerprinter = Fingerprinter::new(b"an agreed secret");
+//! let pseudonymiser = Pseudonymiser::new(b"an agreed secret");
 //! let tables = [["ball", "doll", "kite"], ["kite", "drum", "ball "]];
 //! let mut received = Vec::new();
 //! for table in tables {
@@ -57,7 +57,7 @@
 //!     let mut set = SetBuilder::new();
 //!     for (row, field) in (0..).zip(table) {
 //!         if let Encoded::Key(key) = normaliser.encode([field]) {
-//!             set.push(fingerprinter.fingerprint(key), row)?;
+//!             set.push(pseudonymiser.pseudonym(key), row)?;
 //!         }
 //!     }
 //!     let set = set.finish()?;
@@ -98,10 +98,10 @@ pub use job::{
     Position, Reveal, Service, Shard, Terms, Verify, What, terms,
 };
 pub use keys::{
-    Encoded, FINGERPRINT_BYTES, Fingerprint, FingerprintQueue, Fingerprinter, KeyPart, Normaliser,
+    Encoded, KeyPart, Normaliser, PSEUDONYM_BYTES, Pseudonym, PseudonymQueue, Pseudonymiser,
     RECIPE_VERSION, Step, StepError, UNICODE_VERSION, encode_parts,
 };
 pub use outcome::Outcome;
 pub use received::{ReceivedSet, SetError, SetReceiver};
-pub use set::{Chunks, FingerprintSet, Segment, SetBuilder, Spill};
+pub use set::{Chunks, PseudonymSet, Segment, SetBuilder, Spill};
 pub use statement::{SignedStatement, Statement};

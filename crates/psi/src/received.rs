@@ -1,13 +1,13 @@
-//! Sets of fingerprints, as the service receives them.
+//! Sets of pseudonyms, as the service receives them.
 
 use std::fmt;
 
 use crate::engine::{BLOCK, Blocks, PADDING, halves_of, wipe_stack};
-use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
+use crate::keys::{PSEUDONYM_BYTES, Pseudonym};
 
 /// Receives the form on the wire of a set whose size the sender has declared.
 ///
-/// Memory is 16 bytes per fingerprint, claimed as it is filled; nothing is moved.
+/// Memory is 16 bytes per pseudonym, claimed as it is filled; nothing is moved.
 /// The caller of [`SetReceiver::new`] has compared the declared size with the job's cap and its own
 /// budget. What is done with a chunk depends on its length alone, until all of it has been looked
 /// at. Wiped when dropped.
@@ -20,10 +20,10 @@ pub struct SetReceiver {
     broken: bool,
 }
 
-/// Why what a party sent is not the set it declared. Never carries a fingerprint.
+/// Why what a party sent is not the set it declared. Never carries a pseudonym.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SetError {
-    /// A chunk is empty or ends inside a fingerprint.
+    /// A chunk is empty or ends inside a pseudonym.
     #[error(
         "a chunk of {bytes} bytes arrived, expected a multiple of 16 above zero: the sender's \
          encoding is wrong"
@@ -32,9 +32,9 @@ pub enum SetError {
         /// Bytes in the chunk.
         bytes: usize,
     },
-    /// More fingerprints than declared.
+    /// More pseudonyms than declared.
     #[error(
-        "at least {received} fingerprints arrived, expected {declared} as declared: the sender must \
+        "at least {received} pseudonyms arrived, expected {declared} as declared: the sender must \
          declare the size of its set"
     )]
     TooMany {
@@ -43,9 +43,9 @@ pub enum SetError {
         /// What would be there with the chunk that was refused.
         received: u64,
     },
-    /// Fewer fingerprints than declared when the sender said it was done.
+    /// Fewer pseudonyms than declared when the sender said it was done.
     #[error(
-        "{received} fingerprints arrived, expected {declared} as declared: the upload is incomplete"
+        "{received} pseudonyms arrived, expected {declared} as declared: the upload is incomplete"
     )]
     TooFew {
         /// What the sender declared.
@@ -55,20 +55,18 @@ pub enum SetError {
     },
     /// Not strictly ascending.
     #[error(
-        "fingerprints are not strictly ascending within the first {received}: the sender must \
+        "pseudonyms are not strictly ascending within the first {received}: the sender must \
          sort them and remove repetitions"
     )]
     Unsorted {
         /// How many had arrived when it was noticed.
         received: u64,
     },
-    /// A fingerprint is the number that stands for none in the service's memory.
-    #[error(
-        "the fingerprint ff..ff is reserved: agree on a new job key, that is, run the job again"
-    )]
+    /// A pseudonym is the number that stands for none in the service's memory.
+    #[error("the pseudonym ff..ff is reserved: agree on a new job key, that is, run the job again")]
     Reserved,
     /// There is no memory for a set of the declared size.
-    #[error("there is no memory for the {declared} fingerprints that were declared")]
+    #[error("there is no memory for the {declared} pseudonyms that were declared")]
     Memory {
         /// What the sender declared.
         declared: u64,
@@ -82,12 +80,12 @@ pub enum SetError {
 const STACK: usize = 2 << 10;
 
 impl SetReceiver {
-    /// Expects a set of exactly `declared` fingerprints.
+    /// Expects a set of exactly `declared` pseudonyms.
     pub fn new(declared: u64) -> Self {
         Self { blocks: None, received: 0, declared, hash: Box::default(), broken: false }
     }
 
-    /// Takes the next piece of the form on the wire, at any whole number of fingerprints.
+    /// Takes the next piece of the form on the wire, at any whole number of pseudonyms.
     ///
     /// # Errors
     /// If the piece does not continue a strictly ascending set of the declared size. The set is
@@ -105,12 +103,12 @@ impl SetReceiver {
         result
     }
 
-    /// Number of fingerprints received so far.
+    /// Number of pseudonyms received so far.
     pub fn received(&self) -> u64 {
         self.received as u64
     }
 
-    /// Number of fingerprints declared.
+    /// Number of pseudonyms declared.
     pub fn declared(&self) -> u64 {
         self.declared
     }
@@ -123,7 +121,7 @@ impl SetReceiver {
     /// The set, complete.
     ///
     /// # Errors
-    /// If fewer fingerprints than declared have arrived or a piece was refused.
+    /// If fewer pseudonyms than declared have arrived or a piece was refused.
     pub fn finish(self) -> Result<ReceivedSet, SetError> {
         if self.broken {
             return Err(SetError::Refused);
@@ -138,7 +136,7 @@ impl SetReceiver {
 
     #[inline(never)]
     fn append(&mut self, bytes: &[u8]) -> Result<(), SetError> {
-        let (chunk, rest) = bytes.as_chunks::<FINGERPRINT_BYTES>();
+        let (chunk, rest) = bytes.as_chunks::<PSEUDONYM_BYTES>();
         if chunk.is_empty() || !rest.is_empty() {
             return Err(SetError::ChunkLength { bytes: bytes.len() });
         }
@@ -194,7 +192,7 @@ impl fmt::Debug for SetReceiver {
     }
 }
 
-/// A strictly ascending sequence of fingerprints, in the blocks that it is joined in. Wiped when
+/// A strictly ascending sequence of pseudonyms, in the blocks that it is joined in. Wiped when
 /// dropped.
 pub struct ReceivedSet {
     /// None for an empty set.
@@ -204,7 +202,7 @@ pub struct ReceivedSet {
 }
 
 impl ReceivedSet {
-    /// Number of fingerprints.
+    /// Number of pseudonyms.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -219,8 +217,8 @@ impl ReceivedSet {
         self.blake3
     }
 
-    /// The fingerprints in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = Fingerprint> + '_ {
+    /// The pseudonyms in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = Pseudonym> + '_ {
         let places =
             self.blocks.iter().flat_map(|blocks| (0..self.len).map(move |at| (blocks, at)));
         places.map(|(blocks, at)| blocks.get(at).into())
@@ -241,7 +239,7 @@ impl fmt::Debug for ReceivedSet {
 #[cfg(test)]
 pub(crate) fn received(values: impl IntoIterator<Item = u128>) -> ReceivedSet {
     let bytes: Vec<u8> = values.into_iter().flat_map(u128::to_be_bytes).collect();
-    let mut receiver = SetReceiver::new((bytes.len() / FINGERPRINT_BYTES) as u64);
+    let mut receiver = SetReceiver::new((bytes.len() / PSEUDONYM_BYTES) as u64);
     if !bytes.is_empty() {
         receiver.push_chunk(&bytes).expect("ascending");
     }
@@ -319,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_fingerprint() {
+    fn debug_shows_no_pseudonym() {
         assert_eq!(format!("{:?}", received([0xdead_beef])), "ReceivedSet { len: 1, .. }");
     }
 
@@ -339,7 +337,7 @@ mod tests {
                 rest = &rest[cut..];
             }
             let received = receiver.finish().unwrap();
-            prop_assert!(received.iter().map(Fingerprint::to_u128).eq(values));
+            prop_assert!(received.iter().map(Pseudonym::to_u128).eq(values));
             prop_assert_eq!(received.blake3(), *blake3::hash(&bytes).as_bytes());
         }
     }

@@ -1,11 +1,11 @@
-//! Sets of fingerprints, as a party builds them, and the rows that they came from.
+//! Sets of pseudonyms, as a party builds them, and the rows that they came from.
 //!
-//! A set is strictly ascending. Its form on the wire is the fingerprints in that order, 16 bytes
+//! A set is strictly ascending. Its form on the wire is the pseudonyms in that order, 16 bytes
 //! big-endian each, so that the order of the numbers is the order of the bytes. The position of a
-//! fingerprint in its set is its rank; results travel as a [`Bitmap`] over ranks, and the set knows
+//! pseudonym in its set is its rank; results travel as a [`Bitmap`] over ranks, and the set knows
 //! which rows of the table each rank stands for.
 //!
-//! Fingerprints are as good as random, so entries are dealt out by the first bits of theirs while a
+//! Pseudonyms are as good as random, so entries are dealt out by the first bits of theirs while a
 //! table is read, and each bucket is small enough to be sorted within a processor's cache. Few buckets do
 //! for few entries and leave less memory unused; when there are many, they are dealt out anew. Shares that
 //! outgrow the memory they may take go to a [`Spill`] and come back one at a time.
@@ -21,7 +21,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use self::bucket::{Bucket, Entries, FEW_BITS, MANY_BITS, PAGE, PAGE_BYTES, Page, bucket_of};
 use crate::bitmap::Bitmap;
-use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
+use crate::keys::{PSEUDONYM_BYTES, Pseudonym};
 
 /// Where entries go that outgrow the memory of a [`SetBuilder`]: an append-only store of secrets.
 /// An implementation keeps what leaves this process's memory unreadable and unchangeable for others.
@@ -48,12 +48,12 @@ pub struct Segment {
     pub length: usize,
 }
 
-/// Collects fingerprints in any order, with repetitions, into a [`FingerprintSet`].
+/// Collects pseudonyms in any order, with repetitions, into a [`PseudonymSet`].
 ///
 /// Memory: 20 bytes for each row, and 5 KiB at most for each of 64 buckets, or of 1024 from about 262,000 rows
 /// on. Wiped when dropped.
 pub struct SetBuilder {
-    /// How many first bits of a fingerprint make its bucket.
+    /// How many first bits of a pseudonym make its bucket.
     bits: u32,
     buckets: Vec<Bucket>,
     /// The page of each bucket that has room, and how many entries it holds: all that most rows need.
@@ -79,7 +79,7 @@ const FEW_PAGES: usize = 1 << MANY_BITS;
 /// What is hashed of a set at once, in bytes.
 const HASHED_AT_ONCE: usize = 64 << 10;
 
-/// The row of a fingerprint that stands for none; no table has that many rows.
+/// The row of a pseudonym that stands for none; no table has that many rows.
 const NO_ROW: u32 = u32::MAX;
 
 impl SetBuilder {
@@ -112,18 +112,18 @@ impl SetBuilder {
         Self::of(FEW_BITS, Some(Spilling { pages, store }))
     }
 
-    /// Adds the fingerprint of a row. Rows may have the same fingerprint.
+    /// Adds the pseudonym of a row. Rows may have the same pseudonym.
     ///
     /// # Errors
     /// Those of the [`Spill`]; none without one.
     #[inline]
-    pub fn push(&mut self, fingerprint: Fingerprint, row: u32) -> io::Result<()> {
-        let mut bucket = bucket_of(fingerprint, self.bits);
+    pub fn push(&mut self, pseudonym: Pseudonym, row: u32) -> io::Result<()> {
+        let mut bucket = bucket_of(pseudonym, self.bits);
         if self.held[bucket] == FULL {
-            bucket = self.make_room(fingerprint)?;
+            bucket = self.make_room(pseudonym)?;
         }
         if let Some(page) = &mut self.open[bucket] {
-            page.put(self.held[bucket].into(), fingerprint, row);
+            page.put(self.held[bucket].into(), pseudonym, row);
             self.held[bucket] += 1;
         }
         Ok(())
@@ -133,7 +133,7 @@ impl SetBuilder {
     ///
     /// # Errors
     /// Those of the [`Spill`]; none without one.
-    pub fn finish(mut self) -> io::Result<FingerprintSet> {
+    pub fn finish(mut self) -> io::Result<PseudonymSet> {
         self.close_all();
         let (bits, mut buckets) = (self.bits, std::mem::take(&mut self.buckets));
         let mut spill = self.spill.take();
@@ -156,16 +156,16 @@ impl SetBuilder {
                 sorted.map_init(Entries::default, sort).collect()
             }
         };
-        Ok(FingerprintSet { buckets, spill, lengths })
+        Ok(PseudonymSet { buckets, spill, lengths })
     }
 
-    /// Makes room for this fingerprint; its bucket.
+    /// Makes room for this pseudonym; its bucket.
     #[cold]
-    fn make_room(&mut self, fingerprint: Fingerprint) -> io::Result<usize> {
+    fn make_room(&mut self, pseudonym: Pseudonym) -> io::Result<usize> {
         if self.bits == FEW_BITS && self.pages >= self.few_pages() {
             self.deal_out_anew()?;
         }
-        let bucket = bucket_of(fingerprint, self.bits);
+        let bucket = bucket_of(pseudonym, self.bits);
         if self.held[bucket] < FULL {
             return Ok(bucket);
         }
@@ -199,7 +199,7 @@ impl SetBuilder {
         for mut bucket in few {
             while let Some((page, held)) = bucket.take_last() {
                 for entry in page.entries(held) {
-                    self.push(entry.fingerprint, entry.row)?;
+                    self.push(entry.pseudonym, entry.row)?;
                 }
                 self.spare.push(page);
             }
@@ -232,33 +232,32 @@ impl fmt::Debug for SetBuilder {
     }
 }
 
-/// A strictly ascending sequence of fingerprints, with the rows of each. Wiped when dropped.
-pub struct FingerprintSet {
+/// A strictly ascending sequence of pseudonyms, with the rows of each. Wiped when dropped.
+pub struct PseudonymSet {
     buckets: Vec<Bucket>,
     spill: Option<Spilling>,
-    /// How many fingerprints each bucket has.
+    /// How many pseudonyms each bucket has.
     lengths: Vec<usize>,
 }
 
-impl FingerprintSet {
-    /// The set with these fingerprints added, which stand for no row.
+impl PseudonymSet {
+    /// The set with these pseudonyms added, which stand for no row.
     ///
     /// # Errors
     /// Those of the [`Spill`]; none without one.
-    pub fn padded(self, with: impl IntoIterator<Item = Fingerprint>) -> io::Result<Self> {
+    pub fn padded(self, with: impl IntoIterator<Item = Pseudonym>) -> io::Result<Self> {
         let mut builder = SetBuilder::on(self.buckets, self.spill);
-        with.into_iter().try_for_each(|fingerprint| builder.push(fingerprint, NO_ROW))?;
+        with.into_iter().try_for_each(|pseudonym| builder.push(pseudonym, NO_ROW))?;
         builder.finish()
     }
 
-    /// The set with a few more fingerprints, which stand for no row. They are held in memory, whatever is in a
+    /// The set with a few more pseudonyms, which stand for no row. They are held in memory, whatever is in a
     /// [`Spill`], and none of them may be there already: they are drawn at random.
     #[must_use]
-    pub fn filled(mut self, with: impl IntoIterator<Item = Fingerprint>) -> Self {
+    pub fn filled(mut self, with: impl IntoIterator<Item = Pseudonym>) -> Self {
         let bits = self.buckets.len().ilog2();
         let mut fillers = vec![Vec::new(); self.buckets.len()];
-        with.into_iter()
-            .for_each(|fingerprint| fillers[bucket_of(fingerprint, bits)].push(fingerprint));
+        with.into_iter().for_each(|pseudonym| fillers[bucket_of(pseudonym, bits)].push(pseudonym));
         let buckets = self.buckets.iter_mut().zip(&mut self.lengths).zip(&fillers);
         for ((bucket, length), filler) in buckets {
             *length += filler.len();
@@ -272,12 +271,12 @@ impl FingerprintSet {
         self.spill.as_ref().map(|spilling| &*spilling.store)
     }
 
-    /// Number of fingerprints.
+    /// Number of pseudonyms.
     pub fn len(&self) -> usize {
         self.lengths.iter().sum()
     }
 
-    /// Whether it is in memory and has no more than 262,144 fingerprints, which are put into their form on the
+    /// Whether it is in memory and has no more than 262,144 pseudonyms, which are put into their form on the
     /// wire, or hashed, in a millisecond.
     pub fn is_small(&self) -> bool {
         self.len() <= FEW_PAGES * usize::from(PAGE) && !self.buckets.iter().any(Bucket::is_spilled)
@@ -288,8 +287,8 @@ impl FingerprintSet {
         self.len() == 0
     }
 
-    /// How many fingerprints go to each of this many services, 1 or another power of two up to 64. The
-    /// first bits of a fingerprint say to which it goes.
+    /// How many pseudonyms go to each of this many services, 1 or another power of two up to 64. The
+    /// first bits of a pseudonym say to which it goes.
     ///
     /// # Panics
     /// If there is another number of services.
@@ -307,7 +306,7 @@ impl FingerprintSet {
         self.blake3_of(0..self.len())
     }
 
-    /// BLAKE3 over the form on the wire of the fingerprints of these ranks.
+    /// BLAKE3 over the form on the wire of the pseudonyms of these ranks.
     ///
     /// # Errors
     /// Those of the [`Spill`]; none without one.
@@ -324,13 +323,13 @@ impl FingerprintSet {
         Ok(hash.finalize().into())
     }
 
-    /// The form on the wire in pieces of at most `max_bytes` (taken as at least one fingerprint),
-    /// each a whole number of fingerprints. The empty set has no piece.
+    /// The form on the wire in pieces of at most `max_bytes` (taken as at least one pseudonym),
+    /// each a whole number of pseudonyms. The empty set has no piece.
     pub fn chunks(&self, max_bytes: usize) -> Chunks<'_> {
         self.chunks_of(0..self.len(), max_bytes)
     }
 
-    /// As [`FingerprintSet::chunks`], of the fingerprints of these ranks.
+    /// As [`PseudonymSet::chunks`], of the pseudonyms of these ranks.
     ///
     /// # Panics
     /// If the set has fewer.
@@ -341,33 +340,33 @@ impl FingerprintSet {
             skipped -= self.lengths[bucket];
             bucket += 1;
         }
-        let per_chunk = (max_bytes / FINGERPRINT_BYTES).max(1);
+        let per_chunk = (max_bytes / PSEUDONYM_BYTES).max(1);
         let entries = Entries::default();
         Chunks { set: self, per_chunk, left: ranks.len(), bucket, skipped, entries }
     }
 
-    /// The fingerprints in ascending order, all at once.
+    /// The pseudonyms in ascending order, all at once.
     ///
     /// # Errors
     /// Those of the [`Spill`]; none without one.
-    pub fn fingerprints(&self) -> io::Result<Vec<Fingerprint>> {
-        let mut fingerprints = Vec::with_capacity(self.len());
+    pub fn pseudonyms(&self) -> io::Result<Vec<Pseudonym>> {
+        let mut pseudonyms = Vec::with_capacity(self.len());
         let mut entries = Entries::default();
         for bucket in &self.buckets {
             bucket.load(&mut entries, self.store())?;
-            fingerprints.extend(entries.distinct());
+            pseudonyms.extend(entries.distinct());
         }
-        Ok(fingerprints)
+        Ok(pseudonyms)
     }
 
-    /// The rows, of `rows` in all, whose fingerprints have their rank in `ranks`; of rows with the same
-    /// fingerprint `only_first` takes the one with the smallest number.
+    /// The rows, of `rows` in all, whose pseudonyms have their rank in `ranks`; of rows with the same
+    /// pseudonym `only_first` takes the one with the smallest number.
     ///
     /// # Errors
     /// Those of the [`Spill`]; none without one.
     ///
     /// # Panics
-    /// If `ranks` is over another number of fingerprints, or a row that was pushed is not below `rows`.
+    /// If `ranks` is over another number of pseudonyms, or a row that was pushed is not below `rows`.
     pub fn rows(&self, ranks: &Bitmap, rows: u32, only_first: bool) -> io::Result<Bitmap> {
         assert_eq!(ranks.len(), self.len(), "a bitmap over another set");
         let mut found = Bitmap::new(rows as usize);
@@ -397,20 +396,20 @@ impl FingerprintSet {
     }
 }
 
-impl fmt::Debug for FingerprintSet {
+impl fmt::Debug for PseudonymSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FingerprintSet").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("PseudonymSet").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
-/// The form on the wire of a [`FingerprintSet`], piece by piece. A piece is an error when the
+/// The form on the wire of a [`PseudonymSet`], piece by piece. A piece is an error when the
 /// [`Spill`] says so, and then the last.
 pub struct Chunks<'a> {
-    set: &'a FingerprintSet,
+    set: &'a PseudonymSet,
     per_chunk: usize,
     left: usize,
     bucket: usize,
-    /// How many fingerprints of that bucket stand before the next.
+    /// How many pseudonyms of that bucket stand before the next.
     skipped: usize,
     entries: Entries,
 }
@@ -420,9 +419,9 @@ impl Chunks<'_> {
     fn piece(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
         let count = self.per_chunk.min(self.left);
         bytes.clear();
-        bytes.reserve(count * FINGERPRINT_BYTES);
-        while bytes.len() < count * FINGERPRINT_BYTES {
-            let missing = count - bytes.len() / FINGERPRINT_BYTES;
+        bytes.reserve(count * PSEUDONYM_BYTES);
+        while bytes.len() < count * PSEUDONYM_BYTES {
+            let missing = count - bytes.len() / PSEUDONYM_BYTES;
             self.entries
                 .take_distinct(missing, |value| bytes.extend_from_slice(&value.to_be_bytes()));
             if self.entries.is_empty() && self.bucket < self.set.buckets.len() {
@@ -433,7 +432,7 @@ impl Chunks<'_> {
         Ok(())
     }
 
-    /// Takes what is missing of `count` fingerprints from the bucket, or reads it.
+    /// Takes what is missing of `count` pseudonyms from the bucket, or reads it.
     fn go_on(&mut self, count: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
         let (bucket, length) = (&self.set.buckets[self.bucket], self.set.lengths[self.bucket]);
         let Some(pieces) = bucket.in_place(length, self.skipped) else {
@@ -442,16 +441,16 @@ impl Chunks<'_> {
             self.entries.take_distinct(std::mem::take(&mut self.skipped), drop);
             return Ok(());
         };
-        for (fingerprints, _) in pieces {
+        for (pseudonyms, _) in pieces {
             let begin = bytes.len();
-            let taken = fingerprints.len().min(count - begin / FINGERPRINT_BYTES);
-            bytes.resize(begin + taken * FINGERPRINT_BYTES, 0);
-            let places = bytes[begin..].as_chunks_mut::<FINGERPRINT_BYTES>().0;
-            for (place, fingerprint) in places.iter_mut().zip(fingerprints) {
-                *place = fingerprint.to_be_bytes();
+            let taken = pseudonyms.len().min(count - begin / PSEUDONYM_BYTES);
+            bytes.resize(begin + taken * PSEUDONYM_BYTES, 0);
+            let places = bytes[begin..].as_chunks_mut::<PSEUDONYM_BYTES>().0;
+            for (place, pseudonym) in places.iter_mut().zip(pseudonyms) {
+                *place = pseudonym.to_be_bytes();
             }
             self.skipped += taken;
-            if taken < fingerprints.len() {
+            if taken < pseudonyms.len() {
                 return Ok(());
             }
         }
@@ -516,7 +515,7 @@ mod tests {
         }
     }
 
-    fn set(values: impl IntoIterator<Item = u128>) -> FingerprintSet {
+    fn set(values: impl IntoIterator<Item = u128>) -> PseudonymSet {
         let mut builder = SetBuilder::new();
         for (row, value) in (0..).zip(values) {
             builder.push(value.into(), row).expect("in memory");
@@ -524,7 +523,7 @@ mod tests {
         builder.finish().expect("in memory")
     }
 
-    fn chunks(set: &FingerprintSet, bytes: usize) -> Vec<Vec<u8>> {
+    fn chunks(set: &PseudonymSet, bytes: usize) -> Vec<Vec<u8>> {
         set.chunks(bytes).collect::<Result<_, _>>().expect("readable")
     }
 
@@ -535,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn wire_form_is_big_endian_and_chunks_hold_whole_fingerprints() {
+    fn wire_form_is_big_endian_and_chunks_hold_whole_pseudonyms() {
         let set = set([u128::MAX, 1, 0x0102]);
         let chunks_of_40 = chunks(&set, 40);
         assert_eq!(chunks_of_40.iter().map(Vec::len).collect::<Vec<_>>(), [32, 16]);
@@ -546,9 +545,9 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_fingerprint() {
+    fn debug_shows_no_pseudonym() {
         let set = set([0xdead_beef]);
-        assert_eq!(format!("{set:?}"), "FingerprintSet { len: 1, .. }");
+        assert_eq!(format!("{set:?}"), "PseudonymSet { len: 1, .. }");
     }
 
     #[test]
@@ -580,7 +579,7 @@ mod tests {
         let mut ranks = Bitmap::new(whole.len());
         (0..whole.len()).step_by(3).for_each(|rank| ranks.set(rank));
         for only_first in [false, true] {
-            let rows = |set: &FingerprintSet| set.rows(&ranks, 700_000, only_first).unwrap();
+            let rows = |set: &PseudonymSet| set.rows(&ranks, 700_000, only_first).unwrap();
             assert!(rows(&spilled) == rows(&whole));
         }
     }
@@ -601,7 +600,7 @@ mod tests {
         assert!(
             set.chunks_of(77_777..310_000, 4000)
                 .flat_map(|piece| piece.unwrap())
-                .eq(wire[77_777 * FINGERPRINT_BYTES..].iter().copied())
+                .eq(wire[77_777 * PSEUDONYM_BYTES..].iter().copied())
         );
         let (mut ranks, mut marked) = (Bitmap::new(set.len()), Bitmap::new(rows as usize));
         for (rank, (_, row)) in expected.iter().enumerate().filter(|(rank, _)| rank % 3 == 0) {
@@ -622,12 +621,12 @@ mod tests {
                 builder.push(value.into(), row).expect("there is room");
             }
             let set = builder.finish().expect("there is room");
-            let mut expected: Vec<_> = set.fingerprints().unwrap();
-            let padding: Vec<_> = (1..1000).map(|i| Fingerprint::from(i << 115 | 1)).collect();
+            let mut expected: Vec<_> = set.pseudonyms().unwrap();
+            let padding: Vec<_> = (1..1000).map(|i| Pseudonym::from(i << 115 | 1)).collect();
             let set = set.padded(padding.iter().copied()).expect("there is room");
             expected.extend(&padding);
             expected.sort_unstable();
-            assert!(set.fingerprints().unwrap() == expected);
+            assert!(set.pseudonyms().unwrap() == expected);
             assert_eq!(set.len(), expected.len());
             let mut all = Bitmap::new(set.len());
             (0..set.len()).for_each(|rank| all.set(rank));
@@ -660,8 +659,8 @@ mod tests {
             let wire: Vec<u8> = expected.keys().flat_map(|value| value.to_be_bytes()).collect();
             prop_assert!(chunks(&built, chunk).concat() == wire);
             prop_assert_eq!(built.blake3().unwrap(), *blake3::hash(&wire).as_bytes());
-            let fingerprints = built.fingerprints().unwrap();
-            prop_assert!(fingerprints.iter().map(|f| f.to_u128()).eq(expected.keys().copied()));
+            let pseudonyms = built.pseudonyms().unwrap();
+            prop_assert!(pseudonyms.iter().map(|f| f.to_u128()).eq(expected.keys().copied()));
 
             // Of any ranks, and with others filled in, it is the same.
             let half = built.len() / 2;

@@ -27,7 +27,7 @@ pub const MAXIMUM_JOBS: usize = 1024;
 /// Streams that one connection may carry at once.
 pub const MAXIMUM_STREAMS: u32 = 4;
 
-/// Bytes of fingerprints that all jobs together may hold, unless configured otherwise: 4 GiB.
+/// Bytes of pseudonyms that all jobs together may hold, unless configured otherwise: 4 GiB.
 pub const DEFAULT_MEMORY: u64 = 4 << 30;
 
 /// Events of a job that wait to be handled. A chunk is one event, so this bounds what a job holds

@@ -1,7 +1,7 @@
 //! `convelo-service`: the program that is measured.
 //!
 //! Its only arguments, fixed in the enclave's manifest, are where to listen and how many bytes of
-//! fingerprints it may hold. It reads no other file than those of the attestation device.
+//! pseudonyms it may hold. It reads no other file than those of the attestation device.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,7 +36,7 @@ async fn serve() -> ExitCode {
         _ => (String::new(), None),
     };
     let Some(memory) = memory else {
-        tracing::error!("usage: convelo-service ADDRESS:PORT [BYTES-OF-FINGERPRINTS]");
+        tracing::error!("usage: convelo-service ADDRESS:PORT [BYTES-OF-PSEUDONYMS]");
         return ExitCode::from(2);
     };
     let config = Config {

@@ -40,7 +40,7 @@ pub struct Config {
     pub offer: Option<Arc<dyn CollateralSource>>,
     /// What the operator requires of every provider's evidence, beside what the job says.
     pub provider_policy: Option<Policy>,
-    /// Bytes of fingerprints that all jobs together may hold.
+    /// Bytes of pseudonyms that all jobs together may hold.
     pub memory: u64,
     /// How long a party whose connection broke in a running job may take to come back.
     pub reconnect_within: Duration,

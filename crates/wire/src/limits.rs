@@ -5,7 +5,7 @@ pub use convelo_psi::limits::{
     MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
 };
 
-/// Bytes of fingerprints or bitmap in one chunk: 8192 fingerprints.
+/// Bytes of pseudonyms or bitmap in one chunk: 8192 pseudonyms.
 pub const MAXIMUM_CHUNK_BYTES: usize = 128 << 10;
 
 /// Bytes of one encoded message. The longest is a proof with collateral.

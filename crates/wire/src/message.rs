@@ -70,7 +70,7 @@ pub struct Proof {
 pub struct Announcement {
     /// Number of distinct keys.
     pub keys: u64,
-    /// BLAKE3 over all fingerprints as they travel.
+    /// BLAKE3 over all pseudonyms as they travel.
     pub blake3: [u8; 32],
 }
 
@@ -98,7 +98,7 @@ pub enum FromParty {
     Confirmation(Confirmation),
     /// What the chunks will hold.
     Announcement(Announcement),
-    /// Fingerprints in wire form, at most one chunk.
+    /// Pseudonyms in wire form, at most one chunk.
     Chunk(Bytes),
     /// The party gives up.
     Leave(Reason),
@@ -195,8 +195,8 @@ impl TryFrom<proto::FromParty> for FromParty {
                 blake3: array("announcement.blake3", &announcement.blake3)?,
             }),
             Message::Chunk(chunk) => {
-                at_most("chunk.fingerprints", chunk.fingerprints.len(), MAXIMUM_CHUNK_BYTES)?;
-                Self::Chunk(chunk.fingerprints)
+                at_most("chunk.pseudonyms", chunk.pseudonyms.len(), MAXIMUM_CHUNK_BYTES)?;
+                Self::Chunk(chunk.pseudonyms)
             }
             Message::Leave(leave) => Self::Leave(leave.reason().into()),
             Message::Received(proto::Received {}) => Self::Received,
@@ -228,7 +228,7 @@ impl From<FromParty> for proto::FromParty {
                 keys: announcement.keys,
                 blake3: announcement.blake3.to_vec(),
             }),
-            FromParty::Chunk(fingerprints) => Message::Chunk(proto::Chunk { fingerprints }),
+            FromParty::Chunk(pseudonyms) => Message::Chunk(proto::Chunk { pseudonyms }),
             FromParty::Leave(reason) => {
                 Message::Leave(proto::Leave { reason: proto::Reason::from(reason).into() })
             }

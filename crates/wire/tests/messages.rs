@@ -89,8 +89,8 @@ fn messages_of_parties() -> impl Strategy<Value = Hidden<from_party::Message>> {
         (any::<u64>(), bytes(32)).prop_map(|(keys, blake3)| {
             Message::Announcement(proto::Announcement { keys, blake3 }).into()
         }),
-        up_to(300).prop_map(|fingerprints| {
-            Message::Chunk(proto::Chunk { fingerprints: fingerprints.into() }).into()
+        up_to(300).prop_map(|pseudonyms| {
+            Message::Chunk(proto::Chunk { pseudonyms: pseudonyms.into() }).into()
         }),
         reason().prop_map(|reason| Message::Leave(proto::Leave { reason }).into()),
         (bytes(32), bytes(32)).prop_map(|(nonce, job_digest)| {
@@ -443,9 +443,9 @@ fn limits_of_what_else_a_party_sends() {
         });
     }
     let parse = |message| party_sends(from_party::Message::Chunk(message));
-    let at_limit = proto::Chunk { fingerprints: vec![0; MAXIMUM_CHUNK_BYTES].into() };
-    one_above("chunk.fingerprints", &at_limit, parse, |message| {
-        message.fingerprints = vec![0; MAXIMUM_CHUNK_BYTES + 1].into();
+    let at_limit = proto::Chunk { pseudonyms: vec![0; MAXIMUM_CHUNK_BYTES].into() };
+    one_above("chunk.pseudonyms", &at_limit, parse, |message| {
+        message.pseudonyms = vec![0; MAXIMUM_CHUNK_BYTES + 1].into();
     });
 }
 
@@ -516,7 +516,7 @@ fn everything_at_its_limits_fits_into_one_message() {
         proto::FromParty { message: Some(from_party::Message::Hello(hello())) }.encoded_len(),
         proto::FromParty {
             message: Some(from_party::Message::Chunk(proto::Chunk {
-                fingerprints: vec![0; MAXIMUM_CHUNK_BYTES].into(),
+                pseudonyms: vec![0; MAXIMUM_CHUNK_BYTES].into(),
             })),
         }
         .encoded_len(),

@@ -315,7 +315,7 @@ def test_stranger_without_a_certificate_of_the_authority(scene: Any, refused: An
     channel.close()
 
 
-def fingerprint(certificate: Path) -> str:
+def pseudonym(certificate: Path) -> str:
     """What ``--psi-client`` takes, by the means of openssl's users."""
     key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
     spki = key.public_bytes(
@@ -328,7 +328,7 @@ def test_pinned_keys(scene: Any) -> None:
     keys = [scene.key(), scene.key()]
     ordinary = ["--insecure-psi-certificate", "service.crt", "--psi-key", "service.pem"]
     for key in keys:
-        ordinary += ["--psi-client", fingerprint(key.with_suffix(".crt"))]
+        ordinary += ["--psi-client", pseudonym(key.with_suffix(".crt"))]
     scene.serve(*ordinary)
     runs = [scene.spawn(scene.client(key).run, ["a"], 2) for key in keys]
     assert [run.result() for run in runs] == [["a"], ["a"]]

@@ -1,9 +1,9 @@
-//! A client's ids, as they arrive in one message, and the set of their fingerprints.
+//! A client's ids, as they arrive in one message, and the set of their pseudonyms.
 
 use std::io;
 
 use convelo_psi::{
-    Bitmap, Encoded, FingerprintSet, Fingerprinter, KeyPart, Normaliser, ReceivedSet, SetBuilder,
+    Bitmap, Encoded, KeyPart, Normaliser, PseudonymSet, Pseudonymiser, ReceivedSet, SetBuilder,
     SetReceiver, Step,
 };
 use convelo_service::Reservation;
@@ -16,7 +16,7 @@ pub(crate) struct Ids {
     text: Zeroizing<String>,
     /// Where each ends in `text`.
     ends: Vec<u32>,
-    set: FingerprintSet,
+    set: PseudonymSet,
     pub(crate) counts: Counts,
     _room: Option<Reservation>,
 }
@@ -50,22 +50,22 @@ impl std::fmt::Display for Counts {
 impl Ids {
     /// Takes the ids of a message in. White space around an id does not count, nor a byte order mark
     /// before the first: what their Python client strips and their C++ client does not.
-    pub(crate) fn new(arrived: Vec<String>, fingerprinter: &Fingerprinter) -> io::Result<Self> {
+    pub(crate) fn new(arrived: Vec<String>, pseudonymiser: &Pseudonymiser) -> io::Result<Self> {
         let part = KeyPart { name: "id".to_owned(), normalise: vec![Step::Trim] };
         let mut normaliser = Normaliser::new(&[part]);
         let bytes = arrived.iter().map(String::len).sum();
         // As many as this never fit the limit of a message.
         u32::try_from(bytes).map_err(|_| io::Error::other("more than 4 GiB of ids"))?;
         let (mut text, mut ends) = (Zeroizing::new(String::with_capacity(bytes)), Vec::new());
-        let (mut builder, mut queue) = (SetBuilder::new(), fingerprinter.queue());
-        let mut fingerprints = Vec::new();
+        let (mut builder, mut queue) = (SetBuilder::new(), pseudonymiser.queue());
+        let mut pseudonyms = Vec::new();
         let mut counts = Counts { arrived: arrived.len(), blank: 0, invalid: 0, duplicates: 0 };
         for (number, mut id) in arrived.into_iter().enumerate() {
             let mark = if number == 0 { "\u{feff}" } else { "" };
             let plain = id.strip_prefix(mark).unwrap_or(&id).trim();
             match normaliser.encode([plain]) {
                 Encoded::Key(key) => {
-                    queue.push(key, &mut fingerprints);
+                    queue.push(key, &mut pseudonyms);
                     text.push_str(plain);
                     ends.push(u32::try_from(text.len()).map_err(io::Error::other)?);
                 }
@@ -74,9 +74,9 @@ impl Ids {
             }
             id.zeroize();
         }
-        queue.finish(&mut fingerprints);
-        for (row, fingerprint) in (0..).zip(fingerprints) {
-            builder.push(fingerprint, row)?;
+        queue.finish(&mut pseudonyms);
+        for (row, pseudonym) in (0..).zip(pseudonyms) {
+            builder.push(pseudonym, row)?;
         }
         let set = builder.finish()?;
         counts.duplicates = ends.len() - set.len();
@@ -85,7 +85,7 @@ impl Ids {
 
     /// How many bytes they take.
     pub(crate) fn memory(&self) -> u64 {
-        // Beside the text: where it ends, and a fingerprint with its row.
+        // Beside the text: where it ends, and a pseudonym with its row.
         (self.text.capacity() + self.ends.len() * (4 + 24)) as u64
     }
 
@@ -130,7 +130,7 @@ mod tests {
 
     fn ids(arrived: &[&str]) -> Ids {
         let arrived = arrived.iter().map(|id| (*id).to_owned()).collect();
-        Ids::new(arrived, &Fingerprinter::new(&[7; 16])).expect("in memory")
+        Ids::new(arrived, &Pseudonymiser::new(&[7; 16])).expect("in memory")
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use convelo_channel::os_rng;
-use convelo_psi::{Bitmap, Fingerprinter, KeyId};
+use convelo_psi::{Bitmap, KeyId, Pseudonymiser};
 use convelo_wire::limits::MAXIMUM_PARTIES;
 use rand_core::Rng as _;
 use tonic::{Code, Status};
@@ -72,7 +72,7 @@ struct Job {
     number: Number,
     seats: Vec<Seat>,
     /// Under a key of this job alone, that nobody sees.
-    fingerprinter: Arc<Fingerprinter>,
+    pseudonymiser: Arc<Pseudonymiser>,
 }
 
 struct Seat {
@@ -169,7 +169,7 @@ impl Jobs {
         let (None, Some(wanted)) = (&self.running, next) else { return Vec::new() };
         let mut key = Zeroizing::new([0; 16]);
         os_rng().fill_bytes(&mut *key);
-        let fingerprinter = Arc::new(Fingerprinter::new(&key));
+        let pseudonymiser = Arc::new(Pseudonymiser::new(&key));
         let number = Number(self.next);
         self.next += 1;
         let mut left = wanted;
@@ -184,7 +184,7 @@ impl Jobs {
             ids: None,
             answer: None,
         });
-        self.running = Some(Job { number, seats: seats.collect(), fingerprinter });
+        self.running = Some(Job { number, seats: seats.collect(), pseudonymiser });
         vec![Effect::Begun(number)]
     }
 
@@ -210,14 +210,14 @@ impl Jobs {
         Refusal::new(Code::DeadlineExceeded, text)
     }
 
-    /// Whether a client may upload its ids, and what to fingerprint them with.
-    pub(crate) fn may_upload(&mut self, client: Client) -> Result<Arc<Fingerprinter>, Refusal> {
+    /// Whether a client may upload its ids, and what to pseudonym them with.
+    pub(crate) fn may_upload(&mut self, client: Client) -> Result<Arc<Pseudonymiser>, Refusal> {
         if self.seat(client)?.ids.is_some() {
             let text = "this client has uploaded its ids already; they go in one message";
             return Err(Refusal::new(Code::AlreadyExists, text));
         }
         let running = self.running.as_ref();
-        running.map(|job| Arc::clone(&job.fingerprinter)).ok_or_else(|| self.no_seat())
+        running.map(|job| Arc::clone(&job.pseudonymiser)).ok_or_else(|| self.no_seat())
     }
 
     /// Takes the ids of a client.

@@ -111,9 +111,9 @@ fn all_parties_get_one_key() {
                     confirming.confirmed(&others).expect("confirmed")
                 })
                 .collect();
-            assert!(keys.iter().all(|key| key.fingerprint_key == keys[0].fingerprint_key));
-            let fingerprint = keys[0].fingerprinter().fingerprint(b"key");
-            assert!(fingerprint == keys[1].fingerprinter().fingerprint(b"key"));
+            assert!(keys.iter().all(|key| key.pseudonym_key == keys[0].pseudonym_key));
+            let pseudonym = keys[0].pseudonymiser().pseudonym(b"key");
+            assert!(pseudonym == keys[1].pseudonymiser().pseudonym(b"key"));
             assert!(own[0] != own[1]);
         }
     }
@@ -124,7 +124,7 @@ fn two_runs_of_a_job_have_different_keys() {
     let run = Run::named(2);
     let key = || {
         let (mut sealings, inboxes) = run.sealed();
-        sealings.remove(0).shares(&inboxes[0]).expect("shares").0.key.fingerprint_key
+        sealings.remove(0).shares(&inboxes[0]).expect("shares").0.key.pseudonym_key
     };
     assert_ne!(key(), key());
 }
@@ -138,7 +138,7 @@ fn derivation_vector() {
         ("bob", Share::new([3; SHARE_BYTES])),
     ]);
     let (key, confirmations) = derive(digest, &[4; 32], &shares);
-    assert_eq!(hex::encode(*key.fingerprint_key), "043a11d0900355380ebd8c790a6ac4f7");
+    assert_eq!(hex::encode(*key.pseudonym_key), "043a11d0900355380ebd8c790a6ac4f7");
     assert_eq!(
         hex::encode(confirmations["alice"].0),
         "a96ca32e3046a46e01ed3c8bf038a1470b36f64c8e7c1c230f289208c076cc00"
@@ -531,7 +531,7 @@ fn equivocating_relay_is_caught_by_confirmation() {
         first.shares(&deliver("party00", [&from_second, &to_first])).expect("all open");
     let (second, own_second) =
         second.shares(&deliver("party01", [&from_first, &to_second])).expect("all open");
-    assert_ne!(first.key.fingerprint_key, second.key.fingerprint_key);
+    assert_ne!(first.key.pseudonym_key, second.key.pseudonym_key);
 
     let third = first.others["party02"];
     let all = confirmations(&run.names, &[own_first, own_second, third]);

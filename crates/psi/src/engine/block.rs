@@ -8,14 +8,14 @@ use zeroize::Zeroize;
 /// Records in a block: 128 KiB, so that what is compared within a block stays in a core's cache.
 pub(crate) const BLOCK: usize = 1 << 13;
 
-/// A fixed number of fingerprints in two arrays, the high and the low 64 bits of each, as
+/// A fixed number of pseudonyms in two arrays, the high and the low 64 bits of each, as
 /// [`halves_of`] makes them.
 pub(crate) type Block = [[i64; BLOCK]; 2];
 
-/// Sorts behind every fingerprint; none is equal to it.
+/// Sorts behind every pseudonym; none is equal to it.
 pub(crate) const PADDING: u128 = u128::MAX;
 
-/// A fingerprint's high and low half, with the topmost bit of both inverted: vector units compare
+/// A pseudonym's high and low half, with the topmost bit of both inverted: vector units compare
 /// signed numbers.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "two halves")]
@@ -57,7 +57,7 @@ impl Blocks {
         Some(Self { extents, begun: 0 })
     }
 
-    /// The fingerprint at this place.
+    /// The pseudonym at this place.
     pub(crate) fn get(&self, at: usize) -> u128 {
         let (block, at) = (at / BLOCK, at % BLOCK);
         let blocks: &[Block] = bytemuck::cast_slice(&self.extents[block / EXTENT].memory);

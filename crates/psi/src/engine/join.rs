@@ -13,7 +13,7 @@ use crate::bitmap::Bitmap;
 use crate::limits::MAXIMUM_PARTIES;
 use crate::received::ReceivedSet;
 
-/// Marks in every set the fingerprints that all sets hold; one bitmap per set, in their order.
+/// Marks in every set the pseudonyms that all sets hold; one bitmap per set, in their order.
 ///
 /// Which addresses are touched and which branches are taken depends on the sizes of the sets alone.
 /// Memory: the sets themselves, and what [`memory`](super::memory) says beyond them for the bits that

@@ -1,4 +1,4 @@
-//! How likely it is that two different keys have one fingerprint.
+//! How likely it is that two different keys have one pseudonym.
 
 use super::{Job, Parties, Party};
 use crate::limits::MAXIMUM_ENCODED_KEY_BYTES;
@@ -6,7 +6,7 @@ use crate::limits::MAXIMUM_ENCODED_KEY_BYTES;
 impl Job {
     /// Base-2 logarithm of an upper bound on the probability that a run of this job in which every
     /// party sends as many keys as it may finds any false match: two different keys with one
-    /// fingerprint.
+    /// pseudonym.
     ///
     /// With q keys in all and m the blocks of the longest encoded key
     /// ([`MAXIMUM_ENCODED_KEY_BYTES`] / 16) it is the sum of two terms. For a random function into

@@ -1,6 +1,6 @@
 //! A job that is spread over several services, each of which sees its shard of the sets alone.
 //!
-//! A fingerprint goes to the service that its first bits name, so that equal ones meet. How many of a set
+//! A pseudonym goes to the service that its first bits name, so that equal ones meet. How many of a set
 //! go to each is a binomial number, and would tell services and network which sets are alike: equal sets
 //! have equal numbers. So each shard is filled up with random pseudonyms to a size that follows from the size
 //! of the set alone and is exceeded with a probability below 2^-40.
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shard {
-    /// Which shard, from 0. It has the fingerprints that begin with this number, in as many bits as
+    /// Which shard, from 0. It has the pseudonyms that begin with this number, in as many bits as
     /// count the services.
     pub number: usize,
 }

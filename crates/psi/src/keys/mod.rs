@@ -1,14 +1,14 @@
-//! From the text in a table's columns to a fingerprint: normalise, encode, fingerprint.
+//! From the text in a table's columns to a pseudonym: normalise, encode, apply the PRF.
 
-mod fingerprint;
 mod normalise;
+mod pseudonym;
 
 use serde::{Deserialize, Serialize};
 
-pub use fingerprint::{FINGERPRINT_BYTES, Fingerprint, FingerprintQueue, Fingerprinter};
 pub use normalise::{
     Encoded, Normaliser, RECIPE_VERSION, Step, StepError, UNICODE_VERSION, encode_parts,
 };
+pub use pseudonym::{PSEUDONYM_BYTES, Pseudonym, PseudonymQueue, Pseudonymiser};
 
 /// One part of the key that identifies a record. All parts together make the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

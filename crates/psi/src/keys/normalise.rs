@@ -118,7 +118,7 @@ pub(crate) fn is_country(code: &str) -> bool {
 /// What became of one row's key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Encoded<'a> {
-    /// The encoded key: what is fingerprinted.
+    /// The encoded key: what is pseudonymised.
     Key(&'a [u8]),
     /// A part is missing, or empty after normalising.
     Blank,
@@ -382,7 +382,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::keys::Fingerprinter;
+    use crate::keys::Pseudonymiser;
 
     fn part(steps: &[&str]) -> KeyPart {
         KeyPart {
@@ -551,8 +551,8 @@ mod tests {
             "00000001000000020000000f616461406578616d706c652e6f72670000000b2b3439333031323334\
              3536"
         );
-        let fingerprint = Fingerprinter::new(b"convelo test key").fingerprint(key);
-        assert_eq!(hex::encode(fingerprint.to_be_bytes()), "535407d6e2bffff5c36d81b39a3045c7");
+        let pseudonym = Pseudonymiser::new(b"convelo test key").pseudonym(key);
+        assert_eq!(hex::encode(pseudonym.to_be_bytes()), "535407d6e2bffff5c36d81b39a3045c7");
     }
 
     proptest! {

@@ -1,15 +1,15 @@
-//! The entries whose fingerprints begin with the same bits.
+//! The entries whose pseudonyms begin with the same bits.
 
 use std::io;
 
 use zeroize::{DefaultIsZeroes, Zeroize, Zeroizing};
 
 use super::{NO_ROW, Segment, Spill};
-use crate::keys::{FINGERPRINT_BYTES, Fingerprint};
+use crate::keys::{PSEUDONYM_BYTES, Pseudonym};
 use crate::limits::MAXIMUM_SERVICES;
 
 /// How many first bits say which bucket of a set with few entries; no fewer than say to which service a
-/// fingerprint goes.
+/// pseudonym goes.
 pub(super) const FEW_BITS: u32 = 6;
 
 /// How many first bits say which bucket of a set with many entries. 10,000,000 make buckets of 300 KiB, which
@@ -23,19 +23,19 @@ const _: () = assert!(1 << FEW_BITS >= MAXIMUM_SERVICES);
 pub(super) const PAGE: u16 = 256;
 const ROOM: usize = PAGE as usize;
 pub(super) const PAGE_BYTES: usize = size_of::<Page>();
-const ENTRY_BYTES: usize = FINGERPRINT_BYTES + 4;
+const ENTRY_BYTES: usize = PSEUDONYM_BYTES + 4;
 
-/// The first bits of a fingerprint.
+/// The first bits of a pseudonym.
 #[inline]
-pub(super) fn bucket_of(fingerprint: Fingerprint, bits: u32) -> usize {
-    let first = u64::try_from(fingerprint.to_u128() >> 64).expect("half of it");
+pub(super) fn bucket_of(pseudonym: Pseudonym, bits: u32) -> usize {
+    let first = u64::try_from(pseudonym.to_u128() >> 64).expect("half of it");
     usize::try_from(first >> (64 - bits)).expect("few bits")
 }
 
-/// A row and its fingerprint.
+/// A row and its pseudonym.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
-    pub(super) fingerprint: Fingerprint,
+    pub(super) pseudonym: Pseudonym,
     pub(super) row: u32,
 }
 
@@ -43,7 +43,7 @@ impl DefaultIsZeroes for Entry {}
 
 /// Room for entries, in two arrays because an [`Entry`] is padded.
 pub(super) struct Page {
-    fingerprints: [Fingerprint; ROOM],
+    pseudonyms: [Pseudonym; ROOM],
     rows: [u32; ROOM],
 }
 
@@ -52,28 +52,28 @@ pub(super) type Pages = Vec<Box<Page>>;
 
 impl Default for Box<Page> {
     fn default() -> Self {
-        Self::new(Page { fingerprints: [Fingerprint::default(); ROOM], rows: [0; ROOM] })
+        Self::new(Page { pseudonyms: [Pseudonym::default(); ROOM], rows: [0; ROOM] })
     }
 }
 
 impl Page {
     /// Puts an entry into a place below [`PAGE`].
     #[inline]
-    pub(super) fn put(&mut self, place: usize, fingerprint: Fingerprint, row: u32) {
-        self.fingerprints[place] = fingerprint;
+    pub(super) fn put(&mut self, place: usize, pseudonym: Pseudonym, row: u32) {
+        self.pseudonyms[place] = pseudonym;
         self.rows[place] = row;
     }
 
     /// The first entries.
     pub(super) fn entries(&self, count: usize) -> impl Iterator<Item = Entry> + '_ {
-        let entries = self.fingerprints[..count].iter().zip(&self.rows[..count]);
-        entries.map(|(fingerprint, row)| Entry { fingerprint: *fingerprint, row: *row })
+        let entries = self.pseudonyms[..count].iter().zip(&self.rows[..count]);
+        entries.map(|(pseudonym, row)| Entry { pseudonym: *pseudonym, row: *row })
     }
 }
 
 impl Drop for Page {
     fn drop(&mut self) {
-        self.fingerprints.zeroize();
+        self.pseudonyms.zeroize();
         self.rows.zeroize();
     }
 }
@@ -85,8 +85,8 @@ pub(super) struct Bucket {
     pages: Pages,
     length: usize,
     segments: Vec<Segment>,
-    /// Fingerprints of no row that are not among the others, ascending; they are not put between them.
-    filler: Zeroizing<Vec<Fingerprint>>,
+    /// Pseudonyms of no row that are not among the others, ascending; they are not put between them.
+    filler: Zeroizing<Vec<Pseudonym>>,
     /// Before which of the sorted entries in memory each of them belongs.
     places: Vec<usize>,
 }
@@ -129,7 +129,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// Sorts what is in memory where it is; how many different fingerprints that are. All begin with the
+    /// Sorts what is in memory where it is; how many different pseudonyms that are. All begin with the
     /// same `bits`.
     pub(super) fn sort(&mut self, bits: u32, entries: &mut Entries) -> usize {
         entries.sort(bits, self.length, || self.in_memory());
@@ -140,14 +140,14 @@ impl Bucket {
     /// Puts sorted entries where they came from.
     fn put_back(&mut self, entries: &Entries) {
         for (page, sorted) in self.pages.iter_mut().zip(entries.sorted.chunks(ROOM)) {
-            let room = page.fingerprints.iter_mut().zip(&mut page.rows);
-            for ((fingerprint, row), entry) in room.zip(sorted) {
-                (*fingerprint, *row) = (entry.fingerprint, entry.row);
+            let room = page.pseudonyms.iter_mut().zip(&mut page.rows);
+            for ((pseudonym, row), entry) in room.zip(sorted) {
+                (*pseudonym, *row) = (entry.pseudonym, entry.row);
             }
         }
     }
 
-    /// Sorts what is in memory and in the store into one segment; how many different fingerprints that
+    /// Sorts what is in memory and in the store into one segment; how many different pseudonyms that
     /// are.
     pub(super) fn sort_spilled(
         &mut self,
@@ -169,8 +169,8 @@ impl Bucket {
         Ok(entries.runs().count())
     }
 
-    /// Adds fingerprints of no row to a sorted bucket.
-    pub(super) fn fill(&mut self, with: &[Fingerprint]) {
+    /// Adds pseudonyms of no row to a sorted bucket.
+    pub(super) fn fill(&mut self, with: &[Pseudonym]) {
         self.filler.reserve_exact(with.len());
         self.filler.extend_from_slice(with);
         self.filler.sort_unstable();
@@ -180,11 +180,11 @@ impl Bucket {
     }
 
     /// How many of the sorted entries in memory are smaller.
-    fn place_of(&self, fingerprint: Fingerprint) -> usize {
+    fn place_of(&self, pseudonym: Pseudonym) -> usize {
         let (mut begin, mut end) = (0, self.length);
         while begin < end {
             let middle = usize::midpoint(begin, end);
-            if self.pages[middle / ROOM].fingerprints[middle % ROOM] < fingerprint {
+            if self.pages[middle / ROOM].pseudonyms[middle % ROOM] < pseudonym {
                 begin = middle + 1;
             } else {
                 end = middle;
@@ -193,8 +193,8 @@ impl Bucket {
         begin
     }
 
-    /// Fingerprints and rows of a sorted bucket as they stand in memory, from this one on; nothing when they
-    /// have to be read or put together first. `distinct` is how many fingerprints it has.
+    /// Pseudonyms and rows of a sorted bucket as they stand in memory, from this one on; nothing when they
+    /// have to be read or put together first. `distinct` is how many pseudonyms it has.
     pub(super) fn in_place(&self, distinct: usize, from: usize) -> Option<InPlace<'_>> {
         let readable = !self.is_spilled() && distinct == self.length + self.filler.len();
         readable.then_some(InPlace { bucket: self, entry: 0, filler: 0, skip: from })
@@ -241,26 +241,26 @@ pub(super) struct InPlace<'s> {
 }
 
 impl<'s> Iterator for InPlace<'s> {
-    type Item = (&'s [Fingerprint], &'s [u32]);
+    type Item = (&'s [Pseudonym], &'s [u32]);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let end = self.bucket.places.get(self.filler).copied().unwrap_or(self.bucket.length);
-            let (fingerprints, rows): Self::Item = if self.entry < end {
+            let (pseudonyms, rows): Self::Item = if self.entry < end {
                 let page = &self.bucket.pages[self.entry / ROOM];
                 let begin = self.entry % ROOM;
                 let count = (end - self.entry).min(ROOM - begin);
                 self.entry += count;
-                (&page.fingerprints[begin..begin + count], &page.rows[begin..begin + count])
+                (&page.pseudonyms[begin..begin + count], &page.rows[begin..begin + count])
             } else {
                 let filler = self.bucket.filler.get(self.filler..=self.filler)?;
                 self.filler += 1;
                 (filler, &[NO_ROW])
             };
-            let skipped = self.skip.min(fingerprints.len());
+            let skipped = self.skip.min(pseudonyms.len());
             self.skip -= skipped;
-            if skipped < fingerprints.len() {
-                return Some((&fingerprints[skipped..], &rows[skipped..]));
+            if skipped < pseudonyms.len() {
+                return Some((&pseudonyms[skipped..], &rows[skipped..]));
             }
         }
     }
@@ -284,21 +284,21 @@ impl Entries {
         self.len() == 0
     }
 
-    /// The fingerprints, each once.
-    pub(super) fn distinct(&self) -> impl Iterator<Item = Fingerprint> + '_ {
-        self.runs().map(|same| same[0].fingerprint)
+    /// The pseudonyms, each once.
+    pub(super) fn distinct(&self) -> impl Iterator<Item = Pseudonym> + '_ {
+        self.runs().map(|same| same[0].pseudonym)
     }
 
-    /// The entries of each fingerprint, by rising row.
+    /// The entries of each pseudonym, by rising row.
     pub(super) fn runs(&self) -> impl Iterator<Item = &[Entry]> {
-        self.sorted[self.taken..].chunk_by(|a, b| a.fingerprint == b.fingerprint)
+        self.sorted[self.taken..].chunk_by(|a, b| a.pseudonym == b.pseudonym)
     }
 
-    /// Takes the next `count` distinct fingerprints, or as many as there are.
-    pub(super) fn take_distinct(&mut self, count: usize, mut each: impl FnMut(Fingerprint)) {
+    /// Takes the next `count` distinct pseudonyms, or as many as there are.
+    pub(super) fn take_distinct(&mut self, count: usize, mut each: impl FnMut(Pseudonym)) {
         let mut taken = 0;
         for same in self.runs().take(count) {
-            each(same[0].fingerprint);
+            each(same[0].pseudonym);
             taken += same.len();
         }
         self.taken += taken;
@@ -317,7 +317,7 @@ impl Entries {
         self.sorted.resize(count, Entry::default());
         let bits = (2 * count).max(2).ilog2().min(16);
         let place = |entry: &Entry| {
-            let first = u64::try_from(entry.fingerprint.to_u128() >> 64).expect("half of it");
+            let first = u64::try_from(entry.pseudonym.to_u128() >> 64).expect("half of it");
             usize::try_from(first << shared >> (64 - bits)).expect("sixteen bits at most")
         };
         self.places.clear();
@@ -350,18 +350,18 @@ impl Entries {
         }
     }
 
-    /// Puts ascending fingerprints of no row in their places. There is room for them.
-    fn merge(&mut self, filler: &[Fingerprint]) {
+    /// Puts ascending pseudonyms of no row in their places. There is room for them.
+    fn merge(&mut self, filler: &[Pseudonym]) {
         let mut read = self.sorted.len();
         let mut write = read + filler.len();
         self.sorted.resize(write, Entry::default());
-        for fingerprint in filler.iter().rev() {
-            while read > 0 && self.sorted[read - 1].fingerprint > *fingerprint {
+        for pseudonym in filler.iter().rev() {
+            while read > 0 && self.sorted[read - 1].pseudonym > *pseudonym {
                 (read, write) = (read - 1, write - 1);
                 self.sorted[write] = self.sorted[read];
             }
             write -= 1;
-            self.sorted[write] = Entry { fingerprint: *fingerprint, row: NO_ROW };
+            self.sorted[write] = Entry { pseudonym: *pseudonym, row: NO_ROW };
         }
     }
 
@@ -402,7 +402,7 @@ fn insertion_sort(entries: &mut [Entry]) {
 fn bytes_of(count: usize, entries: impl Iterator<Item = Entry>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(count * ENTRY_BYTES);
     entries.for_each(|entry| {
-        bytes.extend_from_slice(&entry.fingerprint.to_be_bytes());
+        bytes.extend_from_slice(&entry.pseudonym.to_be_bytes());
         bytes.extend_from_slice(&entry.row.to_be_bytes());
     });
     bytes
@@ -410,10 +410,10 @@ fn bytes_of(count: usize, entries: impl Iterator<Item = Entry>) -> Vec<u8> {
 
 fn entries_in(bytes: &[u8]) -> impl Iterator<Item = Entry> + '_ {
     bytes.as_chunks::<ENTRY_BYTES>().0.iter().map(|bytes| {
-        let (fingerprint, row) = bytes.split_at(FINGERPRINT_BYTES);
-        let fingerprint = fingerprint.try_into().expect("16 bytes");
+        let (pseudonym, row) = bytes.split_at(PSEUDONYM_BYTES);
+        let pseudonym = pseudonym.try_into().expect("16 bytes");
         Entry {
-            fingerprint: Fingerprint::from_be_bytes(fingerprint),
+            pseudonym: Pseudonym::from_be_bytes(pseudonym),
             row: u32::from_be_bytes(row.try_into().expect("4 bytes")),
         }
     })

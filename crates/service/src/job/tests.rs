@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use convelo_channel::{Identity, os_rng};
 use convelo_psi::agreement::{Confirming, JobKey, Opening, Sealing};
 use convelo_psi::limits::MAXIMUM_KEYS;
-use convelo_psi::{FingerprintSet, Parties, Party, Reveal, SetBuilder, Terms, What, terms};
+use convelo_psi::{Parties, Party, PseudonymSet, Reveal, SetBuilder, Terms, What, terms};
 use proptest::prelude::*;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -12,7 +12,7 @@ use super::*;
 
 const NAMES: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
 
-/// Bytes of fingerprints that the jobs of these tests share.
+/// Bytes of pseudonyms that the jobs of these tests share.
 const BUDGET: u64 = 1 << 20;
 
 /// Stands in for a signature; what is signed can be compared.
@@ -334,18 +334,18 @@ impl Player {
     }
 
     /// The set under the job key; notes which key has which rank.
-    fn set(&mut self, key: &JobKey) -> FingerprintSet {
-        let fingerprinter = key.fingerprinter();
+    fn set(&mut self, key: &JobKey) -> PseudonymSet {
+        let pseudonymiser = key.pseudonymiser();
         let mut ranked: Vec<_> = self
             .keys
             .iter()
-            .map(|key| (fingerprinter.fingerprint(&key.to_be_bytes()), *key))
+            .map(|key| (pseudonymiser.pseudonym(&key.to_be_bytes()), *key))
             .collect();
         ranked.sort_unstable();
         self.ranks = ranked.iter().map(|(_, key)| *key).collect();
         let mut builder = SetBuilder::new();
-        for (row, (fingerprint, _)) in (0..).zip(ranked) {
-            builder.push(fingerprint, row).expect("in memory");
+        for (row, (pseudonym, _)) in (0..).zip(ranked) {
+            builder.push(pseudonym, row).expect("in memory");
         }
         builder.finish().expect("in memory")
     }
@@ -1058,7 +1058,7 @@ fn uploads_that_are_not_what_was_announced() {
         assert!(failed.explanation.contains(what), "{failed}; expected: {what}");
     };
     after_announcement(1, &[0; 16], "the BLAKE3 it announced");
-    after_announcement(1, &[0; 32], "at least 2 fingerprints arrived, expected 1");
+    after_announcement(1, &[0; 32], "at least 2 pseudonyms arrived, expected 1");
     after_announcement(2, &[0; 32], "not strictly ascending");
     after_announcement(2, &[0; 15], "a chunk of 15 bytes arrived");
     after_announcement(2, &[], "a chunk of 0 bytes arrived");

@@ -48,9 +48,9 @@ impl World {
     }
 
     fn upload(&mut self, number: u8, ids: &[&str]) -> Result<(), Refusal> {
-        let fingerprinter = self.jobs.may_upload(client(number))?;
+        let pseudonymiser = self.jobs.may_upload(client(number))?;
         let ids = ids.iter().map(|id| (*id).to_owned()).collect();
-        let ids = Ids::new(ids, &fingerprinter).expect("in memory");
+        let ids = Ids::new(ids, &pseudonymiser).expect("in memory");
         self.change(|jobs| jobs.upload(client(number), ids))
     }
 
@@ -206,9 +206,9 @@ fn who_comes_back_with_another_connection_goes_on() {
     let mut world = begun();
     world.upload(1, &["a"]).expect("ids");
     world.left(2);
-    let fingerprinter = world.jobs.may_upload(again(2)).expect("its turn");
+    let pseudonymiser = world.jobs.may_upload(again(2)).expect("its turn");
     world.lost(2);
-    let ids = Ids::new(vec!["a".to_owned()], &fingerprinter).expect("in memory");
+    let ids = Ids::new(vec!["a".to_owned()], &pseudonymiser).expect("in memory");
     world.change(|jobs| jobs.upload(again(2), ids)).expect("ids");
     assert_eq!(world.result(1).expect("a result").expect("a result"), ["a"]);
 }

@@ -8,24 +8,24 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::limits::MAXIMUM_ENCODED_KEY_BYTES;
 
-/// Length of a fingerprint on the wire, in bytes.
-pub const FINGERPRINT_BYTES: usize = 16;
+/// Length of a pseudonym on the wire, in bytes.
+pub const PSEUDONYM_BYTES: usize = 16;
 
 /// The keyed pseudonym of one record: the 16 bytes of its CMAC, read as a big-endian number, so
 /// that numeric order is the order of the bytes on the wire.
 ///
 /// Not shown by `Debug`: anyone who holds the job key can test guesses against it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Fingerprint(u128);
+pub struct Pseudonym(u128);
 
-impl Fingerprint {
+impl Pseudonym {
     /// Reads the form on the wire.
-    pub const fn from_be_bytes(bytes: [u8; FINGERPRINT_BYTES]) -> Self {
+    pub const fn from_be_bytes(bytes: [u8; PSEUDONYM_BYTES]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
 
     /// The form on the wire.
-    pub const fn to_be_bytes(self) -> [u8; FINGERPRINT_BYTES] {
+    pub const fn to_be_bytes(self) -> [u8; PSEUDONYM_BYTES] {
         self.0.to_be_bytes()
     }
 
@@ -43,37 +43,37 @@ impl Fingerprint {
     }
 }
 
-impl From<u128> for Fingerprint {
+impl From<u128> for Pseudonym {
     fn from(value: u128) -> Self {
         Self(value)
     }
 }
 
-impl fmt::Debug for Fingerprint {
+impl fmt::Debug for Pseudonym {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Fingerprint(..)")
+        f.write_str("Pseudonym(..)")
     }
 }
 
-impl zeroize::DefaultIsZeroes for Fingerprint {}
+impl zeroize::DefaultIsZeroes for Pseudonym {}
 
 /// How many keys go through the cipher together. One encryption alone waits for itself ten times, and a
 /// processor can do about this many in the meantime.
 const LANES: usize = 8;
 
-/// Computes fingerprints under one key.
+/// Computes pseudonyms under one key.
 ///
 /// The CBC chaining of RFC 4493 section 2.4 stands here, over the `aes` crate's block function,
-/// because this runs once per row: the key schedule and both subkeys are computed once, and [`FingerprintQueue`]
+/// because this runs once per row: the key schedule and both subkeys are computed once, and [`PseudonymQueue`]
 /// lets several keys go through the cipher side by side, for which the `cmac` crate has no interface.
 /// Tests compare it with that crate and with the RFC's vectors. Wiped when dropped.
-pub struct Fingerprinter {
+pub struct Pseudonymiser {
     cipher: Aes128Enc,
     whole: [u8; 16],
     padded: [u8; 16],
 }
 
-impl Fingerprinter {
+impl Pseudonymiser {
     /// Prepares the key schedule and the subkeys K1, K2 of RFC 4493 section 2.3.
     pub fn new(key: &[u8; 16]) -> Self {
         let cipher = Aes128Enc::new(key.into());
@@ -88,21 +88,21 @@ impl Fingerprinter {
         Self { cipher, whole, padded }
     }
 
-    /// The fingerprint of an encoded key.
-    pub fn fingerprint(&self, encoded: &[u8]) -> Fingerprint {
+    /// The pseudonym of an encoded key.
+    pub fn pseudonym(&self, encoded: &[u8]) -> Pseudonym {
         let (body, last) = self.blocks(encoded);
         let mut state = Block::default();
         for block in body.iter().chain([&last]) {
             xor(&mut state.0, block);
             self.cipher.encrypt_block(&mut state);
         }
-        Fingerprint::from_be_bytes(state.into())
+        Pseudonym::from_be_bytes(state.into())
     }
 
-    /// A queue that makes the fingerprints of many keys.
-    pub fn queue(&self) -> FingerprintQueue<'_> {
+    /// A queue that makes the pseudonyms of many keys.
+    pub fn queue(&self) -> PseudonymQueue<'_> {
         let blocks = Vec::with_capacity(MAXIMUM_ENCODED_KEY_BYTES.div_ceil(16) * LANES);
-        FingerprintQueue { fingerprinter: self, blocks, ends: Vec::with_capacity(LANES) }
+        PseudonymQueue { pseudonymiser: self, blocks, ends: Vec::with_capacity(LANES) }
     }
 
     /// All blocks but the last, and the last as it goes into the cipher.
@@ -120,69 +120,69 @@ impl Fingerprinter {
     }
 }
 
-impl Drop for Fingerprinter {
+impl Drop for Pseudonymiser {
     fn drop(&mut self) {
         self.whole.zeroize();
         self.padded.zeroize();
     }
 }
 
-impl fmt::Debug for Fingerprinter {
+impl fmt::Debug for Pseudonymiser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Fingerprinter(..)")
+        f.write_str("Pseudonymiser(..)")
     }
 }
 
 /// Keys that wait until there are enough to go through the cipher side by side. Wiped when dropped.
-pub struct FingerprintQueue<'f> {
-    fingerprinter: &'f Fingerprinter,
+pub struct PseudonymQueue<'f> {
+    pseudonymiser: &'f Pseudonymiser,
     /// The blocks of all waiting keys, one key after the other, padded.
     blocks: Vec<[u8; 16]>,
     /// Where the blocks of each key end.
     ends: Vec<usize>,
 }
 
-impl FingerprintQueue<'_> {
-    /// Takes an encoded key. Its fingerprint is appended sooner or later, in the order of the keys.
+impl PseudonymQueue<'_> {
+    /// Takes an encoded key. Its pseudonym is appended sooner or later, in the order of the keys.
     #[inline]
-    pub fn push(&mut self, encoded: &[u8], fingerprints: &mut Vec<Fingerprint>) {
-        let (body, last) = self.fingerprinter.blocks(encoded);
+    pub fn push(&mut self, encoded: &[u8], pseudonyms: &mut Vec<Pseudonym>) {
+        let (body, last) = self.pseudonymiser.blocks(encoded);
         self.blocks.extend_from_slice(body);
         self.blocks.push(last);
         self.ends.push(self.blocks.len());
         if self.ends.len() == LANES {
-            self.finish(fingerprints);
+            self.finish(pseudonyms);
         }
     }
 
-    /// Appends the fingerprints of all keys that wait.
-    pub fn finish(&mut self, fingerprints: &mut Vec<Fingerprint>) {
+    /// Appends the pseudonyms of all keys that wait.
+    pub fn finish(&mut self, pseudonyms: &mut Vec<Pseudonym>) {
         let waiting = self.ends.len();
         let each = self.ends.first().copied().unwrap_or(0);
         if self.ends.iter().zip(1..).all(|(end, key)| *end == key * each) {
-            self.finish_of_length(waiting, each, fingerprints);
+            self.finish_of_length(waiting, each, pseudonyms);
         } else {
-            self.finish_of_any_length(waiting, fingerprints);
+            self.finish_of_any_length(waiting, pseudonyms);
         }
         self.blocks.clear();
         self.ends.clear();
     }
 
     /// All of `waiting` keys have `each` blocks.
-    fn finish_of_length(&self, waiting: usize, each: usize, fingerprints: &mut Vec<Fingerprint>) {
+    fn finish_of_length(&self, waiting: usize, each: usize, pseudonyms: &mut Vec<Pseudonym>) {
         let mut states = [Block::default(); LANES];
         let states = &mut states[..waiting];
         for step in 0..each {
             for (state, blocks) in states.iter_mut().zip(self.blocks.chunks_exact(each)) {
                 xor(&mut state.0, &blocks[step]);
             }
-            self.fingerprinter.cipher.encrypt_blocks(states);
+            self.pseudonymiser.cipher.encrypt_blocks(states);
         }
-        fingerprints.extend(states.iter().map(|state| Fingerprint::from_be_bytes((*state).into())));
+        pseudonyms.extend(states.iter().map(|state| Pseudonym::from_be_bytes((*state).into())));
     }
 
-    fn finish_of_any_length(&self, waiting: usize, fingerprints: &mut Vec<Fingerprint>) {
-        let (mut states, mut done) = ([Block::default(); LANES], [Fingerprint::default(); LANES]);
+    fn finish_of_any_length(&self, waiting: usize, pseudonyms: &mut Vec<Pseudonym>) {
+        let (mut states, mut done) = ([Block::default(); LANES], [Pseudonym::default(); LANES]);
         let states = &mut states[..waiting];
         let mut begin = 0;
         let keys: Keys<'_> = std::array::from_fn(|lane| {
@@ -198,29 +198,29 @@ impl FingerprintQueue<'_> {
                     xor(&mut state.0, block);
                 }
             }
-            self.fingerprinter.cipher.encrypt_blocks(states);
+            self.pseudonymiser.cipher.encrypt_blocks(states);
             for ((state, blocks), done) in states.iter().zip(keys).zip(&mut done) {
                 if step + 1 == blocks.len() {
-                    *done = Fingerprint::from_be_bytes((*state).into());
+                    *done = Pseudonym::from_be_bytes((*state).into());
                 }
             }
         }
-        fingerprints.extend_from_slice(&done[..waiting]);
+        pseudonyms.extend_from_slice(&done[..waiting]);
     }
 }
 
 type Block = Array<u8, U16>;
 type Keys<'b> = [&'b [[u8; 16]]; LANES];
 
-impl Drop for FingerprintQueue<'_> {
+impl Drop for PseudonymQueue<'_> {
     fn drop(&mut self) {
         self.blocks.zeroize();
     }
 }
 
-impl fmt::Debug for FingerprintQueue<'_> {
+impl fmt::Debug for PseudonymQueue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FingerprintQueue(..)")
+        f.write_str("PseudonymQueue(..)")
     }
 }
 
@@ -278,7 +278,7 @@ mod tests {
     /// RFC 4493 section 4, examples 1 to 4.
     #[test]
     fn rfc_4493_vectors() {
-        let fingerprinter = Fingerprinter::new(&key("2b7e151628aed2a6abf7158809cf4f3c"));
+        let pseudonymiser = Pseudonymiser::new(&key("2b7e151628aed2a6abf7158809cf4f3c"));
         let message = bytes(
             "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51\
              30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710",
@@ -289,17 +289,17 @@ mod tests {
             (40, "dfa66747de9ae63030ca32611497c827"),
             (64, "51f0bebf7e3b9d92fc49741779363cfe"),
         ] {
-            let fingerprint = fingerprinter.fingerprint(&message[..length]);
-            assert_eq!(hex::encode(fingerprint.to_be_bytes()), mac, "length {length}");
+            let pseudonym = pseudonymiser.pseudonym(&message[..length]);
+            assert_eq!(hex::encode(pseudonym.to_be_bytes()), mac, "length {length}");
         }
     }
 
     /// RFC 4493 section 4, subkey generation.
     #[test]
     fn rfc_4493_subkeys() {
-        let fingerprinter = Fingerprinter::new(&key("2b7e151628aed2a6abf7158809cf4f3c"));
-        assert_eq!(hex::encode(fingerprinter.whole), "fbeed618357133667c85e08f7236a8de");
-        assert_eq!(hex::encode(fingerprinter.padded), "f7ddac306ae266ccf90bc11ee46d513b");
+        let pseudonymiser = Pseudonymiser::new(&key("2b7e151628aed2a6abf7158809cf4f3c"));
+        assert_eq!(hex::encode(pseudonymiser.whole), "fbeed618357133667c85e08f7236a8de");
+        assert_eq!(hex::encode(pseudonymiser.padded), "f7ddac306ae266ccf90bc11ee46d513b");
     }
 
     #[test]
@@ -315,19 +315,19 @@ mod tests {
 
     #[test]
     fn numeric_order_is_byte_order() {
-        let low = Fingerprint::from_be_bytes([0; 16]);
-        let high = Fingerprint::from_be_bytes([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        let between = Fingerprint::from_be_bytes([0xff; 16]);
+        let low = Pseudonym::from_be_bytes([0; 16]);
+        let high = Pseudonym::from_be_bytes([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let between = Pseudonym::from_be_bytes([0xff; 16]);
         assert!(low < high && high < between);
         assert_eq!(high.to_u128(), 1 << 120);
     }
 
     #[test]
     fn debug_shows_nothing() {
-        assert_eq!(format!("{:?}", Fingerprint::from(7)), "Fingerprint(..)");
-        let fingerprinter = Fingerprinter::new(&[7; 16]);
-        assert_eq!(format!("{fingerprinter:?}"), "Fingerprinter(..)");
-        assert_eq!(format!("{:?}", fingerprinter.queue()), "FingerprintQueue(..)");
+        assert_eq!(format!("{:?}", Pseudonym::from(7)), "Pseudonym(..)");
+        let pseudonymiser = Pseudonymiser::new(&[7; 16]);
+        assert_eq!(format!("{pseudonymiser:?}"), "Pseudonymiser(..)");
+        assert_eq!(format!("{:?}", pseudonymiser.queue()), "PseudonymQueue(..)");
     }
 
     proptest! {
@@ -342,16 +342,16 @@ mod tests {
                 reference.update(message);
                 reference.finalize().into_bytes().into()
             }).collect();
-            let fingerprinter = Fingerprinter::new(&key);
-            let alone = messages.iter().map(|message| fingerprinter.fingerprint(message));
-            prop_assert!(alone.map(Fingerprint::to_be_bytes).eq(expected.iter().copied()));
+            let pseudonymiser = Pseudonymiser::new(&key);
+            let alone = messages.iter().map(|message| pseudonymiser.pseudonym(message));
+            prop_assert!(alone.map(Pseudonym::to_be_bytes).eq(expected.iter().copied()));
 
-            let (mut queue, mut together) = (fingerprinter.queue(), Vec::new());
+            let (mut queue, mut together) = (pseudonymiser.queue(), Vec::new());
             for message in &messages {
                 queue.push(message, &mut together);
             }
             queue.finish(&mut together);
-            prop_assert!(together.into_iter().map(Fingerprint::to_be_bytes).eq(expected));
+            prop_assert!(together.into_iter().map(Pseudonym::to_be_bytes).eq(expected));
         }
     }
 }
