@@ -304,10 +304,15 @@ pub(crate) fn check_key_columns(table: &Table, job: &Job) -> Result<(), Error> {
         return Ok(());
     }
     let names: Vec<&str> = job.keys().iter().map(|part| part.name.as_str()).collect();
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
     let text = format!(
-        "the job's key has the parts {}, and the table's has {} columns",
+        "the job's key has {} ({}), and the table's has {}",
+        counted(names.len(), "part"),
         names.join(", "),
-        found.unwrap_or(0)
+        counted(found.unwrap_or(0), "column")
     );
     Err(Error::new(Kind::Usage, text).with_hint(Hint::KeyColumns))
 }
