@@ -641,7 +641,7 @@ fn guesser_with_a_dictionary() {
         bob.chunk(chunk);
     }
     assert_eq!(bob.connection.failure().reason, Reason::Protocol);
-    alice.wait().expect(1).says("'bob' did not follow the protocol").says("5 were declared");
+    alice.wait().expect(1).says("'bob' did not follow the protocol").says("expected 5 as declared");
     assert!(!scene.parties[0].has_matched());
 }
 
