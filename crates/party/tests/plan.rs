@@ -216,7 +216,7 @@ fn another_key_than_the_pinned_one() {
     let service = scene.listen("service");
     let job = pinning(&scene, &service, KeyId([7; 32]));
     let plan = scene.builder(job).quote_source(scene.platform.program("provider")).build();
-    scene.refuses(plan.unwrap(), service, "service-key");
+    scene.refuses(plan.unwrap(), service, "pinned-key");
 }
 
 /// Where the job verifies no service, a party can do so all the same.
