@@ -280,9 +280,9 @@ fn another_key_than_the_pinned_one_beside_evidence() {
         text.replace(verify, &format!("{verify}key = \"{pinned}\"\n"))
     });
     scene
-        .refuses("", "service-key")
-        .says(&format!("found {}", scene.service.key))
-        .says(&format!("required {pinned}"));
+        .refuses("", "pinned-key")
+        .says(&format!("found the key {}", scene.service.key))
+        .says(&format!("required the key {pinned}"));
 }
 
 #[test]
@@ -292,9 +292,9 @@ fn another_key_than_the_pinned_one_in_place_of_evidence() {
     let job = scene.world.job(None, &scene.parties).address(&scene.proxy.address);
     job.provider_only(pinned).give_to(&scene.parties);
     scene
-        .refuses("--simulated ../platform", "service-key")
-        .says(&format!("found {}", scene.service.key))
-        .says(&format!("required {pinned}"));
+        .refuses("--simulated ../platform", "pinned-key")
+        .says(&format!("found the key {}", scene.service.key))
+        .says(&format!("required the key {pinned}"));
 }
 
 /// A service inside this test, refused by a provider that is a process.
