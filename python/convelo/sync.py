@@ -234,7 +234,7 @@ class Pool:
             raise
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result()
+            return _outcome(future)
         except BaseException:
             # The caller was interrupted: what it waited for is withdrawn.
             future.cancel()
@@ -246,7 +246,7 @@ class Pool:
         promised: Future[_Taken] = Future()
         self._begin(promised, names, msg_id, timeout, lambda taken: taken)
         try:
-            taken = promised.result()
+            taken = _outcome(promised)
         except BaseException:
             if not promised.cancel() and promised.exception() is None:
                 # An interrupt just after they arrived: the next call gets them.
@@ -297,6 +297,20 @@ class Pool:
 
     def _decode(self, taken: _Taken, msg_id: int | str | None) -> list[Any]:
         return decode_all(taken, msg_id, self._give_back)
+
+
+def _outcome(future: Future[_Result]) -> _Result:
+    """Waits for a future, a second at a time.
+
+    A signal that comes just before a wait begins does not end that wait, so an interrupt is noticed
+    after a second at the latest.
+    """
+    while True:
+        try:
+            return future.result(1)
+        except TimeoutError:
+            if future.done():
+                return future.result()
 
 
 async def _called(function: Callable[..., None], *arguments: Any) -> None:

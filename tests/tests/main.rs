@@ -4,6 +4,7 @@ mod commands;
 mod end_to_end;
 mod evidence;
 mod freshness;
+mod generated;
 mod layers;
 mod licences;
 mod metadata;

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what we claim of speed, measured beside others.
+//! `cargo xtask bench`: what we claim of speed, measured beside others. What is measured is what is shipped:
+//! `--profile dist`.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ const JOIN_PEER: &str = "join";
 /// gRPC, and what else the scripts of the replaced system and their certificates need.
 const REPLACED_PEER: &str = TEST;
 
-/// Prepares both environments and the release builds, and hands over to `bench/pool`.
+/// Prepares both environments and builds what is shipped, and hands over to `bench/pool`.
 pub(crate) fn pool(options: &[String]) -> ExitCode {
     match prepared(options) {
         Ok(mut command) => match command.status() {
@@ -33,7 +34,7 @@ pub(crate) fn attest(options: &[String]) -> ExitCode {
     let mut command = cargo();
     command
         .current_dir(python::repository())
-        .args(["run", "--locked", "--quiet", "--release", "--package", "convelo-tests"])
+        .args(["run", "--locked", "--quiet", "--profile", "dist", "--package", "convelo-tests"])
         .args(["--example", "attest_cost", "--"])
         .args(options);
     match command.status() {
@@ -59,13 +60,13 @@ pub(crate) fn replaced(options: &[String]) -> ExitCode {
 const ANCHORS: [(&str, &str, &str); 2] =
     [("--engine", "convelo-psi", "engine_cost"), ("--transfer", "convelo-tests", "transfer_cost")];
 
-/// Runs a script of `bench/join` in a Python environment with the release build.
+/// Runs a script of `bench/join` in a Python environment with the build that is shipped.
 fn against_service(script: &str, environment: &str, options: &[String]) -> ExitCode {
     let prepared = || {
         let root = python::repository();
         python::prepare(environment)?;
         let build = |arguments: &[&str]| {
-            let common = ["build", "--locked", "--release", "--package"];
+            let common = ["build", "--locked", "--profile", "dist", "--package"];
             let built = cargo().current_dir(&root).args(common).args(arguments).status();
             let failed = || "what is measured cannot be built".to_owned();
             built.is_ok_and(|status| status.success()).then_some(()).ok_or_else(failed)
@@ -74,11 +75,11 @@ fn against_service(script: &str, environment: &str, options: &[String]) -> ExitC
         let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
         let mut command = Command::new(root.join(python::program(environment)));
         command.arg(root.join("bench/join").join(script));
-        command.arg("--convelo").arg(target.join("release/convelo"));
+        command.arg("--convelo").arg(target.join("dist/convelo"));
         if environment == JOIN_PEER {
             for (flag, package, example) in ANCHORS {
                 build(&[package, "--example", example])?;
-                command.arg(flag).arg(target.join("release/examples").join(example));
+                command.arg(flag).arg(target.join("dist/examples").join(example));
             }
         }
         command.args(options);
@@ -98,10 +99,10 @@ fn prepared(options: &[String]) -> Result<Command, String> {
     let root = python::repository();
     python::prepare(TEST)?;
     python::prepare(PEER)?;
-    let release = python::install_release()?;
+    let shipped = python::install_shipped()?;
     let built = cargo()
         .current_dir(&root)
-        .args(["build", "--locked", "--quiet", "--release", "--package", "convelo-pool"])
+        .args(["build", "--locked", "--quiet", "--profile", "dist", "--package", "convelo-pool"])
         .args(["--example", "throughput"])
         .status();
     if !built.is_ok_and(|status| status.success()) {
@@ -109,9 +110,9 @@ fn prepared(options: &[String]) -> Result<Command, String> {
     }
     let mut command = Command::new(root.join(python::program(TEST)));
     command.arg(root.join("bench/pool/pool_bench.py"));
-    command.arg("--ours-path").arg(release);
+    command.arg("--ours-path").arg(shipped);
     command.arg("--peer").arg(root.join(python::program(PEER)));
-    command.arg("--rust").arg(root.join(Path::new("target/release/examples/throughput")));
+    command.arg("--rust").arg(root.join(Path::new("target/dist/examples/throughput")));
     command.args(options);
     Ok(command)
 }

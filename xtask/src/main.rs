@@ -53,7 +53,7 @@ Commands:
                   this processor (10 minutes on some machines), and compares its instructions and
                   addresses for sets of equal sizes and different content; then its times. Fails if
                   they differ, or if memory is accessed under a mask. Needs x86-64 Linux.
-  wheel           Builds the release wheel into dist.
+  wheel           Builds the wheel that is shipped into dist.
   python [--genuine]
                   Makes target/python/test: the package and all that its tests need.
       --genuine   Also the environments and test-suites of the genuine packages.

@@ -139,14 +139,14 @@ fn built(package: &str, example: &str) -> Result<PathBuf, String> {
     let root = python::repository();
     let status = cargo()
         .current_dir(&root)
-        .args(["build", "--locked", "--quiet", "--release", "--package", package])
+        .args(["build", "--locked", "--quiet", "--profile", "dist", "--package", package])
         .args(["--example", example])
         .status();
     if !status.is_ok_and(|status| status.success()) {
         return Err(format!("{example} cannot be built"));
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    Ok(target.join("release/examples").join(example))
+    Ok(target.join("dist/examples").join(example))
 }
 
 /// What watches the program.

@@ -117,9 +117,9 @@ pub(crate) fn install() -> Result<(), String> {
 
 /// Builds the package as users get it, and unpacks it beside the test environment: a program that
 /// has `PYTHONPATH` set to the returned directory uses this one.
-pub(crate) fn install_release() -> Result<PathBuf, String> {
-    let wheel = build("target/python/wheel-release", "release")?;
-    let directory = repository().join("target/python/release");
+pub(crate) fn install_shipped() -> Result<PathBuf, String> {
+    let wheel = build("target/python/wheel-dist", "dist")?;
+    let directory = repository().join("target/python/dist");
     if directory.exists() {
         fs::remove_dir_all(&directory)
             .map_err(|error| format!("{} cannot be removed: {error}", directory.display()))?;
@@ -174,7 +174,7 @@ pub(crate) fn environment(genuine: bool) -> ExitCode {
 /// `cargo xtask wheel`: the wheel as users get it, in `dist`.
 pub(crate) fn wheel() -> ExitCode {
     let made = prepare(TEST).and_then(|()| {
-        run(maturin("release").arg("--out").arg(repository().join("dist")))?;
+        run(maturin("dist").arg("--out").arg(repository().join("dist")))?;
         let wheel = newest_file(&repository().join("dist"), ".whl")?;
         Ok(format!("the wheel is {}", wheel.display()))
     });

@@ -21,10 +21,11 @@ pub use otlp::{Collector, CollectorError};
 pub use psi_wire::{PsiError, PsiPort, PsiTls, PsiWire};
 pub use status::StatusPort;
 
-/// The wire of Intel's "PSI with SGX": the generated messages, client and server.
+/// The wire of Intel's "PSI with SGX": the generated messages, client and server. The tests generate them anew and
+/// compare.
 #[expect(clippy::pedantic, reason = "generated code")]
 pub mod proto {
-    tonic::include_proto!("psi");
+    include!("generated/psi.rs");
 }
 
 /// What is opened beside a service.

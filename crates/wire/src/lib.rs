@@ -15,8 +15,8 @@ pub use message::{
 pub use prost::bytes::Bytes;
 pub use reason::{Failed, Reason};
 
-/// The generated messages, client and server.
+/// The generated messages, client and server. The tests generate them anew and compare.
 #[expect(clippy::all, clippy::pedantic, missing_docs, reason = "generated code")]
 pub mod proto {
-    tonic::include_proto!("convelo.join.v1");
+    include!("generated/convelo.join.v1.rs");
 }
