@@ -145,7 +145,7 @@ fn collateral_is_fetched_verified_and_never_goes_back() {
     alice.write("yesterday.json", world.platform().collateral(&yesterday).to_json());
     run("collateral import yesterday.json --output fetched.json --policy policy.toml")
         .expect(REFUSED)
-        .says("an older one may hide a newer finding");
+        .says("older one may hide newer findings");
     run("collateral import fetched.json --output taken.json --policy policy.toml").expect(0);
 
     // By a configuration of Intel's quote provider; errors say where.

@@ -91,8 +91,8 @@ fn report(
     } else {
         for check in checks {
             output::data(format_args!(
-                "ok       {}: found {}; required {}",
-                check.name, check.found, check.required
+                "ok       {}: found {}; expected {}",
+                check.name, check.found, check.expected
             ));
         }
         match &outcome {
@@ -101,8 +101,8 @@ fn report(
                 verdict.summary().replace(", NOT FRESH", "")
             )),
             Err(refusal) => output::data(format_args!(
-                "REFUSED  {}: found {}; required {}\nnot reached: every check after this one",
-                refusal.code, refusal.found, refusal.required
+                "REFUSED  {}: found {}; expected {}\nnot reached: every check after this one",
+                refusal.code, refusal.found, refusal.expected
             )),
         }
     }
