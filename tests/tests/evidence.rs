@@ -135,7 +135,7 @@ fn collateral_is_fetched_verified_and_never_goes_back() {
     run(&verify).expect(0);
 
     let shown = run("collateral show fetched.json").expect(0).stdout;
-    assert!(shown.starts_with("NOT VERIFIED") && shown.contains("holds for another"), "{shown}");
+    assert!(shown.starts_with("NOT VERIFIED") && shown.contains("is valid for another"), "{shown}");
     assert_eq!(
         run("collateral show fetched.json --json").expect(0).json()["evaluation_number"],
         17

@@ -688,7 +688,7 @@ fn sizes_are_hidden_where_the_job_asks_for_it() {
     }
     // A changed program that tells its size, and one that uses more than the padding's room.
     for (announced, reason, words) in [
-        (200, Reason::Protocol, "not filled up to a multiple of pad_keys_to"),
+        (200, Reason::Protocol, "not padded to a multiple of pad_keys_to"),
         (3000, Reason::OverCap, "the job allows (1500 keys)"),
     ] {
         let alice = scene.run(0, &["a"]);
@@ -828,7 +828,7 @@ fn service_with_a_kept_key_is_restarted_while_a_job_runs() {
     service.process.kill();
     let _service = world.serve_with(&listen);
     let ended = waiting.wait().expect(1);
-    ended.says("the service does not know the run that 'alice' wants to go on with");
+    ended.says("the service does not know the run that 'alice' wants to resume");
 }
 
 #[test]
@@ -852,7 +852,7 @@ fn service_stopped_by_sigterm() {
     let running = scene.world.run_lines(&others[0], &["a"]);
     let mut dave = scene.world.raw(&scene.service, &others[1], &other.job());
     dave.agree();
-    running.wait_for("waiting until all parties have read their tables");
+    running.wait_for("waiting for all parties to read their tables");
     let began = Instant::now();
     scene.service.process.terminate();
     scene.service.process.wait().expect(0);
@@ -879,7 +879,7 @@ fn party_stopped_by_sigterm() {
     let bob = scene.run(1, &["a"]);
     let mut carol = scene.raw(2);
     carol.agree();
-    bob.wait_for("waiting until all parties have read their tables");
+    bob.wait_for("waiting for all parties to read their tables");
     let began = Instant::now();
     bob.terminate();
     bob.wait().expect(130);
