@@ -798,7 +798,7 @@ fn server_down_then_up() {
     service.process.kill();
     waiting.wait_for("the connection to the service broke");
     let service = world.serve_with(&listen);
-    waiting.wait_for("connected again");
+    waiting.wait_for("reconnected");
     // It dies while a job runs, and knows nothing of it when it is there again.
     let mut raw = world.raw(&service, bob, &job.job());
     raw.assembled();
