@@ -37,7 +37,7 @@ fn verifying_a_service_and_a_file() {
     };
     let text = verify(&service.address, "").expect(0).stdout;
     for check in ["root", "key binding", "measurement", "collateral", "signatures", "TCB status"] {
-        assert!(text.contains(&format!("ok       {check}: found ")), "{check}: {text}");
+        assert!(text.contains(&format!("ok       {check}: expected ")), "{check}: {text}");
     }
     assert!(text.contains("ACCEPTED") && text.contains("SIMULATED"), "{text}");
 

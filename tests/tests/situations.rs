@@ -852,7 +852,7 @@ fn service_stopped_by_sigterm() {
     let running = scene.world.run_lines(&others[0], &["a"]);
     let mut dave = scene.world.raw(&scene.service, &others[1], &other.job());
     dave.agree();
-    running.wait_for("waiting for all parties to read their tables");
+    running.wait_for("waiting until all parties have read their tables");
     let began = Instant::now();
     scene.service.process.terminate();
     scene.service.process.wait().expect(0);
@@ -879,7 +879,7 @@ fn party_stopped_by_sigterm() {
     let bob = scene.run(1, &["a"]);
     let mut carol = scene.raw(2);
     carol.agree();
-    bob.wait_for("waiting for all parties to read their tables");
+    bob.wait_for("waiting until all parties have read their tables");
     let began = Instant::now();
     bob.terminate();
     bob.wait().expect(130);

@@ -236,7 +236,7 @@ impl Observer for Narrator {
             }
             Event::Reading { done, total } => self.progress(Stage::Reading, done, total),
             Event::Read(counts) => self.read(counts),
-            Event::Announced => self.line("waiting for all parties to read their tables"),
+            Event::Announced => self.line("waiting until all parties have read their tables"),
             Event::Sending { done, total } => {
                 self.progress(Stage::Sending, done, total);
                 if done == total {
