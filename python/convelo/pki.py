@@ -7,8 +7,8 @@
     python -m convelo.pki identity Alice         # self-signed: Alice.pem, and Alice.crt to give away
     python -m convelo.pki fingerprint Alice.crt  # SHA-256 of the public key, to pin it
 
-Whoever runs ``authority`` holds every party's private key for a moment: that is for tests, and for
-groups that trust one of their members with it. With ``identity`` each party makes its own key and
+Anyone who runs ``authority`` briefly holds every party's private key: use it for tests, or in groups
+that trust one of their members with that. With ``identity`` each party makes its own key and
 gives away only the certificate or its fingerprint.
 """
 

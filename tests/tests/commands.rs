@@ -78,8 +78,7 @@ fn the_demo() {
     let output = run(dir.path(), "demo");
     let stderr = text(&output.stderr);
     assert!(output.status.success(), "{stderr}");
-    let result =
-        ["alice", "bob", "carol"].map(|name| format!("{name} ends with {{car, cat, train}}\n"));
+    let result = ["alice", "bob", "carol"].map(|name| format!("{name} gets {{car, cat, train}}\n"));
     assert_eq!(text(&output.stdout), result.concat());
     fixture("demo.txt", &transcript(&stderr));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing behind");
@@ -93,7 +92,7 @@ fn the_demo_with_two_parties_and_generated_tables() {
     assert!(output.status.success(), "{stderr}");
     let result = ["alice", "bob"].map(|name| {
         let common = "510 rows with 500 keys were generated in common";
-        format!("{name} ends with 510 of its 1000 rows; {common}\n")
+        format!("{name} gets 510 of its 1000 rows; {common}\n")
     });
     assert_eq!(text(&output.stdout), result.concat());
     fixture("demo-rows.txt", &transcript(&stderr));

@@ -124,7 +124,7 @@ fn connections_that_break_are_followed_by_others() {
             world.run(party, &format!("{} --service {way}", customers_run(index)))
         })
         .collect();
-    let again = "connected again; the job goes on where it was";
+    let again = "reconnected; the job continues where it was";
     let ended = running.into_iter().map(Process::wait).enumerate();
     let ended = ended.map(|(index, ended)| match index {
         0 => ended.never_says(again),

@@ -37,7 +37,7 @@ fn verifying_a_service_and_a_file() {
     };
     let text = verify(&service.address, "").expect(0).stdout;
     for check in ["root", "key binding", "measurement", "collateral", "signatures", "TCB status"] {
-        assert!(text.contains(&format!("ok       {check}: found ")), "{check}: {text}");
+        assert!(text.contains(&format!("ok       {check}: expected ")), "{check}: {text}");
     }
     assert!(text.contains("ACCEPTED") && text.contains("SIMULATED"), "{text}");
 
@@ -135,7 +135,7 @@ fn collateral_is_fetched_verified_and_never_goes_back() {
     run(&verify).expect(0);
 
     let shown = run("collateral show fetched.json").expect(0).stdout;
-    assert!(shown.starts_with("NOT VERIFIED") && shown.contains("holds for another"), "{shown}");
+    assert!(shown.starts_with("NOT VERIFIED") && shown.contains("is valid for another"), "{shown}");
     assert_eq!(
         run("collateral show fetched.json --json").expect(0).json()["evaluation_number"],
         17
@@ -145,7 +145,7 @@ fn collateral_is_fetched_verified_and_never_goes_back() {
     alice.write("yesterday.json", world.platform().collateral(&yesterday).to_json());
     run("collateral import yesterday.json --output fetched.json --policy policy.toml")
         .expect(REFUSED)
-        .says("an older one may hide a newer finding");
+        .says("older one may hide newer findings");
     run("collateral import fetched.json --output taken.json --policy policy.toml").expect(0);
 
     // By a configuration of Intel's quote provider; errors say where.

@@ -121,7 +121,7 @@ fn figures_for_an_opentelemetry_collector() {
     let (head, _) = taken(&collector, BROKEN);
     assert!(head.starts_with("post /v1/metrics http/1.1"), "{head}");
     assert!(head.contains("content-type: application/json"), "{head}");
-    service.process.wait_for("the figures are not taken; trying on");
+    service.process.wait_for("the collector does not accept the figures; still trying");
 
     let parties = world.parties(["alice", "bob"]);
     world.job(Some(&service), &parties).give_to(&parties);

@@ -191,7 +191,7 @@ fn wrong_measurement() {
     scene
         .refuses("", "measurement")
         .says(&format!("found mr_enclave {}", hex::encode(service_enclave().mr_enclave)))
-        .says(&format!("required {}", hex::encode(other.mr_enclave)));
+        .says(&format!("expected {}", hex::encode(other.mr_enclave)));
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn wrong_signer() {
     scene
         .refuses("", "signer")
         .says(&format!("found mr_signer {}", hex::encode(service_enclave().mr_signer)))
-        .says(&format!("required {}", hex::encode(other.mr_signer)));
+        .says(&format!("expected {}", hex::encode(other.mr_signer)));
 }
 
 #[test]
@@ -221,8 +221,8 @@ fn expired_collateral() {
     scene.alice().write("collateral.json", expired.to_json());
     scene
         .refuses("", "collateral-expired")
-        .says("found TCB info that ended at 20")
-        .says("required one in force now, at 20")
+        .says("found TCB info that expired at 20")
+        .says("expected one in force now, at 20")
         .says("fetch collateral anew");
 }
 
@@ -235,7 +235,7 @@ fn stale_collateral() {
     scene
         .refuses("", "collateral-stale")
         .says("found collateral issued at 20")
-        .says("required issued at most 7 days before now");
+        .says("expected issued at most 7 days before now");
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn collateral_older_than_the_policy_allows() {
     scene.alice().write("collateral.json", four_days_old.to_json());
     let days = |days| format!("maximum_collateral_age_days = {days}");
     scene.policy(&scene.world.service_policy().replace(&days(7), &days(3)));
-    scene.refuses("", "collateral-stale").says("required issued at most 3 days before now");
+    scene.refuses("", "collateral-stale").says("expected issued at most 3 days before now");
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn simulated_evidence_against_a_policy_that_does_not_name_its_root() {
     scene
         .refuses("", "unknown-root")
         .says("found evidence signed under an unknown root 'C=XX,O=SIMULATED - NOT INTEL")
-        .says("required evidence signed under Intel SGX Root CA")
+        .says("expected evidence signed under Intel SGX Root CA")
         .says("insecure_simulated_root");
 }
 
@@ -268,7 +268,7 @@ fn simulated_evidence_of_another_platform() {
     let scene = Scene::new();
     let other = Platform::new(now()).unwrap();
     scene.policy(&policy_toml(&other, &[("expected", &service_enclave())]));
-    scene.refuses("", "unknown-root").says("required evidence signed under C=XX,O=SIMULATED");
+    scene.refuses("", "unknown-root").says("expected evidence signed under C=XX,O=SIMULATED");
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn another_key_than_the_pinned_one_beside_evidence() {
     scene
         .refuses("", "pinned-key")
         .says(&format!("found the key {}", scene.service.key))
-        .says(&format!("required the key {pinned}"));
+        .says(&format!("expected the key {pinned}"));
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn another_key_than_the_pinned_one_in_place_of_evidence() {
     scene
         .refuses("--simulated ../platform", "pinned-key")
         .says(&format!("found the key {}", scene.service.key))
-        .says(&format!("required the key {pinned}"));
+        .says(&format!("expected the key {pinned}"));
 }
 
 /// A service inside this test, refused by a provider that is a process.
@@ -326,7 +326,7 @@ fn debug_enclave() {
     let debug = Enclave { debug: true, ..service_enclave() };
     refuses_hosted(|platform| Box::new(platform.enclave(debug)), "debug-enclave")
         .says("found an enclave with DEBUG set")
-        .says("required DEBUG clear");
+        .says("expected DEBUG clear");
 }
 
 /// Gives whoever asks the quote that an enclave once made over its own key.
@@ -352,8 +352,8 @@ fn evidence_of_another_key() {
         Box::new(Stolen { quote }) as Box<dyn QuoteSource>
     };
     refuses_hosted(steal, "key-binding")
-        .says("found a quote over other report data than is due to this key")
-        .says("required a quote whose report data binds the peer's key");
+        .says("found a quote whose report data does not match this key")
+        .says("expected a quote whose report data binds the peer's key");
 }
 
 #[test]
@@ -381,14 +381,14 @@ fn without_a_job_file_the_same_checks_hold() {
     ended.says("[unknown-root]").never_says("bicycle");
     scene.proxy.demand_silence();
 
-    let (found, required) = (hex::encode(service_enclave().mr_enclave), "5".repeat(64));
-    scene.world.write("dynamic_config.json", config.replace(&found, &required));
+    let (found, expected) = (hex::encode(service_enclave().mr_enclave), "5".repeat(64));
+    scene.world.write("dynamic_config.json", config.replace(&found, &expected));
     let join = format!("{join} --insecure-simulated-root ../platform/root.pem");
     let ended = scene.world.start_at(alice, &join).wait().expect(REFUSED);
     ended
         .says("[measurement]")
         .says(&format!("found mr_enclave {found}"))
-        .says(&format!("required {required}"))
+        .says(&format!("expected {expected}"))
         .never_says("bicycle");
     scene.proxy.demand_silence();
 }
@@ -431,7 +431,7 @@ fn wrong_measurement_of_a_provider() {
         "measurement",
     )
     .says(&format!("found mr_enclave {provider}"))
-    .says(&format!("required {other}"));
+    .says(&format!("expected {other}"));
 }
 
 #[test]
@@ -444,7 +444,7 @@ fn missing_evidence_of_a_provider() {
         "no-evidence",
     )
     .says("found a certificate without an evidence extension")
-    .says("required one DICE evidence extension");
+    .says("expected one DICE evidence extension");
 }
 
 #[test]

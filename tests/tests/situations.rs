@@ -688,7 +688,7 @@ fn sizes_are_hidden_where_the_job_asks_for_it() {
     }
     // A changed program that tells its size, and one that uses more than the padding's room.
     for (announced, reason, words) in [
-        (200, Reason::Protocol, "not filled up to a multiple of pad_keys_to"),
+        (200, Reason::Protocol, "not padded to a multiple of pad_keys_to"),
         (3000, Reason::OverCap, "the job allows (1500 keys)"),
     ] {
         let alice = scene.run(0, &["a"]);
@@ -798,7 +798,7 @@ fn server_down_then_up() {
     service.process.kill();
     waiting.wait_for("the connection to the service broke");
     let service = world.serve_with(&listen);
-    waiting.wait_for("connected again");
+    waiting.wait_for("reconnected");
     // It dies while a job runs, and knows nothing of it when it is there again.
     let mut raw = world.raw(&service, bob, &job.job());
     raw.assembled();
@@ -828,7 +828,7 @@ fn service_with_a_kept_key_is_restarted_while_a_job_runs() {
     service.process.kill();
     let _service = world.serve_with(&listen);
     let ended = waiting.wait().expect(1);
-    ended.says("the service does not know the run that 'alice' wants to go on with");
+    ended.says("the service does not know the run that 'alice' wants to resume");
 }
 
 #[test]

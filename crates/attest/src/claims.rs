@@ -5,7 +5,7 @@
 //! claims   = {"pubkey-hash": bstr .cbor [hash-id, hash: bstr], ? "nonce": bstr}
 //! ```
 //!
-//! `hash-id` is of the IANA Named Information registry: 1 SHA-256, 7 SHA-384, 8 SHA-512.
+//! `hash-id` comes from the IANA Named Information registry: 1 SHA-256, 7 SHA-384, 8 SHA-512.
 
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq;
@@ -30,14 +30,14 @@ pub(crate) fn evidence(quote: &[u8], claims: &[u8]) -> Vec<u8> {
     value
 }
 
-/// Why an extension was not read.
+/// Why an extension could not be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Malformed {
     /// Not the canonical encoding of the structure above.
     Form(&'static str),
-    /// The quote is longer than any quote.
+    /// The quote is longer than any genuine quote.
     QuoteSize(usize),
-    /// A claim that this version does not know; its name, made printable.
+    /// A claim unknown to this version; its name, made printable.
     UnknownClaim(String),
     /// No `pubkey-hash` claim: the quote is bound to no key.
     NoPubkeyHash,
@@ -47,7 +47,7 @@ pub(crate) enum Malformed {
 pub(crate) fn split(value: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     let mut rest = value
         .strip_prefix(&TAG_AND_ARRAY)
-        .ok_or(Malformed::Form("no CBOR tag 60000 with an array of two"))?;
+        .ok_or(Malformed::Form("something other than CBOR tag 60000 with an array of two"))?;
     let length = take_head(&mut rest, BYTES)?;
     if length > MAXIMUM_QUOTE_BYTES {
         return Err(Malformed::QuoteSize(length));
@@ -66,8 +66,8 @@ pub(crate) fn split(value: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
 
 /// Whether the claims bind this key.
 ///
-/// With `foreign` set, claims of other names are skipped, in whatever order they stand: librats
-/// writes such ones. Without it they are refused and keys must be sorted.
+/// With `foreign` set, other claims are skipped, in any order: librats writes some. Without it they
+/// are refused, and keys must be sorted.
 pub(crate) fn bind(claims: &[u8], spki: &[u8], foreign: bool) -> Result<bool, Malformed> {
     let mut rest = claims;
     let count = take_head(&mut rest, MAP)?;

@@ -21,10 +21,10 @@ pub use pcs::{Answers, PckCa, PlatformId, root_crl_address};
 
 /// A collateral bundle, as Intel's provisioning service or a PCCS issued it.
 ///
-/// Its parts are parsed and its dates read, nothing more: the signatures are checked when it is
-/// used, under the root of the policy. The JSON form is that of `dcap-qvl`: PEM issuer chains, hex
-/// DER revocation lists, `tcb_info` and `qe_identity` as the exact signed strings with hex raw
-/// r||s signatures.
+/// Reading it parses the parts and their dates, nothing more: signatures are checked when it is
+/// used, under the policy's root. The JSON form is that of `dcap-qvl`: PEM issuer chains, hex DER
+/// revocation lists, `tcb_info` and `qe_identity` as the exact signed strings with hex raw r||s
+/// signatures.
 #[derive(Clone)]
 pub struct Collateral {
     bundle: QuoteCollateralV3,
@@ -39,18 +39,18 @@ pub struct Collateral {
     digest: [u8; 32],
 }
 
-/// Why a bundle was not read.
+/// Why a bundle could not be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CollateralError {
     /// The bundle is longer than any genuine one.
-    #[error("collateral of {found} bytes, at most {MAXIMUM_COLLATERAL_BYTES} are read")]
+    #[error("the collateral has {found} bytes, expected at most {MAXIMUM_COLLATERAL_BYTES}")]
     Size {
         /// Its length in bytes.
         found: usize,
     },
     /// The bundle is not the JSON of a collateral bundle.
-    #[error("collateral, line {line}, column {column}: {message}; export it anew")]
+    #[error("collateral, line {line}, column {column}: {message}; export it again")]
     Json {
         /// 1-based line of the file.
         line: usize,
@@ -59,31 +59,31 @@ pub enum CollateralError {
         /// What was wrong there.
         message: String,
     },
-    /// A part of the bundle is not in its own format.
-    #[error("the collateral's {part} cannot be read: {message}; export it anew")]
+    /// A part of the bundle is malformed.
+    #[error("the collateral's {part} cannot be read: {message}; export it again")]
     Part {
         /// Which part.
         part: &'static str,
         /// What was wrong with it.
         message: String,
     },
-    /// The bundle brings a PCK certificate chain, which would replace the quote's own.
+    /// The bundle contains a PCK certificate chain, which would replace the quote's own.
     #[error(
-        "the collateral carries a pck_certificate_chain, which would replace the one inside the \
+        "the collateral has a pck_certificate_chain, which would replace the one inside the \
          quote; delete that field"
     )]
     CertificateChain,
-    /// The bundle would take the place of a newer one.
+    /// The bundle would replace a newer one.
     #[error(
-        "the collateral's {part} is of {found}, and one of {held} is here already: an older one may \
-         hide a newer finding"
+        "the collateral's {part} ({found}) is older than the one we already have ({held}): an \
+         older one may hide newer findings"
     )]
     Older {
         /// Which part.
         part: &'static str,
         /// When it was issued, or its number.
         found: String,
-        /// When the one at hand was issued, or its number.
+        /// When the one we hold was issued, or its number.
         held: String,
     },
 }
@@ -94,8 +94,8 @@ pub(crate) struct Part {
     pub(crate) name: &'static str,
     pub(crate) issued: u64,
     pub(crate) next_update: u64,
-    /// Whether the policy's maximum age applies: not to the root's revocation list, which Intel
-    /// issues once a year.
+    /// Whether the policy's maximum age applies. It does not apply to the root's revocation list,
+    /// which Intel issues once a year.
     pub(crate) ages: bool,
 }
 
@@ -135,7 +135,7 @@ impl Collateral {
                 return Err(part("QE identity", message));
             }
         };
-        // Levels of TCB info are sorted before one is chosen; of these the first that fits is taken.
+        // TCB info levels are sorted before one is chosen; here the first match is taken.
         if !qe_identity.tcb_levels.is_sorted_by(|a, b| a.tcb.isvsvn > b.tcb.isvsvn) {
             return Err(part("QE identity", "its levels are not in descending order"));
         }
@@ -181,22 +181,22 @@ impl Collateral {
         self.digest
     }
 
-    /// The family-model-stepping-platform that this is about.
+    /// The family-model-stepping-platform (FMSPC) that the bundle is about.
     pub fn fmspc(&self) -> &[u8] {
         &self.fmspc
     }
 
-    /// The technology that this is about: a platform with both has one bundle for each.
+    /// The technology that the bundle is about: a platform with both has one bundle for each.
     pub fn tee(&self) -> Tee {
         self.tee
     }
 
-    /// The oldest date on which a part that ages was issued, in Unix seconds.
+    /// The oldest issue date among the parts that age, in Unix seconds.
     pub fn issued(&self) -> u64 {
         self.parts.iter().filter(|part| part.ages).map(|part| part.issued).min().unwrap_or(0)
     }
 
-    /// The first date on which a part ends, in Unix seconds.
+    /// The earliest expiry date among the parts, in Unix seconds.
     pub fn expires(&self) -> u64 {
         self.parts.iter().map(|part| part.next_update).min().unwrap_or(0)
     }

@@ -35,15 +35,15 @@ pub struct Extension {
     pub value: Vec<u8>,
 }
 
-/// The DICE evidence extension for a certificate over this key. The quote must have been made
-/// with [`report_data`] of the same key.
+/// The DICE evidence extension for a certificate over this key. The quote must be over
+/// [`report_data`] of the same key.
 pub fn extension(quote: &[u8], spki: &[u8]) -> Extension {
     Extension { oid: &[2, 23, 133, 5, 4, 9], value: claims::evidence(quote, &claims::claims(spki)) }
 }
 
-/// All evidence for a certificate over this key, as Gramine writes it: the DICE extension and, where
-/// the source is an SGX enclave, the extension that Gramine before version 1.8 reads alone, with a
-/// quote of its own.
+/// All evidence for a certificate over this key, as Gramine writes it: the DICE extension and, if
+/// the source is an SGX enclave, the legacy extension with a quote of its own, which is the only
+/// one that Gramine before version 1.8 reads.
 pub fn extensions(source: &dyn QuoteSource, spki: &[u8]) -> Result<Vec<Extension>, QuoteError> {
     let quote = source.quote(&report_data(spki))?;
     let legacy = match quote::tee(&quote) {
@@ -54,15 +54,15 @@ pub fn extensions(source: &dyn QuoteSource, spki: &[u8]) -> Result<Vec<Extension
     Ok([extension(&quote, spki)].into_iter().chain(legacy).collect())
 }
 
-/// What is accepted of a certificate that carries evidence.
+/// What we accept in a certificate that carries evidence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateRules {
     /// The longest accepted span from `notBefore` to `notAfter`, in seconds. By default
     /// [`MAXIMUM_CERTIFICATE_LIFETIME_SECONDS`] and the clock slack; Gramine's own certificates
     /// live for thirty years.
     pub maximum_lifetime_seconds: u64,
-    /// Whether claims other than `pubkey-hash` and `nonce` are skipped instead of refused. Such
-    /// claims are not shown to anybody.
+    /// Whether to skip claims other than `pubkey-hash` and `nonce` instead of refusing them.
+    /// Skipped claims are shown to nobody.
     pub skip_foreign_claims: bool,
 }
 
@@ -76,9 +76,9 @@ impl Default for CertificateRules {
     }
 }
 
-/// A quote out of a certificate whose key it binds.
+/// A quote taken from a certificate whose key it binds.
 ///
-/// The quote itself is not proven yet: only [`verify`](crate::verify()) makes a verdict of it.
+/// The quote itself is not proven yet: only [`verify`](crate::verify()) can turn it into a verdict.
 #[derive(Clone)]
 pub struct Evidence {
     quote: Quote,
@@ -89,23 +89,23 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Reads the evidence of a certificate under the [default rules](CertificateRules).
+    /// Reads the evidence in a certificate under the [default rules](CertificateRules).
     ///
-    /// `None` is a certificate without any evidence extension: an ordinary identity certificate.
-    /// The caller checks possession of the key (TLS `CertificateVerify`) and that the peer sent
-    /// this one certificate only.
+    /// Returns `None` for a certificate without an evidence extension, which is an ordinary
+    /// identity certificate. The caller checks that the peer holds the key (TLS
+    /// `CertificateVerify`) and sent only this one certificate.
     pub fn from_certificate(der: &[u8], now: u64) -> Result<Option<Self>, Refusal> {
         Self::from_certificate_with(der, now, &CertificateRules::default())
     }
 
-    /// Reads the evidence of a certificate under other rules.
+    /// Reads the evidence in a certificate under other rules.
     ///
-    /// Checked here: sizes before anything is parsed; X.509 v3 in DER; a P-256 or P-384 key; at
-    /// most one DICE extension, in deterministic CBOR; validity at `now` (Unix seconds) and length
-    /// of life; the quote's canonical form; report data = SHA-256(claims) and 32 zero bytes; and
-    /// claims that name this certificate's key. A certificate that carries only a legacy evidence
-    /// extension is refused with a text that says so; beside the DICE extension, as Gramine writes it,
-    /// there may be one, and it must be a quote of the same enclave over the same key.
+    /// Checks, in this order: sizes, before anything is parsed; X.509 v3 in DER; a P-256 or P-384
+    /// key; at most one DICE extension, in deterministic CBOR; validity at `now` (Unix seconds) and
+    /// lifetime; the quote's canonical form; report data = SHA-256(claims) and 32 zero bytes; and
+    /// claims that name this certificate's key. A certificate with nothing but a legacy evidence
+    /// extension is refused with an error that says so. A legacy extension may accompany the DICE
+    /// one, as Gramine writes it; it must then hold a quote of the same enclave over the same key.
     pub fn from_certificate_with(
         der: &[u8],
         now: u64,
@@ -120,7 +120,7 @@ impl Evidence {
         let (quote, claims) = claims::split(value).map_err(malformed)?;
         let bound = claims::bind(claims, &spki, rules.skip_foreign_claims).map_err(malformed)?;
         if !bound {
-            return Err(binding("a claim that names another key than the certificate's"));
+            return Err(binding("a claim that does not name the certificate's key"));
         }
         let evidence = Self {
             quote: Quote::parse(quote)?,
@@ -136,7 +136,8 @@ impl Evidence {
         Ok(Some(evidence))
     }
 
-    /// Whether a legacy evidence extension's quote, over the bare key, says the same as this one.
+    /// Checks that the quote in a legacy evidence extension, over the bare key, agrees with this
+    /// one.
     fn agrees_with(&self, legacy: &Quote) -> Result<(), Refusal> {
         let bound = legacy_report_data(&self.spki);
         let same_enclave = legacy.measurements() == self.quote.measurements();
@@ -145,18 +146,18 @@ impl Evidence {
         }
         Err(certificate("evidence-disagrees", Matter::Peer)
             .found(if same_enclave {
-                "legacy evidence over another key than the DICE evidence"
+                "legacy evidence over a different key from the DICE evidence"
             } else {
-                "legacy evidence of another enclave than the DICE evidence"
+                "legacy evidence of a different enclave from the DICE evidence"
             })
-            .required("two quotes of one enclave over the certificate's key")
-            .advice("the certificate was put together by hand: refuse this peer"))
+            .expected("two quotes of one enclave over the certificate's key")
+            .advice("the certificate was assembled by hand: refuse this peer"))
     }
 
-    /// Reads a quote that was asked for on a connection whose peer holds the key `spki` (DER).
+    /// Reads a quote that we requested on a connection whose peer holds the key `spki` (DER).
     ///
-    /// The verifier computes `report_data` itself, from everything that the quote shall be bound
-    /// to; the key must be part of it. No certificate limits how long such evidence lives.
+    /// The verifier computes `report_data` itself, from everything the quote must be bound to,
+    /// including the key. No certificate limits the lifetime of such evidence.
     pub fn from_quote(quote: &[u8], report_data: &[u8; 64], spki: &[u8]) -> Result<Self, Refusal> {
         let evidence = Self {
             quote: Quote::parse(quote)?,
@@ -174,12 +175,12 @@ impl Evidence {
         &self.spki
     }
 
-    /// The quote as it came.
+    /// The quote as it arrived.
     pub fn quote(&self) -> &[u8] {
         self.quote.bytes()
     }
 
-    /// When the certificate ends, in Unix seconds; `u64::MAX` without one.
+    /// When the certificate expires, in Unix seconds; `u64::MAX` without a certificate.
     pub fn not_after(&self) -> u64 {
         self.not_after
     }
@@ -188,12 +189,12 @@ impl Evidence {
         &self.quote
     }
 
-    /// Whether the quote's report data is that of the claims.
+    /// Whether the quote's report data matches the claims.
     pub(crate) fn check_binding(&self) -> Result<(), Refusal> {
         if self.quote.report_data().ct_eq(&self.report_data).into() {
             Ok(())
         } else {
-            Err(binding("a quote over other report data than is due to this key"))
+            Err(binding("a quote whose report data does not match this key"))
         }
     }
 
@@ -213,9 +214,9 @@ impl fmt::Debug for Evidence {
     }
 }
 
-/// The SubjectPublicKeyInfo of a certificate, DER, under the same limits and for the same kinds of
-/// keys as evidence: what a pinned identity is compared with. Nothing else of the certificate is
-/// checked.
+/// The SubjectPublicKeyInfo (DER) of a certificate, under the same limits and for the same kinds of
+/// keys as evidence: what a pinned identity is compared with. Checks nothing else in the
+/// certificate.
 pub fn spki_of(certificate_der: &[u8]) -> Result<Vec<u8>, Refusal> {
     spki(&parse(certificate_der)?)
 }
@@ -232,7 +233,7 @@ const CURVES: [ObjectIdentifier; 2] = [
     ObjectIdentifier::new_unwrap("1.3.132.0.34"),
 ];
 
-/// The constant of Gramine's sources, with its tag and length read as arcs of the identifier.
+/// The constant in Gramine's sources, with its tag and length read as arcs of the identifier.
 const GRAMINE_LEGACY: [u64; 8] = [0, 6, 9, 42, 840, 113_741, 1337, 6];
 
 /// The report data of legacy evidence: SHA-256 of the key, then 32 zero bytes.
@@ -252,13 +253,13 @@ fn parse(der: &[u8]) -> Result<Certificate, Refusal> {
     if der.len() > MAXIMUM_CERTIFICATE_BYTES {
         return Err(certificate("certificate-size", Matter::Peer)
             .found(format!("{} bytes", der.len()))
-            .required(format!("at most {MAXIMUM_CERTIFICATE_BYTES} bytes"))
-            .advice("no attested certificate is that long: check who answers"));
+            .expected(format!("at most {MAXIMUM_CERTIFICATE_BYTES} bytes"))
+            .advice("no attested certificate is that long: check who is answering"));
     }
     let malformed = |found: String| {
         certificate("certificate-form", Matter::Peer)
             .found(found)
-            .required("one X.509 version 3 certificate in DER")
+            .expected("one X.509 version 3 certificate in DER")
             .advice(
                 "peers that write version 1 certificates (CCZoo's generator) cannot be accepted",
             )
@@ -278,8 +279,8 @@ fn evidence_extension(certificate_: &Certificate) -> Result<Option<&[u8]>, Refus
         if more > 0 {
             return Err(certificate("evidence-extensions", Matter::Peer)
                 .found(format!("{} evidence extensions", more + 1))
-                .required("one")
-                .advice("the certificate was put together by hand: refuse this peer"));
+                .expected("one")
+                .advice("the certificate was assembled by hand: refuse this peer"));
         }
         return Ok(Some(first.extn_value.as_bytes()));
     }
@@ -287,14 +288,14 @@ fn evidence_extension(certificate_: &Certificate) -> Result<Option<&[u8]>, Refus
         if extensions.iter().any(|extension| extension.extn_id == oid) {
             return Err(certificate("legacy-evidence", Matter::Peer)
                 .found(format!("a legacy evidence extension {oid} ({writer})"))
-                .required("a DICE evidence extension 2.23.133.5.4.9")
+                .expected("a DICE evidence extension 2.23.133.5.4.9")
                 .advice("upgrade the peer to Gramine 1.8 or later, which writes both"));
         }
     }
     Ok(None)
 }
 
-/// Gramine's legacy evidence, of which a certificate has one at most.
+/// Gramine's legacy evidence; a certificate has at most one such extension.
 fn legacy_extension(certificate_: &Certificate) -> Result<Option<&[u8]>, Refusal> {
     let extensions = certificate_.tbs_certificate().extensions().map_or(&[][..], Vec::as_slice);
     let gramine = [LEGACY[0].0, LEGACY[1].0];
@@ -304,8 +305,8 @@ fn legacy_extension(certificate_: &Certificate) -> Result<Option<&[u8]>, Refusal
         0 => Ok(first.map(|extension| extension.extn_value.as_bytes())),
         more => Err(certificate("evidence-extensions", Matter::Peer)
             .found(format!("{} legacy evidence extensions", more + 1))
-            .required("one")
-            .advice("the certificate was put together by hand: refuse this peer")),
+            .expected("one")
+            .advice("the certificate was assembled by hand: refuse this peer")),
     }
 }
 
@@ -319,14 +320,14 @@ fn spki(certificate_: &Certificate) -> Result<Vec<u8>, Refusal> {
     if info.algorithm.oid != EC_PUBLIC_KEY || !curve.is_some_and(|curve| CURVES.contains(&curve)) {
         return Err(certificate("key-type", Matter::Peer)
             .found(format!("a key of algorithm {}", info.algorithm.oid))
-            .required("an ECDSA key on P-256 or P-384")
-            .advice("peers of Gramine 1.3 and older use RSA: upgrade them"));
+            .expected("an ECDSA key on P-256 or P-384")
+            .advice("peers on Gramine 1.3 and older use RSA: upgrade them"));
     }
     info.to_der().map_err(|error| {
         certificate("certificate-form", Matter::Peer)
             .found(error.to_string())
-            .required("a public key that can be encoded")
-            .advice("check who answers")
+            .expected("a public key that can be encoded")
+            .advice("check who is answering")
     })
 }
 
@@ -342,9 +343,9 @@ fn validity(
     let lifetime = not_after - not_before;
     if lifetime > rules.maximum_lifetime_seconds {
         return Err(certificate("certificate-lifetime", Matter::Peer)
-            .found(format!("a certificate that is valid for {}", date::span(lifetime)))
-            .required(format!("at most {}", date::span(rules.maximum_lifetime_seconds)))
-            .advice("a stolen key stays dangerous that long: let the peer issue shorter ones"));
+            .found(format!("a certificate valid for {}", date::span(lifetime)))
+            .expected(format!("at most {}", date::span(rules.maximum_lifetime_seconds)))
+            .advice("a stolen key stays dangerous that long: have the peer issue shorter ones"));
     }
     Ok((not_before, not_after))
 }
@@ -352,16 +353,19 @@ fn validity(
 fn window(not_before: u64, not_after: u64, now: u64) -> Result<(), Refusal> {
     if now < not_before {
         return Err(certificate("certificate-not-yet-valid", Matter::Clock)
-            .found(format!("a certificate that begins at {}", date::show(not_before)))
-            .required(format!("one that is valid now, at {}", date::show(now)))
-            .advice(format!("compare the clocks: it begins in {}", date::span(not_before - now))));
+            .found(format!("a certificate not valid before {}", date::show(not_before)))
+            .expected(format!("one valid now, at {}", date::show(now)))
+            .advice(format!(
+                "compare the clocks: it is early by {}",
+                date::span(not_before - now)
+            )));
     }
     if now > not_after {
         return Err(certificate("certificate-expired", Matter::Clock)
-            .found(format!("a certificate that ended at {}", date::show(not_after)))
-            .required(format!("one that is valid now, at {}", date::show(now)))
+            .found(format!("a certificate that expired at {}", date::show(not_after)))
+            .expected(format!("one valid now, at {}", date::show(now)))
             .advice(format!(
-                "it ended {} ago: restart the peer, or compare the clocks",
+                "it expired {} ago: restart the peer, or compare the clocks",
                 date::span(now - not_after)
             )));
     }
@@ -372,30 +376,30 @@ fn malformed(what: Malformed) -> Refusal {
     match what {
         Malformed::Form(found) => certificate("evidence-form", Matter::Peer)
             .found(found)
-            .required("tag 60000 [quote, claims] in deterministic CBOR")
-            .advice("the peer writes another format: upgrade it or refuse it"),
+            .expected("tag 60000 [quote, claims] in deterministic CBOR")
+            .advice("the peer uses another format: upgrade it or refuse it"),
         Malformed::QuoteSize(bytes) => Refusal::new(Stage::Quote, "quote-size", Matter::Peer)
             .found(format!("a quote of {bytes} bytes"))
-            .required(format!("at most {} bytes", crate::limits::MAXIMUM_QUOTE_BYTES))
-            .advice("this is no quote of a genuine platform: check who answers"),
+            .expected(format!("at most {} bytes", crate::limits::MAXIMUM_QUOTE_BYTES))
+            .advice("no genuine platform makes such a quote: check who is answering"),
         Malformed::UnknownClaim(name) => certificate("unknown-claim", Matter::Peer)
             .found(format!("a claim named '{name}'"))
-            .required("pubkey-hash, and at most a nonce")
+            .expected("only pubkey-hash and, optionally, nonce")
             .advice(
-                "the claim would be bound but not understood: refuse it, or skip foreign claims",
+                "the claim would be bound but not understood: refuse the peer, or skip foreign claims",
             ),
         Malformed::NoPubkeyHash => Refusal::new(Stage::KeyBinding, "no-pubkey-hash", Matter::Peer)
             .found("claims without a pubkey-hash")
-            .required("a pubkey-hash of the certificate's key")
-            .advice("the quote is bound to no key, anybody may show it: refuse this peer"),
+            .expected("a pubkey-hash of the certificate's key")
+            .advice("the quote is bound to no key, so anybody could show it: refuse this peer"),
     }
 }
 
 fn binding(found: &str) -> Refusal {
     Refusal::new(Stage::KeyBinding, "key-binding", Matter::Peer)
         .found(found)
-        .required("a quote whose report data binds the peer's key (RA-TLS: SHA-256 of its claims)")
-        .advice("the evidence belongs to another key, it may be stolen: refuse this peer")
+        .expected("a quote whose report data binds the peer's key (RA-TLS: SHA-256 of its claims)")
+        .advice("the evidence belongs to another key and may be stolen: refuse this peer")
 }
 
 fn certificate(code: &'static str, matter: Matter) -> Refusal {

@@ -1,4 +1,5 @@
-//! What a certificate or a quote says of itself. Nothing of it is proven: to inspect is not to verify.
+//! What a certificate or quote says about itself. None of it is proven: inspecting is not
+//! verifying.
 
 use dcap_qvl::intel;
 use serde::Serialize;
@@ -13,21 +14,20 @@ use crate::policy::{INTEL_SGX_ROOT_CA, subject};
 use crate::quote::Quote;
 use crate::refusal::Refusal;
 
-/// Statements that are not proven, in the order in which a person reads them.
+/// Unproven statements, in reading order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Inspection {
     /// `certificate` or `quote`.
     pub kind: &'static str,
     /// Name and value of each statement.
     pub fields: Vec<(&'static str, String)>,
-    /// What would make a peer be refused whatever the policy, or is remarkable otherwise.
+    /// What would get the peer refused under any policy, or is otherwise remarkable.
     pub warnings: Vec<String>,
 }
 
 /// Reads a certificate in DER, or a bare quote, at `now` (Unix seconds).
 ///
-/// # Errors
-/// The [`Refusal`] of what cannot even be read.
+/// # Errors The [`Refusal`] if the bytes cannot even be read.
 pub fn inspect(bytes: &[u8], now: u64) -> Result<Inspection, Refusal> {
     const CERTIFICATE: u8 = 0x30;
     if bytes.first() == Some(&CERTIFICATE) {
@@ -36,7 +36,7 @@ pub fn inspect(bytes: &[u8], now: u64) -> Result<Inspection, Refusal> {
     let mut inspection = Inspection { kind: "quote", fields: Vec::new(), warnings: Vec::new() };
     quote(&Quote::parse(bytes)?, &mut inspection);
     inspection.warnings.push(
-        "a bare quote: whose key its report data binds cannot be seen without the certificate"
+        "a bare quote: without the certificate, nothing shows whose key its report data binds"
             .to_owned(),
     );
     Ok(inspection)
@@ -64,7 +64,7 @@ fn certificate(der: &[u8], now: u64) -> Result<Inspection, Refusal> {
     let strict = CertificateRules::default();
     if ends.saturating_sub(begins) > strict.maximum_lifetime_seconds {
         inspection.warnings.push(format!(
-            "valid for {}: a peer of ours may be for {} at most",
+            "valid for {}: our peers' certificates may be valid for at most {}",
             date::span(ends - begins),
             date::span(strict.maximum_lifetime_seconds)
         ));
@@ -81,11 +81,11 @@ fn certificate(der: &[u8], now: u64) -> Result<Inspection, Refusal> {
         }
         Ok(None) => inspection.warnings.push("no evidence: an ordinary certificate".to_owned()),
         Err(refusal) => inspection.warnings.push(format!(
-            "its evidence would be refused at {} [{}]: found {}; required {}",
+            "its evidence would be refused at {} [{}]: expected {}, found {}",
             refusal.stage.words(),
             refusal.code,
-            refusal.found,
-            refusal.required
+            refusal.expected,
+            refusal.found
         )),
     }
     Ok(inspection)
@@ -101,13 +101,13 @@ fn quote(quote: &Quote, inspection: &mut Inspection) {
     match attributes::check(quote.report()) {
         Err(refusal) if matches!(refusal.code, "debug-enclave" | "debug-domain") => {
             inspection.warnings.push(format!(
-                "DEBUG ENCLAVE: {}; its host can read its memory, it is refused whatever the policy",
+                "DEBUG ENCLAVE: {}; its host can read its memory; every policy refuses it",
                 refusal.found
             ));
         }
-        Err(refusal) => inspection
-            .warnings
-            .push(format!("{}: it is refused whatever the policy", refusal.found)),
+        Err(refusal) => {
+            inspection.warnings.push(format!("{}: every policy refuses it", refusal.found))
+        }
         Ok(_) => {}
     }
     let [leaf, _, root] = quote.chain();
@@ -131,7 +131,7 @@ fn quote(quote: &Quote, inspection: &mut Inspection) {
     inspection.fields.push(("root", format!("{name} (SHA-256 {digest})")));
     if !genuine {
         inspection.warnings.push(
-            "NOT INTEL'S ROOT: a simulated platform, or something made up; it protects nothing"
+            "NOT INTEL'S ROOT: a simulated platform, or a made-up one; it protects nothing"
                 .to_owned(),
         );
     }

@@ -1,10 +1,10 @@
-//! Every size and span that a peer, a file or a device could inflate, in one place.
+//! Every size and span that a peer, file or device could inflate, in one place.
 
-/// Longest certificate that is parsed, in bytes of DER. One with both of Gramine's evidence
+/// Longest certificate we parse, in bytes of DER. A certificate with both of Gramine's evidence
 /// extensions has about 10 KiB.
 pub const MAXIMUM_CERTIFICATE_BYTES: usize = 20 * 1024;
 
-/// Longest quote that is parsed or read from a device, in bytes: Gramine's own maximum.
+/// Longest quote we parse or read from a device, in bytes: Gramine's own maximum.
 pub const MAXIMUM_QUOTE_BYTES: usize = 8192;
 
 /// Longest CBOR claims map inside an evidence extension, in bytes.
@@ -22,14 +22,14 @@ pub const MAXIMUM_NAME_BYTES: usize = 64;
 /// How long an RA-TLS certificate may be valid, in seconds.
 pub const MAXIMUM_CERTIFICATE_LIFETIME_SECONDS: u64 = 24 * 60 * 60;
 
-/// How far makers of certificates set `notBefore` back so that a peer whose clock is slow accepts
-/// them, in seconds. It is granted on top of [`MAXIMUM_CERTIFICATE_LIFETIME_SECONDS`].
+/// How far back issuers set `notBefore` so that a peer with a slow clock accepts the certificate,
+/// in seconds. Granted on top of [`MAXIMUM_CERTIFICATE_LIFETIME_SECONDS`].
 pub const CERTIFICATE_CLOCK_SLACK_SECONDS: u64 = 60 * 60;
 
 /// The age at which collateral is refused unless a policy says otherwise, in days.
 pub const DEFAULT_COLLATERAL_AGE_DAYS: u64 = 7;
 
-/// The highest collateral age a policy may accept, in days: Intel's collateral ends after 30.
+/// The highest collateral age a policy may accept, in days: Intel's collateral expires after 30.
 pub const LONGEST_COLLATERAL_AGE_DAYS: u64 = 30;
 
 /// The longest grace period a policy may grant to a platform that is out of date, in days.

@@ -1,10 +1,10 @@
-//! What program runs in an enclave or a trust domain, as its hardware states it.
+//! Which program runs in an enclave or trust domain, as reported by the hardware.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// The program that a quote is about.
+/// The program a quote is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[expect(clippy::large_enum_variant, reason = "a few hundred bytes, one a verdict")]
@@ -24,7 +24,7 @@ pub struct SgxMeasurements {
     pub mr_signer: [u8; 32],
     /// The signer's product number.
     pub isv_prod_id: u16,
-    /// The signer's security version of the product.
+    /// The signer's security version number for the product.
     pub isv_svn: u16,
     /// ATTRIBUTES.FLAGS.
     pub flags: u64,
@@ -45,16 +45,16 @@ pub struct SgxMeasurements {
 /// A TDX trust domain's identity and attributes (Intel TDX Module ABI Specification, `TDINFO`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TdxMeasurements {
-    /// The measurement of what the domain was started with: its firmware.
+    /// The measurement of what the domain started with: its firmware.
     pub mr_td: [u8; 48],
     /// The run-time measurements: by convention the firmware's configuration, the kernel, its
     /// command line and first file system, the application.
     pub rtmr: [[u8; 48]; 4],
-    /// What the host stated at start of the domain's configuration.
+    /// What the host stated about the domain's configuration when it started it.
     pub mr_config_id: [u8; 48],
-    /// What the host stated at start of the domain's owner.
+    /// What the host stated about the domain's owner when it started it.
     pub mr_owner: [u8; 48],
-    /// What the host stated at start of the owner's configuration.
+    /// What the host stated about the owner's configuration when it started the domain.
     pub mr_owner_config: [u8; 48],
     /// TD attributes.
     pub attributes: u64,
@@ -63,8 +63,8 @@ pub struct TdxMeasurements {
 }
 
 impl Measurements {
-    /// Name and value of each statement, in the order in which a person reads them. Those of which
-    /// most programs make no use are named where they are not zero.
+    /// Name and value of each statement, in reading order. Those that most programs do not use
+    /// appear only if they are not zero.
     pub fn fields(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Sgx(sgx) => sgx.fields(),
@@ -72,7 +72,7 @@ impl Measurements {
         }
     }
 
-    /// The one measurement by which people know the program: `mr_enclave` or `mr_td`.
+    /// The one measurement people identify the program by: `mr_enclave` or `mr_td`.
     pub fn measurement(&self) -> &[u8] {
         match self {
             Self::Sgx(sgx) => &sgx.mr_enclave,
@@ -80,7 +80,7 @@ impl Measurements {
         }
     }
 
-    /// As [`fields`](Self::fields), with numbers as numbers.
+    /// Like [`fields`](Self::fields), but with numbers as numbers.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         let mut map: Map<String, Value> = self
             .fields()

@@ -1,4 +1,4 @@
-//! What we accept: named measurements, statuses and advisories, one by one.
+//! What we accept: measurements, statuses and advisories, each named explicitly.
 
 mod dynamic_config;
 mod file;
@@ -23,7 +23,7 @@ use crate::text::position;
 use file::File;
 use rule::{DomainRule, EnclaveRule, Mismatch, Svn};
 
-/// What is accepted as evidence. Nothing is accepted that is not named.
+/// What is accepted as evidence. Anything the policy does not name is refused.
 ///
 /// ```toml
 /// version = 1
@@ -63,11 +63,11 @@ use rule::{DomainRule, EnclaveRule, Mismatch, Svn};
 /// allowed_xfam = "00000000000602e7"
 /// ```
 ///
-/// `isv_prod_id` and the security version may be left out beside an `mr_enclave` only: a signer
-/// signs many products. An accepted status or advisory is accepted for the platform as a whole.
-/// Within the grace period, a platform is accepted that is out of date since the date of the best
-/// level that it reaches (Intel's `tcbDate`), although its status is not named.
-/// A platform with an advisory that is not named is refused.
+/// `isv_prod_id` and the security version are optional only next to an `mr_enclave`: a signer signs
+/// many products. An accepted status or advisory is accepted for the platform as a whole. Within
+/// the grace period, a platform that is out of date is accepted although its status is not named;
+/// the period starts at the date of the best level that the platform reaches (Intel's `tcbDate`). A
+/// platform with an advisory that the policy does not name is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     anchor: Anchor,
@@ -83,18 +83,18 @@ pub struct Policy {
     warnings: Vec<String>,
 }
 
-/// Why a policy was not read.
+/// Why a policy could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyError {
     /// 1-based line of the file, where known.
     pub line: Option<usize>,
     /// 1-based column of the file, in characters, where known.
     pub column: Option<usize>,
-    /// What was found, what was expected, what to do.
+    /// What was found, what was expected, and what to do.
     pub message: String,
 }
 
-/// A platform's TCB status, in Intel's words. `Revoked` is not among them: it is never accepted.
+/// A platform's TCB status, in Intel's words. `Revoked` is missing: it is never accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TcbStatus {
@@ -102,17 +102,17 @@ pub enum TcbStatus {
     UpToDate,
     /// The enclave's software must mitigate something itself.
     SWHardeningNeeded,
-    /// The platform's configuration (BIOS, SMT) must be judged.
+    /// Someone must judge the platform's configuration (BIOS, SMT).
     ConfigurationNeeded,
-    /// Both of the former.
+    /// Both of the above.
     ConfigurationAndSWHardeningNeeded,
     /// Firmware or microcode is missing.
     OutOfDate,
-    /// Firmware or microcode is missing, and the configuration must be judged.
+    /// Firmware or microcode is missing, and someone must judge the configuration.
     OutOfDateConfigurationNeeded,
-    /// TDX 1.5: the domain was started under an outdated TDX module that is current now.
+    /// TDX 1.5: the domain was started under an outdated TDX module; the module is current now.
     TDRelaunchAdvised,
-    /// As the former, and the configuration must be judged.
+    /// As above, and someone must judge the configuration.
     TDRelaunchAdvisedConfigurationNeeded,
 }
 
@@ -131,29 +131,29 @@ impl Policy {
         file.try_into()
     }
 
-    /// Reads a policy that stands inside a job, in the form of [`to_json`](Self::to_json).
+    /// Reads a policy embedded in a job, in the form of [`to_json`](Self::to_json).
     pub fn from_json(value: &Value) -> Result<Self, PolicyError> {
         let file =
             File::deserialize(value).map_err(|error| PolicyError::unplaced(error.to_string()))?;
         file.try_into()
     }
 
-    /// Reads the `dynamic_config.json` of the replaced system, strictly: where its own reader
-    /// guesses, truncates or disables a check, this one refuses the file.
+    /// Reads the `dynamic_config.json` of the system that convelo replaces, strictly: where the
+    /// original reader guesses, truncates or disables a check, this one refuses the file.
     ///
     /// The file says nothing about the platform, so the default statuses and collateral age apply.
-    /// A caller that finds no file must treat that as an error, too.
+    /// A caller that finds no file must treat that as an error too.
     pub fn from_dynamic_config(text: &str) -> Result<Self, PolicyError> {
         check_size(text)?;
         let (enclaves, warnings) = dynamic_config::read(text)?;
         Ok(Self { enclaves, warnings, ..Self::of_intels_root() })
     }
 
-    /// Converts the `RA_TLS_*` settings of Gramine's own verifier, given as names and values. Names
-    /// that do not begin so are passed over, unknown ones that do are errors.
+    /// Converts the `RA_TLS_*` settings of Gramine's own verifier, given as names and values. Other
+    /// names are ignored; unknown `RA_TLS_*` names are errors.
     ///
-    /// `any` for measurement and signer at once, about which Gramine only warns, is an error: there
-    /// is no policy that accepts everybody.
+    /// `any` for both measurement and signer, which Gramine only warns about, is an error: no
+    /// policy accepts everybody.
     pub fn from_gramine_env<'a>(
         name: &str,
         settings: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -167,13 +167,13 @@ impl Policy {
         Ok(policy)
     }
 
-    /// Accepts the enclave that a SIGSTRUCT (the `.sig` file of a signed enclave) is about: its
+    /// Accepts the enclave described by a SIGSTRUCT (the `.sig` file of a signed enclave): its
     /// measurement, signer and product, from its security version on.
     pub fn from_sigstruct(name: &str, bytes: &[u8]) -> Result<Self, PolicyError> {
         Self::of_enclave(&sigstruct::read(name, bytes).map_err(PolicyError::unplaced)?)
     }
 
-    /// Accepts one enclave by its measurement and, where given, its signer.
+    /// Accepts one enclave by its measurement and, if given, its signer.
     pub fn from_measurement(
         name: &str,
         mr_enclave: &str,
@@ -191,12 +191,12 @@ impl Policy {
         })
     }
 
-    /// A policy of one enclave and of defaults, through the same checks as a file.
+    /// A policy of one enclave and defaults, through the same checks as a file.
     fn of_enclave(rule: &EnclaveRule) -> Result<Self, PolicyError> {
         Self::from_json(&json!({ "version": 1, "enclave": [rule.to_json()] }))
     }
 
-    /// Accepts no enclave; its root is Intel's. For verifying collateral alone.
+    /// Accepts no enclave; its root is Intel's. Only for verifying collateral.
     pub fn of_intels_root() -> Self {
         Self {
             anchor: Anchor::Intel,
@@ -220,7 +220,8 @@ impl Policy {
         Ok(self)
     }
 
-    /// Turns every minimum security version into an exact one, as the replaced system compares it.
+    /// Turns every minimum security version into an exact one, which is how the replaced system
+    /// compares it.
     #[must_use]
     pub fn with_exact_isv_svn(mut self) -> Self {
         for enclave in &mut self.enclaves {
@@ -229,7 +230,7 @@ impl Policy {
         self
     }
 
-    /// The policy as JSON: every field, also those that were left to their default.
+    /// The policy as JSON: every field, including defaults.
     pub fn to_json(&self) -> Value {
         let mut value = json!({
             "version": 1,
@@ -270,22 +271,22 @@ impl Policy {
         let statuses = quoted(self.tcb_statuses.iter().map(|status| status.as_str()).collect());
         let advisories = quoted(self.advisories.iter().map(String::as_str).collect());
         let mut lines = vec![
-            "# What is accepted as evidence. Nothing is accepted that is not named.".to_owned(),
+            "# What is accepted as evidence. Anything not named here is refused.".to_owned(),
             "version = 1".to_owned(),
             String::new(),
             "# Statuses of the platform's firmware and microcode, in Intel's words.".to_owned(),
             format!("tcb_statuses = [{statuses}]"),
-            "# Intel's advisories that a platform may still be open to, one by one.".to_owned(),
+            "# Intel's advisories that may still apply to a platform, one by one.".to_owned(),
             format!("advisories = [{advisories}]"),
-            "# Signed facts about the platform may be this old; 1 to 30.".to_owned(),
+            "# How many days old signed facts about the platform may be; 1 to 30.".to_owned(),
             format!("maximum_collateral_age_days = {}", self.maximum_collateral_age_days),
         ];
         if self.grace_period_days != 0 {
-            lines.push("# A platform may be out of date for so long after a finding.".to_owned());
+            lines.push("# How many days a platform may be out of date after a finding.".to_owned());
             lines.push(format!("grace_period_days = {}", self.grace_period_days));
         }
         if let Some(number) = self.minimum_evaluation_number {
-            lines.push("# TCB info of an older evaluation by Intel is refused.".to_owned());
+            lines.push("# TCB info from an older evaluation by Intel is refused.".to_owned());
             lines.push(format!("minimum_evaluation_number = {number}"));
         }
         if !self.platforms.is_empty() {
@@ -300,7 +301,7 @@ impl Policy {
         if let Anchor::Simulated { der, .. } = &self.anchor {
             lines.push(String::new());
             lines.push(
-                "# SIMULATED: a simulated platform instead of Intel's; it protects nothing."
+                "# SIMULATED: a simulated platform instead of Intel's. It protects nothing."
                     .to_owned(),
             );
             lines.push(format!(
@@ -308,7 +309,7 @@ impl Policy {
                 certificate_to_pem(der)
             ));
         }
-        lines.extend([String::new(), "# Any one of these programs is accepted.".to_owned()]);
+        lines.extend([String::new(), "# Any of these programs is accepted.".to_owned()]);
         for enclave in &self.enclaves {
             lines.extend(enclave.to_toml());
         }
@@ -323,17 +324,17 @@ impl Policy {
         Sha256::digest(canonical(&self.to_json())).into()
     }
 
-    /// Whether evidence of a simulated platform is accepted (and Intel's is not).
+    /// Whether evidence from a simulated platform is accepted (and Intel's is not).
     pub fn is_simulated(&self) -> bool {
         matches!(self.anchor, Anchor::Simulated { .. })
     }
 
-    /// What was odd about the file although it was accepted, one line each, for a person.
+    /// What was odd about the file, although it was accepted, one line each, for people.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// What the policy accepts, one line each, for a person.
+    /// What the policy accepts, one line each, for people.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let digest = hex::encode(Sha256::digest(self.anchor.der()));
@@ -350,18 +351,18 @@ impl Policy {
             lines.push(format!("TCB status: out of date for at most {days} days"));
         }
         lines.push(match self.advisories.as_slice() {
-            [] => "advisories: none is accepted".to_owned(),
+            [] => "advisories: none accepted".to_owned(),
             some => format!("advisories: {}", some.join(", ")),
         });
         lines.push(format!("collateral: at most {} days old", self.maximum_collateral_age_days));
         if let Some(number) = self.minimum_evaluation_number {
-            lines.push(format!("collateral: of evaluation {number} or a later one"));
+            lines.push(format!("collateral: evaluation {number} or later"));
         }
         for (name, allowed) in self.platform.changed() {
             lines.push(format!("platforms: {name} = {allowed}"));
         }
         if !self.platforms.is_empty() {
-            lines.push(format!("platforms: these {} alone", self.platforms.len()));
+            lines.push(format!("platforms: only the {} named", self.platforms.len()));
         }
         lines
     }
@@ -382,7 +383,7 @@ impl Policy {
         self.minimum_evaluation_number
     }
 
-    /// SHA-256 of the PPIDs of the accepted platforms; any where it is empty.
+    /// SHA-256 of the PPIDs of the accepted platforms; if empty, any platform.
     pub(crate) fn platforms(&self) -> &[[u8; 32]] {
         &self.platforms
     }
@@ -401,8 +402,8 @@ impl Policy {
         self.maximum_collateral_age_days * crate::date::DAY
     }
 
-    /// What the first entry that fits this program says, with its name; or the refusal by the
-    /// entry that it came closest to.
+    /// What the first entry that matches this program says, with its name; or the refusal by the
+    /// closest entry.
     pub(crate) fn accepted(&self, found: &Measurements) -> Result<(&str, String), Refusal> {
         let mut closest: Option<Mismatch> = None;
         let mut entries = 0;
@@ -433,7 +434,7 @@ impl Policy {
         if self.enclaves.is_empty() && self.trust_domains.is_empty() {
             return Err(Refusal::new(Stage::Measurement, "no-enclave", Matter::Policy)
                 .found("a policy that names no enclave")
-                .required("one that names what is accepted")
+                .expected("a policy that names what it accepts")
                 .advice("name the enclave in the policy"));
         }
         let mismatch = closest.unwrap_or_else(|| Mismatch::of_kind(found));
@@ -443,10 +444,10 @@ impl Policy {
         };
         Err(Refusal::new(Stage::Measurement, mismatch.code, Matter::Policy)
             .found(mismatch.found)
-            .required(format!("{}{others}", mismatch.required))
+            .expected(format!("{}{others}", mismatch.expected))
             .advice(
-                "the peer runs other code than we accept: compare its release with the policy, \
-                 and change the policy only after reviewing that release",
+                "the peer runs code that we do not accept: compare its release with the policy, \
+                 and change the policy only after you have reviewed that release",
             ))
     }
 }
@@ -471,7 +472,7 @@ impl fmt::Display for PolicyError {
 impl std::error::Error for PolicyError {}
 
 impl TcbStatus {
-    /// The status in Intel's spelling.
+    /// The status, spelled as Intel does.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UpToDate => "UpToDate",
@@ -485,7 +486,7 @@ impl TcbStatus {
         }
     }
 
-    /// The status that `dcap-qvl` found, if it is one that a policy can accept.
+    /// The status that `dcap-qvl` found, if a policy can accept it.
     pub(crate) fn from_dcap(status: dcap_qvl::TcbStatus) -> Option<Self> {
         use dcap_qvl::TcbStatus as Dcap;
         match status {
@@ -512,26 +513,26 @@ impl fmt::Display for TcbStatus {
     }
 }
 
-/// Which properties of a platform, as its PCK certificate states them, are accepted.
+/// Which properties of a platform are accepted, as stated in its PCK certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PlatformRule {
-    /// Its root keys are kept by Intel's registration service, too.
+    /// Intel's registration service keeps its root keys, too.
     pub(crate) allow_cached_keys: bool,
-    /// Processor packages may be added to it.
+    /// It allows processor packages to be added.
     pub(crate) allow_dynamic_platform: bool,
     /// Two threads share a core.
     pub(crate) allow_smt: bool,
 }
 
 impl Default for PlatformRule {
-    /// Most servers have SMT and are of the dynamic kind.
+    /// Most servers have SMT and are dynamic platforms.
     fn default() -> Self {
         Self { allow_cached_keys: false, allow_dynamic_platform: true, allow_smt: true }
     }
 }
 
 impl PlatformRule {
-    /// Those that are not the default, with their names.
+    /// Those that differ from the default, with their names.
     fn changed(self) -> impl Iterator<Item = (&'static str, bool)> {
         let default = Self::default();
         [
@@ -545,7 +546,7 @@ impl PlatformRule {
     }
 }
 
-/// The root that evidence must end in.
+/// The root that evidence must chain to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Anchor {
     /// Intel SGX Root CA.
@@ -585,13 +586,13 @@ impl Anchor {
     }
 }
 
-/// A certificate's subject for messages: printable, and not longer than a line.
+/// A certificate's subject for messages: printable, and no longer than a line.
 pub(crate) fn subject(certificate: &Certificate) -> String {
     let name = certificate.tbs_certificate().subject().to_string();
     name.chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
-/// Exactly two hex digits a byte, not all zero.
+/// Exactly two hex digits per byte, not all zero.
 pub(crate) fn measurement<const N: usize>(text: &str) -> Result<[u8; N], String> {
     let value = digits("measurement", text)?;
     if value == [0; N] {
@@ -600,11 +601,11 @@ pub(crate) fn measurement<const N: usize>(text: &str) -> Result<[u8; N], String>
     Ok(value)
 }
 
-/// Exactly two hex digits a byte.
+/// Exactly two hex digits per byte.
 pub(crate) fn digits<const N: usize>(what: &str, text: &str) -> Result<[u8; N], String> {
     let expected = 2 * N;
     if text.starts_with("0x") || text.starts_with("0X") {
-        return Err(format!("a {what} with a 0x prefix: write the {expected} hex digits alone"));
+        return Err(format!("a {what} with a 0x prefix: write only the {expected} hex digits"));
     }
     if text.len() != expected {
         return Err(format!(
@@ -636,7 +637,7 @@ pub fn certificate_to_pem(der: &[u8]) -> String {
         .expect("a certificate within a policy's size has a PEM form")
 }
 
-/// The one certificate (DER) in a text of PEM.
+/// The single certificate (DER) in a PEM text.
 pub fn certificate_from_pem(text: &str) -> Option<Vec<u8>> {
     let (label, der) = pem::decode_vec(text.trim().as_bytes()).ok()?;
     (label == "CERTIFICATE").then_some(der)
@@ -650,7 +651,7 @@ fn canonical(value: &Value) -> Vec<u8> {
 fn check_size(text: &str) -> Result<(), PolicyError> {
     if text.len() > MAXIMUM_POLICY_BYTES {
         return Err(PolicyError::unplaced(format!(
-            "{} bytes, at most {MAXIMUM_POLICY_BYTES} are read",
+            "{} bytes, expected at most {MAXIMUM_POLICY_BYTES}",
             text.len()
         )));
     }

@@ -1,4 +1,4 @@
-//! `sgx_default_qcnl.conf`, in which machines with Intel's quote provider say where collateral is had.
+//! `sgx_default_qcnl.conf`, where machines with Intel's quote provider say where to get collateral.
 //!
 //! Two syntaxes are in use: `NAME=value` lines with `#` comments, and JSON with `//` comments.
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::text::{json_message, position};
 
-/// What stands before the version in the address of every route.
+/// What precedes the version in the address of every route.
 const ROUTE: &str = "/sgx/certification/";
 
-/// Longest file that is read, in bytes.
+/// Longest file we read, in bytes.
 const MAXIMUM_BYTES: usize = 64 * 1024;
 
 /// Most endpoints, retries and seconds of delay that a file may ask for.
@@ -21,26 +21,26 @@ const LONGEST_DELAY_SECONDS: u64 = 600;
 /// What a file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Qcnl {
-    /// Where collateral is had: the base of version 4 of the interface, without a slash at its end.
+    /// Where to get collateral: the base of version 4 of the interface, without a trailing slash.
     pub url: String,
     /// Whether the endpoint's TLS certificate is verified.
     pub use_secure_cert: bool,
-    /// How often a request is tried again.
+    /// How often to retry a request.
     pub retry_times: u64,
-    /// Seconds between two tries.
+    /// Seconds between two attempts.
     pub retry_delay: u64,
-    /// What is odd or has no effect here, one line each, for a person.
+    /// What is odd or has no effect here, one line each, for people.
     pub warnings: Vec<String>,
 }
 
-/// Why a file was not read.
+/// Why a file could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QcnlError {
     /// 1-based line.
     pub line: usize,
     /// 1-based column, in characters.
     pub column: usize,
-    /// What was found, what was expected.
+    /// What was found and what was expected.
     pub message: String,
 }
 
@@ -57,7 +57,7 @@ impl Qcnl {
     /// Reads either syntax.
     pub fn parse(text: &str) -> Result<Self, QcnlError> {
         if text.len() > MAXIMUM_BYTES {
-            let message = format!("{} bytes, at most {MAXIMUM_BYTES} are read", text.len());
+            let message = format!("{} bytes, expected at most {MAXIMUM_BYTES}", text.len());
             return Err(QcnlError { line: 1, column: 1, message });
         }
         let without_comments = blanked(text);
@@ -69,8 +69,8 @@ impl Qcnl {
     }
 }
 
-/// The base of the interface below which the routes are: what people write, checked and completed.
-/// The second part warns where it was rewritten.
+/// The base of the interface, below which the routes are: takes what people write, checks it and
+/// completes it. The second part is a warning if it was rewritten.
 pub fn collateral_endpoint(url: &str) -> Result<(String, Option<String>), String> {
     let url = url.trim().trim_end_matches('/');
     let rest = ["https://", "http://"]
@@ -80,19 +80,22 @@ pub fn collateral_endpoint(url: &str) -> Result<(String, Option<String>), String
     let host = rest.split('/').next().unwrap_or_default();
     let odd = |character: char| character.is_control() || character == ' ' || character == '@';
     if host.is_empty() || url.contains(odd) || url.contains(['?', '#']) {
-        return Err(format!("'{url}' is no address of a collateral service"));
+        return Err(format!("'{url}' is not the address of a collateral service"));
     }
     match url.split_once(ROUTE) {
         Some((base, "v4")) => Ok((format!("{base}{ROUTE}v4"), None)),
         Some((base, "v3")) => {
-            let warning = format!("version 3 of the interface has ended: {base}{ROUTE}v4 is used");
+            let warning =
+                format!("version 3 of the interface has been retired: using {base}{ROUTE}v4");
             Ok((format!("{base}{ROUTE}v4"), Some(warning)))
         }
-        Some((_, version)) => Err(format!("version '{version}' of the interface is not known: v4")),
+        Some((_, version)) => {
+            Err(format!("unknown version '{version}' of the interface, expected v4"))
+        }
         None if url.len() == url.len() - rest.len() + host.len() => {
             Ok((format!("{url}{ROUTE}v4"), None))
         }
-        None => Err(format!("'{url}' has a path that is not {ROUTE}v4")),
+        None => Err(format!("'{url}' has another path, expected {ROUTE}v4")),
     }
 }
 
@@ -107,7 +110,7 @@ struct Settings {
 }
 
 impl Settings {
-    /// Takes one setting, by its name in lower case.
+    /// Applies one setting, given its name in lower case.
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let number =
             |most: u64| {
@@ -136,7 +139,7 @@ impl Settings {
             | "custom_request_options" => {
                 self.warnings.push(format!("{name} has no effect here"));
             }
-            other => self.warnings.push(format!("{other} is not known and has no effect")),
+            other => self.warnings.push(format!("{other} is unknown and has no effect")),
         }
         Ok(())
     }
@@ -152,8 +155,8 @@ impl Settings {
         let use_secure_cert = self.use_secure_cert.unwrap_or(true);
         if !use_secure_cert {
             self.warnings.push(
-                "use_secure_cert is false: whoever stands between can hold back newer collateral, \
-                 though not forge any"
+                "use_secure_cert is false: anyone in the middle can hold back newer collateral, \
+                 but cannot forge any"
                     .to_owned(),
             );
         }
@@ -181,7 +184,7 @@ fn lines(text: &str) -> Result<Qcnl, QcnlError> {
         }
         let Some((name, value)) = code.split_once('=') else {
             let at = code.len() - code.trim_start().len();
-            return Err(wrong(at, format!("'{}' is no NAME=value", code.trim())));
+            return Err(wrong(at, format!("'{}' is not NAME=value", code.trim())));
         };
         let setting = name.trim().to_ascii_lowercase();
         let at = name.len() + 1;
@@ -214,7 +217,7 @@ fn json(text: &str) -> Result<Qcnl, QcnlError> {
     settings.finished().map_err(wrong)
 }
 
-/// The text with every `//` comment outside of strings in blanks, so that positions stay.
+/// The text with every `//` comment outside strings blanked out, so that positions stay the same.
 fn blanked(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let (mut quoted, mut escaped) = (false, false);

@@ -11,10 +11,10 @@
 //!           u16 32 | authentication data 32 | u16 5 | u32 length | three PEM certificates | NUL
 //! ```
 //!
-//! Integers are little-endian. Each byte string that parses here has exactly one reading: lengths
+//! Integers are little-endian. Every byte string that parses here has exactly one reading: lengths
 //! are exact, nothing follows, and the certificates equal their own re-encoding. `dcap-qvl` is more
-//! liberal; two quotes that differ in slack bytes alone would be equally valid to it, which breaks
-//! caches and audits that compare bytes.
+//! liberal: two quotes that differ only in slack bytes are equally valid to it, which breaks caches
+//! and audits that compare bytes.
 
 pub(crate) mod sgx;
 pub(crate) mod td;
@@ -31,12 +31,12 @@ use crate::limits::MAXIMUM_QUOTE_BYTES;
 use crate::measurements::Measurements;
 use crate::refusal::{Matter, Refusal, Stage};
 
-/// The technology that keeps a program apart from its host.
+/// The technology that isolates a program from its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Tee {
-    /// Intel SGX: an enclave, a part of a process.
+    /// Intel SGX: an enclave, part of a process.
     Sgx,
     /// Intel TDX: a trust domain, a whole virtual machine.
     Tdx,
@@ -60,7 +60,7 @@ pub(crate) struct Quote {
     chain: [Vec<u8>; 3],
 }
 
-/// What the hardware reports of the program that asked for the quote.
+/// What the hardware reports about the program that asked for the quote.
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "beside a quote of thousands of bytes")]
 pub(crate) enum Report {
@@ -73,8 +73,8 @@ impl Quote {
         if bytes.len() > MAXIMUM_QUOTE_BYTES {
             return Err(Refusal::new(Stage::Quote, "quote-size", Matter::Peer)
                 .found(format!("a quote of {} bytes", bytes.len()))
-                .required(format!("at most {MAXIMUM_QUOTE_BYTES} bytes"))
-                .advice("this is no quote of a genuine platform: check who answers"));
+                .expected(format!("at most {MAXIMUM_QUOTE_BYTES} bytes"))
+                .advice("no genuine platform makes such a quote: check who is answering"));
         }
         let frame = Frame::of(bytes)?;
         let short = || form("a quote that ends before its signature");
@@ -115,7 +115,7 @@ impl Quote {
         &self.report
     }
 
-    /// The certificates that the quote carries, DER: PCK leaf, its CA, root.
+    /// The certificates inside the quote, DER: PCK leaf, its CA, root.
     pub(crate) fn chain(&self) -> &[Vec<u8>; 3] {
         &self.chain
     }
@@ -136,7 +136,7 @@ impl Quote {
     }
 }
 
-/// The technology of a quote, if it is of a known kind.
+/// The technology of a quote, if its kind is known.
 pub(crate) fn tee(quote: &[u8]) -> Option<Tee> {
     Frame::of(quote).ok().map(|frame| frame.tee)
 }
@@ -152,7 +152,7 @@ pub(crate) fn report_data(quote: &[u8]) -> Option<&[u8]> {
     report.get(at..at + 64)
 }
 
-/// How long a quote is by its own lengths, without what a device may have put after it.
+/// How long a quote claims to be, without anything a device may have appended.
 pub(crate) fn declared_length(quote: &[u8]) -> Option<usize> {
     let end = Frame::of(quote).ok()?.report.end;
     let length = u32::from_le_bytes(quote.get(end..end + 4)?.try_into().ok()?);
@@ -183,7 +183,8 @@ const INTEL_QE: [u8; 16] = [
 const END: &str = "-----END CERTIFICATE-----\n";
 
 impl Frame {
-    /// Refuses every kind of quote but those above, signed with P-256 by Intel's quoting enclaves.
+    /// Refuses every kind of quote except those above, signed with P-256 by Intel's quoting
+    /// enclaves.
     fn of(bytes: &[u8]) -> Result<Self, Refusal> {
         if bytes.len() < HEADER {
             return Err(form(format!("{} bytes", bytes.len())));
@@ -210,21 +211,21 @@ impl Frame {
                 };
                 return Err(Refusal::new(Stage::Quote, "quote-type", Matter::Peer)
                     .found(format!("{tee} quote of version {version}"))
-                    .required("an SGX quote of version 3, or a TDX quote of version 4 or 5")
-                    .advice("this version verifies no other kind"));
+                    .expected("an SGX quote of version 3, or a TDX quote of version 4 or 5")
+                    .advice("this version verifies no other kinds"));
             }
         };
         if key != ECDSA_P256 {
             return Err(form(format!("attestation key type {key} instead of 2 (ECDSA P-256)")));
         }
         if bytes[12..28] != INTEL_QE {
-            return Err(form("a quoting enclave of a vendor that is not Intel"));
+            return Err(form("a quoting enclave from a vendor other than Intel"));
         }
         Ok(Self { version, tee, report })
     }
 }
 
-/// What follows a length of four bytes, which must be its own.
+/// What follows a four-byte length, which must match exactly.
 fn exactly<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a [u8], Refusal> {
     let (length, rest) =
         bytes.split_at_checked(4).ok_or_else(|| form(format!("{name} without its length")))?;
@@ -238,7 +239,7 @@ fn exactly<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a [u8], Refusal> {
     Ok(rest)
 }
 
-/// The part of the quoting enclave inside the certification data of a TDX quote.
+/// The quoting enclave's part of the certification data of a TDX quote.
 fn enclosed(data: &[u8]) -> Result<&[u8], Refusal> {
     let (kind, rest) =
         data.split_at_checked(2).ok_or_else(|| form("signature data that ends too early"))?;
@@ -249,7 +250,7 @@ fn enclosed(data: &[u8]) -> Result<&[u8], Refusal> {
     exactly("certification data", rest)
 }
 
-/// The PEM chain inside the part of the quoting enclave, all lengths exact.
+/// The PEM chain inside the quoting enclave's part, with all lengths exact.
 fn certification_data(qe: &[u8]) -> Result<&[u8], Refusal> {
     let short = || form("signature data that ends too early");
     let rest = qe.get(CERTIFICATION + 2..).ok_or_else(short)?;
@@ -289,21 +290,23 @@ fn certificate(part: &str) -> Result<Vec<u8>, Refusal> {
     Ok(der)
 }
 
-fn certification_type(found: u16, required: &str) -> Refusal {
+fn certification_type(found: u16, expected: &str) -> Refusal {
     Refusal::new(Stage::Quote, "certification-type", Matter::Platform)
         .found(format!("certification data of type {found}"))
-        .required(required)
+        .expected(expected)
         .advice("register the peer's platform with a PCCS so that its quotes carry the chain")
 }
 
 fn form(found: impl Into<String>) -> Refusal {
     Refusal::new(Stage::Quote, "quote-form", Matter::Peer)
         .found(found)
-        .required(
+        .expected(
             "one canonical quote (SGX v3, TDX v4 or v5) with three certificates and nothing after \
              it",
         )
-        .advice("the quote was damaged or altered on its way: fetch it again, check who answers")
+        .advice(
+            "the quote was damaged or altered in transit: fetch it again, check who is answering",
+        )
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

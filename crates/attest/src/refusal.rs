@@ -1,10 +1,10 @@
-//! Why evidence was refused: which check, what it found, what it required, what to do.
+//! Why evidence was refused: which check failed, what it found, what it expected, and what to do.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// The part of verification at which evidence was refused.
+/// The stage of verification that refused the evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -13,7 +13,7 @@ pub enum Stage {
     Certificate,
     /// The binding of the certificate's key to the quote.
     KeyBinding,
-    /// The quote's form, and the root that its certificates end in.
+    /// The quote's form and the root its certificates chain to.
     Quote,
     /// The enclave's attributes: debug, provisioning, initialisation.
     Attributes,
@@ -46,7 +46,7 @@ impl Stage {
     }
 }
 
-/// Whose matter a refusal is: who can change something about it.
+/// Who can do something about a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -55,16 +55,16 @@ pub enum Matter {
     Peer,
     /// The peer's platform: firmware, microcode, BIOS settings, revoked keys.
     Platform,
-    /// Our policy: what we said that we accept.
+    /// Our policy: what we said we accept.
     Policy,
-    /// The collateral that we hold about the peer's platform.
+    /// The collateral we hold about the peer's platform.
     Collateral,
     /// A clock, ours or the peer's.
     Clock,
 }
 
 impl Matter {
-    /// The matter in plain words, for messages.
+    /// The same in plain words, for messages.
     pub fn words(self) -> &'static str {
         match self {
             Self::Peer => "the peer's software",
@@ -76,20 +76,20 @@ impl Matter {
     }
 }
 
-/// A refused piece of evidence.
+/// Evidence that was refused, and why.
 ///
-/// `found` and `required` hold public facts only (measurements, dates, status names); nothing
+/// `found` and `expected` hold only public facts (measurements, dates, status names); nothing
 /// secret reaches this crate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
     /// Where verification stopped.
     pub stage: Stage,
-    /// A stable name of the check, for programs and searches: `debug-enclave`, `measurement`, …
+    /// A stable name for the check, for programs and searches: `debug-enclave`, `measurement`, …
     pub code: &'static str,
     /// What the evidence or the collateral said.
     pub found: String,
     /// What would have been accepted.
-    pub required: String,
+    pub expected: String,
     /// Who can change it.
     pub matter: Matter,
     /// What to do about it.
@@ -97,31 +97,30 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The refusal of a peer whose certificate carries no evidence although the policy asks for
-    /// some: what [`Evidence::from_certificate`](crate::Evidence::from_certificate) reports as
-    /// `None`.
+    /// The peer's certificate carries no evidence, but the policy asks for it:
+    /// [`Evidence::from_certificate`](crate::Evidence::from_certificate) returned `None`.
     pub fn missing_evidence() -> Self {
         Self::new(Stage::Certificate, "no-evidence", Matter::Peer)
             .found("a certificate without an evidence extension")
-            .required("one DICE evidence extension (OID 2.23.133.5.4.9)")
-            .advice("run the peer inside an enclave, or check that this is the right address")
+            .expected("one DICE evidence extension (OID 2.23.133.5.4.9)")
+            .advice("run the peer inside an enclave, or check the address")
     }
 
-    /// The refusal of a peer that was asked for a fresh quote on this connection and sent none.
+    /// The peer was asked for a fresh quote on this connection and sent none.
     pub fn missing_fresh_evidence() -> Self {
         Self::new(Stage::Session, "no-fresh-evidence", Matter::Peer)
             .found("no fresh quote")
-            .required("a quote over this connection's nonces, keys and job")
-            .advice("run the peer inside an enclave, with a program of this version")
+            .expected("a quote over this connection's nonces, keys and job")
+            .advice("run the peer inside an enclave, with this version of the program")
     }
 
-    /// A refusal that does not yet say what was found; the other builders of this type do.
+    /// Starts a refusal; the builder methods fill in the rest.
     pub fn new(stage: Stage, code: &'static str, matter: Matter) -> Self {
         Self {
             stage,
             code,
             found: String::new(),
-            required: String::new(),
+            expected: String::new(),
             matter,
             advice: String::new(),
         }
@@ -136,8 +135,8 @@ impl Refusal {
 
     /// Says what would have been accepted.
     #[must_use]
-    pub fn required(mut self, required: impl Into<String>) -> Self {
-        self.required = required.into();
+    pub fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.expected = expected.into();
         self
     }
 
@@ -153,11 +152,11 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "attestation refused at {} [{}]: found {}; required {}; a matter of {}: {}",
+            "attestation refused at {} [{}]: expected {}, found {}; concerns {}: {}",
             self.stage.words(),
             self.code,
+            self.expected,
             self.found,
-            self.required,
             self.matter.words(),
             self.advice
         )

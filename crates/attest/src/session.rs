@@ -1,24 +1,25 @@
-//! Evidence about a connection, as against evidence about a key.
+//! Evidence about a connection, rather than about a key.
 //!
-//! An RA-TLS certificate shows that an enclave once made a key. Whoever gets hold of that key can
-//! show the certificate until it ends. A quote over what only the two ends of one connection know
-//! shows that the enclave is at its end of that connection now: the nonces make it fresh, the keying
-//! material exported from TLS (RFC 8446, section 7.5) and both keys tie it to the connection, the
-//! role keeps a quote of one side from being sent back to it, and the job digest says what it is for.
+//! An RA-TLS certificate shows that an enclave once made a key. Anyone who gets hold of that key
+//! can show the certificate until it expires. A quote over values that only the two ends of one
+//! connection know shows that the enclave is at its end of that connection now: the nonces make it
+//! fresh; the keying material exported from TLS (RFC 8446, section 7.5) and both keys tie it to the
+//! connection; the role stops one side's quote from being sent back to it; and the job digest says
+//! what it is for.
 
 use sha2::{Digest, Sha512};
 
 /// Label under which both ends export 32 bytes of keying material, without context: the nonces are
-/// hashed beside it.
+/// hashed alongside it.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-convelo-attest-v1";
 
-/// First field of what is hashed, so that the digest cannot stand for anything else.
+/// First field of the hash input, so that the digest cannot stand for anything else.
 const DOMAIN: &[u8] = b"convelo/attest/v1";
 
 /// Which end of a connection a quote speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The end that connected.
+    /// The end that dialled.
     Party,
     /// The end that listened.
     Service,
@@ -42,9 +43,9 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// The report data of the quote with which one end answers: SHA-512 over all fields, each behind
-    /// its length (64 bits, big-endian). All 64 bytes are in use, while a certificate's report data
-    /// ends in 32 zero bytes: a quote made for the one is refused as the other.
+    /// The report data of the quote that one end answers with: SHA-512 over all fields, each
+    /// prefixed with its length (64 bits, big-endian). It uses all 64 bytes, while a certificate's
+    /// report data ends in 32 zero bytes, so a quote made for one is refused as the other.
     pub fn report_data(&self, role: Role) -> [u8; 64] {
         let role: &[u8] = match role {
             Role::Party => b"party",

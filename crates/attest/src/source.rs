@@ -15,22 +15,22 @@ pub use tsm::Tsm;
 
 /// Something inside an enclave or a trust domain that quotes report data.
 ///
-/// Whoever may choose report data may impersonate the enclave, so a quote source must not be
+/// Anyone who can choose report data can impersonate the enclave, so a quote source must not be
 /// reachable from outside it.
 pub trait QuoteSource: Send + Sync {
     /// Returns a quote whose report carries these 64 bytes.
     fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, QuoteError>;
 
-    /// Says what this source is, in a few words for a person.
+    /// Describes this source in a few words, for people.
     fn describe(&self) -> String;
 }
 
-/// Why no quote could be had.
+/// Why there is no quote.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuoteError {
     /// A file of the attestation device could not be opened, read or written. Usually this process
-    /// does not run in an enclave or trust domain, or that is not set up for attestation.
+    /// is not running in an enclave or trust domain, or attestation is not set up there.
     #[error("cannot {action} {path}: {source}; {advice}")]
     Device {
         /// `read`, `write` or `create`.
@@ -42,40 +42,40 @@ pub enum QuoteError {
         /// What to do.
         advice: &'static str,
     },
-    /// The enclave attests in another way than DCAP, or not at all.
+    /// The enclave uses an attestation type other than DCAP, or none.
     #[error(
-        "the enclave's attestation type is {found:?}, required \"dcap\": set \
+        "expected the enclave's attestation type \"dcap\", found {found:?}: set \
          sgx.remote_attestation = \"dcap\" in the manifest and sign it again"
     )]
     AttestationType {
-        /// What `attestation_type` said, cut to 16 bytes.
+        /// The value of `attestation_type`, cut to 16 bytes.
         found: String,
     },
-    /// The machine makes reports of another technology than TDX.
-    #[error("the attestation provider is {found:?}, required \"tdx_guest\": run in a TDX guest")]
+    /// The machine makes reports for a technology other than TDX.
+    #[error("expected the attestation provider \"tdx_guest\", found {found:?}: run in a TDX guest")]
     Provider {
-        /// What `provider` said, cut to 32 bytes.
+        /// The value of `provider`, cut to 32 bytes.
         found: String,
     },
     /// The device returned more bytes than any quote has.
     #[error("the device returned a quote of more than {MAXIMUM_QUOTE_BYTES} bytes")]
     Oversize,
-    /// The quote does not carry the report data that was asked for: another writer used the device
-    /// at the same time, or it is a quote of another kind.
+    /// The quote does not carry the requested report data: another writer used the device at the
+    /// same time, or it is a different kind of quote.
     #[error(
-        "the device returned a quote for other report data ({bytes} bytes): another writer uses \
-         it, or it makes other quotes than SGX v3, TDX v4 and v5"
+        "the device returned a quote for other report data ({bytes} bytes): another writer is \
+         using it, or its quotes are not SGX v3, TDX v4 or TDX v5"
     )]
     OtherReportData {
         /// The length of what was returned.
         bytes: usize,
     },
-    /// The source could not make a quote for a reason of its own.
+    /// The source could not make a quote, for a reason of its own.
     #[error("{0}")]
     Source(String),
 }
 
-/// A device's files, and what to do where they fail.
+/// A device's files, and what to do when they fail.
 struct Device {
     advice: &'static str,
 }
@@ -103,8 +103,8 @@ impl Device {
     }
 }
 
-/// The quote that a device returned, if it is over the report data that it was asked for. What a
-/// device puts after it to fill a buffer, zeros, is left out.
+/// The quote that a device returned, if it carries the requested report data. Trailing zeros, with
+/// which a device fills its buffer, are dropped.
 fn checked(mut quote: Vec<u8>, report_data: &[u8; 64]) -> Result<Vec<u8>, QuoteError> {
     if let Some(length) = quote::declared_length(&quote)
         && quote.get(length..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))

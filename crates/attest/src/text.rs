@@ -1,4 +1,4 @@
-//! Where in a text something is wrong, for errors that people read.
+//! Where in a text something is wrong, for error messages.
 
 /// 1-based line and column (in characters) of a byte offset.
 pub(crate) fn position(text: &str, offset: usize) -> (usize, usize) {
@@ -7,7 +7,7 @@ pub(crate) fn position(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[start..].chars().count() + 1)
 }
 
-/// What a JSON error says, without the position that it repeats at its end.
+/// The message of a JSON error, without the position that it repeats at its end.
 pub(crate) fn json_message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.as_str(), |parts| parts.0).to_owned()

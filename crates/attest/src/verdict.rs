@@ -11,19 +11,19 @@ use crate::policy::TcbStatus;
 use crate::quote::Tee;
 use crate::refusal::{Matter, Refusal, Stage};
 
-/// One check that was made and passed.
+/// A check that passed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What was checked.
     pub name: &'static str,
     /// What the evidence or the collateral said.
     pub found: String,
-    /// What was required.
-    pub required: String,
+    /// What would have been accepted.
+    pub expected: String,
 }
 
 /// Proof that a peer's key lives in an enclave that a policy accepts. Only
-/// [`verify`](crate::verify()) makes one.
+/// [`verify`](crate::verify()) can create one.
 #[derive(Clone, Debug)]
 pub struct Verdict {
     pub(crate) simulated: bool,
@@ -43,23 +43,23 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether the evidence comes from a simulated platform: it protects nothing, and whatever is
-    /// shown of this verdict must say so.
+    /// Whether the evidence comes from a simulated platform. Such evidence protects nothing, and
+    /// anything that shows this verdict must say so.
     pub fn simulated(&self) -> bool {
         self.simulated
     }
 
-    /// The policy's name of the enclave or trust domain.
+    /// The policy's name for the enclave or trust domain.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What program it is, as its hardware states it.
+    /// Which program it is, as reported by the hardware.
     pub fn measurements(&self) -> &Measurements {
         &self.measurements
     }
 
-    /// The technology that keeps it apart from its host.
+    /// The technology that isolates it from its host.
     pub fn tee(&self) -> Tee {
         match *self.measurements {
             Measurements::Sgx(_) => Tee::Sgx,
@@ -72,7 +72,7 @@ impl Verdict {
         self.tcb_status
     }
 
-    /// Intel's advisories that apply to the platform and that the policy accepts.
+    /// The Intel advisories that apply to the platform and that the policy accepts.
     pub fn advisories(&self) -> &[String] {
         &self.advisories
     }
@@ -92,29 +92,33 @@ impl Verdict {
         &self.spki
     }
 
-    /// When it was given, in Unix seconds.
+    /// When the verdict was given, in Unix seconds.
     pub fn verified_at(&self) -> u64 {
         self.verified_at
     }
 
-    /// Until when this verdict may be relied on, in Unix seconds: the first end of the
-    /// certificate, of any part of the collateral, or of the collateral's accepted age.
+    /// When this verdict stops being valid, in Unix seconds: as soon as the certificate or any part
+    /// of the collateral expires, or the collateral exceeds its accepted age.
     pub fn expires(&self) -> u64 {
         self.expires
     }
 
-    /// This verdict, which is about a quote over a [`Session`](crate::Session), as the fresh form of
-    /// one about the same peer's certificate: the same enclave must have made both.
+    /// Turns this verdict on a quote over a [`Session`](crate::Session) into the fresh counterpart
+    /// of `certificate`, the verdict on the same peer's certificate. Both must come from the same
+    /// enclave.
     ///
-    /// # Errors
-    /// A refusal at [`Stage::Session`], when another enclave answers than the certificate shows.
+    /// # Errors A refusal at [`Stage::Session`] if the enclave that answered is not the one in the
+    /// certificate.
     pub fn fresh_after(mut self, certificate: &Self) -> Result<Self, Refusal> {
         if self.measurements != certificate.measurements || self.spki != certificate.spki {
             return Err(Refusal::new(Stage::Session, "another-enclave", Matter::Peer)
                 .found(format!("a fresh quote of {}", self.measurements))
-                .required(format!("one of the certificate's own: {}", certificate.measurements))
+                .expected(format!(
+                    "a quote of the certificate's enclave: {}",
+                    certificate.measurements
+                ))
                 .advice(
-                    "two enclaves share one key, or somebody stands between: refuse this peer",
+                    "two enclaves share one key, or somebody is in the middle: refuse this peer",
                 ));
         }
         self.expires = self.expires.min(certificate.expires);
@@ -122,19 +126,19 @@ impl Verdict {
         self.checks.push(Check {
             name: "freshness",
             found: "a quote over this connection's nonces, keys and job".to_owned(),
-            required: "the enclave of the certificate, at the other end of this connection, now"
+            expected: "the enclave of the certificate, at the other end of this connection, now"
                 .to_owned(),
         });
         Ok(self)
     }
 
-    /// Whether the enclave has answered on the connection itself. Otherwise the verdict rests on the
-    /// certificate alone (RA-TLS): on a key that the enclave made at an unknown time.
+    /// Whether the enclave has answered on the connection itself. If not, the verdict rests on the
+    /// certificate alone (RA-TLS): on a key that the enclave made at some unknown time.
     pub fn fresh(&self) -> bool {
         self.fresh
     }
 
-    /// Every check that was made, in order.
+    /// All checks, in the order they were made.
     pub fn checks(&self) -> &[Check] {
         &self.checks
     }
@@ -161,7 +165,7 @@ impl Verdict {
         value
     }
 
-    /// The verdict in one line for a person.
+    /// The verdict in one line, for people.
     pub fn summary(&self) -> String {
         let platform = if self.simulated {
             "on a SIMULATED platform".to_owned()

@@ -1,14 +1,15 @@
 //! From evidence to a verdict, in five steps.
 //!
-//! 1. `root`: the quote's own certificates end in the root that the policy names.
-//! 2. `program`: what the quote says of the enclave or trust domain is acceptable: attributes, key
-//!    binding, measurement.
-//! 3. `collateral`: what we hold is about this platform, in force, recent, and revokes nothing here.
-//! 4. `signatures`: all of it is signed, from the root down to the report.
-//! 5. `platform`: the platform's status and its advisories are accepted.
+//! 1. `root`: the quote's certificates chain to the root that the policy names.
+//! 2. `program`: the policy accepts the enclave or trust domain: attributes, key binding,
+//!    measurement.
+//! 3. `collateral`: our collateral is about this platform, in force and recent, and revokes nothing
+//!    here.
+//! 4. `signatures`: everything is signed, from the root down to the report.
+//! 5. `platform`: the policy accepts the platform's status and advisories.
 //!
 //! Steps 1 to 3 read statements that only step 4 proves. They come first because they are cheap and
-//! because each has an answer that a person can act on; nothing is accepted before step 4.
+//! because a person can act on each of their answers; nothing is accepted before step 4.
 
 mod platform;
 
@@ -28,8 +29,8 @@ use crate::verdict::{Check, Verdict};
 
 /// Verifies evidence under collateral and a policy at `now` (Unix seconds).
 ///
-/// The verdict is about the key of [`Evidence::spki`]; the caller has to see proof that the peer
-/// holds it. The first failed check ends verification.
+/// The verdict is about the key in [`Evidence::spki`]; the caller must make sure that the peer
+/// holds it. Verification stops at the first check that fails.
 pub fn verify(
     evidence: &Evidence,
     collateral: &Collateral,
@@ -39,7 +40,8 @@ pub fn verify(
     verify_listing(evidence, collateral, policy, now, &mut Vec::new())
 }
 
-/// As [`verify`], and lists in `checks` what passed: also what passed before a refusal.
+/// Like [`verify`], but also lists the checks that passed in `checks`, including those before a
+/// refusal.
 pub fn verify_listing(
     evidence: &Evidence,
     collateral: &Collateral,
@@ -88,20 +90,20 @@ fn root(quote: &Quote, policy: &Policy, checks: &mut Vec<Check>) -> Result<(), R
     let found = Certificate::from_der(last)
         .map_or_else(|_| "an unreadable certificate".to_owned(), |root| subject(&root));
     let advice = if policy.is_simulated() {
-        "the policy names a simulated root, so genuine evidence is refused: leave \
-         insecure_simulated_root out for real enclaves, or take the root of the platform in use"
+        "the policy names a simulated root, so genuine evidence is refused: leave out \
+         insecure_simulated_root for real enclaves, or use the root of your simulated platform"
     } else {
         "this is not a genuine Intel platform; if this is a test, name its root in the policy \
-         (insecure_simulated_root)"
+         as insecure_simulated_root"
     };
     Err(Refusal::new(Stage::Quote, "unknown-root", Matter::Policy)
         .found(format!("evidence signed under an unknown root '{found}'"))
-        .required(format!("evidence signed under {}", anchor.name()))
+        .expected(format!("evidence signed under {}", anchor.name()))
         .advice(advice))
 }
 
-/// Step 2: the enclave or trust domain is one for production, quotes this key, and is one that the
-/// policy names. Returns the policy's name of it.
+/// Step 2: the enclave or trust domain is a production one, quotes this key, and is named in the
+/// policy. Returns the name the policy gives it.
 fn program<'a>(
     evidence: &Evidence,
     policy: &'a Policy,
@@ -111,17 +113,17 @@ fn program<'a>(
     let quote = evidence.parsed();
     evidence.check_validity(now)?;
     let attributes = attributes::check(quote.report())?;
-    passed(checks, "attributes", attributes.found, attributes.required);
+    passed(checks, "attributes", attributes.found, attributes.expected);
     evidence.check_binding()?;
     passed(checks, "key binding", "the certificate's key", "the key in the quote's report data");
     let found = quote.measurements();
-    let (name, required) = policy.accepted(&found)?;
-    passed(checks, "measurement", found.to_string(), required);
+    let (name, expected) = policy.accepted(&found)?;
+    passed(checks, "measurement", found.to_string(), expected);
     Ok(name)
 }
 
-/// Step 3: the collateral is in force at `now`, young enough, about this platform, and neither it
-/// nor the platform's certificates are revoked or over.
+/// Step 3: the collateral is in force at `now`, recent enough, and about this platform; neither it
+/// nor the platform's certificates are revoked or expired.
 fn in_force(
     quote: &Quote,
     collateral: &Collateral,
@@ -134,18 +136,18 @@ fn in_force(
         if now < part.issued {
             return Err(stale("collateral-future", Matter::Clock)
                 .found(format!("{name} issued at {}", date::show(part.issued)))
-                .required(format!("one issued before now, {}", date::show(now)))
+                .expected(format!("one issued before now, {}", date::show(now)))
                 .advice(format!(
-                    "our clock is behind by at least {}: set it",
+                    "our clock is at least {} slow: set it",
                     date::span(part.issued - now)
                 )));
         }
         if now > part.next_update {
             return Err(stale("collateral-expired", Matter::Collateral)
-                .found(format!("{name} that ended at {}", date::show(part.next_update)))
-                .required(format!("one in force now, at {}", date::show(now)))
+                .found(format!("{name} that expired at {}", date::show(part.next_update)))
+                .expected(format!("one in force now, at {}", date::show(now)))
                 .advice(format!(
-                    "it ended {} ago: fetch collateral anew",
+                    "it expired {} ago: fetch new collateral",
                     date::span(now - part.next_update)
                 )));
         }
@@ -155,18 +157,18 @@ fn in_force(
     if age > maximum {
         return Err(stale("collateral-stale", Matter::Collateral)
             .found(format!("collateral issued at {}", date::show(collateral.issued())))
-            .required(format!("issued at most {} before now", date::span(maximum)))
+            .expected(format!("issued at most {} before now", date::span(maximum)))
             .advice(format!(
-                "it is {} old and may hide a newer finding: fetch collateral anew",
+                "it is {} old and may hide newer findings: fetch new collateral",
                 date::span(age)
             )));
     }
     let (found, minimum) = (collateral.evaluation_number(), policy.minimum_evaluation_number());
     if minimum.is_some_and(|minimum| found < minimum) {
         return Err(stale("evaluation-number", Matter::Collateral)
-            .found(format!("TCB info of evaluation {found}"))
-            .required(format!("of evaluation {} or a later one", minimum.unwrap_or_default()))
-            .advice("it does not know of newer findings: fetch collateral anew"));
+            .found(format!("TCB info from evaluation {found}"))
+            .expected(format!("evaluation {} or later", minimum.unwrap_or_default()))
+            .advice("it does not cover newer findings: fetch new collateral"));
     }
     passed(
         checks,
@@ -182,8 +184,8 @@ fn in_force(
     not_revoked(quote, collateral, now)
 }
 
-/// The collateral is for the quote's technology, and its FMSPC and PCE id are those of the quote's
-/// PCK certificate.
+/// The collateral is for the quote's technology and has the FMSPC and PCE id of the quote's PCK
+/// certificate.
 fn same_platform(
     quote: &Quote,
     collateral: &Collateral,
@@ -193,21 +195,21 @@ fn same_platform(
     let pck = intel::parse_pck_extension(leaf).map_err(|error| {
         Refusal::new(Stage::Quote, "pck-extension", Matter::Platform)
             .found(format!("a PCK certificate whose SGX extension cannot be read: {error}"))
-            .required("one with FMSPC, PCE id and TCB")
+            .expected("an SGX extension with FMSPC, PCE id and TCB")
             .advice("register the peer's platform again")
     })?;
-    let other = |field: &str, found: &[u8], required: &[u8]| {
+    let other = |field: &str, found: &[u8], expected: &[u8]| {
         Refusal::new(Stage::Collateral, "collateral-platform", Matter::Collateral)
             .found(format!("collateral for {field} {}", hex::encode(found)))
-            .required(format!("for the peer's {field} {}", hex::encode(required)))
-            .advice("this is the collateral of another platform: fetch the peer's")
+            .expected(format!("collateral for the peer's {field} {}", hex::encode(expected)))
+            .advice("this collateral is for another platform: fetch the peer's")
     };
     if quote.tee() != collateral.tee() {
-        let (found, required) = (collateral.tee(), quote.tee());
+        let (found, expected) = (collateral.tee(), quote.tee());
         return Err(Refusal::new(Stage::Collateral, "collateral-technology", Matter::Collateral)
             .found(format!("collateral for {found}"))
-            .required(format!("for {required}, of which the quote is"))
-            .advice(format!("fetch the peer's collateral for {required}")));
+            .expected(format!("collateral for {expected}, as the quote needs"))
+            .advice(format!("fetch the peer's {expected} collateral")));
     }
     if pck.fmspc != collateral.fmspc() {
         return Err(other("FMSPC", collateral.fmspc(), &pck.fmspc));
@@ -229,8 +231,8 @@ fn not_revoked(quote: &Quote, collateral: &Collateral, now: u64) -> Result<(), R
         let certificate = Certificate::from_der(der).map_err(|error| {
             Refusal::new(Stage::Quote, "quote-form", Matter::Peer)
                 .found(format!("a {name} that cannot be read: {error}"))
-                .required("an X.509 certificate")
-                .advice("check who answers")
+                .expected("an X.509 certificate")
+                .advice("check who is answering")
         })?;
         let certificate = certificate.tbs_certificate();
         if revoked(collateral, certificate.serial_number().as_bytes()) {
@@ -246,7 +248,7 @@ fn not_revoked(quote: &Quote, collateral: &Collateral, now: u64) -> Result<(), R
                     date::show(begins),
                     date::show(ends)
                 ))
-                .required(format!("one valid now, at {}", date::show(now)))
+                .expected(format!("one valid now, at {}", date::show(now)))
                 .advice("compare the clocks; if they agree, renew the platform's registration"));
         }
     }
@@ -275,18 +277,18 @@ fn signatures(
             if DCAP_QUOTING_ENCLAVE.iter().any(|beginning| found.contains(beginning)) {
                 return Refusal::new(Stage::Signature, "quoting-enclave", Matter::Platform)
                     .found(found)
-                    .required("the quoting enclave that the collateral's QE identity describes")
+                    .expected("the quoting enclave that the collateral's QE identity describes")
                     .advice(
-                        "fetch collateral anew; if it stays, the platform quotes with something \
-                         else than Intel's quoting enclave, or with one that is too old: refuse it",
+                        "fetch new collateral; if the error persists, the platform does not use \
+                         Intel's quoting enclave, or uses one that is too old: refuse it",
                     );
             }
             Refusal::new(Stage::Signature, "signature", Matter::Peer)
                 .found(found)
-                .required(format!("a chain of signatures from {} to the report", root.name()))
+                .expected(format!("a chain of signatures from {} to the report", root.name()))
                 .advice(
-                    "either the evidence was altered or the collateral is of another platform: \
-                     fetch collateral anew, then refuse this peer",
+                    "either the evidence was altered or the collateral is for another platform: \
+                     fetch new collateral; if the error persists, refuse this peer",
                 )
         })?;
     passed(
@@ -298,10 +300,10 @@ fn signatures(
     Ok(claims)
 }
 
-/// How `dcap-qvl` 0.7.1 says that a status is revoked, which it refuses by itself.
+/// How `dcap-qvl` 0.7.1 reports a revoked status, which it refuses by itself.
 const DCAP_REVOKED: &str = "TCB status is invalid: Revoked";
 
-/// How `dcap-qvl` 0.7.1 says that a quoting enclave is not the one of the QE identity.
+/// How `dcap-qvl` 0.7.1 reports that the quoting enclave does not match the QE identity.
 const DCAP_QUOTING_ENCLAVE: [&str; 6] = [
     "QE report validation failed",
     "QE MRSIGNER mismatch",
@@ -314,8 +316,8 @@ const DCAP_QUOTING_ENCLAVE: [&str; 6] = [
 fn revocation(name: &str) -> Refusal {
     Refusal::new(Stage::Collateral, "revoked", Matter::Platform)
         .found(format!("a {name} on its issuer's revocation list"))
-        .required("certificates that are not revoked")
-        .advice("its keys are no longer trusted by their issuer: refuse this platform")
+        .expected("certificates that are not revoked")
+        .advice("the issuer no longer trusts its keys: refuse this platform")
 }
 
 fn stale(code: &'static str, matter: Matter) -> Refusal {
@@ -326,7 +328,7 @@ fn passed(
     checks: &mut Vec<Check>,
     name: &'static str,
     found: impl Into<String>,
-    required: impl Into<String>,
+    expected: impl Into<String>,
 ) {
-    checks.push(Check { name, found: found.into(), required: required.into() });
+    checks.push(Check { name, found: found.into(), expected: expected.into() });
 }

@@ -1,8 +1,8 @@
-//! Who may begin a handshake: whoever has failed too often lately may not, for a while.
+//! Who may begin a handshake: a source that has failed too often lately may not, for a while.
 //!
-//! A handshake that ends with an invalid certificate has cost both sides about the same, and the service a
-//! share of the cores that its jobs need. A source that keeps failing is turned away before any
-//! cryptography; others do not notice.
+//! A handshake that ends with an invalid certificate costs both sides about the same, and costs the
+//! service some of the CPU time that its jobs need. A source that keeps failing is turned away
+//! before any cryptography; the others do not notice.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,24 +11,24 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{FAILURES_AT_ONCE, FAILURES_PER_SECOND, MAXIMUM_FAILING_SOURCES};
 
-/// The failures of every source, each as the moment at which they will be forgotten.
+/// The failures of every source, stored as the moment when they will be forgotten.
 #[derive(Default)]
 pub(crate) struct Admission(Mutex<HashMap<IpAddr, Instant>>);
 
 impl Admission {
-    /// Whether a connection from here may begin a handshake.
+    /// Whether a connection from this source may begin a handshake.
     pub(crate) fn admits(&self, source: IpAddr, now: Instant) -> bool {
         let forgotten = self.sources().get(&block(source)).copied();
         forgotten.is_none_or(|at| at.saturating_duration_since(now) < span(FAILURES_AT_ONCE))
     }
 
-    /// Takes note of a handshake that failed.
+    /// Records a failed handshake.
     pub(crate) fn failed(&self, source: IpAddr, now: Instant) {
         let mut sources = self.sources();
         if sources.len() >= MAXIMUM_FAILING_SOURCES {
             sources.retain(|_, at| *at > now);
         }
-        // With more sources than that the limits on connections and handshakes are what holds.
+        // With more sources than this, the limits on connections and handshakes hold instead.
         if sources.len() >= MAXIMUM_FAILING_SOURCES {
             sources.clear();
         }
@@ -41,12 +41,12 @@ impl Admission {
     }
 }
 
-/// How long it takes until so many failures are forgotten.
+/// How long it takes to forget this many failures.
 fn span(failures: u32) -> Duration {
     Duration::from_secs(1) * failures / FAILURES_PER_SECOND
 }
 
-/// Who has one address of version 6 has 2^64 of them.
+/// Anyone with one IPv6 address has 2^64 of them.
 fn block(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,

@@ -1,4 +1,5 @@
-//! The fresh exchange: a service shows that its enclave is at the other end of one connection, now.
+//! The fresh exchange: a service shows that its enclave is at the other end of this connection,
+//! now.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::expect::{Expect, no_collateral};
 use crate::proven::ProvenPeer;
 use crate::verdicts::verify_evidence;
 
-/// The attestation of one connection for one job, as often as it is asked for.
+/// The attestation of one connection for one job; it can be repeated.
 pub struct Attestation {
     pub(crate) expect: Expect,
     pub(crate) peer: ProvenPeer,
@@ -18,34 +19,34 @@ pub struct Attestation {
     pub(crate) job: [u8; 32],
 }
 
-/// Random bytes that an answer must be about; good for one.
+/// Random bytes that an answer must be about; good for one answer.
 #[derive(Debug)]
 pub struct Challenge {
     nonce: [u8; 32],
 }
 
-/// What a service answers a challenge with.
+/// How a service answers a challenge.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// Its own random bytes.
     pub nonce: [u8; 32],
     /// Its quote over the exchange.
     pub quote: Vec<u8>,
-    /// The collateral that it offers; empty for none. It is signed and dated: whose hands it went
-    /// through does not matter.
+    /// The collateral that it offers; empty for none. It is signed and dated, so it does not matter
+    /// who passed it on.
     pub collateral: Vec<u8>,
 }
 
-/// What a good answer comes to.
+/// What a good answer yields.
 #[derive(Clone, Debug)]
 pub struct Answered {
-    /// Nothing where no evidence was expected.
+    /// The fresh verdict; nothing if no evidence was expected.
     pub fresh: Option<Fresh>,
-    /// The report data of the quote with which this side may answer in turn.
+    /// The report data for the quote with which this side may answer in turn.
     pub own_report_data: [u8; 64],
 }
 
-/// What a fresh quote came to, and what it was verified with. Only the exchange makes one:
+/// A fresh verdict and the collateral it rests on. Only the exchange can create one:
 ///
 /// ```compile_fail,E0451
 /// use std::sync::Arc;
@@ -68,19 +69,18 @@ impl Attestation {
         &self.binding
     }
 
-    /// A new challenge.
+    /// Makes a new challenge.
     pub fn challenge(&self) -> Challenge {
         let mut nonce = [0; 32];
         crate::os_rng().fill_bytes(&mut nonce);
         Challenge { nonce }
     }
 
-    /// Verifies an answer at `now` (Unix seconds): the quote is of this exchange, every policy accepts
-    /// it, and the enclave is that of the certificate, which is verified, too. Collateral that the
-    /// service offers is used where there is no other.
+    /// Verifies an answer at `now` (Unix seconds): the quote belongs to this exchange, every policy
+    /// accepts it, and it comes from the enclave in the certificate, which is verified too. If we
+    /// have no collateral, the service's offer is used.
     ///
-    /// # Errors
-    /// A [`Refusal`].
+    /// # Errors A [`Refusal`].
     #[expect(clippy::needless_pass_by_value, reason = "a challenge is good for one answer")]
     pub fn verify(
         &self,
@@ -115,7 +115,7 @@ impl std::fmt::Debug for Attestation {
 }
 
 impl Challenge {
-    /// What is sent.
+    /// The bytes to send.
     pub fn nonce(&self) -> [u8; 32] {
         self.nonce
     }
@@ -127,7 +127,7 @@ impl Fresh {
         &self.verdict
     }
 
-    /// What it rests on.
+    /// The collateral it rests on.
     pub fn collateral(&self) -> &Arc<Collateral> {
         &self.collateral
     }
@@ -135,9 +135,9 @@ impl Fresh {
 
 fn offer(offered: &[u8]) -> Result<Collateral, Refusal> {
     if offered.is_empty() {
-        return Err(no_collateral("none here, and none offered by the service"));
+        return Err(no_collateral("none here, and the service offered none"));
     }
-    std::str::from_utf8(offered).map_err(|_| no_collateral("an offer that is no text")).and_then(
+    std::str::from_utf8(offered).map_err(|_| no_collateral("an offer that is not text")).and_then(
         |text| Collateral::from_json(text).map_err(|error| no_collateral(error.to_string())),
     )
 }

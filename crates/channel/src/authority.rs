@@ -1,5 +1,6 @@
-//! Certificates for tests and small set-ups: an authority, what it issues, and self-signed ones.
-//! Everything made here is X.509 version 3 over P-256, which Python's `ssl` and rustls both read.
+//! Certificates for tests and small deployments: an authority, the certificates it issues, and
+//! self-signed ones. All of them are X.509 version 3 over P-256, which both Python's `ssl` and
+//! rustls read.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,13 +25,13 @@ use crate::limits::{
     MAXIMUM_KEY_FILE_BYTES,
 };
 
-/// A certificate authority: whoever holds its key can be every party that trusts it.
+/// A certificate authority. Anyone who holds its key can impersonate every party that trusts it.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
 }
 
-/// A fresh key with its certificate.
+/// A new key with its certificate.
 pub struct Issued {
     /// The private key, PKCS #8 in PEM, for a file that only its owner may read.
     pub key_pem: Zeroizing<String>,
@@ -44,23 +45,23 @@ pub struct Issued {
 pub enum AuthorityError {
     /// A name that no certificate can carry.
     #[error(
-        "the name {name:?} cannot stand in a certificate; required is a common name of 1 to \
+        "a certificate cannot contain the name {name:?}; expected a common name of 1 to \
          {LONGEST_COMMON_NAME} characters without control characters, and DNS names or IP addresses"
     )]
     Name {
-        /// What arrived.
+        /// The name given.
         name: String,
     },
-    /// A life of no time, or of too much.
-    #[error("a certificate for {days} days; required is 1 to {LONGEST_LIFE_DAYS}")]
+    /// A lifetime of zero, or too long.
+    #[error("a certificate for {days} days, expected 1 to {LONGEST_LIFE_DAYS}")]
     Days {
-        /// What arrived.
+        /// The lifetime given.
         days: u32,
     },
-    /// The files are not those of an authority.
-    #[error("this is no authority to issue certificates with: {reason}")]
+    /// The files do not make an authority.
+    #[error("this authority cannot issue certificates: {reason}")]
     NotAnAuthority {
-        /// What arrived, what is required.
+        /// What was found and what was expected.
         reason: String,
     },
     /// Not a certificate.
@@ -75,7 +76,7 @@ pub enum AuthorityError {
 }
 
 impl Authority {
-    /// Makes an authority of this name for so many days.
+    /// Makes an authority with this name, valid for this many days.
     pub fn generate(common_name: &str, days: u32) -> Result<Self, AuthorityError> {
         let params = authority(common_name, days)?;
         let key = KeyPair::generate().map_err(making)?;
@@ -83,14 +84,14 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), certificate_pem })
     }
 
-    /// Takes up an authority that exists: its key (RSA, ECDSA or Ed25519, without a passphrase)
-    /// and its certificate, both in PEM.
+    /// Loads an existing authority: its key (RSA, ECDSA or Ed25519, without a passphrase) and its
+    /// certificate, both in PEM.
     pub fn from_pem(key_pem: &str, certificate_pem: &str) -> Result<Self, AuthorityError> {
         let no = |reason: &str| AuthorityError::NotAnAuthority { reason: reason.to_owned() };
         if key_pem.len() > MAXIMUM_KEY_FILE_BYTES
             || certificate_pem.len() > MAXIMUM_CERTIFICATE_FILE_BYTES
         {
-            return Err(no("the files are too long; required is one key and one certificate"));
+            return Err(no("the files are too long, expected one key and one certificate"));
         }
         let key = KeyPair::from_pem(key_pem)
             .map_err(|_| no("the key file holds no private key in PEM without a passphrase"))?;
@@ -100,18 +101,18 @@ impl Authority {
             .map_err(|error| no(&format!("its certificate cannot be read ({error})")))?;
         if certificate.version != 3 || !certificate.is_authority() {
             return Err(no(&format!(
-                "'{}' has a certificate of version {} that does not say CA:TRUE; required is \
+                "the certificate of '{}' has version {} and does not say CA:TRUE, expected \
                  version 3 with basicConstraints CA:TRUE",
                 shown_name(certificate.subject),
                 certificate.version
             )));
         }
         if rcgen::PublicKeyData::subject_public_key_info(&key) != certificate.spki {
-            return Err(no("key and certificate do not belong together"));
+            return Err(no("the key does not match the certificate"));
         }
         let mut params = CertificateParams::default();
         params.distinguished_name = repeated(certificate.subject)
-            .ok_or_else(|| no("its name has parts that cannot be repeated exactly"))?;
+            .ok_or_else(|| no("its name has parts that cannot be copied exactly"))?;
         if let Some(identifier) = certificate.subject_key_identifier() {
             params.key_identifier_method = KeyIdMethod::PreSpecified(identifier.to_vec());
         }
@@ -122,7 +123,7 @@ impl Authority {
         let issued = Certificate::parse(probe.der())
             .map_err(|error| AuthorityError::Making(error.to_string()))?;
         if issued.issuer != certificate.subject {
-            return Err(no("its name has parts that cannot be repeated exactly"));
+            return Err(no("its name has parts that cannot be copied exactly"));
         }
         Ok(authority)
     }
@@ -137,8 +138,8 @@ impl Authority {
         &self.certificate_pem
     }
 
-    /// Makes a key and a certificate for a party, for both sides of TLS. `names` are DNS names and
-    /// IP addresses; our peers do not compare them, other software may.
+    /// Issues a key and a certificate to a party, for both sides of TLS. `names` are DNS names and
+    /// IP addresses; our peers do not compare them, but other software may.
     pub fn issue(
         &self,
         common_name: &str,
@@ -152,7 +153,7 @@ impl Authority {
         Ok(Issued { key_pem: Zeroizing::new(key.serialize_pem()), certificate_pem })
     }
 
-    /// Makes an authority below this one.
+    /// Makes an intermediate authority.
     pub fn intermediate(&self, common_name: &str, days: u32) -> Result<Self, AuthorityError> {
         let mut params = authority(common_name, days)?;
         params.use_authority_key_identifier_extension = true;
@@ -194,9 +195,9 @@ pub fn self_signed(
     Ok(params.self_signed(&key).map_err(making)?.pem())
 }
 
-/// The issuer's common name and the decimal serial number of a certificate (DER): joined by a
-/// colon, what the replaced package calls a party's identity. Two authorities of one name can make
-/// two parties alike, so it is for showing only.
+/// The issuer's common name and the decimal serial number of a certificate (DER). Joined by a
+/// colon, they are what the replaced package calls a party's identity. Two authorities with the
+/// same name can give two parties the same identity, so it is only for display.
 pub fn certificate_identity(der: &[u8]) -> Result<(String, String), AuthorityError> {
     let certificate = Certificate::parse(der)
         .map_err(|error| AuthorityError::NotACertificate { reason: error.to_string() })?;
@@ -268,7 +269,7 @@ fn serial() -> SerialNumber {
     SerialNumber::from_slice(&bytes)
 }
 
-/// A name (DER) as rcgen can write it again, in the same string types.
+/// A name (DER) in a form that rcgen can write again, with the same string types.
 fn repeated(name: &[u8]) -> Option<DistinguishedName> {
     let mut repeated = DistinguishedName::new();
     for part in Name::from_der(name).ok()?.iter() {

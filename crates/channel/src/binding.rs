@@ -8,7 +8,7 @@ use rustls::ConnectionCommon;
 use zeroize::Zeroizing;
 
 /// The secrets and keys of one TLS connection, which a fresh quote is bound to. Both ends compute
-/// the same.
+/// the same binding.
 #[derive(Clone)]
 pub struct Binding(Arc<Ends>);
 
@@ -18,19 +18,19 @@ struct Ends {
     service_spki: Arc<[u8]>,
 }
 
-/// The nonces of one exchange, and the job that it is for.
+/// The nonces of one exchange, and the job it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// Random bytes of the party.
+    /// The party's random bytes.
     pub party_nonce: [u8; 32],
-    /// Random bytes of the service.
+    /// The service's random bytes.
     pub service_nonce: [u8; 32],
     /// SHA-256 of the canonical job.
     pub job: [u8; 32],
 }
 
 impl Binding {
-    /// Of a connection whose handshake has ended.
+    /// The binding of a connection after its handshake.
     pub(crate) fn of<Side>(
         connection: &ConnectionCommon<Side>,
         party_spki: Arc<[u8]>,
@@ -55,11 +55,10 @@ impl Binding {
         .report_data(role)
     }
 
-    /// Reads the quote with which the end in this role answers. It is bound to this connection and
-    /// this exchange, and not yet verified.
+    /// Reads the quote with which the end in this role answers. Checks that it is bound to this
+    /// connection and this exchange, but does not verify it.
     ///
-    /// # Errors
-    /// A [`Refusal`], also of a quote that is bound to anything else.
+    /// # Errors A [`Refusal`], including for a quote bound to anything else.
     pub fn evidence(
         &self,
         role: Role,

@@ -1,5 +1,5 @@
-//! What is read out of a certificate here: X.509 version 1 to 3 in DER. Version 1 has no parser in
-//! webpki, and the replaced package's users hold such certificates. Paths are webpki's matter.
+//! The parts of a certificate that we read: X.509 versions 1 to 3 in DER. webpki has no parser for
+//! version 1, and users of the replaced package hold such certificates. Paths are left to webpki.
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
@@ -14,10 +14,10 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectKeyIdentifier};
 use x509_cert::name::Name;
 use x509_cert::time::Validity;
 
-/// Characters of a name that a message shows.
+/// How many characters of a name a message shows.
 const SHOWN_CHARACTERS: usize = 100;
 
-/// One certificate. Nothing of it is verified.
+/// One certificate, with nothing in it verified.
 pub(crate) struct Certificate<'a> {
     /// 1, 2 or 3.
     pub(crate) version: u8,
@@ -27,7 +27,7 @@ pub(crate) struct Certificate<'a> {
     pub(crate) subject: &'a [u8],
     /// `SubjectPublicKeyInfo`, DER.
     pub(crate) spki: &'a [u8],
-    /// First and last second of its life, Unix.
+    /// First and last second of its validity, Unix.
     pub(crate) not_before: u64,
     pub(crate) not_after: u64,
     serial: &'a [u8],
@@ -61,7 +61,7 @@ impl<'a> Certificate<'a> {
             let validity = Validity::<x509_cert::certificate::Rfc5280>::decode(reader)?;
             let subject = reader.tlv_bytes()?;
             let spki = reader.tlv_bytes()?;
-            // Unique identifiers of version 2: nobody writes them, nothing reads them.
+            // Unique identifiers of version 2: nobody writes or reads them.
             for identifier in [1, 2] {
                 if is_next(reader, identifier) {
                     reader.tlv_bytes()?;
@@ -94,7 +94,7 @@ impl<'a> Certificate<'a> {
         self.issuer == self.subject
     }
 
-    /// Whether other certificates may be signed with its key.
+    /// Whether its key may sign other certificates.
     pub(crate) fn is_authority(&self) -> bool {
         let constraints = self.extension(BasicConstraints::OID);
         let usage = self.extension(KeyUsage::OID);
@@ -103,13 +103,13 @@ impl<'a> Certificate<'a> {
             && usage.is_none_or(|value| KeyUsage::from_der(value).is_ok_and(|u| u.key_cert_sign()))
     }
 
-    /// The identifier that the certificates it signs repeat.
+    /// The identifier repeated in the certificates that it signs.
     pub(crate) fn subject_key_identifier(&self) -> Option<&[u8]> {
         let value = self.extension(SubjectKeyIdentifier::OID)?;
         Some(<&OctetStringRef>::from_der(value).ok()?.as_bytes())
     }
 
-    /// Whether the key `spki` made the signature under this certificate.
+    /// Whether the key `spki` signed this certificate.
     pub(crate) fn is_signed_by(&self, spki: &[u8], algorithms: &WebPkiSupportedAlgorithms) -> bool {
         let spki = SubjectPublicKeyInfoDer::from(spki);
         let Ok(key) = webpki::RawPublicKeyEntity::try_from(&spki) else {
@@ -122,7 +122,7 @@ impl<'a> Certificate<'a> {
             .any(|algorithm| key.verify_signature(*algorithm, self.signed, self.signature).is_ok())
     }
 
-    /// Key and names in one line, for a person; never for a decision.
+    /// Key and names in one line, for people; never for a decision.
     pub(crate) fn describe(&self) -> String {
         format!(
             "the key {}, subject '{}', issuer '{}'",
@@ -132,7 +132,7 @@ impl<'a> Certificate<'a> {
         )
     }
 
-    /// The common name of the issuer; its whole name where it has none.
+    /// The issuer's common name, or its whole name if it has none.
     pub(crate) fn issuer_common_name(&self) -> String {
         Name::from_der(self.issuer)
             .ok()
@@ -166,7 +166,7 @@ pub(crate) fn shown_name(name: &[u8]) -> String {
     )
 }
 
-/// A moment in plain words.
+/// A point in time, for people.
 pub(crate) fn shown_time(unix: u64) -> String {
     i64::try_from(unix)
         .ok()

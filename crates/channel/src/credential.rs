@@ -1,4 +1,4 @@
-//! What we present.
+//! What we present in a handshake.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::limits::{
 };
 use crate::provider::peer_provider;
 
-/// A key and its certificate, ready for handshakes, with the intermediate certificates up to an
-/// authority where there is one.
+/// A key and its certificate, ready for handshakes, with any intermediate certificates up to an
+/// authority.
 #[derive(Clone)]
 pub struct Credential {
     certified: Arc<CertifiedKey>,
@@ -25,19 +25,19 @@ pub struct Credential {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialError {
-    /// The file is not what it should be.
-    #[error("{what}: {bytes} bytes arrived, at most {most} are read; is this the right file?")]
+    /// The file is too large to be what it should be.
+    #[error("{what} has {bytes} bytes, expected at most {most}; is this the right file?")]
     TooLarge {
         /// Which file.
         what: &'static str,
-        /// Its bytes.
+        /// Its size in bytes.
         bytes: usize,
-        /// Bytes that are read.
+        /// The most bytes we read.
         most: usize,
     },
-    /// No certificate in the file.
+    /// The file contains no certificate.
     #[error(
-        "{what} holds no certificate; required is PEM ('-----BEGIN CERTIFICATE-----'): convert \
+        "{what} contains no certificate, expected PEM ('-----BEGIN CERTIFICATE-----'): convert \
          other forms with 'openssl x509 -inform DER -in FILE'"
     )]
     NoCertificate {
@@ -56,8 +56,8 @@ pub enum CredentialError {
     },
     /// More certificates than peers accept.
     #[error(
-        "{count} certificates to present, at most {MAXIMUM_CHAIN_CERTIFICATES} are accepted: the \
-         file must hold our own certificate and the intermediate ones up to the authority, not \
+        "{count} certificates to present, expected at most {MAXIMUM_CHAIN_CERTIFICATES}: the file \
+         must contain our own certificate and the intermediate ones up to the authority, not \
          every authority there is"
     )]
     ChainTooLong {
@@ -66,17 +66,17 @@ pub enum CredentialError {
     },
     /// No usable private key.
     #[error(
-        "no private key can be used: {reason}; required is one in PEM without a passphrase \
+        "no usable private key: {reason}; expected one in PEM without a passphrase \
          (RSA of 2048 bits or more, ECDSA P-256 or P-384, Ed25519): 'openssl pkey -in FILE'"
     )]
     Key {
         /// What arrived.
         reason: String,
     },
-    /// Key and certificate are of different owners.
+    /// The key and the certificate belong to different owners.
     #[error(
-        "the private key does not belong to the first certificate: its key is {key}, the \
-         certificate '{subject}' has {certificate}; give the files of one party, its own \
+        "the private key does not match the first certificate: the key is {key}, but the \
+         certificate '{subject}' has {certificate}; give the files of one party, with its own \
          certificate first"
     )]
     Mismatch {
@@ -90,7 +90,7 @@ pub enum CredentialError {
     /// An authority's certificate of X.509 version 1 or 2.
     #[error(
         "the authority '{subject}' (certificate {number} of the file) is an X.509 certificate of \
-         version {version}; required is version 3 that says CA:TRUE. With its key, make it anew; \
+         version {version}, expected version 3 that says CA:TRUE. Make it again with its own key; \
          what it signed stays valid: printf 'basicConstraints=critical,CA:TRUE\\nkeyUsage=critical,\
          keyCertSign,cRLSign\\n' > ca.ext && openssl x509 -in ca.crt -signkey ca.key -days 3650 \
          -extfile ca.ext -out ca-v3.crt"
@@ -106,8 +106,8 @@ pub enum CredentialError {
 }
 
 impl Credential {
-    /// Reads a key (PKCS #8, SEC 1 or PKCS #1) and a certificate, followed by its intermediate
-    /// ones, in PEM. Everything else in the files is skipped.
+    /// Reads a key (PKCS #8, SEC 1 or PKCS #1), and a certificate followed by any intermediate
+    /// ones, in PEM. Skips everything else in the files.
     pub fn from_pem(key_pem: &[u8], chain_pem: &[u8]) -> Result<Self, CredentialError> {
         let what = "our certificate file";
         let chain = certificates(chain_pem, what)?;
@@ -118,7 +118,9 @@ impl Credential {
         check_size(key_pem, "our key file", MAXIMUM_KEY_FILE_BYTES)?;
         let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| {
             let encrypted = key_pem.windows(9).any(|window| window == b"ENCRYPTED");
-            unusable(if encrypted { "it is encrypted" } else { "the file holds none" }.to_owned())
+            unusable(
+                if encrypted { "it is encrypted" } else { "the file contains none" }.to_owned(),
+            )
         })?;
         let key = peer_provider()
             .key_provider
@@ -136,7 +138,7 @@ impl Credential {
         Ok(Self::new(CertifiedKey::new(chain, key), spki))
     }
 
-    /// Of a key and a certificate that belong together.
+    /// From a key and its certificate.
     pub(crate) fn new(certified: CertifiedKey, spki: Arc<[u8]>) -> Self {
         Self { certified: Arc::new(certified), spki }
     }
@@ -156,7 +158,7 @@ impl Credential {
         &self.spki
     }
 
-    /// As rustls takes it.
+    /// In the form that rustls takes.
     pub(crate) fn presented(&self) -> Arc<SingleCertAndKey> {
         Arc::new(SingleCertAndKey::from(Arc::clone(&self.certified)))
     }
@@ -168,7 +170,7 @@ impl std::fmt::Debug for Credential {
     }
 }
 
-/// The certificates of a PEM file, at least one.
+/// The certificates in a PEM file, at least one.
 pub(crate) fn certificates(
     pem: &[u8],
     what: &'static str,

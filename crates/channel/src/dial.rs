@@ -1,4 +1,4 @@
-//! The side that connects to a service.
+//! The side that dials a service.
 
 use std::io;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use crate::listen::unix_now;
 use crate::proven::ProvenPeer;
 use crate::tls::{PeerTls, PeerTlsError};
 
-/// A connection that did not come to be.
+/// A connection that could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
@@ -38,7 +38,7 @@ pub enum DialError {
     /// The TLS handshake failed for another reason.
     #[error(
         "{address} answers, but the TLS handshake failed: {source}; \
-         is a convelo service of this version running there?"
+         is it running this version of the convelo service?"
     )]
     Handshake {
         /// Where.
@@ -48,14 +48,14 @@ pub enum DialError {
     },
 }
 
-/// Connects to services under one credential. Clones share what has been verified: evidence that was
-/// accepted a moment ago costs a look-up.
+/// Dials services under one credential. Clones share what has been verified: evidence that was
+/// accepted a moment ago costs only a look-up.
 #[derive(Clone, Debug)]
 pub struct Dialler(Arc<PeerTls>);
 
-/// A service that was dialled. Its certificate is what was expected, and nothing has been sent to it.
+/// A dialled service. Its certificate is as expected, and nothing has been sent to it.
 ///
-/// Nothing can be written here. [`Dialled::attest`] has the service answer a challenge first:
+/// Nothing can be written here. First, [`Dialled::attest`] makes the service answer a challenge:
 ///
 /// ```compile_fail,E0599
 /// use tokio::io::AsyncWriteExt as _;
@@ -73,41 +73,40 @@ pub struct Dialled {
 
 /// A service that has answered its first challenge.
 pub struct Attested<S> {
-    /// What carried the challenge, and now carries everything.
+    /// The stream that carried the challenge, and now carries everything.
     pub carrier: S,
-    /// What the answer came to.
+    /// What the answer yielded.
     pub answered: Answered,
     /// For the next challenge on the same connection.
     pub attestation: Attestation,
 }
 
-/// A service that did not answer its first challenge as it must.
+/// A service that failed to answer its first challenge.
 #[derive(Debug, thiserror::Error)]
 pub enum AttestError<E> {
-    /// What it proved was refused: final.
+    /// Its proof was refused: final.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The challenge or its answer did not arrive.
+    /// The challenge or its answer did not get through.
     #[error(transparent)]
     Carrier(E),
 }
 
 impl Dialler {
-    /// Connects under this credential.
+    /// Dials under this credential.
     pub fn new(credential: Credential) -> Self {
         Self(Arc::new(PeerTls::new(credential, None).of_service()))
     }
 
-    /// Connects to `address` (`host:port`), where a service must show what `expect` says.
+    /// Dials `address` (`host:port`), where a service must meet `expect`.
     ///
-    /// # Errors
-    /// [`DialError`]; each case says whether another try can help.
+    /// # Errors [`DialError`]; each case says whether another try can help.
     pub async fn dial(&self, address: &str, expect: &Expect) -> Result<Dialled, DialError> {
         self.dial_over(reach(address).await?, address, expect).await
     }
 
-    /// As [`Dialler::dial`], over a connection that is there already: from an address of one's own
-    /// choice, through a proxy. `address` is what messages name.
+    /// Like [`Dialler::dial`], but over an existing connection: from a chosen source address, or
+    /// through a proxy. Messages name `address`.
     ///
     /// # Errors
     /// [`DialError`].
@@ -122,12 +121,12 @@ impl Dialler {
         let own = Arc::clone(self.0.credential().spki());
         let binding = Binding::of(tls.get_ref().1, own, Arc::clone(peer.spki()))
             .map_err(|error| failed(address, PeerTlsError::Handshake(error)))?;
-        // Boxed, because the state of a connection is kilobytes in every caller's future.
+        // Boxed, because the state of a connection would add kilobytes to every caller's future.
         Ok(Dialled { tls: Box::new(tls), expect: expect.clone(), peer, binding })
     }
 
-    /// The certificate (DER) that whoever listens at `address` presents. The handshake is broken off
-    /// there: nothing is verified and nothing sent.
+    /// The certificate (DER) presented at `address`. The handshake stops there: nothing is verified
+    /// and nothing sent.
     ///
     /// # Errors
     /// [`DialError`].
@@ -143,8 +142,8 @@ impl Dialled {
         self.peer.certificate()
     }
 
-    /// What the handshake found: an enclave made the key of this certificate at some time. Nothing where
-    /// a pinned key was expected, or evidence that could not be verified yet.
+    /// What the handshake found: an enclave made the key of this certificate at some time. Nothing
+    /// if a pinned key was expected, or if the evidence could not be verified yet.
     pub fn verdict(&self) -> Option<&Verdict> {
         self.peer.verdict()
     }
@@ -154,12 +153,12 @@ impl Dialled {
         &self.binding
     }
 
-    /// Has the service prove that it is at the other end of this connection, now, for the job of this
-    /// SHA-256. `carry` takes a nonce there and brings the answer back; until that is verified, the
-    /// stream lets out what a challenge takes and no more. What `carry` made of the stream comes back
-    /// with the verdict, and is dropped without one.
+    /// Makes the service prove that it is at the other end of this connection, now, for the job
+    /// with this SHA-256. `carry` sends a nonce and returns the answer. Until that is verified, the
+    /// stream lets out no more than a challenge needs. If the answer is accepted, what `carry` made
+    /// of the stream is returned with the verdict; otherwise it is dropped.
     ///
-    /// # Errors
+    /// # Errors [`AttestError`].
     /// [`AttestError`].
     pub async fn attest<S, E>(
         self,
@@ -179,14 +178,13 @@ impl Dialled {
         Ok(Attested { carrier, answered, attestation })
     }
 
-    /// Goes by the certificate alone, as plain RA-TLS does: whoever got hold of its key since the enclave
-    /// made it passes, too.
+    /// Relies on the certificate alone, like plain RA-TLS: anyone who got hold of the key since the
+    /// enclave made it passes too.
     ///
-    /// # Errors
-    /// A [`Refusal`], where the evidence could not be verified in the handshake.
+    /// # Errors A [`Refusal`] if the evidence could not be verified in the handshake.
     pub fn insecure_ratls_only(self) -> Result<ServiceStream, Refusal> {
         if let Expect::EvidenceWithOffer { .. } = self.expect {
-            return Err(no_collateral("none when the certificate was shown"));
+            return Err(no_collateral("none when the certificate was presented"));
         }
         Ok(ServiceStream { tls: self.tls, trusted: Arc::new(AtomicBool::new(true)), left: 0 })
     }
@@ -198,12 +196,12 @@ impl std::fmt::Debug for Dialled {
     }
 }
 
-/// The way to a service. Only [`Dialled`] opens one.
+/// The stream to a service. Only [`Dialled`] opens one.
 #[derive(Debug)]
 pub struct ServiceStream {
     tls: Box<TlsStream<TcpStream>>,
     trusted: Arc<AtomicBool>,
-    /// Bytes that may leave before the service is trusted.
+    /// How many bytes may leave before the service is trusted.
     left: usize,
 }
 
@@ -249,7 +247,7 @@ impl AsyncWrite for ServiceStream {
             return Pin::new(&mut self.tls).poll_write(context, bytes);
         }
         if bytes.len() > self.left {
-            let text = "the service is not verified yet; nothing but a challenge is sent to it";
+            let text = "the service is not verified yet; only a challenge may be sent to it";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::PermissionDenied, text)));
         }
         let written = ready!(Pin::new(&mut self.tls).poll_write(context, bytes))?;

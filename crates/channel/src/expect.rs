@@ -1,4 +1,4 @@
-//! What the side that connects demands.
+//! What the dialling side demands.
 
 use std::sync::Arc;
 
@@ -13,37 +13,37 @@ use crate::proven::ProvenPeer;
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Expect {
-    /// The key with this SHA-256 of its `SubjectPublicKeyInfo`, in a certificate of whatever
-    /// authority and age. Says nothing about what runs there.
+    /// The key with this SHA-256 of its `SubjectPublicKeyInfo`, in a certificate of any authority
+    /// and age. Says nothing about what runs there.
     Key([u8; 32]),
-    /// This certificate (DER), or another one over the same key, and it must chain to the roots.
+    /// This certificate (DER), or another one over the same key, which must chain to the roots.
     /// Names and serial numbers are never compared.
     Certificate(Vec<u8>),
     /// Any certificate that chains to the roots: every party of the authority is accepted.
     Chained,
-    /// Evidence that every one of the policies accepts; no policy accepts nothing.
+    /// Evidence that every one of the policies accepts; an empty list accepts nothing.
     Evidence {
-        /// The policies: a job's, say, and a party's own where it has one.
+        /// The policies: the job's, for example, and the party's own if it has one.
         policies: Vec<Arc<Policy>>,
-        /// What the evidence is verified with.
+        /// The collateral to verify the evidence with.
         collateral: Arc<Collateral>,
-        /// The key that is demanded beside the evidence: SHA-256 of its `SubjectPublicKeyInfo`.
+        /// The key demanded in addition to the evidence: SHA-256 of its `SubjectPublicKeyInfo`.
         key: Option<[u8; 32]>,
     },
-    /// As `Evidence`, but verified with what a service itself offers on the connection. In the
-    /// handshake its certificate is only looked at; the verdict comes from
-    /// [`Dialled::attest`](crate::Dialled::attest), and nothing but a challenge can be sent before.
-    /// How old the collateral may be, the policies say. Peers that offer nothing never meet it.
+    /// Like `Evidence`, but verified with collateral that the service itself offers on the
+    /// connection. The handshake only reads its certificate; the verdict comes from
+    /// [`Dialled::attest`](crate::Dialled::attest), and nothing but a challenge can be sent before
+    /// that. The policies say how old the collateral may be. Peers that offer nothing never pass.
     EvidenceWithOffer {
         /// The policies.
         policies: Vec<Arc<Policy>>,
-        /// The key that is demanded beside the evidence: SHA-256 of its `SubjectPublicKeyInfo`.
+        /// The key demanded in addition to the evidence: SHA-256 of its `SubjectPublicKeyInfo`.
         key: Option<[u8; 32]>,
     },
 }
 
 impl Expect {
-    /// Demands the certificate in `file`: PEM, the first one of it, or DER.
+    /// Demands the certificate in `file`: the first one if PEM, or DER.
     pub fn certificate(file: &[u8]) -> Result<Self, CredentialError> {
         let what = "the peer's certificate file";
         let der = if file.starts_with(&[0x30]) {
@@ -55,8 +55,8 @@ impl Expect {
         Ok(Self::Certificate(der.to_vec()))
     }
 
-    /// Whether a peer that proved this is the one that is meant, at `now` (Unix seconds). The
-    /// verdict is there where evidence was demanded.
+    /// Whether a peer that proved this is the expected one, at `now` (Unix seconds). Returns a
+    /// verdict if evidence was demanded.
     pub fn accepts(&self, peer: &ProvenPeer, now: u64) -> Result<Option<Verdict>, Refusal> {
         match self {
             Self::Key(pinned) => demand_key(peer, pinned).map(|()| None),
@@ -73,8 +73,8 @@ impl Expect {
         }
     }
 
-    /// As [`Expect::accepts`], of a service that may still offer collateral: its evidence is there and
-    /// bound to its key, and nobody has verified it.
+    /// Like [`Expect::accepts`], for a service that may still offer collateral: its evidence is
+    /// present and bound to its key, but nobody has verified it.
     pub(crate) fn accepts_for_now(
         &self,
         peer: &ProvenPeer,
@@ -107,12 +107,12 @@ impl std::fmt::Debug for Expect {
     }
 }
 
-/// The refusal of evidence that there is nothing to verify with.
+/// The refusal of evidence for which there is no collateral.
 pub(crate) fn no_collateral(found: impl Into<String>) -> Refusal {
     Refusal::new(Stage::Collateral, "no-collateral", Matter::Collateral)
         .found(found)
-        .required("collateral of the service's platform")
-        .advice("give collateral of its platform, or have the service's operator offer it")
+        .expected("collateral for the service's platform")
+        .advice("give collateral for its platform, or have the service's operator offer it")
 }
 
 fn demand_evidence(peer: &ProvenPeer, key: Option<&[u8; 32]>) -> Result<(), Refusal> {
@@ -128,21 +128,21 @@ fn demand_key(peer: &ProvenPeer, pinned: &[u8; 32]) -> Result<(), Refusal> {
     }
     Err(Refusal::new(Stage::KeyBinding, "pinned-key", Matter::Peer)
         .found(peer.describe())
-        .required(format!("the key {}", fingerprint(pinned)))
+        .expected(format!("the key {}", fingerprint(pinned)))
         .advice("ask the peer's owner for the fingerprint of its key, and check the address"))
 }
 
 fn demand_certificate(peer: &ProvenPeer, registered: &[u8]) -> Result<(), Refusal> {
-    let required = match Certificate::parse(registered) {
+    let expected = match Certificate::parse(registered) {
         Ok(certificate) if certificate.key_id() == peer.key_id() => return Ok(()),
         Ok(certificate) => certificate.describe(),
         Err(error) => format!("a registered certificate that cannot be read ({error})"),
     };
     Err(Refusal::new(Stage::Certificate, "peer-certificate", Matter::Peer)
         .found(peer.describe())
-        .required(required)
+        .expected(expected)
         .advice(
             "this is another party, or the party has a new key: compare the fingerprints with its \
-             owner, and register the new certificate only then",
+             owner before you register the new certificate",
         ))
 }

@@ -19,24 +19,25 @@ use crate::proven::ProvenPeer;
 use crate::roots::{Roots, Side, refusal};
 use crate::verdicts::Verdicts;
 
-/// Between whom a connection is. Both kinds are mutual TLS 1.3.
+/// Who a connection is between. Both kinds are mutual TLS 1.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A party and a service: each shows one self-signed certificate over P-256 or P-384, as ours
-    /// and Gramine's are, and evidence in it is sound.
+    /// and Gramine's are, and any evidence in it is sound.
     Service,
-    /// The parties of a pool: certificates of any authority and any kind of key, since Python's `ssl`
-    /// may be the other side.
+    /// The parties of a pool: certificates of any authority and with any kind of key, since the
+    /// other side may be Python's `ssl`.
     Pool,
 }
 
-/// What is demanded of the peer while the handshake runs.
+/// What we demand of the peer during the handshake.
 pub(crate) enum Demand {
-    /// That it holds the key of its certificate. Who comes, the side that accepts asks afterwards.
+    /// Proof that it holds the key of its certificate. The accepting side asks afterwards who the
+    /// peer is.
     AnyKey,
-    /// What the side that connects expects.
+    /// What the dialling side expects.
     Peer(Expect),
-    /// What nobody has: the handshake ends at the certificate, which was to be looked at.
+    /// Something nobody has: the handshake stops at the certificate, which is all we wanted to see.
     Nothing,
 }
 
@@ -52,12 +53,12 @@ pub(crate) struct Handshake {
 }
 
 impl Handshake {
-    /// The peer of a handshake that ended well.
+    /// The peer, after a successful handshake.
     pub(crate) fn finish(&self) -> Result<ProvenPeer, Refusal> {
         self.take().unwrap_or_else(|| Err(no_certificate()))
     }
 
-    /// Why we ended a handshake with this error; nothing where it was not we who ended it.
+    /// Why we ended a handshake with this error; nothing if we were not the ones who ended it.
     pub(crate) fn refusal(&self, error: &io::Error) -> Option<Refusal> {
         if let Some(Err(refusal)) = self.take() {
             return Some(refusal);
@@ -68,7 +69,7 @@ impl Handshake {
         }
     }
 
-    /// The certificate that the peer presented, whatever became of it.
+    /// The certificate that the peer presented, whatever the outcome.
     pub(crate) fn shown(&self) -> Option<&[u8]> {
         self.shown.get().map(|der| &**der)
     }
@@ -81,7 +82,7 @@ impl Handshake {
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     }
 
-    /// Decides, keeps what was found, and tells TLS.
+    /// Decides, records what was found, and tells TLS.
     fn judge(
         &self,
         der: &CertificateDer<'_>,
@@ -103,7 +104,7 @@ impl Handshake {
         result
     }
 
-    /// The one decision about a certificate, whoever shows it to whom.
+    /// The one decision about a certificate, for every side and kind of connection.
     fn decide(
         &self,
         shown: &Arc<[u8]>,
@@ -122,7 +123,7 @@ impl Handshake {
                 Matter::Peer,
                 format!("a certificate that cannot be read ({error})"),
                 "one X.509 certificate in DER",
-                "check who answers at that address",
+                "check who is answering at that address",
             )
         })?;
         let algorithms = &self.provider.signature_verification_algorithms;
@@ -156,7 +157,7 @@ impl Handshake {
         Ok(peer)
     }
 
-    /// The proof that the peer holds the key of its certificate.
+    /// Checks that the peer holds the key of its certificate.
     fn possession(
         &self,
         message: &[u8],
@@ -166,7 +167,7 @@ impl Handshake {
         let algorithms = &self.provider.signature_verification_algorithms;
         let proven = match self.kind {
             Kind::Service => verify_tls13_signature(message, der, signature, algorithms),
-            // webpki reads no certificate of version 1.
+            // webpki reads no version 1 certificates.
             Kind::Pool => {
                 let bad = Error::InvalidCertificate(CertificateError::BadEncoding);
                 let certificate = Certificate::parse(der).map_err(|_| bad)?;
@@ -186,7 +187,7 @@ impl Handshake {
         }
     }
 
-    /// What the peer hears of a refusal: among the parties of a pool, why.
+    /// What the peer is told about a refusal: the reason, if both are parties of a pool.
     fn alert(&self, refusal: &Refusal) -> CertificateError {
         match (self.kind, refusal.stage, refusal.code) {
             (Kind::Service, ..) => CertificateError::Other(OtherError(Arc::new(refusal.clone()))),
@@ -219,7 +220,7 @@ impl std::fmt::Debug for Handshake {
 
 impl ClientCertVerifier for Handshake {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // A hint would keep peers from showing a self-signed certificate.
+        // A hint would keep peers from presenting a self-signed certificate.
         &[]
     }
 
@@ -293,10 +294,10 @@ impl ServerCertVerifier for Handshake {
 }
 
 fn tls13_only() -> Error {
-    Error::General("only TLS 1.3 is spoken here".to_owned())
+    Error::General("only TLS 1.3 is accepted here".to_owned())
 }
 
-/// One certificate, and in a form and of a kind of key that evidence may be about.
+/// One certificate, in a form and with a kind of key that evidence may be about.
 fn check_single(
     der: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
@@ -307,7 +308,7 @@ fn check_single(
             Matter::Peer,
             format!("a chain of {} certificates", intermediates.len() + 1),
             "one self-signed certificate",
-            "no peer of ours sends a chain: check who answers",
+            "our peers never send a chain: check who is answering",
         ));
     }
     convelo_attest::spki_of(der).map(|_| ())
@@ -324,7 +325,7 @@ fn check_sizes(
             Matter::Peer,
             format!("{count} certificates"),
             &format!("at most {MAXIMUM_CHAIN_CERTIFICATES}"),
-            "the peer must present its own and the intermediate ones, not every authority",
+            "the peer must present its own certificate and the intermediate ones, not every authority",
         ));
     }
     let longest = intermediates.iter().map(|der| der.len()).fold(der.len(), usize::max);
@@ -334,7 +335,7 @@ fn check_sizes(
             Matter::Peer,
             format!("a certificate of {longest} bytes"),
             &format!("at most {MAXIMUM_CERTIFICATE_BYTES} bytes"),
-            "check who answers at that address",
+            "check who is answering at that address",
         ));
     }
     Ok(())
@@ -345,14 +346,14 @@ fn no_certificate() -> Refusal {
         "no-certificate",
         Matter::Peer,
         "no certificate".to_owned(),
-        "a certificate of the peer: both sides prove who they are",
-        "give key and certificate to the peer (mutual TLS), or check who connects",
+        "a certificate from the peer: both sides prove who they are",
+        "give the peer a key and a certificate (mutual TLS), or check who is connecting",
     )
 }
 
 fn not_the_holder(error: &Error) -> Refusal {
     Refusal::new(Stage::KeyBinding, "key-possession", Matter::Peer)
         .found(format!("a handshake that the certificate's key did not sign ({error})"))
-        .required("a handshake signed by the key of the certificate")
-        .advice("the certificate belongs to somebody else, it may be stolen: refuse this peer")
+        .expected("a handshake signed by the key of the certificate")
+        .advice("the certificate belongs to somebody else and may be stolen: refuse this peer")
 }

@@ -15,10 +15,10 @@ use crate::credential::Credential;
 use crate::limits::{CERTIFICATE_BACKDATE, CERTIFICATE_LIFETIME, MAXIMUM_KEY_FILE_BYTES};
 use crate::provider::provider;
 
-/// What a PKCS #8 key without a password is called in PEM (RFC 7468 section 10).
+/// What PEM calls a PKCS #8 key without a password (RFC 7468 section 10).
 const PEM_LABEL: &str = "PRIVATE KEY";
 
-/// A long-lived P-256 key. What others pin is the SHA-256 of its `SubjectPublicKeyInfo`.
+/// A long-lived P-256 key. Others pin the SHA-256 of its `SubjectPublicKeyInfo`.
 #[derive(Clone)]
 pub struct Identity {
     key: EcdsaKeyPair,
@@ -35,7 +35,7 @@ pub enum IdentityError {
          make one with 'convelo keygen'"
     )]
     NotAKey,
-    /// No quote could be had for the certificate.
+    /// There was no quote for the certificate.
     #[error("no evidence could be made for the certificate: {0}")]
     Quote(#[from] QuoteError),
     /// The certificate could not be made.
@@ -86,7 +86,7 @@ impl Identity {
         signature.as_ref().to_vec()
     }
 
-    /// A certificate that names no enclave: the peer knows this key, or does not.
+    /// A certificate without evidence: the peer either knows this key or does not.
     pub fn plain(&self) -> Result<Credential, IdentityError> {
         self.credential(&[])
     }
@@ -103,7 +103,7 @@ impl Identity {
         Self { key, spki }
     }
 
-    /// Wiped when dropped, as the library's documents of this kind are.
+    /// Wiped on drop, like the library's other documents of this kind.
     fn pkcs8(&self) -> impl AsRef<[u8]> {
         self.key.to_pkcs8v1().expect("a P-256 key has a PKCS #8 form")
     }

@@ -2,72 +2,72 @@
 
 use std::time::Duration;
 
-/// A TCP connection must stand within this time.
+/// A TCP connection must be established within this time.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A TLS handshake, evidence included, must end within this time.
+/// A TLS handshake, including evidence, must end within this time.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Handshakes that a listener carries at once; further connections wait in the accept queue.
+/// How many handshakes a listener runs at once; further connections wait in the accept queue.
 pub const MAXIMUM_HANDSHAKES: usize = 64;
 
-/// Connections that a listener keeps open at once.
+/// How many connections a listener keeps open at once.
 pub const MAXIMUM_CONNECTIONS: usize = 1024;
 
-/// So many handshakes of one source may fail at once, and so many more a second; beyond that its
-/// connections are closed before their handshake.
+/// How many handshakes from one source may fail at once, with [`FAILURES_PER_SECOND`] more each
+/// second; beyond that, its connections are closed before their handshake.
 pub const FAILURES_AT_ONCE: u32 = 100;
 
 /// See [`FAILURES_AT_ONCE`].
 pub const FAILURES_PER_SECOND: u32 = 10;
 
-/// Sources whose failures are remembered.
+/// How many sources we remember failures of.
 pub const MAXIMUM_FAILING_SOURCES: usize = 4096;
 
-/// How long a certificate of ours is valid. The clock of a peer may be behind by
-/// [`CERTIFICATE_BACKDATE`].
+/// How long our certificates are valid. A peer's clock may be slow by [`CERTIFICATE_BACKDATE`].
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(24);
 
-/// How far before now the validity of a certificate of ours begins; part of its lifetime.
+/// How far in the past the validity of our certificates begins; part of their lifetime.
 pub const CERTIFICATE_BACKDATE: Duration = Duration::from_hours(1);
 
-/// An attested certificate is made anew after this time.
+/// An attested certificate is renewed after this time.
 pub const CERTIFICATE_RENEWAL: Duration = Duration::from_hours(12);
 
-/// After a failed renewal the next attempt waits this long.
+/// How long to wait after a failed renewal before trying again.
 pub const CERTIFICATE_RENEWAL_RETRY: Duration = Duration::from_mins(1);
 
-/// After an error of `accept` (no more file descriptors, say) the listener pauses this long.
+/// How long the listener pauses after an error from `accept` (such as running out of file
+/// descriptors).
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes of a key file.
+/// Largest key file, in bytes.
 pub const MAXIMUM_KEY_FILE_BYTES: usize = 16 << 10;
 
-/// Bytes of a file with certificates: our own chain, or the authorities that we trust.
+/// Largest file of certificates, in bytes: our own chain, or the authorities we trust.
 pub const MAXIMUM_CERTIFICATE_FILE_BYTES: usize = 1 << 20;
 
-/// Certificates that a peer may present at once, its own included.
+/// How many certificates a peer may present at once, including its own.
 pub const MAXIMUM_CHAIN_CERTIFICATES: usize = 8;
 
-/// How long a refused connection stays open for the peer to read why: closed at once, what the
-/// peer still sends would reset the connection and destroy the alert.
+/// How long a refused connection stays open so that the peer can read why. If it were closed at
+/// once, the peer's remaining data would reset the connection and destroy the alert.
 pub const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 
-/// Bytes of a refused peer that are read and dropped meanwhile.
+/// How many bytes from a refused peer are read and dropped in the meantime.
 pub const MAXIMUM_REFUSAL_LINGER_BYTES: usize = 64 << 10;
 
-/// Characters of a common name in certificates made here (X.520).
+/// Longest common name in the certificates made here, in characters (X.520).
 pub const LONGEST_COMMON_NAME: usize = 64;
 
-/// Days that a certificate made here may live: a hundred years.
+/// Longest validity of the certificates made here, in days: a hundred years.
 pub const LONGEST_LIFE_DAYS: u32 = 36_525;
 
-/// How long a verdict on a certificate may be used again, unless it ends before.
+/// How long a verdict on a certificate may be reused, unless it expires earlier.
 pub const CACHED_VERDICT_SECONDS: u64 = 600;
 
-/// Verdicts that are kept at once.
+/// How many verdicts are kept at once.
 pub const MAXIMUM_CACHED_VERDICTS: usize = 1024;
 
-/// Bytes that may be sent to a service before it has answered its first challenge: HTTP/2's opening,
-/// the call, and the challenge.
+/// How many bytes may be sent to a service before it has answered its first challenge: HTTP/2's
+/// preface, the call, and the challenge.
 pub const MAXIMUM_BYTES_BEFORE_TRUST: usize = 4 << 10;

@@ -22,8 +22,8 @@ use crate::limits::{ACCEPT_PAUSE, MAXIMUM_CONNECTIONS, MAXIMUM_HANDSHAKES};
 use crate::proven::ProvenPeer;
 use crate::tls::{PeerTls, PeerTlsError};
 
-/// Who a connection comes from: the key it proved, and the evidence it brought along, if any.
-/// Evidence here is bound to the key and not yet verified.
+/// Who a connection comes from: the key it proved and, if present, the evidence it presented. This
+/// evidence is bound to the key but not yet verified.
 #[derive(Clone)]
 pub struct Peer {
     /// `SubjectPublicKeyInfo` of the proven key, DER.
@@ -40,7 +40,7 @@ pub struct Peer {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenerError {
-    /// The address cannot be listened on.
+    /// Cannot listen on the address.
     #[error("cannot listen on {address}: {source}")]
     Bind {
         /// Where.
@@ -53,12 +53,13 @@ pub enum ListenerError {
     Identity(#[from] IdentityError),
 }
 
-/// Accepts connections with mutual TLS. The certificate carries evidence from the quote source and
-/// is renewed long before it ends; or it is an ordinary one, and says nothing of what runs here.
+/// Accepts connections with mutual TLS. Its certificate carries evidence from the quote source and
+/// is renewed long before it expires; or it is an ordinary one, which says nothing about what runs
+/// here.
 pub struct Listener {
     tcp: TcpListener,
     tls: Arc<PeerTls>,
-    /// A peer must be what one of these demands; without them, any may connect that proves a key.
+    /// A peer must meet one of these demands; without them, anyone who proves a key may connect.
     expect: Option<Arc<[Expect]>>,
 }
 
@@ -76,8 +77,8 @@ impl Listener {
         Self::with(address, tls, None).await
     }
 
-    /// Binds `address` for ordinary mutual TLS: the certificate of `tls` and nothing that shows what runs
-    /// here. A peer is taken that is what one of `expect` demands.
+    /// Binds `address` for ordinary mutual TLS: with the certificate of `tls`, and nothing that
+    /// shows what runs here. A peer is accepted if it meets one of `expect`.
     ///
     /// # Errors
     /// [`ListenerError`].
@@ -100,7 +101,7 @@ impl Listener {
         Ok(Self { tcp, tls: Arc::new(tls), expect })
     }
 
-    /// Where the listener listens; tells the port when 0 was asked for.
+    /// The address we listen on, including the actual port if 0 was requested.
     ///
     /// # Errors
     /// The operating system's.
@@ -108,13 +109,13 @@ impl Listener {
         self.tcp.local_addr()
     }
 
-    /// The certificate that is presented now, DER.
+    /// The certificate presented now, DER.
     pub fn certificate(&self) -> Vec<u8> {
         self.tls.credential().certificate().to_vec()
     }
 
-    /// Accepts until the receiver of `accepted` is dropped. Handshakes run beside each other, each
-    /// under a deadline; a failed one is logged and forgotten.
+    /// Accepts until the receiver of `accepted` is dropped. Handshakes run concurrently, each under
+    /// a deadline; a failed one is logged and forgotten.
     pub async fn accept(self, accepted: mpsc::Sender<io::Result<PeerStream>>) {
         let handshakes = Arc::new(Semaphore::new(MAXIMUM_HANDSHAKES));
         let connections = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
@@ -136,7 +137,7 @@ impl Listener {
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
                 (connection, seat, turn) = next => match connection {
                     Ok((_, address)) if !admission.admits(address.ip(), Instant::now()) => {
-                        tracing::debug!(%address, "turned away: too many handshakes from there failed");
+                        tracing::debug!(%address, "turned away: too many failed handshakes from this source");
                     }
                     Ok((tcp, address)) => {
                         let admission = Arc::clone(&admission);
@@ -188,12 +189,12 @@ async fn handshake(
     Ok(PeerStream { tls: stream, peer, _seat: seat })
 }
 
-/// The last refusal, where none of several accepts a peer.
+/// The last refusal if none of several demands accepts the peer.
 fn demand_one(expect: &[Expect], peer: &ProvenPeer) -> Result<(), Refusal> {
     let nobody = Refusal::new(Stage::Certificate, "nobody-expected", Matter::Policy)
         .found(peer.describe())
-        .required("nobody")
-        .advice("say whose connections are taken");
+        .expected("nobody")
+        .advice("say whose connections to accept");
     let mut refused = Err(nobody);
     for expect in expect {
         match expect.accepts(peer, unix_now()) {
@@ -208,7 +209,7 @@ pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// A connection of a peer that proved its key.
+/// A connection from a peer that proved its key.
 pub struct PeerStream {
     tls: TlsStream<TcpStream>,
     peer: Peer,

@@ -9,16 +9,16 @@ use crate::certificate::Certificate;
 use crate::verdicts::Verdicts;
 
 /// What a peer proved in a handshake: that it holds the key of this certificate. Only a handshake
-/// makes one.
+/// can create one.
 #[derive(Clone)]
 pub struct ProvenPeer {
     pub(crate) certificate: Arc<[u8]>,
     pub(crate) spki: Arc<[u8]>,
-    /// Nothing where there are no authorities to ask.
+    /// Nothing if we trust no authorities.
     pub(crate) chained: Option<Result<(), Refusal>>,
     pub(crate) evidence: Result<Option<Arc<Evidence>>, Refusal>,
     pub(crate) verdict: Option<Verdict>,
-    /// Those of the side that ran the handshake.
+    /// The cache of the side that ran the handshake.
     pub(crate) verdicts: Arc<Verdicts>,
 }
 
@@ -43,13 +43,13 @@ impl ProvenPeer {
         matches!(self.chained, Some(Ok(())))
     }
 
-    /// Evidence from the certificate, bound to the key; nobody has accepted it yet. Nothing, too, where
-    /// we connected and demanded a key alone: it is not looked at then.
+    /// Evidence from the certificate, bound to the key; nobody has accepted it yet. Also nothing if
+    /// we dialled and demanded only a key, because then we ignore it.
     pub fn evidence(&self) -> Option<&Arc<Evidence>> {
         self.evidence.as_ref().ok().and_then(Option::as_ref)
     }
 
-    /// What verification found, where we connected and expected evidence.
+    /// What verification found, if we dialled and expected evidence.
     pub fn verdict(&self) -> Option<&Verdict> {
         self.verdict.as_ref()
     }
@@ -93,6 +93,6 @@ impl std::fmt::Debug for ProvenPeer {
 fn no_authorities(peer: &ProvenPeer) -> Refusal {
     Refusal::new(Stage::Certificate, "no-authorities", Matter::Policy)
         .found(peer.describe())
-        .required("trusted authorities to verify it with, and this side was given none")
+        .expected("trusted authorities to verify it with, but this side was given none")
         .advice("name the file of trusted authorities (ca_cert), or pin the peer's key")
 }

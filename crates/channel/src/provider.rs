@@ -10,7 +10,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(default_provider())
 }
 
-/// The same for bulk transfer between peers: the cheapest suite per byte first.
+/// The same for bulk transfer between peers: the suite that is cheapest per byte first.
 pub(crate) fn peer_provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         cipher_suites: vec![

@@ -1,4 +1,4 @@
-//! The authorities that we trust, and the path from a certificate to one of them.
+//! The authorities we trust, and the path from a certificate to one of them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use crate::certificate::{Certificate, shown_name, shown_time};
 use crate::credential::{CredentialError, certificates, parse};
 
-/// Certificates that we trust: authorities (`CA:TRUE`), which may issue others, and any other,
-/// which is trusted as exactly that one certificate.
+/// Certificates we trust: authorities (`CA:TRUE`), which may issue others, and any other
+/// certificate, which is trusted as exactly that one.
 #[derive(Clone)]
 pub struct Roots(Arc<Trusted>);
 
 struct Trusted {
     exactly: Vec<CertificateDer<'static>>,
-    /// In the order of `authorities`.
+    /// In the same order as `authorities`.
     anchors: Vec<TrustAnchor<'static>>,
     authorities: Vec<Authority>,
 }
@@ -34,18 +34,17 @@ struct Authority {
 /// What a certificate is presented for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// By a peer that connects.
+    /// By a peer that dials.
     Client,
-    /// By a peer that was connected to.
+    /// By a peer that was dialled.
     Server,
 }
 
 impl Roots {
     /// Reads certificates in PEM.
     ///
-    /// # Errors
-    /// [`CredentialError`]; an authority of X.509 version 1 is refused with the command that
-    /// makes a version 3 of it.
+    /// # Errors [`CredentialError`]; an authority with X.509 version 1 is refused with the command
+    /// that makes a version 3 certificate from it.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CredentialError> {
         let what = "the file of trusted authorities";
         let exactly = certificates(pem, what)?;
@@ -76,7 +75,7 @@ impl Roots {
         Ok(Self(Arc::new(Trusted { exactly, anchors, authorities })))
     }
 
-    /// Whether the certificate is trusted itself, or a path leads from it to an authority.
+    /// Whether the certificate itself is trusted, or a path leads from it to an authority.
     pub(crate) fn verify(
         &self,
         der: &CertificateDer<'_>,
@@ -94,7 +93,7 @@ impl Roots {
             return self.signed_directly(certificate, now, algorithms);
         }
         let leaf = EndEntityCert::try_from(der).map_err(|e| unverifiable(certificate, &e))?;
-        // Path and handshake must be about the same key, whoever parsed it.
+        // Path and handshake must be about the same key, regardless of the parser.
         if leaf.subject_public_key_info().as_ref() != certificate.spki {
             return Err(unverifiable(certificate, &webpki::Error::BadDer));
         }
@@ -115,8 +114,8 @@ impl Roots {
         .map_err(|error| self.no_path(certificate, error))
     }
 
-    /// Version 1 has no extensions: such a certificate may end a path and nothing else, and webpki
-    /// does not read it.
+    /// Version 1 has no extensions, so such a certificate can only end a path, and webpki does not
+    /// read it.
     fn signed_directly(
         &self,
         certificate: &Certificate<'_>,
@@ -137,8 +136,8 @@ impl Roots {
         Err(self.no_path(certificate, error))
     }
 
-    /// What webpki takes for granted and Python's ssl does not: that the trust anchor's life is not
-    /// over, and that the key usage of every issuer allows it to sign certificates.
+    /// What Python's ssl checks and webpki takes for granted: that the trust anchor has not
+    /// expired, and that every issuer's key usage lets it sign certificates.
     fn path_holds(&self, path: &VerifiedPath<'_>, now: u64) -> Result<(), webpki::Error> {
         for issuer in path.intermediate_certificates() {
             if !Certificate::parse(&issuer.der()).is_ok_and(|issuer| issuer.is_authority()) {
@@ -156,7 +155,7 @@ impl Roots {
                 "authority-expired",
                 Matter::Clock,
                 format!(
-                    "{}, and an authority above it that is not valid at this time",
+                    "{}, below an authority that is not valid at this time",
                     certificate.describe()
                 ),
                 "authorities that are valid now",
@@ -166,26 +165,26 @@ impl Roots {
                 "unknown-authority",
                 Matter::Peer,
                 certificate.describe(),
-                &format!("a certificate that is signed by {}", self.names()),
-                "give the certificate of the peer's authority (and intermediate ones) to this \
-                 side; a name alone proves nothing, the authority's key must be the same",
+                &format!("a certificate signed by {}", self.names()),
+                "give this side the certificate of the peer's authority (and any intermediate \
+                 ones); a name alone proves nothing, the authority's key must be the same",
             ),
             Pki::RequiredEkuNotFoundContext(_) | Pki::EmptyEkuExtension => refusal(
                 "certificate-usage",
                 Matter::Peer,
                 format!("{}, whose extended key usage excludes this", certificate.describe()),
-                "a certificate for both TLS servers and TLS clients, or without such a limit",
+                "a certificate for both TLS servers and TLS clients, or without that limit",
                 "have it issued with extendedKeyUsage=serverAuth,clientAuth",
             ),
             Pki::EndEntityUsedAsCa => refusal(
                 "certificate-issuer",
                 Matter::Peer,
                 format!(
-                    "{}, above which stands a certificate that is no authority's",
+                    "{}, issued by a certificate that is not an authority's",
                     certificate.describe()
                 ),
                 "issuers that say CA:TRUE and whose key usage includes keyCertSign",
-                "a party's certificate was used to issue another one: refuse this peer, or let a \
+                "a party's certificate was used to issue another one: refuse this peer, or have a \
                  trusted authority issue its certificate",
             ),
             Pki::CaUsedAsEndEntity => refusal(
@@ -193,7 +192,7 @@ impl Roots {
                 Matter::Peer,
                 format!("{}, which is an authority (CA:TRUE)", certificate.describe()),
                 "a party's own certificate (CA:FALSE)",
-                "issue a certificate for the party, or trust this one exactly: put it into the \
+                "issue a certificate for the party, or trust exactly this one: put it into the \
                  file of trusted authorities",
             ),
             other => unverifiable(certificate, &other),
@@ -241,24 +240,24 @@ pub(crate) fn refusal(
     code: &'static str,
     matter: Matter,
     found: String,
-    required: &str,
+    expected: &str,
     advice: &str,
 ) -> Refusal {
-    Refusal::new(Stage::Certificate, code, matter).found(found).required(required).advice(advice)
+    Refusal::new(Stage::Certificate, code, matter).found(found).expected(expected).advice(advice)
 }
 
 fn in_its_life(certificate: &Certificate<'_>, now: u64) -> Result<(), Refusal> {
-    let required = format!("one that is valid now, at {}", shown_time(now));
+    let expected = format!("one valid now, at {}", shown_time(now));
     if now < certificate.not_before {
         return Err(refusal(
             "certificate-not-yet-valid",
             Matter::Clock,
             format!(
-                "{}, which begins at {}",
+                "{}, which is not valid before {}",
                 certificate.describe(),
                 shown_time(certificate.not_before)
             ),
-            &required,
+            &expected,
             "compare the clocks of both sides",
         ));
     }
@@ -267,12 +266,12 @@ fn in_its_life(certificate: &Certificate<'_>, now: u64) -> Result<(), Refusal> {
             "certificate-expired",
             Matter::Clock,
             format!(
-                "{}, which ended at {}",
+                "{}, which expired at {}",
                 certificate.describe(),
                 shown_time(certificate.not_after)
             ),
-            &required,
-            "let the peer renew its certificate, or compare the clocks",
+            &expected,
+            "have the peer renew its certificate, or compare the clocks",
         ));
     }
     Ok(())
@@ -285,7 +284,7 @@ fn unverifiable(certificate: &Certificate<'_>, error: &webpki::Error) -> Refusal
         format!("{}, which cannot be verified ({error})", certificate.describe()),
         "an X.509 version 3 certificate with a key and a signature of RSA (2048 bits or more, \
          SHA-256 or longer), ECDSA (P-256 or P-384) or Ed25519",
-        "have it issued anew, with 'convelo keygen' for example",
+        "have it issued again, with 'convelo keygen' for example",
     )
 }
 

@@ -1,9 +1,9 @@
-//! Mutual TLS 1.3 between peers that know each other by key, by certificate, by their authority, or
-//! by evidence: the one place where TLS is set up.
+//! Mutual TLS 1.3 between peers that know each other by key, by certificate, through an authority,
+//! or by evidence: the one place where TLS is set up.
 //!
 //! [`PeerTls`] runs the handshakes of both sides and yields a [`ProvenPeer`]: what the other side
-//! proved. Whether that is who it should be, an [`Expect`] says. The side that connects says so in
-//! the handshake; the side that accepts does not know yet who comes, and asks afterwards.
+//! proved. An [`Expect`] says whether that is the right peer. The dialling side says so in the
+//! handshake; the accepting side does not know yet who is coming, and asks afterwards.
 //!
 //! No resumption, no 0-RTT, no SNI: host names are never compared.
 
@@ -37,15 +37,17 @@ const HTTP2: &[u8] = b"h2";
 
 /// Both ends of mutual TLS 1.3 under one credential.
 ///
-/// Either side accepts a certificate in the handshake that chains to the [`Roots`], or that its
-/// holder signed itself: the latter is worth its key and its evidence, nothing else. Any other one
-/// (of an unknown authority, or past its end) ends the handshake, so that its holder learns why
-/// from the alert. Without `Roots`, every certificate is worth its key and its evidence.
+/// In the handshake, either side accepts a certificate that chains to the [`Roots`], or one that
+/// its holder signed itself; the latter counts only for its key and its evidence. Any other
+/// certificate (expired, or from an unknown authority) ends the handshake, so that its holder
+/// learns why from the alert. Without `Roots`, every certificate counts only for its key and its
+/// evidence.
 ///
-/// Verdicts on certificates are kept for a while, so that a peer that connects again costs a look-up.
+/// Verdicts on certificates are kept for a while, so that a peer that connects again costs only a
+/// look-up.
 pub struct PeerTls {
     credential: RwLock<Credential>,
-    /// What a credential that ends after a day is made anew from.
+    /// What to renew a credential from, if it expires after a day.
     attested: Option<Arc<(Identity, Arc<dyn QuoteSource>)>>,
     roots: Option<Roots>,
     kind: Kind,
@@ -54,15 +56,15 @@ pub struct PeerTls {
     verdicts: Arc<Verdicts>,
 }
 
-/// A handshake that did not end in a proven peer.
+/// A handshake that did not end with a proven peer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerTlsError {
-    /// The peer presented nothing, or not what is demanded of it: final until somebody changes
+    /// The peer presented nothing, or not what was demanded: final until somebody changes
     /// something.
     #[error(
-        "the peer is refused at {} [{}]: found {}; required {}; {}",
-        .0.stage.words(), .0.code, .0.found, .0.required, .0.advice
+        "the peer is refused at {} [{}]: expected {}, found {}; {}",
+        .0.stage.words(), .0.code, .0.expected, .0.found, .0.advice
     )]
     Refused(#[from] Refusal),
     /// The peer refused what we presented: final as well.
@@ -77,8 +79,8 @@ pub enum PeerTlsError {
 }
 
 impl PeerTls {
-    /// Among the parties of a pool: presents `credential` in handshakes, and trusts the authorities
-    /// `roots`.
+    /// For the parties of a pool: presents `credential` in handshakes, and trusts the authorities
+    /// in `roots`.
     pub fn new(credential: Credential, roots: Option<Roots>) -> Self {
         Self {
             credential: RwLock::new(credential),
@@ -91,8 +93,8 @@ impl PeerTls {
         }
     }
 
-    /// The same under this key in self-signed certificates that carry evidence from `source` (RA-TLS);
-    /// [`PeerTls::keep_fresh`] renews them.
+    /// The same, with self-signed certificates over this key that carry evidence from `source`
+    /// (RA-TLS); [`PeerTls::keep_fresh`] renews them.
     pub fn attested(
         identity: Identity,
         source: Arc<dyn QuoteSource>,
@@ -102,7 +104,7 @@ impl PeerTls {
         Ok(Self { attested: Some(Arc::new((identity, source))), ..Self::new(credential, roots) })
     }
 
-    /// The same for HTTP/2, which gRPC wants to agree on in the handshake.
+    /// The same for HTTP/2, which gRPC negotiates in the handshake.
     #[must_use]
     pub fn for_http2(self) -> Self {
         Self { protocols: vec![HTTP2.to_vec()], ..self }
@@ -113,7 +115,7 @@ impl PeerTls {
         Self { kind: Kind::Service, provider: provider(), ..self }.for_http2()
     }
 
-    /// What is presented now.
+    /// The credential presented now.
     pub fn credential(&self) -> Credential {
         self.credential.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -123,8 +125,8 @@ impl PeerTls {
         *self.credential.write().unwrap_or_else(PoisonError::into_inner) = credential;
     }
 
-    /// Makes a credential with evidence anew, long before it ends, for as long as this runs; `failed` is
-    /// told when that cannot be done, and it is tried again.
+    /// Renews a credential with evidence long before it expires, for as long as this runs. If that
+    /// fails, tells `failed` and tries again.
     pub async fn keep_fresh(&self, failed: impl Fn(&IdentityError)) -> Infallible {
         let Some(attested) = &self.attested else { return std::future::pending().await };
         let mut pause = CERTIFICATE_RENEWAL;
@@ -147,7 +149,7 @@ impl PeerTls {
         }
     }
 
-    /// The listening side of a handshake. Who the peer is, [`Expect::accepts`] says afterwards.
+    /// The accepting side of a handshake. [`Expect::accepts`] says afterwards who the peer is.
     pub async fn accept(
         &self,
         tcp: TcpStream,
@@ -158,8 +160,8 @@ impl PeerTls {
         self.end(&handshake, Box::pin(acceptor.accept(tcp).into_fallible())).await
     }
 
-    /// The connecting side of a handshake. Nothing but the handshake is sent to a peer that is not
-    /// what `expect` says. In TLS 1.3 the peer judges our certificate after this has returned: its
+    /// The dialling side of a handshake. Nothing but the handshake is sent to a peer that does not
+    /// meet `expect`. In TLS 1.3 the peer judges our certificate after this has returned; its
     /// refusal is the error of the first read, see [`refused_by_peer`].
     pub async fn connect(
         &self,
@@ -169,8 +171,8 @@ impl PeerTls {
         self.shake_hands(&self.handshake(Demand::Peer(expect.clone())), tcp).await
     }
 
-    /// The certificate that whoever listens presents. The handshake is broken off there: nothing is
-    /// verified and nothing sent.
+    /// The certificate that the other side presents. The handshake stops there: nothing is verified
+    /// and nothing sent.
     pub(crate) async fn certificate_of(&self, tcp: TcpStream) -> Result<Vec<u8>, PeerTlsError> {
         let handshake = self.handshake(Demand::Nothing);
         let outcome = self.shake_hands(&handshake, tcp).await;
@@ -185,12 +187,13 @@ impl PeerTls {
         handshake: &Arc<Handshake>,
         tcp: TcpStream,
     ) -> Result<(client::TlsStream<TcpStream>, ProvenPeer), PeerTlsError> {
-        // Without it the first call of a connection waits for delayed acknowledgements (40 ms).
+        // Without it, the first call on a connection waits for delayed acknowledgements (40 ms).
         tcp.set_nodelay(true).map_err(PeerTlsError::Handshake)?;
         let connector = TlsConnector::from(Arc::new(self.client_config(handshake)));
-        // Neither sent nor compared: it is never the host name that says who answers.
+        // Neither sent nor compared: the host name never says who is answering.
         let name = ServerName::try_from("convelo").expect("a valid DNS name");
-        // Boxed, because the state of a handshake is several kilobytes in every caller's future.
+        // Boxed, because the state of a handshake would add several kilobytes to every caller's
+        // future.
         self.end(handshake, Box::pin(connector.connect(name, tcp).into_fallible())).await
     }
 
@@ -215,7 +218,7 @@ impl PeerTls {
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
-        // Python's ssl asks for AES-256 first; our order is the faster one.
+        // Python's ssl asks for AES-256 first; our order is faster.
         config.ignore_client_order = self.kind == Kind::Pool;
         config.alpn_protocols.clone_from(&self.protocols);
         config
@@ -257,7 +260,7 @@ impl PeerTls {
         match (handshake.refusal(&error), refused_by_peer(&error)) {
             (Some(refusal), _) => {
                 if self.kind == Kind::Pool {
-                    // The refusal stands whether or not the peer hears of it.
+                    // The refusal stands whether or not the peer hears about it.
                     let _ = tokio::time::timeout(REFUSAL_LINGER, linger(tcp)).await;
                 }
                 PeerTlsError::Refused(refusal)
@@ -277,30 +280,30 @@ impl std::fmt::Debug for PeerTls {
     }
 }
 
-/// What a peer that refused our certificate says about it, where `error` is such a refusal: the
-/// first read after [`PeerTls::connect`] tells it.
+/// What a peer that refused our certificate says about it, if `error` is such a refusal. It arrives
+/// with the first read after [`PeerTls::connect`].
 pub fn refused_by_peer(error: &io::Error) -> Option<String> {
     let Error::AlertReceived(alert) = error.get_ref()?.downcast_ref::<Error>()? else {
         return None;
     };
     let words = match alert {
         AlertDescription::UnknownCA => {
-            "unknown_ca: it does not trust the authority that issued our certificate; give that \
-             authority's certificate to the peer, or have ours issued by one that it trusts"
+            "unknown_ca: it does not trust the authority that issued our certificate; give the \
+             peer that authority's certificate, or have ours issued by one that it trusts"
         }
         AlertDescription::CertificateExpired => {
             "certificate_expired: our certificate is not valid at this time; renew it, or compare \
              the clocks"
         }
         AlertDescription::CertificateRevoked => {
-            "certificate_revoked: our certificate was withdrawn; have another one issued"
+            "certificate_revoked: our certificate was revoked; have another one issued"
         }
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             "certificate_required: it demands a certificate and got none"
         }
         AlertDescription::AccessDenied => {
-            "access_denied: our certificate is valid, but not the one that it expects of us; \
-             compare the certificate or key that it has registered for us with ours"
+            "access_denied: our certificate is valid, but not the one it expects from us; \
+             compare the certificate or key it has registered for us with ours"
         }
         AlertDescription::UnsupportedCertificate => {
             "unsupported_certificate: our certificate or its authority's may not be used for this; \
@@ -313,8 +316,8 @@ pub fn refused_by_peer(error: &io::Error) -> Option<String> {
             "certificate_unknown: it does not accept our certificate; its log says why"
         }
         AlertDescription::DecryptError => {
-            "decrypt_error: a signature over our certificate or with its key does not hold; check \
-             that key, certificate and authority belong together"
+            "decrypt_error: a signature over our certificate or with its key is invalid; check \
+             that the key, certificate and authority belong together"
         }
         _ => return None,
     };

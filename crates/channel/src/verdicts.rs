@@ -1,5 +1,5 @@
-//! Verdicts, and those that were given already. Verification is a pure function, so the answer to the same
-//! question is the same until it expires; a peer that connects again costs a look-up.
+//! Verdicts, cached. Verification is a pure function, so the same question has the same answer
+//! until it expires; a peer that connects again costs only a look-up.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,11 +9,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::limits::{CACHED_VERDICT_SECONDS, MAXIMUM_CACHED_VERDICTS};
 
-/// Everything that the answer depends on but the time: certificate, policies in their order,
-/// collateral. A new policy or new collateral asks another question.
+/// Everything that the answer depends on except the time: the certificate, the policies in order,
+/// and the collateral. A new policy or new collateral makes a new question.
 type Question = [u8; 32];
 
-/// One answer on its way or there; whoever asks meanwhile waits for it instead of computing it, too.
+/// An answer, computed or under way; anyone who asks in the meantime waits for it instead of
+/// computing it again.
 type Answer = Arc<OnceLock<Option<Verdict>>>;
 
 /// The verdicts that one side of connections has given.
@@ -21,10 +22,11 @@ type Answer = Arc<OnceLock<Option<Verdict>>>;
 pub(crate) struct Verdicts(Mutex<HashMap<Question, Answer>>);
 
 impl Verdicts {
-    /// As [`verify_evidence`], of a certificate, once for the same question.
+    /// Like [`verify_evidence`], for a certificate, but only once for the same question.
     ///
-    /// An answer is kept for ten minutes at most and never beyond its own end. Refusals are not kept:
-    /// what ends with one may be put right at any moment, and a flood of them must not push verdicts out.
+    /// An answer is kept for at most ten minutes and never beyond its own expiry. Refusals are not
+    /// kept: their cause may be fixed at any moment, and a flood of them must not push out
+    /// verdicts.
     pub(crate) fn verdict(
         &self,
         certificate: &[u8],
@@ -50,7 +52,7 @@ impl Verdicts {
         self.forget(&question, &answer);
         match refusal {
             Some(refusal) => Err(refusal),
-            // An answer that has ended, or another's refusal: asked anew.
+            // An expired answer, or somebody else's refusal: ask again.
             None => verify_evidence(evidence, policies, collateral, now),
         }
     }
@@ -66,7 +68,7 @@ impl Verdicts {
         }
     }
 
-    /// Over the limit, ended answers go, and if that is not enough all that are there: they come back.
+    /// At the limit, drops expired answers, and if that is not enough, all of them: they come back.
     fn make_room(&self, now: u64) {
         let mut answers = self.answers();
         if answers.len() <= MAXIMUM_CACHED_VERDICTS {
@@ -81,7 +83,7 @@ impl Verdicts {
     }
 }
 
-/// The verdict of the first policy, once every one of them accepts the evidence.
+/// The verdict under the first policy, provided that every policy accepts the evidence.
 pub(crate) fn verify_evidence(
     evidence: &Evidence,
     policies: &[Arc<Policy>],
@@ -99,7 +101,7 @@ pub(crate) fn verify_evidence(
 fn no_policy() -> Refusal {
     Refusal::new(Stage::Measurement, "no-policy", Matter::Policy)
         .found("no policy")
-        .required("at least one policy that says which evidence is accepted")
+        .expected("at least one policy that says which evidence is accepted")
         .advice("name a policy in the job file or on the command line")
 }
 

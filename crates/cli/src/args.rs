@@ -1,4 +1,4 @@
-//! What may be typed.
+//! What the user may type.
 
 use std::path::PathBuf;
 
@@ -10,8 +10,7 @@ use crate::exit;
 /// Organisations compute together without showing each other their data.
 ///
 /// Two to sixty-four data providers learn what their tables have in common, and nothing else,
-/// through a service that every one of them verifies by remote attestation before it sends
-/// anything.
+/// through a service that each of them verifies by remote attestation before sending anything.
 #[derive(Parser)]
 #[command(name = "convelo", version, after_help = exit::HELP, propagate_version = true)]
 pub(crate) struct Cli {
@@ -21,7 +20,8 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Show the main job: a service and providers as processes on this machine, simulated platform
+    /// Run the main job on this machine: a service and providers as processes, on a simulated
+    /// platform
     Demo(Demo),
     /// Write a commented job file to start from
     Init(Init),
@@ -41,7 +41,7 @@ pub(crate) enum Command {
     /// Write or check a policy: what is accepted as evidence
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Fetch, verify or show collateral: the signed facts that evidence is verified with
+    /// Fetch, verify or show collateral: the signed facts needed to verify evidence
     #[command(subcommand)]
     Collateral(CollateralCommand),
     /// Verify the receipt of a finished job, offline
@@ -60,7 +60,7 @@ pub(crate) enum Command {
 /// How much is said, and how.
 #[derive(Args, Clone, Copy)]
 pub(crate) struct Voice {
-    /// Say nothing on stderr but errors
+    /// Print nothing on stderr but errors
     #[arg(long, short)]
     pub(crate) quiet: bool,
     /// Print a summary in JSON on stdout
@@ -73,7 +73,7 @@ pub(crate) struct Demo {
     /// Number of providers, 2 to 64
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=64))]
     pub(crate) parties: u8,
-    /// Generate tables of so many rows each, half of them in common, instead of the small example
+    /// Generate tables of this many rows each, half of them in common, instead of the small example
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) rows: Option<u64>,
     /// Keep every file in this new directory, with the commands to rerun the steps by hand
@@ -92,7 +92,8 @@ pub(crate) struct Init {
     /// The service's address
     #[arg(long, value_name = "HOST:PORT", default_value = "psi.example.org:7443")]
     pub(crate) service: String,
-    /// A party and the fingerprint of its key, as `convelo keygen` prints it; give one a party
+    /// A party and the fingerprint of its key, as printed by `convelo keygen`; repeat for each
+    /// party
     #[arg(long = "party", value_name = "NAME=sha256:…")]
     pub(crate) parties: Vec<String>,
 }
@@ -104,12 +105,12 @@ pub(crate) struct Keygen {
     /// Write the key to this file instead; an existing one is not overwritten
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Also write a certificate for a pool, signed by the key itself, to NAME.crt
+    /// Also write a certificate for a pool to NAME.crt, signed by the key itself
     #[arg(long)]
     pub(crate) certificate: bool,
-    /// Have the certificate issued by the authority in DIR (ca.key and ca.crt), which is made where
-    /// there is none; key and certificate go to DIR as well. For tests: whoever holds DIR has the
-    /// keys of all parties
+    /// Have the certificate issued by the authority in DIR (ca.key and ca.crt), which is created if
+    /// it does not exist; the key and certificate go to DIR as well. For tests: anyone who has DIR
+    /// has the keys of all parties
     #[arg(long, value_name = "DIR", conflicts_with_all = ["certificate", "output"])]
     pub(crate) authority: Option<PathBuf>,
 }
@@ -121,14 +122,14 @@ pub(crate) struct Check {
     /// Check this party's side too: its key, its table
     #[arg(long = "as", value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// This party's key file [default: NAME.key beside the job file]
+    /// This party's key file [default: NAME.key next to the job file]
     #[arg(long, value_name = "FILE", requires = "name")]
     pub(crate) identity: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) table: OptionalTable,
     #[command(flatten)]
     pub(crate) memory: Memory,
-    /// Contact the service and verify its evidence; sends nothing of the job
+    /// Contact the service and verify its evidence; sends nothing about the job
     #[arg(long)]
     pub(crate) contact: bool,
     #[command(flatten)]
@@ -145,40 +146,41 @@ pub(crate) struct Serve {
     pub(crate) listen: String,
     #[command(flatten)]
     pub(crate) platform: Platform,
-    /// Keep the key of the service's certificate in this file, for parties that pin it
-    /// [default: a fresh key]
+    /// Keep the key of the service's certificate in this file, for parties that pin it [default: a
+    /// new key]
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
-    /// Take parties that ask for no fresh attestation (plain RA-TLS)
+    /// Accept parties that ask for no fresh attestation (plain RA-TLS)
     #[arg(long)]
     pub(crate) insecure_ratls_only: bool,
     /// Verify every provider's evidence against this policy (TOML or dynamic_config.json)
     #[arg(long, value_name = "FILE", visible_alias = "config")]
     pub(crate) policy: Option<PathBuf>,
-    /// What providers' evidence is verified with
+    /// Collateral to verify providers' evidence with
     #[arg(long, value_name = "FILE")]
     pub(crate) collateral: Option<PathBuf>,
-    /// Offer this platform's own collateral to providers that have none; read anew each time
+    /// Offer this platform's own collateral to providers that have none; read again each time
     /// [default: the simulated platform's]
     #[arg(long, value_name = "FILE")]
     pub(crate) offer_collateral: Option<PathBuf>,
-    /// Accept evidence of the simulated platform with this root, beside --policy
+    /// Accept evidence of the simulated platform with this root, in addition to --policy
     #[arg(long, value_name = "PEM", requires = "policy")]
     pub(crate) insecure_simulated_root: Option<PathBuf>,
-    /// Memory for the joins of all jobs together, 18.5 to 31 bytes a key (K, M, G)
+    /// Memory for the joins of all jobs together, 18.5 to 31 bytes per key (K, M, G)
     #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes)]
     pub(crate) memory: u64,
     /// How long a running job waits for a party whose connection broke (s, m, h); 0 ends it at once
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds)]
     pub(crate) reconnect_within: u64,
     /// Answer health checks (/livez, /readyz, gRPC health) and Prometheus (/metrics) here, in plain
-    /// HTTP: counts and coarse times, nothing of a set or a result [default: nowhere]
+    /// HTTP: counts and coarse times, nothing about a set or a result [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) status: Option<String>,
-    /// Push the same figures to an OpenTelemetry collector here (OTLP over HTTP, JSON): http://HOST:4318
+    /// Push the same figures to the OpenTelemetry collector at this address (OTLP over HTTP, JSON):
+    /// http://HOST:4318
     #[arg(long, value_name = "URL")]
     pub(crate) otlp: Option<String>,
-    /// How often figures are pushed (s, m, h)
+    /// How often to push figures (s, m, h)
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds, requires = "otlp")]
     pub(crate) otlp_every: u64,
     #[command(flatten)]
@@ -186,7 +188,7 @@ pub(crate) struct Serve {
     /// The clients of Intel's "PSI with SGX".
     #[command(flatten, next_help_heading = "Serve the clients of Intel's \"PSI with SGX\" too")]
     pub(crate) psi: PsiWireArgs,
-    /// Where the files of --offer-collateral and --collateral are kept fresh from.
+    /// Where the files of --offer-collateral and --collateral are refreshed from.
     #[command(flatten, next_help_heading = "Keep the collateral files fresh")]
     pub(crate) refresh: Pcs,
 }
@@ -194,22 +196,23 @@ pub(crate) struct Serve {
 /// The wire of Intel's "PSI with SGX".
 #[derive(Args)]
 pub(crate) struct PsiWireArgs {
-    /// Speak psi.PSI here, with RA-TLS; the service sees their ids in the clear [default: nowhere]
+    /// Serve psi.PSI here, with RA-TLS; the service sees the clients' ids in the clear [default:
+    /// nowhere]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) psi_listen: Option<String>,
-    /// Ordinary mutual TLS with this certificate (chain) in place of RA-TLS: NOT ATTESTED
+    /// Use ordinary mutual TLS with this certificate (chain) instead of RA-TLS: NOT ATTESTED
     #[arg(long, value_name = "PEM", requires_all = ["psi_listen", "psi_key"])]
     pub(crate) insecure_psi_certificate: Option<PathBuf>,
     /// The key of that certificate
     #[arg(long, value_name = "PEM", requires = "insecure_psi_certificate")]
     pub(crate) psi_key: Option<PathBuf>,
-    /// Take clients whose certificates these authorities issued
+    /// Accept clients whose certificates were issued by these authorities
     #[arg(long, value_name = "PEM", requires = "insecure_psi_certificate")]
     pub(crate) psi_client_ca: Option<PathBuf>,
-    /// Take the client with this key; again for each [default with neither: nobody]
+    /// Accept the client with this key; repeat for each [default with neither: nobody]
     #[arg(long, value_name = "sha256:…", requires = "insecure_psi_certificate")]
     pub(crate) psi_client: Vec<KeyId>,
-    /// The longest message of ids; six times as much of --memory is taken while it is read
+    /// The longest message of ids; reading it takes six times as much of --memory
     #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
     pub(crate) psi_message: u64,
     /// How long a client waits for the others, and then the job for their ids (s, m, h)
@@ -220,10 +223,10 @@ pub(crate) struct PsiWireArgs {
 /// Where this program's own evidence comes from.
 #[derive(Args)]
 pub(crate) struct Platform {
-    /// Where Gramine's attestation files are; a provider uses them where the job has it verified
+    /// Where Gramine's attestation files are; a provider uses them if the job asks for its evidence
     #[arg(long, value_name = "DIR", default_value = "/dev/attestation")]
     pub(crate) attestation: PathBuf,
-    /// Make evidence of a TDX guest instead, with the kernel's report directory
+    /// Make evidence of a TDX guest instead, using the kernel's report directory
     #[arg(
         long,
         value_name = "DIR",
@@ -238,11 +241,12 @@ pub(crate) struct Platform {
     pub(crate) simulated: Option<PathBuf>,
 }
 
-/// What the service's evidence is judged by.
+/// How the service's evidence is judged.
 #[derive(Args)]
 pub(crate) struct Trust {
-    /// Collateral to verify evidence with [default: collateral.json beside the job file or policy;
-    /// where there is none, what the service offers, signed and no older than the policy allows]
+    /// Collateral to verify evidence with [default: collateral.json next to the job file or policy;
+    /// if there is none, what the service offers, if it is signed and no older than the policy
+    /// allows]
     #[arg(long, value_name = "FILE")]
     pub(crate) collateral: Option<PathBuf>,
     /// Ask for no fresh attestation (plain RA-TLS): trust a key that an enclave once made
@@ -254,26 +258,26 @@ pub(crate) struct Trust {
 pub(crate) struct Run {
     /// The job file, identical at every party
     pub(crate) job: PathBuf,
-    /// The name under which the job lists this party
+    /// The name the job lists this party under
     #[arg(long = "as", value_name = "NAME")]
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) table: TableArgs,
-    /// Where matched rows go, packed if it ends in .gz; "-" is standard output
-    /// [needed where the job gives this party the intersection]
+    /// Where matched rows go, compressed if it ends in .gz; "-" is standard output [required if the
+    /// job gives this party the intersection]
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Write only these columns of matched rows, by name or number (#3), in this order
-    /// [default: all]
+    /// Write only these columns of matched rows, by name or number (#3), in this order [default:
+    /// all]
     #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
     pub(crate) select: Vec<String>,
-    /// This party's key file [default: NAME.key beside the job file]
+    /// This party's key file [default: NAME.key next to the job file]
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
-    /// Reach the service here instead of where the job says
+    /// Reach the service here instead of at the job's address
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) service: Option<String>,
-    /// A policy of this party's own, which must accept the service's evidence too
+    /// This party's own policy, which must accept the service's evidence too
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
     #[command(flatten)]
@@ -292,8 +296,8 @@ pub(crate) struct Run {
 /// The table of a run.
 #[derive(Args)]
 pub(crate) struct TableArgs {
-    /// The table: CSV, or a text file of one id a line, plain, .gz or .zst, or Parquet; "-" is standard
-    /// input
+    /// The table: CSV, or a text file with one id per line (either plain, .gz or .zst), or Parquet;
+    /// "-" is standard input
     #[arg(long, short, value_name = "FILE")]
     pub(crate) input: PathBuf,
     #[command(flatten)]
@@ -310,15 +314,15 @@ pub(crate) struct OptionalTable {
     pub(crate) layout: Layout,
 }
 
-/// How much memory a provider takes.
+/// How much memory a provider uses.
 #[derive(Args)]
 pub(crate) struct Memory {
-    /// Memory to keep within, 20 bytes a row and 48M (K, M, G); keys beyond it go through an
-    /// encrypted temporary file
+    /// Memory to stay within: 48M plus 20 bytes per row (K, M, G); keys that do not fit go through
+    /// an encrypted temporary file
     #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]
     pub(crate) memory: u64,
-    /// The directory of that file, and of the one that keeps what comes by standard input
-    /// [default: the system's for temporary files]
+    /// Directory for that file, and for the one that buffers standard input [default: the system's
+    /// directory for temporary files]
     #[arg(long, value_name = "DIR")]
     pub(crate) temporary: Option<PathBuf>,
 }
@@ -333,10 +337,10 @@ impl From<Memory> for convelo_party::Memory {
 /// How a table is read.
 #[derive(Args)]
 pub(crate) struct Layout {
-    /// Key column, by name or number (#3); once for each key part of the job, in its order
+    /// Key column, by name or number (#3); repeat for each key part of the job, in the job's order
     #[arg(long = "key", short, value_name = "COLUMN")]
     pub(crate) key: Vec<String>,
-    /// Format of the table [default: by its ending]
+    /// Format of the table [default: by file name extension]
     #[arg(long, value_enum)]
     pub(crate) format: Option<FormatArg>,
     /// Delimiter of a CSV table: one character, or "tab" [default: guessed from the first line]
@@ -351,9 +355,9 @@ pub(crate) struct Layout {
 pub(crate) enum FormatArg {
     /// Columns between delimiters, quoted where needed
     Csv,
-    /// One id a line
+    /// One id per line
     Lines,
-    /// A Parquet file; told by its first bytes
+    /// A Parquet file; recognised by its first bytes
     Parquet,
 }
 
@@ -367,7 +371,7 @@ pub(crate) struct Join {
         default_value = "localhost:50051"
     )]
     pub(crate) service: String,
-    /// What is accepted as the service's evidence: dynamic_config.json, or a policy in TOML
+    /// What to accept as the service's evidence: dynamic_config.json, or a policy in TOML
     #[arg(
         long,
         value_name = "FILE",
@@ -375,7 +379,7 @@ pub(crate) struct Join {
         default_value = "dynamic_config.json"
     )]
     pub(crate) policy: PathBuf,
-    /// This party's name, different from the others'
+    /// This party's name, unique among the parties
     #[arg(long, value_name = "NAME", visible_aliases = ["client_name", "client-name"])]
     pub(crate) name: String,
     /// Number of parties, 2 to 64; the same at every party
@@ -385,13 +389,13 @@ pub(crate) struct Join {
         value_parser = clap::value_parser!(u8).range(2..=64)
     )]
     pub(crate) parties: u8,
-    /// The data file: one id a line
+    /// The data file: one id per line
     #[arg(long, value_name = "FILE", visible_aliases = ["data_dir", "data-dir"])]
     pub(crate) data: PathBuf,
-    /// Accepted and without effect: a job needs no chief
+    /// Accepted for compatibility, without effect: a job needs no chief
     #[arg(long, value_name = "BOOL", visible_aliases = ["is_chief", "is-chief"])]
     pub(crate) chief: Option<String>,
-    /// Tells apart jobs that run on one service at the same time; the same at every party
+    /// Distinguishes jobs that run on one service at the same time; the same at every party
     #[arg(long, value_name = "NAME", default_value = "join")]
     pub(crate) job: String,
     /// How long to wait for the others and the result (s, m, h)
@@ -403,15 +407,15 @@ pub(crate) struct Join {
     /// Whose evidence is verified; the same at every party
     #[arg(long, value_enum, default_value_t = VerifyArg::Service)]
     pub(crate) verify: VerifyArg,
-    /// The service's key, which is all that identifies it with --verify provider
+    /// The service's key, its only identification with --verify provider
     #[arg(long, value_name = "sha256:…")]
     pub(crate) service_key: Option<String>,
-    /// This party's key file [default: a fresh key for this run]
+    /// This party's key file [default: a new key for this run]
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) trust: Trust,
-    /// Accept evidence of the simulated platform with this root, beside --policy
+    /// Accept evidence of the simulated platform with this root, in addition to --policy
     #[arg(long, value_name = "PEM")]
     pub(crate) insecure_simulated_root: Option<PathBuf>,
     /// Write the result to this file instead of stdout
@@ -442,7 +446,7 @@ pub(crate) enum VerifyArg {
 
 #[derive(Subcommand)]
 pub(crate) enum Attest {
-    /// Print what evidence says of itself; proves nothing
+    /// Print what evidence says about itself; proves nothing
     Inspect {
         /// A certificate (PEM or DER), a bare quote, or the address of a service, to which nothing
         /// is sent
@@ -457,12 +461,12 @@ pub(crate) enum Attest {
         /// A certificate (PEM or DER), or the address of a service, to which nothing is sent
         #[arg(value_name = "FILE|HOST:PORT")]
         from: String,
-        /// What is accepted: a policy in TOML, or dynamic_config.json
+        /// What to accept: a policy in TOML, or dynamic_config.json
         #[arg(long, value_name = "FILE")]
         policy: PathBuf,
         #[command(flatten)]
         collateral: CollateralFile,
-        /// Accept evidence of the simulated platform with this root, beside --policy
+        /// Accept evidence of the simulated platform with this root, in addition to --policy
         #[arg(long, value_name = "PEM")]
         insecure_simulated_root: Option<PathBuf>,
         /// Verify as of this time, in Unix seconds [default: now]
@@ -472,7 +476,7 @@ pub(crate) enum Attest {
         #[arg(long)]
         json: bool,
     },
-    /// Make evidence here: a certificate of a fresh key, which a peer could verify
+    /// Make evidence here: a certificate with a new key, which a peer could verify
     Evidence {
         #[command(flatten)]
         platform: Platform,
@@ -482,10 +486,10 @@ pub(crate) enum Attest {
     },
 }
 
-/// What evidence is verified with.
+/// How evidence is verified.
 #[derive(Args)]
 pub(crate) struct CollateralFile {
-    /// Collateral to verify evidence with [default: collateral.json beside the policy]
+    /// Collateral to verify evidence with [default: collateral.json next to the policy]
     #[arg(long, value_name = "FILE")]
     pub(crate) collateral: Option<PathBuf>,
 }
@@ -517,7 +521,7 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         output: PolicyOutput,
     },
-    /// Accept the enclave of a SIGSTRUCT, the .sig file that gramine-sgx-sign writes
+    /// Accept the enclave described by a SIGSTRUCT, the .sig file that gramine-sgx-sign writes
     FromSigstruct {
         /// The file
         file: PathBuf,
@@ -547,7 +551,7 @@ pub(crate) enum PolicyCommand {
     },
 }
 
-/// What an enclave is called.
+/// The name of an enclave.
 #[derive(Args)]
 pub(crate) struct EnclaveName {
     /// What people call the enclave, such as "convelo-service 0.1.0"
@@ -565,7 +569,7 @@ pub(crate) struct PolicyOutput {
 
 #[derive(Subcommand)]
 pub(crate) enum CollateralCommand {
-    /// Print the parts of a bundle, their dates, and how long they hold
+    /// Print the parts of a bundle, their dates, and how long they remain valid
     Show {
         /// The bundle
         file: PathBuf,
@@ -573,7 +577,7 @@ pub(crate) enum CollateralCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Fetch the collateral of a platform from Intel or a cache (PCCS), verify it, and write it
+    /// Fetch a platform's collateral from Intel or a cache (PCCS), verify it, and write it
     Export {
         /// Whose platform: a certificate, a quote, or the address of a service, to which nothing is
         /// sent
@@ -584,7 +588,7 @@ pub(crate) enum CollateralCommand {
         #[command(flatten)]
         into: Into,
     },
-    /// Verify a bundle that somebody gave you, and take it over unless a newer one is there
+    /// Verify a bundle that somebody gave you, and store it unless a newer one is there
     Import {
         /// The bundle
         file: PathBuf,
@@ -593,18 +597,18 @@ pub(crate) enum CollateralCommand {
     },
 }
 
-/// Where collateral is fetched from.
+/// Where to fetch collateral from.
 #[derive(Args)]
 pub(crate) struct Pcs {
-    /// A collateral service, such as `https://pccs.example.org:8081`; several are tried in order.
-    /// "intel" is Intel's own, which learns which platform is asked for
+    /// A collateral service, such as `https://pccs.example.org:8081`; if there are several, they
+    /// are tried in order. "intel" is Intel's own, which learns which platform you ask about
     #[arg(long, value_name = "URL")]
     pub(crate) pccs: Vec<String>,
-    /// Take address and patience from this sgx_default_qcnl.conf
+    /// Take addresses and retries from this sgx_default_qcnl.conf
     #[arg(long, value_name = "FILE", conflicts_with = "pccs")]
     pub(crate) qcnl: Option<PathBuf>,
-    /// Accept any TLS certificate of a collateral service: it can hold newer collateral back, not
-    /// forge any
+    /// Accept any TLS certificate from a collateral service: it can hold back newer collateral, but
+    /// cannot forge any
     #[arg(long)]
     pub(crate) insecure_any_certificate: bool,
 }
@@ -612,7 +616,7 @@ pub(crate) struct Pcs {
 /// Where a bundle goes, and whose signature it needs.
 #[derive(Args)]
 pub(crate) struct Into {
-    /// Write it here; a newer bundle that is there already stays
+    /// Write it here, unless a newer bundle is already there
     #[arg(long, short, value_name = "FILE", default_value = "collateral.json")]
     pub(crate) output: PathBuf,
     /// Verify it under the root of this policy instead of Intel's
@@ -626,7 +630,7 @@ pub(crate) enum Receipt {
     Verify {
         /// The receipt
         file: PathBuf,
-        /// A policy of your own, which must accept the evidence, too
+        /// A policy of your own, which must accept the evidence too
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
         /// Print JSON on stdout
@@ -645,7 +649,7 @@ pub(crate) enum Simulator {
         #[arg(long)]
         tdx: bool,
     },
-    /// Run a collateral service (PCCS) of the platform, to try the whole way
+    /// Run a collateral service (PCCS) for the platform, to try out fetching
     Pccs {
         /// The platform's directory
         dir: PathBuf,

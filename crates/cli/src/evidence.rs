@@ -1,4 +1,4 @@
-//! Evidence out of a file, or as somebody shows it.
+//! Evidence from a file, or presented by a peer.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use convelo_party::Error;
 use crate::exit::Failure;
 use crate::files;
 
-/// The bytes of a certificate or quote, out of a file or from whoever listens at an address.
+/// The bytes of a certificate or quote, from a file or presented at an address.
 pub(crate) async fn read(from: &str) -> Result<Vec<u8>, Failure> {
     let path = Path::new(from);
     if path.exists() {

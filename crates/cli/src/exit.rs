@@ -6,17 +6,17 @@ use std::process::ExitCode;
 use convelo_party::table::TableError;
 use convelo_party::{Error, Hint, Kind};
 
-/// How the program ends when it does not end well.
+/// Why the program failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
-    /// The job came to no result: a party or the service failed, left or was late.
+    /// The job produced no result: a party or the service failed, left or was late.
     Job = 1,
-    /// A flag, a file or the input is not right; nothing was sent.
+    /// A flag, a file or the input is wrong; nothing was sent.
     Usage = 2,
     /// Evidence was refused, the service's or this party's.
     Attestation = 3,
-    /// The reveal policy or a cap of the job forbids it, or withholds the result.
+    /// The job's reveal policy or a cap forbids it, or withholds the result.
     RevealPolicy = 4,
     /// Stopped by SIGINT or SIGTERM.
     Stopped = 130,
@@ -26,13 +26,13 @@ pub(crate) enum Code {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0    done; an empty intersection is an ordinary result
-  1    the job came to no result: a party or the service failed, left or was late
-  2    a flag, a file or the input is not right
+  1    the job produced no result: a party or the service failed, left or was late
+  2    a flag, a file or the input is wrong
   3    evidence was refused, the service's or this party's
   4    the job's reveal policy or a cap forbids it, or withholds the result
   130  stopped by SIGINT or SIGTERM; the other parties were told";
 
-/// A failure in words, and the code the program ends with.
+/// A failure in words, and the program's exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: Code,
@@ -91,21 +91,23 @@ impl From<Code> for ExitCode {
     }
 }
 
-/// A hint in the words of the command line.
+/// A hint, phrased for the command line.
 fn advice(hint: Hint) -> &'static str {
     match hint {
-        Hint::MoreMemory => "name a directory with room by --temporary, or raise --memory",
-        Hint::TemporaryDirectory => "name a directory with room by --temporary",
+        Hint::MoreMemory => {
+            "name a directory with enough space with --temporary, or raise --memory"
+        }
+        Hint::TemporaryDirectory => "name a directory with enough space with --temporary",
         Hint::Collateral => {
-            "'convelo collateral export' fetches collateral, and --collateral FILE gives it"
+            "fetch it with 'convelo collateral export', and pass it with --collateral FILE"
         }
         Hint::Address => "give it with --service HOST:PORT",
-        Hint::NoAddress => "leave --service out",
-        Hint::Policy => "give one with --policy FILE, or have it in the job",
+        Hint::NoAddress => "leave out --service",
+        Hint::Policy => "give one with --policy FILE, or put it in the job",
         Hint::ServiceKey => "'convelo serve --identity FILE' shows the key of a service",
         Hint::QuoteSource => "run in an enclave or a trust domain",
         Hint::Output => "say where they go with --output FILE",
-        Hint::NoOutput => "leave --output out",
-        Hint::KeyColumns => "say which column holds each part with --key COLUMN, in their order",
+        Hint::NoOutput => "leave out --output",
+        Hint::KeyColumns => "name the column of each part with --key COLUMN, in the job's order",
     }
 }

@@ -11,7 +11,7 @@ use convelo_psi::{Job, KeyId};
 
 use crate::exit::Failure;
 
-/// What a file of collateral is called beside a job file or a policy.
+/// The name of a collateral file next to a job file or a policy.
 const COLLATERAL: &str = "collateral.json";
 
 /// Reads a text file of bounded size.
@@ -41,7 +41,7 @@ pub(crate) fn job(path: &Path) -> Result<Job, Failure> {
         .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
-/// Reads a policy: TOML, or dynamic_config.json where it begins as JSON does.
+/// Reads a policy: TOML, or dynamic_config.json if it starts like JSON.
 pub(crate) fn policy(path: &Path, simulated_root: Option<&Path>) -> Result<Policy, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::usage(format!("the policy {}: {error}", path.display()))
@@ -62,18 +62,18 @@ pub(crate) fn policy(path: &Path, simulated_root: Option<&Path>) -> Result<Polic
     }
 }
 
-/// Reads collateral, from where the flag says or from beside another file.
+/// Reads collateral from the file the flag names, or from next to another file.
 pub(crate) fn collateral(flag: Option<&Path>, beside: &Path) -> Result<Collateral, Failure> {
     collateral_if_any(flag, beside)?.ok_or_else(|| {
         Failure::usage(format!(
-            "no collateral: evidence is verified with signed facts about the platform (TCB info, \
-             QE identity, revocation lists); give them with --collateral FILE, or put them at {}",
+            "no collateral: verifying evidence takes signed facts about the platform (TCB info, QE \
+             identity, revocation lists); give them with --collateral FILE, or put them at {}",
             sibling(beside, COLLATERAL).display()
         ))
     })
 }
 
-/// Reads collateral as [`collateral`] does; nothing where none is named and none is there.
+/// Like [`collateral`]; returns nothing if no file is named and none is there.
 pub(crate) fn collateral_if_any(
     flag: Option<&Path>,
     beside: &Path,
@@ -87,7 +87,7 @@ pub(crate) fn collateral_if_any(
         .map_err(|error| Failure::usage(format!("the collateral {}: {error}", path.display())))
 }
 
-/// Reads a party's key, from where the flag says or from `NAME.key` beside another file.
+/// Reads a party's key from the file the flag names, or from `NAME.key` next to another file.
 pub(crate) fn identity(
     flag: Option<&Path>,
     beside: &Path,
@@ -107,7 +107,7 @@ pub(crate) fn identity(
     read_identity(&path)
 }
 
-/// Reads a key file; others than its owner should not be able to, and are warned about.
+/// Reads a key file; warns if anyone but its owner can read it.
 pub(crate) fn read_identity(path: &Path) -> Result<Identity, Failure> {
     let pem = zeroize::Zeroizing::new(text(path, "the key")?);
     let identity = Identity::from_pem(&pem)
@@ -128,7 +128,7 @@ pub(crate) fn key_id(identity: &Identity) -> KeyId {
     KeyId::of_spki(identity.spki())
 }
 
-/// Writes a new file; an existing one is left alone.
+/// Writes a new file; leaves an existing one alone.
 pub(crate) fn create(path: &Path, contents: &[u8], mode: u32) -> Result<(), Failure> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -141,19 +141,19 @@ pub(crate) fn create(path: &Path, contents: &[u8], mode: u32) -> Result<(), Fail
     let _ = mode;
     options.open(path).and_then(|mut file| file.write_all(contents)).map_err(|error| {
         if error.kind() == std::io::ErrorKind::AlreadyExists {
-            let text = format!("{} exists and is not overwritten", path.display());
+            let text = format!("{} already exists; it was not overwritten", path.display());
             return Failure::usage(text);
         }
         Failure::usage(format!("cannot write {}: {error}", path.display()))
     })
 }
 
-/// A file in the directory of another one.
+/// A file in the same directory as another one.
 pub(crate) fn sibling(path: &Path, name: &str) -> PathBuf {
     path.parent().unwrap_or_else(|| Path::new("")).join(name)
 }
 
-/// A path with something after its name.
+/// A path with something appended to its name.
 pub(crate) fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

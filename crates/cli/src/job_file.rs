@@ -1,7 +1,7 @@
 //! The template of a job file.
 
-/// A job file with every field and what it means. Without a policy or parties, placeholders stand
-/// in for them that no parser accepts.
+/// A job file with every field and its meaning. Without a policy or parties, it has placeholders
+/// that no parser accepts.
 pub(crate) fn write(
     name: &str,
     service: &str,
@@ -53,49 +53,49 @@ key = \"REPLACE: what 'convelo keygen bob' prints, sha256:…\"
 ";
 
 const TEMPLATE: &str = "\
-# A convelo job: who intersects what, and who learns what of it. Every party runs the same file: a
-# job is identified by a digest over all of it, and parties with different files never start.
-# Comments and the order of entries do not count.
+# A convelo job: who intersects what, and who learns what. Every party runs the same file: a job is
+# identified by a digest over all of it, and parties with different files never start. Comments and
+# the order of entries do not matter.
 
 version = 1
 name = \"{name}\"
 
-# How the sets are joined: \"attested\" is by a service inside an enclave, which every party verifies
-# before it sends anything and which sees pseudonyms only.
+# How the sets are joined. \"attested\": by a service inside an enclave, which every party verifies
+# before sending anything and which sees only pseudonyms.
 mode = \"attested\"
 
-# From the first party's arrival to the result; whoever comes early waits so long (s, m, h, d).
+# Time from the first party's arrival to the result; early parties wait this long (s, m, h, d).
 deadline = \"30m\"
 
-# Cap on every party's number of distinct keys. A partner who guesses with a dictionary is stopped
-# here, before the join. A [[party]] may have a maximum_keys of its own.
+# Cap on every party's number of distinct keys. It stops a partner who guesses with a dictionary,
+# before the join. A [[party]] may have a maximum_keys of its own.
 maximum_keys = 10000000
 
-# To hide how large the sets are: every party fills its set up with random pseudonyms to a multiple of
-# this number, so that the service and the network learn no more than that multiple.
+# Hides how large the sets are: every party pads its set with random pseudonyms to a multiple of this
+# number, so that the service and the network learn no more than that multiple.
 # pad_keys_to = 1000000
 
 [service]
 address = \"{service}\"
-# Whose evidence is verified: \"service\", or \"two-way\" (the parties run in enclaves too; say what is
-# accepted of them in [provider.policy]), or \"provider\" (nobody verifies the service).
+# Whose evidence is verified: \"service\", or \"two-way\" (the parties run in enclaves too; say what to
+# accept from them in [provider.policy]), or \"provider\" (nobody verifies the service).
 verify = \"service\"
 
 # What every party accepts as the service's evidence.
 [service.policy]
 {policy}
 
-# The key that is matched on, one [[key]] for each of its parts; every party says at run time which
-# of its columns holds it. All parties normalise it in the same way, by these steps in their order:
+# The key to match on, one [[key]] for each of its parts; every party says at run time which of its
+# columns holds it. All parties normalise it in the same way, by these steps in order:
 # trim, nfkc, lowercase, digits, email, phone, phone:49 (numbers without a country code are of +49).
 [[key]]
 name = \"email\"
 normalise = [\"email\"]
 
 [reveal]
-# What is learned: \"intersection\" (which of one's own keys every party has) or \"count\" (how many).
+# What is learned: \"intersection\" (which of your own keys every party has) or \"count\" (how many).
 what = \"intersection\"
-# Who learns it; leave it out for everybody.
+# Who learns it; leave this out for everybody.
 # to = [\"alice\"]
 # A result of fewer keys than this is withheld from everybody; 0 withholds nothing.
 minimum = 0

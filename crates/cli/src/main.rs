@@ -60,8 +60,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     }
 }
 
-/// How long a pass over a table that was told to end has for it: so it removes what it has begun to
-/// write.
+/// How long a pass over a table has to end after it is told to: enough to remove what it has begun
+/// to write.
 const LAST_PASS: Duration = Duration::from_secs(2);
 
 /// Runs a command that waits for the network.
@@ -71,8 +71,8 @@ fn on_runtime(
     on(&mut Builder::new_multi_thread(), command)
 }
 
-/// Runs a provider's part. It has few connections, so that one thread for all of them does less than several that
-/// wake each other; passes over the table have threads of their own.
+/// Runs a provider's part. It has few connections, so one thread for all of them costs less than
+/// several that wake each other; passes over the table have threads of their own.
 fn as_provider(
     command: impl Future<Output = Result<ExitCode, Failure>>,
 ) -> Result<ExitCode, Failure> {

@@ -19,12 +19,12 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::args::{Cli, Voice};
 use crate::exit::Failure;
 
-/// Writes one line of data to stdout. A reader that has seen enough is no reason to fail.
+/// Writes one line of data to stdout. A closed stdout is not a failure: the reader has seen enough.
 pub(crate) fn data(line: impl Display) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
-/// Writes one line of JSON to stdout, at once: a program may wait for it.
+/// Writes one line of JSON to stdout, immediately: a program may be waiting for it.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let line = serde_json::to_string(value).map_err(Failure::job)?;
     let mut stdout = std::io::stdout().lock();
@@ -33,12 +33,12 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
         .map_err(|error| Failure::job(format!("cannot write to standard output: {error}")))
 }
 
-/// Writes one line for a person to stderr. A stderr that is gone is no reason to fail.
+/// Writes one line for people to stderr. A closed stderr is not a failure.
 pub(crate) fn say(line: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// Writes why the program ends.
+/// Writes why the program failed.
 pub(crate) fn error(failure: &Failure) {
     say(format_args!("error: {failure}"));
 }
@@ -48,13 +48,13 @@ pub(crate) fn completions(shell: clap_complete::Shell) {
     clap_complete::generate(shell, &mut Cli::command(), "convelo", &mut std::io::stdout());
 }
 
-/// Logs to stderr: `CONVELO_LOG` chooses what, as in `CONVELO_LOG=debug`.
+/// Logs to stderr; `CONVELO_LOG` sets the level, as in `CONVELO_LOG=debug`.
 pub(crate) fn start_logging(default: LevelFilter) {
     let fallback = Targets::new().with_default(default);
     let filter = match std::env::var("CONVELO_LOG").as_deref().map(str::parse) {
         Ok(Ok(wanted)) => wanted,
         Ok(Err(error)) => {
-            say(format_args!("CONVELO_LOG is not understood ({error}); logging at {default}"));
+            say(format_args!("CONVELO_LOG is invalid ({error}); logging at {default}"));
             fallback
         }
         Err(_) => fallback,
@@ -72,7 +72,7 @@ fn no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// Shows a run on stderr: lines for its steps and, on a terminal, a bar for what takes time.
+/// Shows a run on stderr: a line for each step and, on a terminal, a bar for slow ones.
 pub(crate) struct Narrator {
     voice: Voice,
     me: String,
@@ -102,7 +102,7 @@ impl Narrator {
         Self { voice, me: me.to_owned(), bars, state: Mutex::default() }
     }
 
-    /// One line; above the bar, where there is one.
+    /// Prints one line; above the bar, if there is one.
     pub(crate) fn line(&self, line: impl Display) {
         if self.voice.quiet {
             return;
@@ -149,7 +149,7 @@ impl Narrator {
             return;
         }
         self.line(format_args!(
-            "the service does not answer yet ({why}); trying on for {}",
+            "the service does not answer yet ({why}); still trying for {}",
             duration(give_up_in)
         ));
     }
@@ -159,7 +159,7 @@ impl Narrator {
             return;
         }
         self.line(format_args!(
-            "the connection to the service broke ({why}); connecting again for up to {}",
+            "the connection to the service broke ({why}); trying to reconnect for up to {}",
             duration(give_up_in)
         ));
     }
@@ -211,19 +211,19 @@ impl Observer for Narrator {
             Event::ConnectionLost { why, give_up_in, .. } => self.lost(&why, give_up_in),
             Event::Reconnected => {
                 self.state().lost = false;
-                self.line("connected again; the job goes on where it was");
+                self.line("reconnected; the job continues where it was");
             }
             Event::EvidenceVerified(verdict) => {
                 self.line(format_args!("evidence verified: {verdict}"));
             }
             Event::KeyRecognised => self
-                .line("the service has the pinned key; NOT ATTESTED: what runs there is not known"),
+                .line("the service has the pinned key; NOT ATTESTED: nobody knows what runs there"),
             Event::Waiting(waiting) => self.waiting(waiting),
             Event::Assembled { names, pinned } => {
                 let vouched = if pinned {
                     ""
                 } else {
-                    "; the service vouches for who they are, no key is pinned"
+                    "; no key is pinned: the service vouches for who they are"
                 };
                 self.line(format_args!(
                     "all {} parties are here: {}{vouched}",
@@ -232,7 +232,7 @@ impl Observer for Narrator {
                 ));
             }
             Event::KeyAgreed => {
-                self.line("job key agreed among the parties; the service does not have it");
+                self.line("the parties have agreed on a job key, which the service does not know");
             }
             Event::Reading { done, total } => self.progress(Stage::Reading, done, total),
             Event::Read(counts) => self.read(counts),
@@ -250,7 +250,7 @@ impl Observer for Narrator {
                 self.line(format_args!("waiting for the set of {}", missing.join(", ")));
             }
             Event::JoinRunning => {
-                self.line("the service has all sets and joins them");
+                self.line("the service has all sets and is joining them");
                 self.progress(Stage::Joining, 0, 0);
             }
             Event::Result => self.clear_bar(),

@@ -1,4 +1,4 @@
-//! Whom collateral is fetched from.
+//! The services to fetch collateral from.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::args::Pcs;
 use crate::exit::Failure;
 use crate::{files, output};
 
-/// The services that are named; an error where none is.
+/// The named services; an error if none is named.
 pub(crate) fn client(from: &Pcs) -> Result<PcsClient, Failure> {
     let mut insecure = from.insecure_any_certificate;
     let (mut retries, mut pause) = (2, Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! A job in words: who takes part, who learns what, what could go wrong by chance.
+//! A job in words: who takes part, who learns what, and what could go wrong by chance.
 
 use convelo_attest::Policy;
 use convelo_party::Plan;
@@ -15,7 +15,7 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
         [] => "service: named at run time".to_owned(),
         [address] => format!("service: {address}"),
         several => format!(
-            "{} services, of which each joins its shard of the sets: {}",
+            "{} services, each of which joins its shard of the sets: {}",
             several.len(),
             several.join(", ")
         ),
@@ -29,7 +29,7 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
         .iter()
         .map(|part| {
             let steps: Vec<String> = part.normalise.iter().map(ToString::to_string).collect();
-            let steps = if steps.is_empty() { "as it is".to_owned() } else { steps.join(", ") };
+            let steps = if steps.is_empty() { "as is".to_owned() } else { steps.join(", ") };
             format!("{} ({steps})", part.name)
         })
         .collect();
@@ -47,7 +47,7 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
             }
         }
         Parties::Unpinned { count } => lines.push(format!(
-            "{count} parties that this job does not pin: the attested service alone vouches for \
+            "{count} parties that this job does not pin: only the attested service vouches for \
              who they are; each at most {} keys; each learns {}",
             job.maximum_keys(),
             learns(job, ""),
@@ -55,15 +55,15 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
     }
     lines.extend(minimum(job));
     let size = match job.pad_keys_to() {
-        Some(step) => format!("the size of each set, filled up to a multiple of {step},"),
+        Some(step) => format!("the size of each set, padded to a multiple of {step},"),
         None => "the size of each set".to_owned(),
     };
     lines.push(format!(
         "the service learns: the names and key fingerprints of the parties, {size} and of what they \
-         have in common; of the keys only pseudonyms"
+         have in common; of the keys, only pseudonyms"
     ));
     lines.push("each party learns: which parties take part, and when each has uploaded".to_owned());
-    lines.push(format!("deadline: {} s after the first party comes", job.deadline_seconds()));
+    lines.push(format!("deadline: {} s after the first party arrives", job.deadline_seconds()));
     lines.push(format!(
         "false matches: the probability of any is below 2^{:.0}",
         job.false_match_bound_log2().ceil()
@@ -71,7 +71,7 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
     lines
 }
 
-/// The plan as a run shows it before anything is sent: what the reveal policy says.
+/// The plan as a run shows it before sending anything: what the reveal policy says.
 pub(crate) fn brief(plan: &Plan) -> Vec<String> {
     let (job, me) = (plan.job(), plan.name());
     let mut lines = vec![format!("job {}, digest {}", job.name(), job.digest())];
@@ -114,7 +114,7 @@ pub(crate) fn brief(plan: &Plan) -> Vec<String> {
 pub(crate) fn learns(job: &Job, name: &str) -> &'static str {
     match job.reveal().what {
         _ if !job.learns(name) => "nothing",
-        What::Intersection => "which of its own keys every party has, and so how many",
+        What::Intersection => "which of its own keys every party has, and hence how many",
         What::Count => "how many keys every party has",
     }
 }
@@ -124,7 +124,7 @@ const SIMULATED: &str = "SIMULATED: this job accepts a simulated platform, which
 fn minimum(job: &Job) -> Option<String> {
     (job.reveal().minimum > 0).then(|| {
         format!(
-            "a result of fewer than {} keys is withheld from everybody; who was to learn it learns \
+            "a result of fewer than {} keys is withheld from everybody; those who would learn it learn \
              that it is smaller, and no number",
             job.reveal().minimum
         )
@@ -138,8 +138,8 @@ fn evidence(service: &Service) -> &'static str {
         }
         Verify::Service { .. } => "the parties verify the service before anything is sent",
         Verify::Provider { .. } => {
-            "the service verifies the parties; NOBODY VERIFIES THE SERVICE, which is recognised by \
-             its pinned key alone"
+            "the service verifies the parties; NOBODY VERIFIES THE SERVICE, which is identified by \
+             its pinned key only"
         }
     }
 }

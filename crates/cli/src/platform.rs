@@ -11,13 +11,13 @@ use crate::clock::unix_now;
 use crate::exit::Failure;
 use crate::files;
 
-/// The name under which the simulated platform stands in for the measured service.
+/// The name that the simulated platform's stand-in for the measured service has.
 pub(crate) const SERVICE: &str = "convelo-service";
 
-/// The name under which the simulated platform stands in for a provider's program.
+/// The name that the simulated platform's stand-in for a provider's program has.
 pub(crate) const PROVIDER: &str = "convelo-provider";
 
-/// Where the evidence of this program comes from; `name` is what a simulated platform knows it by.
+/// Where this program's evidence comes from; `name` is its name on a simulated platform.
 pub(crate) fn source(from: &Platform, name: &str) -> Result<Arc<dyn QuoteSource>, Failure> {
     match (&from.simulated, &from.tdx) {
         (Some(dir), _) => {
@@ -29,7 +29,7 @@ pub(crate) fn source(from: &Platform, name: &str) -> Result<Arc<dyn QuoteSource>
     }
 }
 
-/// Makes a simulated platform with the policies that accept the stand-ins for our two programs.
+/// Makes a simulated platform, with the policies that accept the stand-ins for our two programs.
 pub(crate) fn simulate(dir: &Path, tee: Tee) -> Result<Simulated, Failure> {
     let platform = Simulated::create(dir, unix_now(), tee).map_err(Failure::usage)?;
     for (file, program) in [("policy.toml", SERVICE), ("provider-policy.toml", PROVIDER)] {

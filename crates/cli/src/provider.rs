@@ -1,4 +1,4 @@
-//! A provider's part in a job, shown from its beginning to its end.
+//! A provider's part in a job, shown from start to finish.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::exit::{Code, Failure};
 use crate::output::{self, Narrator};
 use crate::{plan, stop};
 
-/// Runs the part and shows how it begins and ends.
+/// Runs the part and shows how it starts and ends.
 pub(crate) async fn run(
     plan: Plan,
     table: Table,
@@ -34,7 +34,7 @@ pub(crate) async fn run(
     Ok(code(&summary))
 }
 
-/// A withheld result is no success for a party that was to learn it.
+/// A withheld result is not a success for a party that was to learn it.
 fn code(summary: &Summary) -> ExitCode {
     match summary.result {
         Outcome::Withheld => Code::RevealPolicy.into(),

@@ -1,7 +1,7 @@
 //! SIGINT and SIGTERM.
 
-/// Ends when the program is asked to stop. From the call on, and not only while it is waited for, the
-/// signals end the program no more by themselves.
+/// Returns when the program is asked to stop. From the call on, even before it is awaited, the
+/// signals no longer end the program by themselves.
 #[cfg(unix)]
 pub(crate) fn requested() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +18,7 @@ pub(crate) fn requested() -> impl Future<Output = ()> {
     }
 }
 
-/// Ends when the program is asked to stop.
+/// Returns when the program is asked to stop.
 #[cfg(not(unix))]
 pub(crate) async fn requested() {
     let _ = tokio::signal::ctrl_c().await;

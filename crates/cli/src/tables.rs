@@ -1,4 +1,4 @@
-//! Tables as their flags describe them.
+//! Tables as described by their flags.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::args::{FormatArg, Layout};
 use crate::exit::Failure;
 use crate::output;
 
-/// Opens a table, of which these columns are selected.
+/// Opens a table and selects these columns.
 pub(crate) fn open(
     path: &Path,
     layout: &Layout,
@@ -18,7 +18,7 @@ pub(crate) fn open(
     memory: &Memory,
 ) -> Result<Table, Failure> {
     if path == Path::new(STANDARD_INPUT) && std::io::stdin().is_terminal() {
-        output::say("reading the table from standard input, to its end (Ctrl-D)");
+        output::say("reading the table from standard input, until it ends (Ctrl-D)");
     }
     let input = Input::open(path, &memory.directory)?;
     let delimiter = layout.delimiter.as_deref().map(delimiter).transpose()?;
@@ -45,7 +45,7 @@ fn delimiter(text: &str) -> Result<u8, Failure> {
         [one] => Ok(*one),
         _ if matches!(text, "tab" | "\\t") => Ok(b'\t'),
         _ => Err(Failure::usage(format!(
-            "--delimiter takes one ASCII character or \"tab\"; {} bytes were given",
+            "--delimiter takes one ASCII character or \"tab\", found {} bytes",
             text.len()
         ))),
     }

@@ -1,4 +1,4 @@
-//! A file of collateral that others renew while the service runs.
+//! A collateral file that others renew while the service runs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use convelo_attest::{Collateral, MAXIMUM_COLLATERAL_BYTES};
 use convelo_service::CollateralSource;
 
-/// Collateral in a file, read again when the file has changed. What was read stays in use where the
-/// file has become unreadable, or older: whoever can write it must not be able to take a service back
-/// behind what it knows.
+/// Collateral in a file, read again whenever the file changes. If the file becomes unreadable, or
+/// older, the last version stays in use: anyone who can write the file must not be able to set a
+/// service back behind what it already knows.
 pub struct CollateralFile {
     path: PathBuf,
     held: Mutex<Held>,
@@ -23,7 +23,7 @@ struct Held {
 }
 
 impl CollateralFile {
-    /// The file at `path`, which need not be there yet.
+    /// The file at `path`, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), held: Mutex::default() }
     }
@@ -31,20 +31,20 @@ impl CollateralFile {
     fn read(&self) -> Result<Collateral, String> {
         let length = fs::metadata(&self.path).map_err(|error| error.to_string())?.len();
         if length > MAXIMUM_COLLATERAL_BYTES as u64 {
-            return Err(format!("{length} bytes, at most {MAXIMUM_COLLATERAL_BYTES} are read"));
+            return Err(format!("{length} bytes, expected at most {MAXIMUM_COLLATERAL_BYTES}"));
         }
         let text = fs::read_to_string(&self.path).map_err(|error| error.to_string())?;
         Collateral::from_json(&text).map_err(|error| error.to_string())
     }
 
     fn warn(&self, error: &dyn std::fmt::Display) {
-        tracing::warn!(file = %self.path.display(), %error, "collateral was not taken over");
+        tracing::warn!(file = %self.path.display(), %error, "new collateral was not accepted");
     }
 }
 
 impl CollateralSource for CollateralFile {
-    /// The file's content, or what it was before it became worse. Reads the file's date, and its content
-    /// where that is new; blocks.
+    /// The file's content, or what it was before it got worse. Reads the file's date, and its
+    /// content if that is new; blocks.
     fn current(&self) -> Option<Arc<Collateral>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok();
@@ -73,7 +73,7 @@ mod tests {
 
     const NOW: u64 = 1_795_219_200;
 
-    /// Writes the file, with a date of its own.
+    /// Writes the file, with a given date.
     fn write(path: &Path, text: &str, minute: u64) {
         fs::write(path, text).expect("the directory can be written to");
         let file = fs::OpenOptions::new().write(true).open(path).expect("the file");

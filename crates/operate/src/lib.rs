@@ -1,9 +1,10 @@
-//! What an operator opens beside the measured service: the status port, the figures pushed to an
-//! OpenTelemetry collector, the wire of Intel's "PSI with SGX", files of collateral that others keep fresh.
+//! What an operator opens next to the measured service: the status port, figures pushed to an
+//! OpenTelemetry collector, the wire of Intel's "PSI with SGX", and collateral files that others
+//! keep fresh.
 //!
-//! `convelo-service`, the program that is measured, has none of it: it is not in its tree. Here a
-//! [`Service`] is looked at through its [`Observer`](convelo_service::Observer), and other clients are served
-//! from its [`Shared`](convelo_service::Shared) memory.
+//! `convelo-service`, the program that is measured, contains none of this. Here a [`Service`] is
+//! observed through its [`Observer`](convelo_service::Observer), and other clients are served from
+//! its [`Shared`](convelo_service::Shared) memory.
 
 mod collateral;
 pub mod limits;
@@ -28,29 +29,28 @@ pub mod proto {
     include!("generated/psi.rs");
 }
 
-/// What is opened beside a service.
+/// What to open next to a service.
 #[derive(Default)]
 pub struct Extras {
     /// Health checks and figures over plain HTTP.
     pub status: Option<StatusPort>,
     /// Clients of Intel's "PSI with SGX".
     pub psi: Option<PsiPort>,
-    /// Who is told the figures.
+    /// Where to push the figures.
     pub collector: Option<Collector>,
 }
 
-/// Runs a service with what is opened beside it, until `stop` ends and all clients have been told. Extras
-/// that fail are named in the log, and the service goes on.
+/// Runs a service with these extras until `stop` ends and all clients have been told. If an extra
+/// fails, the log says so, and the service goes on.
 ///
-/// # Errors
-/// When the service itself fails as a whole.
+/// # Errors If the service itself fails as a whole.
 pub async fn run(
     service: Service,
     extras: Extras,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServiceError> {
     let Extras { status, psi, collector } = extras;
-    // Dropped when the service is to stop, or has failed.
+    // Dropped when the service is told to stop, or has failed.
     let (running, stopping) = watch::channel(());
     let stop = async move {
         stop.await;
@@ -67,7 +67,7 @@ pub async fn run(
         let serving = port.run(observer.clone(), stopped());
         tokio::spawn(async {
             if let Err(error) = serving.await {
-                tracing::error!(%error, "the status port answers no more");
+                tracing::error!(%error, "the status port no longer answers");
             }
         })
     });
@@ -75,7 +75,7 @@ pub async fn run(
         let serving = port.run(stopped());
         tokio::spawn(async {
             if let Err(error) = serving.await {
-                tracing::error!(%error, "psi.PSI is served no more");
+                tracing::error!(%error, "psi.PSI is no longer served");
             }
         })
     });
@@ -92,7 +92,7 @@ pub async fn run(
     if let Some(collector) = collector
         && let Err(why) = collector.tell(&observer, &instance).await
     {
-        tracing::warn!(%why, "the last figures are not taken");
+        tracing::warn!(%why, "the collector did not accept the last figures");
     }
     ended
 }

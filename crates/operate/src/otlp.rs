@@ -1,6 +1,6 @@
 //! The service's figures for an OpenTelemetry collector: OTLP 1 metrics over HTTP, with JSON bodies
-//! (opentelemetry.io/docs/specs/otlp). The same few figures as at `/metrics`, which need no second set of
-//! instruments; the collector is told them, for services that nobody can reach to ask.
+//! (opentelemetry.io/docs/specs/otlp). These are the same few figures as at `/metrics` and need no
+//! second set of instruments. They are pushed, for services that nobody can reach to ask.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,17 +14,17 @@ use ureq::tls::TlsConfig;
 
 use crate::limits::{COLLECTOR_TIMEOUT, SHORTEST_PUSH};
 
-/// The counts do not begin anew while the service runs.
+/// The counts do not restart while the service runs.
 const CUMULATIVE: u8 = 2;
 
-/// Where figures go, and how often.
+/// Where to push the figures, and how often.
 pub struct Collector {
     address: String,
     agent: Agent,
     every: Duration,
 }
 
-/// An address that is none of a collector.
+/// An address that is not a collector's.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the collector's address is '{found}', expected http://HOST:PORT or https://…; a collector usually listens on \
@@ -35,10 +35,9 @@ pub struct CollectorError {
 }
 
 impl Collector {
-    /// `address` is the collector's, without the path; `tls` is for one that is reached by https.
+    /// `address` is the collector's, without the path; `tls` is used if it is reached by https.
     ///
-    /// # Errors
-    /// If it is not one.
+    /// # Errors If it is not such an address.
     pub fn new(address: &str, tls: TlsConfig, every: Duration) -> Result<Self, CollectorError> {
         if !(address.starts_with("http://") || address.starts_with("https://")) {
             return Err(CollectorError { found: address.to_owned() });
@@ -53,7 +52,8 @@ impl Collector {
         Ok(Self { address, agent: Agent::new_with_config(agent), every: every.max(SHORTEST_PUSH) })
     }
 
-    /// Tells the figures again and again; the log has when the collector begins and ceases to take them.
+    /// Pushes the figures again and again; the log says when the collector starts and stops
+    /// accepting them.
     pub(crate) async fn keep_telling(self: Arc<Self>, observer: Observer, instance: String) {
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -63,16 +63,18 @@ impl Collector {
             let told = self.tell(&observer, &instance).await;
             match &told {
                 Err(why) if well => {
-                    tracing::warn!(%collector, %why, "the figures are not taken; trying on");
+                    tracing::warn!(%collector, %why, "the collector does not accept the figures; still trying");
                 }
-                Ok(()) if !well => tracing::info!(%collector, "takes the figures again"),
+                Ok(()) if !well => {
+                    tracing::info!(%collector, "the collector accepts the figures again")
+                }
                 _ => {}
             }
             well = told.is_ok();
         }
     }
 
-    /// Tells the figures once.
+    /// Pushes the figures once.
     pub(crate) async fn tell(
         self: &Arc<Self>,
         observer: &Observer,

@@ -1,9 +1,10 @@
-//! The wire of Intel's "PSI with SGX" (`psi.PSI`), for its clients as they are, on the engine of this
-//! service.
+//! The wire of Intel's "PSI with SGX" (`psi.PSI`), for its unmodified clients, on this service's
+//! engine.
 //!
-//! It is weaker than the service's own: the ids come in the clear to the program that joins them, nothing
-//! says who the other clients are to be, and a client hears no more of the service than its TLS stack
-//! verifies. Outside enclaves that is an ordinary certificate, which attests nothing.
+//! It is weaker than the service's own wire: the ids reach the program that joins them in the
+//! clear, nothing says who the other clients should be, and all a client learns about the service
+//! is what its TLS stack verifies. Outside enclaves, that is an ordinary certificate, which attests
+//! nothing.
 
 mod ids;
 mod jobs;
@@ -50,22 +51,22 @@ pub struct PsiWire {
     pub reconnect_within: Duration,
 }
 
-/// How this service and the clients know each other.
+/// How the service and the clients identify each other.
 pub enum PsiTls {
-    /// RA-TLS: the service's certificate carries its evidence. Any key may come.
+    /// RA-TLS: the service's certificate carries its evidence. Clients may use any key.
     Attested {
         /// The key of the certificate.
         identity: Identity,
-        /// Where the evidence of the certificate comes from.
+        /// Where the certificate's evidence comes from.
         source: Arc<dyn QuoteSource>,
-        /// What is required of the clients' evidence, if anything is.
+        /// The policy for the clients' evidence, if there is one.
         client_policy: Option<Policy>,
     },
     /// Ordinary mutual TLS. NOT ATTESTED: nothing shows what runs here.
     Unattested {
         /// The service's certificate, and the authorities of the clients' certificates.
         tls: PeerTls,
-        /// Whom to take.
+        /// Which clients to accept.
         expect: Vec<Expect>,
     },
 }
@@ -77,21 +78,21 @@ pub struct PsiPort {
     hub: Arc<Hub>,
 }
 
-/// A port of this wire that could not be opened.
+/// Why this wire's port could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PsiError {
     /// The service has too little memory to read one message.
     #[error(
-        "a message of ids of {} MiB takes {} MiB while it is read, and the service may use {} MiB",
+        "a message of ids of {} MiB takes {} MiB to read, but the service may use only {} MiB",
         message_bytes >> 20, reading_bytes >> 20, memory_bytes >> 20
     )]
     Memory {
         /// The longest message.
         message_bytes: u64,
-        /// What reading it takes.
+        /// How much memory reading it takes.
         reading_bytes: u64,
-        /// All that the service has.
+        /// All the memory that the service has.
         memory_bytes: u64,
     },
     /// It could not listen.
@@ -102,14 +103,14 @@ pub enum PsiError {
     Io(#[from] io::Error),
 }
 
-/// What the calls share.
+/// State shared by the calls.
 struct Hub {
     jobs: Mutex<Jobs>,
-    /// Wakes the calls that wait when something has changed.
+    /// Wakes the waiting calls when something has changed.
     changed: Notify,
     /// Whether the service's certificate carries evidence.
     attested: bool,
-    /// What evidence of clients is judged by.
+    /// The policies for clients' evidence.
     policies: Vec<Policy>,
     shared: Shared,
     message_bytes: u64,
@@ -121,10 +122,9 @@ struct Hub {
 }
 
 impl PsiPort {
-    /// Listens, for clients that are served from what a service shares.
+    /// Listens for clients, which are served from what a service shares.
     ///
-    /// # Errors
-    /// [`PsiError`].
+    /// # Errors [`PsiError`].
     pub async fn bind(wire: PsiWire, shared: Shared) -> Result<Self, PsiError> {
         let PsiWire { listen, tls, message_bytes, deadline, reconnect_within } = wire;
         let reading_bytes = message_bytes.saturating_mul(PSI_READING_FACTOR);
@@ -155,12 +155,12 @@ impl PsiPort {
         Ok(Self { address: listener.address()?, listener, hub: Arc::new(hub) })
     }
 
-    /// Where the port listens.
+    /// The address the port listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Whether the clients can tell by the certificate which program runs here.
+    /// Whether the certificate tells clients which program runs here.
     pub fn is_attested(&self) -> bool {
         self.hub.attested
     }
@@ -187,14 +187,14 @@ impl PsiPort {
     }
 }
 
-/// A client as its calls bring it along.
+/// The client that makes a call.
 #[derive(Clone)]
 struct Caller {
     client: Client,
     peer: Peer,
 }
 
-/// A client is there as long as its connection stands.
+/// A client is present as long as its connection stands.
 struct Presence(Arc<Hub>, ConnectionId);
 
 impl Drop for Presence {
@@ -208,7 +208,7 @@ impl Hub {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has something happen to the jobs, and does what follows from it.
+    /// Applies a change to the jobs and carries out its effects.
     fn change(
         self: &Arc<Self>,
         happens: impl FnOnce(&mut Jobs) -> Result<Vec<Effect>, Refusal>,
@@ -267,7 +267,7 @@ impl Hub {
         let result = match self.shared.budget().reserve(needed) {
             None => {
                 let text = format!(
-                    "the sets of this job need {} MiB to be joined, which the service has not left; nothing \
+                    "joining the sets of this job needs {} MiB, which the service does not have left; nothing \
                      of the job is kept",
                     (needed >> 20) + 1
                 );
@@ -285,7 +285,7 @@ impl Hub {
         let _ = self.change(|jobs| Ok(jobs.joined(number, result)));
     }
 
-    /// Waits until `check` has an answer; none when the deadline passes before.
+    /// Waits until `check` has an answer; returns none if the deadline passes first.
     async fn wait<T>(
         &self,
         mut check: impl FnMut(&mut Jobs) -> Result<Option<T>, Refusal>,
@@ -303,8 +303,8 @@ impl Hub {
         }
     }
 
-    /// Admits a message of ids before any of it is read: its client must be the one whose turn it is, and
-    /// there must be memory for it.
+    /// Admits a message of ids before any of it is read: it must be this client's turn, and there
+    /// must be memory for the message.
     async fn admit(&self, client: Client) -> Result<Reading, Refusal> {
         let needed = self.message_bytes * PSI_READING_FACTOR;
         let admitted = self.wait(|jobs| {
@@ -332,7 +332,7 @@ struct Reading {
     _room: Arc<Reservation>,
 }
 
-/// Stands before the calls: a message of ids is decoded as a whole, so that its client is looked at before.
+/// Runs before the calls: a message of ids is decoded as a whole, so its client is checked first.
 #[derive(Clone)]
 struct Gate {
     inner: PsiServer<Calls>,
@@ -384,7 +384,7 @@ impl Psi for Calls {
             "Remote attestation: the service's certificate carries its evidence; whether that is what it \
              should be, this client's own TLS stack has decided"
         } else {
-            "NOT ATTESTED: the service is known by an ordinary certificate alone; nothing shows which \
+            "NOT ATTESTED: the service is identified only by an ordinary certificate; nothing shows which \
              program runs there"
         };
         Ok(Response::new(RaReply { message: message.to_owned() }))

@@ -1,7 +1,7 @@
-//! What the operator's tools ask: is the service alive, does it take jobs, how many has it had.
+//! What the operator's tools ask: is the service alive, does it accept jobs, how many has it had.
 //!
-//! Plain HTTP, because load balancers and Prometheus bring no certificate, and only where an address is
-//! given for it. What it tells is in [`Figures`]: nothing that depends on a set or a result.
+//! Plain HTTP, because load balancers and Prometheus bring no certificate, and only if an address
+//! is given for it. It tells what is in [`Figures`]: nothing that depends on a set or a result.
 
 use std::fmt::Write as _;
 use std::io;
@@ -41,12 +41,13 @@ impl StatusPort {
         Ok(Self { listener, address })
     }
 
-    /// Where the port listens.
+    /// The address the port listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers until it is dropped, and says that the service does not serve any more once `stop` has ended.
+    /// Answers until it is dropped; once `stop` has ended, it says that the service no longer
+    /// serves.
     pub(crate) async fn run(
         self,
         observer: Observer,

@@ -1,9 +1,9 @@
 //! A job: who, which key, who learns what. One file, identical at every party.
 //!
-//! [`Job::from_toml`] reads what a person wrote; [`Job::canonical`] is the one form that is
-//! hashed, sent and compared: canonical JSON (RFC 8785). A job is identified by the SHA-256 of it.
-//! [`Terms`] are the same as plain data, unchecked; whoever holds a [`Job`] knows that its terms
-//! have been checked, and that it cannot be changed.
+//! [`Job::from_toml`] reads what a person wrote; [`Job::canonical`] is the one form that is hashed,
+//! sent and compared: canonical JSON (RFC 8785). Its SHA-256 identifies the job. [`Terms`] are the
+//! same as plain data, unchecked; a [`Job`] is proof that its terms have been checked, and it
+//! cannot be changed.
 
 mod bound;
 mod compare;
@@ -77,8 +77,8 @@ pub struct Service {
     pub verify: Verify,
 }
 
-/// Whose evidence is verified. A policy is an object, which the verifier reads; it is always there
-/// where parties are named. Where they are not, whoever verifies may have it from elsewhere.
+/// Whose evidence is verified. A policy is an object, which the verifier reads. It is always
+/// present if parties are named; if they are not, the verifier may have it from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verify {
     /// The service's; providers show their pinned key.
@@ -269,7 +269,7 @@ impl Job {
         }
     }
 
-    /// This many keys, filled up as the job says, before they are spread over services.
+    /// A number of keys, padded as the job demands, before they are spread over services.
     pub fn padded(&self, keys: u64) -> u64 {
         self.pad_keys_to().map_or(keys, |step| keys.max(1).div_ceil(step).saturating_mul(step))
     }

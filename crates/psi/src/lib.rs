@@ -28,7 +28,7 @@
 //!     "#,
 //! )?;
 //! assert_eq!(job.reveal().what, What::Intersection);
-//! // What travels is the canonical form; whoever reads it has the same job.
+//! // What travels is the canonical form; anyone who reads it gets the same job.
 //! let read = Job::from_canonical(job.canonical().as_bytes())?;
 //! assert_eq!(read.digest(), job.digest());
 //! // Another job is made of other terms.

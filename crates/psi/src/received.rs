@@ -147,7 +147,7 @@ impl SetReceiver {
         // Not lazily: what is looked at does not depend on what was found before.
         let mut ascending = u8::from(true);
         let mut at = self.received;
-        // Not a field: whoever moves this value would leave a copy behind.
+        // Not a field: moving this value would leave a copy behind.
         let before = at.checked_sub(1);
         let blocks = match &mut self.blocks {
             Some(blocks) => blocks,

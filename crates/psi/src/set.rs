@@ -73,7 +73,7 @@ struct Spilling {
 /// How many entries a page holds that has no room, or is not there.
 const FULL: u16 = PAGE;
 
-/// From this many pages in few buckets on, the entries are dealt out to many buckets.
+/// With this many pages in few buckets, the entries are dealt out to many buckets.
 const FEW_PAGES: usize = 1 << MANY_BITS;
 
 /// What is hashed of a set at once, in bytes.
@@ -287,8 +287,8 @@ impl PseudonymSet {
         self.len() == 0
     }
 
-    /// How many pseudonyms go to each of this many services, 1 or another power of two up to 64. The
-    /// first bits of a pseudonym say to which it goes.
+    /// How many pseudonyms go to each of `services` services, 1 or another power of two up to 64.
+    /// The first bits of a pseudonym say which one it goes to.
     ///
     /// # Panics
     /// If there is another number of services.

@@ -1,4 +1,4 @@
-//! Makes quotes for those who ask, and verifies those that arrive.
+//! Makes the quotes that parties ask for, and verifies those they send.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -48,9 +48,9 @@ impl Session {
     }
 }
 
-/// Where the collateral in force comes from: others keep it fresh while the service runs.
+/// A source of the collateral in force, which something else keeps fresh while the service runs.
 pub trait CollateralSource: Send + Sync {
-    /// What is in force now, if there is any. May block.
+    /// The collateral in force now, if there is any. May block.
     fn current(&self) -> Option<Arc<Collateral>>;
 }
 
@@ -63,11 +63,11 @@ pub(crate) struct Attester {
     seated: Gates,
 }
 
-/// Who waits for a turn. Each queue has turns of its own: a crowd of strangers must not keep a running job
-/// from attesting its connections again.
+/// Who is waiting for a turn. Each queue has turns of its own: a crowd of strangers must not keep a
+/// running job from attesting its connections again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Queue {
-    /// Those who have no seat yet.
+    /// Those without a seat.
     Strangers,
     /// Parties of a job.
     Seated,
@@ -106,8 +106,7 @@ impl Attester {
 
     /// Answers a challenge with a quote over it.
     ///
-    /// # Errors
-    /// Why none could be made in time.
+    /// # Errors Why there was no quote in time.
     pub(crate) async fn answer(
         &self,
         queue: Queue,
@@ -136,8 +135,7 @@ impl Attester {
 
     /// Verifies a party's evidence against every policy.
     ///
-    /// # Errors
-    /// The refusal, in words.
+    /// # Errors The refusal, in words.
     pub(crate) async fn judge(
         &self,
         queue: Queue,
@@ -163,16 +161,16 @@ impl Attester {
         });
         let verified = verified.await?.ok_or_else(|| {
             let text = "the service has no collateral to verify providers' evidence with; \
-                        its operator has to give it some";
+                        its operator must supply it";
             Failed::new(Reason::Internal, text)
         })?;
         verified.map_err(refused)
     }
 }
 
-/// Runs slow work apart from the jobs, a bounded number at once: those who flood the service with
+/// Runs slow work away from the jobs, a bounded number at once: those who flood the service with
 /// evidence wait for each other, and no running job waits for them. A turn lasts until the work is
-/// done, even when nobody waits for it any more: a device that hangs must not pile up threads.
+/// done, even if nobody is waiting for it any more: a device that hangs must not pile up threads.
 async fn apart<T: Send + 'static>(
     gate: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,

@@ -1,4 +1,4 @@
-//! The memory that all jobs share, reserved before it is used.
+//! The memory that all jobs share, reserved before use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +15,12 @@ impl Budget {
         Self { total: bytes, left: Arc::new(AtomicU64::new(bytes)) }
     }
 
-    /// What there is when nothing is reserved.
+    /// The size of the budget when nothing is reserved.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Takes `bytes`, if so many are left.
+    /// Takes `bytes` if that many are left.
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
         let take = |left: u64| left.checked_sub(bytes);
         let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);

@@ -1,6 +1,6 @@
-//! What a service counts of itself.
+//! What a service counts about itself.
 //!
-//! Everything here can be seen by whoever watches the service's network: connections, when jobs begin and
+//! Anyone who watches the service's network can see all of it: connections, when jobs begin and
 //! end, whether a result was sent. No figure depends on what is in a set or a result.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,21 +10,21 @@ use tokio::sync::Notify;
 
 use crate::limits::JOB_SECONDS;
 
-/// What a service has counted at one moment.
+/// The figures at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Figures {
     /// When the service started.
     pub started: SystemTime,
-    /// Bytes for the joins of all jobs together.
+    /// Bytes available to the joins of all jobs together.
     pub memory: u64,
-    /// Jobs that wait or run.
+    /// Jobs that are waiting or running.
     pub jobs_open: u64,
     /// Jobs that ended with a result.
     pub results: u64,
     /// Jobs that ended without one.
     pub failures: u64,
-    /// From a job's first party to its end.
+    /// The time from a job's first party to its end.
     pub job_seconds: JobSeconds,
     /// Connections past their handshake.
     pub connections_open: u64,
@@ -34,10 +34,10 @@ pub struct Figures {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct JobSeconds {
-    /// How many took at most as long as each of [`JOB_SECONDS`], but longer than the one before it; the last
-    /// counts those that took longer than all.
+    /// How many took no longer than each of [`JOB_SECONDS`], but longer than the one before it; the
+    /// last entry counts those that took longer than all of them.
     pub counts: [u64; JOB_SECONDS.len() + 1],
-    /// Seconds of all together.
+    /// The sum of their durations in seconds.
     pub sum: f64,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Tally {
 pub(crate) struct Counted(Arc<Tally>);
 
 impl Tally {
-    /// Of a service with so much memory, which starts now.
+    /// For a service with this much memory that starts now.
     pub(crate) fn new(memory: u64) -> Arc<Self> {
         let figures = Figures {
             started: SystemTime::now(),
@@ -73,7 +73,7 @@ impl Tally {
         self.lock().jobs_open += 1;
     }
 
-    /// A job is over, after so long, with a result or without.
+    /// Records the end of a job after this time, with or without a result.
     pub(crate) fn job_over(&self, took: Duration, result: bool) {
         let took = took.as_secs_f64();
         let bucket = JOB_SECONDS.iter().take_while(|bound| took > **bound).count();
@@ -89,7 +89,7 @@ impl Tally {
         Counted(Arc::clone(self))
     }
 
-    /// Ends when a connection has ended since the last call. For one that waits.
+    /// Returns once a connection has ended since the last call. For a single waiter.
     pub(crate) async fn disconnected(&self) {
         self.disconnected.notified().await;
     }

@@ -1,4 +1,4 @@
-//! Connections under gRPC, within this service's limits.
+//! Connections carrying gRPC, within this service's limits.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,7 +23,7 @@ use crate::limits::{
 };
 use crate::shared::Shared;
 
-/// A connection as tonic wants it: who calls travels with every request.
+/// A connection in the form tonic needs: the caller travels with every request.
 struct Connection<C, P> {
     stream: PeerStream,
     caller: C,
@@ -32,13 +32,13 @@ struct Connection<C, P> {
 }
 
 impl Shared {
-    /// Serves the connections of a listener until `stop` ends. Then takes no more, runs `close`, which tells
-    /// those who wait, and gives the calls under way a few seconds to end.
+    /// Serves a listener's connections until `stop` ends. Then it accepts no more, runs `close`,
+    /// which tells those who are waiting, and gives the calls in progress a few seconds to end.
     ///
-    /// `meet` says who calls on a connection, which every request of it carries as an extension, and makes
-    /// what is dropped when the connection has ended.
+    /// `meet` says who is calling on a connection, which every request on it carries as an
+    /// extension, and creates a value that is dropped when the connection ends.
     ///
-    /// # Errors
+    /// # Errors If the server fails as a whole.
     /// When the server fails as a whole.
     pub async fn serve<S, C, P>(
         &self,

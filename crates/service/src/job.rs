@@ -1,10 +1,10 @@
 //! One job as a state machine: events in, effects out. No clock, no socket, no task.
 //!
 //! A job gathers its parties, relays what they need to agree on the job key, takes their sets,
-//! hands them to the engine and gives every party what the reveal policy has for it. Whatever goes
-//! wrong once all parties are there ends the job for all of them, with the reason; all but a
-//! connection that breaks, for its party may come back with another and go on. For that the job counts
-//! what it has taken of each party, and keeps what it has sent to it.
+//! hands them to the engine and gives every party what the reveal policy grants it. Once all
+//! parties are there, anything that goes wrong ends the job for all of them, with the reason. The
+//! exception is a broken connection: its party may come back on another one and continue. To allow
+//! that, the job counts what it has received from each party and keeps what it has sent.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -30,7 +30,7 @@ pub(crate) struct Arrival {
     pub(crate) name: String,
     pub(crate) spki: Vec<u8>,
     pub(crate) offer: KeyOffer,
-    /// How many messages of the job the party has received, where it goes on with a run.
+    /// How many messages of the job the party has received, if it is resuming a run.
     pub(crate) received: Option<u64>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Arrival {
 pub(crate) enum Event {
     /// A party opened a stream with this very job.
     Arrived(Arrival),
-    /// A message after the first.
+    /// A message after the first one.
     Message(ConnectionId, Result<FromParty, wire::WireError>),
     /// A stream broke or ended.
     Left(ConnectionId),
@@ -48,7 +48,7 @@ pub(crate) enum Event {
     Expelled(ConnectionId, Failed),
     /// The job's deadline passed.
     Deadline,
-    /// The service is asked to stop.
+    /// The service has been asked to stop.
     Shutdown,
     /// The engine is done.
     Joined(Vec<Bitmap>),
@@ -62,12 +62,12 @@ pub(crate) enum Effect {
     Send(ConnectionId, ToParty),
     /// End a stream, after what was sent before.
     Close(ConnectionId),
-    /// Say when the party of this broken stream has had its time to come back.
+    /// Report when the party of this broken stream has run out of time to come back.
     Await(ConnectionId),
-    /// Run the engine over the sets, which are in the order of the parties' names; the reservation lives
-    /// as long as they do.
+    /// Run the engine over the sets, ordered by party name; the reservation lives as long as they
+    /// do.
     Join(Vec<ReceivedSet>, Option<Reservation>),
-    /// What every party will be told is decided: whoever comes anew means another run.
+    /// What every party will be told is decided: anyone who arrives now means another run.
     Settled,
     /// The job is over and can be forgotten.
     Finished,
@@ -82,21 +82,21 @@ pub(crate) trait Sign {
 pub(crate) struct JobMachine {
     job: Job,
     budget: Budget,
-    /// Memory for all sets, from when they are announced until they are joined.
+    /// Memory for all sets, from their announcement until they are joined.
     room: Option<Reservation>,
     seats: BTreeMap<String, Seat>,
     phase: Phase,
 }
 
 struct Seat {
-    /// The present connection, or the last.
+    /// The current connection, or the last one.
     connection: ConnectionId,
     attached: bool,
     spki: Vec<u8>,
     offer: KeyOffer,
-    /// How many messages of the party were taken since all had come.
+    /// How many messages have been taken from the party since all had arrived.
     taken: u64,
-    /// What was sent to the party since then.
+    /// What has been sent to the party since then.
     sent: Vec<ToParty>,
     shares: Option<Vec<SealedShare>>,
     confirmation: Option<Confirmation>,
@@ -120,7 +120,7 @@ enum Phase {
     Announcing,
     Uploading,
     Joining,
-    /// Every seat has all that it will be sent: a result, or a failure.
+    /// Every seat has everything it will be sent: a result, or a failure.
     Settled,
     Over,
 }
@@ -130,20 +130,20 @@ impl JobMachine {
         Self { job, budget, room: None, seats: BTreeMap::new(), phase: Phase::Gathering }
     }
 
-    /// Whether this job is the one that an arrival means. One that is settled is not, but for a party
-    /// that comes back to it; and who goes on with a run finds it nowhere else.
+    /// Whether an arrival means this job. A settled job is not meant, except by a party that comes
+    /// back to it; a party that resumes a run finds it nowhere else.
     pub(crate) fn is_meant_by(&self, arrival: &Arrival) -> bool {
         let seat = self.seats.get(&arrival.name);
         match (self.phase, arrival.received) {
             (Phase::Over, _) => false,
-            // Who has received nothing may as well begin.
+            // A party that has received nothing may as well start over.
             (phase, None | Some(0)) if phase != Phase::Settled => true,
             _ => seat.is_some_and(|seat| seat.is_of(arrival)),
         }
     }
 
-    /// Takes one event. `seconds_left` is the time to the deadline, for the waiting; `finished_at`
-    /// the service's clock, for statements.
+    /// Handles one event. `seconds_left` is the time to the deadline, for those waiting;
+    /// `finished_at` is the service's clock, for statements.
     pub(crate) fn handle(
         &mut self,
         event: Event,
@@ -278,7 +278,7 @@ impl JobMachine {
         effects
     }
 
-    /// A party comes back: it is sent again what it has not received.
+    /// A party comes back: sends it again what it has not received.
     fn resumed(&mut self, arrival: Arrival) -> Vec<Effect> {
         let Arrival { connection, name, received, .. } = arrival;
         let Some(seat) = self.seats.get_mut(&name) else { return Vec::new() };
@@ -301,8 +301,8 @@ impl JobMachine {
         effects
     }
 
-    /// A program that was started anew has not the keys of the one that takes part. If that one is cut
-    /// off, it is taken to be dead, and the others need not wait for it.
+    /// A restarted program does not have the keys of the one that takes part. If that one has lost
+    /// its connection, it is taken for dead, and the others need not wait for it.
     fn started_anew(&mut self, connection: ConnectionId, name: &str) -> Vec<Effect> {
         if self.seats.get(name).is_some_and(|seat| seat.attached) {
             let text = format!(
@@ -312,8 +312,8 @@ impl JobMachine {
             return refuse(connection, Failed::new(Reason::JobRunning, text));
         }
         let text = format!(
-            "the connection of '{name}' broke and its program was started anew, so that the run before \
-             has ended; nothing of the job is kept, run it again"
+            "the connection of '{name}' broke and its program was restarted, so the earlier run has \
+             ended; nothing of the job is kept, run it again"
         );
         let failed = Failed::of_party(Reason::ConnectionLost, name, text);
         self.seats.remove(name);
@@ -342,9 +342,9 @@ impl JobMachine {
         self.fail(&Failed::of_party(Reason::ConnectionLost, name, text))
     }
 
-    /// A party says something when all has been said to it: that it has received it.
+    /// A party speaks after everything has been said to it: it confirms that it has received it.
     fn acknowledged(&mut self, connection: ConnectionId) -> Vec<Effect> {
-        // Whatever else it says, it can be told nothing new.
+        // Whatever else it says, there is nothing new to tell it.
         self.name_of(connection).map_or_else(Vec::new, |name| self.release(&name))
     }
 
@@ -360,7 +360,7 @@ impl JobMachine {
         effects
     }
 
-    /// Nobody needs a settled job any longer, or nobody may.
+    /// Nobody needs a settled job any longer, or nobody is allowed to.
     fn over(&mut self) -> Vec<Effect> {
         self.phase = Phase::Over;
         let seats = mem::take(&mut self.seats).into_values();
@@ -370,7 +370,7 @@ impl JobMachine {
         effects
     }
 
-    /// Counts what is taken of a party once all have come.
+    /// Counts what is taken from a party once all have arrived.
     fn taken(&mut self, name: &str) {
         if self.phase != Phase::Gathering
             && let Some(seat) = self.seats.get_mut(name)
@@ -389,16 +389,16 @@ impl JobMachine {
             Reason::Table => (reason, "it could not read its table"),
             Reason::OverCap => (reason, "its set is larger than the job allows"),
             Reason::KeyAgreement => {
-                (reason, "it refused the keys that it was shown for the other parties")
+                (reason, "it refused the keys it was shown for the other parties")
             }
-            // What the service alone may say, no party says for it.
+            // Only the service may say these; no party says them for it.
             _ => (Reason::Stopped, "it gave up"),
         };
         let text = format!("'{name}' left the job: {why}; nothing of the job is kept");
         self.fail(&Failed::of_party(reason, name, text))
     }
 
-    /// A party is gone before all have come: the others wait for it, or for whoever comes instead.
+    /// A party leaves before all have arrived: the others wait for it, or for a replacement.
     fn unseat(&mut self, name: &str, failed: Option<Failed>, seconds_left: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         if let Some(seat) = self.seats.remove(name) {
@@ -437,7 +437,7 @@ impl JobMachine {
         let others = self.seats.keys().map(String::as_str).filter(|other| *other != name);
         let own = shares.iter().all(|share| share.from == name);
         if !own || !others.eq(recipients.iter().copied()) {
-            let text = "its shares are not one of its own for each of the other parties";
+            let text = "it did not send exactly one share of its own for each other party";
             return Err(protocol(name, text));
         }
         let seat = self.seat(name)?;
@@ -499,7 +499,7 @@ impl JobMachine {
             return Err(Failed::of_party(Reason::OverCap, name, text));
         }
         if self.job.services() == 1 && announcement.keys != self.job.padded(announcement.keys) {
-            let text = "its set is not filled up to a multiple of pad_keys_to, as the job asks";
+            let text = "its set is not padded to a multiple of pad_keys_to, as the job demands";
             return Err(protocol(name, text));
         }
         if self.seat(name)?.announced.replace(announcement).is_some() {
@@ -524,19 +524,20 @@ impl JobMachine {
         Ok(effects)
     }
 
-    /// Memory for all sets at once, so that no two jobs wait for what the other one has.
+    /// Memory for all sets at once, so that no two jobs wait for what the other one holds.
     fn reserve(&self, sizes: &[u64]) -> Result<Reservation, Failed> {
         let needed = sizes.iter().map(|keys| engine::memory(*keys, self.job.parties().count()));
         let needed = needed.fold(0, u64::saturating_add);
         self.budget.reserve(needed).ok_or_else(|| {
-            // A power of two: the exact figure would tell each party the size of the others' sets.
+            // A power of two: the exact figure would tell each party how large the others' sets
+            // are.
             let most = needed.max(1 << 20).checked_next_power_of_two().unwrap_or(u64::MAX) >> 20;
             let total = self.budget.total() >> 20;
             let (why, what) = if needed > self.budget.total() {
-                let what = format!("it takes a service that may use {most} MiB");
+                let what = format!("it needs a service that may use {most} MiB");
                 (format!("has {total} MiB"), what)
             } else {
-                let why = "has given too much of its memory to other jobs at the moment";
+                let why = "has given too much of its memory to other jobs for the moment";
                 (why.to_owned(), "run the job again later".to_owned())
             };
             let text = format!(
@@ -568,7 +569,7 @@ impl JobMachine {
         let seat = self.seat(name)?;
         let announced = seat.announced.map(|announcement| announcement.blake3);
         let Upload::Running(receiver) = mem::replace(&mut seat.upload, Upload::None) else {
-            return Err(protocol(name, "an upload ended that had not begun"));
+            return Err(protocol(name, "an upload ended before it began"));
         };
         let set = receiver
             .finish()
@@ -678,12 +679,12 @@ impl JobMachine {
         self.fail(&Failed::new(Reason::Deadline, text))
     }
 
-    /// Ends the job for all its parties; what it held is wiped with it.
+    /// Ends the job for all its parties; everything it held is wiped.
     fn fail(&mut self, failed: &Failed) -> Vec<Effect> {
         self.phase = Phase::Settled;
         self.room = None;
         let mut effects = vec![Effect::Settled];
-        // Who is cut off is told when it comes back.
+        // A party that has lost its connection is told when it comes back.
         self.seats.retain(|_, seat| {
             seat.upload = Upload::None;
             effects.extend(seat.send(ToParty::Failed(failed.clone())));
@@ -756,7 +757,7 @@ impl Seat {
         arrival.received.is_some() && self.spki == arrival.spki && self.offer == arrival.offer
     }
 
-    /// Sends a message, and keeps it if it is one that a party counts.
+    /// Sends a message, and keeps it if parties count it.
     fn send(&mut self, message: ToParty) -> Option<Effect> {
         if !matches!(message, ToParty::Waiting(_) | ToParty::Uploads { .. }) {
             self.sent.push(message.clone());

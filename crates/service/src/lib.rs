@@ -1,13 +1,14 @@
 //! The attested join as a service: jobs of two to sixty-four parties over mutual RA-TLS and gRPC.
 //!
-//! `server` starts and stops it, `grpc` carries connections, `stream` one party's stream, `attester` proves
-//! what this service is and judges what parties prove, `registry` finds the job of a stream and runs a task
-//! for each job, `job` is that task's state machine, `budget` the memory that all jobs share, `figures` what
-//! the service counts of itself. The program `convelo-service` is what runs inside the enclave and is
-//! measured; it has no other inputs than its fixed arguments and what parties send.
+//! `server` starts and stops it, `grpc` carries connections, `stream` handles one party's stream,
+//! `attester` proves what this service is and judges what parties prove, `registry` finds the job
+//! of a stream and runs a task for each job, `job` is that task's state machine, `budget` the
+//! memory that all jobs share, `figures` what the service counts about itself. The program
+//! `convelo-service` runs inside the enclave and is measured; its only inputs are its fixed
+//! arguments and what parties send.
 //!
-//! Whoever runs a service may look at it ([`Observer`]) and serve other wires from the same memory
-//! ([`Shared`]); the measured program does neither.
+//! A program that runs a service may look at it ([`Observer`]) and serve other wires from the same
+//! memory ([`Shared`]); the measured program does neither.
 
 mod attester;
 mod budget;

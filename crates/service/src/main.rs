@@ -1,7 +1,7 @@
 //! `convelo-service`: the program that is measured.
 //!
 //! Its only arguments, fixed in the enclave's manifest, are where to listen and how many bytes of
-//! pseudonyms it may hold. It reads no other file than those of the attestation device.
+//! pseudonyms it may hold. It reads no files but those of the attestation device.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use convelo_channel::Identity;
 use convelo_service::limits::{DEFAULT_MEMORY, RECONNECT_WITHIN};
 use convelo_service::{Config, Service};
 
-/// Where Gramine offers evidence to an enclave, and Linux to a TDX guest.
+/// Where Gramine offers evidence to an enclave; in a TDX guest, Linux does so elsewhere.
 const GRAMINE: &str = "/dev/attestation";
 const TSM: &str = "/sys/kernel/config/tsm/report";
 
@@ -66,8 +66,9 @@ async fn serve() -> ExitCode {
     }
 }
 
-/// The evidence of where this program runs. A host that hides one device or shows the other gains
-/// nothing: each quotes what really runs, and the parties' policies name what that must be.
+/// The source of evidence where this program runs. A host gains nothing by hiding one device or
+/// showing the other: each quotes what really runs, and the parties' policies name what that must
+/// be.
 fn source() -> Arc<dyn QuoteSource> {
     if Path::new(GRAMINE).exists() || !Path::new(TSM).exists() {
         Arc::new(Gramine::new(GRAMINE))

@@ -1,4 +1,4 @@
-//! The jobs that are open, and one task for each.
+//! The open jobs, with one task for each.
 //!
 //! A task owns its job's state machine and everything that the job holds; when it ends, so does all
 //! of that. Parties reach it through a bounded queue of events.
@@ -25,7 +25,7 @@ use crate::shared::Shared;
 pub(crate) struct Registry {
     open: Mutex<Open>,
     identity: Identity,
-    /// The policy that the operator has for every party's evidence.
+    /// The operator's policy for every party's evidence.
     provider_policy: Option<Policy>,
     /// How long a party whose connection broke may take to come back.
     patience: Duration,
@@ -36,7 +36,7 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct Open {
     jobs: HashMap<JobDigest, Handle>,
-    /// Those that are decided, but whose outcome some parties have yet to hear.
+    /// Jobs that are decided, but whose outcome some parties have yet to hear.
     settled: Vec<Handle>,
     closing: bool,
 }
@@ -58,9 +58,9 @@ impl Handle {
     }
 }
 
-/// What a job's task takes in.
+/// The inputs of a job's task.
 enum Input {
-    /// A party, and where to say that it was taken in, or to give it back when it means another job.
+    /// A party, and where to say that it was let in, or to return it if it means another job.
     Arrived(Newcomer, oneshot::Sender<Result<(), Newcomer>>),
     Event(Event),
 }
@@ -72,7 +72,7 @@ struct Newcomer {
 }
 
 impl Newcomer {
-    /// Asks a job to take the party in; returns the party when the job is not the one it means.
+    /// Asks a job to let the party in; returns the party if it means another job.
     async fn knock(self, inbox: &mpsc::Sender<Input>) -> Result<Result<(), Self>, Failed> {
         let Ok(place) = inbox.reserve().await else { return Ok(Err(self)) };
         let (answer, answered) = oneshot::channel();
@@ -84,7 +84,7 @@ impl Newcomer {
     }
 }
 
-/// The way back to one party. Dropping it tells its reader that the job is through with it.
+/// The way back to one party. Dropping it tells its reader that the job is finished with it.
 struct Outbox {
     messages: mpsc::Sender<ToParty>,
     _open: oneshot::Sender<()>,
@@ -98,12 +98,12 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Hands an event to the job; waits while its queue is full. False when the job is over.
+    /// Hands an event to the job; waits while its queue is full. False if the job is over.
     pub(crate) async fn send(&self, event: impl FnOnce(ConnectionId) -> Event) -> bool {
         self.inbox.send(Input::Event(event(self.connection))).await.is_ok()
     }
 
-    /// Ends when the job is through with this party.
+    /// Returns when the job is finished with this party.
     pub(crate) async fn closed(&mut self) {
         let _ = (&mut self.closed).await;
     }
@@ -113,7 +113,7 @@ impl Seat {
 pub(crate) struct Entered {
     pub(crate) seat: Seat,
     pub(crate) name: String,
-    /// The policies for its evidence, now and at every further attestation.
+    /// The policies for its evidence, now and at every later attestation.
     pub(crate) policies: Vec<Policy>,
 }
 
@@ -134,11 +134,10 @@ impl Registry {
         })
     }
 
-    /// Seats a party in the job that its Hello names, and opens the job if the party is the first; or gives a
-    /// party that goes on with a run its seat back.
+    /// Seats a party in the job that its Hello names, opening the job if the party is the first; or
+    /// gives a party that resumes a run its seat back.
     ///
-    /// # Errors
-    /// Why the party is refused; no running job notices.
+    /// # Errors Why the party is refused; no running job notices.
     pub(crate) async fn enter(
         self: &Arc<Self>,
         peer: &Peer,
@@ -178,14 +177,14 @@ impl Registry {
         let goes_on = newcomer.arrival.received;
         let known = goes_on.map(|_| self.may_go_on(digest));
         let mut known = known.unwrap_or_default().into_iter();
-        // A job may end, or be decided, between the look-up and the arrival; then the next is tried.
+        // A job may end, or be decided, between the look-up and the arrival; then try the next one.
         loop {
             let inbox = match known.next() {
                 Some(inbox) => inbox,
                 None if goes_on.is_some_and(|received| received > 0) => {
                     let text = format!(
-                        "the service does not know the run that '{name}' wants to go on with: it was \
-                         restarted, or waited in vain for its connection; nothing of the job is kept, run \
+                        "the service does not know the run that '{name}' wants to resume: it was \
+                         restarted, or gave up waiting for the connection; nothing of the job is kept, run \
                          it again"
                     );
                     return Err(Failed::of_party(Reason::ConnectionLost, &name, text));
@@ -205,20 +204,20 @@ impl Registry {
         }
     }
 
-    /// The jobs of this digest, the decided ones first.
+    /// The jobs with this digest, the decided ones first.
     fn may_go_on(&self, digest: JobDigest) -> Vec<mpsc::Sender<Input>> {
         let open = self.lock();
         let settled = open.settled.iter().filter(|handle| handle.job.digest() == digest);
         settled.chain(open.jobs.get(&digest)).map(|handle| handle.inbox.clone()).collect()
     }
 
-    /// Whether a further job could be opened.
+    /// Whether another job could be opened.
     pub(crate) fn takes_jobs(&self) -> bool {
         let open = self.lock();
         !open.closing && open.count() < MAXIMUM_JOBS
     }
 
-    /// Takes no further jobs, and tells every party of every job that the service stops.
+    /// Accepts no more jobs, and tells every party of every job that the service is stopping.
     pub(crate) async fn close(&self) {
         let inboxes: Vec<_> = {
             let mut open = self.lock();
@@ -232,7 +231,7 @@ impl Registry {
         }
     }
 
-    /// The inbox of a job, which is opened if it is not open yet.
+    /// The inbox of a job, which is opened first if necessary.
     fn inbox(self: &Arc<Self>, job: &Job, spki: &[u8]) -> Result<mpsc::Sender<Input>, Failed> {
         let digest = job.digest();
         let mut open = self.lock();
@@ -303,8 +302,8 @@ impl Registry {
         open.settled.retain(|handle| !handle.is(inbox));
     }
 
-    /// The policies for providers' evidence: the job's, where it asks the service to verify that, and the
-    /// operator's.
+    /// The policies for providers' evidence: the job's, if it asks the service to verify them, and
+    /// the operator's.
     fn policies(&self, job: &Job) -> Result<Vec<Policy>, Failed> {
         let Mode::Attested(service) = job.mode();
         let of_the_job = match &service.verify {
@@ -330,7 +329,7 @@ impl Registry {
     }
 }
 
-/// A party may open or join a job only if the job lists it, with the key that it proved.
+/// A party may open or join a job only if the job lists it, with the key it proved.
 fn on_the_roster(job: &Job, name: &str, spki: &[u8]) -> Result<(), Failed> {
     let Parties::Named(parties) = job.parties() else { return Ok(()) };
     let proven = KeyId::of_spki(spki);
@@ -350,8 +349,8 @@ fn on_the_roster(job: &Job, name: &str, spki: &[u8]) -> Result<(), Failed> {
     Err(Failed::new(Reason::Stranger, text))
 }
 
-/// Whether a party that brings `new` means `open`: the open job lists its key, or
-/// neither job lists anybody.
+/// Whether a party that brings `new` means `open`: the open job lists its key, or neither job lists
+/// anybody.
 fn concerns(open: &Job, new: &Job, key: KeyId) -> bool {
     match (open.parties(), new.parties()) {
         (Parties::Named(parties), _) => parties.iter().any(|party| party.key == key),
@@ -376,12 +375,12 @@ struct Task {
     deadline: Instant,
     /// How long a party whose connection broke may take to come back.
     patience: Duration,
-    /// Until when parties may come back, the earliest first.
+    /// Until when parties may come back, earliest first.
     absent: VecDeque<(Instant, ConnectionId)>,
     signer: Signer,
 }
 
-/// What a job's task does beside what it sends.
+/// What a job's task does besides sending.
 #[derive(Default)]
 struct Progress {
     settled: bool,
@@ -389,8 +388,8 @@ struct Progress {
 }
 
 impl Task {
-    /// Runs the job to its end. Calls `settled` when it is decided, which says how long it has run. Returns
-    /// whether there was a result, and how long it took.
+    /// Runs the job to its end. Calls `settled` with its duration so far once it is decided.
+    /// Returns whether there was a result, and how long it took.
     async fn run(
         mut self,
         mut inputs: mpsc::Receiver<Input>,
@@ -408,7 +407,7 @@ impl Task {
                 break;
             }
         }
-        // Whoever arrived meanwhile opens the job anew.
+        // Anyone who has arrived in the meantime opens the job again.
         inputs.close();
         while let Some(input) = inputs.recv().await {
             if let Input::Arrived(newcomer, answer) = input {
@@ -418,7 +417,7 @@ impl Task {
         (result, decided.unwrap_or_else(settled))
     }
 
-    /// What happens to the job next; nothing when an arrival meant another job.
+    /// What happens to the job next; nothing if an arrival meant another job.
     async fn next(&mut self, inputs: &mut mpsc::Receiver<Input>) -> Option<Event> {
         let absent = self.absent.front().copied();
         let wake = absent.map_or(self.deadline, |(until, _)| until.min(self.deadline));

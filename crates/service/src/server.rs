@@ -1,4 +1,4 @@
-//! The service as a whole: what it is made of, how it starts and stops.
+//! The service as a whole: its parts, how it starts, and how it stops.
 
 use std::future::Future;
 use std::io;
@@ -25,27 +25,28 @@ use crate::registry::Registry;
 use crate::shared::Shared;
 use crate::stream::{Entrance, serve};
 
-/// What a service is made of.
+/// What a service needs to start.
 pub struct Config {
     /// Where to listen, `address:port`; port 0 picks one.
     pub listen: String,
-    /// The key of the service's certificate; fresh for every start, unless parties pin it.
+    /// The key of the service's certificate; a new one for every start, unless parties pin it.
     pub identity: Identity,
-    /// Where the evidence of the certificate comes from.
+    /// Where the certificate's evidence comes from.
     pub source: Arc<dyn QuoteSource>,
-    /// What providers' evidence is verified with, where that is asked for.
+    /// The collateral to verify providers' evidence with, if that is needed.
     pub collateral: Option<Arc<dyn CollateralSource>>,
-    /// The collateral of this service's own platform, for parties that have none: offered beside
-    /// every fresh quote.
+    /// The collateral for this service's own platform, offered with every fresh quote to parties
+    /// that have none.
     pub offer: Option<Arc<dyn CollateralSource>>,
-    /// What the operator requires of every provider's evidence, beside what the job says.
+    /// What the operator requires of every provider's evidence, in addition to what the job says.
     pub provider_policy: Option<Policy>,
-    /// Bytes of pseudonyms that all jobs together may hold.
+    /// How many bytes of pseudonyms all jobs together may hold.
     pub memory: u64,
     /// How long a party whose connection broke in a running job may take to come back.
     pub reconnect_within: Duration,
-    /// Takes parties that ask for no fresh attestation: plain RA-TLS, as peers of other make speak
-    /// it. Such a party trusts a key that an enclave made at some time, not this connection.
+    /// Accepts parties that do not ask for fresh attestation: plain RA-TLS, as other
+    /// implementations speak it. Such a party trusts a key that an enclave made at some time, not
+    /// this connection.
     pub insecure_ratls_only: bool,
 }
 
@@ -56,7 +57,7 @@ pub struct Service {
     entrance: Arc<Entrance>,
 }
 
-/// Sees what a service counts and whether it takes jobs, also while it runs.
+/// Shows what a service counts and whether it accepts jobs, while it runs.
 #[derive(Clone)]
 pub struct Observer(Arc<Entrance>);
 
@@ -76,10 +77,9 @@ pub enum ServiceError {
 }
 
 impl Service {
-    /// Makes the certificate and listens. Parties are served by [`Service::run`].
+    /// Makes the certificate and listens. [`Service::run`] then serves the parties.
     ///
-    /// # Errors
-    /// [`ServiceError`], when the address or the evidence cannot be had.
+    /// # Errors [`ServiceError`] if the address or the evidence is unavailable.
     pub async fn bind(config: Config) -> Result<Self, ServiceError> {
         let source = Arc::clone(&config.source);
         let listener = Listener::bind(&config.listen, config.identity.clone(), source).await?;
@@ -102,25 +102,24 @@ impl Service {
         Ok(Self { listener, address, entrance })
     }
 
-    /// Where the service listens.
+    /// The address the service listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// For those who look at the service from beside.
+    /// For those who observe the service.
     pub fn observer(&self) -> Observer {
         Observer(Arc::clone(&self.entrance))
     }
 
-    /// For a wire that is served beside the service's own.
+    /// For a wire that is served next to the service's own.
     pub fn shared(&self) -> Shared {
         self.entrance.shared.clone()
     }
 
     /// Serves until `stop` ends; then tells every party and returns within a few seconds.
     ///
-    /// # Errors
-    /// [`ServiceError`], when the server fails as a whole.
+    /// # Errors [`ServiceError`] if the server fails as a whole.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServiceError> {
         let Self { listener, entrance, .. } = self;
         let (shared, registry) = (entrance.shared.clone(), Arc::clone(&entrance.registry));
@@ -140,19 +139,19 @@ impl Service {
 }
 
 impl Observer {
-    /// What is counted now.
+    /// The current figures.
     pub fn figures(&self) -> Figures {
         self.0.shared.tally.figures()
     }
 
-    /// Whether a further job could be opened.
+    /// Whether another job could be opened.
     pub fn takes_jobs(&self) -> bool {
         self.0.registry.takes_jobs()
     }
 }
 
-/// Gives the system back what connections that ended have left in the allocator. Sets are not there:
-/// they have pages of their own.
+/// Gives memory that ended connections left in the allocator back to the system. Sets are not in
+/// there: they have pages of their own.
 async fn reclaim(tally: Arc<Tally>) {
     loop {
         tally.disconnected().await;
@@ -161,7 +160,7 @@ async fn reclaim(tally: Arc<Tally>) {
     }
 }
 
-/// The calls.
+/// The gRPC methods.
 struct Join {
     entrance: Arc<Entrance>,
 }

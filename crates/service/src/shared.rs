@@ -1,4 +1,4 @@
-//! What a service shares with other wires that are served beside its own.
+//! What a service shares with other wires that are served next to its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::attester::{Attester, Queue};
 use crate::budget::Budget;
 use crate::figures::Tally;
 
-/// The memory, the verifier, the figures and the limits of a service. One whole: who is served by which wire
-/// changes nothing of how much there is of each.
+/// The memory, verifier, figures and limits of a service, shared by all wires: which wire serves a
+/// client does not change how much there is of each.
 #[derive(Clone)]
 pub struct Shared {
     pub(crate) budget: Budget,
@@ -20,16 +20,15 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The memory of all jobs.
+    /// The memory for all jobs.
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Verifies the evidence of somebody who has no seat in a job yet, called `name` in a refusal, against
-    /// every policy.
+    /// Verifies, against every policy, the evidence of somebody who has no seat in a job yet; a
+    /// refusal calls them `name`.
     ///
-    /// # Errors
-    /// The refusal, in words.
+    /// # Errors The refusal, in words.
     pub async fn judge(
         &self,
         name: &str,
@@ -44,7 +43,7 @@ impl Shared {
         self.tally.job_opened();
     }
 
-    /// Counts a job that is over, after so long, with a result or without.
+    /// Counts a job that has ended after this time, with or without a result.
     pub fn job_over(&self, took: Duration, result: bool) {
         self.tally.job_over(took, result);
     }

@@ -1,4 +1,4 @@
-//! One stream of a party, from its Challenge to its end.
+//! One party's stream, from its Challenge to its end.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use crate::limits::{CHALLENGE_INTERVAL, HELLO_TIMEOUT, SESSION_CAP};
 use crate::registry::{Entered, Registry, Seat};
 use crate::shared::Shared;
 
-/// What every stream needs of its service.
+/// What every stream needs from its service.
 pub(crate) struct Entrance {
     pub(crate) registry: Arc<Registry>,
     pub(crate) shared: Shared,
-    /// Whether a party may come without a Challenge.
+    /// Whether a party may arrive without a Challenge.
     pub(crate) insecure_ratls_only: bool,
 }
 
-/// Carries one stream from its Challenge to its end.
+/// Handles one stream from its Challenge to its end.
 pub(crate) async fn serve(
     entrance: Arc<Entrance>,
     peer: Peer,
@@ -38,7 +38,7 @@ pub(crate) async fn serve(
             return;
         }
     };
-    // From here on the job alone keeps the way back open: when it lets go, the stream ends.
+    // From here on, only the job keeps the way back open: when it lets go, the stream ends.
     let way_back = outgoing.downgrade();
     drop(outgoing);
     let mut renewal = Renewal { session, pending: None };
@@ -47,7 +47,7 @@ pub(crate) async fn serve(
             message = incoming.message() => message,
             () = entered.seat.closed() => return,
             () = renewal.stale() => {
-                let text = "the connection was attested more than an hour ago and not again since";
+                let text = "the connection was last attested more than an hour ago";
                 expel(&entered.seat, Failed::new(Reason::NotAttested, text)).await;
                 return;
             }
@@ -91,16 +91,16 @@ async fn expel(seat: &Seat, failed: Failed) {
     seat.send(|connection| Event::Expelled(connection, failed)).await;
 }
 
-/// The attestation of a stream that goes on.
+/// The attestation of a stream that continues.
 struct Renewal {
-    /// None in the compatible mode.
+    /// None in compatible mode.
     session: Option<Session>,
-    /// One that waits for the party's own quote.
+    /// A session that waits for the party's own quote.
     pending: Option<Session>,
 }
 
 impl Renewal {
-    /// Ends when the last attestation is too old.
+    /// Returns when the last attestation is too old.
     async fn stale(&self) {
         match &self.session {
             Some(session) => sleep_until(session.since + SESSION_CAP).await,
@@ -142,10 +142,10 @@ impl Renewal {
         quote: &[u8],
     ) -> Result<(), Failed> {
         let Some(mut session) = self.pending.take() else {
-            // Evidence that no policy asks for is bound and looked at, once a challenge.
+            // Evidence that no policy asks for is bound and checked for form, once per challenge.
             return match &mut self.session {
                 Some(session) if entered.policies.is_empty() => session.take(peer, quote),
-                _ => Err(protocol("a quote arrived that no challenge asked for")),
+                _ => Err(protocol("a quote arrived without a challenge")),
             };
         };
         session.take(peer, quote)?;
@@ -159,7 +159,7 @@ impl Renewal {
     }
 }
 
-/// From Challenge to a seat. Nothing is told of any job before.
+/// From Challenge to a seat. Reveals nothing about any job before that.
 async fn open(
     entrance: &Entrance,
     peer: &Peer,
@@ -182,7 +182,7 @@ async fn open(
             (FromParty::Hello(hello), session) => {
                 if session.is_none() && !entrance.insecure_ratls_only {
                     let text = "a Hello arrived before a Challenge: this service attests every \
-                                connection afresh; run a program of its version";
+                                connection afresh; run the same version of the program";
                     return Err(Failed::new(Reason::NotAttested, text));
                 }
                 let session = session.take();
@@ -193,7 +193,9 @@ async fn open(
                 return Ok((entered, session));
             }
             _ => {
-                return Err(protocol("a stream opens with Challenge, then Hello; another arrived"));
+                return Err(protocol(
+                    "another message arrived, expected a Challenge and then a Hello",
+                ));
             }
         }
     }

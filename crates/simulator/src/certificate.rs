@@ -1,4 +1,4 @@
-//! Self-signed certificates, as well or as badly made as a test wants them.
+//! Self-signed certificates, as well or as badly made as a test needs.
 
 use convelo_attest::{Extension, QuoteSource, extension, report_data};
 use rcgen::{
@@ -15,12 +15,12 @@ pub struct CertificateKnobs {
     pub not_before: u64,
     /// `notAfter`, Unix seconds.
     pub not_after: u64,
-    /// Extensions beside the usual ones, in order; repetitions are kept.
+    /// Extensions besides the usual ones, in order; repetitions are kept.
     pub extensions: Vec<(Vec<u64>, Vec<u8>)>,
 }
 
 impl CertificateKnobs {
-    /// A certificate that is valid for 24 hours around `now`, without extensions.
+    /// A certificate valid for 24 hours around `now`, without extensions.
     pub fn at(now: u64) -> Self {
         Self {
             not_before: now.saturating_sub(3600),

@@ -1,4 +1,4 @@
-//! The platform's collateral, as good or as bad as a test wants it.
+//! The platform's collateral, as good or as bad as a test needs.
 
 use convelo_attest::{Collateral, Tee};
 use dcap_qvl::QuoteCollateralV3;
@@ -8,18 +8,18 @@ use time::macros::format_description;
 use crate::key::sign_raw;
 use crate::platform::{CPU_SVN, Error, FMSPC, PCE_ID, PCE_SVN, Platform, TEE_TCB_SVN, time};
 
-/// What the collateral says. The default is accepted by every policy that accepts the platform.
+/// What the collateral says. Every policy that accepts the platform accepts the default.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one defect")]
 pub struct CollateralKnobs {
-    /// The clock of the issuer, Unix seconds; `None` is the time at which the platform was made.
+    /// The issuer's clock, Unix seconds; `None` is when the platform was made.
     pub now: Option<u64>,
-    /// Whole days before `now` at which TCB info, QE identity and the PCK revocation list were
+    /// How many whole days before `now` the TCB info, QE identity and PCK revocation list were
     /// issued; an hour is always added. Negative is the future.
     pub issued_days_ago: i64,
-    /// Days from their issue to their end.
+    /// Days from issue to expiry.
     pub valid_days: i64,
-    /// Days from the issue of the PCK revocation list to its end.
+    /// Days from the issue of the PCK revocation list to its expiry.
     pub crl_valid_days: i64,
     /// The status of the TCB level that the platform reaches.
     pub tcb_status: String,
@@ -39,12 +39,12 @@ pub struct CollateralKnobs {
     pub pce_id: [u8; 2],
     /// The FMSPC that the TCB info is for.
     pub fmspc: [u8; 6],
-    /// A level listed above the platform's own, which asks for this much of its first CPU SVN
+    /// A level listed above the platform's own, which requires this much of its first CPU SVN
     /// component (the platform has 11).
     pub better_level: Option<u8>,
     /// The TCB evaluation number.
     pub evaluation_number: u32,
-    /// The technology that it is for.
+    /// The technology it is for.
     pub tee: Tee,
     /// The date of the TCB level that the platform reaches.
     pub tcb_date: String,
@@ -88,8 +88,7 @@ impl Platform {
     ///
     /// # Panics
     ///
-    /// If the knobs lead to dates outside the years 1970 to 9999 or to a status that Intel does
-    /// not know.
+    /// If the knobs lead to dates outside the years 1970 to 9999, or to a status unknown to Intel.
     pub fn collateral(&self, knobs: &CollateralKnobs) -> Collateral {
         let bundle = self.bundle(knobs).expect("the knobs name dates that certificates can hold");
         Collateral::new(bundle).expect("the knobs name statuses that Intel knows")
@@ -146,7 +145,7 @@ fn tcb_info(knobs: &CollateralKnobs, [issued, next]: &[String; 2]) -> Value {
     let level = |cpu_svn: &[u8], pce_svn: u16, date: &str, status: &str, advisories: &[String]| {
         let mut tcb = json!({ "sgxtcbcomponents": components(cpu_svn), "pcesvn": pce_svn });
         if tdx {
-            // Those of the module count where its major version is 0 alone.
+            // The module's components count only if its major version is 0.
             tcb["tdxtcbcomponents"] = components(&[0, 0, TEE_TCB_SVN[2]]).into();
             let list = tcb["tdxtcbcomponents"].as_array_mut().expect("it was made just now");
             list.resize(TEE_TCB_SVN.len(), json!({ "svn": 0 }));

@@ -9,18 +9,18 @@ use crate::collateral::TD_QE_PROD_ID;
 use crate::enclave::{Enclave, head, header, length, toml_string};
 use crate::platform::{Error, Platform, TEE_TCB_SVN};
 
-/// What a simulated trust domain says that it is.
+/// What a simulated trust domain claims to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustDomain {
     /// The measurement of its firmware.
     pub mr_td: [u8; 48],
     /// Its run-time measurements.
     pub rtmr: [[u8; 48]; 4],
-    /// Its configuration, as its host stated it.
+    /// Its configuration, as stated by its host.
     pub mr_config_id: [u8; 48],
-    /// Its owner, as its host stated it.
+    /// Its owner, as stated by its host.
     pub mr_owner: [u8; 48],
-    /// Its owner's configuration, as its host stated it.
+    /// Its owner's configuration, as stated by its host.
     pub mr_owner_config: [u8; 48],
     /// TD attributes; bit 28 (`SEPT_VE_DISABLE`) is set in every good one.
     pub attributes: u64,
@@ -28,7 +28,7 @@ pub struct TrustDomain {
     pub xfam: u64,
     /// The measurement of the service domains bound to it, for reports 1.5: zero in every good one.
     pub mr_service_td: [u8; 48],
-    /// The security versions of the TDX module that runs now, for reports 1.5.
+    /// The security versions of the TDX module running now, for reports 1.5.
     pub tee_tcb_svn2: [u8; 16],
     /// The form of its quotes.
     pub form: TdQuoteForm,
@@ -48,8 +48,8 @@ pub enum TdQuoteForm {
 }
 
 impl TrustDomain {
-    /// The stand-in for a machine that runs the program of this name: every measurement is SHA-384
-    /// of `convelo simulated`, the measurement's name and the program's.
+    /// The stand-in for a machine that runs the program of this name: every measurement is the
+    /// SHA-384 of `convelo simulated`, the measurement's name and the program's.
     pub fn named(name: &str) -> Self {
         let measured = |what: &str| {
             Sha384::new()
@@ -100,7 +100,7 @@ impl TrustDomain {
     }
 }
 
-/// A trust domain on a simulated platform: a [`QuoteSource`] that signs whatever it is given.
+/// A trust domain on a simulated platform: a [`QuoteSource`] that signs anything.
 #[derive(Clone)]
 pub struct SimulatedDomain {
     pub(crate) platform: Arc<Platform>,
@@ -119,8 +119,8 @@ impl QuoteSource for SimulatedDomain {
     }
 }
 
-/// The policy file that accepts these trust domains (name, domain) of this platform, with its root
-/// named.
+/// The policy file that accepts these trust domains (name, domain) of this platform and names its
+/// root.
 pub fn domain_policy_toml(platform: &Platform, domains: &[(&str, &TrustDomain)]) -> String {
     let mut lines = vec![head(platform)];
     for (name, domain) in domains {

@@ -9,7 +9,7 @@ use crate::collateral::{QE_MR_SIGNER, QE_PROD_ID, QE_SVN};
 use crate::key::{coordinates, sign_raw};
 use crate::platform::{CPU_SVN, Error, PCE_SVN, Platform};
 
-/// What a simulated enclave says that it is.
+/// What a simulated enclave claims to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one bit of ATTRIBUTES")]
 pub struct Enclave {
@@ -48,7 +48,7 @@ pub struct Enclave {
 impl Enclave {
     /// The stand-in for the program of this name: `mr_enclave` = SHA-256(`convelo simulated
     /// enclave` || name), `mr_signer` = SHA-256(`convelo simulated signer`). Fixed, so that a
-    /// policy for a simulated run can be written down.
+    /// policy for a simulated run can be written in advance.
     pub fn named(name: &str) -> Self {
         Self {
             mr_enclave: Sha256::new()
@@ -100,13 +100,13 @@ impl Enclave {
 }
 
 impl Default for Enclave {
-    /// The enclave named by the empty string.
+    /// The enclave with an empty name.
     fn default() -> Self {
         Self::named("")
     }
 }
 
-/// An enclave on a simulated platform: a [`QuoteSource`] that signs whatever it is given.
+/// An enclave on a simulated platform: a [`QuoteSource`] that signs anything.
 #[derive(Clone)]
 pub struct SimulatedEnclave {
     pub(crate) platform: Arc<Platform>,
@@ -114,7 +114,7 @@ pub struct SimulatedEnclave {
 }
 
 impl SimulatedEnclave {
-    /// What the enclave says that it is.
+    /// What the enclave claims to be.
     pub fn enclave(&self) -> &Enclave {
         &self.enclave
     }
@@ -137,8 +137,7 @@ impl QuoteSource for SimulatedEnclave {
     }
 }
 
-/// The policy file that accepts these enclaves (name, enclave) of this platform, with its root
-/// named.
+/// The policy file that accepts these enclaves (name, enclave) of this platform and names its root.
 pub fn policy_toml(platform: &Platform, enclaves: &[(&str, &Enclave)]) -> String {
     let mut text = head(platform);
     for (name, enclave) in enclaves {
@@ -160,7 +159,7 @@ pub fn policy_toml(platform: &Platform, enclaves: &[(&str, &Enclave)]) -> String
     text
 }
 
-/// The beginning of a policy file that names this platform's root.
+/// The start of a policy file that names this platform's root.
 pub(crate) fn head(platform: &Platform) -> String {
     format!(
         "# SIMULATED: accepts a simulated platform, which protects nothing.\n\
@@ -185,7 +184,7 @@ impl Platform {
         Ok(quote)
     }
 
-    /// The attestation key's signature over header and report, and the key.
+    /// The attestation key's signature over header and report, followed by the key.
     pub(crate) fn signed(&self, header_and_report: &[u8]) -> Result<Vec<u8>, Error> {
         let signature = sign_raw(&self.attestation_key, header_and_report)?;
         Ok([&signature, coordinates(&self.attestation_key)].concat())

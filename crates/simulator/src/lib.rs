@@ -2,11 +2,10 @@
 //!
 //! It issues evidence in the genuine format, with a public-key infrastructure like Intel's, under a
 //! root of its own: root CA, PCK platform CA, PCK certificate, TCB signer, revocation lists, TCB
-//! info, QE identity, quotes. Verification runs the same code as for genuine evidence; only the
-//! root differs, and a policy accepts it only by naming that root as
-//! `insecure_simulated_root`.
+//! info, QE identity, quotes. Verification runs the same code as for genuine evidence. Only the
+//! root differs, and a policy accepts it only if it names that root as `insecure_simulated_root`.
 //!
-//! **It protects nothing.** There is no enclave: whoever can read the platform's directory can
+//! **It protects nothing.** There is no enclave: anyone who can read the platform's directory can
 //! quote anything. Release binaries of the service must not contain this crate.
 
 mod certificate;

@@ -1,4 +1,5 @@
-//! A cache of collateral (PCCS) for tests: it answers as genuine ones do, or as badly as asked for.
+//! A cache of collateral (PCCS) for tests, which answers like a genuine one, or as badly as a test
+//! needs.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,23 +21,24 @@ pub struct PccsKnobs {
     pub collateral: CollateralKnobs,
     /// Answers every request with this status and no collateral.
     pub status: Option<u16>,
-    /// Answers so for the first requests only.
+    /// Does so only for the first requests.
     pub failing_first: usize,
-    /// Waits so long before an answer.
+    /// Waits this long before each answer.
     pub delay: Option<Duration>,
-    /// Cuts every body to half of what its length says.
+    /// Cuts every body to half of its stated length.
     pub truncated: bool,
-    /// Sends the chain of the PCK CA as that of the TCB signer.
+    /// Sends the PCK CA's chain as the TCB signer's.
     pub wrong_chain: bool,
     /// Sends revocation lists in DER instead of hexadecimal digits.
     pub der: bool,
-    /// Answers to the root's revocation list as Intel's own service does, which has no such route.
+    /// Answers requests for the root's revocation list like Intel's own service, which has no such
+    /// route.
     pub no_root_crl: bool,
-    /// Sends this many bytes more than any answer has.
+    /// Sends this many bytes more than any genuine answer has.
     pub oversize: usize,
 }
 
-/// A cache that runs; dropped, it stops.
+/// A running cache; it stops when dropped.
 pub struct Pccs {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -76,23 +78,23 @@ impl Pccs {
         Ok(Self { address, shared })
     }
 
-    /// Where it is, as people write it in `--pccs`.
+    /// Its address, as people write it in `--pccs`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// How many requests have come.
+    /// How many requests have arrived.
     pub fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::Acquire)
     }
 
-    /// The collateral that it hands out now.
+    /// The collateral it hands out now.
     pub fn collateral(&self) -> Collateral {
         let knobs = self.shared.knobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.shared.platform.collateral(&knobs.collateral)
     }
 
-    /// Answers in another way from now on.
+    /// Changes how it answers from now on.
     pub fn turn(&self, change: impl FnOnce(&mut PccsKnobs)) {
         change(&mut self.shared.knobs.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -101,7 +103,7 @@ impl Pccs {
 impl Drop for Pccs {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::Release);
-        // The listener wakes, and sees that it is over.
+        // Wakes the listener, which sees that it is over.
         let _ = TcpStream::connect(self.address);
     }
 }

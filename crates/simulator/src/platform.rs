@@ -41,28 +41,28 @@ pub enum Error {
     /// A file of the platform's directory could not be read or written.
     #[error("simulated platform: cannot {action} {path}: {source}")]
     File {
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system answered.
+        /// The system's answer.
         source: io::Error,
     },
-    /// `platform.json` is not what [`Platform::create`] writes.
+    /// `platform.json` is not in the form that [`Platform::create`] writes.
     #[error("simulated platform: {path} is damaged (line {line}): make a new platform")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// 1-based line, 0 if a key or certificate inside is at fault.
+        /// 1-based line; 0 if the fault is in a key or certificate inside.
         line: usize,
     },
     /// A certificate, revocation list or key could not be made.
     #[error("simulated platform: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// A signature could not be brought into raw form.
+    /// A signature could not be converted to raw form.
     #[error("simulated platform: a signature is not ECDSA on P-256")]
     Signature,
-    /// A quote source gave no quote.
+    /// A quote source returned no quote.
     #[error("simulated platform: {0}")]
     Quote(#[from] convelo_attest::QuoteError),
     /// A time is outside the years that certificates can express.
@@ -70,7 +70,7 @@ pub enum Error {
     Time(i64),
 }
 
-/// A certificate authority: what is needed to issue under it.
+/// A certificate authority: what it takes to issue under it.
 pub(crate) struct Authority {
     params: CertificateParams,
     key: KeyPair,
@@ -83,15 +83,15 @@ pub(crate) struct Signer {
     pub(crate) pem: String,
 }
 
-/// In what a platform differs from a good one. What concerns the quoting enclave is not written to
-/// a platform's directory.
+/// How a platform differs from a good one. Differences in the quoting enclave are not written to a
+/// platform's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlatformKnobs {
     /// Intel's registration service keeps the platform's root keys: refused by verifiers.
     pub cached_keys: bool,
     /// The PCK certificate has its SGX extension twice.
     pub repeated_sgx_extension: bool,
-    /// What the quoting enclave says that it is.
+    /// What the quoting enclave claims to be.
     pub quoting_enclave: Enclave,
 }
 
@@ -112,7 +112,7 @@ impl Platform {
         Self::with_knobs(now, &PlatformKnobs::default())
     }
 
-    /// Makes a platform that is odd in these respects.
+    /// Makes a platform with these oddities.
     pub fn with_knobs(now: u64, knobs: &PlatformKnobs) -> Result<Self, Error> {
         let keys = [
             KeyPair::generate()?,
@@ -151,9 +151,9 @@ impl Platform {
 
     /// Makes a platform and writes it to `dir`, which is created: `root.pem` (the root, for
     /// policies), `collateral.json` (for verifiers) and `platform.json` (with the private keys,
-    /// mode 0600). An existing platform there is not overwritten.
+    /// mode 0600). Does not overwrite an existing platform.
     ///
-    /// `tee` is the technology of what runs on it; nothing else of the platform depends on that.
+    /// `tee` is the technology of what runs on it; nothing else about the platform depends on it.
     pub fn create(dir: &Path, now: u64, tee: Tee) -> Result<Self, Error> {
         let platform = Self { tee, ..Self::new(now)? };
         fs::create_dir_all(dir).map_err(|source| file("create", dir, source))?;
@@ -211,7 +211,7 @@ impl Platform {
         SimulatedDomain { platform: Arc::clone(self), domain }
     }
 
-    /// The PCK certificate, its CA and the root, PEM: what stands in quotes.
+    /// The PCK certificate, its CA and the root, PEM: the chain in quotes.
     pub(crate) fn pck_chain(&self) -> String {
         [self.pck.pem.as_str(), &self.ca.pem, &self.root.pem].concat()
     }
@@ -229,7 +229,7 @@ impl Platform {
         [self.tcb_signer.pem.as_str(), &self.root.pem].concat()
     }
 
-    /// The root's revocation list, DER, with the PCK CA and the TCB signer on it or not.
+    /// The root's revocation list, DER, with or without the PCK CA and the TCB signer.
     pub(crate) fn root_crl(
         &self,
         window: [i64; 2],
@@ -239,12 +239,12 @@ impl Platform {
         self.root.crl(window, &[(revoke_ca, CA), (revoke_tcb_signer, TCB_SIGNER)])
     }
 
-    /// The PCK CA's revocation list, DER, with the PCK certificate on it or not.
+    /// The PCK CA's revocation list, DER, with or without the PCK certificate.
     pub(crate) fn pck_crl(&self, window: [i64; 2], revoke_pck: bool) -> Result<Vec<u8>, Error> {
         self.ca.crl(window, &[(revoke_pck, PCK)])
     }
 
-    /// A byte string that differs between platforms and says nothing about their keys.
+    /// A byte string that differs between platforms and reveals nothing about their keys.
     pub(crate) fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
@@ -325,12 +325,12 @@ impl Authority {
 /// The facts that the PCK certificate states about the machine.
 pub(crate) const CPU_SVN: [u8; 16] = [11, 11, 2, 2, 255, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 pub(crate) const PCE_SVN: u16 = 13;
-/// Of its TDX module: security version 5 of a module of major version 1.
+/// Of its TDX module: security version 5, major version 1.
 pub(crate) const TEE_TCB_SVN: [u8; 16] = [5, 1, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 pub(crate) const PCE_ID: [u8; 2] = [0, 0];
 pub(crate) const FMSPC: [u8; 6] = [0x00, 0x60, 0x6A, 0, 0, 0];
 
-/// Unix seconds as the certificates' type.
+/// Unix seconds in the certificates' type.
 pub(crate) fn time(seconds: i64) -> Result<OffsetDateTime, Error> {
     OffsetDateTime::from_unix_timestamp(seconds)
         .ok()

@@ -52,10 +52,10 @@ BYTES = 3
 FRAME = 4
 
 Buffer = bytes | bytearray | memoryview
-"""Bytes beside the document."""
+"""Bytes outside the document."""
 
 MAX_TYPED = 127
-"""How deep typed values may be nested in each other."""
+"""How deep typed values may be nested."""
 
 _COPIES = 32
 _COPIES_SLACK = 1 << 20
@@ -93,7 +93,7 @@ def encode(
     option: int | None = DEFAULT_PACK_OPTION,
     **keywords: Any,
 ) -> tuple[bytes, list[Buffer]]:
-    """The document of ``value`` and the buffers beside it.
+    """The document of ``value`` and the buffers that go with it.
 
     Buffers are views of the arrays and bytes in ``value``, which must not change before the message
     is acknowledged.
@@ -125,8 +125,8 @@ def encode(
     packed = encoder.pack(value)
     if encoder.copied > _COPIES * len(packed) + _COPIES_SLACK:
         raise TypeError(
-            f"{encoder.deepest} typed values (tuples, objects) in each other hold too much: send "
-            "the large part as an array, as bytes, or by itself"
+            f"{encoder.deepest} nested typed values (tuples, objects) hold too much: send "
+            "the large part as an array, as bytes, or on its own"
         )
     return packed, encoder.buffers
 
@@ -170,7 +170,7 @@ class SecondEncoder(Encoder):
         self.deepest = 0
 
     def compatible(self) -> CompatibleEncoder:
-        """An encoder of the compatible form, for what has only that."""
+        """An encoder of the compatible form, for values that have no other."""
         return CompatibleEncoder(self.state, self.options, self.option, strict=True)
 
     def wrap(self, value: Any, options: Any) -> Any:
@@ -205,7 +205,7 @@ class SecondEncoder(Encoder):
         return _Ext(code, packed)
 
     def beside(self, buffer: Buffer) -> int:
-        """The number of ``buffer``, from now on one of those beside the document."""
+        """Adds ``buffer`` to those outside the document and returns its number."""
         self.buffers.append(buffer)
         return len(self.buffers) - 1
 
@@ -238,13 +238,13 @@ class SecondEncoder(Encoder):
         return self.beside(memoryview(flat))
 
     def frame(self, value: pd.DataFrame) -> Any:
-        """The extension for a frame, or ``None`` where Arrow cannot hold it."""
+        """The extension for a frame, or ``None`` if Arrow cannot hold it."""
         columns = value.columns
         labels = None if _plain_names(columns) else _labels(columns)
         return self._frame("DataFrame", value, labels)
 
     def series(self, value: pd.Series[Any]) -> Any:
-        """The extension for a series, or ``None`` where Arrow cannot hold it."""
+        """The extension for a series, or ``None`` if Arrow cannot hold it."""
         return self._frame("Series", value.to_frame(name="0"), [value.name])
 
     def _frame(self, kind: str, frame: pd.DataFrame, labels: Any) -> Any:
@@ -317,7 +317,7 @@ def decode(
     writable: bool = False,
     **keywords: Any,
 ) -> Any:
-    """The value that a document and the buffers beside it hold.
+    """The value held by a document and the buffers that came with it.
 
     Arrays are views of ``buffers``: read-only where these are, which the transport's are.
 
@@ -401,7 +401,7 @@ class SecondDecoder(Decoder):
             inner = _unpackb(payload, ext_hook=self._extension, option=self._option)
             reader = _READERS.get(code)
             if reader is None:
-                raise Undecodable(f"no extension has the code {code}")
+                raise Undecodable(f"there is no extension with the code {code}")
             found = reader(self, inner)
             _, depth, _ = self._path.pop()
             self._stack -= depth
@@ -415,9 +415,9 @@ class SecondDecoder(Decoder):
     def _enter(self, payload: bytes) -> None:
         self._allowance -= len(payload)
         if self._allowance < 0:
-            raise TooDeep("what arrived nests large typed values in each other")
+            raise TooDeep("what arrived nests large typed values")
         if len(self._path) >= MAX_TYPED:
-            raise TooDeep(f"what arrived nests more than {MAX_TYPED} typed values in each other")
+            raise TooDeep(f"what arrived nests more than {MAX_TYPED} typed values")
         depth = min(len(payload), _LEVELS)
         self._path.append((payload, depth, False))
         self._stack += depth
@@ -432,7 +432,7 @@ class SecondDecoder(Decoder):
 
     def _typed(self, pair: Any) -> Any:
         if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str:
-            raise Undecodable("a typed value is a name and data")
+            raise Undecodable("a malformed typed value: expected a name and data")
         name, data = pair
         own = _OWN_TYPES.get(name)
         if own is not None:
@@ -455,7 +455,7 @@ class SecondDecoder(Decoder):
     def _buffer(self, number: Any) -> Buffer:
         if type(number) is not int or not 0 <= number < len(self.buffers):
             raise Undecodable(
-                f"buffer {number!r} is named, and {len(self.buffers)} travelled with the value"
+                f"there is no buffer {number!r}: {len(self.buffers)} came with the value"
             )
         return self.buffers[number]
 
@@ -474,15 +474,15 @@ class SecondDecoder(Decoder):
 
     def _array(self, described: Any) -> npt.NDArray[Any]:
         if type(described) is not list or len(described) != 4:
-            raise Undecodable("an array is a dtype, a shape, an order and a buffer")
+            raise Undecodable("a malformed array: expected a dtype, a shape, an order and a buffer")
         name, shape, order, content = described
         if type(name) is not str or order not in ("C", "F"):
-            raise Undecodable("an array has a dtype and the order C or F")
+            raise Undecodable("a malformed array: expected a dtype and the order C or F")
         return self._view(_plain_dtype(name), shape, order, self._content(content))
 
     def _structured(self, described: Any) -> npt.NDArray[Any]:
         if type(described) is not list or len(described) != 3:
-            raise Undecodable("a structured array is fields, a shape and a buffer")
+            raise Undecodable("a malformed structured array: expected fields, a shape and a buffer")
         dtype = _described(described[0], _MAX_DTYPE_DEPTH)
         return self._view(dtype, described[1], "C", self._content(described[2]))
 
@@ -507,7 +507,9 @@ class SecondDecoder(Decoder):
 
     def _frame(self, described: Any) -> Any:
         if type(described) is not list or len(described) != 5:
-            raise Undecodable("a frame is a kind, a buffer, columns, names and left out columns")
+            raise Undecodable(
+                "a malformed frame: expected a kind, a buffer, columns, names and omitted columns"
+            )
         kind, number, labels, names, left_out = described
         frame = arrow.read(self._buffer(number))
         frame = _with_columns(frame, left_out)
@@ -518,7 +520,7 @@ class SecondDecoder(Decoder):
             series.name = labels[0]
             return series
         if kind != "DataFrame":
-            raise Undecodable("a frame is a DataFrame, or a Series of one column")
+            raise Undecodable("a malformed frame: expected a DataFrame, or a Series of one column")
         index = _index(labels)
         if len(index) != frame.shape[1]:
             raise Undecodable(f"{len(index)} names for {frame.shape[1]} columns")
@@ -540,17 +542,17 @@ _OWN_TYPES: dict[str, Callable[[SecondDecoder, Any], Any]] = {
 
 
 def _with_columns(frame: pd.DataFrame, left_out: Any) -> pd.DataFrame:
-    """``frame`` with the columns that Arrow left out at their places."""
+    """``frame`` with the columns that Arrow left out put back in place."""
     import pandas as pd
 
     if type(left_out) is not list:
-        raise Undecodable("columns that are left out are a list")
+        raise Undecodable("malformed omitted columns: expected a list")
     for column in left_out:
         if type(column) is not list or len(column) != 2 or type(column[1]) is not list:
-            raise Undecodable("a column that is left out is a position and values")
+            raise Undecodable("a malformed omitted column: expected a position and values")
         position, values = column
         if type(position) is not int or not 0 <= position <= frame.shape[1]:
-            raise Undecodable("a column that is left out has no place")
+            raise Undecodable("an omitted column is out of place")
         if len(values) != len(frame):
             raise Undecodable(f"{len(values)} values in a column of {len(frame)}")
         items = filled(values, (len(values),))
@@ -566,7 +568,9 @@ def _index(labels: Any) -> pd.Index[Any]:
     if type(labels) is list:
         return pd.Index(labels) if labels else pd.Index([], dtype=object)
     if type(labels) is not dict or type(labels.get("names")) is not list:
-        raise Undecodable("columns are a list of names, or a dict that describes them")
+        raise Undecodable(
+            "malformed columns: expected a list of names, or a dict that describes them"
+        )
     names = labels["names"]
     if _RANGE in labels:
         start, stop, step = labels[_RANGE]
@@ -577,14 +581,14 @@ def _index(labels: Any) -> pd.Index[Any]:
         )
     dtype = labels.get("dtype")
     if type(dtype) is not str:
-        raise Undecodable("columns have a dtype")
+        raise Undecodable("malformed columns: expected a dtype")
     numeric = dtype.rstrip("0123456789") in ("int", "uint", "float", "bool", "object")
     return pd.Index(labels["values"], dtype=dtype if numeric else None, name=names[0])
 
 
 def _object_array(data: list[Any]) -> npt.NDArray[np.object_]:
     if len(data) != 2 or type(data[1]) is not list:
-        raise Undecodable("an array of objects is a shape and values")
+        raise Undecodable("a malformed array of objects: expected a shape and values")
     return filled(data[1], checked_shape(data[0]))
 
 
@@ -592,7 +596,7 @@ def _timestamp(data: list[Any]) -> pd.Timestamp:
     import pandas as pd
 
     if len(data) != 3 or type(data[0]) is not int or data[1] not in ("s", "ms", "us", "ns"):
-        raise Undecodable("a timestamp is a count, a unit and a time zone")
+        raise Undecodable("a malformed timestamp: expected a count, a unit and a time zone")
     count, unit, zone = data
     import numpy as np
 
@@ -600,7 +604,7 @@ def _timestamp(data: list[Any]) -> pd.Timestamp:
     if zone is None:
         return stamp
     if type(zone) is not str:
-        raise Undecodable("a time zone has a name")
+        raise Undecodable("a malformed time zone: expected a name")
     return stamp.tz_localize("UTC").tz_convert(zone)
 
 
@@ -608,7 +612,7 @@ def _timestamp_of_text(data: Any) -> pd.Timestamp:
     import pandas as pd
 
     if type(data) is not str:
-        raise Undecodable("a timestamp is a text in ISO form")
+        raise Undecodable("a malformed timestamp: expected text in ISO form")
     return pd.Timestamp(data)
 
 
@@ -644,12 +648,14 @@ def _described(form: Any, room: int) -> np.dtype[Any]:
             raise Undecodable("a dtype is too large")
         return np.dtype((base, shape))
     if type(form) is not dict:
-        raise Undecodable("a dtype is a text, a pair or a dict")
+        raise Undecodable("a malformed dtype: expected text, a pair or a dict")
     names, formats, offsets = form["names"], form["formats"], form["offsets"]
     if not (type(names) is type(formats) is type(offsets) is list):
-        raise Undecodable("a structured dtype has names, formats and offsets")
+        raise Undecodable("a malformed structured dtype: expected names, formats and offsets")
     if not len(names) == len(formats) == len(offsets) <= _MAX_DTYPE_FIELDS:
-        raise Undecodable("a structured dtype has a format and an offset for each name")
+        raise Undecodable(
+            "a malformed structured dtype: expected a format and an offset for each name"
+        )
     return np.dtype(
         {
             "names": names,
@@ -679,5 +685,5 @@ def _plain_dtype(name: str) -> np.dtype[Any]:
         raise Undecodable(f"an array of dtype {name[:40]!r} is not accepted")
     dtype: np.dtype[Any] = np.dtype(name)
     if dtype.hasobject:
-        raise Undecodable("an array of Python objects does not travel as a buffer")
+        raise Undecodable("an array of Python objects cannot travel as a buffer")
     return dtype

@@ -153,7 +153,7 @@ def test_client_never_uploads(scene: Any, refused: Any) -> None:
 
 def test_client_never_comes(scene: Any, refused: Any) -> None:
     scene.serve("--psi-deadline", "1s")
-    text = "the deadline passed while 1 of 2 clients were here"
+    text = "the deadline passed when 1 of 2 clients were here"
     refused(lambda: scene.client().connect(2), Code.DEADLINE_EXCEEDED, text)
 
 
@@ -174,7 +174,7 @@ def test_clients_that_expect_different_numbers(scene: Any, refused: Any) -> None
     scene.serve()
     first = scene.spawn(scene.client().run, ["a"], 2)
     time.sleep(0.5)
-    text = "are to be 2, and this one expects 3"
+    text = "expect 2 clients, and this one expects 3"
     refused(lambda: scene.client().connect(3), Code.FAILED_PRECONDITION, text)
     for number in (1, 0, -3, 65):
         text = f"client_num is {number}; a job has 2 to 64 clients"
@@ -286,7 +286,7 @@ def test_message_limit_that_does_not_fit_the_memory(scene: Any) -> None:
         scene.serve("--memory", "64M")
     scene.process.wait(20)
     time.sleep(0.2)
-    assert "takes 1536 MiB while it is read, and the service may use 64 MiB" in "".join(scene.stderr)
+    assert "takes 1536 MiB to read, but the service may use only 64 MiB" in "".join(scene.stderr)
 
 
 def test_service_stops(scene: Any, refused: Any) -> None:
@@ -352,6 +352,6 @@ def test_options_that_do_not_go_together(scene: Any) -> None:
     assert "--psi-key" in says(*listen, *certificate)
     assert "--psi-listen" in says(*certificate, "--psi-key", "service.pem")
     text = says(*listen, *certificate, "--psi-key", "service.pem")
-    assert "say whose clients are taken" in text
+    assert "say which clients to accept" in text
     key = scene.key().with_suffix(".pem").name
     assert "does not belong to" in says(*listen, *certificate, "--psi-key", key)

@@ -1,4 +1,4 @@
-//! Collateral as Intel's provisioning service (PCS) and its caches (PCCS) answer, version 4.
+//! Collateral as answered by Intel's provisioning service (PCS) and its caches (PCCS), version 4.
 
 use dcap_qvl::{QuoteCollateralV3, intel};
 use serde::Deserialize;
@@ -37,7 +37,7 @@ impl PckCa {
     }
 }
 
-/// What collateral is asked for by.
+/// What identifies the collateral to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlatformId {
     /// The technology of the quote.
@@ -49,12 +49,12 @@ pub struct PlatformId {
 }
 
 impl PlatformId {
-    /// Of the platform that a piece of evidence names; nothing of it is verified yet.
+    /// Of the platform that the evidence names; nothing in it is verified yet.
     pub fn of(evidence: &Evidence) -> Result<Self, Refusal> {
         Self::of_chain(evidence.parsed())
     }
 
-    /// Of the platform that a bare quote names, whosever key it binds.
+    /// Of the platform that a bare quote names, no matter whose key it binds.
     pub fn of_quote(quote: &[u8]) -> Result<Self, Refusal> {
         Self::of_chain(&Quote::parse(quote)?)
     }
@@ -75,7 +75,7 @@ impl PlatformId {
         let unreadable = |error: String| {
             Refusal::new(Stage::Quote, "pck-extension", Matter::Platform)
                 .found(format!("a PCK certificate that cannot be read: {error}"))
-                .required("one with FMSPC, issued by a PCK CA")
+                .expected("a PCK certificate with FMSPC, issued by a PCK CA")
                 .advice("register the peer's platform again")
         };
         let pck =
@@ -87,11 +87,11 @@ impl PlatformId {
 
 /// The answers that make up one bundle; chains are PEM, decoded from their headers.
 pub struct Answers {
-    /// Body of `tcb`, for TDX of the route below `tdx`.
+    /// Body of `tcb`; for TDX, of the route below `tdx`.
     pub tcb_info: String,
     /// `TCB-Info-Issuer-Chain`.
     pub tcb_info_issuer_chain: String,
-    /// Body of `qe/identity`, for TDX of the route below `tdx`.
+    /// Body of `qe/identity`; for TDX, of the route below `tdx`.
     pub qe_identity: String,
     /// `SGX-Enclave-Identity-Issuer-Chain`.
     pub qe_identity_issuer_chain: String,
@@ -99,7 +99,7 @@ pub struct Answers {
     pub pck_crl: Vec<u8>,
     /// `SGX-PCK-CRL-Issuer-Chain`.
     pub pck_crl_issuer_chain: String,
-    /// Body of `rootcacrl`, or of the root's distribution point: as `pck_crl`.
+    /// Body of `rootcacrl`, or of the root's distribution point, in the same form as `pck_crl`.
     pub root_ca_crl: Vec<u8>,
 }
 
@@ -112,7 +112,7 @@ struct Signed<'a> {
 }
 
 impl Collateral {
-    /// Puts answers together. The signed parts stay the exact texts that were signed.
+    /// Assembles answers into a bundle. The signed parts stay exactly the texts that were signed.
     pub fn from_answers(answers: &Answers) -> Result<Self, CollateralError> {
         let signed = |name: &'static str, body: &str| {
             let signed: Signed<'_> =
@@ -150,7 +150,7 @@ fn list(name: &'static str, bytes: &[u8]) -> Result<Vec<u8>, CollateralError> {
     hex::decode(text).map_err(|_| part(name, "neither DER nor hexadecimal digits"))
 }
 
-/// Where the root at the end of a chain (PEM) says that its revocation list is.
+/// Where, according to the root at the end of a chain (PEM), its revocation list is.
 pub fn root_crl_address(chain: &str) -> Option<String> {
     let chain = Certificate::load_pem_chain(chain.as_bytes()).ok()?;
     let root = chain.last()?.tbs_certificate();

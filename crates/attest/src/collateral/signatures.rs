@@ -1,4 +1,5 @@
-//! The signatures of a bundle without a quote, and its place among bundles of other dates.
+//! Verifying the signatures of a bundle without a quote, and comparing it with older or newer
+//! bundles.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ParsedPublicKey, VerificationAlgorithm,
@@ -13,9 +14,9 @@ use crate::date;
 use crate::policy::Policy;
 
 impl Collateral {
-    /// Verifies everything in the bundle that is signed, under the policy's root, and that it is in
-    /// force at `now` (Unix seconds). What a platform is, only a quote says: this is for taking a
-    /// bundle in from somebody who gives it.
+    /// Verifies every signature in the bundle under the policy's root, and that it is in force at
+    /// `now` (Unix seconds). This is for taking in a bundle from somebody else; only a quote says
+    /// what a platform is.
     ///
     /// # Errors
     /// [`CollateralError::Part`], which names the part.
@@ -31,7 +32,7 @@ impl Collateral {
             }
             if now > piece.next_update {
                 let ended = date::show(piece.next_update);
-                return Err(part(piece.name, format!("it ended at {ended}: fetch it anew")));
+                return Err(part(piece.name, format!("it expired at {ended}: fetch a new one")));
             }
         }
         let chains = [
@@ -52,7 +53,7 @@ impl Collateral {
             let signer = key(name, &self.signer(name, chain, root)?, &ECDSA_P256_SHA256_FIXED)?;
             signer
                 .verify_sig(text.as_bytes(), signature)
-                .map_err(|_| part(name, "its signature does not fit its issuer's key"))?;
+                .map_err(|_| part(name, "its signature does not match its issuer's key"))?;
         }
         let ca = self.signer("PCK revocation list", &bundle.pck_crl_issuer_chain, root)?;
         signed_list("PCK revocation list", &bundle.pck_crl, &ca)?;
@@ -60,7 +61,7 @@ impl Collateral {
         signed_list("root revocation list", &bundle.root_ca_crl, &root)
     }
 
-    /// The first certificate of a chain of two, whose second is the root and has issued it; not
+    /// The first certificate of a chain of two, issued by the second, which is the root; not
     /// revoked by the root's list.
     fn signer(
         &self,
@@ -74,26 +75,26 @@ impl Collateral {
             part(name, format!("its issuer chain has {} certificates instead of 2", chain.len()))
         })?;
         if last.to_der().ok().as_deref() != Some(root) {
-            return Err(part(name, "its issuer chain ends in another root than the policy's"));
+            return Err(part(name, "its issuer chain does not end in the policy's root"));
         }
         let tbs =
             signer.tbs_certificate().to_der().map_err(|error| part(name, error.to_string()))?;
         key(name, &last, &ECDSA_P256_SHA256_ASN1)?
             .verify_sig(&tbs, signer.signature().raw_bytes())
-            .map_err(|_| part(name, "its issuer's certificate is not signed by the root"))?;
+            .map_err(|_| part(name, "the root did not sign its issuer's certificate"))?;
         if self.revokes_ca(signer.tbs_certificate().serial_number().as_bytes()) {
             return Err(part(name, "its issuer's certificate is revoked"));
         }
         Ok(signer)
     }
 
-    /// The number of the evaluation of known weaknesses that the TCB info comes from.
+    /// The number of Intel's evaluation of known weaknesses that the TCB info comes from.
     pub fn evaluation_number(&self) -> u32 {
         self.tcb_info().tcb_evaluation_data_number
     }
 
-    /// Whether this bundle may take the place of `held`: about the same platform, and no part older.
-    /// Whoever hands out an older one, genuine as it is, hides what was found since.
+    /// Checks that this bundle may replace `held`: it is about the same platform, and no part is
+    /// older. Anyone who hands out an older one, however genuine, hides what has been found since.
     ///
     /// # Errors
     /// [`CollateralError::Older`], which names the part and both dates.
@@ -102,7 +103,7 @@ impl Collateral {
             let about = |bundle: &Self| {
                 format!("for {} on FMSPC {}", bundle.tee(), hex::encode(bundle.fmspc()))
             };
-            return Err(part("TCB info", format!("{}, and not {}", about(self), about(held))));
+            return Err(part("TCB info", format!("{}, expected {}", about(self), about(held))));
         }
         for (ours, theirs) in self.parts().iter().zip(held.parts()) {
             if ours.issued < theirs.issued {
@@ -123,7 +124,7 @@ impl Collateral {
         Ok(())
     }
 
-    /// Name, issue and end of each part in Unix seconds, for a person.
+    /// Name, issue date and expiry of each part in Unix seconds, for people.
     pub fn dates(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
         self.parts().iter().map(|part| (part.name, part.issued, part.next_update))
     }
@@ -150,5 +151,5 @@ fn signed_list(
     let tbs = list.tbs_cert_list.to_der().map_err(|error| part(name, error.to_string()))?;
     key(name, issuer, &ECDSA_P256_SHA256_ASN1)?
         .verify_sig(&tbs, list.signature.raw_bytes())
-        .map_err(|_| part(name, "its signature does not fit its issuer's key"))
+        .map_err(|_| part(name, "its signature does not match its issuer's key"))
 }

@@ -7,11 +7,11 @@
 //!               "isv_svn": "0"}]}
 //! ```
 //!
-//! An enclave is accepted if any entry agrees in all switched-on fields. The differences from the
-//! original reader, which disables checks or accepts zeros where a value is not understood:
-//! quoted and bare numbers mean the same; switches are on or off in any case, or booleans, and an
-//! absent one is on; measurements are exactly 64 hex digits; nothing may be missing, repeated or
-//! unknown; an empty list, and a file that checks neither measurement nor signer, are refused;
+//! An enclave is accepted if any entry matches in every field that is switched on. The original
+//! reader disables checks or accepts zeros when it does not understand a value. This one differs:
+//! quoted and bare numbers mean the same; switches are on or off in any case, or booleans, and a
+//! missing one is on; measurements are exactly 64 hex digits; nothing may be missing, repeated or
+//! unknown; an empty list is refused, and so is a file that checks neither measurement nor signer;
 //! the security version is a minimum; every entry counts.
 
 use std::fmt;
@@ -25,7 +25,7 @@ use crate::text::json_message;
 
 /// Reads the file into (accepted enclaves, warnings).
 ///
-/// The switches may stand after the list that they govern, so they are read first.
+/// The switches may come after the list that they govern, so they are read first.
 pub(crate) fn read(text: &str) -> Result<(Vec<EnclaveRule>, Vec<String>), PolicyError> {
     let mut switches = Switches::default();
     let mut warnings = Vec::new();
@@ -34,7 +34,7 @@ pub(crate) fn read(text: &str) -> Result<(Vec<EnclaveRule>, Vec<String>), Policy
     if !switches.mr_enclave && !switches.mr_signer {
         return Err(PolicyError::unplaced(
             "verify_mr_enclave and verify_mr_signer are both off, so anybody's code would be \
-             accepted: switch at least one on",
+             accepted: switch on at least one",
         ));
     }
     let mut rules = Vec::new();
@@ -213,7 +213,7 @@ impl<'de> Visitor<'de> for Entry<'_> {
     }
 }
 
-/// The value of a field whose switch is on, which must then be there; nothing if it is off.
+/// The value of a field whose switch is on, which must then be present; nothing if it is off.
 fn required<T, E: de::Error>(on: bool, field: &str, value: Option<T>) -> Result<Option<T>, E> {
     match (on, value) {
         (false, _) => Ok(None),
@@ -225,7 +225,7 @@ fn required<T, E: de::Error>(on: bool, field: &str, value: Option<T>) -> Result<
     }
 }
 
-/// The known field that a key names, in whatever case it is written.
+/// The known field that a key names, in any case.
 fn field<E: de::Error>(
     key: &str,
     known: &[&'static str],

@@ -1,4 +1,4 @@
-//! The file form of a policy: what is read, field by field, with its position where it is wrong.
+//! The file form of a policy, read field by field, with the position of anything wrong.
 
 use std::fmt;
 
@@ -48,7 +48,7 @@ impl TryFrom<File> for Policy {
     fn try_from(file: File) -> Result<Self, PolicyError> {
         if file.enclave.is_empty() && file.trust_domain.is_empty() {
             return Err(PolicyError::unplaced(
-                "no program is accepted: add an [[enclave]] or a [[trust_domain]] table",
+                "no program is accepted: add an [[enclave]] or [[trust_domain]] table",
             ));
         }
         let mut tcb_statuses = file.tcb_statuses.0;
@@ -90,7 +90,7 @@ impl TryFrom<u64> for Version {
     fn try_from(version: u64) -> Result<Self, String> {
         match version {
             1 => Ok(Self),
-            other => Err(format!("policy version {other}, this program reads version 1")),
+            other => Err(format!("policy version {other}, expected version 1")),
         }
     }
 }
@@ -104,7 +104,7 @@ impl TryFrom<Vec<TcbStatus>> for Statuses {
 
     fn try_from(statuses: Vec<TcbStatus>) -> Result<Self, Self::Error> {
         if statuses.is_empty() {
-            return Err("no TCB status is accepted, so no platform is: name \"UpToDate\"");
+            return Err("no TCB status is accepted, hence no platform: name \"UpToDate\"");
         }
         Ok(Self(statuses))
     }
@@ -116,8 +116,8 @@ impl Default for Statuses {
     }
 }
 
-/// Elements of arrays check themselves inside their own visitor, because an error from there
-/// carries the element's position, and one from `try_from` the whole array's.
+/// Array elements check themselves inside their own visitor, because an error from there carries
+/// the element's position, and one from `try_from` only the array's.
 struct Advisory(String);
 
 impl<'de> Deserialize<'de> for Advisory {
@@ -152,7 +152,7 @@ impl TryFrom<Vec<Measurement<32>>> for Platforms {
 
     fn try_from(platforms: Vec<Measurement<32>>) -> Result<Self, Self::Error> {
         if platforms.is_empty() {
-            return Err("an empty list of platforms accepts none: leave it out for any");
+            return Err("an empty list of platforms accepts none: leave it out to accept any");
         }
         let mut platforms: Vec<_> = platforms.into_iter().map(|platform| platform.0).collect();
         platforms.sort_unstable();
@@ -286,8 +286,8 @@ impl TryFrom<DomainFields> for Domain {
         let rtmr = rtmr.map(|value| value.map(|value| value.0));
         let (Some(mr_td), [_, Some(_), Some(_), _]) = (fields.mr_td, rtmr) else {
             return Err(format!(
-                "trust domain '{name}' needs mr_td, rtmr1 and rtmr2: each alone measures the \
-                 firmware, the kernel, or what the kernel is started with, and any other could \
+                "trust domain '{name}' needs mr_td, rtmr1 and rtmr2: they measure the firmware, the \
+                 kernel and what the kernel is started with, and whatever is not measured could \
                  be anybody's"
             ));
         };
@@ -373,8 +373,8 @@ fn program_name(name: String) -> Result<String, String> {
 
 fn signer_alone(name: &str, field: &str) -> String {
     format!(
-        "enclave '{name}' is named by its signer alone, who signs many: give {field} as well, or \
-         the mr_enclave"
+        "enclave '{name}' is identified only by its signer, who signs many: give {field} as well, \
+         or the mr_enclave"
     )
 }
 
@@ -390,7 +390,7 @@ impl<const N: usize> TryFrom<String> for Measurement<N> {
     }
 }
 
-/// Bytes of which zeros mean something.
+/// Bytes in which zeros are meaningful.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
 struct Digits<const N: usize>([u8; N]);
@@ -409,7 +409,7 @@ impl Digits<8> {
     }
 }
 
-/// A product number, or none for `"any"`.
+/// A product number, or nothing for `"any"`.
 struct Product(Option<u16>);
 
 impl<'de> Deserialize<'de> for Product {

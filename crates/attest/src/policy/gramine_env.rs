@@ -1,18 +1,18 @@
 //! The settings of Gramine's own verifier (`ra_tls_verify_dcap`), which reads them from environment
-//! variables. They are converted once, by a person, and are not read at run time.
+//! variables. A person converts them once; they are not read at run time.
 
 use super::rule::{ANY, EnclaveRule, Svn};
 use super::{TcbStatus, measurement};
 
-/// What the settings come to.
+/// What the settings amount to.
 pub(crate) struct Settings {
     pub(crate) rule: EnclaveRule,
-    /// Beside `UpToDate`.
+    /// In addition to `UpToDate`.
     pub(crate) statuses: Vec<TcbStatus>,
     pub(crate) warnings: Vec<String>,
 }
 
-/// Reads the settings. Gramine's verifier demands the first four; so does this.
+/// Reads the settings. Gramine's verifier requires the first four; so does this.
 pub(crate) fn read<'a>(
     name: &str,
     settings: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -29,14 +29,14 @@ pub(crate) fn read<'a>(
             "RA_TLS_ISV_SVN" => &mut given.isv_svn,
             "RA_TLS_ALLOW_DEBUG_ENCLAVE_INSECURE" if value == "1" => {
                 return Err("RA_TLS_ALLOW_DEBUG_ENCLAVE_INSECURE=1: debug enclaves are never \
-                            accepted, their memory can be read by their host; leave it out"
+                            accepted, because their host can read their memory; leave it out"
                     .to_owned());
             }
             "RA_TLS_ALLOW_OUTDATED_TCB_INSECURE" if value == "1" => {
                 statuses.extend([TcbStatus::OutOfDate, TcbStatus::OutOfDateConfigurationNeeded]);
                 warnings.push(
-                    "RA_TLS_ALLOW_OUTDATED_TCB_INSECURE admits expired collateral too; this policy \
-                     does not, and it accepts no advisory that it does not name"
+                    "RA_TLS_ALLOW_OUTDATED_TCB_INSECURE also admits expired collateral; this policy \
+                     does not, and it accepts only advisories that it names"
                         .to_owned(),
                 );
                 continue;
@@ -56,7 +56,7 @@ pub(crate) fn read<'a>(
                 continue;
             }
             "RA_TLS_CERT_TIMESTAMP_NOT_BEFORE" | "RA_TLS_CERT_TIMESTAMP_NOT_AFTER" => {
-                warnings.push(format!("{setting} is about making certificates: left out"));
+                warnings.push(format!("{setting} is only for making certificates: left out"));
                 continue;
             }
             other if other.starts_with("RA_TLS_") => {
@@ -65,7 +65,7 @@ pub(crate) fn read<'a>(
             _ => continue,
         };
         if slot.replace(value.to_owned()).is_some() {
-            return Err(format!("{setting} stands twice"));
+            return Err(format!("{setting} appears twice"));
         }
     }
     if statuses.contains(&TcbStatus::ConfigurationNeeded)
@@ -121,6 +121,6 @@ impl Given {
 
 fn required(setting: &str, value: Option<String>) -> Result<String, String> {
     value.filter(|value| !value.is_empty()).ok_or_else(|| {
-        format!("{setting} is missing: Gramine's verifier demands it; \"any\" skips its check")
+        format!("{setting} is missing: Gramine's verifier requires it; \"any\" skips the check")
     })
 }

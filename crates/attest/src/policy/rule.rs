@@ -1,4 +1,4 @@
-//! One accepted program: what of its measurements must be which.
+//! One accepted program: which of its measurements must have which values.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::measurements::{Measurements, SgxMeasurements, TdxMeasurements};
 
-/// How a rule writes that it does not look at a field.
+/// How a rule says that it ignores a field.
 pub(crate) const ANY: &str = "any";
 
-/// One accepted SGX enclave. What is `None` is not compared.
+/// One accepted SGX enclave. `None` fields are not compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EnclaveRule {
     pub(crate) name: String,
@@ -25,7 +25,7 @@ pub(crate) struct EnclaveRule {
     pub(crate) isv_ext_prod_id: Option<[u8; 16]>,
 }
 
-/// One accepted TDX trust domain. What is `None` is not compared.
+/// One accepted TDX trust domain. `None` fields are not compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DomainRule {
     pub(crate) name: String,
@@ -45,16 +45,16 @@ pub(crate) enum Svn {
     Exactly(u16),
 }
 
-/// The first field in which a program differs from a rule. The higher the rank, the more has been
-/// equal before.
+/// The first field in which a program differs from a rule. The higher the rank, the more fields
+/// matched before it.
 pub(crate) struct Mismatch {
     pub(crate) rank: usize,
     pub(crate) code: &'static str,
     pub(crate) found: String,
-    pub(crate) required: String,
+    pub(crate) expected: String,
 }
 
-/// A field of a rule as it is compared, shown and written: a rule is the list of its fields.
+/// A field of a rule, as it is compared, shown and written: a rule is the list of its fields.
 struct Field {
     name: &'static str,
     code: &'static str,
@@ -68,19 +68,19 @@ enum Required {
     Exactly(u16),
     /// This number or a higher one.
     AtLeast(u16),
-    /// No bit but these; so many hexadecimal digits.
+    /// No bits but these; this many hexadecimal digits.
     Bits(u64, usize),
-    /// Whatever it is: written, and not compared.
+    /// Anything: written, but not compared.
     Any,
 }
 
-/// What stands opposite a field in a program's measurements.
+/// The program's measurement that a field is compared with.
 enum Found<'a> {
     Bytes(&'a [u8]),
     Number(u64),
 }
 
-/// The fields of a rule, with where each is found.
+/// The fields of a rule, each with the measurement it is compared with.
 type Fields<'a> = Vec<(Field, Option<Found<'a>>)>;
 
 impl EnclaveRule {
@@ -195,7 +195,7 @@ impl Svn {
 }
 
 impl Field {
-    /// Under which name people know what is found: without `allowed_` and `minimum_`.
+    /// The name people know the measurement by: without `allowed_` and `minimum_`.
     fn found_name(&self) -> &'static str {
         let name = self.name.strip_prefix("allowed_").unwrap_or(self.name);
         name.strip_prefix("minimum_").unwrap_or(name)
@@ -236,9 +236,9 @@ impl fmt::Display for Required {
 }
 
 impl Mismatch {
-    /// A program of another kind than any rule is about.
+    /// A program of a kind that no rule is about.
     pub(crate) fn of_kind(found: &Measurements) -> Self {
-        let (found, required) = match found {
+        let (found, expected) = match found {
             Measurements::Sgx(_) => ("an SGX enclave", "a TDX trust domain"),
             Measurements::Tdx(_) => ("a TDX trust domain", "an SGX enclave"),
         };
@@ -246,7 +246,7 @@ impl Mismatch {
             rank: 0,
             code: "other-technology",
             found: found.to_owned(),
-            required: format!("{required}: the policy names nothing else"),
+            expected: format!("{expected}, the only kind that the policy names"),
         }
     }
 }
@@ -263,7 +263,7 @@ fn compare(rule: &str, fields: Fields<'_>) -> Result<(), Mismatch> {
                 rank,
                 code: field.code,
                 found: format!("{} {}", field.found_name(), field.value.show(&found)),
-                required: format!("{} ({rule})", field.value),
+                expected: format!("{} ({rule})", field.value),
             });
         }
     }

@@ -1,4 +1,4 @@
-//! SIGSTRUCT, with which an enclave's author signs it (Intel SDM, volume 3D, 38.13).
+//! SIGSTRUCT, which an enclave's author signs it with (Intel SDM, volume 3D, 38.13).
 
 use sha2::{Digest, Sha256};
 
@@ -7,7 +7,7 @@ use super::rule::{EnclaveRule, Svn};
 /// Its length in bytes.
 const BYTES: usize = 1808;
 
-/// The two constants that it begins with, and that stand after its date.
+/// The two constants, one at its start and one after its date.
 const HEADER: [u8; 16] = [6, 0, 0, 0, 0xe1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0];
 const HEADER2: [u8; 16] = [1, 1, 0, 0, 0x60, 0, 0, 0, 0x60, 0, 0, 0, 1, 0, 0, 0];
 
@@ -20,15 +20,17 @@ const ISV_PROD_ID_AT: usize = 1024;
 const ISV_SVN_AT: usize = 1026;
 const DEBUG: u8 = 2;
 
-/// What the signed enclave is. The signature itself is not verified: the processor does that, and
-/// whoever trusts the file's measurement trusts the file.
+/// Describes the signed enclave. Does not verify the signature: the processor does that, and anyone
+/// who trusts the measurement in the file trusts the file.
 pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<EnclaveRule, String> {
     if bytes.len() != BYTES {
         let found = bytes.len();
-        return Err(format!("{found} bytes; a SIGSTRUCT (the .sig file) has {BYTES}"));
+        return Err(format!(
+            "{found} bytes, expected {BYTES}, the size of a SIGSTRUCT (the .sig file)"
+        ));
     }
     if bytes[..16] != HEADER || bytes[HEADER2_AT..HEADER2_AT + 16] != HEADER2 {
-        return Err("this is no SIGSTRUCT: its two headers are others".to_owned());
+        return Err("this is not a SIGSTRUCT: its two headers differ".to_owned());
     }
     if bytes[ATTRIBUTES_AT] & DEBUG != 0 {
         return Err(

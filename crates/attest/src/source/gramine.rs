@@ -8,15 +8,15 @@ use crate::limits::MAXIMUM_QUOTE_BYTES;
 
 /// Gramine's attestation device, a directory of pseudo-files (`/dev/attestation`).
 ///
-/// The protocol is: write 64 bytes to `user_report_data`, then read `quote`, which is made when it
-/// is opened. The device has one state per process, so one caller at a time is let in, whatever
-/// the number of [`Gramine`] values.
+/// The protocol: write 64 bytes to `user_report_data`, then read `quote`, which is made when it is
+/// opened. The device has one state per process, so only one caller at a time is let in, however
+/// many [`Gramine`] values exist.
 pub struct Gramine {
     dir: PathBuf,
 }
 
 impl Gramine {
-    /// Uses the device at `dir`, `/dev/attestation` inside Gramine. Nothing is opened yet.
+    /// Uses the device at `dir`, which is `/dev/attestation` inside Gramine. Opens nothing yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
     }

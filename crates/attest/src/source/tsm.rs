@@ -12,15 +12,16 @@ use super::{Device, QuoteError, QuoteSource, checked};
 /// A TDX guest's reports under configfs (`/sys/kernel/config/tsm/report`, Linux 6.7 and later;
 /// Documentation/ABI/testing/configfs-tsm).
 ///
-/// Each quote is asked for in a directory of its own, which the kernel fills with attributes:
-/// 64 bytes are written to `inblob`, the quote is read from `outblob`, and `generation` tells
-/// whether anybody else has written meanwhile.
+/// Each quote gets a directory of its own, which the kernel fills with attributes: we write 64
+/// bytes to `inblob`, read the quote from `outblob`, and `generation` tells whether anybody else
+/// has written in the meantime.
 pub struct Tsm {
     dir: PathBuf,
 }
 
 impl Tsm {
-    /// Uses the directory `dir`, `/sys/kernel/config/tsm/report` in a guest. Nothing is opened yet.
+    /// Uses the directory `dir`, which is `/sys/kernel/config/tsm/report` in a guest. Opens nothing
+    /// yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
     }
@@ -34,8 +35,8 @@ impl QuoteSource for Tsm {
             }
         }
         Err(QuoteError::Source(format!(
-            "another writer used every one of {TRIES} new directories in {}: find out which \
-             program writes there",
+            "another writer used each of {TRIES} new directories in {}: find out which program \
+             writes there",
             self.dir.display()
         )))
     }
@@ -58,13 +59,13 @@ impl Request {
             let dir = parent.join(format!("convelo-{count}"));
             match fs::create_dir(&dir) {
                 Ok(()) => break dir,
-                // That of another program, or of one that did not end well.
+                // Another program's directory, or left behind by one that crashed.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && count < MOST_NAMES => {}
                 Err(source) => return Err(DEVICE.failed("create", &dir, source)),
             }
         };
         let request = Self { dir };
-        // configfs makes the attributes together with the directory; what stands in for it in a
+        // configfs creates the attributes together with the directory; a stand-in for it in a
         // container may take a moment.
         let generation = request.dir.join("generation");
         for _ in (0..PATIENCE_MILLISECONDS).take_while(|_| !generation.exists()) {
@@ -87,7 +88,7 @@ impl Request {
         Ok((writes == 1).then_some(quote))
     }
 
-    /// How often attributes were written.
+    /// How often the attributes have been written.
     fn generation(&self) -> Result<u64, QuoteError> {
         let path = self.dir.join("generation");
         let text = DEVICE.read(&path, 32)?;
@@ -99,7 +100,7 @@ impl Request {
 }
 
 impl Drop for Request {
-    /// Where the kernel refuses, a few bytes of its memory stay in use and nothing else happens.
+    /// If the kernel refuses, a few bytes of its memory stay in use and nothing else happens.
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.dir);
     }

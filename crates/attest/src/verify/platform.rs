@@ -1,4 +1,4 @@
-//! Step 5: what the platform is, and how current.
+//! Step 5: what the platform is, and how up to date it is.
 
 use dcap_qvl::{PckCertFlag, QuoteClaims, SvnComponent};
 use sha2::{Digest as _, Sha256};
@@ -11,9 +11,9 @@ use crate::quote::{Quote, Report};
 use crate::refusal::{Matter, Refusal, Stage};
 use crate::verdict::Check;
 
-/// Every status is one that the policy names or that is within its grace period, every advisory is
-/// one that it names, and the platform is a machine and of a kind that it allows. Returns the
-/// status, and when its grace ends.
+/// Checks that the policy names every status or that it is within the grace period, that the policy
+/// names every advisory, and that it allows this machine and this kind of platform. Returns the
+/// status, and when its grace period ends.
 pub(super) fn check(
     quote: &Quote,
     claims: &QuoteClaims,
@@ -38,8 +38,8 @@ fn statuses(
 ) -> Result<(TcbStatus, u64), Refusal> {
     let of_qe = &claims.qe.tcb_level;
     let qe_since = date::parse(&of_qe.tcb_date).unwrap_or(0);
-    // Where the quoting enclave is out of date, the converged status says so, too: it counts from
-    // the older of both dates.
+    // If the quoting enclave is out of date, the converged status says so too; it counts from the
+    // older of the two dates.
     let platform_since = match of_qe.tcb_status {
         dcap_qvl::TcbStatus::UpToDate => claims.platform.tcb_date_tag,
         _ => claims.platform.tcb_date_tag.min(qe_since),
@@ -92,20 +92,20 @@ fn advisories(
     if !missing.is_empty() {
         return Err(Refusal::new(Stage::TcbStatus, "advisory", Matter::Platform)
             .found(format!("advisories {}", missing.join(", ")))
-            .required(match policy.advisories() {
+            .expected(match policy.advisories() {
                 [] => "none".to_owned(),
                 some => format!("none but {}", some.join(", ")),
             })
             .advice(
-                "read them at intel.com/security-center; update the peer's firmware, or name them \
-                 in the policy's advisories",
+                "read them at intel.com/security-center; update the peer's firmware, or add them \
+                 to the policy's advisories",
             ));
     }
     let found = match claims.tcb.advisory_ids.as_slice() {
         [] => "none".to_owned(),
         some => some.join(", "),
     };
-    passed(checks, "advisories", found, "none that the policy does not name");
+    passed(checks, "advisories", found, "only advisories that the policy names");
 
     Ok(())
 }
@@ -115,10 +115,10 @@ fn machine(claims: &QuoteClaims, policy: &Policy) -> Result<(), Refusal> {
     if !policy.platforms().is_empty() && !policy.platforms().contains(&machine) {
         return Err(Refusal::new(Stage::TcbStatus, "platform", Matter::Policy)
             .found(format!("the platform {}", hex::encode(machine)))
-            .required(format!("one of the {} that the policy names", policy.platforms().len()))
+            .expected(format!("one of the {} that the policy names", policy.platforms().len()))
             .advice(
-                "this is another machine than was agreed on: ask its operator, and name it in the \
-                 policy's platforms only after that",
+                "this is not a machine that was agreed on: ask its operator before you add it to \
+                 the policy's platforms",
             ));
     }
     let (pck, rule) = (&claims.platform.pck, policy.platform());
@@ -127,39 +127,39 @@ fn machine(claims: &QuoteClaims, policy: &Policy) -> Result<(), Refusal> {
             pck.cached_keys,
             rule.allow_cached_keys,
             "cached-keys",
-            "a platform whose root keys Intel's registration service keeps",
+            "a platform whose root keys are kept by Intel's registration service",
             "allow_cached_keys",
         ),
         (
             pck.dynamic_platform,
             rule.allow_dynamic_platform,
             "dynamic-platform",
-            "a platform to which processor packages may be added",
+            "a platform that allows processor packages to be added",
             "allow_dynamic_platform",
         ),
         (
             pck.smt_enabled,
             rule.allow_smt,
             "smt",
-            "a platform where two threads share a core",
+            "a platform on which two threads share a core",
             "allow_smt",
         ),
     ] {
         if stated == PckCertFlag::True && !allowed {
             return Err(Refusal::new(Stage::TcbStatus, code, Matter::Platform)
                 .found(found)
-                .required(format!("another, or {name} = true in the policy"))
+                .expected(format!("a platform without this, or {name} = true in the policy"))
                 .advice(
                     "change that in the platform's BIOS and register it again, or allow it after \
-                     thinking of who could use it",
+                     considering who could exploit it",
                 ));
         }
     }
     Ok(())
 }
 
-/// Whether a grace period is about this status: out of date, and in other respects one that the
-/// policy accepts.
+/// Whether a grace period covers this status: out of date, and otherwise one that the policy
+/// accepts.
 fn in_grace(status: TcbStatus, policy: &Policy) -> bool {
     match status {
         TcbStatus::OutOfDate => true,
@@ -204,10 +204,10 @@ fn shortfall(
 pub(super) fn refused_status(found: String, policy: &Policy) -> Refusal {
     Refusal::new(Stage::TcbStatus, "tcb-status", Matter::Platform)
         .found(found)
-        .required(accepted_statuses(policy))
+        .expected(accepted_statuses(policy))
         .advice(
             "update the peer's BIOS and microcode and restart it; or, after reading the \
-             advisories, name the status in the policy's tcb_statuses",
+             advisories, add the status to the policy's tcb_statuses",
         )
 }
 

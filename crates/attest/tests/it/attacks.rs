@@ -115,7 +115,7 @@ fn wrong_measurement() {
     assert_eq!((refusal.stage, refusal.code), (Stage::Measurement, "measurement"));
     assert_eq!(refusal.matter, Matter::Policy);
     assert!(refusal.found.contains(&"09".repeat(32)), "{refusal}");
-    assert!(refusal.required.contains(&hex::encode(enclave().mr_enclave)), "{refusal}");
+    assert!(refusal.expected.contains(&hex::encode(enclave().mr_enclave)), "{refusal}");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn wrong_product() {
 fn low_isv_svn() {
     let refusal = judge(&Enclave { isv_svn: 3, ..enclave() }).unwrap_err();
     assert_eq!(refusal.code, "isv-svn");
-    assert!(refusal.found.contains('3') && refusal.required.contains("at least 4"), "{refusal}");
+    assert!(refusal.found.contains('3') && refusal.expected.contains("at least 4"), "{refusal}");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn expired_collateral() {
     assert_eq!((refusal.stage, refusal.code), (Stage::Collateral, "collateral-expired"));
     assert_eq!(refusal.matter, Matter::Collateral);
     assert!(refusal.found.contains("2026-11-19T23:00:00Z"), "{refusal}");
-    assert!(refusal.required.contains("2026-11-21T00:00:00Z"), "{refusal}");
+    assert!(refusal.expected.contains("2026-11-21T00:00:00Z"), "{refusal}");
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn simulated_evidence_under_intel_root() {
     let refusal = judge_under(&CollateralKnobs::default(), &genuine, NOW).unwrap_err();
     assert_eq!((refusal.stage, refusal.code), (Stage::Quote, "unknown-root"));
     assert!(refusal.found.contains("SIMULATED SGX Root CA"), "{refusal}");
-    assert!(refusal.required.contains("Intel SGX Root CA"), "{refusal}");
+    assert!(refusal.expected.contains("Intel SGX Root CA"), "{refusal}");
     assert!(refusal.advice.contains("name its root in the policy"), "{refusal}");
 }
 
@@ -415,7 +415,7 @@ fn collateral_of_a_low_evaluation_number() {
     judged(18).unwrap();
     let refusal = judged(16).unwrap_err();
     assert_eq!(refusal.code, "evaluation-number");
-    assert!(refusal.found.contains("16") && refusal.required.contains("17"), "{refusal}");
+    assert!(refusal.found.contains("16") && refusal.expected.contains("17"), "{refusal}");
 }
 
 #[test]
@@ -498,7 +498,7 @@ fn platform_properties_that_the_policy_forbids_or_allows() {
     assert_eq!(code(judge_under(&knobs, &with("allow_smt = false"), NOW)), "smt");
     let refusal = judge_under(&knobs, &with("allow_dynamic_platform = false"), NOW).unwrap_err();
     assert_eq!(refusal.code, "dynamic-platform");
-    assert!(refusal.required.contains("allow_dynamic_platform = true"), "{refusal}");
+    assert!(refusal.expected.contains("allow_dynamic_platform = true"), "{refusal}");
     for rule in ["allow_cached_keys = true", "allow_smt = true"] {
         let policy = with(rule);
         judge_under(&knobs, &policy, NOW).unwrap();
@@ -787,7 +787,7 @@ fn out_of_date_within_its_grace_period_and_after() {
     let old = since("2026-10-20T00:00:00Z", "2026-11-01T00:00:00Z");
     let refusal = judge_under(&old, &grace, NOW).unwrap_err();
     assert!(refusal.found.contains("since 2026-10-20"), "{refusal}");
-    assert!(refusal.required.contains("out of date for at most 30 days"), "{refusal}");
+    assert!(refusal.expected.contains("out of date for at most 30 days"), "{refusal}");
 
     // The older of the platform's date and the quoting enclave's counts.
     let old_qe = CollateralKnobs {

@@ -96,7 +96,7 @@ fn genuine_quote_under_the_simulated_root() {
     let refusal = verify(&sample(), &sample_collateral(), &policy(), SGX_CLOCK).unwrap_err();
     assert_eq!(refusal.code, "unknown-root");
     assert!(refusal.found.contains("Intel SGX Root CA"), "{refusal}");
-    assert!(refusal.required.contains("SIMULATED SGX Root CA"), "{refusal}");
+    assert!(refusal.expected.contains("SIMULATED SGX Root CA"), "{refusal}");
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub(crate) fn judge_under(
 /// The refusal's code, and proof that its text is complete.
 pub(crate) fn code<T>(result: Result<T, Refusal>) -> &'static str {
     let Err(refusal) = result else { panic!("it was accepted") };
-    for part in [&refusal.found, &refusal.required, &refusal.advice] {
+    for part in [&refusal.found, &refusal.expected, &refusal.advice] {
         assert!(!part.is_empty(), "{refusal:?}");
     }
     let line = refusal.to_string();

@@ -110,7 +110,7 @@ fn an_enclave_where_the_policy_names_trust_domains_and_the_reverse() {
     let result = verify(&evidence(&enclave()), &collateral_of(Tee::Sgx), &domain_policy(), NOW);
     let refusal = result.unwrap_err();
     assert_eq!(refusal.code, "other-technology");
-    assert!(refusal.found.contains("SGX") && refusal.required.contains("TDX"), "{refusal}");
+    assert!(refusal.found.contains("SGX") && refusal.expected.contains("TDX"), "{refusal}");
     let refusal = judge_by(&domain(), &policy()).unwrap_err();
     assert_eq!(refusal.code, "other-technology");
 }

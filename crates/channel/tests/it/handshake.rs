@@ -354,7 +354,7 @@ async fn stolen_evidence_under_another_key() {
     let (address, _seen) = serve(server(std::slice::from_ref(&forged), &thief)).await;
     let found = refusal(&address, genuine()).await;
     assert_eq!(found.code, "key-binding");
-    assert_eq!(found.found, "a claim that names another key than the certificate's");
+    assert_eq!(found.found, "a claim that does not name the certificate's key");
 
     let (address, mut accepted) = listen(platform().enclave(service())).await;
     let config = client(Some(presented(&[forged], &thief)));
@@ -375,7 +375,7 @@ async fn stolen_quote_with_claims_of_another_key() {
     let (address, _seen) = serve(server(&[forged], &thief)).await;
     let found = refusal(&address, genuine()).await;
     assert_eq!(found.code, "key-binding");
-    assert_eq!(found.found, "a quote over other report data than is due to this key");
+    assert_eq!(found.found, "a quote whose report data does not match this key");
 }
 
 #[tokio::test]
@@ -395,7 +395,7 @@ async fn wrong_measurement() {
     let refusal = refused(&address, accepted, genuine()).await;
     assert_eq!(refusal.code, "measurement");
     assert!(refusal.found.contains(&hex::encode(other.mr_enclave)), "{refusal}");
-    assert!(refusal.required.contains(&hex::encode(service().mr_enclave)), "{refusal}");
+    assert!(refusal.expected.contains(&hex::encode(service().mr_enclave)), "{refusal}");
 }
 
 #[tokio::test]
@@ -437,7 +437,7 @@ async fn simulated_evidence_under_a_policy_that_does_not_name_it() {
     let refusal = refusal(&address, evidence(vec![production])).await;
     assert_eq!(refusal.code, "unknown-root");
     assert!(refusal.found.contains("SIMULATED SGX Root CA"), "{refusal}");
-    assert!(refusal.required.contains("Intel SGX Root CA"), "{refusal}");
+    assert!(refusal.expected.contains("Intel SGX Root CA"), "{refusal}");
     nobody(&mut accepted).await;
 
     let elsewhere = Platform::new(now()).unwrap();
@@ -461,7 +461,7 @@ async fn pinned_key_differs() {
     let (address, mut accepted) = listen_as(identity.clone(), source).await;
     let refusal = refusal(&address, Expect::Key([7; 32])).await;
     assert_eq!(refusal.code, "pinned-key");
-    assert_eq!(refusal.required, format!("the key sha256:{}", "07".repeat(32)));
+    assert_eq!(refusal.expected, format!("the key sha256:{}", "07".repeat(32)));
     assert!(refusal.found.contains(&hex::encode(sha256(identity.spki()))), "{refusal}");
     nobody(&mut accepted).await;
 

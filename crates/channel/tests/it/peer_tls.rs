@@ -290,7 +290,7 @@ async fn two_authorities_with_one_name() {
     let refusal = registered(&alice).accepts(&forged, now()).unwrap_err();
     assert_eq!(refusal.code, "peer-certificate");
     assert!(refusal.found.contains(&hex::encode(mallory.key_id())), "{refusal}");
-    assert!(refusal.required.contains(&hex::encode(alice.key_id())), "{refusal}");
+    assert!(refusal.expected.contains(&hex::encode(alice.key_id())), "{refusal}");
 
     // Bob comes to her.
     let met = meet(&mallory_tls, &bob, &registered(&alice)).await;
@@ -340,7 +340,7 @@ async fn certificate_of_another_party() {
     let (refusal, words) = met.refused_by_client();
     assert_eq!((refusal.code, refusal.matter), ("peer-certificate", Matter::Peer));
     assert!(refusal.found.contains("subject 'CN=carol'"), "{refusal}");
-    assert!(refusal.required.contains("subject 'CN=bob'"), "{refusal}");
+    assert!(refusal.expected.contains("subject 'CN=bob'"), "{refusal}");
     assert!(words.starts_with("access_denied"), "{words}");
     let text = PeerTlsError::Refused(refusal).to_string();
     assert!(text.starts_with("the peer is refused at the certificate [peer-certificate]: found"));
@@ -447,12 +447,12 @@ async fn stolen_certificate_without_key() {
 
 #[tokio::test]
 async fn expired_certificate() {
-    out_of_its_life(-30, -1, "certificate-expired", "which ended at").await;
+    out_of_its_life(-30, -1, "certificate-expired", "which expired at").await;
 }
 
 #[tokio::test]
 async fn not_yet_valid() {
-    out_of_its_life(1, 30, "certificate-not-yet-valid", "which begins at").await;
+    out_of_its_life(1, 30, "certificate-not-yet-valid", "which is not valid before").await;
 }
 
 async fn out_of_its_life(from: i64, to: i64, code: &str, found: &str) {
@@ -506,7 +506,7 @@ fn authority_of_version_1() {
         CredentialError::AuthorityVersion { subject: "CN=Forge".to_owned(), number: 2, version: 1 };
     assert_eq!(error, expected);
     let text = error.to_string();
-    assert!(text.contains("X.509 certificate of version 1; required is version 3"), "{text}");
+    assert!(text.contains("X.509 certificate of version 1; expected is version 3"), "{text}");
     assert!(text.contains("-extfile ca.ext"), "{text}");
     let error = Authority::from_pem(&ca.issuer.key().serialize_pem(), &old).unwrap_err();
     assert!(matches!(error, AuthorityError::NotAnAuthority { .. }), "{error}");
@@ -563,7 +563,7 @@ async fn pinned_key_accepted_and_refused() {
 
     let refusal = Expect::Key([7; 32]).accepts(&seen_by_bob, now()).unwrap_err();
     assert_eq!(refusal.code, "pinned-key");
-    assert_eq!(refusal.required, format!("the key sha256:{}", "07".repeat(32)));
+    assert_eq!(refusal.expected, format!("the key sha256:{}", "07".repeat(32)));
     assert!(refusal.found.contains(&hex::encode(alice.credential().key_id())), "{refusal}");
     let (refusal, words) = meet(&bob, &alice, &Expect::Key([7; 32])).await.refused_by_client();
     assert_eq!(refusal.code, "pinned-key");
@@ -683,7 +683,7 @@ async fn self_signed_against_chained_refused() {
     let mallory = PeerTls::new(mallory, Some(roots(&[&ca])));
     let (refusal, words) = meet(&mallory, &bob, &Expect::Chained).await.refused_by_client();
     assert_eq!(refusal.code, "unknown-authority");
-    assert!(refusal.required.contains("'CN=Test CA'"), "{refusal}");
+    assert!(refusal.expected.contains("'CN=Test CA'"), "{refusal}");
     assert!(words.starts_with("unknown_ca"), "{words}");
     // Bob, as the server, does not know yet whom he expects: his table decides.
     let (seen, _) = meet(&bob, &mallory, &Expect::Chained).await.succeeded();
@@ -1013,7 +1013,7 @@ fn what_an_authority_makes() {
     assert_eq!(again.certificate_pem(), ca.certificate_pem());
     let other = authority("Test CA");
     let error = Authority::from_pem(&ca.key_pem(), other.certificate_pem()).unwrap_err();
-    assert!(error.to_string().contains("do not belong together"), "{error}");
+    assert!(error.to_string().contains("does not match the certificate"), "{error}");
     let issued = ca.issue("alice", &[], 30).unwrap();
     let error = Authority::from_pem(&issued.key_pem, &issued.certificate_pem).unwrap_err();
     assert!(error.to_string().contains("does not say CA:TRUE"), "{error}");

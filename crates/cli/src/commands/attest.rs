@@ -1,4 +1,4 @@
-//! `convelo attest`: evidence looked at, verified, made.
+//! `convelo attest`: inspects, verifies and makes evidence.
 
 use std::process::ExitCode;
 
@@ -60,7 +60,7 @@ async fn looked_at(from: &str, json: bool) -> Result<ExitCode, Failure> {
     if json {
         output::json(&json!({ "verified": false, "inspection": inspection }))?;
     } else {
-        output::data("NOT VERIFIED: this is what the evidence says of itself");
+        output::data("NOT VERIFIED: this is what the evidence says about itself");
         for (name, value) in &inspection.fields {
             output::data(format_args!("{name}: {value}"));
         }
@@ -91,18 +91,18 @@ fn report(
     } else {
         for check in checks {
             output::data(format_args!(
-                "ok       {}: found {}; required {}",
-                check.name, check.found, check.required
+                "ok       {}: expected {}, found {}",
+                check.name, check.expected, check.found
             ));
         }
         match &outcome {
             Ok(verdict) => output::data(format_args!(
-                "ACCEPTED {}; of the certificate alone: a run also attests its connection",
+                "ACCEPTED {}; only the certificate: a run also attests its connection",
                 verdict.summary().replace(", NOT FRESH", "")
             )),
             Err(refusal) => output::data(format_args!(
-                "REFUSED  {}: found {}; required {}\nnot reached: every check after this one",
-                refusal.code, refusal.found, refusal.required
+                "REFUSED  {}: expected {}, found {}\nnot reached: every check after this one",
+                refusal.code, refusal.expected, refusal.found
             )),
         }
     }

@@ -28,7 +28,7 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
     if let Some(name) = &args.name {
         let identity = files::identity(args.identity.as_deref(), &args.job, name)?;
         Plan::builder(job.clone(), name, identity)?;
-        tell(format!("your key: it is the one that the job pins for {name}"));
+        tell(format!("your key: the one that the job pins for {name}"));
     }
     if let Some(input) = &args.table.input {
         let memory = args.memory.into();

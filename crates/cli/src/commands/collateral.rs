@@ -1,4 +1,4 @@
-//! `convelo collateral`: the signed facts about a platform, fetched, taken in and shown.
+//! `convelo collateral`: fetches, imports and shows the signed facts about a platform.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,21 +29,21 @@ pub(crate) async fn collateral(args: CollateralCommand) -> Result<ExitCode, Fail
     Ok(ExitCode::SUCCESS)
 }
 
-/// The platform that evidence is of. Nothing of it is verified: whatever it says, the collateral that
-/// comes is signed and is about what it is about.
+/// The platform that the evidence names. None of it is verified: whatever the evidence says, the
+/// collateral that arrives is signed and says which platform it is about.
 fn platform(bytes: &[u8]) -> Result<PlatformId, Failure> {
     let refused =
         |refusal: convelo_attest::Refusal| Failure::new(Code::Attestation, refusal.to_string());
     let found = match Evidence::from_certificate(bytes, unix_now()) {
         Ok(Some(evidence)) => PlatformId::of(&evidence),
         Ok(None) => Err(convelo_attest::Refusal::missing_evidence()),
-        // A bare quote says which platform it is of, too.
+        // A bare quote names its platform, too.
         Err(refusal) => PlatformId::of_quote(bytes).map_err(|_| refusal),
     };
     found.map_err(refused)
 }
 
-/// Verifies a bundle and puts it into its place, whole or not at all.
+/// Verifies a bundle and stores it, whole or not at all.
 fn take(bundle: &Collateral, into: &Into) -> Result<(), Failure> {
     let path = &into.output;
     let policy = match &into.policy {
@@ -86,19 +86,21 @@ fn show(file: &Path, json: bool) -> Result<(), Failure> {
             "sha256": digest,
         }));
     }
-    output::data("NOT VERIFIED: this is what the bundle says of itself");
+    output::data("NOT VERIFIED: this is what the bundle says about itself");
     output::data(format_args!("technology: {}", bundle.tee()));
     output::data(format_args!("FMSPC: {}", hex::encode(bundle.fmspc())));
     output::data(format_args!("TCB evaluation: {}", bundle.evaluation_number()));
     for (name, issued, ends) in bundle.dates() {
-        let over = if ends < now { " (OVER)" } else { "" };
-        output::data(format_args!("{name}: issued {}, ends {}{over}", date(issued), date(ends)));
+        let over = if ends < now { " (EXPIRED)" } else { "" };
+        output::data(format_args!("{name}: issued {}, expires {}{over}", date(issued), date(ends)));
     }
     let age = now.saturating_sub(bundle.issued()) / 86_400;
-    output::data(format_args!("age: {age} days; policies accept 7 unless they say otherwise"));
+    output::data(format_args!(
+        "age: {age} days; policies accept up to 7 unless they say otherwise"
+    ));
     output::data(match left {
-        0.. => format!("all of it holds for another {} h", left / 3600),
-        _ => format!("part of it ended {} h ago: fetch it anew", -left / 3600),
+        0.. => format!("all of it is valid for another {} h", left / 3600),
+        _ => format!("part of it expired {} h ago: fetch it again", -left / 3600),
     });
     output::data(format_args!("digest: sha256:{digest}"));
     Ok(())

@@ -22,13 +22,13 @@ const EXAMPLE: [&str; 3] = [
     "car\nbicycle\ntrain\ncat\ndog\ncomputer\n",
 ];
 
-/// What every provider ends with.
+/// The result every provider should get.
 const EXAMPLE_RESULT: [&str; 3] = ["car", "cat", "train"];
 
-/// The first providers have names; further ones numbers.
+/// The first providers have names, the others numbers.
 const NAMES: [&str; 8] = ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi"];
 
-/// Time between the starts of two providers, so that the early ones are seen waiting.
+/// The delay between the starts of two providers, so that the early ones are seen waiting.
 const STAGGER: Duration = Duration::from_millis(150);
 
 /// How long the service may take to listen, and to stop.
@@ -44,8 +44,8 @@ pub(crate) async fn demo(args: Demo) -> Result<ExitCode, Failure> {
 async fn show(args: &Demo) -> Result<ExitCode, Failure> {
     let parties: Vec<String> = (0..usize::from(args.parties)).map(name).collect();
     output::say(format_args!(
-        "{} data providers want to know what their tables have in common, and show each other \
-         nothing else.\nSIMULATED platform: the evidence has its genuine form and goes through the \
+        "{} data providers want to know what their tables have in common, without showing each other \
+         anything else.\nSIMULATED platform: the evidence has its genuine form and goes through the \
          genuine verification,\nunder a test root. Nothing here is protected by hardware.\n",
         parties.len()
     ));
@@ -107,7 +107,7 @@ fn name(index: usize) -> String {
     NAMES.get(index).map_or_else(|| format!("party{}", index + 1), ToString::to_string)
 }
 
-/// Where the files go: a directory that is kept, or one that is removed with the first value.
+/// Where the files go: a directory to keep, or one that is removed when the first value is dropped.
 fn directory(args: &Demo) -> Result<(Option<tempfile::TempDir>, PathBuf), Failure> {
     let Some(keep) = &args.keep else {
         let dir = tempfile::tempdir().map_err(Failure::job)?;
@@ -126,7 +126,7 @@ fn directory(args: &Demo) -> Result<(Option<tempfile::TempDir>, PathBuf), Failur
 
 type ServiceOutput = Lines<BufReader<ChildStdout>>;
 
-/// Starts the service on a free port and waits until it tells which.
+/// Starts the service on a free port and waits until it reports which.
 async fn start_service(
     dir: &Path,
     width: usize,
@@ -162,7 +162,7 @@ async fn stop_service(child: &mut Child) {
     let _ = tokio::time::timeout(SERVICE_TIMEOUT, child.wait()).await;
 }
 
-/// Runs all providers to their end; whether all ended well.
+/// Runs all providers to their end; returns whether all of them succeeded.
 async fn run_parties(
     args: &Demo,
     dir: &Path,
@@ -195,7 +195,7 @@ async fn run_parties(
     Ok(well)
 }
 
-/// How a provider is run, in its own directory.
+/// The arguments for a provider, which runs in its own directory.
 fn arguments(args: &Demo, index: usize, party: &str) -> Vec<String> {
     let line = match args.rows {
         None => {
@@ -208,7 +208,7 @@ fn arguments(args: &Demo, index: usize, party: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
-/// This very program, as another process that ends with this one.
+/// This same program, as another process that ends together with this one.
 fn program() -> Result<Command, Failure> {
     let path = std::env::current_exe().map_err(Failure::job)?;
     let mut command = Command::new(path);
@@ -216,7 +216,7 @@ fn program() -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Shows the lines of a process, each with its name before it.
+/// Shows a process's output, each line prefixed with its name.
 async fn prefix(stream: impl AsyncRead + Unpin, name: String, width: usize) {
     let mut lines = BufReader::new(stream).lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -224,7 +224,7 @@ async fn prefix(stream: impl AsyncRead + Unpin, name: String, width: usize) {
     }
 }
 
-/// Compares what every provider wrote with what it should be, and says it.
+/// Compares what every provider wrote with what it should be, and reports it.
 fn conclude(args: &Demo, dir: &Path, parties: &[String]) -> Result<bool, Failure> {
     let mut well = true;
     output::say("");
@@ -237,14 +237,14 @@ fn conclude(args: &Demo, dir: &Path, parties: &[String]) -> Result<bool, Failure
                 let mut result: Vec<&str> = text.lines().collect();
                 result.sort_unstable();
                 well &= result == EXAMPLE_RESULT;
-                output::data(format_args!("{party} ends with {{{}}}", result.join(", ")));
+                output::data(format_args!("{party} gets {{{}}}", result.join(", ")));
             }
             Some(rows) => {
                 let matched = read("matched.csv")?.lines().count().saturating_sub(1) as u64;
                 let (keys, expected) = common(rows);
                 well &= matched == expected;
                 output::data(format_args!(
-                    "{party} ends with {matched} of its {rows} rows; {expected} rows with {keys} \
+                    "{party} gets {matched} of its {rows} rows; {expected} rows with {keys} \
                      keys were generated in common"
                 ));
             }
@@ -258,14 +258,14 @@ fn repeats(row: u64) -> bool {
     row % 100 == 99
 }
 
-/// Number of keys that all generated tables have in common, and of the rows that have them.
+/// The number of keys that all generated tables have in common, and of the rows that contain them.
 fn common(rows: u64) -> (u64, u64) {
     let keys = rows.div_ceil(2);
     (keys, keys + (rows / 100))
 }
 
-/// Writes a table of which every other row is the same person in all tables; each table begins at
-/// another place, writes some addresses in capitals and repeats one row in a hundred.
+/// Writes a table in which every other row is the same person in all tables. Each table starts at a
+/// different place, writes some addresses in capitals and repeats one row in a hundred.
 fn generate(
     path: &Path,
     party: &str,
@@ -295,8 +295,8 @@ fn by_hand(args: &Demo, convelo: &str, address: &str, parties: &[String]) -> Str
         "# The steps of this demo, by hand\n\n\
          SIMULATED: this platform protects nothing; it shows how the parts work together.\n\n\
          `platform/` is the simulated platform: `policy.toml` accepts the service on it,\n\
-         `collateral.json` is what its evidence is verified with (good for seven days; then\n\
-         `{convelo} simulator collateral platform`, and copy it to every provider). Each provider has\n\
+         `collateral.json` is for verifying its evidence (valid for seven days; after that, run\n\
+         `{convelo} simulator collateral platform` and copy it to every provider). Each provider has\n\
          a directory with its key, its table, the job file (the same everywhere) and, after a run,\n\
          its matched rows and its receipt.\n\n\
          The service, in this directory, in a terminal of its own:\n\n    \

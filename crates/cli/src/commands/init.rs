@@ -28,10 +28,10 @@ pub(crate) fn init(args: &Init) -> Result<ExitCode, Failure> {
     let next = if complete && Job::from_toml(&text).is_ok() {
         "it is complete"
     } else {
-        "fill in what is marked REPLACE"
+        "fill in the parts marked REPLACE"
     };
     output::say(format_args!(
-        "wrote {path}: {next}, give the same file to every party, and look at it with \
+        "wrote {path}: {next}; give the same file to every party, and review it with \
          'convelo check {path}'",
         path = args.file.display()
     ));
@@ -40,7 +40,7 @@ pub(crate) fn init(args: &Init) -> Result<ExitCode, Failure> {
 
 fn split(party: &str) -> Result<(String, String), Failure> {
     let (name, key) = party.split_once('=').ok_or_else(|| {
-        Failure::usage(format!("--party takes NAME=sha256:…, and '{party}' has no '='"))
+        Failure::usage(format!("--party takes NAME=sha256:…, but '{party}' has no '='"))
     })?;
     let key: KeyId = key.parse().map_err(Failure::usage)?;
     Ok((name.to_owned(), key.to_string()))

@@ -20,7 +20,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         narrator.line("--chief has no effect: a job needs no chief");
     }
     if args.voice.json && args.output.is_none() {
-        let text = "the result would be mixed with the summary on stdout; add --output FILE";
+        let text = "the result and the summary would mix on stdout; add --output FILE";
         return Err(Failure::usage(text));
     }
     let job = job(&args)?;
@@ -74,7 +74,7 @@ fn job(args: &Join) -> Result<Job, Failure> {
 }
 
 /// The replaced system writes its long flags with one dash (`-host`, `-client_num 2`,
-/// `-is_chief=true`); they are understood for `join`.
+/// `-is_chief=true`); `join` accepts them.
 pub(crate) fn long_flags(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     const FLAGS: [&str; 7] =
         ["host", "config", "cfg", "is_chief", "data_dir", "client_num", "client_name"];

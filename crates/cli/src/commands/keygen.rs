@@ -9,7 +9,7 @@ use crate::args::Keygen;
 use crate::exit::Failure;
 use crate::{files, output};
 
-/// Days that a certificate for a pool is valid.
+/// How many days a certificate for a pool is valid.
 const CERTIFICATE_DAYS: u32 = 365;
 
 pub(crate) fn keygen(args: &Keygen) -> Result<ExitCode, Failure> {
@@ -30,7 +30,7 @@ pub(crate) fn keygen(args: &Keygen) -> Result<ExitCode, Failure> {
         output::say(format_args!("wrote {}: for your own pool", path.display()));
     }
     output::say(format_args!(
-        "wrote {}: keep it to yourself. Every party puts these lines into its job file:",
+        "wrote {}: keep it secret. Every party puts these lines into its job file:",
         path.display()
     ));
     output::data(format_args!(
@@ -70,7 +70,7 @@ fn issue(name: &str, directory: &Path) -> Result<ExitCode, Failure> {
     let certificate = directory.join(format!("{name}.crt"));
     files::create(&certificate, issued.certificate_pem.as_bytes(), 0o644)?;
     output::say(format_args!(
-        "wrote {} (for {name} alone) and {} (for every party)",
+        "wrote {} (only for {name}) and {} (for every party)",
         path.display(),
         certificate.display()
     ));

@@ -67,7 +67,7 @@ fn check(file: &Path, json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The `RA_TLS_*` settings, and where they come from.
+/// The `RA_TLS_*` settings, and where they came from.
 fn settings(file: Option<&Path>) -> Result<(Vec<(String, String)>, String), Failure> {
     let Some(file) = file else {
         let settings = std::env::vars_os().filter_map(|(name, value)| {
@@ -84,8 +84,11 @@ fn settings(file: Option<&Path>) -> Result<(Vec<(String, String)>, String), Fail
             continue;
         }
         let Some((name, value)) = line.split_once('=') else {
-            let text =
-                format!("the settings {}, line {}: no NAME=VALUE", file.display(), number + 1);
+            let text = format!(
+                "the settings {}, line {}: expected NAME=VALUE",
+                file.display(),
+                number + 1
+            );
             return Err(Failure::usage(text));
         };
         let value = value.trim().trim_matches(['"', '\'']);
@@ -106,7 +109,7 @@ fn write(
         Some(path) => {
             files::create(path, text.as_bytes(), 0o644)?;
             output::say(format_args!(
-                "wrote {}; look at it with 'convelo policy check'",
+                "wrote {}; review it with 'convelo policy check'",
                 path.display()
             ));
         }

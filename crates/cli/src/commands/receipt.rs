@@ -1,4 +1,4 @@
-//! `convelo receipt`: the record of a finished job, read again.
+//! `convelo receipt`: verifies the record of a finished job.
 
 use std::process::ExitCode;
 
@@ -53,19 +53,24 @@ fn summary(verified: &VerifiedReceipt) -> Vec<String> {
         Outcome::Count(counted) => {
             format!("that every party has {} keys in common", counted.keys)
         }
-        Outcome::Withheld => "that the result was too small to be told".to_owned(),
+        Outcome::Withheld => "that the result was too small to reveal".to_owned(),
         Outcome::Nothing => "nothing".to_owned(),
     };
     let members: Vec<_> = verified.members.iter().map(|(name, _)| name.as_str()).collect();
     let enclave = match &verified.verdict {
         Some(verdict) => verdict.summary().replace(", NOT FRESH", ""),
-        None => "NOT ATTESTED: known by its pinned key alone".to_owned(),
+        None => "NOT ATTESTED: identified only by its pinned key".to_owned(),
     };
     let mut lines = vec![
         format!("the receipt holds: {} learned {learned}", verified.party),
-        format!("job {} of {}, digest {}", verified.job.name(), members.join(", "), verified.job.digest()),
+        format!(
+            "job {} of {}, digest {}",
+            verified.job.name(),
+            members.join(", "),
+            verified.job.digest()
+        ),
         format!("service: {enclave}"),
-        "not signed by anybody but this party: what its table held, and how many of its rows matched"
+        "signed by nobody but this party: what its table held, and how many of its rows matched"
             .to_owned(),
     ];
     if verified.verdict.as_ref().is_some_and(Verdict::simulated) {

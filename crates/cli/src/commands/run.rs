@@ -19,14 +19,14 @@ pub(crate) async fn run(args: Run) -> Result<ExitCode, Failure> {
     provider::run(plan, table, narrator, voice.json).await
 }
 
-/// What was meant by the arguments, before anything is contacted.
+/// What the arguments mean, before anything is contacted.
 fn meant(args: Run) -> Result<(Plan, Table), Failure> {
     let output = args.output.map(|path| match path.to_str() {
         Some("-") => Destination::Stdout { only_first: false },
         _ => Destination::File(path),
     });
     if args.voice.json && matches!(output, Some(Destination::Stdout { .. })) {
-        let text = "rows and the summary of --json cannot both go to standard output; give a file with --output";
+        let text = "rows and the --json summary cannot both go to standard output; give a file with --output";
         return Err(Failure::usage(text));
     }
     let job = files::job(&args.job)?;
@@ -50,7 +50,7 @@ fn meant(args: Run) -> Result<(Plan, Table), Failure> {
         .build()?;
     if plan.output().is_none() && !args.select.is_empty() {
         return Err(Failure::usage(format!(
-            "the job gives this party {}, so no columns are written; leave --select out",
+            "the job gives this party {}, so no columns are written; leave out --select",
             plan::learns(plan.job(), plan.name())
         )));
     }

@@ -77,7 +77,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     };
     let service = Service::bind(config).await.map_err(|error| {
         let hint = if simulated.is_none() {
-            "; outside an enclave or a TDX guest, use '--simulated DIR' with a platform of \
+            "; outside an enclave or a TDX guest, use '--simulated DIR' with a platform from \
              'convelo simulator new DIR'"
         } else {
             ""
@@ -112,7 +112,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What else is open beside the service, and what nobody may overlook.
+/// What else is open next to the service, and what nobody may overlook.
 fn tell_of(status: Option<&StatusPort>, psi: Option<&PsiPort>, simulated: bool) {
     if let Some(status) = status.map(StatusPort::address) {
         output::say(format_args!("status, in plain HTTP: http://{status}/readyz, /metrics"));
@@ -133,7 +133,7 @@ fn tell_of(status: Option<&StatusPort>, psi: Option<&PsiPort>, simulated: bool) 
     }
 }
 
-/// The wire of Intel's "PSI with SGX", where it is asked for.
+/// The wire of Intel's "PSI with SGX", if requested.
 fn psi_wire(
     args: &PsiWireArgs,
     reconnect_within: Duration,
@@ -155,7 +155,7 @@ fn psi_wire(
             let expect: Vec<_> = chained.into_iter().chain(pinned).collect();
             if expect.is_empty() {
                 return Err(Failure::usage(
-                    "say whose clients are taken: --psi-client-ca PEM, or --psi-client sha256:… for each",
+                    "say which clients to accept: --psi-client-ca PEM, or --psi-client sha256:… for each",
                 ));
             }
             PsiTls::Unattested { tls: PeerTls::new(credential, roots), expect }
@@ -167,8 +167,8 @@ fn psi_wire(
     Ok(Some(PsiWire { listen, tls, message_bytes, deadline, reconnect_within }))
 }
 
-/// Keeps the files of collateral fresh, where a service is named to fetch from. What is missing is
-/// fetched first, so that the service does not start without.
+/// Keeps the collateral files fresh if a service to fetch from is named. Fetches missing ones
+/// first, so that the service does not start without them.
 fn refresh(
     from: &Pcs,
     offer: Option<&Path>,
@@ -191,7 +191,7 @@ fn refresh(
         let missing = !path.exists();
         if missing && Some(path) != offer {
             let text = format!(
-                "{} is missing, and whose collateral it should hold is not known: fetch it once \
+                "{} is missing, and nothing says whose collateral it should hold: fetch it once \
                  with 'convelo collateral export --for'",
                 path.display()
             );
@@ -204,7 +204,7 @@ fn refresh(
             PlatformId::of_collateral(&files::collateral(Some(path), path)?)
                 .map_err(Failure::usage)?
         };
-        // Whoever verifies with it has a policy; what is kept here is signed by Intel at least.
+        // Anyone who verifies with it has a policy; what is kept here is at least signed by Intel.
         let policy = Policy::of_intels_root();
         let policy = match simulated {
             Some(dir) => policy

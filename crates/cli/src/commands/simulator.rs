@@ -16,8 +16,8 @@ pub(crate) async fn simulator(args: Simulator) -> Result<ExitCode, Failure> {
         Simulator::New { dir, tdx } => {
             platform::simulate(&dir, if tdx { Tee::Tdx } else { Tee::Sgx })?;
             output::say(format_args!(
-                "SIMULATED platform in {}: policy.toml accepts its service, collateral.json is \
-                 what it is verified with; give both to the providers, platform.json to nobody",
+                "SIMULATED platform in {}: policy.toml accepts its service, and collateral.json is \
+                 for verifying it; give both to the providers, and platform.json to nobody",
                 dir.display()
             ));
         }
@@ -41,7 +41,7 @@ pub(crate) async fn simulator(args: Simulator) -> Result<ExitCode, Failure> {
             std::fs::write(&path, platform.collateral(&knobs).to_json()).map_err(|error| {
                 Failure::usage(format!("cannot write {}: {error}", path.display()))
             })?;
-            output::say(format_args!("wrote {}, good for seven days", path.display()));
+            output::say(format_args!("wrote {}, valid for seven days", path.display()));
         }
     }
     Ok(ExitCode::SUCCESS)

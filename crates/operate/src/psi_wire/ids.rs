@@ -10,9 +10,9 @@ use convelo_service::Reservation;
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// The ids of one client, trimmed, without the blank ones. Wiped when dropped.
+/// One client's ids, trimmed, without blank ones. Wiped on drop.
 pub(crate) struct Ids {
-    /// All of them, one after the other.
+    /// All of them, one after another.
     text: Zeroizing<String>,
     /// Where each ends in `text`.
     ends: Vec<u32>,
@@ -21,16 +21,16 @@ pub(crate) struct Ids {
     _room: Option<Reservation>,
 }
 
-/// What became of the ids of one client.
+/// What became of one client's ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// All that arrived.
     pub(crate) arrived: usize,
-    /// Those without text.
+    /// Ids without text.
     pub(crate) blank: usize,
-    /// Those that are too long.
+    /// Ids that are too long.
     pub(crate) invalid: usize,
-    /// Those that an earlier one is the same as.
+    /// Ids equal to an earlier one.
     pub(crate) duplicates: usize,
 }
 
@@ -48,13 +48,13 @@ impl std::fmt::Display for Counts {
 }
 
 impl Ids {
-    /// Takes the ids of a message in. White space around an id does not count, nor a byte order mark
-    /// before the first: what their Python client strips and their C++ client does not.
+    /// Takes in the ids of a message. Ignores white space around an id, and a byte order mark
+    /// before the first one: their Python client strips these, their C++ client does not.
     pub(crate) fn new(arrived: Vec<String>, pseudonymiser: &Pseudonymiser) -> io::Result<Self> {
         let part = KeyPart { name: "id".to_owned(), normalise: vec![Step::Trim] };
         let mut normaliser = Normaliser::new(&[part]);
         let bytes = arrived.iter().map(String::len).sum();
-        // As many as this never fit the limit of a message.
+        // A message this large never fits its limit.
         u32::try_from(bytes).map_err(|_| io::Error::other("more than 4 GiB of ids"))?;
         let (mut text, mut ends) = (Zeroizing::new(String::with_capacity(bytes)), Vec::new());
         let (mut builder, mut queue) = (SetBuilder::new(), pseudonymiser.queue());
@@ -85,11 +85,11 @@ impl Ids {
 
     /// How many bytes they take.
     pub(crate) fn memory(&self) -> u64 {
-        // Beside the text: where it ends, and a pseudonym with its row.
+        // Besides the text: where each id ends, and a pseudonym with its row.
         (self.text.capacity() + self.ends.len() * (4 + 24)) as u64
     }
 
-    /// With the reservation of as much, which lives as long as they do.
+    /// Attaches a reservation for that much, which lives as long as they do.
     pub(crate) fn with_room(self, room: Reservation) -> Self {
         Self { _room: Some(room), ..self }
     }
@@ -99,7 +99,7 @@ impl Ids {
         self.set.len()
     }
 
-    /// The set as the engine takes it.
+    /// The set in the form the engine takes.
     pub(crate) fn received(&self) -> io::Result<ReceivedSet> {
         let mut receiver = SetReceiver::new(self.set.len() as u64);
         for chunk in self.set.chunks(MAXIMUM_CHUNK_BYTES) {
@@ -108,7 +108,7 @@ impl Ids {
         receiver.finish().map_err(io::Error::other)
     }
 
-    /// The ids in the bitmap, each once, in the order in which they arrived.
+    /// The ids in the bitmap, each once, in order of arrival.
     pub(crate) fn matched(&self, bitmap: &Bitmap) -> io::Result<Vec<String>> {
         let rows = u32::try_from(self.ends.len()).map_err(io::Error::other)?;
         let rows = self.set.rows(bitmap, rows, true)?;

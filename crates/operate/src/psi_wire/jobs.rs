@@ -1,9 +1,10 @@
-//! The jobs of this wire: who waits for others, whose job runs, what everybody gets. No clock, no socket,
-//! no task.
+//! The jobs of this wire: who waits for others, whose job is running, what everyone gets. No clock,
+//! no socket, no task.
 //!
-//! A client says how many it expects there to be, and nothing else of its job. So clients wait in one
-//! line, and whenever no job runs, the first that are complete among them begin one. A client is its key,
-//! for all calls; its connection only tells whether it is still there.
+//! A client says how many clients it expects, and nothing else about its job. So clients wait in
+//! one line, and whenever no job is running, the first complete group among them starts one. A
+//! client is identified by its key, for all calls; its connection only tells whether it is still
+//! there.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ pub(crate) type ConnectionId = u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Number(u64);
 
-/// Whoever calls.
+/// The caller.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client {
     pub(crate) key: KeyId,
@@ -38,17 +39,17 @@ pub(crate) struct Refusal {
     text: String,
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// A job has begun; call [`Jobs::late`] when its deadline has passed.
+    /// A job has begun; call [`Jobs::late`] when its deadline passes.
     Begun(Number),
-    /// A job is decided, with a result or without; call [`Jobs::forget`] when its clients have had time to
-    /// hear of it.
+    /// A job is decided, with or without a result; call [`Jobs::forget`] once its clients have had
+    /// time to hear of it.
     Settled(Number, bool),
-    /// Call [`Jobs::lost`] when the client has had its time to come back.
+    /// Call [`Jobs::lost`] when the client has run out of time to come back.
     Await(ConnectionId),
-    /// Join the sets of this job, of [`Jobs::sets`].
+    /// Join the sets of this job, from [`Jobs::sets`].
     Join(Number),
 }
 
@@ -62,7 +63,7 @@ pub(crate) struct Jobs {
     closed: bool,
 }
 
-/// A client that waits for others, or for the turn of its job.
+/// A client that waits for others, or for its job's turn.
 struct Waiting {
     client: Client,
     wanted: usize,
@@ -71,7 +72,7 @@ struct Waiting {
 struct Job {
     number: Number,
     seats: Vec<Seat>,
-    /// Under a key of this job alone, that nobody sees.
+    /// Under a key used only in this job, which nobody sees.
     pseudonymiser: Arc<Pseudonymiser>,
 }
 
@@ -96,7 +97,7 @@ impl From<Refusal> for Status {
 }
 
 impl Jobs {
-    /// Has a client wait until so many are there, itself among them.
+    /// Makes a client wait until this many are there, including itself.
     pub(crate) fn connect(&mut self, client: Client, wanted: i64) -> Result<Vec<Effect>, Refusal> {
         let count =
             usize::try_from(wanted).ok().filter(|count| (2..=MAXIMUM_PARTIES).contains(count));
@@ -111,20 +112,21 @@ impl Jobs {
             return Err(closing());
         }
         if self.is_here(client.key) {
-            let text = "a client with this key takes part already and is still connected; every client \
+            let text = "a client with this key already takes part and is still connected; every client \
                         needs a key of its own, and calls Connect once";
             return Err(Refusal::new(Code::AlreadyExists, text));
         }
         let gathering = self.gathering();
         if let Some(other) = gathering.first().filter(|_| !gathering.contains(&count)) {
             let text = format!(
-                "the clients that wait here now are to be {other}, and this one expects {count}; start all \
+                "the clients waiting here expect {other} clients, and this one expects {count}; start all \
                  of them with the same -client_num"
             );
             return Err(Refusal::new(Code::FailedPrecondition, text));
         }
         if self.waiting.len() >= MAXIMUM_PSI_WAITING {
-            let text = format!("{MAXIMUM_PSI_WAITING} clients wait here, the limit; try later");
+            let text =
+                format!("{MAXIMUM_PSI_WAITING} clients are waiting here, the limit; try later");
             return Err(Refusal::new(Code::ResourceExhausted, text));
         }
         let mut effects = self.comes_anew(client.key);
@@ -133,7 +135,7 @@ impl Jobs {
         Ok(effects)
     }
 
-    /// How many clients there are to be in the jobs that are not complete.
+    /// How many clients are expected by the jobs that are not complete.
     fn gathering(&self) -> Vec<usize> {
         let incomplete = |wanted: &usize| !self.count(*wanted).is_multiple_of(*wanted);
         self.waiting.iter().map(|waiting| waiting.wanted).filter(incomplete).collect()
@@ -143,18 +145,18 @@ impl Jobs {
         self.waiting.iter().filter(|waiting| waiting.wanted == wanted).count()
     }
 
-    /// Whether a client waits, or has a seat in the running job and is connected.
+    /// Whether a client is waiting, or has a seat in the running job and is connected.
     fn is_here(&self, key: KeyId) -> bool {
         let mut seats = self.running.iter().flat_map(|job| &job.seats);
         self.waiting.iter().any(|waiting| waiting.client.key == key)
             || seats.any(|seat| seat.client.key == key && seat.attached)
     }
 
-    /// A client that was cut off comes as one that knows nothing of its job: it was started anew.
+    /// A disconnected client comes back knowing nothing of its job: it was restarted.
     fn comes_anew(&mut self, key: KeyId) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.running.iter().flat_map(|job| &job.seats).any(|seat| seat.client.key == key) {
-            let text = "a client of this job was started anew, so that its run before has ended; nothing \
+            let text = "a client of this job was restarted, so its earlier run has ended; nothing \
                         of the job is kept; start all clients again";
             effects = self.fail(&Refusal::new(Code::Aborted, text));
         }
@@ -162,7 +164,7 @@ impl Jobs {
         effects
     }
 
-    /// Begins the next job, if none runs and one is complete.
+    /// Starts the next job if none is running and one is complete.
     fn advance(&mut self) -> Vec<Effect> {
         let complete = |waiting: &&Waiting| self.count(waiting.wanted) >= waiting.wanted;
         let next = self.waiting.iter().find(complete).map(|waiting| waiting.wanted);
@@ -188,7 +190,7 @@ impl Jobs {
         vec![Effect::Begun(number)]
     }
 
-    /// Whether a client may go on, because its job has begun: how many clients there are.
+    /// Whether a client may go on because its job has begun; if so, how many clients there are.
     pub(crate) fn connected(&mut self, client: Client) -> Result<Option<usize>, Refusal> {
         if self.waiting.iter().any(|waiting| waiting.client.key == client.key) {
             return Ok(None);
@@ -204,23 +206,23 @@ impl Jobs {
         let wanted = self.waiting.remove(at).wanted;
         let here = (self.count(wanted) + 1).min(wanted);
         let text = format!(
-            "the deadline passed while {here} of {wanted} clients were here; the others did not come, or \
+            "the deadline passed when {here} of {wanted} clients were here; the others did not come, or \
              other jobs had their turn"
         );
         Refusal::new(Code::DeadlineExceeded, text)
     }
 
-    /// Whether a client may upload its ids, and what to pseudonym them with.
+    /// Whether a client may upload its ids, and what to pseudonymise them with.
     pub(crate) fn may_upload(&mut self, client: Client) -> Result<Arc<Pseudonymiser>, Refusal> {
         if self.seat(client)?.ids.is_some() {
-            let text = "this client has uploaded its ids already; they go in one message";
+            let text = "this client has already uploaded its ids; they go in one message";
             return Err(Refusal::new(Code::AlreadyExists, text));
         }
         let running = self.running.as_ref();
         running.map(|job| Arc::clone(&job.pseudonymiser)).ok_or_else(|| self.no_seat())
     }
 
-    /// Takes the ids of a client.
+    /// Takes in a client's ids.
     pub(crate) fn upload(&mut self, client: Client, ids: Ids) -> Result<Vec<Effect>, Refusal> {
         self.may_upload(client)?;
         self.seat(client)?.ids = Some(Arc::new(ids));
@@ -228,13 +230,13 @@ impl Jobs {
         Ok(complete.map(|job| Effect::Join(job.number)).collect())
     }
 
-    /// The sets of a job, in the order in which its bitmaps have to be.
+    /// The sets of a job, in the order its bitmaps must have.
     pub(crate) fn sets(&self, number: Number) -> Vec<Arc<Ids>> {
         let job = self.running.iter().filter(|job| job.number == number);
         job.flat_map(|job| &job.seats).filter_map(|seat| seat.ids.clone()).collect()
     }
 
-    /// The join of a job is done, or failed.
+    /// The join of a job has finished, or failed.
     pub(crate) fn joined(
         &mut self,
         number: Number,
@@ -249,11 +251,12 @@ impl Jobs {
         }
     }
 
-    /// A client's ids and which of them all have, once that is known. It gets them once.
+    /// A client's ids and which of them all clients have, once that is known. A client gets them
+    /// once.
     pub(crate) fn result(&mut self, client: Client) -> Result<Option<(Arc<Ids>, Bitmap)>, Refusal> {
         let seat = self.seat(client)?;
         let Some(ids) = seat.ids.clone() else {
-            let text = "this client has uploaded no ids; it calls DataUpload before CalPsi";
+            let text = "this client has uploaded no ids; call DataUpload before CalPsi";
             return Err(Refusal::new(Code::FailedPrecondition, text));
         };
         let Some(Ok(bitmap)) = seat.answer.take() else { return Ok(None) };
@@ -294,7 +297,7 @@ impl Jobs {
         self.settled.retain(|job| job.number != number);
     }
 
-    /// A job has lasted too long.
+    /// A job has taken too long.
     pub(crate) fn late(&mut self, number: Number) -> Vec<Effect> {
         let Some(job) = self.running.as_ref().filter(|job| job.number == number) else {
             return Vec::new();
@@ -311,14 +314,14 @@ impl Jobs {
         self.fail(&Refusal::new(Code::DeadlineExceeded, text))
     }
 
-    /// The service stops: whoever waits is told.
+    /// The service is stopping: everyone who waits is told.
     pub(crate) fn close(&mut self) -> Vec<Effect> {
         self.closed = true;
         self.waiting.clear();
         self.fail(&closing())
     }
 
-    /// Ends the running job, if there is one, for all its clients.
+    /// Ends the running job, if any, for all its clients.
     fn fail(&mut self, refusal: &Refusal) -> Vec<Effect> {
         if let Some(job) = &mut self.running {
             job.seats.iter_mut().for_each(|seat| seat.ids = None);
@@ -339,8 +342,8 @@ impl Jobs {
         effects
     }
 
-    /// The seat of a client whose job has begun. The refusal that waits there for it is the last that it
-    /// hears.
+    /// The seat of a client whose job has begun. If a refusal is waiting there for the client, it
+    /// is the last thing the client hears.
     fn seat(&mut self, client: Client) -> Result<&mut Seat, Refusal> {
         let jobs = self.settled.iter().chain(&self.running);
         let seat = jobs.flat_map(|job| &job.seats).find(|seat| seat.client.key == client.key);
@@ -363,12 +366,12 @@ impl Jobs {
         if self.closed {
             return closing();
         }
-        let text = "this client takes part in no job; it calls RemoteAttestation, Connect, DataUpload and \
-                    CalPsi in this order, and each once";
+        let text = "this client takes part in no job; call RemoteAttestation, Connect, DataUpload and \
+                    CalPsi in this order, each once";
         Refusal::new(Code::FailedPrecondition, text)
     }
 
-    /// A client is through with a settled job.
+    /// A client is finished with a settled job.
     fn leave(&mut self, key: KeyId) {
         self.settled.iter_mut().for_each(|job| job.seats.retain(|seat| seat.client.key != key));
         self.settled.retain(|job| !job.seats.is_empty());
@@ -387,9 +390,9 @@ fn closing() -> Refusal {
     Refusal::new(Code::Unavailable, text)
 }
 
-/// Refuses a result that their clients cannot receive.
+/// Refuses a result that these clients cannot receive.
 pub(crate) fn fits(result: &[String]) -> Result<(), Refusal> {
-    // A field of a message: tag, length, text.
+    // One field of a message: tag, length, text.
     let field = |id: &String| 1 + prost::length_delimiter_len(id.len()) + id.len();
     let bytes: usize = result.iter().map(field).sum();
     if bytes <= MAXIMUM_PSI_RESULT_BYTES {

@@ -105,7 +105,7 @@ struct Reader {
 
 impl Reader {
     fn passed(&mut self, name: &'static str, found: String, required: &str) {
-        self.checks.push(Check { name, found, required: required.to_owned() });
+        self.checks.push(Check { name, found, expected: required.to_owned() });
     }
 
     fn equal(

@@ -121,7 +121,7 @@ pub enum What {
 pub enum Parties {
     /// Parties known by name and key.
     Named(Vec<Party>),
-    /// This many parties, none of them pinned: the attested service alone vouches for who they are.
+    /// A number of parties without pinned keys: only the attested service vouches for who they are.
     #[serde(rename = "open")]
     Unpinned {
         /// Number of parties, 2 to 64.

@@ -34,7 +34,7 @@ impl Pseudonym {
         self.0
     }
 
-    /// Which of this many services it goes to; their number is a power of two.
+    /// Which of `services` services it goes to; their number is a power of two.
     #[expect(clippy::missing_panics_doc, reason = "the shifted number is less than `services`")]
     pub fn shard(self, services: usize) -> usize {
         let bits = services.trailing_zeros();
@@ -57,8 +57,8 @@ impl fmt::Debug for Pseudonym {
 
 impl zeroize::DefaultIsZeroes for Pseudonym {}
 
-/// How many keys go through the cipher together. One encryption alone waits for itself ten times, and a
-/// processor can do about this many in the meantime.
+/// How many keys go through the cipher together. A single encryption waits for its own results ten
+/// times, and in the meantime a processor can work on about this many.
 const LANES: usize = 8;
 
 /// Computes pseudonyms under one key.

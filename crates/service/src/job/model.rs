@@ -1,10 +1,11 @@
-//! A model of a job: its state machine as it is, parties as the protocol has them, and a network and a
-//! host that do their worst. Every interleaving is looked at, for so many things going wrong.
+//! A model of a job: its real state machine, parties as the protocol defines them, and a network
+//! and a host that do their worst. It explores every interleaving, for a given number of things
+//! going wrong.
 //!
-//! A party is its place in the protocol, and the queues of its connections. What the machine is sent and
-//! sends goes through these queues: who reads what first is open. Messages of the key agreement have
-//! empty contents, for the machine relays them and does not look. What the registry does is here too:
-//! there may be a job that is decided beside the one that is open.
+//! A party is its position in the protocol, plus the queues of its connections. Everything the
+//! machine receives and sends goes through these queues: the order of reading is open. Messages of
+//! the key agreement are empty, because the machine relays them without looking. The model also
+//! plays the registry's part: a decided job may exist next to the open one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
@@ -20,12 +21,12 @@ const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 /// Two is in every set.
 const SETS: [&[u128]; 3] = [&[1, 2], &[2, 3], &[2]];
 
-/// What goes from a party to the service.
+/// Messages from a party to the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Up {
-    /// With the number of the run, which stands for the keys that a program makes when it starts.
+    /// With the number of the run, which stands for the keys a program makes when it starts.
     Hello(u8),
-    /// Goes on with a run, having received so many messages.
+    /// Resumes a run, having received this many messages.
     Back(u8, u8),
     Shares,
     Confirmation,
@@ -33,7 +34,7 @@ enum Up {
     Chunk,
     Leave,
     Received,
-    /// Something that is not what the protocol has next.
+    /// Something that is not the protocol's next message.
     Lie(Lie),
     /// The connection is broken.
     Broken,
@@ -48,7 +49,7 @@ enum Lie {
 
 const LIES: [Lie; 3] = [Lie::NoShares, Lie::AnotherDigest, Lie::Unsorted];
 
-/// What goes from the service to a party.
+/// Messages from the service to a party.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Down {
     Waiting,
@@ -99,7 +100,7 @@ enum Stage {
     Right,
     /// It has no result and knows why.
     Explained,
-    /// It has a wrong result, or none and does not know why, or was sent what it did not expect.
+    /// It has a wrong result, has none without knowing why, or was sent something unexpected.
     Wrong(&'static str),
 }
 
@@ -114,17 +115,17 @@ struct Player {
     stage: Stage,
     connection: u64,
     honest: bool,
-    /// How often it may still run, from the beginning.
+    /// How often it may still run from the beginning.
     runs: u8,
     down: VecDeque<Down>,
     /// Its connection broke.
     cut: bool,
-    /// How many messages came, and which were sent, since all had come.
+    /// How many messages have arrived, and which were sent, since all parties arrived.
     received: u8,
     sent: Vec<Up>,
 }
 
-/// What has happened to the present machine.
+/// What has happened to the current machine.
 #[derive(Clone, Copy, Debug)]
 enum Happened {
     Message(u64, Up),
@@ -137,13 +138,13 @@ enum Happened {
 #[derive(Clone, Debug, Default)]
 struct Running {
     history: Vec<Happened>,
-    /// All of the machine that its behaviour depends on.
+    /// Everything about the machine that its behaviour depends on.
     machine: String,
     settled: bool,
     joining: bool,
     /// The connections that belong to it.
     connections: BTreeSet<u64>,
-    /// Those that broke, and whose parties may come back.
+    /// Connections that broke, and whose parties may come back.
     awaited: BTreeSet<u64>,
 }
 
@@ -153,7 +154,7 @@ struct State {
     players: Vec<Player>,
     up: BTreeMap<u64, VecDeque<Up>>,
     faults: u8,
-    /// Whether something happened that a job need not survive, as it does a broken connection.
+    /// Whether something happened that a job need not survive, unlike a broken connection.
     spoiled: bool,
 }
 
@@ -168,7 +169,7 @@ impl State {
 }
 
 impl Player {
-    /// Another connection, or none, takes the place of the last.
+    /// Another connection, or none, replaces the last one.
     fn begin(&mut self) {
         self.cut = false;
         self.down.clear();
@@ -210,35 +211,35 @@ impl Hash for State {
 enum Action {
     /// A party starts.
     Run(usize),
-    /// A party reads all that has come.
+    /// A party reads everything that has arrived.
     Read(usize),
     /// The service takes the next message of a connection.
     Take(u64),
-    /// The engine of this job is done.
+    /// The engine of this job has finished.
     Joined(usize),
     Deadline(usize),
     /// A party does not come back to this job in time.
     Lost(usize, u64),
-    /// A party whose connection broke goes on with another, or not.
+    /// A party whose connection broke continues on another one, or does not.
     Back(usize),
     GiveUp(usize),
-    /// A party breaks off with a word.
+    /// A party leaves, saying so.
     Leave(usize),
-    /// A connection breaks, with all that is under way in it.
+    /// A connection breaks, with everything in transit on it.
     Cut(usize),
     Lie(usize, Lie),
-    /// The service starts anew: all connections break, nothing is kept.
+    /// The service restarts: all connections break, nothing is kept.
     Restart,
 }
 
 struct Jobs {
     parties: usize,
-    /// How many things go wrong; a deadline is not counted.
+    /// How many things go wrong; a deadline does not count.
     faults: u8,
     runs: u8,
 }
 
-/// A machine with its past.
+/// A machine with its history.
 struct Replayed {
     machine: JobMachine,
     budget: Budget,
@@ -383,7 +384,7 @@ impl Jobs {
         }
     }
 
-    /// Has something happen to a job, which may be a new one.
+    /// Applies an event to a job, which may be a new one.
     fn happens(&self, state: &mut State, at: usize, happened: Happened) {
         if at == state.running.len() {
             state.running.push(Running::default());
@@ -408,7 +409,7 @@ impl Jobs {
                 Effect::Join(..) | Effect::Finished | Effect::Await(_) => continue,
             };
             let player = &mut state.players[Self::party(connection)];
-            // A connection that is broken, or that a newer one took the place of, has no reader.
+            // A connection that is broken, or was replaced by a newer one, has no reader.
             if player.connection == connection && !player.cut && !player.stage.ended() {
                 player.down.push_back(down);
             }
@@ -463,7 +464,7 @@ impl Jobs {
             _ => (Stage::Wrong("a message out of turn"), None),
         };
         player.stage = match next.0 {
-            // Who lies has no claim to anything.
+            // A party that lies has no claim to anything.
             Stage::Wrong(_) if !player.honest => Stage::Explained,
             stage => stage,
         };
@@ -472,7 +473,7 @@ impl Jobs {
     }
 }
 
-/// All of a machine that its behaviour depends on.
+/// Everything about a machine that its behaviour depends on.
 fn view(machine: &JobMachine, over: bool) -> String {
     let mut view = String::new();
     if over {
@@ -656,7 +657,7 @@ impl Model for Jobs {
                 let explained = |player: &Player| player.stage == Stage::Explained;
                 state.spoiled || !state.players.iter().any(explained)
             }),
-            // Every action uses something up, so all paths end; here they do.
+            // Every action uses something up, so all paths end; they end here.
             Property::always(
                 "nobody waits when nothing more happens",
                 |jobs: &Self, state: &State| {

@@ -899,7 +899,7 @@ fn a_party_that_leaves_a_running_job_is_named() {
         (Reason::Stopped, "it was stopped"),
         (Reason::Table, "it could not read its table"),
         (Reason::OverCap, "its set is larger than the job allows"),
-        (Reason::KeyAgreement, "it refused the keys that it was shown for the other parties"),
+        (Reason::KeyAgreement, "it refused the keys it was shown for the other parties"),
     ];
     for phase in RUNNING {
         for (reason, why) in cases {
@@ -1010,7 +1010,7 @@ fn messages_out_of_turn() {
 
 #[test]
 fn shares_that_are_not_one_for_each_other() {
-    let what = "its shares are not one of its own for each of the other parties";
+    let what = "it did not send exactly one share of its own for each other party";
     for shares in [
         vec![],
         vec![share("bob", "alice")],

@@ -19,7 +19,7 @@ _EXTENSIONS = frozenset(("pandas.period", "pandas.interval"))
 _ARROW_OBJECTS = frozenset(
     ("string", "bytes", "decimal", "date", "time", "datetime", "datetime64", "timedelta")
 )
-"""What pandas finds in an object column that Arrow gives back as it was."""
+"""What pandas finds in an object column that Arrow returns unchanged."""
 
 
 class Refused(Exception):
@@ -29,7 +29,7 @@ class Refused(Exception):
 def write(frame: pd.DataFrame) -> tuple[pa.Buffer, list[tuple[int, list[Any]]]]:
     """The Arrow stream of ``frame``, and the columns it leaves out: position and values.
 
-    Columns are named by their position, the index has no names. Left out are object columns whose
+    Columns are named by position, and the index has no names. It leaves out object columns whose
     values Arrow would turn into something else.
 
     Raises:
@@ -70,12 +70,12 @@ def _apart(frame: pd.DataFrame, position: int, kind: Any) -> bool:
 def read(stream: Any) -> pd.DataFrame:
     """The frame in ``stream``, a buffer. It can be changed.
 
-    Strings stay in the stream where pandas holds them as Arrow; everything else is copied out.
+    Strings stay in the stream if pandas holds them as Arrow; everything else is copied out.
 
     Raises:
         ValueError: it is not a stream that :func:`write` makes.
     """
-    # pandas makes its extension types known to pyarrow when it is imported.
+    # Importing pandas registers its extension types with pyarrow.
     import pandas as pd
     import pyarrow as pa
 
@@ -84,7 +84,7 @@ def read(stream: Any) -> pd.DataFrame:
         _refuse_compression(pa, buffer)
         with pa.ipc.open_stream(buffer) as reader:
             if not all(_held(field.type, top=True) for field in reader.schema):
-                raise ValueError("an Arrow stream has columns of a type that is not accepted")
+                raise ValueError("an Arrow stream has a column of an unsupported type")
             table = reader.read_all()
         table.validate(full=True)
         if table.num_columns and table.num_rows > _ROWS_PER_BYTE * buffer.size:
@@ -140,7 +140,7 @@ _RECORD_BATCH = 3
 
 
 def _refuse_compression(pa: Any, buffer: pa.Buffer) -> None:
-    """A compressed body says how large it is inside; what reads it believes that."""
+    """A compressed body states its own uncompressed size, and readers believe it."""
     messages = pa.MessageReader.open_stream(buffer)
     while True:
         try:
@@ -155,11 +155,11 @@ def _refuse_compression(pa: Any, buffer: pa.Buffer) -> None:
         if kind == _DICTIONARY_BATCH and batch is not None:
             batch = batch.table(_DICTIONARY_DATA)
         if batch is None or batch.table(_BODY_COMPRESSION) is not None:
-            raise ValueError("an Arrow stream with compressed bodies is not accepted")
+            raise ValueError("an Arrow stream has compressed bodies, expected uncompressed ones")
 
 
 class _Table:
-    """A table of a flatbuffer, as far as it is needed here."""
+    """A flatbuffer table, as far as we need it here."""
 
     def __init__(self, data: bytes, start: int) -> None:
         self.data = data
@@ -188,5 +188,5 @@ class _Table:
 
 def _number(data: bytes, start: int, size: int, *, signed: bool = False) -> int:
     if not 0 <= start <= len(data) - size:
-        raise ValueError("the metadata of an Arrow stream is cut off")
+        raise ValueError("the metadata of an Arrow stream is truncated")
     return int.from_bytes(data[start : start + size], "little", signed=signed)

@@ -124,7 +124,11 @@ fn a_wrong_number_of_clients() {
         );
     }
     world.connect(1, 2).expect("a place in the line");
-    refused(world.connect(2, 3), Code::FailedPrecondition, "are to be 2, and this one expects 3");
+    refused(
+        world.connect(2, 3),
+        Code::FailedPrecondition,
+        "expect 2 clients, and this one expects 3",
+    );
     world.connect(3, 2).expect("a place in the line");
     // That job is complete; the next may have another number.
     world.connect(2, 3).expect("a place in the line");
