@@ -30,10 +30,7 @@ pub struct Identity {
 #[non_exhaustive]
 pub enum IdentityError {
     /// The file is not a private key in the expected form.
-    #[error(
-        "this is not a P-256 private key in PKCS #8 PEM form ('-----BEGIN PRIVATE KEY-----'); \
-         make one with 'convelo keygen'"
-    )]
+    #[error("this is not a P-256 private key in PKCS #8 PEM form ('-----BEGIN PRIVATE KEY-----')")]
     NotAKey,
     /// There was no quote for the certificate.
     #[error("no evidence could be made for the certificate: {0}")]

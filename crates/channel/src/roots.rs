@@ -284,7 +284,7 @@ fn unverifiable(certificate: &Certificate<'_>, error: &webpki::Error) -> Refusal
         format!("{}, which cannot be verified ({error})", certificate.describe()),
         "an X.509 version 3 certificate with a key and a signature of RSA (2048 bits or more, \
          SHA-256 or longer), ECDSA (P-256 or P-384) or Ed25519",
-        "have it issued again, with 'convelo keygen' for example",
+        "have it issued again, as version 3 and with such a key",
     )
 }
 

@@ -110,8 +110,9 @@ pub(crate) fn identity(
 /// Reads a key file; warns if anyone but its owner can read it.
 pub(crate) fn read_identity(path: &Path) -> Result<Identity, Failure> {
     let pem = zeroize::Zeroizing::new(text(path, "the key")?);
-    let identity = Identity::from_pem(&pem)
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    let identity = Identity::from_pem(&pem).map_err(|error| {
+        Failure::usage(format!("{}: {error}; make one with 'convelo keygen'", path.display()))
+    })?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;

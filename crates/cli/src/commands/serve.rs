@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convelo_attest::{PlatformId, Policy, QuoteSource};
-use convelo_channel::{Credential, Expect, Identity, PeerTls, Roots};
-use convelo_operate::{CollateralFile, Collector, Extras, PsiPort, PsiTls, PsiWire, StatusPort};
+use convelo_channel::{
+    Credential, Expect, Identity, IdentityError, ListenerError, PeerTls, Roots,
+};
+use convelo_operate::{
+    CollateralFile, Collector, Extras, PsiError, PsiPort, PsiTls, PsiWire, StatusPort,
+};
 use convelo_party::{Refresh, Refreshing};
-use convelo_service::{CollateralSource, Config, Service};
+use convelo_service::{CollateralSource, Config, Service, ServiceError};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::args::{Pcs, PsiWireArgs, Serve};
-use crate::exit::{Code, Failure};
+use crate::exit::Failure;
 use crate::{files, output, pcs, platform, stop};
 
 pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
@@ -75,17 +79,25 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         reconnect_within,
         insecure_ratls_only: args.insecure_ratls_only,
     };
-    let service = Service::bind(config).await.map_err(|error| {
-        let hint = if simulated.is_none() {
-            "; outside an enclave or a TDX guest, use '--simulated DIR' with a platform from \
-             'convelo simulator new DIR'"
-        } else {
-            ""
-        };
-        Failure::new(Code::Usage, format!("{error}{hint}"))
+    let service = Service::bind(config).await.map_err(|error| match error {
+        ServiceError::Listener(ListenerError::Identity(IdentityError::Quote(_))) => {
+            Failure::usage(format!(
+                "{error}; outside an enclave or a TDX guest, use '--simulated DIR' with a platform from \
+                 'convelo simulator new DIR'"
+            ))
+        }
+        _ => Failure::usage(error),
     })?;
     let psi = match psi {
-        Some(wire) => Some(PsiPort::bind(wire, service.shared()).await.map_err(Failure::usage)?),
+        Some(wire) => {
+            let bound = PsiPort::bind(wire, service.shared()).await;
+            Some(bound.map_err(|error| match error {
+                PsiError::Memory { .. } => {
+                    Failure::usage(format!("{error}; raise --memory or lower --psi-message"))
+                }
+                _ => Failure::usage(error),
+            })?)
+        }
         None => None,
     };
     let address = service.address();
