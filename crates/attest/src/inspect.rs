@@ -27,7 +27,8 @@ pub struct Inspection {
 
 /// Reads a certificate in DER, or a bare quote, at `now` (Unix seconds).
 ///
-/// # Errors The [`Refusal`] if the bytes cannot even be read.
+/// # Errors
+/// The [`Refusal`] if the bytes cannot even be read.
 pub fn inspect(bytes: &[u8], now: u64) -> Result<Inspection, Refusal> {
     const CERTIFICATE: u8 = 0x30;
     if bytes.first() == Some(&CERTIFICATE) {

@@ -107,7 +107,8 @@ impl Verdict {
     /// of `certificate`, the verdict on the same peer's certificate. Both must come from the same
     /// enclave.
     ///
-    /// # Errors A refusal at [`Stage::Session`] if the enclave that answered is not the one in the
+    /// # Errors
+    /// A refusal at [`Stage::Session`] if the enclave that answered is not the one in the
     /// certificate.
     pub fn fresh_after(mut self, certificate: &Self) -> Result<Self, Refusal> {
         if self.measurements != certificate.measurements || self.spki != certificate.spki {

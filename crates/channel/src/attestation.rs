@@ -80,7 +80,8 @@ impl Attestation {
     /// accepts it, and it comes from the enclave in the certificate, which is verified too. If we
     /// have no collateral, the service's offer is used.
     ///
-    /// # Errors A [`Refusal`].
+    /// # Errors
+    /// A [`Refusal`].
     #[expect(clippy::needless_pass_by_value, reason = "a challenge is good for one answer")]
     pub fn verify(
         &self,

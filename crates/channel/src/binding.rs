@@ -58,7 +58,8 @@ impl Binding {
     /// Reads the quote with which the end in this role answers. Checks that it is bound to this
     /// connection and this exchange, but does not verify it.
     ///
-    /// # Errors A [`Refusal`], including for a quote bound to anything else.
+    /// # Errors
+    /// A [`Refusal`], including for a quote bound to anything else.
     pub fn evidence(
         &self,
         role: Role,

@@ -100,7 +100,8 @@ impl Dialler {
 
     /// Dials `address` (`host:port`), where a service must meet `expect`.
     ///
-    /// # Errors [`DialError`]; each case says whether another try can help.
+    /// # Errors
+    /// [`DialError`]; each case says whether another try can help.
     pub async fn dial(&self, address: &str, expect: &Expect) -> Result<Dialled, DialError> {
         self.dial_over(reach(address).await?, address, expect).await
     }
@@ -158,8 +159,8 @@ impl Dialled {
     /// stream lets out no more than a challenge needs. If the answer is accepted, what `carry` made
     /// of the stream is returned with the verdict; otherwise it is dropped.
     ///
-    /// # Errors [`AttestError`].
-    /// [`AttestError`].
+    /// # Errors
+    /// [`AttestError`]. [`AttestError`].
     pub async fn attest<S, E>(
         self,
         job: [u8; 32],
@@ -181,7 +182,8 @@ impl Dialled {
     /// Relies on the certificate alone, like plain RA-TLS: anyone who got hold of the key since the
     /// enclave made it passes too.
     ///
-    /// # Errors A [`Refusal`] if the evidence could not be verified in the handshake.
+    /// # Errors
+    /// A [`Refusal`] if the evidence could not be verified in the handshake.
     pub fn insecure_ratls_only(self) -> Result<ServiceStream, Refusal> {
         if let Expect::EvidenceWithOffer { .. } = self.expect {
             return Err(no_collateral("none when the certificate was presented"));

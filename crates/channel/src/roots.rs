@@ -43,8 +43,9 @@ pub(crate) enum Side {
 impl Roots {
     /// Reads certificates in PEM.
     ///
-    /// # Errors [`CredentialError`]; an authority with X.509 version 1 is refused with the command
-    /// that makes a version 3 certificate from it.
+    /// # Errors
+    /// [`CredentialError`]; an authority with X.509 version 1 is refused with the command that
+    /// makes a version 3 certificate from it.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CredentialError> {
         let what = "the file of trusted authorities";
         let exactly = certificates(pem, what)?;

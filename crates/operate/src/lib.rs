@@ -43,7 +43,8 @@ pub struct Extras {
 /// Runs a service with these extras until `stop` ends and all clients have been told. If an extra
 /// fails, the log says so, and the service goes on.
 ///
-/// # Errors If the service itself fails as a whole.
+/// # Errors
+/// If the service itself fails as a whole.
 pub async fn run(
     service: Service,
     extras: Extras,

@@ -37,7 +37,8 @@ pub struct CollectorError {
 impl Collector {
     /// `address` is the collector's, without the path; `tls` is used if it is reached by https.
     ///
-    /// # Errors If it is not such an address.
+    /// # Errors
+    /// If it is not such an address.
     pub fn new(address: &str, tls: TlsConfig, every: Duration) -> Result<Self, CollectorError> {
         if !(address.starts_with("http://") || address.starts_with("https://")) {
             return Err(CollectorError { found: address.to_owned() });

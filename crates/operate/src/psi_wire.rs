@@ -124,7 +124,8 @@ struct Hub {
 impl PsiPort {
     /// Listens for clients, which are served from what a service shares.
     ///
-    /// # Errors [`PsiError`].
+    /// # Errors
+    /// [`PsiError`].
     pub async fn bind(wire: PsiWire, shared: Shared) -> Result<Self, PsiError> {
         let PsiWire { listen, tls, message_bytes, deadline, reconnect_within } = wire;
         let reading_bytes = message_bytes.saturating_mul(PSI_READING_FACTOR);

@@ -106,7 +106,8 @@ impl Attester {
 
     /// Answers a challenge with a quote over it.
     ///
-    /// # Errors Why there was no quote in time.
+    /// # Errors
+    /// Why there was no quote in time.
     pub(crate) async fn answer(
         &self,
         queue: Queue,
@@ -135,7 +136,8 @@ impl Attester {
 
     /// Verifies a party's evidence against every policy.
     ///
-    /// # Errors The refusal, in words.
+    /// # Errors
+    /// The refusal, in words.
     pub(crate) async fn judge(
         &self,
         queue: Queue,

@@ -38,8 +38,8 @@ impl Shared {
     /// `meet` says who is calling on a connection, which every request on it carries as an
     /// extension, and creates a value that is dropped when the connection ends.
     ///
-    /// # Errors If the server fails as a whole.
-    /// When the server fails as a whole.
+    /// # Errors
+    /// If the server fails as a whole. When the server fails as a whole.
     pub async fn serve<S, C, P>(
         &self,
         listener: Listener,

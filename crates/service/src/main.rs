@@ -12,7 +12,7 @@ use convelo_channel::Identity;
 use convelo_service::limits::{DEFAULT_MEMORY, RECONNECT_WITHIN};
 use convelo_service::{Config, Service};
 
-/// Where Gramine offers evidence to an enclave; in a TDX guest, Linux does so elsewhere.
+/// Where evidence comes from: Gramine's directory in an enclave, and Linux's in a TDX guest.
 const GRAMINE: &str = "/dev/attestation";
 const TSM: &str = "/sys/kernel/config/tsm/report";
 

@@ -137,7 +137,8 @@ impl Registry {
     /// Seats a party in the job that its Hello names, opening the job if the party is the first; or
     /// gives a party that resumes a run its seat back.
     ///
-    /// # Errors Why the party is refused; no running job notices.
+    /// # Errors
+    /// Why the party is refused; no running job notices.
     pub(crate) async fn enter(
         self: &Arc<Self>,
         peer: &Peer,

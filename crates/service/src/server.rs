@@ -79,7 +79,8 @@ pub enum ServiceError {
 impl Service {
     /// Makes the certificate and listens. [`Service::run`] then serves the parties.
     ///
-    /// # Errors [`ServiceError`] if the address or the evidence is unavailable.
+    /// # Errors
+    /// [`ServiceError`] if the address or the evidence is unavailable.
     pub async fn bind(config: Config) -> Result<Self, ServiceError> {
         let source = Arc::clone(&config.source);
         let listener = Listener::bind(&config.listen, config.identity.clone(), source).await?;
@@ -119,7 +120,8 @@ impl Service {
 
     /// Serves until `stop` ends; then tells every party and returns within a few seconds.
     ///
-    /// # Errors [`ServiceError`] if the server fails as a whole.
+    /// # Errors
+    /// [`ServiceError`] if the server fails as a whole.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServiceError> {
         let Self { listener, entrance, .. } = self;
         let (shared, registry) = (entrance.shared.clone(), Arc::clone(&entrance.registry));

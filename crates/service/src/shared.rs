@@ -28,7 +28,8 @@ impl Shared {
     /// Verifies, against every policy, the evidence of somebody who has no seat in a job yet; a
     /// refusal calls them `name`.
     ///
-    /// # Errors The refusal, in words.
+    /// # Errors
+    /// The refusal, in words.
     pub async fn judge(
         &self,
         name: &str,
