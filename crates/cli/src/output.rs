@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::CommandFactory as _;
+use convelo_party::table::Output;
 use convelo_party::{Counted, Counts, Event, Matched, Observer, Summary};
 use convelo_psi::Outcome;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -31,6 +32,11 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())
         .map_err(|error| Failure::job(format!("cannot write to standard output: {error}")))
+}
+
+/// Where rows go that are data on stdout. It is locked for each write alone, so that others can print meanwhile.
+pub(crate) fn rows() -> Output<'static> {
+    Output::Writer(Box::new(std::io::stdout()))
 }
 
 /// Writes one line for a person to stderr. A stderr that is gone is no reason to fail.
