@@ -234,7 +234,7 @@ fn rows(bytes: &[u8], format: Format) -> Result<(Vec<String>, Vec<u8>), TableErr
     )?;
     assert_eq!(counts.rows, fields.len() as u64);
     let mut written = Vec::new();
-    let output = Output::Stream(&mut written);
+    let output = Output::Writer(Box::new(&mut written));
     table.write_matched(&counts, output, |_| {}, |_| Ok::<_, TableError>(true))?;
     Ok((fields, written))
 }

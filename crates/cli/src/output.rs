@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::CommandFactory as _;
+use convelo_party::table::Output;
 use convelo_party::{Counted, Counts, Event, Matched, Observer, Summary};
 use convelo_psi::Outcome;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -31,6 +32,11 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())
         .map_err(|error| Failure::job(format!("cannot write to standard output: {error}")))
+}
+
+/// Standard output as the place for rows. It is locked only for each write, so others can print in between.
+pub(crate) fn rows() -> Output<'static> {
+    Output::Writer(Box::new(std::io::stdout()))
 }
 
 /// Writes one line for people to stderr. A closed stderr is not a failure.

@@ -6,14 +6,14 @@
 //! use std::sync::Arc;
 //!
 //! use convelo_channel::Identity;
-//! use convelo_party::table::{Format, Input, Table, TableOptions};
-//! use convelo_party::{Destination, Plan, run};
+//! use convelo_party::table::{Format, Input, Output, Table, TableOptions};
+//! use convelo_party::{Plan, run};
 //! use convelo_psi::Job;
 //!
 //! let job = Job::from_toml(&std::fs::read_to_string("job.toml")?)?;
 //! let identity = Identity::from_pem(&std::fs::read_to_string("alice.key")?)?;
 //! let plan = Plan::builder(job, "alice", identity)?
-//!     .output(Destination::File("matched.csv".into()))
+//!     .output(Output::File("matched.csv".into()))
 //!     .receipt(PathBuf::from("matched.csv.receipt.json"))
 //!     .build()?;
 //! let options = TableOptions {
@@ -30,7 +30,9 @@
 //! ```
 //!
 //! What the job says of its service and its parties is in the [`Plan`] whether the caller mentions it or not; what
-//! the builder takes beside it can only be more. `examples/matching.rs` has a whole job in one process.
+//! the builder takes beside it can only be more. A table may also be a stream of Arrow batches
+//! ([`Input::batches`](table::Input::batches)), and rows may go to a writer, or as batches to whoever takes them
+//! ([`Output`](table::Output)); `examples/matching.rs` has both, in a whole job in one process.
 //!
 //! [`run`] takes a provider from its table to its matched rows. The record's walk: `table` reads
 //! the key columns, `convelo_psi` normalises and pseudonyms them under the job key that the
@@ -52,6 +54,7 @@ mod progress;
 mod receipt;
 mod refresh;
 mod run;
+mod second_pass;
 mod services;
 mod session;
 mod shards;
@@ -64,7 +67,7 @@ pub use error::{Error, Hint, Kind};
 pub use event::{Counts, Event, Observer};
 pub use first_pass::count_keys;
 pub use pcs::{INTEL_PCS, PcsClient, PcsError, web_tls};
-pub use plan::{Destination, Plan, PlanBuilder, policy_of};
+pub use plan::{Plan, PlanBuilder, policy_of};
 pub use receipt::{ReceiptError, VerifiedReceipt, verify_receipt};
 pub use refresh::{Refresh, RefreshError, Refreshing, store_collateral};
 pub use run::run;

@@ -18,7 +18,7 @@ pub(crate) const TABLE_BUFFER_BYTES: usize = 256 * 1024;
 /// What is read at a time to find the first record of a table, in bytes.
 pub(crate) const FIRST_RECORD_BYTES: usize = 8 * 1024;
 
-/// The pieces in which standard input is kept between the two passes, in bytes.
+/// The pieces in which what comes but once is kept between the two passes, in bytes.
 pub(crate) const KEPT_SEGMENT_BYTES: usize = 1 << 20;
 
 /// Where records with quotes begin, so many bytes are read as such before it is looked whether lines
@@ -44,8 +44,8 @@ pub const DEFAULT_MEMORY: u64 = 1024 * MEBIBYTE;
 /// What a run is taken to need for everything but pseudonyms.
 pub(crate) const OTHER_MEMORY: u64 = 48 * MEBIBYTE;
 
-/// Rows of a Parquet file that are looked at together.
-pub(crate) const PARQUET_BATCH_ROWS: usize = 8192;
+/// Rows of a Parquet file that are looked at together, and of a batch that are kept or given together.
+pub(crate) const BATCH_ROWS: usize = 8192;
 
 /// Rows of a group of a Parquet file that is written; a group is in memory until it is complete.
 pub(crate) const PARQUET_GROUP_ROWS: usize = 1 << 17;

@@ -11,11 +11,19 @@ use convelo_psi::{Job, KeyId, Mode, Outcome, Parties, Verify, reveal};
 use crate::error::{Error, Hint, Kind};
 use crate::first_pass::check_key_columns;
 use crate::spill::Memory;
-use crate::table::Table;
+use crate::table::{Output, Table};
 
 /// A provider's part in a job, ready to [`run`](crate::run): what the services must prove, where they are, what
 /// is shown of this party and what it learns all follow from the job.
 pub struct Plan {
+    pub(crate) dealings: Dealings,
+    /// Where matched rows go, where the job gives this party any. It cannot be shared between threads, and the
+    /// rest is.
+    pub(crate) output: Option<Output<'static>>,
+}
+
+/// All of a plan but the place of the rows.
+pub(crate) struct Dealings {
     pub(crate) job: Job,
     pub(crate) name: String,
     pub(crate) identity: Identity,
@@ -28,8 +36,7 @@ pub struct Plan {
     pub(crate) source: Option<Arc<dyn QuoteSource>>,
     pub(crate) insecure_ratls_only: bool,
     pub(crate) memory: Memory,
-    /// Where matched rows go, where the job gives this party any.
-    pub(crate) output: Option<Destination>,
+    pub(crate) only_first: bool,
     pub(crate) receipt: Option<PathBuf>,
 }
 
@@ -44,20 +51,9 @@ pub struct PlanBuilder {
     source: Option<Arc<dyn QuoteSource>>,
     insecure_ratls_only: bool,
     memory: Memory,
-    output: Option<Destination>,
+    output: Option<Output<'static>>,
+    only_first: bool,
     receipt: Option<PathBuf>,
-}
-
-/// Where matched rows go.
-#[derive(Clone, Debug)]
-pub enum Destination {
-    /// A file; every matched row, duplicates too, in input order.
-    File(PathBuf),
-    /// Standard output.
-    Stdout {
-        /// Whether only the first of rows with the same key goes there.
-        only_first: bool,
-    },
 }
 
 impl Plan {
@@ -84,29 +80,30 @@ impl Plan {
             insecure_ratls_only: false,
             memory: Memory::default(),
             output: None,
+            only_first: false,
             receipt: None,
         })
     }
 
     /// The job.
     pub fn job(&self) -> &Job {
-        &self.job
+        &self.dealings.job
     }
 
     /// The party's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.dealings.name
     }
 
     /// Where matched rows go; nowhere where the job gives this party none.
-    pub fn output(&self) -> Option<&Destination> {
+    pub fn output(&self) -> Option<&Output<'static>> {
         self.output.as_ref()
     }
 
     /// What every service's evidence is judged by: the job's policy, then this party's own. None where the
     /// services are known by a pinned key alone.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
-        self.policies.iter().map(|policy| &**policy)
+        self.dealings.policies.iter().map(|policy| &**policy)
     }
 
     /// Says whether a table fits the job and its rows can go where they are to go. A run begins with this; a
@@ -115,11 +112,8 @@ impl Plan {
     /// # Errors
     /// What is wrong with the table, or with where its rows go.
     pub fn check(&self, table: &Table) -> Result<(), Error> {
-        check_key_columns(table, &self.job)?;
-        if let Some(Destination::File(path)) = &self.output {
-            table.check_output(path)?;
-        }
-        Ok(())
+        check_key_columns(table, &self.dealings.job)?;
+        Ok(self.output.as_ref().map_or(Ok(()), |output| table.check_output(output))?)
     }
 }
 
@@ -165,10 +159,17 @@ impl PlanBuilder {
         Self { memory, ..self }
     }
 
-    /// Where matched rows go. Needed where the job gives this party rows, and refused elsewhere.
+    /// Where matched rows go, in the order of the table. Needed where the job gives this party rows, and refused
+    /// elsewhere.
     #[must_use]
-    pub fn output(self, output: impl Into<Option<Destination>>) -> Self {
+    pub fn output(self, output: impl Into<Option<Output<'static>>>) -> Self {
         Self { output: output.into(), ..self }
+    }
+
+    /// Has only the first of rows with the same key go there, instead of all.
+    #[must_use]
+    pub fn only_first(self, only_first: bool) -> Self {
+        Self { only_first, ..self }
     }
 
     /// Where the receipt goes; one that several services sign has a number for each.
@@ -200,7 +201,7 @@ impl PlanBuilder {
             }
         };
         check_output(&self.job, &self.name, self.output.as_ref())?;
-        Ok(Plan {
+        let dealings = Dealings {
             job: self.job,
             name: self.name,
             identity: self.identity,
@@ -210,9 +211,10 @@ impl PlanBuilder {
             source,
             insecure_ratls_only: self.insecure_ratls_only,
             memory: self.memory,
-            output: self.output,
+            only_first: self.only_first,
             receipt: self.receipt,
-        })
+        };
+        Ok(Plan { dealings, output: self.output })
     }
 }
 
@@ -307,7 +309,7 @@ fn check_roster(job: &Job, name: &str, key: &KeyId) -> Result<(), Error> {
 }
 
 /// Rows have somewhere to go where the job gives this party rows, and only there.
-fn check_output(job: &Job, name: &str, output: Option<&Destination>) -> Result<(), Error> {
+fn check_output(job: &Job, name: &str, output: Option<&Output<'_>>) -> Result<(), Error> {
     let learned = reveal::due(job, name, u64::MAX);
     let rows = learned == Outcome::Intersection(());
     match output {

@@ -3,20 +3,21 @@
 //! receipts.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use convelo_attest::Verdict;
 use convelo_psi::agreement::JobKey;
-use convelo_psi::{Bitmap, Outcome, PseudonymSet};
+use convelo_psi::{Bitmap, Outcome};
 
 use crate::error::{Error, Kind};
-use crate::event::{Counts, Event, Observer};
+use crate::event::{Event, Observer};
 use crate::first_pass::{FirstPass, first_pass};
 use crate::limits::LAST_ROW_TIMEOUT;
-use crate::plan::{Destination, Plan};
+use crate::plan::{Dealings, Plan};
+use crate::second_pass::{Scanned, second_pass};
 use crate::services::Services;
 use crate::shards;
 use crate::summary::{Counted, Matched, Summary};
@@ -34,6 +35,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<Summary, Error> {
     plan.check(&table)?;
+    let Plan { dealings: plan, output } = plan;
     let cancelled = Cancelled::default();
     let provider =
         Provider { plan, observer, cancelled: cancelled.clone(), answered: AtomicBool::new(false) };
@@ -41,7 +43,7 @@ pub async fn run(
     let mut met = None;
     let result = {
         // Boxed, because its state is several kilobytes in every caller's future.
-        let mut performing = Box::pin(provider.perform(table, &mut met));
+        let mut performing = Box::pin(provider.perform(table, output, &mut met));
         tokio::select! {
             result = &mut performing => result,
             () = stop => {
@@ -86,24 +88,21 @@ impl Cancelled {
 }
 
 struct Provider {
-    plan: Plan,
+    plan: Dealings,
     observer: Arc<dyn Observer>,
     cancelled: Cancelled,
     /// Whether the job is over for the others.
     answered: AtomicBool,
 }
 
-/// A table after its first pass, and the set of its keys.
-struct Scanned {
-    table: Table,
-    rows: crate::table::Counts,
-    set: Arc<PseudonymSet>,
-    counts: Counts,
-}
-
 impl Provider {
     /// All steps. Whom it meets it leaves in `met`, who are told if it does not come to its end.
-    async fn perform(&self, table: Table, met: &mut Option<Services>) -> Result<Summary, Error> {
+    async fn perform(
+        &self,
+        table: Table,
+        output: Option<Output<'static>>,
+        met: &mut Option<Services>,
+    ) -> Result<Summary, Error> {
         let plan = &self.plan;
         let started = unix_now();
         let met = met.insert(Services::meet(plan, &self.observer).await?);
@@ -113,14 +112,21 @@ impl Provider {
         self.answered.store(true, Ordering::Relaxed);
         self.observer.on(Event::Result);
         let input = scanned.counts;
-        let (result, output) = match outcome {
-            Outcome::Count(keys) => (Outcome::Count(Counted { keys }), None),
-            Outcome::Withheld => (Outcome::Withheld, None),
-            Outcome::Nothing => (Outcome::Nothing, None),
-            Outcome::Intersection(bitmap) => {
-                let keys = bitmap.count_ones();
-                let (rows, output) = self.write(scanned, bitmap).await?;
-                (Outcome::Intersection(Matched { keys, rows }), output)
+        let mut file = None;
+        let result = match outcome {
+            Outcome::Count(keys) => Outcome::Count(Counted { keys }),
+            Outcome::Withheld => Outcome::Withheld,
+            Outcome::Nothing => Outcome::Nothing,
+            Outcome::Intersection(marks) => {
+                let keys = marks.count_ones();
+                let rows = match output {
+                    Some(output) => {
+                        file = output.file().map(Path::to_owned);
+                        self.write(scanned, marks, output).await?
+                    }
+                    None => 0,
+                };
+                Outcome::Intersection(Matched { keys, rows })
             }
         };
         let mut summary = Summary {
@@ -131,7 +137,7 @@ impl Provider {
             verdict: witness.verdict().map(Verdict::to_json),
             input,
             result,
-            output,
+            output: file,
             receipts: Vec::new(),
         };
         if let Some(path) = &plan.receipt {
@@ -167,37 +173,18 @@ impl Provider {
         }
     }
 
-    /// Second pass: the rows whose keys are in the intersection.
+    /// Second pass: how many rows are in the intersection.
     async fn write(
         &self,
         scanned: Scanned,
-        bitmap: Bitmap,
-    ) -> Result<(u64, Option<PathBuf>), Error> {
-        let Some(destination) = self.plan.output.clone() else { return Ok((0, None)) };
+        marks: Bitmap,
+        output: Output<'static>,
+    ) -> Result<u64, Error> {
         let (observer, cancelled) = (Arc::clone(&self.observer), self.cancelled.clone());
-        let Scanned { mut table, rows: scanned, set, .. } = scanned;
+        let (only_first, total) = (self.plan.only_first, scanned.table.size_bytes());
         let pass = tokio::task::spawn_blocking(move || {
-            let mut stdout = std::io::stdout().lock();
-            let (output, path, once) = match &destination {
-                Destination::File(path) => (Output::File(path), Some(path.clone()), false),
-                Destination::Stdout { only_first } => {
-                    (Output::Stream(&mut stdout), None, *only_first)
-                }
-            };
-            let rows = u32::try_from(scanned.rows).expect("rows are counted in 32 bits");
-            let matched = set.rows(&bitmap, rows, once).map_err(Error::spill)?;
-            drop((set, bitmap));
-            let total = table.size_bytes();
-            let written = table.write_matched(
-                &scanned,
-                output,
-                |done| observer.on(Event::Writing { done, total }),
-                |row| {
-                    cancelled.check()?;
-                    Ok::<_, Error>(usize::try_from(row).is_ok_and(|row| matched.is_set(row)))
-                },
-            )?;
-            Ok((written.rows, path))
+            let progress = |done| observer.on(Event::Writing { done, total });
+            second_pass(scanned, marks, only_first, output, progress, || cancelled.check())
         });
         pass.await?
     }

@@ -18,7 +18,7 @@ use crate::attestation::Terms;
 use crate::error::Error;
 use crate::event::Observer;
 use crate::part::{Answer, Part};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Dealings};
 use crate::progress::Progress;
 use crate::receipt::{Receipt, Service};
 use crate::session::Contact;
@@ -61,7 +61,7 @@ pub(crate) struct Witness {
 
 impl Services {
     /// Dials all services, each of which must prove what it is.
-    pub(crate) async fn meet(plan: &Plan, observer: &Arc<dyn Observer>) -> Result<Self, Error> {
+    pub(crate) async fn meet(plan: &Dealings, observer: &Arc<dyn Observer>) -> Result<Self, Error> {
         let credential = match &plan.source {
             Some(source) => plan.identity.attested(&**source),
             None => plan.identity.plain(),

@@ -12,10 +12,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use convelo_attest::{Collateral, Policy, QuoteSource};
 use convelo_channel::{Identity, Listener, PeerStream};
-use convelo_party::table::{Format, Input, Table, TableOptions};
-use convelo_party::{Destination, Error, Hint, Kind, Plan, PlanBuilder};
+use convelo_party::table::{Format, Input, Output, Table, TableOptions};
+use convelo_party::{Error, Hint, Kind, Plan, PlanBuilder};
 use convelo_psi::{Job, KeyId, terms};
 use convelo_simulator::{CollateralKnobs, Platform};
 use tempfile::TempDir;
@@ -95,7 +96,7 @@ impl Scene {
     }
 
     fn builder(&self, job: Job) -> PlanBuilder {
-        let output = Destination::File(self.path("matched.txt"));
+        let output = Output::File(self.path("matched.txt"));
         Plan::builder(job, "alice", self.alice.clone()).unwrap().output(output)
     }
 
@@ -145,9 +146,11 @@ impl Scene {
 
 #[test]
 fn the_example() {
-    let [alice, bob] = Runtime::new().unwrap().block_on(matching::matching()).unwrap();
+    let (alice, bob) = Runtime::new().unwrap().block_on(matching::matching()).unwrap();
     assert_eq!(alice, "email,city\nAnn@x.org,Delft\n");
-    assert_eq!(bob, "id,email\n2,ann@x.org\n");
+    let id = Arc::new(Int64Array::from(vec![2])) as ArrayRef;
+    let email = Arc::new(StringArray::from(vec!["ann@x.org"])) as ArrayRef;
+    assert_eq!(bob, RecordBatch::try_from_iter([("id", id), ("email", email)]).unwrap());
 }
 
 /// The job demands a measurement, and the caller says nothing of it.
@@ -301,7 +304,7 @@ fn job_without_pinned_parties_needs_a_policy_of_the_caller() {
     let scene = Scene::new();
     let job = Job::unpinned("j", 2, 10, 60, terms::Service::default()).unwrap();
     let begin = || {
-        let output = Destination::File(scene.path("matched.txt"));
+        let output = Output::File(scene.path("matched.txt"));
         let builder = Plan::builder(job.clone(), "whoever", Identity::generate()).unwrap();
         builder.output(output).address("h:1".to_owned())
     };
@@ -327,7 +330,7 @@ fn table_whose_key_has_another_number_of_columns() {
 #[test]
 fn output_over_the_table() {
     let scene = Scene::new();
-    let plan = scene.builder(scene.ordinary()).output(Destination::File(scene.path("ids.txt")));
+    let plan = scene.builder(scene.ordinary()).output(Output::File(scene.path("ids.txt")));
     let error = scene.run(plan.build().unwrap());
     assert_eq!(error.kind(), Kind::Usage, "{error}");
     assert_eq!(std::fs::read_to_string(scene.path("ids.txt")).unwrap(), "bicycle\n");

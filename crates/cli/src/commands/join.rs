@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use convelo_channel::Identity;
-use convelo_party::table::{Format, Input, Table, TableOptions};
-use convelo_party::{Destination, Plan};
+use convelo_party::Plan;
+use convelo_party::table::{Format, Input, Output, Table, TableOptions};
 use convelo_psi::{Job, Mode, Verify, terms};
 
 use crate::args::{Join, VerifyArg};
@@ -38,10 +38,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         None => Identity::generate(),
     };
     let memory = convelo_party::Memory::from(args.memory);
-    let output = match args.output {
-        Some(path) => Destination::File(path),
-        None => Destination::Stdout { only_first: true },
-    };
+    let printed = args.output.is_none();
     let receipt = args.receipt.unwrap_or_else(|| files::suffixed(&args.data, ".receipt.json"));
     let plan = Plan::builder(job, args.name, identity)?
         .policies(policy)
@@ -50,7 +47,8 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         .quote_source(platform::source(&args.platform, platform::PROVIDER)?)
         .insecure_ratls_only(args.trust.insecure_ratls_only)
         .memory(memory.clone())
-        .output(output)
+        .output(args.output.map_or_else(output::rows, Output::File))
+        .only_first(printed)
         .receipt(receipt)
         .build()?;
     let input = Input::open(&args.data, &memory.directory)?;

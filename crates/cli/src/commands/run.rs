@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use convelo_party::table::Table;
-use convelo_party::{Destination, Plan};
+use convelo_party::Plan;
+use convelo_party::table::{Output, Table};
 
 use crate::args::Run;
 use crate::exit::Failure;
@@ -22,10 +22,10 @@ pub(crate) async fn run(args: Run) -> Result<ExitCode, Failure> {
 /// What the arguments mean, before anything is contacted.
 fn meant(args: Run) -> Result<(Plan, Table), Failure> {
     let output = args.output.map(|path| match path.to_str() {
-        Some("-") => Destination::Stdout { only_first: false },
-        _ => Destination::File(path),
+        Some("-") => output::rows(),
+        _ => Output::File(path),
     });
-    if args.voice.json && matches!(output, Some(Destination::Stdout { .. })) {
+    if args.voice.json && matches!(output, Some(Output::Writer(_))) {
         let text = "rows and the --json summary cannot both go to standard output; give a file with --output";
         return Err(Failure::usage(text));
     }
@@ -34,7 +34,7 @@ fn meant(args: Run) -> Result<(Plan, Table), Failure> {
     let own = args.policy.as_deref().map(|path| files::policy(path, None)).transpose()?;
     let receipt = match (args.receipt, &output) {
         (Some(path), _) => path,
-        (None, Some(Destination::File(output))) => files::suffixed(output, ".receipt.json"),
+        (None, Some(Output::File(output))) => files::suffixed(output, ".receipt.json"),
         (None, _) => PathBuf::from(format!("{}.receipt.json", job.name())),
     };
     let memory = convelo_party::Memory::from(args.memory);

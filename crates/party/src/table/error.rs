@@ -72,7 +72,7 @@ pub enum Fault {
         /// What is wrong.
         error: io::Error,
     },
-    /// What came by standard input could not be kept for the second pass.
+    /// What comes but once could not be kept for the second pass.
     #[error("cannot be kept until it is read again: {0}")]
     Keep(io::Error),
     /// The path leads to a pipe, directory or device.
@@ -128,9 +128,11 @@ pub enum Fault {
         /// Fields in the first record.
         expected: usize,
     },
-    /// A Parquet file that is damaged, or has what is not supported.
-    #[error("cannot be read as Parquet: {error}")]
-    Parquet {
+    /// A Parquet file or Arrow stream that is damaged, or has what is not supported.
+    #[error("cannot be read as {format}: {error}")]
+    Batches {
+        /// "Parquet" or "Arrow".
+        format: &'static str,
         /// What is wrong.
         error: String,
     },
@@ -149,14 +151,21 @@ pub enum Fault {
         found: String,
     },
     /// The output's name is that of another format.
-    #[error(
-        "rows are written in the format of the table, {format}: choose a name for the output that {name}"
-    )]
+    #[error("rows of this table are written as {format}: choose a name for the output that {name}")]
     OutputFormat {
-        /// The table's.
+        /// What is written.
         format: &'static str,
         /// What is asked of the name.
         name: &'static str,
+    },
+    /// Columns of types that Parquet does not have.
+    #[error(
+        "its rows cannot be written as Parquet: {error}; select columns of other types, or take the rows as \
+         batches"
+    )]
+    OutputColumns {
+        /// Which, and of which type.
+        error: String,
     },
     /// The name of the file does not tell what it is.
     #[error(

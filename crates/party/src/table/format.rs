@@ -18,6 +18,9 @@ pub enum Format {
     Lines,
     /// Columns with types and names, in a file that begins and ends with `PAR1`.
     Parquet,
+    /// Batches of columns with types and names, one after the other: the stream of Arrow's IPC, which
+    /// [`Input::batches`] keeps. Its rows are written as Parquet, or given as batches.
+    Arrow,
 }
 
 const PARQUET: &[u8] = b"PAR1";
@@ -64,7 +67,7 @@ impl Format {
         match self {
             Self::Csv { delimiter: b'"' | b'\r' | b'\n' | 0, .. } => self.refuse_delimiter(),
             Self::Csv { delimiter, .. } if !delimiter.is_ascii() => self.refuse_delimiter(),
-            Self::Csv { .. } | Self::Lines | Self::Parquet => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -74,13 +77,18 @@ impl Format {
 
     /// Whether columns have names.
     pub(super) fn has_names(self) -> bool {
-        self.has_header() || self == Self::Parquet
+        self.has_header() || !self.is_text()
+    }
+
+    /// Whether it is a text, and not batches of columns.
+    pub(super) fn is_text(self) -> bool {
+        matches!(self, Self::Csv { .. } | Self::Lines)
     }
 
     fn refuse_delimiter(self) -> Result<(), Fault> {
         match self {
             Self::Csv { delimiter, .. } => Err(Fault::Delimiter { found: delimiter }),
-            Self::Lines | Self::Parquet => Ok(()),
+            _ => Ok(()),
         }
     }
 }

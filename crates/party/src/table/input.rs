@@ -1,7 +1,7 @@
-//! Where the text of a table comes from: a file or standard input, packed or not.
+//! Where the bytes of a table come from: a file, standard input, or a stream of batches.
 //!
-//! A table is read twice. A file is; what comes by standard input is kept meanwhile, in an encrypted
-//! temporary file without a name.
+//! A table is read twice. A file is; what comes but once is kept meanwhile, in an encrypted temporary file
+//! without a name.
 
 use std::fs::{File, FileType, Metadata};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use arrow_array::RecordBatchReader;
 use convelo_psi::{Segment, Spill};
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use zeroize::Zeroizing;
 
+use super::batches;
 use super::error::{Fault, TableError};
 use crate::limits::{KEPT_SEGMENT_BYTES, TABLE_BUFFER_BYTES};
 use crate::spill::EncryptedFile;
@@ -75,6 +77,20 @@ impl Input {
         Self::new(path, Origin::Kept(kept))
     }
 
+    /// Takes all batches, for a table in [`Format::Arrow`](super::Format::Arrow). They are kept encrypted, in a
+    /// file without a name in the directory `temporary`; in memory there is never more than one of them, and the
+    /// like again while it is written.
+    ///
+    /// # Errors
+    /// What the batches end with, and when they cannot be kept.
+    pub fn batches(batches: impl RecordBatchReader, temporary: &Path) -> Result<Self, TableError> {
+        let path = PathBuf::from("the stream of batches");
+        let mut kept = Kept::nothing(temporary);
+        batches::stream(batches, KEPT_SEGMENT_BYTES, |piece| kept.keep(piece))
+            .map_err(|fault| TableError::new(&path, fault))?;
+        Self::new(path, Origin::Kept(kept))
+    }
+
     fn new(path: PathBuf, origin: Origin) -> Result<Self, TableError> {
         let mut input = Self { path, origin, packing: Packing::Plain, read: AtomicU64::new(0) };
         let head = input.head(4)?;
@@ -86,12 +102,12 @@ impl Input {
         Ok(input)
     }
 
-    /// The file, or "standard input".
+    /// The file, or what it is that has no name, such as "standard input".
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The size of the file or of what came by standard input, in bytes, packed if it is.
+    /// The size of the file or of what is kept, in bytes, packed if it is.
     pub(super) fn size(&self) -> u64 {
         match &self.origin {
             Origin::File(_, stamp) => stamp.size,
@@ -211,7 +227,7 @@ impl Stamp {
     }
 }
 
-/// What came by a stream.
+/// What comes but once.
 struct Kept {
     store: EncryptedFile,
     segments: Vec<Segment>,
@@ -220,16 +236,26 @@ struct Kept {
 
 impl Kept {
     fn new(mut stream: impl Read, temporary: &Path) -> Result<Self, Fault> {
-        let mut kept = Self { store: EncryptedFile::new(temporary), segments: Vec::new(), size: 0 };
+        let mut kept = Self::nothing(temporary);
         let mut piece = Vec::with_capacity(KEPT_SEGMENT_BYTES + 64);
         loop {
             let mut next = stream.by_ref().take(KEPT_SEGMENT_BYTES as u64);
             if next.read_to_end(&mut piece).map_err(Fault::Read)? == 0 {
                 return Ok(kept);
             }
-            kept.size += piece.len() as u64;
-            kept.segments.push(kept.store.write(&mut piece).map_err(Fault::Keep)?);
+            kept.keep(&mut piece)?;
         }
+    }
+
+    fn nothing(temporary: &Path) -> Self {
+        Self { store: EncryptedFile::new(temporary), segments: Vec::new(), size: 0 }
+    }
+
+    /// Keeps what comes next, and empties it.
+    fn keep(&mut self, piece: &mut Vec<u8>) -> Result<(), Fault> {
+        self.size += piece.len() as u64;
+        self.segments.push(self.store.write(piece).map_err(Fault::Keep)?);
+        Ok(())
     }
 
     fn read(&self) -> KeptReader<'_> {

@@ -1,10 +1,11 @@
 //! Tables in and out: the key fields of every row, and the rows that matched.
 //!
 //! A table is a CSV file or a text file of one id a line, plain or packed by gzip or Zstandard, or such a
-//! text from standard input; or a Parquet file. It is read twice, in memory that does not grow with it: [`Table::scan`]
-//! yields the key fields of every row, and [`Table::write_matched`] reads the same rows again and writes
-//! those that are kept, with all or selected columns and in input order. Both passes read the file that
-//! [`Input::open`] opened, and refuse it when it changed in between.
+//! text from standard input; or a Parquet file; or a stream of Arrow batches. It is read twice, in memory that does
+//! not grow with it: [`Table::scan`] yields the key fields of every row, and [`Table::write_matched`] reads the same
+//! rows again and gives those that are kept to an [`Output`], with all or selected columns and in input order. Both
+//! passes read the file that [`Input::open`] opened, and refuse it when it changed in between; what comes but once
+//! is kept encrypted meanwhile.
 //!
 //! What is read:
 //! - UTF-8 with or without a byte order mark; any other encoding is refused with the line.
@@ -16,17 +17,19 @@
 //! - A file without any byte is an empty table, whatever columns are asked for.
 //!
 //! What is written: the same format and delimiter, the header if there was one, lines that end in
-//! LF, no byte order mark, quotes only where they are needed.
+//! LF, no byte order mark, quotes only where they are needed; Parquet of batches. What takes batches gets them of
+//! any table: of a text, columns of text.
 
+mod batches;
 mod block;
 mod column;
 mod error;
 mod format;
 mod input;
 mod output;
-mod parquet;
 mod reader;
 mod source;
+mod text;
 
 use std::path::Path;
 
@@ -39,10 +42,12 @@ pub use self::error::{ColumnList, Fault, TableError};
 pub use self::format::Format;
 pub use self::input::{Input, STANDARD_INPUT};
 pub use self::output::Output;
+pub use arrow_array::{RecordBatch, RecordBatchReader};
 
 use self::block::Layout;
-use self::output::{Draft, check_target};
+use self::output::check_target;
 use self::reader::Reader;
+use self::text::Sheet;
 
 /// How a table is to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +84,7 @@ pub struct Counts {
 pub struct Written {
     /// Rows, without the header.
     pub rows: u64,
-    /// Bytes, with the header.
+    /// Bytes, with the header; none where batches were given.
     pub bytes: u64,
 }
 
@@ -91,7 +96,7 @@ impl Table {
     /// there; the error then lists the columns.
     pub fn open(input: Input, options: &TableOptions) -> Result<Self, TableError> {
         let (format, columns, select) = (options.format, Vec::new(), Vec::new());
-        let start = if format == Format::Parquet { 0 } else { source::text_start(&input)? };
+        let start = if format.is_text() { source::text_start(&input)? } else { 0 };
         let mut table = Self { input, start, format, columns, key: vec![0], select };
         format.check().map_err(|fault| table.error(fault))?;
         if table.format == Format::Lines {
@@ -101,11 +106,12 @@ impl Table {
             table.columns.push("#1".to_owned());
             return Ok(table);
         }
-        table.columns = match format {
-            Format::Parquet => parquet::columns(&table.input)?,
-            _ => table.first_record()?,
+        table.columns = if format.is_text() {
+            table.first_record()?
+        } else {
+            batches::columns(&table.input, format)?
         };
-        if table.columns.is_empty() {
+        if table.columns.is_empty() && format.is_text() {
             return Ok(table);
         }
         let header = table.format.has_names();
@@ -119,13 +125,13 @@ impl Table {
             resolved.collect::<Result<_, _>>().map_err(|fault| table.error(fault))
         };
         (table.key, table.select) = (resolve(&options.key)?, resolve(&options.select)?);
-        if format == Format::Parquet {
-            parquet::check_keys(&table.input, &table.key)?;
+        if !format.is_text() {
+            batches::check_keys(&table.input, format, &table.key)?;
         }
         Ok(table)
     }
 
-    /// The file that is read, or "standard input".
+    /// The file that is read, or what it is that has no name, such as "standard input".
     pub fn path(&self) -> &Path {
         self.input.path()
     }
@@ -155,9 +161,18 @@ impl Table {
     /// end to find that they cannot.
     ///
     /// # Errors
-    /// When `output` is the input, is not a regular file, or its directory cannot be written to.
-    pub fn check_output(&self, output: &Path) -> Result<(), TableError> {
-        check_target(output, &self.input, self.format)
+    /// When a file is the input, is not a regular one, or its directory cannot be written to; and when the
+    /// columns are not of types that are written.
+    pub fn check_output(&self, output: &Output<'_>) -> Result<(), TableError> {
+        if let Output::File(path) = output {
+            check_target(path, &self.input, self.format)?;
+        }
+        match output {
+            Output::File(_) | Output::Writer(_) if !self.format.is_text() => {
+                batches::check_parquet(&self.input, self.format, &self.select)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The first pass: gives the key fields of every row, in input order, to `row`.
@@ -185,18 +200,16 @@ impl Table {
 
     /// How to find the key fields in a block.
     pub(crate) fn keys(&self) -> Keys {
-        match self.format {
-            // Its blocks have the key's columns alone.
-            Format::Parquet => {
-                let (width, columns) = (self.key.len(), (0..self.key.len()).collect());
-                Keys { layout: Layout::new(self.format, Some(width)), header: 0, columns }
-            }
-            _ => Keys {
+        if self.format.is_text() {
+            return Keys {
                 layout: self.layout(),
                 header: self.header_rows(),
                 columns: self.key.clone(),
-            },
+            };
         }
+        // Blocks of batches have the key's columns alone.
+        let (width, columns) = (self.key.len(), (0..self.key.len()).collect());
+        Keys { layout: Layout::new(self.format, Some(width)), header: 0, columns }
     }
 
     /// Reads the table in blocks, in input order. `progress` is as in [`Table::scan`].
@@ -209,9 +222,8 @@ impl Table {
         mut visit: impl FnMut(&mut Block) -> Result<(), E>,
     ) -> Result<Counts, E> {
         self.input.check_unchanged()?;
-        if self.format == Format::Parquet {
-            let size = self.input.size();
-            let rows = parquet::read(&self.input, &self.key, share_of(size, progress), visit)?;
+        if !self.format.is_text() {
+            let rows = batches::read(&self.input, self.format, &self.key, progress, visit)?;
             self.input.check_unchanged()?;
             return Ok(Counts { rows });
         }
@@ -257,29 +269,29 @@ impl Table {
         progress: impl FnMut(u64),
         mut keep: impl FnMut(u64) -> Result<bool, E>,
     ) -> Result<Written, E> {
-        let mut draft = Draft::new(output, &self.input, self.format, &self.select)?;
-        if self.format == Format::Parquet {
+        let changed = || self.error(Fault::Changed);
+        if !self.format.is_text() {
             self.input.check_unchanged()?;
-            let (input, size) = (&self.input, self.input.size());
-            let progress = share_of(size, progress);
-            let (rows, kept) = parquet::copy(input, &self.select, &mut draft, progress, keep)?;
+            let (input, format) = (&self.input, self.format);
+            let (rows, written, sheet) =
+                batches::copy(input, format, &self.select, output, progress, keep)?;
             self.input.check_unchanged()?;
             if rows != scanned.rows {
-                return Err(self.error(Fault::Changed).into());
+                return Err(changed().into());
             }
-            let bytes = draft.complete()?;
-            return Ok(Written { rows: kept, bytes });
+            return Ok(Written { rows: written, bytes: sheet.complete()? });
         }
-        let (layout, header, fields) = (self.layout(), self.header_rows(), !self.select.is_empty());
+        let mut sheet = Sheet::new(output, &self.input, self.format, &self.columns, &self.select)?;
+        let (layout, header) = (self.layout(), self.header_rows());
+        let (fields, named) = (sheet.wants_fields(), sheet.names_columns());
         let mut kept = 0;
-        let changed = || self.error(Fault::Changed);
         let counts = self.read::<E>(progress, |block| {
             layout.write_kept(
                 block,
                 fields,
                 |_| changed().into(),
                 |row| {
-                    let Some(row) = row.checked_sub(header) else { return Ok(true) };
+                    let Some(row) = row.checked_sub(header) else { return Ok(!named) };
                     if row >= scanned.rows {
                         return Err(changed().into());
                     }
@@ -287,14 +299,13 @@ impl Table {
                     kept += u64::from(wanted);
                     Ok(wanted)
                 },
-                |whole| Ok(draft.write(&whole)?),
+                |whole| Ok(sheet.write(&whole)?),
             )
         })?;
         if counts != *scanned {
             return Err(changed().into());
         }
-        let bytes = draft.complete()?;
-        Ok(Written { rows: kept, bytes })
+        Ok(Written { rows: kept, bytes: sheet.complete()? })
     }
 
     /// The error for a row that is not like the others.
@@ -332,14 +343,6 @@ impl Table {
             return Err(self.refuse(Misfit { offset: 0, fault: Fault::TooManyColumns { found } }));
         }
         Ok(columns)
-    }
-}
-
-/// Progress in rows as progress in bytes of a file of this size.
-fn share_of(size: u64, mut progress: impl FnMut(u64)) -> impl FnMut(u64, u64) {
-    move |rows, total| {
-        let share = u128::from(size) * u128::from(rows) / u128::from(total.max(1));
-        progress(u64::try_from(share).unwrap_or(size));
     }
 }
 

@@ -1,12 +1,13 @@
+use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use csv_core::WriteResult;
+use arrow_array::RecordBatch;
+use arrow_schema::{ArrowError, SchemaRef};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::NamedTempFile;
 
-use super::block::{Fields, Whole};
 use super::error::{Fault, TableError};
 use super::format::Format;
 use super::input::{Input, extension, irregular};
@@ -18,97 +19,70 @@ pub enum Output<'w> {
     /// by gzip if its name ends in `.gz`.
     ///
     /// Its mode is 0600 whatever the umask says: matched rows are personal data.
-    File(&'w Path),
+    File(PathBuf),
     /// A stream, such as standard output. It may have got a part of the rows when an error comes.
-    Stream(&'w mut dyn Write),
+    Writer(Box<dyn Write + Send + 'w>),
+    /// Whoever takes batches, of which there is one at least: without any row where none matched. They may
+    /// have been a part of the rows when an error comes.
+    Batches(Box<dyn FnMut(RecordBatch) -> io::Result<()> + Send + 'w>),
 }
 
-/// Rows on their way to an output that is not complete yet.
-pub(super) struct Draft<'w> {
-    path: PathBuf,
-    sheet: BufWriter<Sink<'w>>,
-    /// None for lines.
-    csv: Option<csv_core::Writer>,
-    /// The columns that are written, counted from 0; all if empty.
-    select: Vec<usize>,
-}
-
-impl<'w> Draft<'w> {
-    pub(super) fn new(
-        output: Output<'w>,
-        input: &Input,
-        format: Format,
-        select: &[usize],
-    ) -> Result<Self, TableError> {
-        if let Output::File(path) = output {
-            check_name(path, format)?;
+impl fmt::Debug for Output<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Writer(_) => f.write_str("Writer"),
+            Self::Batches(_) => f.write_str("Batches"),
         }
-        let (path, target) = match output {
-            Output::Stream(stream) => (PathBuf::from("the output"), Target::Stream(stream)),
-            Output::File(path) => {
-                let file = temporary_beside(path, input)?;
-                let target = if extension(path).as_deref() == Some("gz") {
+    }
+}
+
+/// An output that was opened.
+pub(super) enum Opened<'w> {
+    Bytes(Draft<'w>),
+    Batches(Box<Give<'w>>),
+}
+
+type Give<'w> = dyn FnMut(RecordBatch) -> io::Result<()> + Send + 'w;
+
+impl<'w> Output<'w> {
+    /// The file, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        if let Self::File(path) = self { Some(path) } else { None }
+    }
+
+    pub(super) fn open(self, input: &Input, format: Format) -> Result<Opened<'w>, TableError> {
+        let (path, target) = match self {
+            Self::Batches(give) => return Ok(Opened::Batches(give)),
+            Self::Writer(stream) => (PathBuf::from(NAMELESS), Target::Writer(stream)),
+            Self::File(path) => {
+                check_name(&path, format)?;
+                let file = temporary_beside(&path, input)?;
+                let target = if extension(&path).as_deref() == Some("gz") {
                     Target::Gzip(Box::new(GzEncoder::new(file, Compression::default())))
                 } else {
                     Target::File(Box::new(file))
                 };
-                (path.to_owned(), target)
+                (path, target)
             }
         };
         let sheet = BufWriter::with_capacity(TABLE_BUFFER_BYTES, Sink { target, bytes: 0 });
-        let csv = match format {
-            Format::Csv { delimiter, .. } => {
-                Some(csv_core::WriterBuilder::new().delimiter(delimiter).build())
-            }
-            Format::Lines | Format::Parquet => None,
-        };
-        Ok(Self { path, sheet, csv, select: select.to_vec() })
+        Ok(Opened::Bytes(Draft { path, sheet }))
     }
+}
 
-    #[inline]
-    pub(super) fn write(&mut self, row: &Whole<'_>) -> Result<(), TableError> {
-        let written = match row {
-            Whole::Line(line) => {
-                self.sheet.write_all(line.as_bytes()).and_then(|()| self.sheet.write_all(b"\n"))
-            }
-            Whole::Record(fields) => self.record(*fields),
-        };
-        written.map_err(|error| TableError::new(&self.path, Fault::Write(error)))
-    }
+/// What an output without a name is called.
+const NAMELESS: &str = "the output";
 
-    fn record(&mut self, fields: Fields<'_>) -> io::Result<()> {
-        let csv = self.csv.as_mut().expect("only a CSV file has records");
-        let mut quoted = [0; 1024];
-        let mut write = |number, field: &str| {
-            if number > 0 {
-                let (_, written) = csv.delimiter(&mut quoted);
-                self.sheet.write_all(&quoted[..written])?;
-            }
-            let mut rest = field.as_bytes();
-            loop {
-                let (result, read, written) = csv.field(rest, &mut quoted);
-                self.sheet.write_all(&quoted[..written])?;
-                rest = &rest[read..];
-                if result == WriteResult::InputEmpty {
-                    return Ok::<_, io::Error>(());
-                }
-            }
-        };
-        if self.select.is_empty() {
-            fields.all().enumerate().try_for_each(|(number, field)| write(number, field))?;
-        } else {
-            let columns = self.select.iter().enumerate();
-            columns
-                .into_iter()
-                .try_for_each(|(number, column)| write(number, fields.get(*column)))?;
-        }
-        let (_, written) = csv.terminator(&mut quoted);
-        self.sheet.write_all(&quoted[..written])
-    }
+/// Bytes on their way to an output that is not complete yet.
+pub(super) struct Draft<'w> {
+    path: PathBuf,
+    sheet: BufWriter<Sink<'w>>,
+}
 
-    /// Writes what is a part of the output as it is.
-    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), TableError> {
-        self.sheet.write_all(bytes).map_err(|error| self.error(error))
+impl Draft<'_> {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn error(&self, error: io::Error) -> TableError {
@@ -117,8 +91,65 @@ impl<'w> Draft<'w> {
 
     /// Writes what is buffered and puts a file in its place; the number of bytes written.
     pub(super) fn complete(self) -> Result<u64, TableError> {
-        let Self { path, sheet, .. } = self;
+        let Self { path, sheet } = self;
         complete(sheet, &path).map_err(|error| TableError::new(&path, Fault::Write(error)))
+    }
+}
+
+impl Write for Draft<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sheet.write(bytes)
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.sheet.write_all(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sheet.flush()
+    }
+}
+
+/// Batches on their way to who takes them.
+pub(super) struct BatchSink<'w> {
+    give: Box<Give<'w>>,
+    schema: SchemaRef,
+    given: bool,
+}
+
+impl<'w> BatchSink<'w> {
+    pub(super) fn new(give: Box<Give<'w>>, schema: SchemaRef) -> Self {
+        Self { give, schema, given: false }
+    }
+
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Gives a batch, if it has a row.
+    pub(super) fn give(
+        &mut self,
+        batch: Result<RecordBatch, ArrowError>,
+    ) -> Result<(), TableError> {
+        let given = batch.map_err(io::Error::other).and_then(|batch| {
+            if batch.num_rows() == 0 {
+                return Ok(());
+            }
+            self.given = true;
+            (self.give)(batch)
+        });
+        given.map_err(|error| TableError::new(Path::new(NAMELESS), Fault::Write(error)))
+    }
+
+    /// Gives a batch without rows if there was no other.
+    pub(super) fn complete(mut self) -> Result<(), TableError> {
+        if self.given {
+            return Ok(());
+        }
+        let given = (self.give)(RecordBatch::new_empty(self.schema));
+        given.map_err(|error| TableError::new(Path::new(NAMELESS), Fault::Write(error)))
     }
 }
 
@@ -128,28 +159,22 @@ pub(super) fn check_target(path: &Path, input: &Input, format: Format) -> Result
     temporary_beside(path, input).map(drop)
 }
 
-/// Rows are written as they were read, and the output's name must not say otherwise.
+/// The output's name must not say that its format is another.
 fn check_name(path: &Path, format: Format) -> Result<(), TableError> {
-    let named = extension(path).as_deref() == Some("parquet");
-    let fault = match (format, named) {
-        (Format::Parquet, false) => {
-            Fault::OutputFormat { format: "Parquet", name: "ends in .parquet" }
-        }
-        (Format::Csv { .. }, true) => {
-            Fault::OutputFormat { format: "CSV", name: "does not end in .parquet" }
-        }
-        (Format::Lines, true) => {
-            Fault::OutputFormat { format: "one id a line", name: "does not end in .parquet" }
-        }
+    let parquet = extension(path).as_deref() == Some("parquet");
+    let (format, name) = match format {
+        Format::Parquet | Format::Arrow if !parquet => ("Parquet", "ends in .parquet"),
+        Format::Csv { .. } if parquet => ("CSV", "does not end in .parquet"),
+        Format::Lines if parquet => ("one id a line", "does not end in .parquet"),
         _ => return Ok(()),
     };
-    Err(TableError::new(path, fault))
+    Err(TableError::new(path, Fault::OutputFormat { format, name }))
 }
 
 enum Target<'w> {
     File(Box<NamedTempFile>),
     Gzip(Box<GzEncoder<NamedTempFile>>),
-    Stream(&'w mut dyn Write),
+    Writer(Box<dyn Write + Send + 'w>),
 }
 
 /// Counts the bytes of text that reach the target.
@@ -163,7 +188,7 @@ impl Write for Sink<'_> {
         let count = match &mut self.target {
             Target::File(file) => file.write(buffer),
             Target::Gzip(file) => file.write(buffer),
-            Target::Stream(stream) => stream.write(buffer),
+            Target::Writer(stream) => stream.write(buffer),
         }?;
         self.bytes += count as u64;
         Ok(count)
@@ -173,7 +198,7 @@ impl Write for Sink<'_> {
         match &mut self.target {
             Target::File(file) => file.flush(),
             Target::Gzip(file) => file.flush(),
-            Target::Stream(stream) => stream.flush(),
+            Target::Writer(stream) => stream.flush(),
         }
     }
 }
@@ -181,7 +206,7 @@ impl Write for Sink<'_> {
 fn complete(sheet: BufWriter<Sink<'_>>, path: &Path) -> io::Result<u64> {
     let sink = sheet.into_inner().map_err(|failed| copy_of(failed.error()))?;
     let file = match sink.target {
-        Target::Stream(stream) => {
+        Target::Writer(mut stream) => {
             stream.flush()?;
             return Ok(sink.bytes);
         }

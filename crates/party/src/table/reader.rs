@@ -43,8 +43,8 @@ impl<'f> Reader<'f> {
         at_once: usize,
     ) -> Result<Self, TableError> {
         let (delimiter, end_mark) = match format {
-            Format::Lines | Format::Parquet => (None, &[][..]),
             Format::Csv { delimiter, .. } => (Some(delimiter), END_MARK),
+            _ => (None, &[][..]),
         };
         let source = Source::new(input, start, end_mark).map_err(|error| input.error(error))?;
         let layout = Layout::new(format, width);

@@ -150,7 +150,7 @@ fn empty_tables() {
         let counts = table.scan(|_| {}, nothing()).unwrap();
         let out = files.path("out.csv");
         let result = table
-            .write_matched::<TableError>(&counts, Output::File(&out), |_| {}, |_| Ok(true))
+            .write_matched::<TableError>(&counts, Output::File(out.clone()), |_| {}, |_| Ok(true))
             .unwrap();
         assert_eq!(result, Written { rows: 0, bytes: written.len() as u64 });
         assert_eq!(std::fs::read_to_string(out).unwrap(), written);
@@ -317,7 +317,7 @@ fn a_pipe_is_refused_without_waiting_for_its_writer() {
     assert!(error.to_string().contains("a pipe, expected a regular file"), "{error}");
     let input = files.with("in.txt", "a\n");
     let table = open(&input, Format::Lines, &[]).unwrap();
-    let error = table.check_output(&pipe).unwrap_err();
+    let error = table.check_output(&Output::File(pipe.clone())).unwrap_err();
     assert!(matches!(error.fault(), Fault::OutputNotRegular { found: "a pipe" }));
 }
 
@@ -356,7 +356,7 @@ fn packed_tables_are_read_as_if_they_were_not() {
         let (mut written, mut seen) = (Vec::new(), 0);
         let counts = table.scan(|done| seen = done, nothing()).unwrap();
         assert_eq!((counts.rows, seen), (200_000, packed.len() as u64));
-        let output = Output::Stream(&mut written);
+        let output = Output::Writer(Box::new(&mut written));
         table.write_matched::<TableError>(&counts, output, |_| {}, |_| Ok(true)).unwrap();
         assert!(written == text.as_bytes()[3..]);
     }
@@ -426,7 +426,10 @@ fn standard_input_is_kept_for_the_second_pass() {
         let mut table = Table::open(input, &options).unwrap();
         assert_eq!(table.size_bytes(), bytes.len() as u64);
         let mut written = Vec::new();
-        assert_eq!(write_all(&mut table, Output::Stream(&mut written)).unwrap().rows, rows);
+        assert_eq!(
+            write_all(&mut table, Output::Writer(Box::new(&mut written))).unwrap().rows,
+            rows
+        );
         if rows > 1 {
             assert!(written == text.as_bytes());
         }
@@ -442,7 +445,7 @@ fn selected_columns_are_written_in_their_order() {
     let written = |text: &str, columns: &[&str]| {
         let mut table = select(&files.with("t", text), COMMA, &["id"], columns).unwrap();
         let mut written = Vec::new();
-        write_all(&mut table, Output::Stream(&mut written)).unwrap();
+        write_all(&mut table, Output::Writer(Box::new(&mut written))).unwrap();
         String::from_utf8(written).unwrap()
     };
     let plain = "id,name,town\n1,Ann,\n2,,Delft\n";
@@ -463,11 +466,11 @@ fn an_output_that_ends_in_gz_is_packed() {
     let files = Files::new();
     let (packed, text) = (files.path("out.csv.gz"), "id,x\n1,a\n2,b\n");
     let mut table = open(&files.with("t", text), COMMA, &["id"]).unwrap();
-    write_all(&mut table, Output::File(&packed)).unwrap();
+    write_all(&mut table, Output::File(packed.clone())).unwrap();
     assert!(std::fs::read(&packed).unwrap().starts_with(&[0x1f, 0x8b]));
     let mut again = open(&packed, COMMA, &["x"]).unwrap();
     assert_eq!(keys_of(&mut again).unwrap(), [["a"], ["b"]]);
-    let error = table.check_output(&files.path("out.csv.zst")).unwrap_err();
+    let error = table.check_output(&Output::File(files.path("out.csv.zst"))).unwrap_err();
     assert!(matches!(error.fault(), Fault::OutputPacking));
 }
 
@@ -488,7 +491,7 @@ fn the_output_replaces_a_file_only_when_it_is_complete() {
     let mut seen = 0;
     let stopped = table.write_matched(
         &counts,
-        Output::File(&out),
+        Output::File(out.clone()),
         |_| {},
         |_| {
             seen += 1;
@@ -499,7 +502,7 @@ fn the_output_replaces_a_file_only_when_it_is_complete() {
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "old");
     assert_eq!(files.names(), BTreeSet::from(["in.csv", "out.csv"].map(str::to_owned)));
     let written = table
-        .write_matched::<TableError>(&counts, Output::File(&out), |_| {}, |row| Ok(row != 0))
+        .write_matched::<TableError>(&counts, Output::File(out.clone()), |_| {}, |row| Ok(row != 0))
         .unwrap();
     let expected = "id;x\na;\"2;\"\nc;3\n";
     assert_eq!(std::fs::read_to_string(&out).unwrap(), expected);
@@ -517,7 +520,7 @@ fn lines_go_to_a_stream() {
     let files = Files::new();
     let mut table = open(&files.with("in.txt", "car\r\n\r\ncat"), Format::Lines, &[]).unwrap();
     let mut stream = Vec::new();
-    let written = write_all(&mut table, Output::Stream(&mut stream)).unwrap();
+    let written = write_all(&mut table, Output::Writer(Box::new(&mut stream))).unwrap();
     assert_eq!(stream, b"car\n\ncat\n");
     assert_eq!(written, Written { rows: 3, bytes: 9 });
 }
@@ -537,7 +540,7 @@ fn a_stream_that_breaks_keeps_its_cause() {
     let text = files.with("in", "a,b\n");
     for (format, key) in [(NO_HEADER, &["1"][..]), (Format::Lines, &[])] {
         let mut table = open(&text, format, key).unwrap();
-        let error = write_all(&mut table, Output::Stream(&mut Broken)).unwrap_err();
+        let error = write_all(&mut table, Output::Writer(Box::new(Broken))).unwrap_err();
         assert!(
             matches!(error.fault(), Fault::Write(error) if error.kind() == io::ErrorKind::BrokenPipe)
         );
@@ -559,9 +562,9 @@ fn the_input_is_never_the_output() {
         outputs.extend([link, hard]);
     }
     for output in outputs {
-        let error = table.check_output(&output).unwrap_err();
+        let error = table.check_output(&Output::File(output.clone())).unwrap_err();
         assert!(matches!(error.fault(), Fault::OutputIsInput));
-        let error = write_all(&mut table, Output::File(&output)).unwrap_err();
+        let error = write_all(&mut table, Output::File(output.clone())).unwrap_err();
         assert!(matches!(error.fault(), Fault::OutputIsInput));
     }
     assert_eq!(std::fs::read_to_string(&input).unwrap(), "id\na\n");
@@ -571,11 +574,11 @@ fn the_input_is_never_the_output() {
 fn an_output_that_cannot_be_made_is_refused_beforehand() {
     let files = Files::new();
     let table = open(&files.with("in.csv", "id\na\n"), COMMA, &["id"]).unwrap();
-    table.check_output(&files.path("new.csv")).unwrap();
+    table.check_output(&Output::File(files.path("new.csv"))).unwrap();
     assert_eq!(files.names(), BTreeSet::from(["in.csv".to_owned()]), "nothing is left");
-    let error = table.check_output(&files.path("missing/new.csv")).unwrap_err();
+    let error = table.check_output(&Output::File(files.path("missing/new.csv"))).unwrap_err();
     assert!(matches!(error.fault(), Fault::Write(_)));
-    let error = table.check_output(files.directory.path()).unwrap_err();
+    let error = table.check_output(&Output::File(files.directory.path().to_owned())).unwrap_err();
     assert!(matches!(error.fault(), Fault::OutputNotRegular { found: "a directory" }));
 }
 
@@ -589,7 +592,7 @@ fn a_file_that_changes_between_the_passes_is_refused() {
     let mut appended = std::fs::OpenOptions::new().append(true).open(&input).unwrap();
     appended.write_all(b"c\n").unwrap();
     let refused =
-        table.write_matched::<TableError>(&counts, Output::File(&out), |_| {}, |_| Ok(true));
+        table.write_matched::<TableError>(&counts, Output::File(out.clone()), |_| {}, |_| Ok(true));
     assert!(matches!(refused.unwrap_err().fault(), Fault::Changed));
     assert!(!out.exists());
 }
@@ -618,8 +621,12 @@ fn a_rewritten_file_of_the_same_size_is_refused() {
     let file = std::fs::OpenOptions::new().write(true).open(&input).unwrap();
     file.set_modified(SystemTime::now() + std::time::Duration::from_secs(1)).unwrap();
     let mut sink = Vec::new();
-    let refused =
-        table.write_matched::<TableError>(&counts, Output::Stream(&mut sink), |_| {}, |_| Ok(true));
+    let refused = table.write_matched::<TableError>(
+        &counts,
+        Output::Writer(Box::new(&mut sink)),
+        |_| {},
+        |_| Ok(true),
+    );
     assert!(matches!(refused.unwrap_err().fault(), Fault::Changed));
 }
 
@@ -630,7 +637,7 @@ fn another_number_of_rows_is_refused() {
     let out = files.path("out.txt");
     let refused = table.write_matched::<TableError>(
         &Counts { rows: 3 },
-        Output::File(&out),
+        Output::File(out.clone()),
         |_| {},
         |_| Ok(true),
     );
@@ -647,7 +654,12 @@ fn a_file_that_is_replaced_is_read_to_its_end_as_it_was() {
     std::fs::rename(files.with("other", "x\n"), &input).unwrap();
     let mut stream = Vec::new();
     table
-        .write_matched::<TableError>(&counts, Output::Stream(&mut stream), |_| {}, |_| Ok(true))
+        .write_matched::<TableError>(
+            &counts,
+            Output::Writer(Box::new(&mut stream)),
+            |_| {},
+            |_| Ok(true),
+        )
         .unwrap();
     assert_eq!(stream, b"a\nb\n");
 }
@@ -767,7 +779,7 @@ proptest! {
         let output = files.path("out");
         let mut wanted = kept.iter();
         let written = table.write_matched::<TableError>(
-            &counts, Output::File(&output), |_| {}, |_| Ok(*wanted.next().unwrap()),
+            &counts, Output::File(output.clone()), |_| {}, |_| Ok(*wanted.next().unwrap()),
         ).unwrap();
         let survivors: Vec<_> =
             body.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(row, _)| row.clone()).collect();
@@ -797,7 +809,7 @@ proptest! {
         let mut output = Vec::new();
         let mut wanted = kept.iter();
         table.write_matched::<TableError>(
-            &counts, Output::Stream(&mut output), |_| {}, |_| Ok(*wanted.next().unwrap()),
+            &counts, Output::Writer(Box::new(&mut output)), |_| {}, |_| Ok(*wanted.next().unwrap()),
         ).unwrap();
         let survivors: String = lines
             .iter()
@@ -914,7 +926,7 @@ fn parquet_rows_are_written_with_their_types() {
         let mut last = 0;
         let written = table.write_matched::<TableError>(
             &counts,
-            Output::File(&output),
+            Output::File(output.clone()),
             |done| last = done,
             |row| Ok(row % 7 == 3),
         );
@@ -929,7 +941,12 @@ fn parquet_rows_are_written_with_their_types() {
     let counts = table.scan(|_| {}, |_| Ok::<_, TableError>(())).unwrap();
     let mut stream = Vec::new();
     table
-        .write_matched::<TableError>(&counts, Output::Stream(&mut stream), |_| {}, |_| Ok(false))
+        .write_matched::<TableError>(
+            &counts,
+            Output::Writer(Box::new(&mut stream)),
+            |_| {},
+            |_| Ok(false),
+        )
         .unwrap();
     assert_eq!(batches_of(&files.with("stream.parquet", stream)).num_rows(), 0);
 }
@@ -957,11 +974,17 @@ fn parquet_that_cannot_be_used_is_refused_with_the_reason() {
     says(Table::open(kept, &options).err().unwrap(), "cannot come by standard input");
     // The output's name says what it is.
     let table = open(&path, Format::Parquet, &["id"]).unwrap();
-    says(table.check_output(&files.path("matched.csv")).unwrap_err(), "that ends in .parquet");
-    table.check_output(&files.path("matched.parquet")).unwrap();
+    says(
+        table.check_output(&Output::File(files.path("matched.csv"))).unwrap_err(),
+        "that ends in .parquet",
+    );
+    table.check_output(&Output::File(files.path("matched.parquet"))).unwrap();
     let csv = files.with("table.csv", "id\n1\n");
     let csv = open(&csv, COMMA, &["id"]).unwrap();
-    says(csv.check_output(&files.path("m.parquet")).unwrap_err(), "does not end in .parquet");
+    says(
+        csv.check_output(&Output::File(files.path("m.parquet"))).unwrap_err(),
+        "does not end in .parquet",
+    );
     // It changes between the passes.
     let mut table = open(&path, Format::Parquet, &["id"]).unwrap();
     let counts = table.scan(|_| {}, |_| Ok::<_, TableError>(())).unwrap();
@@ -969,7 +992,7 @@ fn parquet_that_cannot_be_used_is_refused_with_the_reason() {
     let mut stream = Vec::new();
     let written = table.write_matched::<TableError>(
         &counts,
-        Output::Stream(&mut stream),
+        Output::Writer(Box::new(&mut stream)),
         |_| {},
         |_| Ok(true),
     );
