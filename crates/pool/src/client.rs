@@ -22,10 +22,11 @@ use crate::limits::{
     RETRY_LONGEST, STALL_TIMEOUT,
 };
 use crate::message::Wire;
-use crate::node::{Level, Shared, jittered};
+use crate::notice::Level;
 use crate::outbox::{Kind, Message, Request};
 use crate::peers::{Peer, PeerIdentity};
 use crate::session::Session;
+use crate::shared::{Shared, jittered};
 use crate::stream::{self, Moved, Out, Stream};
 
 /// A lane that is not the primary one ends after this long without work.

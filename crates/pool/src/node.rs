@@ -1,85 +1,27 @@
 //! One party's transport: its server, its connections, its mailboxes.
 
-use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::net::TcpListener as StdListener;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
-use convelo_channel::{PeerTls, PeerTlsError};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use crate::client;
 use crate::error::{ReceiveError, ReceiveErrorKind, SendError, SendErrorKind};
 use crate::http::Question;
-use crate::limits::{
-    CONNECT_TIMEOUT, MAILBOX_BYTES, MAXIMUM_COMPATIBLE_BYTES, MAXIMUM_CONNECTIONS,
-    MAXIMUM_MESSAGE_BYTES, MAXIMUM_QUEUED, MAXIMUM_STRANGERS, PORT_PAUSE, PORT_WAIT,
-    PROBE_INTERVAL, PROBES_UNTIL_LOST,
-};
+use crate::limits::{MAXIMUM_COMPATIBLE_BYTES, MAXIMUM_QUEUED, PORT_PAUSE, PORT_WAIT};
+use crate::listen::Open;
 use crate::mailbox::Received;
-use crate::memory::Ordinary;
-use crate::message::{Allocate, Incoming, MessageId, Payload, Wire};
+use crate::message::{Incoming, MessageId, Payload, Wire};
+use crate::notice::Level;
 use crate::outbox::{Done, Kind, Message, Request};
-use crate::peers::{Origin, Peer, PeerConfig, PeerIdentity, PeerIndex, State, Taker, Waiting};
-use crate::server::{BodyHasher, Connection};
+use crate::peers::{Peer, PeerConfig, PeerIndex, State, Taker, Waiting};
 use crate::session::Place;
-use crate::stream::Stream;
-
-/// How loud a notice is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// For whoever looks closely.
-    Debug,
-    /// An ordinary event.
-    Info,
-    /// Somebody should look.
-    Warning,
-}
-
-/// Something that people may want to know. Never holds what a message says.
-#[derive(Clone, Debug)]
-pub struct Notice {
-    /// How loud.
-    pub level: Level,
-    /// The peer it is about.
-    pub peer: Option<String>,
-    /// In words.
-    pub text: String,
-}
-
-/// Takes notices. Called on the transport's threads: it must not block.
-pub type Observer = Arc<dyn Fn(Notice) + Send + Sync>;
-
-/// How a node is made.
-pub struct NodeConfig {
-    /// Mutual TLS with this; without it connections are plain and peers known by origin alone.
-    pub tls: Option<PeerTls>,
-    /// Bytes that each peer may have parked here.
-    pub mailbox_bytes: u64,
-    /// Bytes of the largest message.
-    pub message_bytes: u64,
-    /// Where large buffers come from.
-    pub memory: Arc<dyn Allocate>,
-    /// Told what happens, beside `tracing`.
-    pub observer: Option<Observer>,
-}
-
-impl Default for NodeConfig {
-    fn default() -> Self {
-        Self {
-            tls: None,
-            mailbox_bytes: MAILBOX_BYTES,
-            message_bytes: MAXIMUM_MESSAGE_BYTES,
-            memory: Arc::new(Ordinary),
-            observer: None,
-        }
-    }
-}
+use crate::shared::{NodeConfig, Shared};
+use crate::{client, listen, watch};
 
 /// How long a send may take.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,65 +76,14 @@ impl Drop for Owner {
     }
 }
 
-pub(crate) struct Shared {
-    pub(crate) epoch: u64,
-    pub(crate) tls: Option<Arc<PeerTls>>,
-    pub(crate) message_limit: u64,
-    pub(crate) memory: Arc<dyn Allocate>,
-    pub(crate) peers_changed: Notify,
-    pub(crate) hasher: BodyHasher,
-    mailbox_bytes: u64,
-    observer: Option<Observer>,
-    runtime: Handle,
-    peers: RwLock<Vec<Arc<Peer>>>,
-    port: AtomicU16,
-    advertised: AtomicU16,
-    connections: AtomicU64,
-    tokens: AtomicU64,
-    closing: AtomicBool,
-    stopped: watch::Sender<bool>,
-    strangers: Arc<Semaphore>,
-    seats: Arc<Semaphore>,
-    plain_noted: AtomicBool,
-    deadlines: Notify,
-    next_deadline: AtomicU64,
-    started: Instant,
-    /// Ports that are open here.
-    listening: watch::Sender<usize>,
-}
-
 impl Node {
     /// Makes a node whose tasks run on `runtime`. Nothing is opened yet.
     pub fn new(config: NodeConfig, runtime: Handle) -> Self {
-        let shared = Arc::new(Shared {
-            epoch: random(),
-            tls: config.tls.map(Arc::new),
-            message_limit: config.message_bytes,
-            memory: config.memory,
-            peers_changed: Notify::new(),
-            hasher: BodyHasher::default(),
-            mailbox_bytes: config.mailbox_bytes,
-            observer: config.observer,
-            runtime,
-            peers: RwLock::default(),
-            port: AtomicU16::new(0),
-            advertised: AtomicU16::new(0),
-            connections: AtomicU64::new(0),
-            tokens: AtomicU64::new(0),
-            closing: AtomicBool::new(false),
-            stopped: watch::Sender::new(false),
-            strangers: Arc::new(Semaphore::new(MAXIMUM_STRANGERS)),
-            seats: Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS)),
-            plain_noted: AtomicBool::new(false),
-            deadlines: Notify::new(),
-            next_deadline: AtomicU64::new(u64::MAX),
-            started: Instant::now(),
-            listening: watch::Sender::new(0),
-        });
-        shared.spawn(watch_deadlines(Arc::clone(&shared)));
-        shared.spawn(watch_peers(Arc::clone(&shared)));
+        let shared = Shared::new(config, runtime);
+        shared.spawn(watch::deadlines(Arc::clone(&shared)));
+        shared.spawn(watch::peers(Arc::clone(&shared)));
         if let Some(tls) = &shared.tls {
-            shared.spawn(keep_fresh(Arc::clone(tls), Arc::downgrade(&shared)));
+            shared.spawn(watch::certificate(Arc::clone(tls), Arc::downgrade(&shared)));
         }
         Self(Arc::new(Owner { shared }))
     }
@@ -215,9 +106,7 @@ impl Node {
         let listener = TcpListener::from_std(listener)?;
         shared.port.store(port, Ordering::Release);
         shared.advertised.store(advertised.unwrap_or(port), Ordering::Release);
-        shared.listening.send_modify(|open| *open += 1);
-        let open = Open { listener, told: Closing(Arc::clone(shared)) };
-        shared.spawn(accept(open));
+        shared.spawn(listen::accept(Open::new(listener, Arc::clone(shared))));
         if shared.tls.is_none() && !shared.plain_noted.swap(true, Ordering::AcqRel) {
             let text = "plain HTTP: messages are neither encrypted nor authenticated, whoever can \
                         send from a peer's host can be that peer; give key, certificate and \
@@ -318,7 +207,7 @@ impl Node {
             return done(Ok(()));
         }
         let kind = Kind::Ask(Question::Wire);
-        shared.dispatch(&peer, kind, options, done);
+        dispatch(shared, &peer, kind, options, done);
     }
 
     /// Sends a message. `done` is called once, on the transport's threads: with nothing when the
@@ -381,7 +270,7 @@ impl Node {
             }
             done(result);
         });
-        shared.dispatch(&peer, Kind::Message(message), options, done)
+        dispatch(shared, &peer, Kind::Message(message), options, done)
     }
 
     /// Whether two are clones of one node.
@@ -500,7 +389,7 @@ impl Node {
             }
             peer.end_waiting(ReceiveErrorKind::Closed, "the pool is shut down");
         }
-        shared.say_goodbye(&peers).await;
+        say_goodbye(shared, &peers).await;
         shared.stop();
         let mut listening = shared.listening.subscribe();
         let _ = timeout(PORT_WAIT, listening.wait_for(|open| *open == 0)).await;
@@ -548,285 +437,50 @@ fn closed(peer: &Peer, id: Option<&MessageId>) -> SendError {
     peer.send_error(SendErrorKind::Closed, id, "the pool is shut down")
 }
 
-impl Shared {
-    /// Runs a task that is dropped when the node stops.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut stopped = self.stopped.subscribe();
-        self.runtime.spawn(async move {
-            tokio::select! {
-                () = task => {}
-                _ = stopped.wait_for(|stopped| *stopped) => {}
-            }
-        });
+/// Queues a request and has it carried. True when the transport was not woken for it.
+fn dispatch(
+    shared: &Arc<Shared>,
+    peer: &Arc<Peer>,
+    kind: Kind,
+    options: SendOptions,
+    done: Done,
+) -> bool {
+    let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+    if let Some(deadline) = deadline {
+        shared.expect_deadline(deadline);
     }
-
-    fn stop(&self) {
-        self.closing.store(true, Ordering::Release);
-        self.stopped.send_replace(true);
-    }
-
-    pub(crate) fn connection_number(&self) -> u64 {
-        self.connections.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn advertised_port(&self) -> u16 {
-        self.advertised.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn key_hint(&self) -> String {
-        self.tls.as_ref().map_or_else(String::new, |tls| {
-            format!(" and its key sha256:{}", hex::encode(tls.credential().key_id()))
-        })
-    }
-
-    pub(crate) fn notice(&self, level: Level, peer: Option<&str>, text: &str) {
-        match level {
-            Level::Debug => tracing::debug!(peer, "{text}"),
-            Level::Info => tracing::info!(peer, "{text}"),
-            Level::Warning => tracing::warn!(peer, "{text}"),
-        }
-        if let Some(observer) = &self.observer {
-            observer(Notice { level, peer: peer.map(str::to_owned), text: text.to_owned() });
-        }
-    }
-
-    fn peer(&self, index: PeerIndex) -> Option<Arc<Peer>> {
-        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
-        peers.get(index.0).cloned()
-    }
-
-    fn all_peers(&self) -> Vec<Arc<Peer>> {
-        self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The peer that a request comes from; several that could be it are none.
-    pub(crate) async fn identify(&self, origin: &Origin) -> Option<Arc<Peer>> {
-        const ANEW: Duration = Duration::from_secs(5);
-        let find = |peers: &[Arc<Peer>]| {
-            let mut found = peers.iter().filter(|peer| peer.is_sender(origin));
-            let first = found.next().cloned();
-            first.filter(|_| found.next().is_none())
-        };
-        let peers = self.all_peers();
-        if let Some(peer) = find(&peers) {
-            return Some(peer);
-        }
-        for peer in &peers {
-            if origin.server_port == Some(peer.config.port)
-                && !matches!(peer.config.identity, PeerIdentity::Proven(_))
-            {
-                peer.resolve(ANEW).await;
-            }
-        }
-        find(&peers)
-    }
-
-    /// True when the transport was not woken for it.
-    fn dispatch(
-        self: &Arc<Self>,
-        peer: &Arc<Peer>,
-        kind: Kind,
-        options: SendOptions,
-        done: Done,
-    ) -> bool {
-        let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
-        if let Some(deadline) = deadline {
-            self.expect_deadline(deadline);
-        }
-        let patience = options.patience;
-        let make = |nonce| Request::new(kind, nonce, deadline, patience, done);
-        let (request, waits) = peer.outbox.push(options.corked, make);
-        client::provide(self, peer, request.is_bulk());
-        waits
-    }
-
-    fn expect_deadline(&self, deadline: Instant) {
-        let at = u64::try_from(deadline.duration_since(self.started).as_millis())
-            .unwrap_or(u64::MAX - 1);
-        if self.next_deadline.fetch_min(at, Ordering::AcqRel) > at {
-            self.deadlines.notify_one();
-        }
-    }
-
-    /// Ends the requests whose deadline has passed.
-    fn expire(&self) {
-        let now = Instant::now();
-        self.next_deadline.store(u64::MAX, Ordering::Release);
-        for peer in self.all_peers() {
-            for request in peer.outbox.pending() {
-                match request.deadline {
-                    Some(deadline) if deadline <= now => {
-                        let text = "it was not acknowledged within its timeout";
-                        client::fail(&peer, &request, SendErrorKind::TimedOut, text);
-                    }
-                    Some(deadline) => self.expect_deadline(deadline),
-                    None => {}
-                }
-            }
-        }
-    }
-
-    async fn say_goodbye(self: &Arc<Self>, peers: &[Arc<Peer>]) {
-        let mut told = Vec::new();
-        for peer in peers {
-            let heard = peer.wire() == Some(Wire::Two) && peer.state().seen.epoch().is_some();
-            if heard && !peer.forgotten.load(Ordering::Acquire) {
-                let (said, done) = tokio::sync::oneshot::channel();
-                let options = SendOptions {
-                    timeout: Some(GOODBYE),
-                    patience: Some(0),
-                    ..SendOptions::default()
-                };
-                let kind = Kind::Ask(Question::Bye);
-                self.dispatch(
-                    peer,
-                    kind,
-                    options,
-                    Box::new(move |_| {
-                        let _ = said.send(());
-                    }),
-                );
-                told.push(done);
-            }
-        }
-        let all = async {
-            for done in told {
-                let _ = done.await;
-            }
-        };
-        let _ = timeout(GOODBYE, all).await;
-    }
+    let patience = options.patience;
+    let make = |nonce| Request::new(kind, nonce, deadline, patience, done);
+    let (request, waits) = peer.outbox.push(options.corked, make);
+    client::provide(shared, peer, request.is_bulk());
+    waits
 }
 
-/// An open port.
-struct Open {
-    listener: TcpListener,
-    // After the listener, which is dropped first.
-    told: Closing,
-}
-
-/// Tells, when dropped, that a port was closed.
-struct Closing(Arc<Shared>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.0.listening.send_modify(|open| *open -= 1);
-    }
-}
-
-async fn accept(open: Open) {
-    let (listener, shared) = (&open.listener, &open.told.0);
-    loop {
-        let Ok(seat) = Arc::clone(&shared.seats).acquire_owned().await else { return };
-        let Ok(stranger) = Arc::clone(&shared.strangers).acquire_owned().await else { return };
-        let (tcp, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                shared.notice(Level::Warning, None, &format!("accept failed: {error}"));
-                sleep(convelo_channel::limits::ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let connection = Arc::clone(shared);
-        shared.spawn(async move {
-            let _seat = seat;
-            if let Some((stream, proven)) = handshake(&connection, tcp, address).await {
-                Connection::new(connection, stream, address, proven, stranger).serve().await;
-            }
-        });
-    }
-}
-
-async fn handshake(
-    shared: &Shared,
-    tcp: TcpStream,
-    address: SocketAddr,
-) -> Option<(Stream, Option<convelo_channel::ProvenPeer>)> {
-    let _ = tcp.set_nodelay(true);
-    let Some(tls) = &shared.tls else { return Some((Stream::Plain(tcp), None)) };
-    match tls.accept(tcp).await {
-        Ok((stream, proven)) => Some((Stream::Accepted(Box::new(stream)), Some(proven))),
-        Err(error) => {
-            let level = match &error {
-                PeerTlsError::Handshake(_) | PeerTlsError::TimedOut => Level::Debug,
-                _ => Level::Warning,
-            };
-            let address = address.ip();
-            shared.notice(level, None, &format!("a connection from {address} is refused: {error}"));
-            None
+async fn say_goodbye(shared: &Arc<Shared>, peers: &[Arc<Peer>]) {
+    let mut told = Vec::new();
+    for peer in peers {
+        let heard = peer.wire() == Some(Wire::Two) && peer.state().seen.epoch().is_some();
+        if heard && !peer.forgotten.load(Ordering::Acquire) {
+            let (said, done) = tokio::sync::oneshot::channel();
+            let options =
+                SendOptions { timeout: Some(GOODBYE), patience: Some(0), ..SendOptions::default() };
+            let kind = Kind::Ask(Question::Bye);
+            dispatch(
+                shared,
+                peer,
+                kind,
+                options,
+                Box::new(move |_| {
+                    let _ = said.send(());
+                }),
+            );
+            told.push(done);
         }
     }
-}
-
-/// Renews a certificate with evidence.
-async fn keep_fresh(tls: Arc<PeerTls>, shared: Weak<Shared>) {
-    let renewing = tls.keep_fresh(|error| {
-        if let Some(shared) = shared.upgrade() {
-            let text = format!("the certificate could not be renewed: {error}");
-            shared.notice(Level::Warning, None, &text);
+    let all = async {
+        for done in told {
+            let _ = done.await;
         }
-    });
-    match renewing.await {}
-}
-
-async fn watch_deadlines(shared: Arc<Shared>) {
-    loop {
-        let earlier = shared.deadlines.notified();
-        let at = shared.next_deadline.load(Ordering::Acquire);
-        if at == u64::MAX {
-            earlier.await;
-            continue;
-        }
-        let at = shared.started + Duration::from_millis(at + 1);
-        tokio::select! {
-            () = tokio::time::sleep_until(at.into()) => shared.expire(),
-            () = earlier => {}
-        }
-    }
-}
-
-/// Asks after peers that are waited for and have no connection here.
-async fn watch_peers(shared: Arc<Shared>) {
-    loop {
-        sleep(PROBE_INTERVAL).await;
-        for peer in shared.all_peers() {
-            peer.state().expire_partials();
-            let awaited = peer.state().mailbox.waiting() > 0;
-            let silent = peer.inbound.load(Ordering::Acquire) == 0;
-            if !awaited || !silent || !peer.seen_once.load(Ordering::Acquire) {
-                peer.state().probes = 0;
-                continue;
-            }
-            let address = (peer.config.host.as_str(), peer.config.port);
-            let there = timeout(CONNECT_TIMEOUT.min(PROBE_INTERVAL), TcpStream::connect(address));
-            let there = there.await.is_ok_and(|connected| connected.is_ok());
-            let mut state = peer.state();
-            state.probes = if there { 0 } else { state.probes + 1 };
-            let lost = state.probes >= PROBES_UNTIL_LOST;
-            drop(state);
-            if lost {
-                let seconds = PROBE_INTERVAL.as_secs() * u64::from(PROBES_UNTIL_LOST);
-                let text = format!("the peer went away: nobody answered there for {seconds} s");
-                shared.notice(Level::Warning, Some(peer.name()), &text);
-                peer.end_waiting(ReceiveErrorKind::Lost, &text);
-            }
-        }
-    }
-}
-
-/// Between half and all of a pause.
-pub(crate) fn jittered(pause: Duration) -> Duration {
-    let part = u32::try_from(random() % 1024).unwrap_or(0);
-    pause / 2 + pause / 2 * part / 1024
-}
-
-/// Unix seconds.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
-    u64::from_le_bytes(bytes)
+    };
+    let _ = timeout(GOODBYE, all).await;
 }

@@ -228,7 +228,7 @@ impl Peer {
                 from && proven.chained() && self.bind(proven.key_id())
             }
             (PeerIdentity::Proven(expect), Some(proven)) => {
-                expect.accepts(proven, crate::node::now()).is_ok()
+                expect.accepts(proven, crate::shared::now()).is_ok()
             }
             _ => false,
         }

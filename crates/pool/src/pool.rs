@@ -17,8 +17,9 @@ use crate::codec::{self, CodecError};
 use crate::error::{ReceiveError, SendError, SendErrorKind};
 use crate::limits::{MAILBOX_BYTES, MAXIMUM_MESSAGE_BYTES};
 use crate::message::{Incoming, MessageId, Payload, Wire};
-use crate::node::{Dropped, Node, NodeConfig, Receipt, ReceiveToken, SendOptions};
+use crate::node::{Dropped, Node, Receipt, ReceiveToken, SendOptions};
 use crate::peers::{PeerConfig, PeerIdentity, PeerIndex, WireChoice};
+use crate::shared::NodeConfig;
 
 /// What a [`Pool`] cannot do.
 #[derive(Debug, thiserror::Error)]

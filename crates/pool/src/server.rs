@@ -1,7 +1,6 @@
 //! Connections that come in. In this order: the head, who it is, how much it may send; only then
 //! memory is spent and the body read.
 
-use std::hash::BuildHasher as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,9 +21,10 @@ use crate::limits::{
     STALL_TIMEOUT, STRANGER_GRACE, SUPERSEDE_WAIT,
 };
 use crate::message::{Incoming, Wire};
-use crate::node::{Level, Shared};
+use crate::notice::Level;
 use crate::peers::{Origin, Peer};
 use crate::session::{Arrival, Session};
+use crate::shared::Shared;
 use crate::stream::{self, Out, Stream};
 
 /// One accepted connection.
@@ -616,14 +616,4 @@ fn bad(error: &BodyError) -> No {
 fn full(peer: &Peer) -> No {
     let name = peer.name();
     No::new(503, format!("nobody receives the messages of '{name}' here: the mailbox is full"))
-}
-
-/// A keyed hash of bodies: a peer cannot make two that collide.
-#[derive(Default)]
-pub(crate) struct BodyHasher(std::hash::RandomState);
-
-impl BodyHasher {
-    fn hash(&self, body: &[u8]) -> u64 {
-        self.0.hash_one(body)
-    }
 }
