@@ -18,10 +18,6 @@ use crate::outbox::Outbox;
 use crate::room::Room;
 use crate::session::{Counter, Place, Seen, Session};
 
-/// The number of a peer at its node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PeerIndex(pub usize);
-
 /// Which wire to speak with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireChoice {
@@ -65,7 +61,6 @@ pub struct PeerConfig {
 pub type Taker = Box<dyn FnOnce(Result<Incoming, ReceiveError>) -> Option<Incoming> + Send>;
 
 pub(crate) struct Peer {
-    pub(crate) index: PeerIndex,
     pub(crate) config: PeerConfig,
     pub(crate) room: Room,
     pub(crate) outbox: Outbox,
@@ -113,7 +108,7 @@ pub(crate) struct Waiting {
 }
 
 impl Peer {
-    pub(crate) fn new(index: PeerIndex, config: PeerConfig, room_bytes: u64) -> Self {
+    pub(crate) fn new(config: PeerConfig, room_bytes: u64) -> Self {
         let wire = match config.wire {
             WireChoice::Ask(_) => 0,
             WireChoice::Only(wire) => wire.number(),
@@ -132,7 +127,6 @@ impl Peer {
             probes: 0,
         };
         Self {
-            index,
             config,
             room: Room::new(room_bytes),
             outbox: Outbox::default(),

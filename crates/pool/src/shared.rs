@@ -14,7 +14,7 @@ use crate::limits::{MAILBOX_BYTES, MAXIMUM_CONNECTIONS, MAXIMUM_MESSAGE_BYTES, M
 use crate::memory::Ordinary;
 use crate::message::Allocate;
 use crate::notice::{Level, Notice, Observer};
-use crate::peers::{Origin, Peer, PeerIdentity, PeerIndex};
+use crate::peers::{Origin, Peer, PeerIdentity};
 
 /// How a node is made.
 pub struct NodeConfig {
@@ -138,11 +138,6 @@ impl Shared {
         if let Some(observer) = &self.observer {
             observer(Notice { level, peer: peer.map(str::to_owned), text: text.to_owned() });
         }
-    }
-
-    pub(crate) fn peer(&self, index: PeerIndex) -> Option<Arc<Peer>> {
-        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
-        peers.get(index.0).cloned()
     }
 
     pub(crate) fn all_peers(&self) -> Vec<Arc<Peer>> {
