@@ -15,7 +15,7 @@ use crate::mailbox::Order;
 use crate::memory;
 use crate::message::{Allocate, Buffer, Chunk, Incoming, MessageId, Wire};
 use crate::room::Charge;
-use crate::stream::{self, Stream};
+use crate::stream::{self, Carried};
 
 /// A body that cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,7 @@ impl Assembly {
     /// Reads on until the body is complete. May be dropped and called again.
     pub(crate) async fn fill(
         &mut self,
-        stream: &mut Stream,
+        stream: &mut Carried,
         buffered: &mut BytesMut,
         memory: &dyn Allocate,
     ) -> Result<(), BodyError> {

@@ -27,7 +27,7 @@ use crate::outbox::{Kind, Message, Request};
 use crate::peers::{Peer, PeerIdentity};
 use crate::session::Session;
 use crate::shared::{Shared, jittered};
-use crate::stream::{self, Moved, Out, Stream};
+use crate::stream::{self, Carried, Moved, Out};
 
 /// A lane that is not the primary one ends after this long without work.
 const EXTRA_IDLE: Duration = Duration::from_secs(5);
@@ -192,7 +192,7 @@ impl Keeper {
         self.give_back(requests);
     }
 
-    async fn connect(&self) -> Result<Stream, NoConnection> {
+    async fn connect(&self) -> Result<Carried, NoConnection> {
         let config = &self.peer.config;
         let address = format!("{}:{}", config.host, config.port);
         let connect = TcpStream::connect((config.host.as_str(), config.port));
@@ -202,7 +202,7 @@ impl Keeper {
             .map_err(|error| NoConnection::Absent(format!("cannot reach {address}: {error}")))?;
         // Without it a small request behind another waits for delayed acknowledgements (40 ms).
         let _ = tcp.set_nodelay(true);
-        let Some(tls) = &self.shared.tls else { return Ok(Stream::Plain(tcp)) };
+        let Some(tls) = &self.shared.tls else { return Ok(Box::new(tcp)) };
         let expect = match &config.identity {
             PeerIdentity::Proven(expect) => Expect::clone(expect),
             _ => Expect::Chained,
@@ -217,7 +217,7 @@ impl Keeper {
                         proven.describe()
                     )));
                 }
-                Ok(Stream::Dialled(Box::new(stream)))
+                Ok(Box::new(stream))
             }
             Err(error @ (PeerTlsError::Refused(_) | PeerTlsError::RefusedByPeer(_))) => {
                 Err(NoConnection::Final(format!("{address}: {error}")))
@@ -300,7 +300,7 @@ struct Flight {
 /// One connection and what is on it.
 struct Carrier<'a> {
     keeper: &'a Keeper,
-    stream: Stream,
+    stream: Carried,
     out: Out,
     arrived: BytesMut,
     flights: VecDeque<Flight>,
@@ -313,7 +313,7 @@ struct Carrier<'a> {
 }
 
 impl<'a> Carrier<'a> {
-    fn new(keeper: &'a Keeper, stream: Stream) -> Self {
+    fn new(keeper: &'a Keeper, stream: Carried) -> Self {
         let config = &keeper.peer.config;
         Self {
             keeper,

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::notice::Level;
 use crate::server::Connection;
 use crate::shared::Shared;
-use crate::stream::Stream;
+use crate::stream::Carried;
 
 /// An open port.
 pub(crate) struct Open {
@@ -63,11 +63,11 @@ async fn handshake(
     shared: &Shared,
     tcp: TcpStream,
     address: SocketAddr,
-) -> Option<(Stream, Option<convelo_channel::ProvenPeer>)> {
+) -> Option<(Carried, Option<convelo_channel::ProvenPeer>)> {
     let _ = tcp.set_nodelay(true);
-    let Some(tls) = &shared.tls else { return Some((Stream::Plain(tcp), None)) };
+    let Some(tls) = &shared.tls else { return Some((Box::new(tcp), None)) };
     match tls.accept(tcp).await {
-        Ok((stream, proven)) => Some((Stream::Accepted(Box::new(stream)), Some(proven))),
+        Ok((stream, proven)) => Some((Box::new(stream), Some(proven))),
         Err(error) => {
             let level = match &error {
                 PeerTlsError::Handshake(_) | PeerTlsError::TimedOut => Level::Debug,

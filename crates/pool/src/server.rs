@@ -25,12 +25,12 @@ use crate::notice::Level;
 use crate::peers::{Origin, Peer};
 use crate::session::{Arrival, Session};
 use crate::shared::Shared;
-use crate::stream::{self, Out, Stream};
+use crate::stream::{self, Carried, Out};
 
 /// One accepted connection.
 pub(crate) struct Connection {
     shared: Arc<Shared>,
-    stream: Stream,
+    stream: Carried,
     origin: Origin,
     number: u64,
     buffered: BytesMut,
@@ -74,7 +74,7 @@ const RECEIVED: &str = "Message received";
 impl Connection {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        stream: Stream,
+        stream: Carried,
         address: SocketAddr,
         proven: Option<ProvenPeer>,
         stranger: OwnedSemaphorePermit,
