@@ -14,7 +14,7 @@ use crate::limits::OWN_BUFFER_BYTES;
 use crate::mailbox::Order;
 use crate::memory;
 use crate::message::{Allocate, Buffer, Chunk, Incoming, MessageId, Wire};
-use crate::room::Charge;
+use crate::quota::Charge;
 use crate::stream::{self, Carried};
 
 /// A body that cannot be taken.

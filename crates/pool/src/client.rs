@@ -415,7 +415,7 @@ impl<'a> Carrier<'a> {
         match &request.kind {
             Kind::Ask(question) => {
                 let out = self.out.small();
-                http::write_get(out, &self.authority, port, shared.epoch, *question);
+                http::write_get(out, &self.authority, port, shared.session_id, *question);
             }
             Kind::Message(message)
                 if message.wire == Wire::Two
@@ -423,9 +423,9 @@ impl<'a> Carrier<'a> {
                     && request.begun.load(Ordering::Acquire) =>
             {
                 asked = true;
-                let question = Question::Have(request.nonce);
+                let question = Question::Have(request.number);
                 let out = self.out.small();
-                http::write_get(out, &self.authority, port, shared.epoch, question);
+                http::write_get(out, &self.authority, port, shared.session_id, question);
             }
             Kind::Message(message) => self.write(&request, message, 0),
         }
@@ -435,9 +435,9 @@ impl<'a> Carrier<'a> {
     fn write(&mut self, request: &Arc<Request>, message: &Message, offset: u64) {
         let (shared, peer) = (&self.keeper.shared, &self.keeper.peer);
         let ours = (message.wire == Wire::Two).then(|| Ours {
-            epoch: shared.epoch,
-            peer_epoch: peer.state().seen.epoch(),
-            nonce: request.nonce,
+            session_id: shared.session_id,
+            peer_session_id: peer.state().seen.session_id(),
+            sequence_number: request.number,
             floor: peer.outbox.floor(),
             offset,
         });
@@ -532,11 +532,11 @@ impl<'a> Carrier<'a> {
     ) -> Result<(), Ended> {
         let keeper = self.keeper;
         let peer = &keeper.peer;
-        let told = peer.state().seen.epoch();
+        let told = peer.state().seen.session_id();
         let second = request.message().is_some_and(|message| message.wire == Wire::Two);
-        if let (Some(2), Some(epoch)) = (head.wire, head.epoch) {
+        if let (Some(2), Some(session_id)) = (head.wire, head.session_id) {
             self.progress = true;
-            if peer.meets(epoch) == Session::Restarted && request.is_over() {
+            if peer.meets(session_id) == Session::Restarted && request.is_over() {
                 return Err(Ended::Done);
             }
         }
@@ -574,7 +574,7 @@ impl<'a> Carrier<'a> {
             }
             (Kind::Message(_), 409) if second && (head.have.is_some() || !request.is_over()) => {
                 // With what the answer said about session and place, it goes again.
-                if head.have.is_some() || head.epoch != told {
+                if head.have.is_some() || head.session_id != told {
                     peer.outbox.return_to_front(request);
                 } else {
                     self.refused(head, text, &request);

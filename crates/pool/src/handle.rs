@@ -252,7 +252,7 @@ impl PeerHandle {
         let waiting = Waiting { taker: make_taker(), place };
         let received = state.mailbox.receive(id, waiting, token);
         drop(state);
-        peer.room.wake();
+        peer.quota.wake();
         match received {
             Received::Waiting => {
                 Receipt::Waiting(ReceiveToken { peer: Arc::clone(peer), token, place })
@@ -273,7 +273,7 @@ impl PeerHandle {
             self.shared.expect_deadline(deadline);
         }
         let patience = options.patience;
-        let make = |nonce| Request::new(kind, nonce, deadline, patience, done);
+        let make = |number| Request::new(kind, number, deadline, patience, done);
         let (request, waits) = self.peer.outbox.push(options.corked, make);
         client::provide(&self.shared, &self.peer, request.is_bulk());
         waits

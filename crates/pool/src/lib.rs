@@ -47,7 +47,8 @@ mod notice;
 mod outbox;
 mod peers;
 mod pool;
-mod room;
+mod quota;
+
 mod server;
 mod session;
 mod shared;

@@ -15,7 +15,7 @@ use crate::limits::{MAXIMUM_PARTIALS, PARTIAL_KEPT};
 use crate::mailbox::{Delivered, Mailbox};
 use crate::message::{Incoming, MessageId, Wire};
 use crate::outbox::Outbox;
-use crate::room::Room;
+use crate::quota::Quota;
 use crate::session::{Counter, Place, Seen, Session};
 
 /// Which wire to speak with a peer.
@@ -62,7 +62,7 @@ pub type Taker = Box<dyn FnOnce(Result<Incoming, ReceiveError>) -> Option<Incomi
 
 pub(crate) struct Peer {
     pub(crate) config: PeerConfig,
-    pub(crate) room: Room,
+    pub(crate) quota: Quota,
     pub(crate) outbox: Outbox,
     wire: AtomicU8,
     /// Connections of this peer that are open here.
@@ -108,7 +108,7 @@ pub(crate) struct Waiting {
 }
 
 impl Peer {
-    pub(crate) fn new(config: PeerConfig, room_bytes: u64) -> Self {
+    pub(crate) fn new(config: PeerConfig, mailbox_bytes: u64) -> Self {
         let wire = match config.wire {
             WireChoice::Ask(_) => 0,
             WireChoice::Only(wire) => wire.number(),
@@ -128,7 +128,7 @@ impl Peer {
         };
         Self {
             config,
-            room: Room::new(room_bytes),
+            quota: Quota::new(mailbox_bytes),
             outbox: Outbox::default(),
             wire: AtomicU8::new(wire),
             inbound: AtomicUsize::new(0),
@@ -254,26 +254,26 @@ impl Peer {
         }
     }
 
-    /// What an epoch says; a new session is begun, and whatever hung on the old one ends.
-    pub(crate) fn meets(&self, epoch: u64) -> Session {
+    /// What a session id says; a new session is begun, and whatever hung on the old one ends.
+    pub(crate) fn meets(&self, session_id: u64) -> Session {
         let mut state = self.state();
         self.seen_once.store(true, Ordering::Release);
-        let session = state.seen.session(epoch);
+        let session = state.seen.session(session_id);
         match session {
-            Session::First => state.seen.begin(epoch),
+            Session::First => state.seen.begin(session_id),
             Session::Same => state.gone = None,
             Session::Past => {}
             Session::Restarted => {
                 drop(state);
-                self.restart(epoch);
+                self.restart(session_id);
             }
         }
         session
     }
 
-    fn restart(&self, epoch: u64) {
+    fn restart(&self, session_id: u64) {
         let mut state = self.state();
-        state.seen.begin(epoch);
+        state.seen.begin(session_id);
         state.partials.clear();
         state.gone = None;
         let used = state.sending.is_used() || state.receiving.is_used();
@@ -379,12 +379,12 @@ impl State {
     }
 
     /// Keeps what has arrived of a message, for its continuation.
-    pub(crate) fn keep_partial(&mut self, nonce: u64, assembly: Assembly) {
+    pub(crate) fn keep_partial(&mut self, number: u64, assembly: Assembly) {
         self.expire_partials();
         if self.partials.len() >= MAXIMUM_PARTIALS {
             self.partials.pop_first();
         }
-        self.partials.insert(nonce, (assembly, Instant::now()));
+        self.partials.insert(number, (assembly, Instant::now()));
     }
 
     pub(crate) fn expire_partials(&mut self) {

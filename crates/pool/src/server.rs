@@ -32,7 +32,7 @@ pub(crate) struct Connection {
     shared: Arc<Shared>,
     stream: Carried,
     origin: Origin,
-    number: u64,
+    connection: u64,
     buffered: BytesMut,
     out: Out,
     peer: Option<Arc<Peer>>,
@@ -43,27 +43,27 @@ pub(crate) struct Connection {
 }
 
 /// Why a connection is over.
-enum Over {
+enum ConnectionEnd {
     /// The peer ended it, or it broke.
     Broken,
     /// Its request was refused, and where the next one begins is not known.
     Refused,
 }
 
-impl From<io::Error> for Over {
+impl From<io::Error> for ConnectionEnd {
     fn from(_: io::Error) -> Self {
         Self::Broken
     }
 }
 
 /// An answer that is not 200.
-struct No {
+struct Rejection {
     status: u16,
     text: String,
     have: Option<Have>,
 }
 
-impl No {
+impl Rejection {
     fn new(status: u16, text: impl Into<String>) -> Self {
         Self { status, text: text.into(), have: None }
     }
@@ -79,12 +79,12 @@ impl Connection {
         proven: Option<ProvenPeer>,
         stranger: OwnedSemaphorePermit,
     ) -> Self {
-        let number = shared.connection_number();
+        let connection = shared.connection_number();
         Self {
             shared,
             stream,
             origin: Origin { address, server_port: None, proven: proven.map(Arc::new) },
-            number,
+            connection,
             buffered: BytesMut::new(),
             out: Out::default(),
             peer: None,
@@ -96,33 +96,40 @@ impl Connection {
     /// Serves requests until the connection ends.
     pub(crate) async fn serve(mut self) {
         let outcome = self.requests().await;
-        if matches!(outcome, Err(Over::Refused) | Ok(())) {
+        if matches!(outcome, Err(ConnectionEnd::Refused) | Ok(())) {
             let _ = timeout(HEAD_TIMEOUT, stream::flush(&mut self.stream, &mut self.out)).await;
             self.drain_refused().await;
         } else if self.answering
             && let Some(peer) = &self.peer
         {
-            peer.state().recent.unanswered(self.number);
+            peer.state().recent.unanswered(self.connection);
         }
         if let Some(peer) = self.peer.take() {
             peer.inbound.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    async fn requests(&mut self) -> Result<(), Over> {
+    async fn requests(&mut self) -> Result<(), ConnectionEnd> {
         while let Some(head) = self.head().await? {
             let close = head.close;
-            let no = match head.method {
+            let rejection = match head.method {
                 Method::Get => self.question(&head).await?,
                 Method::Post => self.message(&head).await?,
                 Method::Other => {
-                    Some(No::new(405, "only POST delivers a message and GET asks for one"))
+                    Some(Rejection::new(405, "only POST delivers a message and GET asks for one"))
                 }
             };
-            if let Some(no) = no {
-                let epoch = self.shared.epoch;
-                http::write_response(self.out.small(), no.status, &no.text, epoch, no.have, true);
-                return Err(Over::Refused);
+            if let Some(rejection) = rejection {
+                let session_id = self.shared.session_id;
+                http::write_response(
+                    self.out.small(),
+                    rejection.status,
+                    &rejection.text,
+                    session_id,
+                    rejection.have,
+                    true,
+                );
+                return Err(ConnectionEnd::Refused);
             }
             if close {
                 return Ok(());
@@ -133,7 +140,7 @@ impl Connection {
 
     /// The next head; nothing at the end of the connection. What is to be said is said before
     /// anything is waited for.
-    async fn head(&mut self) -> Result<Option<RequestHead>, Over> {
+    async fn head(&mut self) -> Result<Option<RequestHead>, ConnectionEnd> {
         let mut since: Option<Instant> = None;
         loop {
             match RequestHead::parse(&self.buffered) {
@@ -143,9 +150,9 @@ impl Connection {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    let (text, epoch) = (error.to_string(), self.shared.epoch);
-                    http::write_response(self.out.small(), 400, &text, epoch, None, true);
-                    return Err(Over::Refused);
+                    let (text, session_id) = (error.to_string(), self.shared.session_id);
+                    http::write_response(self.out.small(), 400, &text, session_id, None, true);
+                    return Err(ConnectionEnd::Refused);
                 }
             }
             stream::flush(&mut self.stream, &mut self.out).await?;
@@ -157,29 +164,33 @@ impl Connection {
                 HEAD_TIMEOUT.saturating_sub(since.elapsed())
             };
             let read = timeout(wait, stream::read(&mut self.stream, &mut self.buffered));
-            let read = read.await.map_err(|_| Over::Refused)??;
+            let read = read.await.map_err(|_| ConnectionEnd::Refused)??;
             if read == 0 {
-                return if self.buffered.is_empty() { Ok(None) } else { Err(Over::Broken) };
+                return if self.buffered.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(ConnectionEnd::Broken)
+                };
             }
         }
     }
 
     /// A GET: are you there, how much do you have, goodbye.
-    async fn question(&mut self, head: &RequestHead) -> Result<Option<No>, Over> {
+    async fn question(&mut self, head: &RequestHead) -> Result<Option<Rejection>, ConnectionEnd> {
         if head.content_length.unwrap_or(0) > 0 || head.transfer_coded {
-            return Ok(Some(No::new(400, "a GET has no body here")));
+            return Ok(Some(Rejection::new(400, "a GET has no body here")));
         }
         let mut have = None;
         if head.wire == Some(2)
-            && let Some(epoch) = head.epoch
+            && let Some(session_id) = head.session_id
             && let Some(peer) = self.sender(head, false).await
         {
             peer.speaks_second();
-            if peer.meets(epoch) == Session::Past {
-                return Ok(Some(No::new(409, "this session of yours has ended")));
+            if peer.meets(session_id) == Session::Past {
+                return Ok(Some(Rejection::new(409, "this session of yours has ended")));
             }
-            if let Some(nonce) = head.nonce {
-                have = Some(self.have(&peer, nonce).await);
+            if let Some(number) = head.sequence_number {
+                have = Some(self.have(&peer, number).await);
             }
             if head.bye {
                 peer.state().gone = Some("the peer has shut down");
@@ -187,40 +198,44 @@ impl Connection {
             }
         }
         let text = "Connection working (GET)";
-        http::write_response(self.out.small(), 200, text, self.shared.epoch, have, head.close);
+        http::write_response(self.out.small(), 200, text, self.shared.session_id, have, head.close);
         Ok(None)
     }
 
-    async fn have(&mut self, peer: &Arc<Peer>, nonce: u64) -> Have {
-        let taken = self.take_over(peer, nonce).await;
+    async fn have(&mut self, peer: &Arc<Peer>, number: u64) -> Have {
+        let taken = self.take_over(peer, number).await;
         let mut state = peer.state();
         if taken {
-            state.arriving.remove(&nonce);
+            state.arriving.remove(&number);
         }
         state.expire_partials();
-        if state.seen.is_settled(nonce) {
+        if state.seen.is_settled(number) {
             return Have::All;
         }
-        Have::Bytes(state.partials.get(&nonce).map_or(0, |(assembly, _)| assembly.received()))
+        Have::Bytes(state.partials.get(&number).map_or(0, |(assembly, _)| assembly.received()))
     }
 
     /// A POST. Nothing when it was answered 200.
-    async fn message(&mut self, head: &RequestHead) -> Result<Option<No>, Over> {
+    async fn message(&mut self, head: &RequestHead) -> Result<Option<Rejection>, ConnectionEnd> {
         if head.content_coded {
-            return Ok(Some(No::new(415, "compressed bodies are not taken")));
+            return Ok(Some(Rejection::new(415, "compressed bodies are not taken")));
         }
         let Some(length) = head.content_length.filter(|_| !head.transfer_coded) else {
-            return Ok(Some(No::new(411, "a body needs a Content-Length and no transfer coding")));
+            return Ok(Some(Rejection::new(
+                411,
+                "a body needs a Content-Length and no transfer coding",
+            )));
         };
         if head.server_port.is_none() && self.origin.proven.is_none() {
-            return Ok(Some(No::new(400, "the cookie server_port is missing")));
+            return Ok(Some(Rejection::new(400, "the cookie server_port is missing")));
         }
         let Some(peer) = self.sender(head, true).await else {
             let text = self.stranger_text(head);
             self.shared.notice(Level::Warning, None, &text);
-            return Ok(Some(No::new(401, text)));
+            return Ok(Some(Rejection::new(401, text)));
         };
-        let second = head.wire == Some(2) && head.epoch.is_some() && head.nonce.is_some();
+        let second =
+            head.wire == Some(2) && head.session_id.is_some() && head.sequence_number.is_some();
         let wire = if second { Wire::Two } else { peer.compatible_wire() };
         let most = if second {
             self.shared.message_limit
@@ -230,14 +245,14 @@ impl Connection {
         let offset = head.offset.unwrap_or(0);
         let Some(total) = length.checked_add(offset).filter(|total| *total <= most) else {
             let text = format!("a body of {length} bytes is too large: at most {most} are taken");
-            return Ok(Some(No::new(413, text)));
+            return Ok(Some(Rejection::new(413, text)));
         };
         if !second {
             peer.seen_once.store(true, Ordering::Release);
             if !peer.speaks_compatible() {
                 let text =
                     "you spoke the second wire before and now do not: a downgrade is refused";
-                return Ok(Some(No::new(409, text)));
+                return Ok(Some(Rejection::new(409, text)));
             }
             return self.unnumbered(head, &peer, wire, total).await;
         }
@@ -251,7 +266,7 @@ impl Connection {
         peer: &Arc<Peer>,
         wire: Wire,
         total: u64,
-    ) -> Result<Option<No>, Over> {
+    ) -> Result<Option<Rejection>, ConnectionEnd> {
         let Some(charge) = self.room(peer, total).await? else { return Ok(Some(full(peer))) };
         self.go_on(head).await?;
         let mut assembly = Assembly::new(wire, total);
@@ -277,9 +292,9 @@ impl Connection {
             }
             crate::MessageId::Text(_) => false,
         };
-        let repeats = state.recent.repeats(&incoming.id, body, self.number, parked, passed);
+        let repeats = state.recent.repeats(&incoming.id, body, self.connection, parked, passed);
         if !repeats {
-            state.recent.note(incoming.id.clone(), body, self.number);
+            state.recent.note(incoming.id.clone(), body, self.connection);
         }
         drop(state);
         self.answering = true;
@@ -320,19 +335,22 @@ impl Connection {
         peer: &Arc<Peer>,
         total: u64,
         offset: u64,
-    ) -> Result<Option<No>, Over> {
-        let (Some(epoch), Some(nonce)) = (head.epoch, head.nonce) else {
-            return Ok(Some(No::new(400, "x-pool-epoch and x-pool-nonce are missing")));
+    ) -> Result<Option<Rejection>, ConnectionEnd> {
+        let (Some(session_id), Some(number)) = (head.session_id, head.sequence_number) else {
+            return Ok(Some(Rejection::new(400, "x-pool-epoch and x-pool-nonce are missing")));
         };
-        if head.peer_epoch.is_some_and(|known| known != self.shared.epoch) {
-            return Ok(Some(No::new(409, "this pool was restarted since you last heard from it")));
+        if head.peer_session_id.is_some_and(|known| known != self.shared.session_id) {
+            return Ok(Some(Rejection::new(
+                409,
+                "this pool was restarted since you last heard from it",
+            )));
         }
         peer.speaks_second();
-        if peer.meets(epoch) == Session::Past {
-            return Ok(Some(No::new(409, "this session of yours has ended")));
+        if peer.meets(session_id) == Session::Past {
+            return Ok(Some(Rejection::new(409, "this session of yours has ended")));
         }
         let body = total - offset;
-        let arrival = peer.state().seen.arrives(nonce, head.floor.unwrap_or(0));
+        let arrival = peer.state().seen.arrives(number, head.floor.unwrap_or(0));
         match arrival {
             Arrival::New => {}
             Arrival::Settled => {
@@ -342,7 +360,10 @@ impl Connection {
                 return Ok(None);
             }
             Arrival::TooFarAhead => {
-                return Ok(Some(No::new(503, "too many messages before this one are missing")));
+                return Ok(Some(Rejection::new(
+                    503,
+                    "too many messages before this one are missing",
+                )));
             }
         }
         // All of it is here already: nobody can interfere.
@@ -353,19 +374,22 @@ impl Connection {
             let bytes = Bytes::copy_from_slice(&self.buffered[..length]);
             self.buffered.advance(length);
             return Ok(match body::parse(Wire::Two, bytes) {
-                Ok(incoming) => self.deliver_numbered(peer, nonce, incoming, charge),
+                Ok(incoming) => self.deliver_numbered(peer, number, incoming, charge),
                 Err(error) => Some(bad(&error)),
             });
         }
-        let give_way = if self.take_over(peer, nonce).await {
+        let give_way = if self.take_over(peer, number).await {
             let give_way = Arc::new(Notify::new());
-            peer.state().arriving.insert(nonce, Arc::clone(&give_way));
+            peer.state().arriving.insert(number, Arc::clone(&give_way));
             give_way
         } else {
-            return Ok(Some(No::new(503, "this message is on its way on another connection")));
+            return Ok(Some(Rejection::new(
+                503,
+                "this message is on its way on another connection",
+            )));
         };
-        let result = self.arriving(head, peer, nonce, total, offset, &give_way).await;
-        peer.state().arriving.remove(&nonce);
+        let result = self.arriving(head, peer, number, total, offset, &give_way).await;
+        peer.state().arriving.remove(&number);
         peer.arrivals.notify_waiters();
         result
     }
@@ -374,18 +398,18 @@ impl Connection {
         &mut self,
         head: &RequestHead,
         peer: &Arc<Peer>,
-        nonce: u64,
+        number: u64,
         total: u64,
         offset: u64,
         give_way: &Notify,
-    ) -> Result<Option<No>, Over> {
-        if peer.state().seen.is_settled(nonce) {
+    ) -> Result<Option<Rejection>, ConnectionEnd> {
+        if peer.state().seen.is_settled(number) {
             self.go_on(head).await?;
             self.discard(total - offset).await?;
             self.received();
             return Ok(None);
         }
-        let kept = peer.state().partials.remove(&nonce).map(|(assembly, _)| assembly);
+        let kept = peer.state().partials.remove(&number).map(|(assembly, _)| assembly);
         let mut assembly = match (offset, kept) {
             (0, _) => {
                 let Some(charge) = self.room(peer, total).await? else {
@@ -397,11 +421,12 @@ impl Connection {
             (_, kept) => {
                 let received = kept.as_ref().map_or(0, Assembly::received);
                 if let Some(kept) = kept {
-                    peer.state().keep_partial(nonce, kept);
+                    peer.state().keep_partial(number, kept);
                 }
-                let mut no = No::new(409, "the continuation does not fit what has arrived");
-                no.have = Some(Have::Bytes(received));
-                return Ok(Some(no));
+                let mut rejection =
+                    Rejection::new(409, "the continuation does not fit what has arrived");
+                rejection.have = Some(Have::Bytes(received));
+                return Ok(Some(rejection));
             }
         };
         self.go_on(head).await?;
@@ -411,8 +436,8 @@ impl Connection {
         };
         let read = match read {
             None | Some(Err(BodyError::Connection(_))) => {
-                peer.state().keep_partial(nonce, assembly);
-                return Err(Over::Broken);
+                peer.state().keep_partial(number, assembly);
+                return Err(ConnectionEnd::Broken);
             }
             Some(read) => read,
         };
@@ -424,8 +449,8 @@ impl Connection {
             Ok(mut incoming) => {
                 let charge = incoming.charge.take();
                 match charge {
-                    Some(charge) => self.deliver_numbered(peer, nonce, incoming, charge),
-                    None => Some(No::new(500, "the message lost its place")),
+                    Some(charge) => self.deliver_numbered(peer, number, incoming, charge),
+                    None => Some(Rejection::new(500, "the message lost its place")),
                 }
             }
             Err(error) => Some(bad(&error)),
@@ -433,11 +458,11 @@ impl Connection {
     }
 
     /// Waits until nobody else reads this message; false when that takes too long.
-    async fn take_over(&mut self, peer: &Arc<Peer>, nonce: u64) -> bool {
+    async fn take_over(&mut self, peer: &Arc<Peer>, number: u64) -> bool {
         let until = Instant::now() + SUPERSEDE_WAIT;
         loop {
             let arrived = peer.arrivals.notified();
-            let Some(other) = peer.state().arriving.get(&nonce).cloned() else { return true };
+            let Some(other) = peer.state().arriving.get(&number).cloned() else { return true };
             other.notify_one();
             if tokio::time::timeout_at(until, arrived).await.is_err() {
                 return false;
@@ -448,12 +473,12 @@ impl Connection {
     fn deliver_numbered(
         &mut self,
         peer: &Arc<Peer>,
-        nonce: u64,
+        number: u64,
         mut incoming: Incoming,
-        charge: crate::room::Charge,
-    ) -> Option<No> {
+        charge: crate::quota::Charge,
+    ) -> Option<Rejection> {
         incoming.charge = Some(charge);
-        if peer.state().seen.settle(nonce) {
+        if peer.state().seen.settle(number) {
             self.deliver(peer, incoming);
         }
         self.received();
@@ -467,7 +492,7 @@ impl Connection {
     }
 
     fn received(&mut self) {
-        http::write_response(self.out.small(), 200, RECEIVED, self.shared.epoch, None, false);
+        http::write_response(self.out.small(), 200, RECEIVED, self.shared.session_id, None, false);
     }
 
     /// Who sends this. With patience where both sides may still be starting.
@@ -518,12 +543,12 @@ impl Connection {
         &mut self,
         peer: &Arc<Peer>,
         bytes: u64,
-    ) -> Result<Option<crate::room::Charge>, Over> {
+    ) -> Result<Option<crate::quota::Charge>, ConnectionEnd> {
         let awaited = || peer.state().mailbox.waiting() > 0;
-        if let Some(charge) = peer.room.try_take(bytes, false) {
+        if let Some(charge) = peer.quota.try_take(bytes, false) {
             return Ok(Some(charge));
         }
-        if let Some(charge) = peer.room.try_take(bytes, awaited()) {
+        if let Some(charge) = peer.quota.try_take(bytes, awaited()) {
             return Ok(Some(charge));
         }
         self.shared.notice(
@@ -532,10 +557,10 @@ impl Connection {
             "the mailbox is full: the peer waits until something is received",
         );
         stream::flush(&mut self.stream, &mut self.out).await?;
-        Ok(peer.room.take(bytes, awaited, ROOM_WAIT).await)
+        Ok(peer.quota.take(bytes, awaited, ROOM_WAIT).await)
     }
 
-    async fn go_on(&mut self, head: &RequestHead) -> Result<(), Over> {
+    async fn go_on(&mut self, head: &RequestHead) -> Result<(), ConnectionEnd> {
         if head.expects_continue && self.buffered.is_empty() {
             self.out.small().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
@@ -562,12 +587,12 @@ impl Connection {
     }
 
     /// Reads a body that is not needed.
-    async fn discard(&mut self, mut bytes: u64) -> Result<(), Over> {
+    async fn discard(&mut self, mut bytes: u64) -> Result<(), ConnectionEnd> {
         while bytes > 0 {
             if self.buffered.is_empty() {
                 let read = stream::read(&mut self.stream, &mut self.buffered);
-                if timeout(STALL_TIMEOUT, read).await.map_err(|_| Over::Broken)?? == 0 {
-                    return Err(Over::Broken);
+                if timeout(STALL_TIMEOUT, read).await.map_err(|_| ConnectionEnd::Broken)?? == 0 {
+                    return Err(ConnectionEnd::Broken);
                 }
             }
             let taken = bytes.min(self.buffered.len() as u64);
@@ -598,22 +623,25 @@ impl Connection {
 }
 
 /// A broken connection is told from a bad body.
-fn read_result(read: Result<(), BodyError>) -> Result<Result<(), BodyError>, Over> {
+fn read_result(read: Result<(), BodyError>) -> Result<Result<(), BodyError>, ConnectionEnd> {
     match read {
-        Err(BodyError::Connection(_)) => Err(Over::Broken),
+        Err(BodyError::Connection(_)) => Err(ConnectionEnd::Broken),
         other => Ok(other),
     }
 }
 
-fn bad(error: &BodyError) -> No {
+fn bad(error: &BodyError) -> Rejection {
     let status = if matches!(error, BodyError::Memory(_)) { 503 } else { 400 };
-    No::new(
+    Rejection::new(
         status,
         format!("Failed processing received message: {error}").replace(['\r', '\n'], " "),
     )
 }
 
-fn full(peer: &Peer) -> No {
+fn full(peer: &Peer) -> Rejection {
     let name = peer.name();
-    No::new(503, format!("nobody receives the messages of '{name}' here: the mailbox is full"))
+    Rejection::new(
+        503,
+        format!("nobody receives the messages of '{name}' here: the mailbox is full"),
+    )
 }

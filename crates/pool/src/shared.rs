@@ -43,7 +43,7 @@ impl Default for NodeConfig {
 }
 
 pub(crate) struct Shared {
-    pub(crate) epoch: u64,
+    pub(crate) session_id: u64,
     pub(crate) tls: Option<Arc<PeerTls>>,
     pub(crate) message_limit: u64,
     pub(crate) memory: Arc<dyn Allocate>,
@@ -73,7 +73,7 @@ impl Shared {
     /// What the tasks of a node share. Nothing is opened yet.
     pub(crate) fn new(config: NodeConfig, runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
-            epoch: random(),
+            session_id: random(),
             tls: config.tls.map(Arc::new),
             message_limit: config.message_bytes,
             memory: config.memory,

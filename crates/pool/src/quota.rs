@@ -9,7 +9,7 @@ use crate::limits::MINIMUM_CHARGE;
 
 /// The room of one peer. Messages take of it before they are read and give it back when they are
 /// received.
-pub(crate) struct Room {
+pub(crate) struct Quota {
     units: Arc<Semaphore>,
     total: u32,
     /// What may be taken beyond the room while a receive waits: the message it waits for may stand
@@ -23,7 +23,7 @@ pub(crate) struct Charge {
     _units: OwnedSemaphorePermit,
 }
 
-impl Room {
+impl Quota {
     pub(crate) fn new(bytes: u64) -> Self {
         let total = u32::try_from(bytes.div_ceil(MINIMUM_CHARGE)).unwrap_or(u32::MAX).max(1);
         let semaphore =
