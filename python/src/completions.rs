@@ -300,6 +300,7 @@ pub(crate) fn send_error(py: Python<'_>, error: &SendError) -> PyErr {
         SendErrorKind::TimedOut => "timeout",
         SendErrorKind::Downgraded => "downgraded",
         SendErrorKind::Restarted => "restarted",
+        SendErrorKind::QueueFull => "queue_full",
         SendErrorKind::Closed => "closed",
         _ => "refused",
     };

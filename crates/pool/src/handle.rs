@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::client;
-use crate::error::{ReceiveError, ReceiveErrorKind, SendError, SendErrorKind};
+use crate::error::{Closed, ReceiveError, ReceiveFailure, Restarted, SendError, SendFailure};
 use crate::http::Question;
 use crate::limits::{MAXIMUM_COMPATIBLE_BYTES, MAXIMUM_QUEUED};
 use crate::mailbox::Received;
@@ -100,16 +100,12 @@ impl PeerHandle {
     /// Makes the peer unknown: nothing is taken from it any more, and what waits for it ends.
     pub fn forget(&self) {
         self.peer.forgotten.store(true, Ordering::Release);
-        let text = "the peer was removed from this pool";
-        self.peer.end_waiting(ReceiveErrorKind::Closed, text);
-        for request in self.peer.outbox.pending() {
-            client::fail(&self.peer, &request, SendErrorKind::Closed, text);
-        }
+        self.peer.close(Closed::Peer, Closed::Peer);
     }
 
     /// Begins the conversation anew: counters at 0, nothing parked.
     pub fn reset(&self) {
-        self.peer.end_waiting(ReceiveErrorKind::Closed, "the conversation was begun anew");
+        self.peer.end_waiting(ReceiveFailure::Closed(Closed::Conversation));
         let mut state = self.peer.state();
         state.mailbox.drop_parked();
         state.sending.reset();
@@ -176,32 +172,30 @@ impl PeerHandle {
         let mut state = peer.state();
         if id.is_none() && std::mem::take(&mut state.restarted) {
             drop(state);
-            done(Err(peer.send_error(SendErrorKind::Restarted, None, RESTARTED)));
+            done(Err(peer.send_error(None, SendFailure::Restarted(Restarted::Before))));
             return false;
         }
         let State { prefix, sending, .. } = &mut *state;
         let (id, place) = State::id(prefix, peer.config.text_ids, sending, id);
         drop(state);
-        let fail = |kind, text: &str, done: Done| {
+        let fail = |cause, done: Done| {
             peer.state().sending.give_back(place);
-            done(Err(peer.send_error(kind, Some(&id), text)));
+            done(Err(peer.send_error(Some(&id), cause)));
             false
         };
         if peer.outbox.len() >= MAXIMUM_QUEUED {
-            let text = format!("{MAXIMUM_QUEUED} messages wait for being sent already");
-            return fail(SendErrorKind::QueueFull, &text, done);
+            return fail(SendFailure::QueueFull, done);
         }
         let (head, tail, total) = match client::wrap(wire, &id, &payload) {
             Ok(wrapped) => wrapped,
-            Err(text) => return fail(SendErrorKind::TooLarge, &text, done),
+            Err(cause) => return fail(cause, done),
         };
         let most = match wire {
             Wire::Two => shared.message_limit,
             _ => shared.message_limit.min(MAXIMUM_COMPATIBLE_BYTES),
         };
         if total > most {
-            let text = format!("it has {total} bytes; at most {most} are sent on this wire");
-            return fail(SendErrorKind::TooLarge, &text, done);
+            return fail(SendFailure::TooLarge { found: total, limit: most }, done);
         }
         let message = Message { id: id.clone(), place, wire, head, payload, tail, total };
         let owner = Arc::clone(peer);
@@ -227,26 +221,24 @@ impl PeerHandle {
         let mut state = peer.state();
         if id.is_none() && std::mem::take(&mut state.restarted) {
             drop(state);
-            return Receipt::Failed(peer.receive_error(
-                ReceiveErrorKind::Restarted,
-                None,
-                RESTARTED,
-            ));
+            return Receipt::Failed(
+                peer.receive_error(None, ReceiveFailure::Restarted(Restarted::Before)),
+            );
         }
         let State { prefix, receiving, .. } = &mut *state;
         let (id, place) = State::id(prefix, peer.config.text_ids, receiving, id);
         if let Some(incoming) = state.mailbox.take_parked(&id) {
             return Receipt::Now(incoming);
         }
-        let over = if shared.closing.load(Ordering::Acquire) {
-            Some((ReceiveErrorKind::Closed, "the pool is shut down"))
+        let ended = if shared.closing.load(Ordering::Acquire) {
+            Some(ReceiveFailure::Closed(Closed::Pool))
         } else {
-            state.gone.map(|why| (ReceiveErrorKind::Lost, why))
+            state.gone
         };
-        if let Some((kind, why)) = over {
+        if let Some(cause) = ended {
             state.receiving.give_back(place);
             drop(state);
-            return Receipt::Failed(peer.receive_error(kind, Some(id), why));
+            return Receipt::Failed(peer.receive_error(Some(id), cause));
         }
         let token = shared.tokens.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting { taker: make_taker(), place };
@@ -280,9 +272,6 @@ impl PeerHandle {
     }
 
     fn closed(&self, id: Option<&MessageId>) -> SendError {
-        self.peer.send_error(SendErrorKind::Closed, id, "the pool is shut down")
+        self.peer.send_error(id, SendFailure::Closed(Closed::Pool))
     }
 }
-
-const RESTARTED: &str =
-    "the peer was restarted since the last message: default ids begin at 0 again";

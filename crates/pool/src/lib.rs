@@ -56,7 +56,10 @@ mod stream;
 mod watch;
 
 pub use codec::{Array, ArrayError, Blob, CodecError, ElementOrder, Integer, Typed};
-pub use error::{ReceiveError, ReceiveErrorKind, SendError, SendErrorKind};
+pub use error::{
+    Advice, Closed, ConnectionError, ReceiveError, ReceiveErrorKind, ReceiveFailure, Restarted,
+    SendError, SendErrorKind, SendFailure,
+};
 pub use handle::{PeerHandle, Receipt, ReceiveToken, SendOptions};
 pub use message::{Allocate, Allocation, Buffer, Chunk, Incoming, MessageId, Payload, Wire};
 pub use node::{Dropped, Node};

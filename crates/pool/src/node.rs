@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use crate::error::{ReceiveErrorKind, SendErrorKind};
+use crate::error::Closed;
 use crate::handle::{PeerHandle, SendOptions};
 use crate::http::Question;
 use crate::limits::{PORT_PAUSE, PORT_WAIT};
@@ -19,7 +19,7 @@ use crate::message::{MessageId, Wire};
 use crate::notice::Level;
 use crate::peers::{Peer, PeerConfig};
 use crate::shared::{NodeConfig, Shared};
-use crate::{client, listen, watch};
+use crate::{listen, watch};
 
 /// Messages that had not been acknowledged when a node was closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Node {
 
     /// SHA-256 of the `SubjectPublicKeyInfo` that this node proves, with TLS.
     pub fn key_id(&self) -> Option<[u8; 32]> {
-        self.shared().tls.as_ref().map(|tls| tls.credential().key_id())
+        self.shared().key_id()
     }
 
     /// Makes a peer known.
@@ -132,10 +132,8 @@ impl Node {
                 if let Some(id) = request.id() {
                     dropped.push(Dropped { peer: peer.name().to_owned(), id: id.clone() });
                 }
-                let text = "the pool was shut down before it was acknowledged";
-                client::fail(peer, &request, SendErrorKind::Closed, text);
             }
-            peer.end_waiting(ReceiveErrorKind::Closed, "the pool is shut down");
+            peer.close(Closed::Unacknowledged, Closed::Pool);
         }
         say_goodbye(shared, &peers).await;
         shared.stop();
@@ -149,10 +147,7 @@ impl Node {
         let shared = self.shared();
         shared.closing.store(true, Ordering::Release);
         for peer in shared.all_peers() {
-            for request in peer.outbox.pending() {
-                client::fail(&peer, &request, SendErrorKind::Closed, "the pool was shut down");
-            }
-            peer.end_waiting(ReceiveErrorKind::Closed, "the pool is shut down");
+            peer.close(Closed::Unacknowledged, Closed::Pool);
         }
         shared.stop();
         let began = Instant::now();

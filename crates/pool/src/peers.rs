@@ -10,11 +10,11 @@ use convelo_channel::{Expect, ProvenPeer};
 use tokio::sync::Notify;
 
 use crate::body::Assembly;
-use crate::error::{ReceiveError, ReceiveErrorKind, SendError, SendErrorKind};
+use crate::error::{Closed, ReceiveError, ReceiveFailure, Restarted, SendError, SendFailure};
 use crate::limits::{MAXIMUM_PARTIALS, PARTIAL_KEPT};
 use crate::mailbox::{Delivered, Mailbox};
 use crate::message::{Incoming, MessageId, Wire};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Request};
 use crate::quota::Quota;
 use crate::session::{Counter, Place, Seen, Session};
 
@@ -97,7 +97,8 @@ pub(crate) struct State {
     pub(crate) partials: BTreeMap<u64, (Assembly, Instant)>,
     /// Recent messages of a wire without numbers.
     pub(crate) recent: Recent,
-    pub(crate) gone: Option<&'static str>,
+    /// Why nothing more is to be expected.
+    pub(crate) gone: Option<ReceiveFailure>,
     pub(crate) restarted: bool,
     pub(crate) probes: u32,
 }
@@ -300,25 +301,20 @@ impl Peer {
         }
         state.restarted = used && ended.is_empty() && unsent.is_empty();
         drop(state);
-        let mut text = String::from("the peer was restarted: its session is a new one");
-        if !dropped.is_empty() {
-            use std::fmt::Write as _;
-            let _ =
-                write!(text, "; {} messages of its old session were never received", dropped.len());
-        }
-        tracing::warn!(peer = self.name(), "{text}");
+        let restarted = Restarted::Now { unreceived: dropped.len() };
+        tracing::warn!(peer = self.name(), "{restarted}");
         for waiter in ended {
-            let error = self.receive_error(ReceiveErrorKind::Restarted, Some(waiter.id), &text);
-            (waiter.waiter.taker)(Err(error));
+            let cause = ReceiveFailure::Restarted(restarted);
+            (waiter.waiter.taker)(Err(self.receive_error(Some(waiter.id), cause)));
         }
         for request in unsent {
-            let error = self.send_error(SendErrorKind::Restarted, request.id(), &text);
-            request.complete(Err(error));
+            let cause = SendFailure::Restarted(restarted);
+            request.complete(Err(self.send_error(request.id(), cause)));
         }
     }
 
     /// Ends every receive that waits.
-    pub(crate) fn end_waiting(&self, kind: ReceiveErrorKind, text: &str) {
+    pub(crate) fn end_waiting(&self, cause: ReceiveFailure) {
         let mut state = self.state();
         let waiters = state.mailbox.take_waiting();
         for waiter in &waiters {
@@ -326,32 +322,36 @@ impl Peer {
         }
         drop(state);
         for waiter in waiters {
-            (waiter.waiter.taker)(Err(self.receive_error(kind, Some(waiter.id), text)));
+            (waiter.waiter.taker)(Err(self.receive_error(Some(waiter.id), cause)));
         }
+    }
+
+    /// This side ends the conversation: what waits for it, in both directions, is told so.
+    pub(crate) fn close(&self, sends: Closed, receives: Closed) {
+        for request in self.outbox.pending() {
+            self.fail(&request, SendFailure::Closed(sends));
+        }
+        self.end_waiting(ReceiveFailure::Closed(receives));
+    }
+
+    /// Ends a request with an error.
+    pub(crate) fn fail(&self, request: &Arc<Request>, cause: SendFailure) {
+        let maybe = request.written.load(Ordering::Acquire) && cause.leaves_open();
+        let mut error = self.send_error(request.id(), cause);
+        error.maybe_delivered = maybe;
+        self.outbox.settle(request, Err(error));
     }
 
     pub(crate) fn receive_error(
         &self,
-        kind: ReceiveErrorKind,
         id: Option<MessageId>,
-        text: &str,
+        cause: ReceiveFailure,
     ) -> ReceiveError {
-        ReceiveError { kind, peer: self.name().to_owned(), id, text: text.to_owned() }
+        ReceiveError::new(self.name(), id, cause)
     }
 
-    pub(crate) fn send_error(
-        &self,
-        kind: SendErrorKind,
-        id: Option<&MessageId>,
-        text: &str,
-    ) -> SendError {
-        SendError {
-            kind,
-            peer: self.name().to_owned(),
-            id: id.cloned(),
-            maybe_delivered: false,
-            text: text.to_owned(),
-        }
+    pub(crate) fn send_error(&self, id: Option<&MessageId>, cause: SendFailure) -> SendError {
+        SendError::new(self.name(), id, cause)
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::codec::{self, CodecError};
-use crate::error::{ReceiveError, SendError, SendErrorKind};
+use crate::error::{Closed, ReceiveError, SendError, SendFailure};
 use crate::handle::{PeerHandle, Receipt, ReceiveToken, SendOptions};
 use crate::limits::{MAILBOX_BYTES, MAXIMUM_MESSAGE_BYTES};
 use crate::message::{Incoming, MessageId, Payload, Wire};
@@ -352,11 +352,11 @@ impl Pool {
             let wire = self.wire(&peer).await?;
             let payload = codec::to_payload(value, wire)
                 .map_err(|source| codec_error(name, Some(&id), source))?;
-            sent.push(self.begin(&peer, Some(id.clone()), wire, payload));
+            sent.push((*name, self.begin(&peer, Some(id.clone()), wire, payload)));
         }
         let mut outcome = Ok(());
-        for acknowledged in sent {
-            let result = acknowledged.await.unwrap_or_else(|_| Err(stopped()));
+        for (name, acknowledged) in sent {
+            let result = acknowledged.await.unwrap_or_else(|_| Err(stopped(name)));
             outcome = outcome.and(result);
         }
         Ok(outcome?)
@@ -435,11 +435,7 @@ impl Pool {
                 let _ = done.send(result);
             });
             peer.prepare(self.options, done);
-            answered.await.unwrap_or_else(|_| {
-                let mut error = stopped();
-                peer.name().clone_into(&mut error.peer);
-                Err(error)
-            })?;
+            answered.await.unwrap_or_else(|_| Err(stopped(peer.name())))?;
         }
     }
 
@@ -464,7 +460,7 @@ impl Pool {
         payload: Payload,
     ) -> Result<(), PoolError> {
         let acknowledged = self.begin(peer, id, wire, payload);
-        Ok(acknowledged.await.unwrap_or_else(|_| Err(stopped()))?)
+        Ok(acknowledged.await.unwrap_or_else(|_| Err(stopped(peer.name())))?)
     }
 
     fn begin(
@@ -499,7 +495,7 @@ impl Pool {
             Receipt::Waiting(token) => token,
         };
         let mut waiting = Waiting { token, arrived: Some(arrived) };
-        let Some(arrived) = &mut waiting.arrived else { return Err(stopped().into()) };
+        let Some(arrived) = &mut waiting.arrived else { return Err(stopped(from).into()) };
         let result = match self.receive_timeout {
             None => arrived.await,
             Some(after) => {
@@ -509,7 +505,7 @@ impl Pool {
             }
         };
         waiting.arrived = None;
-        Ok(result.map_err(|_| stopped())??)
+        Ok(result.map_err(|_| stopped(from))??)
     }
 }
 
@@ -603,12 +599,6 @@ fn codec_error(peer: &str, id: Option<&MessageId>, source: CodecError) -> PoolEr
 }
 
 /// The node was dropped with the message.
-fn stopped() -> SendError {
-    SendError {
-        kind: SendErrorKind::Closed,
-        peer: String::new(),
-        id: None,
-        maybe_delivered: false,
-        text: "the pool is shut down".to_owned(),
-    }
+fn stopped(peer: &str) -> SendError {
+    SendError::new(peer, None, SendFailure::Closed(Closed::Pool))
 }

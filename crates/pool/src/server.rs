@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::body::{self, Assembly, BodyError};
 use crate::envelope;
-use crate::error::ReceiveErrorKind;
+use crate::error::ReceiveFailure;
 use crate::http::{self, Have, Method, RequestHead};
 use crate::limits::{
     HEAD_TIMEOUT, IDLE_TIMEOUT, MAXIMUM_COMPATIBLE_BYTES, OWN_BUFFER_BYTES, ROOM_WAIT,
@@ -193,8 +193,8 @@ impl Connection {
                 have = Some(self.have(&peer, number).await);
             }
             if head.bye {
-                peer.state().gone = Some("the peer has shut down");
-                peer.end_waiting(ReceiveErrorKind::Lost, "the peer has shut down");
+                peer.state().gone = Some(ReceiveFailure::Goodbye);
+                peer.end_waiting(ReceiveFailure::Goodbye);
             }
         }
         let text = "Connection working (GET)";

@@ -123,10 +123,9 @@ impl Shared {
         self.advertised.load(Ordering::Acquire)
     }
 
-    pub(crate) fn key_hint(&self) -> String {
-        self.tls.as_ref().map_or_else(String::new, |tls| {
-            format!(" and its key sha256:{}", hex::encode(tls.credential().key_id()))
-        })
+    /// SHA-256 of the key that this pool proves, with TLS.
+    pub(crate) fn key_id(&self) -> Option<[u8; 32]> {
+        self.tls.as_ref().map(|tls| tls.credential().key_id())
     }
 
     pub(crate) fn notice(&self, level: Level, peer: Option<&str>, text: &str) {

@@ -8,8 +8,7 @@ use convelo_channel::PeerTls;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::client;
-use crate::error::{ReceiveErrorKind, SendErrorKind};
+use crate::error::{ReceiveFailure, SendFailure};
 use crate::limits::{CONNECT_TIMEOUT, PROBE_INTERVAL, PROBES_UNTIL_LOST};
 use crate::notice::Level;
 use crate::shared::Shared;
@@ -51,10 +50,9 @@ pub(crate) async fn peers(shared: Arc<Shared>) {
             let lost = state.probes >= PROBES_UNTIL_LOST;
             drop(state);
             if lost {
-                let seconds = PROBE_INTERVAL.as_secs() * u64::from(PROBES_UNTIL_LOST);
-                let text = format!("the peer went away: nobody answered there for {seconds} s");
-                shared.notice(Level::Warning, Some(peer.name()), &text);
-                peer.end_waiting(ReceiveErrorKind::Lost, &text);
+                let lost = ReceiveFailure::Silent;
+                shared.notice(Level::Warning, Some(peer.name()), &lost.to_string());
+                peer.end_waiting(lost);
             }
         }
     }
@@ -78,8 +76,7 @@ fn expire(shared: &Shared) {
         for request in peer.outbox.pending() {
             match request.deadline {
                 Some(deadline) if deadline <= now => {
-                    let text = "it was not acknowledged within its timeout";
-                    client::fail(&peer, &request, SendErrorKind::TimedOut, text);
+                    peer.fail(&request, SendFailure::TimedOut);
                 }
                 Some(deadline) => shared.expect_deadline(deadline),
                 None => {}
