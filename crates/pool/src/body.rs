@@ -78,8 +78,9 @@ impl Assembly {
         self.received
     }
 
-    pub(crate) fn total(&self) -> u64 {
-        self.total
+    /// Whether a body of `total` bytes goes on here.
+    pub(crate) fn is_continued(&self, offset: u64, total: u64) -> bool {
+        (self.received, self.total) == (offset, total)
     }
 
     /// Reads on until the body is complete. May be dropped and called again.
@@ -230,4 +231,32 @@ fn compatible(wire: Wire, value: Chunk) -> Result<Incoming, BodyError> {
     let (id, value_range) = (parsed.id, parsed.value);
     let order = Order::default();
     Ok(Incoming { wire, id, value, value_range, buffers: Vec::new(), charge: None, order })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::memory::Ordinary;
+
+    /// What a future comes to without waiting.
+    pub(crate) fn complete<T>(future: impl Future<Output = T>) -> Option<T> {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Lets some bytes arrive; whether the body is complete.
+    pub(crate) fn feed(assembly: &mut Assembly, bytes: &[u8]) -> bool {
+        let mut nothing: Carried = Box::new(tokio::io::empty());
+        let mut buffered = BytesMut::from(bytes);
+        match complete(assembly.fill(&mut nothing, &mut buffered, &Ordinary)) {
+            Some(Ok(())) => true,
+            Some(Err(BodyError::Connection(_))) => false,
+            other => panic!("{other:?}"),
+        }
+    }
 }

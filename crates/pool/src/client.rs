@@ -439,7 +439,7 @@ impl<'a> Carrier<'a> {
         let (shared, peer) = (&self.keeper.shared, &self.keeper.peer);
         let ours = (message.wire == Wire::Two).then(|| Ours {
             session_id: shared.session_id,
-            peer_session_id: peer.state().seen.session_id(),
+            peer_session_id: peer.conversation().seen.session_id(),
             sequence_number: request.number,
             floor: peer.outbox.floor(),
             offset,
@@ -533,7 +533,7 @@ impl<'a> Carrier<'a> {
     ) -> Result<(), Ended> {
         let keeper = self.keeper;
         let peer = &keeper.peer;
-        let told = peer.state().seen.session_id();
+        let told = peer.conversation().seen.session_id();
         let second = request.message().is_some_and(|message| message.wire == Wire::Two);
         if let (Some(2), Some(session_id)) = (head.wire, head.session_id) {
             self.progress = true;

@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::client;
+use crate::conversation::Waiting;
 use crate::error::{Closed, ReceiveError, ReceiveFailure, Restarted, SendError, SendFailure};
 use crate::http::Question;
 use crate::limits::{MAXIMUM_COMPATIBLE_BYTES, MAXIMUM_QUEUED};
 use crate::mailbox::Received;
 use crate::message::{Incoming, MessageId, Payload, Wire};
 use crate::outbox::{Done, Kind, Message, Request};
-use crate::peers::{Peer, State, Taker, Waiting};
+use crate::peers::{Peer, Taker};
 use crate::session::Place;
 use crate::shared::Shared;
 
@@ -50,17 +51,17 @@ impl ReceiveToken {
     /// Takes the receive back, if it still waits: as if it had not been. False when its taker has
     /// been called.
     pub fn cancel(&self) -> bool {
-        let mut state = self.peer.state();
-        let cancelled = state.mailbox.cancel(self.token).is_some();
+        let mut conversation = self.peer.conversation();
+        let cancelled = conversation.mailbox.cancel(self.token).is_some();
         if cancelled {
-            state.receiving.give_back(self.place);
+            conversation.receiving.give_back(self.place);
         }
         cancelled
     }
 
     /// Gives the message back that came through the taker, and the id that was used.
     pub fn put_back(&self, incoming: Incoming) {
-        self.peer.state().receiving.give_back(self.place);
+        self.peer.conversation().receiving.give_back(self.place);
         self.peer.put_back(incoming);
     }
 }
@@ -106,12 +107,7 @@ impl PeerHandle {
     /// Begins the conversation anew: counters at 0, nothing parked.
     pub fn reset(&self) {
         self.peer.end_waiting(ReceiveFailure::Closed(Closed::Conversation));
-        let mut state = self.peer.state();
-        state.mailbox.drop_parked();
-        state.sending.reset();
-        state.receiving.reset();
-        state.prefix.clear();
-        state.restarted = false;
+        self.peer.conversation().reset();
     }
 
     /// The wire that is spoken with it; nothing while that is not known.
@@ -121,19 +117,19 @@ impl PeerHandle {
 
     /// Sets what all ids with it begin with.
     pub fn set_prefix(&self, prefix: &str) {
-        prefix.clone_into(&mut self.peer.state().prefix);
+        prefix.clone_into(&mut self.peer.conversation().prefix);
     }
 
     /// The next default ids, of sending and receiving.
     pub fn counters(&self) -> (u64, u64) {
-        let state = self.peer.state();
-        (state.sending.peek(), state.receiving.peek())
+        let conversation = self.peer.conversation();
+        (conversation.sending.peek(), conversation.receiving.peek())
     }
 
     /// The ids that are parked; each as often as it is there.
     pub fn parked(&self) -> Vec<MessageId> {
-        let state = self.peer.state();
-        let parked = state.mailbox.parked();
+        let conversation = self.peer.conversation();
+        let parked = conversation.mailbox.parked();
         parked.flat_map(|(id, count)| std::iter::repeat_n(id.clone(), count)).collect()
     }
 
@@ -169,17 +165,16 @@ impl PeerHandle {
             done(Err(self.closed(id.as_ref())));
             return false;
         }
-        let mut state = peer.state();
-        if id.is_none() && std::mem::take(&mut state.restarted) {
-            drop(state);
+        let mut conversation = peer.conversation();
+        if id.is_none() && std::mem::take(&mut conversation.restarted) {
+            drop(conversation);
             done(Err(peer.send_error(None, SendFailure::Restarted(Restarted::Before))));
             return false;
         }
-        let State { prefix, sending, .. } = &mut *state;
-        let (id, place) = State::id(prefix, peer.config.text_ids, sending, id);
-        drop(state);
+        let (id, place) = conversation.send_id(id);
+        drop(conversation);
         let fail = |cause, done: Done| {
-            peer.state().sending.give_back(place);
+            peer.conversation().sending.give_back(place);
             done(Err(peer.send_error(Some(&id), cause)));
             false
         };
@@ -201,7 +196,7 @@ impl PeerHandle {
         let owner = Arc::clone(peer);
         let done: Done = Box::new(move |result: Result<(), SendError>| {
             if result.as_ref().is_err_and(|error| !error.maybe_delivered) {
-                owner.state().sending.give_back(place);
+                owner.conversation().sending.give_back(place);
             }
             done(result);
         });
@@ -218,33 +213,32 @@ impl PeerHandle {
     /// and may give the message back.
     pub fn receive(&self, id: Option<MessageId>, make_taker: impl FnOnce() -> Taker) -> Receipt {
         let (shared, peer) = (&self.shared, &self.peer);
-        let mut state = peer.state();
-        if id.is_none() && std::mem::take(&mut state.restarted) {
-            drop(state);
+        let mut conversation = peer.conversation();
+        if id.is_none() && std::mem::take(&mut conversation.restarted) {
+            drop(conversation);
             return Receipt::Failed(
                 peer.receive_error(None, ReceiveFailure::Restarted(Restarted::Before)),
             );
         }
-        let State { prefix, receiving, .. } = &mut *state;
-        let (id, place) = State::id(prefix, peer.config.text_ids, receiving, id);
-        if let Some(incoming) = state.mailbox.take_parked(&id) {
+        let (id, place) = conversation.receive_id(id);
+        if let Some(incoming) = conversation.mailbox.take_parked(&id) {
             return Receipt::Now(incoming);
         }
         let ended = if shared.closing.load(Ordering::Acquire) {
             Some(ReceiveFailure::Closed(Closed::Pool))
         } else {
-            state.gone
+            conversation.gone
         };
         if let Some(cause) = ended {
-            state.receiving.give_back(place);
-            drop(state);
+            conversation.receiving.give_back(place);
+            drop(conversation);
             return Receipt::Failed(peer.receive_error(Some(id), cause));
         }
         let token = shared.tokens.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting { taker: make_taker(), place };
-        let received = state.mailbox.receive(id, waiting, token);
-        drop(state);
-        peer.quota.wake();
+        let received = conversation.mailbox.receive(id, waiting, token);
+        drop(conversation);
+        peer.quota.changed.notify_waiters();
         match received {
             Received::Waiting => {
                 Receipt::Waiting(ReceiveToken { peer: Arc::clone(peer), token, place })

@@ -313,6 +313,26 @@ pub(crate) fn write_get(
     out.extend_from_slice(b"\r\n");
 }
 
+/// An answer that is not 200.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    pub(crate) status: u16,
+    pub(crate) text: String,
+    pub(crate) have: Option<Have>,
+}
+
+impl Rejection {
+    pub(crate) fn new(status: u16, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), have: None }
+    }
+}
+
+/// Writes a rejection, after which the connection ends.
+pub(crate) fn write_rejection(out: &mut BytesMut, rejection: &Rejection, session_id: u64) {
+    let Rejection { status, text, have } = rejection;
+    write_response(out, *status, text, session_id, *have, true);
+}
+
 /// Writes a whole response. `text` is for people; on a status other than 200 it is the reason
 /// phrase too, which is all that the genuine packages show.
 pub(crate) fn write_response(

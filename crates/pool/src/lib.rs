@@ -31,6 +31,7 @@
 mod body;
 mod client;
 pub mod codec;
+mod conversation;
 pub mod envelope;
 mod error;
 pub mod frame;

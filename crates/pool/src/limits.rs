@@ -79,6 +79,12 @@ pub const ABSENCE_LOG: Duration = Duration::from_secs(30);
 /// What has arrived of a broken bulk message is kept this long for its continuation.
 pub const PARTIAL_KEPT: Duration = Duration::from_mins(2);
 
+/// On a wire without numbers a repetition is expected within this time.
+pub const REPETITION: Duration = Duration::from_secs(15);
+
+/// Messages of such a wire that are remembered for it, of one peer.
+pub const REMEMBERED: usize = 128;
+
 /// Broken bulk messages of one peer that are kept at once.
 pub const MAXIMUM_PARTIALS: usize = 8;
 

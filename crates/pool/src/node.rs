@@ -166,7 +166,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 async fn say_goodbye(shared: &Arc<Shared>, peers: &[Arc<Peer>]) {
     let mut told = Vec::new();
     for peer in peers {
-        let heard = peer.wire() == Some(Wire::Two) && peer.state().seen.session_id().is_some();
+        let heard =
+            peer.wire() == Some(Wire::Two) && peer.conversation().seen.session_id().is_some();
         if heard && !peer.forgotten.load(Ordering::Acquire) {
             let (said, done) = tokio::sync::oneshot::channel();
             let options =

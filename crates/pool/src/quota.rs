@@ -1,78 +1,112 @@
-//! How much a peer may have parked here.
+//! How many bytes of a peer may be parked here or on their way in. What is beyond that waits, unread:
+//! so its sender's connection fills up, and its sender waits.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use crate::limits::MINIMUM_CHARGE;
 
-/// The room of one peer. Messages take of it before they are read and give it back when they are
+/// The quota of one peer. Messages take of it before they are read and give it back when they are
 /// received.
 pub(crate) struct Quota {
-    units: Arc<Semaphore>,
     total: u32,
-    /// What may be taken beyond the room while a receive waits: the message it waits for may stand
-    /// behind those that fill the room.
-    beyond: Arc<Semaphore>,
-    awaited: Notify,
+    units: Mutex<Units>,
+    /// Whoever waits may look again.
+    pub(crate) changed: Notify,
+}
+
+#[derive(Default)]
+struct Units {
+    taken: u32,
+    /// What is taken beyond the quota while a receive waits: the message that it waits for may stand
+    /// behind those that fill the quota.
+    beyond: u32,
+    /// Those that wait, in the order in which they came: a large message is not overtaken for ever.
+    queue: VecDeque<u64>,
+    tickets: u64,
 }
 
 /// What a message has taken; given back when it is dropped.
 pub(crate) struct Charge {
-    _units: OwnedSemaphorePermit,
+    quota: Arc<Quota>,
+    units: u32,
+    beyond: bool,
+}
+
+/// A place in the queue, where there is one.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ticket(Option<u64>);
+
+impl Ticket {
+    pub(crate) fn is_held(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
 impl Quota {
     pub(crate) fn new(bytes: u64) -> Self {
         let total = u32::try_from(bytes.div_ceil(MINIMUM_CHARGE)).unwrap_or(u32::MAX).max(1);
-        let semaphore =
-            |units: u32| Arc::new(Semaphore::new((units as usize).min(Semaphore::MAX_PERMITS)));
-        Self { units: semaphore(total), total, beyond: semaphore(total), awaited: Notify::new() }
+        Self { total, units: Mutex::default(), changed: Notify::new() }
     }
 
-    fn charge(&self, bytes: u64) -> u32 {
-        // A message larger than the whole room takes all of it.
-        u32::try_from(bytes.div_ceil(MINIMUM_CHARGE)).unwrap_or(u32::MAX).clamp(1, self.total)
+    fn units(&self) -> MutexGuard<'_, Units> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes room at once, if there is some.
-    pub(crate) fn try_take(&self, bytes: u64, awaited: bool) -> Option<Charge> {
-        let units = self.charge(bytes);
-        let from = |pool: &Arc<Semaphore>| Arc::clone(pool).try_acquire_many_owned(units).ok();
-        let taken = from(&self.units).or_else(|| awaited.then(|| from(&self.beyond)).flatten());
-        taken.map(|units| Charge { _units: units })
-    }
-
-    /// Waits for room, at most `wait`.
-    pub(crate) async fn take(
-        &self,
+    /// Takes for a message of so many bytes, or queues it; `awaited` while a receive waits.
+    pub(crate) fn take(
+        self: &Arc<Self>,
         bytes: u64,
-        awaited: impl Fn() -> bool,
-        wait: Duration,
+        awaited: bool,
+        ticket: &mut Ticket,
     ) -> Option<Charge> {
-        let units = self.charge(bytes);
-        let acquire = async {
-            let mut units_free = std::pin::pin!(Arc::clone(&self.units).acquire_many_owned(units));
-            loop {
-                let awaits = self.awaited.notified();
-                if awaited()
-                    && let Ok(beyond) = Arc::clone(&self.beyond).try_acquire_many_owned(units)
-                {
-                    return Some(beyond);
-                }
-                tokio::select! {
-                    permit = &mut units_free => return permit.ok(),
-                    () = awaits => {}
-                }
+        // A message larger than the whole quota takes all of it.
+        let needed =
+            u32::try_from(bytes.div_ceil(MINIMUM_CHARGE)).unwrap_or(u32::MAX).clamp(1, self.total);
+        let mut units = self.units();
+        let first = units.queue.front().is_none_or(|front| Some(*front) == ticket.0);
+        let beyond = if first && self.total - units.taken >= needed {
+            units.taken += needed;
+            false
+        } else if awaited && self.total - units.beyond >= needed {
+            units.beyond += needed;
+            true
+        } else {
+            if ticket.0.is_none() {
+                units.tickets += 1;
+                ticket.0 = Some(units.tickets);
+                let place = units.tickets;
+                units.queue.push_back(place);
             }
+            return None;
         };
-        let taken = tokio::time::timeout(wait, acquire).await.ok().flatten();
-        taken.map(|units| Charge { _units: units })
+        drop(units);
+        self.leave(ticket);
+        Some(Charge { quota: Arc::clone(self), units: needed, beyond })
     }
 
-    /// A receive began to wait.
-    pub(crate) fn wake(&self) {
-        self.awaited.notify_waiters();
+    /// Leaves the queue; whoever stood behind may be the first now.
+    pub(crate) fn leave(&self, ticket: &mut Ticket) {
+        let Some(place) = ticket.0.take() else { return };
+        self.units().queue.retain(|other| *other != place);
+        self.changed.notify_waiters();
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let mut units = self.quota.units();
+        if self.beyond {
+            units.beyond -= self.units;
+        } else {
+            units.taken -= self.units;
+        }
+        let awaited = !units.queue.is_empty();
+        drop(units);
+        if awaited {
+            self.quota.changed.notify_waiters();
+        }
     }
 }

@@ -32,12 +32,13 @@ pub(crate) enum Session {
 
 /// What a number says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
+pub(crate) enum Standing {
     /// It has not arrived yet.
     New,
     /// It is here already.
     Settled,
-    /// So many are missing before it that they cannot be kept track of.
+    /// So many after the first that is missing are settled that no more can be kept track of: that one
+    /// has to come first, which is taken at any time.
     TooFarAhead,
 }
 
@@ -68,17 +69,17 @@ impl Seen {
     }
 
     /// Looks a number up; all below `floor` are settled at the sender.
-    pub(crate) fn arrives(&mut self, number: u64, floor: u64) -> Arrival {
+    pub(crate) fn arrives(&mut self, number: u64, floor: u64) -> Standing {
         if floor > self.floor && floor <= number {
             self.floor = floor;
             self.settled = self.settled.split_off(&floor);
         }
         if number < self.floor || self.settled.contains(&number) {
-            Arrival::Settled
-        } else if self.settled.len() >= SEQUENCE_WINDOW {
-            Arrival::TooFarAhead
+            Standing::Settled
+        } else if self.settled.len() >= SEQUENCE_WINDOW && number != self.floor {
+            Standing::TooFarAhead
         } else {
-            Arrival::New
+            Standing::New
         }
     }
 
@@ -198,7 +199,7 @@ mod tests {
         assert!(seen.settle(0));
         seen.begin(6);
         assert_eq!((seen.session(5), seen.session(6)), (Session::Past, Session::Same));
-        assert_eq!(seen.arrives(0, 0), Arrival::New);
+        assert_eq!(seen.arrives(0, 0), Standing::New);
     }
 
     proptest! {
@@ -212,8 +213,8 @@ mod tests {
             for number in arrivals {
                 let floor = (0..=50).find(|number| !expected.contains(number)).unwrap();
                 let arrival = seen.arrives(number, floor.min(number));
-                prop_assert_eq!(arrival == Arrival::New, !expected.contains(&number));
-                if arrival == Arrival::New {
+                prop_assert_eq!(arrival == Standing::New, !expected.contains(&number));
+                if arrival == Standing::New {
                     prop_assert!(seen.settle(number));
                     expected.insert(number);
                 }

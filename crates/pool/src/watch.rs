@@ -35,17 +35,17 @@ pub(crate) async fn peers(shared: Arc<Shared>) {
     loop {
         sleep(PROBE_INTERVAL).await;
         for peer in shared.all_peers() {
-            peer.state().expire_partials();
-            let awaited = peer.state().mailbox.waiting() > 0;
+            peer.conversation().expire(Instant::now());
+            let awaited = peer.conversation().mailbox.waiting() > 0;
             let silent = peer.inbound.load(Ordering::Acquire) == 0;
             if !awaited || !silent || !peer.seen_once.load(Ordering::Acquire) {
-                peer.state().probes = 0;
+                peer.conversation().probes = 0;
                 continue;
             }
             let address = (peer.config.host.as_str(), peer.config.port);
             let there = timeout(CONNECT_TIMEOUT.min(PROBE_INTERVAL), TcpStream::connect(address));
             let there = there.await.is_ok_and(|connected| connected.is_ok());
-            let mut state = peer.state();
+            let mut state = peer.conversation();
             state.probes = if there { 0 } else { state.probes + 1 };
             let lost = state.probes >= PROBES_UNTIL_LOST;
             drop(state);
