@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from convelo._convelo import WIRE_SECOND, WIRE_UNKNOWN, Node
+from convelo._convelo import WIRE_SECOND, WIRE_UNKNOWN, Node, PeerHandle
 from convelo._engine import LoopBinding, Message, Receipt, running_loop
 from convelo.exceptions import BodyError, PoolError, ReceiveTimeout, SendError
 from convelo.wire.compatible import encode_value
@@ -54,7 +54,7 @@ class Peer:
     Attributes:
         name: What the peer is called here.
         node: The transport, as soon as that knows the peer.
-        index: Which of the node's peers it is.
+        handle: What the node knows it by, once it does.
         total_bytes_sent: Bytes of the messages sent so far, without their envelopes.
         total_bytes_recv: The same of those received.
         waiting: The requests for messages that have not arrived, and what they asked for.
@@ -65,7 +65,7 @@ class Peer:
     ) -> None:
         self.name = name
         self.node: Node | None = None
-        self.index = -1
+        self.handle: PeerHandle
         self.total_bytes_sent = 0
         self.total_bytes_recv = 0
         self.waiting: dict[Receipt, MessageId] = {}
@@ -77,17 +77,17 @@ class Peer:
         # Messages that reached a request which was cancelled all the same.
         self._returned: deque[tuple[MessageId, Message]] = deque()
 
-    def join(self, node: Node, index: int) -> None:
-        """Makes this the peer that ``node`` has under ``index``."""
-        self.node, self.index = node, index
-        self._node_wire, self._node_send, self._node_recv = node.wire, node.send, node.recv
+    def join(self, node: Node, handle: PeerHandle) -> None:
+        """Makes this the peer that ``node`` knows by ``handle``."""
+        self.node, self.handle = node, handle
+        self._node_wire, self._node_send, self._node_recv = handle.wire, node.send, node.recv
 
     @property
     def wire(self) -> int:
         """The wire that the next message goes by, as far as it is known."""
         if self._undecided or self.node is None:
             return WIRE_UNKNOWN
-        return self._node_wire(self.index)
+        return self._node_wire()
 
     @property
     def msg_send_counter(self) -> int:
@@ -101,12 +101,12 @@ class Peer:
 
     def counters(self) -> tuple[int, int]:
         """How many messages were sent and asked for."""
-        return (0, 0) if self.node is None else self.node.counters(self.index)
+        return (0, 0) if self.node is None else self.handle.counters()
 
     def reset(self) -> None:
         """Begins the conversation anew: nothing parked, counters at 0."""
         if self.node is not None:
-            self.node.reset_peer(self.index)
+            self.handle.reset()
         self._returned.clear()
         self.total_bytes_sent = self.total_bytes_recv = 0
 
@@ -125,7 +125,7 @@ class Peer:
 
         What is returned has to be awaited; it ends when the peer has acknowledged the message.
         """
-        if self._undecided or not (wire := self._node_wire(self.index)):
+        if self._undecided or not (wire := self._node_wire()):
             return Turn(self, message, message_id, limits, encode or self.encode)
         encoded = self.encode(wire, message) if encode is None else encode(wire, message)
         return self.transmit(wire, encoded, message_id, limits)
@@ -137,7 +137,7 @@ class Peer:
         value, buffers = encoded
         timeout, retries = limits
         future = self._node_send(
-            self._binding.here(), self.index, message_id, wire, value, buffers, timeout, retries
+            self._binding.here(), self.handle, message_id, wire, value, buffers, timeout, retries
         )
         self.total_bytes_sent += _size_of(value, buffers)
         return future
@@ -146,7 +146,7 @@ class Peer:
         """A message that is there, or the future of one that is not."""
         if self._returned and (returned := self.take_returned(message_id)):
             return returned
-        receipt = self._node_recv(self._binding.here(), self.index, message_id)
+        receipt = self._node_recv(self._binding.here(), self.handle, message_id)
         if not isinstance(receipt, tuple):
             receipt.withdraw = self.withdraw
             self.waiting[receipt] = message_id
@@ -264,7 +264,7 @@ class Turn:
         self, peer: Peer, message: Any, message_id: MessageId, limits: Limits, encode: Encode
     ) -> None:
         assert peer.node is not None
-        self._asked = peer.node.prepare(peer._binding.here(), peer.index, *limits)
+        self._asked = peer.node.prepare(peer._binding.here(), peer.handle, *limits)
         self._peer = peer
         self._message = message
         self._message_id = message_id

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use convelo_pool::{
-    Dropped, Incoming, Level, Node, Notice, PeerIndex, ReceiveError, ReceiveErrorKind,
-    ReceiveToken, SendError, SendErrorKind,
+    Dropped, Incoming, Level, Notice, PeerHandle, ReceiveError, ReceiveErrorKind, ReceiveToken,
+    SendError, SendErrorKind,
 };
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -50,9 +50,9 @@ pub(crate) enum Completion {
     /// A send.
     Sent(Py<PyAny>, Result<(), SendError>),
     /// The question which wire a peer speaks.
-    Prepared(Py<PyAny>, Node, PeerIndex, Result<(), SendError>),
+    Prepared(Py<PyAny>, PeerHandle, Result<(), SendError>),
     /// A receive that had to wait.
-    Received(Slot, Node, Tokens, PeerIndex, Result<Incoming, ReceiveError>),
+    Received(Slot, Tokens, PeerHandle, Result<Incoming, ReceiveError>),
     /// A node has been closed.
     Closed(Py<PyAny>, Vec<Dropped>),
     /// For people.
@@ -79,7 +79,7 @@ impl Queue {
     pub(crate) fn withdraw(
         &self,
         future: &Bound<'_, PyAny>,
-    ) -> Option<(PeerIndex, Result<Incoming, ReceiveError>)> {
+    ) -> Option<Result<Incoming, ReceiveError>> {
         let is_its = |completion: &Completion| match completion {
             Completion::Received(slot, ..) => slot.get().is_some_and(|its| its.is(future)),
             _ => false,
@@ -87,7 +87,7 @@ impl Queue {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
         let position = items.iter().position(is_its)?;
         match items.remove(position) {
-            Completion::Received(_, _, _, peer, result) => Some((peer, result)),
+            Completion::Received(_, _, _, result) => Some(result),
             _ => None,
         }
     }
@@ -108,7 +108,7 @@ pub(crate) struct Completions {
     create_future: Py<PyAny>,
     create_receipt: Py<PyAny>,
     call_soon: Py<PyAny>,
-    corked: Mutex<Vec<(Node, PeerIndex)>>,
+    corked: Mutex<Vec<PeerHandle>>,
 }
 
 #[pymethods]
@@ -142,36 +142,35 @@ impl Completions {
     /// Lets everything go that was sent in this turn of the loop.
     fn flush(&self) {
         let corked = std::mem::take(&mut *self.corked());
-        for (node, peer) in corked {
-            node.flush(peer);
+        for peer in corked {
+            peer.flush();
         }
     }
 
     /// Drops what is queued: the loop is gone. Messages go back to their mailbox.
     fn close(&self, py: Python<'_>) {
         for completion in self.queue.take() {
-            if let Completion::Received(slot, node, tokens, peer, Ok(incoming)) = completion {
+            if let Completion::Received(slot, tokens, peer, Ok(incoming)) = completion {
                 let awaited = slot.get().and_then(|future| tokens.take(future.bind(py)));
-                let token = awaited.map(|(token, _)| token);
-                node.put_back(peer, incoming, token);
+                put_back(&peer, incoming, awaited);
             }
         }
     }
 }
 
 impl Completions {
-    fn corked(&self) -> MutexGuard<'_, Vec<(Node, PeerIndex)>> {
+    fn corked(&self) -> MutexGuard<'_, Vec<PeerHandle>> {
         self.corked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the transport woken at the end of this turn of the loop, once for a whole burst.
-    pub(crate) fn flush_soon(slf: &Bound<'_, Self>, node: &Node, peer: PeerIndex) -> PyResult<()> {
+    pub(crate) fn flush_soon(slf: &Bound<'_, Self>, peer: &PeerHandle) -> PyResult<()> {
         let this = slf.get();
         let scheduled = {
             let mut corked = this.corked();
             let scheduled = !corked.is_empty();
-            if !corked.iter().any(|(at, other)| *other == peer && at.is_same(node)) {
-                corked.push((node.clone(), peer));
+            if !corked.contains(peer) {
+                corked.push(peer.clone());
             }
             scheduled
         };
@@ -201,17 +200,17 @@ fn settle(py: Python<'_>, completion: Completion) -> PyResult<()> {
         Completion::Sent(future, result) => {
             finish(py, future.bind(py), result.map(|()| py.None()).map_err(|e| send_error(py, &e)))
         }
-        Completion::Prepared(future, node, peer, result) => {
-            let wire = node.wire(peer).map_or(0, convelo_pool::Wire::number);
+        Completion::Prepared(future, peer, result) => {
+            let wire = peer.wire().map_or(0, convelo_pool::Wire::number);
             let wire = wire.into_pyobject(py)?.into_any().unbind();
             finish(py, future.bind(py), result.map(|()| wire).map_err(|e| send_error(py, &e)))
         }
-        Completion::Received(slot, node, tokens, peer, result) => {
+        Completion::Received(slot, tokens, peer, result) => {
             let Some(future) = slot.get() else { return Ok(()) };
             let future = future.bind(py);
-            let token = tokens.take(future).map(|(token, _)| token);
+            let awaited = tokens.take(future);
             match result {
-                Ok(incoming) if is_done(future)? => node.put_back(peer, incoming, token),
+                Ok(incoming) if is_done(future)? => put_back(&peer, incoming, awaited),
                 Ok(incoming) => {
                     let message = message::to_python(py, incoming)?;
                     future.call_method1(pyo3::intern!(py, "set_result"), (message,))?;
@@ -236,6 +235,13 @@ fn settle(py: Python<'_>, completion: Completion) -> PyResult<()> {
             hook.bind(py).call1((level, notice.peer, notice.text))?;
             Ok(())
         }
+    }
+}
+
+fn put_back(peer: &PeerHandle, incoming: Incoming, awaited: Option<Awaited>) {
+    match awaited {
+        Some((token, _)) => token.put_back(incoming),
+        None => peer.put_back(incoming),
     }
 }
 
@@ -294,6 +300,7 @@ pub(crate) fn send_error(py: Python<'_>, error: &SendError) -> PyErr {
         SendErrorKind::TimedOut => "timeout",
         SendErrorKind::Downgraded => "downgraded",
         SendErrorKind::Restarted => "restarted",
+        SendErrorKind::QueueFull => "queue_full",
         SendErrorKind::Closed => "closed",
         _ => "refused",
     };

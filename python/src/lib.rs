@@ -30,6 +30,7 @@ fn _convelo(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("WIRE_5", 5)?;
     module.add_class::<completions::Completions>()?;
     module.add_class::<node::Node>()?;
+    module.add_class::<node::PeerHandle>()?;
     module.add_function(wrap_pyfunction!(count_wrappers, module)?)?;
     module.add_function(wrap_pyfunction!(pki::make_authority, module)?)?;
     module.add_function(wrap_pyfunction!(pki::make_certificate, module)?)?;

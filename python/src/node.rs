@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use convelo_channel::{Credential, Expect, PeerTls, Roots};
 use convelo_pool::{
-    Node as Transport, NodeConfig, Notice, Observer, Payload, PeerConfig, PeerIdentity, PeerIndex,
-    Receipt, SendOptions, Wire, WireChoice,
+    Node as Transport, NodeConfig, Notice, Observer, Payload, PeerConfig, PeerIdentity, Receipt,
+    SendOptions, Wire, WireChoice,
 };
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -29,6 +29,10 @@ pub(crate) struct Node {
     tokens: Tokens,
     home: Arc<Home>,
 }
+
+/// See the stub file.
+#[pyclass(frozen, module = "convelo._convelo")]
+pub(crate) struct PeerHandle(convelo_pool::PeerHandle);
 
 /// Where notices go: the loop that the node is used from.
 #[derive(Default)]
@@ -146,7 +150,7 @@ impl Node {
         compatible: u8,
         certificate: Option<&[u8]>,
         key: Option<&str>,
-    ) -> PyResult<usize> {
+    ) -> PyResult<PeerHandle> {
         let choice = match wire {
             0 => WireChoice::Ask(wire_of(compatible)?),
             wire => WireChoice::Only(wire_of(wire)?),
@@ -154,34 +158,14 @@ impl Node {
         let identity = self.identity(&name, certificate, key)?;
         let text_ids = self.text_ids || choice == WireChoice::Only(Wire::Five);
         let config = PeerConfig { name, host, port, wire: choice, identity, text_ids };
-        Ok(self.transport.add_peer(config).0)
-    }
-
-    fn forget_peer(&self, peer: usize) {
-        self.transport.forget_peer(PeerIndex(peer));
-    }
-
-    fn reset_peer(&self, peer: usize) {
-        self.transport.reset_peer(PeerIndex(peer));
-    }
-
-    fn wire(&self, peer: usize) -> u8 {
-        self.transport.wire(PeerIndex(peer)).map_or(0, Wire::number)
-    }
-
-    fn set_prefix(&self, peer: usize, prefix: &str) {
-        self.transport.set_prefix(PeerIndex(peer), prefix);
-    }
-
-    fn counters(&self, peer: usize) -> (u64, u64) {
-        self.transport.counters(PeerIndex(peer))
+        Ok(PeerHandle(self.transport.add_peer(config)))
     }
 
     fn prepare<'py>(
         &self,
         py: Python<'py>,
         completions: &Bound<'py, Completions>,
-        peer: usize,
+        peer: &PeerHandle,
         timeout: Option<f64>,
         retries: i64,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -189,12 +173,11 @@ impl Node {
         let completions = completions.get();
         let (future, queue) = (completions.future(py)?, Arc::clone(completions.queue()));
         self.home.is_at(&queue);
-        let (waiting, node) = (future.clone().unbind(), self.transport.clone());
-        let peer = PeerIndex(peer);
+        let (waiting, its) = (future.clone().unbind(), peer.0.clone());
         let done = Box::new(move |result| {
-            queue.push(Completion::Prepared(waiting, node, peer, result));
+            queue.push(Completion::Prepared(waiting, its, result));
         });
-        self.transport.prepare(peer, options, done);
+        peer.0.prepare(options, done);
         Ok(future)
     }
 
@@ -203,7 +186,7 @@ impl Node {
         &self,
         py: Python<'py>,
         completions: &Bound<'py, Completions>,
-        peer: usize,
+        peer: &PeerHandle,
         message_id: &Bound<'py, PyAny>,
         wire: u8,
         value: &Bound<'py, PyAny>,
@@ -226,9 +209,9 @@ impl Node {
         self.home.is_at(&queue);
         let waiting = future.clone().unbind();
         let done = Box::new(move |result| queue.push(Completion::Sent(waiting, result)));
-        let (peer, options) = (PeerIndex(peer), SendOptions { corked: true, ..options });
-        if self.transport.send(peer, id, wire_of(wire)?, payload, options, done) {
-            Completions::flush_soon(home, &self.transport, peer)?;
+        let options = SendOptions { corked: true, ..options };
+        if peer.0.send(id, wire_of(wire)?, payload, options, done) {
+            Completions::flush_soon(home, &peer.0)?;
         }
         Ok(future)
     }
@@ -237,23 +220,22 @@ impl Node {
         &self,
         py: Python<'py>,
         completions: &Bound<'py, Completions>,
-        peer: usize,
+        peer: &PeerHandle,
         message_id: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let id = (!message_id.is_none()).then(|| message::id_of(message_id)).transpose()?;
         let completions = completions.get();
         self.home.is_at(completions.queue());
-        let peer = PeerIndex(peer);
         let mut waiting: Option<Slot> = None;
         // No Python code may run inside: the mailbox is locked. The future is made afterwards; the
         // queue is drained on this very thread, so that it is there in time.
-        let receipt = self.transport.receive(peer, id, || {
+        let receipt = peer.0.receive(id, || {
             let slot = Slot::default();
             waiting = Some(Arc::clone(&slot));
-            let (queue, node) = (Arc::clone(completions.queue()), self.transport.clone());
+            let (queue, its) = (Arc::clone(completions.queue()), peer.0.clone());
             let tokens = self.tokens.clone();
             Box::new(move |result| {
-                queue.push(Completion::Received(slot, node, tokens, peer, result));
+                queue.push(Completion::Received(slot, tokens, its, result));
                 None
             })
         });
@@ -274,16 +256,16 @@ impl Node {
     fn cancel_recv(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
         future.call_method0(pyo3::intern!(future.py(), "cancel"))?;
         let Some((token, queue)) = self.tokens.take(future) else { return Ok(()) };
-        if self.transport.cancel_receive(token) {
+        if token.cancel() {
             return Ok(());
         }
         // Its message has left the mailbox and is in the queue, or will be in a moment. It is put
         // back before anybody asks for the next one.
         let began = Instant::now();
         loop {
-            if let Some((peer, result)) = queue.withdraw(future) {
+            if let Some(result) = queue.withdraw(future) {
                 if let Ok(incoming) = result {
-                    self.transport.put_back(peer, incoming, Some(token));
+                    token.put_back(incoming);
                 }
                 return Ok(());
             }
@@ -293,12 +275,6 @@ impl Node {
             }
             std::thread::yield_now();
         }
-    }
-
-    fn parked<'py>(&self, py: Python<'py>, peer: usize) -> PyResult<Bound<'py, PyList>> {
-        let parked = self.transport.parked(PeerIndex(peer));
-        let ids: PyResult<Vec<_>> = parked.iter().map(|id| message::id_to_python(py, id)).collect();
-        PyList::new(py, ids?)
     }
 
     fn close<'py>(
@@ -330,6 +306,35 @@ impl Node {
     #[getter]
     fn fingerprint(&self) -> Option<String> {
         self.transport.key_id().map(|key| format!("sha256:{}", hex::encode(key)))
+    }
+}
+
+#[pymethods]
+impl PeerHandle {
+    fn forget(&self) {
+        self.0.forget();
+    }
+
+    fn reset(&self) {
+        self.0.reset();
+    }
+
+    fn wire(&self) -> u8 {
+        self.0.wire().map_or(0, Wire::number)
+    }
+
+    fn set_prefix(&self, prefix: &str) {
+        self.0.set_prefix(prefix);
+    }
+
+    fn counters(&self) -> (u64, u64) {
+        self.0.counters()
+    }
+
+    fn parked<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let parked = self.0.parked();
+        let ids: PyResult<Vec<_>> = parked.iter().map(|id| message::id_to_python(py, id)).collect();
+        PyList::new(py, ids?)
     }
 }
 

@@ -14,8 +14,8 @@ use crate::limits::OWN_BUFFER_BYTES;
 use crate::mailbox::Order;
 use crate::memory;
 use crate::message::{Allocate, Buffer, Chunk, Incoming, MessageId, Wire};
-use crate::room::Charge;
-use crate::stream::{self, Stream};
+use crate::quota::Charge;
+use crate::stream::{self, Carried};
 
 /// A body that cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -78,14 +78,15 @@ impl Assembly {
         self.received
     }
 
-    pub(crate) fn total(&self) -> u64 {
-        self.total
+    /// Whether a body of `total` bytes goes on here.
+    pub(crate) fn is_continued(&self, offset: u64, total: u64) -> bool {
+        (self.received, self.total) == (offset, total)
     }
 
     /// Reads on until the body is complete. May be dropped and called again.
     pub(crate) async fn fill(
         &mut self,
-        stream: &mut Stream,
+        stream: &mut Carried,
         buffered: &mut BytesMut,
         memory: &dyn Allocate,
     ) -> Result<(), BodyError> {
@@ -230,4 +231,32 @@ fn compatible(wire: Wire, value: Chunk) -> Result<Incoming, BodyError> {
     let (id, value_range) = (parsed.id, parsed.value);
     let order = Order::default();
     Ok(Incoming { wire, id, value, value_range, buffers: Vec::new(), charge: None, order })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::memory::Ordinary;
+
+    /// What a future comes to without waiting.
+    pub(crate) fn complete<T>(future: impl Future<Output = T>) -> Option<T> {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Lets some bytes arrive; whether the body is complete.
+    pub(crate) fn feed(assembly: &mut Assembly, bytes: &[u8]) -> bool {
+        let mut nothing: Carried = Box::new(tokio::io::empty());
+        let mut buffered = BytesMut::from(bytes);
+        match complete(assembly.fill(&mut nothing, &mut buffered, &Ordinary)) {
+            Some(Ok(())) => true,
+            Some(Err(BodyError::Connection(_))) => false,
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -15,18 +15,19 @@ use convelo_channel::{Expect, PeerTlsError};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::error::SendErrorKind;
+use crate::error::{Advice, ConnectionError, SendFailure};
 use crate::http::{self, Have, Ours, Question, ResponseHead};
 use crate::limits::{
     ABSENCE_LOG, BULK_CONNECTIONS, COMPATIBLE_CONNECTIONS, CONNECT_TIMEOUT, PIPELINE, RETRY_FIRST,
     RETRY_LONGEST, STALL_TIMEOUT,
 };
 use crate::message::Wire;
-use crate::node::{Level, Shared, jittered};
+use crate::notice::Level;
 use crate::outbox::{Kind, Message, Request};
 use crate::peers::{Peer, PeerIdentity};
 use crate::session::Session;
-use crate::stream::{self, Moved, Out, Stream};
+use crate::shared::{Shared, jittered};
+use crate::stream::{self, Carried, Moved, Out};
 
 /// A lane that is not the primary one ends after this long without work.
 const EXTRA_IDLE: Duration = Duration::from_secs(5);
@@ -87,9 +88,9 @@ struct Keeper {
 /// Why there is no connection.
 enum NoConnection {
     /// Nobody is there: worth another try.
-    Absent(String),
+    Absent(ConnectionError),
     /// Another try would end the same way.
-    Final(String),
+    Final(ConnectionError),
 }
 
 impl Keeper {
@@ -154,22 +155,22 @@ impl Keeper {
                         Ended::Idle => return self.give_back(left),
                         Ended::Done => self.give_back(left),
                         Ended::Busy => self.give_back_later(left).await,
-                        Ended::Refused(text) => {
+                        Ended::Refused(error) => {
                             self.give_back(left);
-                            self.fail_queued(SendErrorKind::NotAuthenticated, &text);
+                            self.fail_queued(&error);
                         }
-                        Ended::Broken(text) => {
-                            self.bear_absence(&text, &left);
+                        Ended::Broken(error) => {
+                            self.bear_absence(&error, &left);
                             self.give_back_later(left).await;
                         }
                     }
                 }
-                Err(NoConnection::Final(text)) => {
+                Err(NoConnection::Final(error)) => {
                     self.give_back(vec![request]);
-                    self.fail_queued(SendErrorKind::NotAuthenticated, &text);
+                    self.fail_queued(&error);
                 }
-                Err(NoConnection::Absent(text)) => {
-                    self.bear_absence(&text, &[]);
+                Err(NoConnection::Absent(error)) => {
+                    self.bear_absence(&error, &[]);
                     self.give_back_later(vec![request]).await;
                 }
             }
@@ -191,17 +192,22 @@ impl Keeper {
         self.give_back(requests);
     }
 
-    async fn connect(&self) -> Result<Stream, NoConnection> {
+    async fn connect(&self) -> Result<Carried, NoConnection> {
         let config = &self.peer.config;
         let address = format!("{}:{}", config.host, config.port);
         let connect = TcpStream::connect((config.host.as_str(), config.port));
-        let tcp = timeout(CONNECT_TIMEOUT, connect)
-            .await
-            .map_err(|_| NoConnection::Absent(format!("{address} does not answer")))?
-            .map_err(|error| NoConnection::Absent(format!("cannot reach {address}: {error}")))?;
+        let absent = NoConnection::Absent;
+        let tcp = match timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(Ok(tcp)) => tcp,
+            Ok(Err(error)) => {
+                let source = Arc::new(error);
+                return Err(absent(ConnectionError::Unreachable { address, source }));
+            }
+            Err(_) => return Err(absent(ConnectionError::NoAnswer { address })),
+        };
         // Without it a small request behind another waits for delayed acknowledgements (40 ms).
         let _ = tcp.set_nodelay(true);
-        let Some(tls) = &self.shared.tls else { return Ok(Stream::Plain(tcp)) };
+        let Some(tls) = &self.shared.tls else { return Ok(Box::new(tcp)) };
         let expect = match &config.identity {
             PeerIdentity::Proven(expect) => Expect::clone(expect),
             _ => Expect::Chained,
@@ -210,28 +216,30 @@ impl Keeper {
             Ok((stream, proven)) => {
                 let first = matches!(config.identity, PeerIdentity::FirstKey);
                 if first && !self.peer.bind(proven.key_id()) {
-                    return Err(NoConnection::Final(format!(
-                        "{address} proved another key than the one that came first under this \
-                         name: {}",
-                        proven.describe()
-                    )));
+                    let proven = proven.describe();
+                    return Err(NoConnection::Final(ConnectionError::AnotherKey {
+                        address,
+                        proven,
+                    }));
                 }
-                Ok(Stream::Dialled(Box::new(stream)))
-            }
-            Err(error @ (PeerTlsError::Refused(_) | PeerTlsError::RefusedByPeer(_))) => {
-                Err(NoConnection::Final(format!("{address}: {error}")))
+                Ok(Box::new(stream))
             }
             Err(PeerTlsError::Handshake(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(NoConnection::Final(format!(
-                    "{address} answers, but not with TLS 1.3 as this pool does: {error}"
-                )))
+                let source = Arc::new(error);
+                Err(NoConnection::Final(ConnectionError::NoTls { address, source }))
             }
-            Err(error) => Err(NoConnection::Absent(format!("{address}: {error}"))),
+            Err(error) => {
+                let last =
+                    matches!(error, PeerTlsError::Refused(_) | PeerTlsError::RefusedByPeer(_));
+                let source = Arc::new(error);
+                let error = ConnectionError::Handshake { address, source };
+                Err(if last { NoConnection::Final(error) } else { absent(error) })
+            }
         }
     }
 
     /// Ends the requests whose patience with an absent peer is used up.
-    fn bear_absence(&mut self, text: &str, concerned: &[Arc<Request>]) {
+    fn bear_absence(&mut self, error: &ConnectionError, concerned: &[Arc<Request>]) {
         let now = Instant::now();
         let mut requests = concerned.to_vec();
         if requests.is_empty() {
@@ -243,35 +251,32 @@ impl Keeper {
                     request.absent_since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 *absent.get_or_insert(now)
             };
-            let borne = now.duration_since(since).as_secs();
+            let seconds = now.duration_since(since).as_secs();
             let carried = concerned.iter().any(|other| Arc::ptr_eq(other, &request));
             let breaks =
                 request.breaks.fetch_add(u32::from(carried), Ordering::AcqRel) + u32::from(carried);
             // The second wire goes on where it was cut, the compatible ones begin again.
             let again = request.message().is_some_and(|message| message.wire != Wire::Two);
             if request.patience.is_some_and(|patience| {
-                borne >= u64::from(patience) || (again && breaks > patience)
+                seconds >= u64::from(patience) || (again && breaks > patience)
             }) {
-                let text = match breaks {
-                    0 => format!("{text}; gave up after {borne} s"),
-                    breaks => format!("{text}; gave up after {breaks} tries in {borne} s"),
-                };
-                fail(&self.peer, &request, SendErrorKind::Unreachable, &text);
+                let source = error.clone();
+                self.peer.fail(&request, SendFailure::Unreachable { source, breaks, seconds });
             }
         }
         if self.logged.is_none_or(|logged| logged.elapsed() >= ABSENCE_LOG) {
             let level = if self.logged.is_some() { Level::Warning } else { Level::Info };
             self.logged = Some(now);
-            let text = format!("{text}; trying on");
+            let text = format!("{error}; trying on");
             self.shared.notice(level, Some(self.peer.name()), &text);
         }
     }
 
-    fn fail_queued(&self, kind: SendErrorKind, text: &str) {
+    fn fail_queued(&self, error: &ConnectionError) {
         while let Some(request) = self.take() {
-            fail(&self.peer, &request, kind, text);
+            self.peer.fail(&request, SendFailure::NotAuthenticated(error.clone()));
         }
-        self.shared.notice(Level::Warning, Some(self.peer.name()), text);
+        self.shared.notice(Level::Warning, Some(self.peer.name()), &error.to_string());
     }
 }
 
@@ -284,9 +289,9 @@ enum Ended {
     /// The peer has no room at the moment.
     Busy,
     /// It refused our certificate.
-    Refused(String),
+    Refused(ConnectionError),
     /// Out of order.
-    Broken(String),
+    Broken(ConnectionError),
 }
 
 /// A request whose answer is awaited.
@@ -299,7 +304,7 @@ struct Flight {
 /// One connection and what is on it.
 struct Carrier<'a> {
     keeper: &'a Keeper,
-    stream: Stream,
+    stream: Carried,
     out: Out,
     arrived: BytesMut,
     flights: VecDeque<Flight>,
@@ -312,7 +317,7 @@ struct Carrier<'a> {
 }
 
 impl<'a> Carrier<'a> {
-    fn new(keeper: &'a Keeper, stream: Stream) -> Self {
+    fn new(keeper: &'a Keeper, stream: Carried) -> Self {
         let config = &keeper.peer.config;
         Self {
             keeper,
@@ -365,20 +370,19 @@ impl<'a> Carrier<'a> {
                         Ok(Moved::Wrote) => self.note_written(),
                         Ok(Moved::Read(0)) if idle => return Ended::Done,
                         Ok(Moved::Read(0)) => {
-                            return Ended::Broken("the peer closed the connection".to_owned());
+                            return Ended::Broken(ConnectionError::Closed);
                         }
                         Ok(Moved::Read(_)) => match self.answers() {
                             Ok(()) => {}
                             Err(ended) => return ended,
                         },
-                        Err(error) => return broken(&error),
+                        Err(error) => return broken(error),
                     }
                 }
                 () = &mut ready, if pipelined && room => {}
                 () = &mut stall => {
                     if moved.elapsed() >= STALL_TIMEOUT && !idle {
-                        let text = format!("no answer within {} s", STALL_TIMEOUT.as_secs());
-                        return Ended::Broken(text);
+                        return Ended::Broken(ConnectionError::Stalled);
                     }
                     let from = if idle { tokio::time::Instant::now() } else { moved };
                     stall.as_mut().reset(from + STALL_TIMEOUT);
@@ -399,9 +403,9 @@ impl<'a> Carrier<'a> {
             },
             read = stream::read(&mut self.stream, &mut self.arrived) => match read {
                 Ok(0) => Err(Ended::Done),
-                Ok(_) => Err(Ended::Broken("an answer without a question arrived".to_owned())),
+                Ok(_) => Err(Ended::Broken(ConnectionError::Unasked)),
                 // A refusal of our certificate may come before the first request.
-                Err(error) => Err(broken(&error)),
+                Err(error) => Err(broken(error)),
             },
         }
     }
@@ -414,7 +418,7 @@ impl<'a> Carrier<'a> {
         match &request.kind {
             Kind::Ask(question) => {
                 let out = self.out.small();
-                http::write_get(out, &self.authority, port, shared.epoch, *question);
+                http::write_get(out, &self.authority, port, shared.session_id, *question);
             }
             Kind::Message(message)
                 if message.wire == Wire::Two
@@ -422,9 +426,9 @@ impl<'a> Carrier<'a> {
                     && request.begun.load(Ordering::Acquire) =>
             {
                 asked = true;
-                let question = Question::Have(request.nonce);
+                let question = Question::Have(request.number);
                 let out = self.out.small();
-                http::write_get(out, &self.authority, port, shared.epoch, question);
+                http::write_get(out, &self.authority, port, shared.session_id, question);
             }
             Kind::Message(message) => self.write(&request, message, 0),
         }
@@ -434,9 +438,9 @@ impl<'a> Carrier<'a> {
     fn write(&mut self, request: &Arc<Request>, message: &Message, offset: u64) {
         let (shared, peer) = (&self.keeper.shared, &self.keeper.peer);
         let ours = (message.wire == Wire::Two).then(|| Ours {
-            epoch: shared.epoch,
-            peer_epoch: peer.state().seen.epoch(),
-            nonce: request.nonce,
+            session_id: shared.session_id,
+            peer_session_id: peer.conversation().seen.session_id(),
+            sequence_number: request.number,
             floor: peer.outbox.floor(),
             offset,
         });
@@ -490,17 +494,15 @@ impl<'a> Carrier<'a> {
             }
             match ResponseHead::parse(&self.arrived) {
                 Ok(None) => return Ok(()),
-                Err(error) => {
-                    return Err(Ended::Broken(format!("the peer's answer is no answer: {error}")));
-                }
+                Err(error) => return Err(Ended::Broken(error.into())),
                 Ok(Some((head, length))) => {
                     self.arrived.advance(length);
                     if (100..200).contains(&head.status) {
                         continue;
                     }
                     if head.content_length > MAXIMUM_ANSWER {
-                        let text = "the peer's answer is longer than an answer may be";
-                        return Err(Ended::Broken(text.to_owned()));
+                        let error = ConnectionError::AnswerTooLong(head.content_length);
+                        return Err(Ended::Broken(error));
                     }
                     self.skip = head.content_length;
                     self.answer = Some((head, Vec::new()));
@@ -511,7 +513,7 @@ impl<'a> Carrier<'a> {
 
     fn answered(&mut self, head: &ResponseHead, text: &[u8]) -> Result<(), Ended> {
         let Some(Flight { request, asked }) = self.flights.pop_front() else {
-            return Err(Ended::Broken("an answer without a question arrived".to_owned()));
+            return Err(Ended::Broken(ConnectionError::Unasked));
         };
         // The rest of a body whose answer is here already would be taken for the next request.
         let unwritten = self.flights.is_empty() && !self.out.is_empty();
@@ -531,11 +533,11 @@ impl<'a> Carrier<'a> {
     ) -> Result<(), Ended> {
         let keeper = self.keeper;
         let peer = &keeper.peer;
-        let told = peer.state().seen.epoch();
+        let told = peer.conversation().seen.session_id();
         let second = request.message().is_some_and(|message| message.wire == Wire::Two);
-        if let (Some(2), Some(epoch)) = (head.wire, head.epoch) {
+        if let (Some(2), Some(session_id)) = (head.wire, head.session_id) {
             self.progress = true;
-            if peer.meets(epoch) == Session::Restarted && request.is_over() {
+            if peer.meets(session_id) == Session::Restarted && request.is_over() {
                 return Err(Ended::Done);
             }
         }
@@ -545,13 +547,13 @@ impl<'a> Carrier<'a> {
                 if head.wire == Some(2) {
                     peer.speaks_second();
                 } else if !peer.speaks_compatible() {
-                    self.downgraded(&request);
+                    keeper.peer.fail(&request, SendFailure::Downgraded);
                     return Err(Ended::Done);
                 }
                 peer.outbox.settle(&request, Ok(()));
             }
             (Kind::Message(_), 200) if second && head.wire != Some(2) => {
-                self.downgraded(&request);
+                keeper.peer.fail(&request, SendFailure::Downgraded);
                 return Err(Ended::Done);
             }
             (Kind::Message(message), 200) if asked => match head.have {
@@ -573,7 +575,7 @@ impl<'a> Carrier<'a> {
             }
             (Kind::Message(_), 409) if second && (head.have.is_some() || !request.is_over()) => {
                 // With what the answer said about session and place, it goes again.
-                if head.have.is_some() || head.epoch != told {
+                if head.have.is_some() || head.session_id != told {
                     peer.outbox.return_to_front(request);
                 } else {
                     self.refused(head, text, &request);
@@ -590,36 +592,20 @@ impl<'a> Carrier<'a> {
         self.keeper.peer.outbox.settle(request, Ok(()));
     }
 
-    fn downgraded(&self, request: &Arc<Request>) {
-        let text = "the peer spoke the second wire before and now does not: a downgrade is refused; \
-                    restart this pool if the peer was replaced by another program on purpose";
-        fail(&self.keeper.peer, request, SendErrorKind::Downgraded, text);
-    }
-
     fn refused(&self, head: &ResponseHead, text: &[u8], request: &Arc<Request>) {
         let text = String::from_utf8_lossy(text);
         let said = if text.trim().is_empty() { head.reason.as_str() } else { text.trim() };
         let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
         let wire = request.message().map(|message| message.wire);
-        let hint = match head.status {
-            401 => format!(
-                "; the peer has to register this pool under its own address and the port {}{}",
-                self.keeper.shared.advertised_port(),
-                self.keeper.shared.key_hint()
-            ),
-            400 if wire == Some(Wire::Four) => {
-                "; if tno.mpc.communication 5 runs there, register it with wire=5".to_owned()
-            }
-            300..=399 => "; redirects are not followed: register the address it names".to_owned(),
-            _ => String::new(),
+        let shared = &self.keeper.shared;
+        let advice = match head.status {
+            401 => Advice::Register { port: shared.advertised_port(), key: shared.key_id() },
+            400 if wire == Some(Wire::Four) => Advice::WireFive,
+            300..=399 => Advice::Moved,
+            _ => Advice::None,
         };
-        let kind = match head.status {
-            401 | 403 => SendErrorKind::NotAuthenticated,
-            413 => SendErrorKind::TooLarge,
-            _ => SendErrorKind::Refused,
-        };
-        let text = format!("the peer refused it with status {}: {said}{hint}", head.status);
-        fail(&self.keeper.peer, request, kind, &text);
+        let status = head.status;
+        self.keeper.peer.fail(request, SendFailure::Refused { status, said, advice });
     }
 
     /// What was on this connection and is not settled.
@@ -632,10 +618,10 @@ impl<'a> Carrier<'a> {
     }
 }
 
-fn broken(error: &io::Error) -> Ended {
-    match convelo_channel::refused_by_peer(error) {
-        Some(text) => Ended::Refused(format!("the peer refused our certificate: {text}")),
-        None => Ended::Broken(format!("the connection broke: {error}")),
+fn broken(error: io::Error) -> Ended {
+    match convelo_channel::refused_by_peer(&error) {
+        Some(text) => Ended::Refused(ConnectionError::RefusedByPeer(text)),
+        None => Ended::Broken(ConnectionError::Broken(Arc::new(error))),
     }
 }
 
@@ -644,28 +630,16 @@ pub(crate) fn wrap(
     wire: Wire,
     id: &crate::MessageId,
     payload: &crate::Payload,
-) -> Result<(Bytes, Bytes, u64), String> {
+) -> Result<(Bytes, Bytes, u64), SendFailure> {
     if wire == Wire::Two {
         let lengths: Vec<u64> = payload.buffers.iter().map(|buffer| buffer.len() as u64).collect();
         let head = crate::frame::encode(id, payload.value_len() as u64, &lengths)
-            .map_err(|error| error.to_string())?;
+            .map_err(SendFailure::Frame)?;
         let total = (head.len() + payload.len()) as u64;
         return Ok((head, Bytes::new(), total));
     }
     let (head, tail) =
-        crate::envelope::build(wire, id, payload.value_len()).map_err(|error| error.to_string())?;
+        crate::envelope::build(wire, id, payload.value_len()).map_err(SendFailure::Envelope)?;
     let total = (head.len() + payload.value_len() + tail.len()) as u64;
     Ok((head, tail, total))
-}
-
-/// Ends a request with an error.
-pub(crate) fn fail(peer: &Peer, request: &Arc<Request>, kind: SendErrorKind, text: &str) {
-    let mut error = peer.send_error(kind, request.id(), text);
-    // After an answer it is known; without one, a request that left may have arrived.
-    error.maybe_delivered = request.written.load(Ordering::Acquire)
-        && matches!(
-            kind,
-            SendErrorKind::Unreachable | SendErrorKind::TimedOut | SendErrorKind::Closed
-        );
-    peer.outbox.settle(request, Err(error));
 }

@@ -57,11 +57,11 @@ pub struct RequestHead {
     /// The highest wire the sender speaks, or the body's.
     pub wire: Option<u8>,
     /// The sender's session.
-    pub epoch: Option<u64>,
+    pub session_id: Option<u64>,
     /// The receiver's session as the sender knows it.
-    pub peer_epoch: Option<u64>,
+    pub peer_session_id: Option<u64>,
     /// The message's number in the sender's session.
-    pub nonce: Option<u64>,
+    pub sequence_number: Option<u64>,
     /// All lower numbers are settled.
     pub floor: Option<u64>,
     /// Where in the body this continuation begins.
@@ -84,7 +84,7 @@ pub struct ResponseHead {
     /// The highest wire the responder speaks.
     pub wire: Option<u8>,
     /// The responder's session.
-    pub epoch: Option<u64>,
+    pub session_id: Option<u64>,
     /// How much of a message the responder has.
     pub have: Option<Have>,
 }
@@ -124,9 +124,9 @@ impl RequestHead {
             close: false,
             server_port: None,
             wire: None,
-            epoch: None,
-            peer_epoch: None,
-            nonce: None,
+            session_id: None,
+            peer_session_id: None,
+            sequence_number: None,
             floor: None,
             offset: None,
             bye: false,
@@ -165,13 +165,17 @@ impl RequestHead {
                         self.wire = Some(wire(value)?);
                     }
                     _ if ours.eq_ignore_ascii_case("epoch") => {
-                        set_once(&mut self.epoch, hexadecimal(value), "x-pool-epoch")?;
+                        set_once(&mut self.session_id, hexadecimal(value), "x-pool-epoch")?;
                     }
                     _ if ours.eq_ignore_ascii_case("peer-epoch") => {
-                        set_once(&mut self.peer_epoch, hexadecimal(value), "x-pool-peer-epoch")?;
+                        set_once(
+                            &mut self.peer_session_id,
+                            hexadecimal(value),
+                            "x-pool-peer-epoch",
+                        )?;
                     }
                     _ if ours.eq_ignore_ascii_case("nonce") => {
-                        set_once(&mut self.nonce, decimal(value), "x-pool-nonce")?;
+                        set_once(&mut self.sequence_number, decimal(value), "x-pool-nonce")?;
                     }
                     _ if ours.eq_ignore_ascii_case("floor") => {
                         set_once(&mut self.floor, decimal(value), "x-pool-floor")?;
@@ -199,7 +203,7 @@ impl ResponseHead {
         let mut response = httparse::Response::new(&mut headers);
         let Some(length) = complete(response.parse(bytes), bytes.len())? else { return Ok(None) };
         let mut close = response.version != Some(1);
-        let (mut content_length, mut epoch) = (None, None);
+        let (mut content_length, mut session_id) = (None, None);
         let (mut peer_wire, mut have, mut coded) = (None, None, false);
         for header in response.headers.iter() {
             let (name, value) = (header.name, header.value);
@@ -212,7 +216,7 @@ impl ResponseHead {
             } else if name.eq_ignore_ascii_case("x-pool-wire") {
                 peer_wire = Some(wire(value)?);
             } else if name.eq_ignore_ascii_case("x-pool-epoch") {
-                set_once(&mut epoch, hexadecimal(value), "x-pool-epoch")?;
+                set_once(&mut session_id, hexadecimal(value), "x-pool-epoch")?;
             } else if name.eq_ignore_ascii_case("x-pool-have") {
                 have = Some(match value {
                     b"all" => Have::All,
@@ -229,7 +233,7 @@ impl ResponseHead {
             content_length: if coded { 0 } else { content_length.unwrap_or(0) },
             close,
             wire: peer_wire,
-            epoch,
+            session_id,
             have,
         };
         Ok(Some((head, length)))
@@ -239,9 +243,9 @@ impl ResponseHead {
 /// What a request of ours says beside its length.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ours {
-    pub(crate) epoch: u64,
-    pub(crate) peer_epoch: Option<u64>,
-    pub(crate) nonce: u64,
+    pub(crate) session_id: u64,
+    pub(crate) peer_session_id: Option<u64>,
+    pub(crate) sequence_number: u64,
     pub(crate) floor: u64,
     pub(crate) offset: u64,
 }
@@ -265,10 +269,10 @@ pub(crate) fn write_post(
         let _ = write!(
             out,
             "x-pool-wire: 2\r\nx-pool-epoch: {:016x}\r\nx-pool-nonce: {}\r\nx-pool-floor: {}\r\n",
-            ours.epoch, ours.nonce, ours.floor
+            ours.session_id, ours.sequence_number, ours.floor
         );
-        if let Some(epoch) = ours.peer_epoch {
-            let _ = write!(out, "x-pool-peer-epoch: {epoch:016x}\r\n");
+        if let Some(session_id) = ours.peer_session_id {
+            let _ = write!(out, "x-pool-peer-epoch: {session_id:016x}\r\n");
         }
         if ours.offset > 0 {
             let _ = write!(out, "x-pool-offset: {}\r\n", ours.offset);
@@ -293,20 +297,40 @@ pub(crate) fn write_get(
     out: &mut BytesMut,
     host: &str,
     server_port: u16,
-    epoch: u64,
+    session_id: u64,
     question: Question,
 ) {
     let _ = write!(
         out,
         "GET / HTTP/1.1\r\nHost: {host}\r\nCookie: server_port={server_port}\r\nx-pool-wire: 2\r\n\
-         x-pool-epoch: {epoch:016x}\r\n"
+         x-pool-epoch: {session_id:016x}\r\n"
     );
     let _ = match question {
         Question::Wire => Ok(()),
-        Question::Have(nonce) => write!(out, "x-pool-nonce: {nonce}\r\n"),
+        Question::Have(sequence_number) => write!(out, "x-pool-nonce: {sequence_number}\r\n"),
         Question::Bye => out.write_str("x-pool-bye: 1\r\n"),
     };
     out.extend_from_slice(b"\r\n");
+}
+
+/// An answer that is not 200.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    pub(crate) status: u16,
+    pub(crate) text: String,
+    pub(crate) have: Option<Have>,
+}
+
+impl Rejection {
+    pub(crate) fn new(status: u16, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), have: None }
+    }
+}
+
+/// Writes a rejection, after which the connection ends.
+pub(crate) fn write_rejection(out: &mut BytesMut, rejection: &Rejection, session_id: u64) {
+    let Rejection { status, text, have } = rejection;
+    write_response(out, *status, text, session_id, *have, true);
 }
 
 /// Writes a whole response. `text` is for people; on a status other than 200 it is the reason
@@ -315,7 +339,7 @@ pub(crate) fn write_response(
     out: &mut BytesMut,
     status: u16,
     text: &str,
-    epoch: u64,
+    session_id: u64,
     have: Option<Have>,
     close: bool,
 ) {
@@ -324,7 +348,7 @@ pub(crate) fn write_response(
     let _ = write!(
         out,
         "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n\
-         Content-Length: {}\r\nx-pool-wire: 2\r\nx-pool-epoch: {epoch:016x}\r\n",
+         Content-Length: {}\r\nx-pool-wire: 2\r\nx-pool-epoch: {session_id:016x}\r\n",
         text.len()
     );
     let _ = match have {
@@ -423,18 +447,27 @@ mod tests {
         assert_eq!(head.method, Method::Post);
         assert_eq!((head.content_length, head.server_port), (Some(14), Some(8062)));
         assert!(!head.close && !head.content_coded && !head.transfer_coded);
-        assert_eq!((head.wire, head.epoch, head.nonce), (None, None, None));
+        assert_eq!((head.wire, head.session_id, head.sequence_number), (None, None, None));
     }
 
     #[test]
     fn a_request_of_ours_is_read_as_it_was_written() {
         let mut out = BytesMut::new();
-        let ours = Ours { epoch: 7, peer_epoch: Some(8), nonce: 9, floor: 3, offset: 1 << 40 };
+        let ours = Ours {
+            session_id: 7,
+            peer_session_id: Some(8),
+            sequence_number: 9,
+            floor: 3,
+            offset: 1 << 40,
+        };
         write_post(&mut out, "bob:80", 8061, 1 << 41, Some(ours));
         let (head, length) = RequestHead::parse(&out).unwrap().unwrap();
         assert_eq!(length, out.len());
-        assert_eq!((head.epoch, head.peer_epoch), (Some(7), Some(8)));
-        assert_eq!((head.nonce, head.floor, head.offset), (Some(9), Some(3), Some(1 << 40)));
+        assert_eq!((head.session_id, head.peer_session_id), (Some(7), Some(8)));
+        assert_eq!(
+            (head.sequence_number, head.floor, head.offset),
+            (Some(9), Some(3), Some(1 << 40))
+        );
         assert_eq!((head.wire, head.content_length), (Some(2), Some(1 << 41)));
         out.clear();
         write_get(&mut out, "bob", 1, 5, Question::Bye);
@@ -450,7 +483,10 @@ mod tests {
         assert_eq!(&out[length..], b"not here");
         assert_eq!((head.status, head.reason.as_str()), (409, "not here"));
         assert_eq!((head.content_length, head.close), (8, true));
-        assert_eq!((head.wire, head.epoch, head.have), (Some(2), Some(5), Some(Have::Bytes(77))));
+        assert_eq!(
+            (head.wire, head.session_id, head.have),
+            (Some(2), Some(5), Some(Have::Bytes(77)))
+        );
     }
 
     #[test]

@@ -31,30 +31,41 @@
 mod body;
 mod client;
 pub mod codec;
+mod conversation;
 pub mod envelope;
 mod error;
 pub mod frame;
+mod handle;
 pub mod http;
 pub mod limits;
+mod listen;
 pub mod mailbox;
 mod memory;
 mod message;
 mod msgpack;
 mod node;
+mod notice;
 mod outbox;
 mod peers;
 mod pool;
-mod room;
+mod quota;
+
 mod server;
 mod session;
+mod shared;
 mod stream;
+mod watch;
 
 pub use codec::{Array, ArrayError, Blob, CodecError, ElementOrder, Integer, Typed};
-pub use error::{ReceiveError, ReceiveErrorKind, SendError, SendErrorKind};
-pub use message::{Allocate, Allocation, Buffer, Chunk, Incoming, MessageId, Payload, Wire};
-pub use node::{
-    Dropped, Level, Node, NodeConfig, Notice, Observer, Receipt, ReceiveToken, SendOptions,
+pub use error::{
+    Advice, Closed, ConnectionError, ReceiveError, ReceiveErrorKind, ReceiveFailure, Restarted,
+    SendError, SendErrorKind, SendFailure,
 };
+pub use handle::{PeerHandle, Receipt, ReceiveToken, SendOptions};
+pub use message::{Allocate, Allocation, Buffer, Chunk, Incoming, MessageId, Payload, Wire};
+pub use node::{Dropped, Node};
+pub use notice::{Level, Notice, Observer};
 pub use outbox::Done;
-pub use peers::{PeerConfig, PeerIdentity, PeerIndex, Taker, WireChoice};
+pub use peers::{PeerConfig, PeerIdentity, Taker, WireChoice};
 pub use pool::{ChunkReceiver, ChunkSender, Peer, Pool, PoolBuilder, PoolError};
+pub use shared::NodeConfig;

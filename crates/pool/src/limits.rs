@@ -79,17 +79,23 @@ pub const ABSENCE_LOG: Duration = Duration::from_secs(30);
 /// What has arrived of a broken bulk message is kept this long for its continuation.
 pub const PARTIAL_KEPT: Duration = Duration::from_mins(2);
 
+/// On a wire without numbers a repetition is expected within this time.
+pub const REPETITION: Duration = Duration::from_secs(15);
+
+/// Messages of such a wire that are remembered for it, of one peer.
+pub const REMEMBERED: usize = 128;
+
 /// Broken bulk messages of one peer that are kept at once.
 pub const MAXIMUM_PARTIALS: usize = 8;
 
 /// A message that is on its way twice: the second waits this long for the first to give way.
 pub const SUPERSEDE_WAIT: Duration = Duration::from_secs(10);
 
-/// Nonces that may be settled out of order; a sender has fewer on their way at once.
-pub const NONCE_WINDOW: usize = 1 << 16;
+/// Sequence numbers that may be settled out of order; a sender has fewer on their way at once.
+pub const SEQUENCE_WINDOW: usize = 1 << 16;
 
 /// Messages to one peer that may wait for being sent.
-pub const MAXIMUM_QUEUED: usize = NONCE_WINDOW / 2;
+pub const MAXIMUM_QUEUED: usize = SEQUENCE_WINDOW / 2;
 
 /// While a receive waits, a peer that was seen before and has no connection here is asked this often
 /// whether it is still there.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::io::ReadBuf;
 
 use crate::mailbox::{Order, Ordered};
-use crate::room::Charge;
+use crate::quota::Charge;
 
 /// What a message is known by between two parties. `1` and `"1"` are two ids, as in the 4.x line
 /// of the replaced package.

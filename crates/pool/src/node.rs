@@ -1,115 +1,25 @@
 //! One party's transport: its server, its connections, its mailboxes.
 
-use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::net::TcpListener as StdListener;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
-use convelo_channel::{PeerTls, PeerTlsError};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use crate::client;
-use crate::error::{ReceiveError, ReceiveErrorKind, SendError, SendErrorKind};
+use crate::error::Closed;
+use crate::handle::{PeerHandle, SendOptions};
 use crate::http::Question;
-use crate::limits::{
-    CONNECT_TIMEOUT, MAILBOX_BYTES, MAXIMUM_COMPATIBLE_BYTES, MAXIMUM_CONNECTIONS,
-    MAXIMUM_MESSAGE_BYTES, MAXIMUM_QUEUED, MAXIMUM_STRANGERS, PORT_PAUSE, PORT_WAIT,
-    PROBE_INTERVAL, PROBES_UNTIL_LOST,
-};
-use crate::mailbox::Received;
-use crate::memory::Ordinary;
-use crate::message::{Allocate, Incoming, MessageId, Payload, Wire};
-use crate::outbox::{Done, Kind, Message, Request};
-use crate::peers::{Origin, Peer, PeerConfig, PeerIdentity, PeerIndex, State, Taker, Waiting};
-use crate::server::{BodyHasher, Connection};
-use crate::session::Place;
-use crate::stream::Stream;
-
-/// How loud a notice is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// For whoever looks closely.
-    Debug,
-    /// An ordinary event.
-    Info,
-    /// Somebody should look.
-    Warning,
-}
-
-/// Something that people may want to know. Never holds what a message says.
-#[derive(Clone, Debug)]
-pub struct Notice {
-    /// How loud.
-    pub level: Level,
-    /// The peer it is about.
-    pub peer: Option<String>,
-    /// In words.
-    pub text: String,
-}
-
-/// Takes notices. Called on the transport's threads: it must not block.
-pub type Observer = Arc<dyn Fn(Notice) + Send + Sync>;
-
-/// How a node is made.
-pub struct NodeConfig {
-    /// Mutual TLS with this; without it connections are plain and peers known by origin alone.
-    pub tls: Option<PeerTls>,
-    /// Bytes that each peer may have parked here.
-    pub mailbox_bytes: u64,
-    /// Bytes of the largest message.
-    pub message_bytes: u64,
-    /// Where large buffers come from.
-    pub memory: Arc<dyn Allocate>,
-    /// Told what happens, beside `tracing`.
-    pub observer: Option<Observer>,
-}
-
-impl Default for NodeConfig {
-    fn default() -> Self {
-        Self {
-            tls: None,
-            mailbox_bytes: MAILBOX_BYTES,
-            message_bytes: MAXIMUM_MESSAGE_BYTES,
-            memory: Arc::new(Ordinary),
-            observer: None,
-        }
-    }
-}
-
-/// How long a send may take.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SendOptions {
-    /// In all; nothing is for ever.
-    pub timeout: Option<Duration>,
-    /// How many seconds an absent peer is waited for; nothing is for ever, 0 is one attempt.
-    pub patience: Option<u32>,
-    /// More is about to be sent: while other messages to this peer are on their way, the transport
-    /// is not woken for this one until [`Node::flush`], so that a burst leaves in one write.
-    pub corked: bool,
-}
-
-/// What became of a receive.
-pub enum Receipt {
-    /// The message was there.
-    Now(Incoming),
-    /// The taker will be called.
-    Waiting(ReceiveToken),
-    /// There is nothing to wait for.
-    Failed(ReceiveError),
-}
-
-/// Names a receive that waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ReceiveToken {
-    peer: PeerIndex,
-    token: u64,
-    place: Place,
-}
+use crate::limits::{PORT_PAUSE, PORT_WAIT};
+use crate::listen::Open;
+use crate::message::{MessageId, Wire};
+use crate::notice::Level;
+use crate::peers::{Peer, PeerConfig};
+use crate::shared::{NodeConfig, Shared};
+use crate::{listen, watch};
 
 /// Messages that had not been acknowledged when a node was closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,65 +44,14 @@ impl Drop for Owner {
     }
 }
 
-pub(crate) struct Shared {
-    pub(crate) epoch: u64,
-    pub(crate) tls: Option<Arc<PeerTls>>,
-    pub(crate) message_limit: u64,
-    pub(crate) memory: Arc<dyn Allocate>,
-    pub(crate) peers_changed: Notify,
-    pub(crate) hasher: BodyHasher,
-    mailbox_bytes: u64,
-    observer: Option<Observer>,
-    runtime: Handle,
-    peers: RwLock<Vec<Arc<Peer>>>,
-    port: AtomicU16,
-    advertised: AtomicU16,
-    connections: AtomicU64,
-    tokens: AtomicU64,
-    closing: AtomicBool,
-    stopped: watch::Sender<bool>,
-    strangers: Arc<Semaphore>,
-    seats: Arc<Semaphore>,
-    plain_noted: AtomicBool,
-    deadlines: Notify,
-    next_deadline: AtomicU64,
-    started: Instant,
-    /// Ports that are open here.
-    listening: watch::Sender<usize>,
-}
-
 impl Node {
     /// Makes a node whose tasks run on `runtime`. Nothing is opened yet.
     pub fn new(config: NodeConfig, runtime: Handle) -> Self {
-        let shared = Arc::new(Shared {
-            epoch: random(),
-            tls: config.tls.map(Arc::new),
-            message_limit: config.message_bytes,
-            memory: config.memory,
-            peers_changed: Notify::new(),
-            hasher: BodyHasher::default(),
-            mailbox_bytes: config.mailbox_bytes,
-            observer: config.observer,
-            runtime,
-            peers: RwLock::default(),
-            port: AtomicU16::new(0),
-            advertised: AtomicU16::new(0),
-            connections: AtomicU64::new(0),
-            tokens: AtomicU64::new(0),
-            closing: AtomicBool::new(false),
-            stopped: watch::Sender::new(false),
-            strangers: Arc::new(Semaphore::new(MAXIMUM_STRANGERS)),
-            seats: Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS)),
-            plain_noted: AtomicBool::new(false),
-            deadlines: Notify::new(),
-            next_deadline: AtomicU64::new(u64::MAX),
-            started: Instant::now(),
-            listening: watch::Sender::new(0),
-        });
-        shared.spawn(watch_deadlines(Arc::clone(&shared)));
-        shared.spawn(watch_peers(Arc::clone(&shared)));
+        let shared = Shared::new(config, runtime);
+        shared.spawn(watch::deadlines(Arc::clone(&shared)));
+        shared.spawn(watch::peers(Arc::clone(&shared)));
         if let Some(tls) = &shared.tls {
-            shared.spawn(keep_fresh(Arc::clone(tls), Arc::downgrade(&shared)));
+            shared.spawn(watch::certificate(Arc::clone(tls), Arc::downgrade(&shared)));
         }
         Self(Arc::new(Owner { shared }))
     }
@@ -215,9 +74,7 @@ impl Node {
         let listener = TcpListener::from_std(listener)?;
         shared.port.store(port, Ordering::Release);
         shared.advertised.store(advertised.unwrap_or(port), Ordering::Release);
-        shared.listening.send_modify(|open| *open += 1);
-        let open = Open { listener, told: Closing(Arc::clone(shared)) };
-        shared.spawn(accept(open));
+        shared.spawn(listen::accept(Open::new(listener, Arc::clone(shared))));
         if shared.tls.is_none() && !shared.plain_noted.swap(true, Ordering::AcqRel) {
             let text = "plain HTTP: messages are neither encrypted nor authenticated, whoever can \
                         send from a peer's host can be that peer; give key, certificate and \
@@ -234,241 +91,21 @@ impl Node {
 
     /// SHA-256 of the `SubjectPublicKeyInfo` that this node proves, with TLS.
     pub fn key_id(&self) -> Option<[u8; 32]> {
-        self.shared().tls.as_ref().map(|tls| tls.credential().key_id())
+        self.shared().key_id()
     }
 
     /// Makes a peer known.
-    pub fn add_peer(&self, config: PeerConfig) -> PeerIndex {
+    pub fn add_peer(&self, config: PeerConfig) -> PeerHandle {
         let shared = self.shared();
-        let mut peers = shared.peers.write().unwrap_or_else(PoisonError::into_inner);
-        let index = PeerIndex(peers.len());
-        let peer = Arc::new(Peer::new(index, config, shared.mailbox_bytes));
-        peers.push(Arc::clone(&peer));
-        drop(peers);
+        let peer = Arc::new(Peer::new(config, shared.mailbox_bytes));
+        shared.peers.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&peer));
+        let handle = PeerHandle::new(Arc::clone(shared), Arc::clone(&peer));
         let notify = Arc::clone(shared);
         shared.spawn(async move {
             peer.resolve(Duration::ZERO).await;
             notify.peers_changed.notify_waiters();
         });
-        index
-    }
-
-    /// Makes a peer unknown: nothing is taken from it any more, and what waits for it ends.
-    pub fn forget_peer(&self, peer: PeerIndex) {
-        if let Some(peer) = self.shared().peer(peer) {
-            peer.forgotten.store(true, Ordering::Release);
-            peer.end_waiting(ReceiveErrorKind::Closed, "the peer was removed from this pool");
-            for request in peer.outbox.pending() {
-                let text = "the peer was removed from this pool";
-                client::fail(&peer, &request, SendErrorKind::Closed, text);
-            }
-        }
-    }
-
-    /// Begins the conversation with a peer anew: counters at 0, nothing parked.
-    pub fn reset_peer(&self, peer: PeerIndex) {
-        if let Some(peer) = self.shared().peer(peer) {
-            peer.end_waiting(ReceiveErrorKind::Closed, "the conversation was begun anew");
-            let mut state = peer.state();
-            state.mailbox.drop_parked();
-            state.sending.reset();
-            state.receiving.reset();
-            state.prefix.clear();
-            state.restarted = false;
-        }
-    }
-
-    /// The wire that is spoken with a peer; nothing while that is not known.
-    pub fn wire(&self, peer: PeerIndex) -> Option<Wire> {
-        self.shared().peer(peer)?.wire()
-    }
-
-    /// Sets what all ids with this peer begin with.
-    pub fn set_prefix(&self, peer: PeerIndex, prefix: &str) {
-        if let Some(peer) = self.shared().peer(peer) {
-            prefix.clone_into(&mut peer.state().prefix);
-        }
-    }
-
-    /// The next default ids, of sending and receiving.
-    pub fn counters(&self, peer: PeerIndex) -> (u64, u64) {
-        self.shared().peer(peer).map_or((0, 0), |peer| {
-            let state = peer.state();
-            (state.sending.peek(), state.receiving.peek())
-        })
-    }
-
-    /// The ids that are parked; each as often as it is there.
-    pub fn parked(&self, peer: PeerIndex) -> Vec<MessageId> {
-        self.shared().peer(peer).map_or_else(Vec::new, |peer| {
-            let state = peer.state();
-            let parked = state.mailbox.parked();
-            parked.flat_map(|(id, count)| std::iter::repeat_n(id.clone(), count)).collect()
-        })
-    }
-
-    /// Asks a peer which wire it speaks, as soon as it is there; afterwards [`Node::wire`] knows.
-    pub fn prepare(&self, peer: PeerIndex, options: SendOptions, done: Done) {
-        let shared = self.shared();
-        let Some(peer) = shared.peer(peer) else { return done(Err(unknown_peer())) };
-        if shared.closing.load(Ordering::Acquire) {
-            return done(Err(closed(&peer, None)));
-        }
-        if peer.wire().is_some() {
-            return done(Ok(()));
-        }
-        let kind = Kind::Ask(Question::Wire);
-        shared.dispatch(&peer, kind, options, done);
-    }
-
-    /// Sends a message. `done` is called once, on the transport's threads: with nothing when the
-    /// peer has acknowledged it, or with the reason why it has not. Without an id the next default
-    /// one is used; it is free again if the message surely did not arrive. Returns whether
-    /// [`Node::flush`] is still to be called, which is only so for a corked message.
-    pub fn send(
-        &self,
-        peer: PeerIndex,
-        id: Option<MessageId>,
-        wire: Wire,
-        payload: Payload,
-        options: SendOptions,
-        done: Done,
-    ) -> bool {
-        let shared = self.shared();
-        let Some(peer) = shared.peer(peer) else {
-            done(Err(unknown_peer()));
-            return false;
-        };
-        if shared.closing.load(Ordering::Acquire) {
-            done(Err(closed(&peer, id.as_ref())));
-            return false;
-        }
-        let mut state = peer.state();
-        if id.is_none() && std::mem::take(&mut state.restarted) {
-            drop(state);
-            done(Err(peer.send_error(SendErrorKind::Restarted, None, RESTARTED)));
-            return false;
-        }
-        let State { prefix, sending, .. } = &mut *state;
-        let (id, place) = State::id(prefix, peer.config.text_ids, sending, id);
-        drop(state);
-        let fail = |kind, text: &str, done: Done| {
-            peer.state().sending.give_back(place);
-            done(Err(peer.send_error(kind, Some(&id), text)));
-            false
-        };
-        if peer.outbox.len() >= MAXIMUM_QUEUED {
-            let text = format!("{MAXIMUM_QUEUED} messages wait for being sent already");
-            return fail(SendErrorKind::QueueFull, &text, done);
-        }
-        let (head, tail, total) = match client::wrap(wire, &id, &payload) {
-            Ok(wrapped) => wrapped,
-            Err(text) => return fail(SendErrorKind::TooLarge, &text, done),
-        };
-        let most = match wire {
-            Wire::Two => shared.message_limit,
-            _ => shared.message_limit.min(MAXIMUM_COMPATIBLE_BYTES),
-        };
-        if total > most {
-            let text = format!("it has {total} bytes; at most {most} are sent on this wire");
-            return fail(SendErrorKind::TooLarge, &text, done);
-        }
-        let message = Message { id: id.clone(), place, wire, head, payload, tail, total };
-        let owner = Arc::clone(&peer);
-        let done: Done = Box::new(move |result: Result<(), SendError>| {
-            if result.as_ref().is_err_and(|error| !error.maybe_delivered) {
-                owner.state().sending.give_back(place);
-            }
-            done(result);
-        });
-        shared.dispatch(&peer, Kind::Message(message), options, done)
-    }
-
-    /// Whether two are clones of one node.
-    pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// Wakes the transport for corked messages.
-    pub fn flush(&self, peer: PeerIndex) {
-        if let Some(peer) = self.shared().peer(peer) {
-            peer.outbox.wake();
-        }
-    }
-
-    /// Receives the message of an id, of the next default id without one. `make_taker` is called
-    /// when the message is not there yet; the taker is called once, on the transport's threads,
-    /// and may give the message back.
-    pub fn receive(
-        &self,
-        peer: PeerIndex,
-        id: Option<MessageId>,
-        make_taker: impl FnOnce() -> Taker,
-    ) -> Receipt {
-        let shared = self.shared();
-        let Some(peer) = shared.peer(peer) else {
-            return Receipt::Failed(ReceiveError {
-                kind: ReceiveErrorKind::Closed,
-                peer: String::new(),
-                id,
-                text: "there is no such peer".to_owned(),
-            });
-        };
-        let mut state = peer.state();
-        if id.is_none() && std::mem::take(&mut state.restarted) {
-            drop(state);
-            return Receipt::Failed(peer.receive_error(
-                ReceiveErrorKind::Restarted,
-                None,
-                RESTARTED,
-            ));
-        }
-        let State { prefix, receiving, .. } = &mut *state;
-        let (id, place) = State::id(prefix, peer.config.text_ids, receiving, id);
-        if let Some(incoming) = state.mailbox.take_parked(&id) {
-            return Receipt::Now(incoming);
-        }
-        let over = if shared.closing.load(Ordering::Acquire) {
-            Some((ReceiveErrorKind::Closed, "the pool is shut down"))
-        } else {
-            state.gone.map(|why| (ReceiveErrorKind::Lost, why))
-        };
-        if let Some((kind, why)) = over {
-            state.receiving.give_back(place);
-            drop(state);
-            return Receipt::Failed(peer.receive_error(kind, Some(id), why));
-        }
-        let token = shared.tokens.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting { taker: make_taker(), place };
-        let received = state.mailbox.receive(id, waiting, token);
-        drop(state);
-        peer.room.wake();
-        match received {
-            Received::Waiting => Receipt::Waiting(ReceiveToken { peer: peer.index, token, place }),
-            Received::Now(incoming, _) => Receipt::Now(incoming),
-        }
-    }
-
-    /// Takes a receive back, if it still waits: as if it had not been. False when its taker has
-    /// been called.
-    pub fn cancel_receive(&self, token: ReceiveToken) -> bool {
-        let Some(peer) = self.shared().peer(token.peer) else { return false };
-        let mut state = peer.state();
-        let cancelled = state.mailbox.cancel(token.token);
-        if cancelled.is_some() {
-            state.receiving.give_back(token.place);
-        }
-        drop(state);
-        cancelled.is_some()
-    }
-
-    /// Gives a message back that was handed out; `token` where it came through a taker.
-    pub fn put_back(&self, peer: PeerIndex, incoming: Incoming, token: Option<ReceiveToken>) {
-        let Some(peer) = self.shared().peer(peer) else { return };
-        if let Some(token) = token {
-            peer.state().receiving.give_back(token.place);
-        }
-        peer.put_back(incoming);
+        handle
     }
 
     /// Ends the node: what is on its way gets `flush` to be acknowledged, receives end, peers are
@@ -495,12 +132,10 @@ impl Node {
                 if let Some(id) = request.id() {
                     dropped.push(Dropped { peer: peer.name().to_owned(), id: id.clone() });
                 }
-                let text = "the pool was shut down before it was acknowledged";
-                client::fail(peer, &request, SendErrorKind::Closed, text);
             }
-            peer.end_waiting(ReceiveErrorKind::Closed, "the pool is shut down");
+            peer.close(Closed::Unacknowledged, Closed::Pool);
         }
-        shared.say_goodbye(&peers).await;
+        say_goodbye(shared, &peers).await;
         shared.stop();
         let mut listening = shared.listening.subscribe();
         let _ = timeout(PORT_WAIT, listening.wait_for(|open| *open == 0)).await;
@@ -512,10 +147,7 @@ impl Node {
         let shared = self.shared();
         shared.closing.store(true, Ordering::Release);
         for peer in shared.all_peers() {
-            for request in peer.outbox.pending() {
-                client::fail(&peer, &request, SendErrorKind::Closed, "the pool was shut down");
-            }
-            peer.end_waiting(ReceiveErrorKind::Closed, "the pool is shut down");
+            peer.close(Closed::Unacknowledged, Closed::Pool);
         }
         shared.stop();
         let began = Instant::now();
@@ -528,305 +160,30 @@ impl Node {
     }
 }
 
-const RESTARTED: &str =
-    "the peer was restarted since the last message: default ids begin at 0 again";
-
 /// How long peers are given to hear that we leave.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-fn unknown_peer() -> SendError {
-    SendError {
-        kind: SendErrorKind::Refused,
-        peer: String::new(),
-        id: None,
-        maybe_delivered: false,
-        text: "there is no such peer".to_owned(),
-    }
-}
-
-fn closed(peer: &Peer, id: Option<&MessageId>) -> SendError {
-    peer.send_error(SendErrorKind::Closed, id, "the pool is shut down")
-}
-
-impl Shared {
-    /// Runs a task that is dropped when the node stops.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut stopped = self.stopped.subscribe();
-        self.runtime.spawn(async move {
-            tokio::select! {
-                () = task => {}
-                _ = stopped.wait_for(|stopped| *stopped) => {}
-            }
-        });
-    }
-
-    fn stop(&self) {
-        self.closing.store(true, Ordering::Release);
-        self.stopped.send_replace(true);
-    }
-
-    pub(crate) fn connection_number(&self) -> u64 {
-        self.connections.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn advertised_port(&self) -> u16 {
-        self.advertised.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn key_hint(&self) -> String {
-        self.tls.as_ref().map_or_else(String::new, |tls| {
-            format!(" and its key sha256:{}", hex::encode(tls.credential().key_id()))
-        })
-    }
-
-    pub(crate) fn notice(&self, level: Level, peer: Option<&str>, text: &str) {
-        match level {
-            Level::Debug => tracing::debug!(peer, "{text}"),
-            Level::Info => tracing::info!(peer, "{text}"),
-            Level::Warning => tracing::warn!(peer, "{text}"),
-        }
-        if let Some(observer) = &self.observer {
-            observer(Notice { level, peer: peer.map(str::to_owned), text: text.to_owned() });
+async fn say_goodbye(shared: &Arc<Shared>, peers: &[Arc<Peer>]) {
+    let mut told = Vec::new();
+    for peer in peers {
+        let heard =
+            peer.wire() == Some(Wire::Two) && peer.conversation().seen.session_id().is_some();
+        if heard && !peer.forgotten.load(Ordering::Acquire) {
+            let (said, done) = tokio::sync::oneshot::channel();
+            let options =
+                SendOptions { timeout: Some(GOODBYE), patience: Some(0), ..SendOptions::default() };
+            let said = Box::new(move |_| {
+                let _ = said.send(());
+            });
+            let peer = PeerHandle::new(Arc::clone(shared), Arc::clone(peer));
+            peer.ask(Question::Bye, options, said);
+            told.push(done);
         }
     }
-
-    fn peer(&self, index: PeerIndex) -> Option<Arc<Peer>> {
-        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
-        peers.get(index.0).cloned()
-    }
-
-    fn all_peers(&self) -> Vec<Arc<Peer>> {
-        self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The peer that a request comes from; several that could be it are none.
-    pub(crate) async fn identify(&self, origin: &Origin) -> Option<Arc<Peer>> {
-        const ANEW: Duration = Duration::from_secs(5);
-        let find = |peers: &[Arc<Peer>]| {
-            let mut found = peers.iter().filter(|peer| peer.is_sender(origin));
-            let first = found.next().cloned();
-            first.filter(|_| found.next().is_none())
-        };
-        let peers = self.all_peers();
-        if let Some(peer) = find(&peers) {
-            return Some(peer);
+    let all = async {
+        for done in told {
+            let _ = done.await;
         }
-        for peer in &peers {
-            if origin.server_port == Some(peer.config.port)
-                && !matches!(peer.config.identity, PeerIdentity::Proven(_))
-            {
-                peer.resolve(ANEW).await;
-            }
-        }
-        find(&peers)
-    }
-
-    /// True when the transport was not woken for it.
-    fn dispatch(
-        self: &Arc<Self>,
-        peer: &Arc<Peer>,
-        kind: Kind,
-        options: SendOptions,
-        done: Done,
-    ) -> bool {
-        let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
-        if let Some(deadline) = deadline {
-            self.expect_deadline(deadline);
-        }
-        let patience = options.patience;
-        let make = |nonce| Request::new(kind, nonce, deadline, patience, done);
-        let (request, waits) = peer.outbox.push(options.corked, make);
-        client::provide(self, peer, request.is_bulk());
-        waits
-    }
-
-    fn expect_deadline(&self, deadline: Instant) {
-        let at = u64::try_from(deadline.duration_since(self.started).as_millis())
-            .unwrap_or(u64::MAX - 1);
-        if self.next_deadline.fetch_min(at, Ordering::AcqRel) > at {
-            self.deadlines.notify_one();
-        }
-    }
-
-    /// Ends the requests whose deadline has passed.
-    fn expire(&self) {
-        let now = Instant::now();
-        self.next_deadline.store(u64::MAX, Ordering::Release);
-        for peer in self.all_peers() {
-            for request in peer.outbox.pending() {
-                match request.deadline {
-                    Some(deadline) if deadline <= now => {
-                        let text = "it was not acknowledged within its timeout";
-                        client::fail(&peer, &request, SendErrorKind::TimedOut, text);
-                    }
-                    Some(deadline) => self.expect_deadline(deadline),
-                    None => {}
-                }
-            }
-        }
-    }
-
-    async fn say_goodbye(self: &Arc<Self>, peers: &[Arc<Peer>]) {
-        let mut told = Vec::new();
-        for peer in peers {
-            let heard = peer.wire() == Some(Wire::Two) && peer.state().seen.epoch().is_some();
-            if heard && !peer.forgotten.load(Ordering::Acquire) {
-                let (said, done) = tokio::sync::oneshot::channel();
-                let options = SendOptions {
-                    timeout: Some(GOODBYE),
-                    patience: Some(0),
-                    ..SendOptions::default()
-                };
-                let kind = Kind::Ask(Question::Bye);
-                self.dispatch(
-                    peer,
-                    kind,
-                    options,
-                    Box::new(move |_| {
-                        let _ = said.send(());
-                    }),
-                );
-                told.push(done);
-            }
-        }
-        let all = async {
-            for done in told {
-                let _ = done.await;
-            }
-        };
-        let _ = timeout(GOODBYE, all).await;
-    }
-}
-
-/// An open port.
-struct Open {
-    listener: TcpListener,
-    // After the listener, which is dropped first.
-    told: Closing,
-}
-
-/// Tells, when dropped, that a port was closed.
-struct Closing(Arc<Shared>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.0.listening.send_modify(|open| *open -= 1);
-    }
-}
-
-async fn accept(open: Open) {
-    let (listener, shared) = (&open.listener, &open.told.0);
-    loop {
-        let Ok(seat) = Arc::clone(&shared.seats).acquire_owned().await else { return };
-        let Ok(stranger) = Arc::clone(&shared.strangers).acquire_owned().await else { return };
-        let (tcp, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                shared.notice(Level::Warning, None, &format!("accept failed: {error}"));
-                sleep(convelo_channel::limits::ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let connection = Arc::clone(shared);
-        shared.spawn(async move {
-            let _seat = seat;
-            if let Some((stream, proven)) = handshake(&connection, tcp, address).await {
-                Connection::new(connection, stream, address, proven, stranger).serve().await;
-            }
-        });
-    }
-}
-
-async fn handshake(
-    shared: &Shared,
-    tcp: TcpStream,
-    address: SocketAddr,
-) -> Option<(Stream, Option<convelo_channel::ProvenPeer>)> {
-    let _ = tcp.set_nodelay(true);
-    let Some(tls) = &shared.tls else { return Some((Stream::Plain(tcp), None)) };
-    match tls.accept(tcp).await {
-        Ok((stream, proven)) => Some((Stream::Accepted(Box::new(stream)), Some(proven))),
-        Err(error) => {
-            let level = match &error {
-                PeerTlsError::Handshake(_) | PeerTlsError::TimedOut => Level::Debug,
-                _ => Level::Warning,
-            };
-            let address = address.ip();
-            shared.notice(level, None, &format!("a connection from {address} is refused: {error}"));
-            None
-        }
-    }
-}
-
-/// Renews a certificate with evidence.
-async fn keep_fresh(tls: Arc<PeerTls>, shared: Weak<Shared>) {
-    let renewing = tls.keep_fresh(|error| {
-        if let Some(shared) = shared.upgrade() {
-            let text = format!("the certificate could not be renewed: {error}");
-            shared.notice(Level::Warning, None, &text);
-        }
-    });
-    match renewing.await {}
-}
-
-async fn watch_deadlines(shared: Arc<Shared>) {
-    loop {
-        let earlier = shared.deadlines.notified();
-        let at = shared.next_deadline.load(Ordering::Acquire);
-        if at == u64::MAX {
-            earlier.await;
-            continue;
-        }
-        let at = shared.started + Duration::from_millis(at + 1);
-        tokio::select! {
-            () = tokio::time::sleep_until(at.into()) => shared.expire(),
-            () = earlier => {}
-        }
-    }
-}
-
-/// Asks after peers that are waited for and have no connection here.
-async fn watch_peers(shared: Arc<Shared>) {
-    loop {
-        sleep(PROBE_INTERVAL).await;
-        for peer in shared.all_peers() {
-            peer.state().expire_partials();
-            let awaited = peer.state().mailbox.waiting() > 0;
-            let silent = peer.inbound.load(Ordering::Acquire) == 0;
-            if !awaited || !silent || !peer.seen_once.load(Ordering::Acquire) {
-                peer.state().probes = 0;
-                continue;
-            }
-            let address = (peer.config.host.as_str(), peer.config.port);
-            let there = timeout(CONNECT_TIMEOUT.min(PROBE_INTERVAL), TcpStream::connect(address));
-            let there = there.await.is_ok_and(|connected| connected.is_ok());
-            let mut state = peer.state();
-            state.probes = if there { 0 } else { state.probes + 1 };
-            let lost = state.probes >= PROBES_UNTIL_LOST;
-            drop(state);
-            if lost {
-                let seconds = PROBE_INTERVAL.as_secs() * u64::from(PROBES_UNTIL_LOST);
-                let text = format!("the peer went away: nobody answered there for {seconds} s");
-                shared.notice(Level::Warning, Some(peer.name()), &text);
-                peer.end_waiting(ReceiveErrorKind::Lost, &text);
-            }
-        }
-    }
-}
-
-/// Between half and all of a pause.
-pub(crate) fn jittered(pause: Duration) -> Duration {
-    let part = u32::try_from(random() % 1024).unwrap_or(0);
-    pause / 2 + pause / 2 * part / 1024
-}
-
-/// Unix seconds.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
-    u64::from_le_bytes(bytes)
+    };
+    let _ = timeout(GOODBYE, all).await;
 }

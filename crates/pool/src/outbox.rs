@@ -23,7 +23,7 @@ pub type Done = Box<dyn FnOnce(Result<(), SendError>) + Send>;
 
 pub(crate) struct Request {
     pub(crate) kind: Kind,
-    pub(crate) nonce: u64,
+    pub(crate) number: u64,
     pub(crate) deadline: Option<Instant>,
     /// How many seconds of absence are borne, and how many repetitions where each sends all of the
     /// message again; nothing is for ever.
@@ -57,14 +57,14 @@ pub(crate) struct Message {
 impl Request {
     pub(crate) fn new(
         kind: Kind,
-        nonce: u64,
+        number: u64,
         deadline: Option<Instant>,
         patience: Option<u32>,
         done: Done,
     ) -> Self {
         Self {
             kind,
-            nonce,
+            number,
             deadline,
             patience,
             done: Mutex::new(Some(done)),
@@ -129,7 +129,7 @@ pub(crate) struct Outbox {
 
 #[derive(Default)]
 struct Queues {
-    next_nonce: u64,
+    next_number: u64,
     pending: BTreeMap<u64, Arc<Request>>,
     small: VecDeque<Arc<Request>>,
     bulk: VecDeque<Arc<Request>>,
@@ -155,11 +155,11 @@ impl Outbox {
         make: impl FnOnce(u64) -> Request,
     ) -> (Arc<Request>, bool) {
         let mut queues = self.lock();
-        let nonce = queues.next_nonce;
-        queues.next_nonce += 1;
-        let request = Arc::new(make(nonce));
+        let number = queues.next_number;
+        queues.next_number += 1;
+        let request = Arc::new(make(number));
         let waits = corked && !queues.pending.is_empty() && !request.is_bulk();
-        queues.pending.insert(nonce, Arc::clone(&request));
+        queues.pending.insert(number, Arc::clone(&request));
         if let Some(id) = request.id() {
             if let Some(behind) = queues.ids.get_mut(id) {
                 behind.push_back(Arc::clone(&request));
@@ -222,7 +222,7 @@ impl Outbox {
     /// All numbers below this one are settled.
     pub(crate) fn floor(&self) -> u64 {
         let queues = self.lock();
-        queues.pending.first_key_value().map_or(queues.next_nonce, |(nonce, _)| *nonce)
+        queues.pending.first_key_value().map_or(queues.next_number, |(number, _)| *number)
     }
 
     /// Completes a request and lets the next of its id go.
@@ -234,7 +234,7 @@ impl Outbox {
     /// Takes a request out of the books without completing it.
     pub(crate) fn forget(&self, request: &Arc<Request>) {
         let mut queues = self.lock();
-        if queues.pending.remove(&request.nonce).is_none() {
+        if queues.pending.remove(&request.number).is_none() {
             return;
         }
         if let Some(id) = request.id()

@@ -1,26 +1,19 @@
 //! What is known about each peer, and who a connection comes from.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use convelo_channel::{Expect, ProvenPeer};
-use tokio::sync::Notify;
 
-use crate::body::Assembly;
-use crate::error::{ReceiveError, ReceiveErrorKind, SendError, SendErrorKind};
-use crate::limits::{MAXIMUM_PARTIALS, PARTIAL_KEPT};
-use crate::mailbox::{Delivered, Mailbox};
+use crate::conversation::{Conversation, Waiting};
+use crate::error::{Closed, ReceiveError, ReceiveFailure, Restarted, SendError, SendFailure};
+use crate::mailbox::{Delivered, Waiter};
 use crate::message::{Incoming, MessageId, Wire};
-use crate::outbox::Outbox;
-use crate::room::Room;
-use crate::session::{Counter, Place, Seen, Session};
-
-/// The number of a peer at its node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PeerIndex(pub usize);
+use crate::outbox::{Outbox, Request};
+use crate::quota::Quota;
+use crate::session::Session;
 
 /// Which wire to speak with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +58,8 @@ pub struct PeerConfig {
 pub type Taker = Box<dyn FnOnce(Result<Incoming, ReceiveError>) -> Option<Incoming> + Send>;
 
 pub(crate) struct Peer {
-    pub(crate) index: PeerIndex,
     pub(crate) config: PeerConfig,
-    pub(crate) room: Room,
+    pub(crate) quota: Arc<Quota>,
     pub(crate) outbox: Outbox,
     wire: AtomicU8,
     /// Connections of this peer that are open here.
@@ -79,9 +71,7 @@ pub(crate) struct Peer {
     pub(crate) forgotten: AtomicBool,
     addresses: Mutex<Addresses>,
     bound_key: Mutex<Option<[u8; 32]>>,
-    state: Mutex<State>,
-    /// A message that was on its way has arrived or broken off.
-    pub(crate) arrivals: Notify,
+    conversation: Mutex<Conversation>,
 }
 
 #[derive(Default)]
@@ -90,51 +80,17 @@ struct Addresses {
     asked: Option<Instant>,
 }
 
-/// What changes with every message; one lock.
-pub(crate) struct State {
-    pub(crate) mailbox: Mailbox<Incoming, Waiting>,
-    pub(crate) seen: Seen,
-    pub(crate) sending: Counter,
-    pub(crate) receiving: Counter,
-    pub(crate) prefix: String,
-    /// Messages that are being read, by number; whoever reads it can be told to give way.
-    pub(crate) arriving: HashMap<u64, Arc<Notify>>,
-    pub(crate) partials: BTreeMap<u64, (Assembly, Instant)>,
-    /// Recent messages of a wire without numbers.
-    pub(crate) recent: Recent,
-    pub(crate) gone: Option<&'static str>,
-    pub(crate) restarted: bool,
-    pub(crate) probes: u32,
-}
-
-pub(crate) struct Waiting {
-    pub(crate) taker: Taker,
-    pub(crate) place: Place,
-}
-
 impl Peer {
-    pub(crate) fn new(index: PeerIndex, config: PeerConfig, room_bytes: u64) -> Self {
+    pub(crate) fn new(config: PeerConfig, mailbox_bytes: u64) -> Self {
         let wire = match config.wire {
             WireChoice::Ask(_) => 0,
             WireChoice::Only(wire) => wire.number(),
         };
-        let state = State {
-            mailbox: Mailbox::new(),
-            seen: Seen::default(),
-            sending: Counter::default(),
-            receiving: Counter::default(),
-            prefix: String::new(),
-            arriving: HashMap::new(),
-            partials: BTreeMap::new(),
-            recent: Recent::default(),
-            gone: None,
-            restarted: false,
-            probes: 0,
-        };
+        let quota = Arc::new(Quota::new(mailbox_bytes));
+        let conversation = Conversation::new(Arc::clone(&quota), config.text_ids);
         Self {
-            index,
             config,
-            room: Room::new(room_bytes),
+            quota,
             outbox: Outbox::default(),
             wire: AtomicU8::new(wire),
             inbound: AtomicUsize::new(0),
@@ -143,8 +99,7 @@ impl Peer {
             forgotten: AtomicBool::new(false),
             addresses: Mutex::default(),
             bound_key: Mutex::new(None),
-            state: Mutex::new(state),
-            arrivals: Notify::new(),
+            conversation: Mutex::new(conversation),
         }
     }
 
@@ -152,8 +107,9 @@ impl Peer {
         &self.config.name
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// One lock for all that changes with every message.
+    pub(crate) fn conversation(&self) -> MutexGuard<'_, Conversation> {
+        self.conversation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The wire that is spoken with it; nothing while that is not known.
@@ -228,7 +184,7 @@ impl Peer {
                 from && proven.chained() && self.bind(proven.key_id())
             }
             (PeerIdentity::Proven(expect), Some(proven)) => {
-                expect.accepts(proven, crate::node::now()).is_ok()
+                expect.accepts(proven, crate::shared::now()).is_ok()
             }
             _ => false,
         }
@@ -240,172 +196,84 @@ impl Peer {
         *bound.get_or_insert(key) == key
     }
 
-    /// Hands a message to whoever waits for it, or parks it.
-    pub(crate) fn deliver(&self, incoming: Incoming) {
-        let delivered = self.state().mailbox.deliver(incoming.id.clone(), incoming);
-        self.hand_over(delivered);
-    }
-
     /// A message that was handed out was not taken.
     pub(crate) fn put_back(&self, incoming: Incoming) {
-        let delivered = self.state().mailbox.put_back(incoming.id.clone(), incoming);
+        let delivered = self.conversation().mailbox.put_back(incoming.id.clone(), incoming);
         self.hand_over(delivered);
     }
 
     pub(crate) fn hand_over(&self, mut delivered: Delivered<Incoming, Waiting>) {
         while let Delivered::To(waiting, incoming) = delivered {
             let Some(back) = (waiting.taker)(Ok(incoming)) else { return };
-            self.state().receiving.give_back(waiting.place);
-            delivered = self.state().mailbox.put_back(back.id.clone(), back);
+            self.conversation().receiving.give_back(waiting.place);
+            delivered = self.conversation().mailbox.put_back(back.id.clone(), back);
         }
     }
 
-    /// What an epoch says; a new session is begun, and whatever hung on the old one ends.
-    pub(crate) fn meets(&self, epoch: u64) -> Session {
-        let mut state = self.state();
+    /// What a session id says; a new session is begun, and whatever hung on the old one ends.
+    pub(crate) fn meets(&self, session_id: u64) -> Session {
         self.seen_once.store(true, Ordering::Release);
-        let session = state.seen.session(epoch);
-        match session {
-            Session::First => state.seen.begin(epoch),
-            Session::Same => state.gone = None,
-            Session::Past => {}
-            Session::Restarted => {
-                drop(state);
-                self.restart(epoch);
-            }
+        let mut conversation = self.conversation();
+        let session = conversation.meets(session_id);
+        if session != Session::Restarted {
+            return session;
+        }
+        let (unsent, kept) = self.outbox.take_defaults();
+        let (ended, unreceived) = conversation.restart(session_id, unsent.len(), kept);
+        drop(conversation);
+        let restarted = Restarted::Now { unreceived };
+        tracing::warn!(peer = self.name(), "{restarted}");
+        self.end(ended, ReceiveFailure::Restarted(restarted));
+        for request in unsent {
+            let cause = SendFailure::Restarted(restarted);
+            request.complete(Err(self.send_error(request.id(), cause)));
         }
         session
     }
 
-    fn restart(&self, epoch: u64) {
-        let mut state = self.state();
-        state.seen.begin(epoch);
-        state.partials.clear();
-        state.gone = None;
-        let used = state.sending.is_used() || state.receiving.is_used();
-        let (mut ended, mut kept) = (Vec::new(), Vec::new());
-        for waiter in state.mailbox.take_waiting() {
-            if waiter.waiter.place.is_default { &mut ended } else { &mut kept }.push(waiter);
+    /// Ends every receive that waits.
+    pub(crate) fn end_waiting(&self, cause: ReceiveFailure) {
+        let mut conversation = self.conversation();
+        let waiters = conversation.mailbox.take_waiting();
+        for waiter in &waiters {
+            conversation.receiving.give_back(waiter.waiter.place);
         }
-        let kept_receives = kept.len();
-        for waiter in kept {
-            state.mailbox.receive(waiter.id, waiter.waiter, waiter.token);
-        }
-        let prefix = state.prefix.clone();
-        let text_ids = self.config.text_ids;
-        let dropped = state.mailbox.drop_parked_if(|id| is_default_id(id, &prefix, text_ids));
-        let (unsent, kept_sends) = self.outbox.take_defaults();
-        state.sending.reset();
-        state.receiving.reset();
-        // What goes on under a chosen id counts at the new session of the peer, too.
-        for _ in 0..kept_sends {
-            state.sending.take(false);
-        }
-        for _ in 0..kept_receives {
-            state.receiving.take(false);
-        }
-        state.restarted = used && ended.is_empty() && unsent.is_empty();
-        drop(state);
-        let mut text = String::from("the peer was restarted: its session is a new one");
-        if !dropped.is_empty() {
-            use std::fmt::Write as _;
-            let _ =
-                write!(text, "; {} messages of its old session were never received", dropped.len());
-        }
-        tracing::warn!(peer = self.name(), "{text}");
-        for waiter in ended {
-            let error = self.receive_error(ReceiveErrorKind::Restarted, Some(waiter.id), &text);
-            (waiter.waiter.taker)(Err(error));
-        }
-        for request in unsent {
-            let error = self.send_error(SendErrorKind::Restarted, request.id(), &text);
-            request.complete(Err(error));
+        drop(conversation);
+        self.end(waiters, cause);
+    }
+
+    fn end(&self, waiters: Vec<Waiter<Waiting>>, cause: ReceiveFailure) {
+        for waiter in waiters {
+            (waiter.waiter.taker)(Err(self.receive_error(Some(waiter.id), cause)));
         }
     }
 
-    /// Ends every receive that waits.
-    pub(crate) fn end_waiting(&self, kind: ReceiveErrorKind, text: &str) {
-        let mut state = self.state();
-        let waiters = state.mailbox.take_waiting();
-        for waiter in &waiters {
-            state.receiving.give_back(waiter.waiter.place);
+    /// This side ends the conversation: what waits for it, in both directions, is told so.
+    pub(crate) fn close(&self, sends: Closed, receives: Closed) {
+        for request in self.outbox.pending() {
+            self.fail(&request, SendFailure::Closed(sends));
         }
-        drop(state);
-        for waiter in waiters {
-            (waiter.waiter.taker)(Err(self.receive_error(kind, Some(waiter.id), text)));
-        }
+        self.end_waiting(ReceiveFailure::Closed(receives));
+    }
+
+    /// Ends a request with an error.
+    pub(crate) fn fail(&self, request: &Arc<Request>, cause: SendFailure) {
+        let maybe = request.written.load(Ordering::Acquire) && cause.leaves_open();
+        let mut error = self.send_error(request.id(), cause);
+        error.maybe_delivered = maybe;
+        self.outbox.settle(request, Err(error));
     }
 
     pub(crate) fn receive_error(
         &self,
-        kind: ReceiveErrorKind,
         id: Option<MessageId>,
-        text: &str,
+        cause: ReceiveFailure,
     ) -> ReceiveError {
-        ReceiveError { kind, peer: self.name().to_owned(), id, text: text.to_owned() }
+        ReceiveError::new(self.name(), id, cause)
     }
 
-    pub(crate) fn send_error(
-        &self,
-        kind: SendErrorKind,
-        id: Option<&MessageId>,
-        text: &str,
-    ) -> SendError {
-        SendError {
-            kind,
-            peer: self.name().to_owned(),
-            id: id.cloned(),
-            maybe_delivered: false,
-            text: text.to_owned(),
-        }
-    }
-}
-
-impl State {
-    /// The id of a message and its place.
-    pub(crate) fn id(
-        prefix: &str,
-        text_ids: bool,
-        counter: &mut Counter,
-        chosen: Option<MessageId>,
-    ) -> (MessageId, Place) {
-        let place = counter.take(chosen.is_none());
-        let number = place.number;
-        let id = match chosen {
-            Some(MessageId::Int(chosen)) if prefix.is_empty() && !text_ids => {
-                MessageId::Int(chosen)
-            }
-            Some(MessageId::Text(text)) if prefix.is_empty() => MessageId::Text(text),
-            Some(MessageId::Int(chosen)) => format!("{prefix}{chosen}").into(),
-            Some(MessageId::Text(text)) => format!("{prefix}{text}").into(),
-            None if prefix.is_empty() && !text_ids => MessageId::Int(number.into()),
-            None => format!("{prefix}{number}").into(),
-        };
-        (id, place)
-    }
-
-    /// Keeps what has arrived of a message, for its continuation.
-    pub(crate) fn keep_partial(&mut self, nonce: u64, assembly: Assembly) {
-        self.expire_partials();
-        if self.partials.len() >= MAXIMUM_PARTIALS {
-            self.partials.pop_first();
-        }
-        self.partials.insert(nonce, (assembly, Instant::now()));
-    }
-
-    pub(crate) fn expire_partials(&mut self) {
-        self.partials.retain(|_, (_, since)| since.elapsed() < PARTIAL_KEPT);
-    }
-}
-
-fn is_default_id(id: &MessageId, prefix: &str, text_ids: bool) -> bool {
-    match id {
-        MessageId::Int(_) => !text_ids && prefix.is_empty(),
-        MessageId::Text(text) => text.strip_prefix(prefix).is_some_and(|number| {
-            (text_ids || !prefix.is_empty())
-                && !number.is_empty()
-                && number.bytes().all(|byte| byte.is_ascii_digit())
-        }),
+    pub(crate) fn send_error(&self, id: Option<&MessageId>, cause: SendFailure) -> SendError {
+        SendError::new(self.name(), id, cause)
     }
 }
 
@@ -423,60 +291,4 @@ fn same_host(a: IpAddr, b: IpAddr) -> bool {
         other => other,
     };
     canonical(a) == canonical(b)
-}
-
-/// What arrived lately on a wire without numbers: a sender that lost the answer sends the same body
-/// under the same id once more.
-#[derive(Default)]
-pub(crate) struct Recent(VecDeque<Arrived>);
-
-struct Arrived {
-    id: MessageId,
-    body: u64,
-    connection: u64,
-    at: Instant,
-    /// Its answer was surely not delivered.
-    unanswered: bool,
-}
-
-/// A repetition is expected within this time.
-const REPETITION: Duration = Duration::from_secs(15);
-
-/// Messages that are remembered.
-const REMEMBERED: usize = 128;
-
-impl Recent {
-    /// Whether this is a message once more: the same body under the same id, on another connection,
-    /// while the first is still `parked`, or after its answer could not be delivered.
-    pub(crate) fn repeats(
-        &mut self,
-        id: &MessageId,
-        body: u64,
-        connection: u64,
-        parked: bool,
-        passed: bool,
-    ) -> bool {
-        self.0.retain(|arrived| arrived.at.elapsed() < REPETITION);
-        self.0.iter().any(|arrived| {
-            arrived.body == body
-                && arrived.connection != connection
-                && arrived.id == *id
-                && (parked || passed || arrived.unanswered)
-        })
-    }
-
-    pub(crate) fn note(&mut self, id: MessageId, body: u64, connection: u64) {
-        if self.0.len() >= REMEMBERED {
-            self.0.pop_front();
-        }
-        let at = Instant::now();
-        self.0.push_back(Arrived { id, body, connection, at, unanswered: false });
-    }
-
-    /// The connection broke before the last answer left.
-    pub(crate) fn unanswered(&mut self, connection: u64) {
-        if let Some(last) = self.0.iter_mut().rfind(|arrived| arrived.connection == connection) {
-            last.unanswered = true;
-        }
-    }
 }

@@ -14,11 +14,13 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::codec::{self, CodecError};
-use crate::error::{ReceiveError, SendError, SendErrorKind};
+use crate::error::{Closed, ReceiveError, SendError, SendFailure};
+use crate::handle::{PeerHandle, Receipt, ReceiveToken, SendOptions};
 use crate::limits::{MAILBOX_BYTES, MAXIMUM_MESSAGE_BYTES};
 use crate::message::{Incoming, MessageId, Payload, Wire};
-use crate::node::{Dropped, Node, NodeConfig, Receipt, ReceiveToken, SendOptions};
-use crate::peers::{PeerConfig, PeerIdentity, PeerIndex, WireChoice};
+use crate::node::{Dropped, Node};
+use crate::peers::{PeerConfig, PeerIdentity, WireChoice};
+use crate::shared::NodeConfig;
 
 /// What a [`Pool`] cannot do.
 #[derive(Debug, thiserror::Error)]
@@ -226,7 +228,7 @@ impl PoolBuilder {
 /// One party's end of the conversation with the others.
 pub struct Pool {
     node: Node,
-    peers: Mutex<BTreeMap<String, PeerIndex>>,
+    peers: Mutex<BTreeMap<String, PeerHandle>>,
     secured: bool,
     plain: bool,
     options: SendOptions,
@@ -324,10 +326,10 @@ impl Pool {
         let id = id.into();
         let bytes = bytes.into();
         let peer = self.peer(to)?;
-        let wire = self.wire(to, peer).await?;
+        let wire = self.wire(&peer).await?;
         let payload = codec::bytes_to_payload(bytes, wire)
             .map_err(|source| codec_error(to, Some(&id), source))?;
-        self.transmit(peer, Some(id), wire, payload).await
+        self.transmit(&peer, Some(id), wire, payload).await
     }
 
     /// Sends a value to several parties at once, to all without `to`, under one id.
@@ -347,14 +349,14 @@ impl Pool {
         let mut sent = Vec::with_capacity(names.len());
         for name in &names {
             let peer = self.peer(name)?;
-            let wire = self.wire(name, peer).await?;
+            let wire = self.wire(&peer).await?;
             let payload = codec::to_payload(value, wire)
                 .map_err(|source| codec_error(name, Some(&id), source))?;
-            sent.push(self.begin(peer, Some(id.clone()), wire, payload));
+            sent.push((*name, self.begin(&peer, Some(id.clone()), wire, payload)));
         }
         let mut outcome = Ok(());
-        for acknowledged in sent {
-            let result = acknowledged.await.unwrap_or_else(|_| Err(stopped()));
+        for (name, acknowledged) in sent {
+            let result = acknowledged.await.unwrap_or_else(|_| Err(stopped(name)));
             outcome = outcome.and(result);
         }
         Ok(outcome?)
@@ -415,29 +417,25 @@ impl Pool {
         self.node.close(flush).await
     }
 
-    fn peer(&self, name: &str) -> Result<PeerIndex, PoolError> {
+    fn peer(&self, name: &str) -> Result<PeerHandle, PoolError> {
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.get(name).copied().ok_or_else(|| PoolError::UnknownPeer {
+        peers.get(name).cloned().ok_or_else(|| PoolError::UnknownPeer {
             name: name.to_owned(),
             known: peers.keys().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", "),
         })
     }
 
-    async fn wire(&self, name: &str, peer: PeerIndex) -> Result<Wire, PoolError> {
+    async fn wire(&self, peer: &PeerHandle) -> Result<Wire, PoolError> {
         loop {
-            if let Some(wire) = self.node.wire(peer) {
+            if let Some(wire) = peer.wire() {
                 return Ok(wire);
             }
             let (done, answered) = oneshot::channel();
             let done = Box::new(move |result| {
                 let _ = done.send(result);
             });
-            self.node.prepare(peer, self.options, done);
-            answered.await.unwrap_or_else(|_| {
-                let mut error = stopped();
-                name.clone_into(&mut error.peer);
-                Err(error)
-            })?;
+            peer.prepare(self.options, done);
+            answered.await.unwrap_or_else(|_| Err(stopped(peer.name())))?;
         }
     }
 
@@ -448,26 +446,26 @@ impl Pool {
         value: &T,
     ) -> Result<(), PoolError> {
         let peer = self.peer(to)?;
-        let wire = self.wire(to, peer).await?;
+        let wire = self.wire(&peer).await?;
         let payload = codec::to_payload(value, wire)
             .map_err(|source| codec_error(to, id.as_ref(), source))?;
-        self.transmit(peer, id, wire, payload).await
+        self.transmit(&peer, id, wire, payload).await
     }
 
     async fn transmit(
         &self,
-        peer: PeerIndex,
+        peer: &PeerHandle,
         id: Option<MessageId>,
         wire: Wire,
         payload: Payload,
     ) -> Result<(), PoolError> {
         let acknowledged = self.begin(peer, id, wire, payload);
-        Ok(acknowledged.await.unwrap_or_else(|_| Err(stopped()))?)
+        Ok(acknowledged.await.unwrap_or_else(|_| Err(stopped(peer.name())))?)
     }
 
     fn begin(
         &self,
-        peer: PeerIndex,
+        peer: &PeerHandle,
         id: Option<MessageId>,
         wire: Wire,
         payload: Payload,
@@ -476,7 +474,7 @@ impl Pool {
         let done = Box::new(move |result| {
             let _ = done.send(result);
         });
-        self.node.send(peer, id, wire, payload, self.options, done);
+        peer.send(id, wire, payload, self.options, done);
         acknowledged
     }
 
@@ -484,7 +482,7 @@ impl Pool {
         let peer = self.peer(from)?;
         let shown = id.as_ref().map_or_else(|| "the next".to_owned(), ToString::to_string);
         let (taker, arrived) = oneshot::channel();
-        let receipt = self.node.receive(peer, id, || {
+        let receipt = peer.receive(id, || {
             Box::new(move |result| match taker.send(result) {
                 // Nobody waits any more: the message goes back to the mailbox.
                 Err(Ok(incoming)) => Some(incoming),
@@ -496,8 +494,8 @@ impl Pool {
             Receipt::Failed(error) => return Err(error.into()),
             Receipt::Waiting(token) => token,
         };
-        let mut waiting = Waiting { node: &self.node, peer, token, arrived: Some(arrived) };
-        let Some(arrived) = &mut waiting.arrived else { return Err(stopped().into()) };
+        let mut waiting = Waiting { token, arrived: Some(arrived) };
+        let Some(arrived) = &mut waiting.arrived else { return Err(stopped(from).into()) };
         let result = match self.receive_timeout {
             None => arrived.await,
             Some(after) => {
@@ -507,29 +505,27 @@ impl Pool {
             }
         };
         waiting.arrived = None;
-        Ok(result.map_err(|_| stopped())??)
+        Ok(result.map_err(|_| stopped(from))??)
     }
 }
 
 /// A receive that is given up leaves no trace: neither a waiter nor a used id, and a message that
 /// came at the last moment goes back.
-struct Waiting<'a> {
-    node: &'a Node,
-    peer: PeerIndex,
+struct Waiting {
     token: ReceiveToken,
     arrived: Option<oneshot::Receiver<Result<Incoming, ReceiveError>>>,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
         let Some(mut arrived) = self.arrived.take() else { return };
-        if self.node.cancel_receive(self.token) {
+        if self.token.cancel() {
             return;
         }
         arrived.close();
         // Otherwise the taker found nobody and gave the message back, or there was none.
         if let Ok(Ok(incoming)) = arrived.try_recv() {
-            self.node.put_back(self.peer, incoming, Some(self.token));
+            self.token.put_back(incoming);
         }
     }
 }
@@ -603,12 +599,6 @@ fn codec_error(peer: &str, id: Option<&MessageId>, source: CodecError) -> PoolEr
 }
 
 /// The node was dropped with the message.
-fn stopped() -> SendError {
-    SendError {
-        kind: SendErrorKind::Closed,
-        peer: String::new(),
-        id: None,
-        maybe_delivered: false,
-        text: "the pool is shut down".to_owned(),
-    }
+fn stopped(peer: &str) -> SendError {
+    SendError::new(peer, None, SendFailure::Closed(Closed::Pool))
 }

@@ -1,7 +1,7 @@
-//! Connections that come in. In this order: the head, who it is, how much it may send; only then
-//! memory is spent and the body read.
+//! Connections that come in: heads and bodies are read, answers written. What becomes of a message, its
+//! [`Conversation`](crate::conversation::Conversation) decides. In this order: the head, who it is, how
+//! much it may send; only then memory is spent and the body read.
 
-use std::hash::BuildHasher as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,29 +10,31 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use convelo_channel::ProvenPeer;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
-use tokio::time::{Instant, timeout};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::body::{self, Assembly, BodyError};
+use crate::conversation::{Arrival, Interrupt, Numbered, Step};
 use crate::envelope;
-use crate::error::ReceiveErrorKind;
-use crate::http::{self, Have, Method, RequestHead};
+use crate::error::ReceiveFailure;
+use crate::http::{self, Have, Method, Rejection, RequestHead};
 use crate::limits::{
-    HEAD_TIMEOUT, IDLE_TIMEOUT, MAXIMUM_COMPATIBLE_BYTES, OWN_BUFFER_BYTES, ROOM_WAIT,
-    STALL_TIMEOUT, STRANGER_GRACE, SUPERSEDE_WAIT,
+    HEAD_TIMEOUT, IDLE_TIMEOUT, MAXIMUM_COMPATIBLE_BYTES, OWN_BUFFER_BYTES, STALL_TIMEOUT,
+    STRANGER_GRACE, SUPERSEDE_WAIT,
 };
-use crate::message::{Incoming, Wire};
-use crate::node::{Level, Shared};
+use crate::message::{Incoming, MessageId, Wire};
+use crate::notice::Level;
 use crate::peers::{Origin, Peer};
-use crate::session::{Arrival, Session};
-use crate::stream::{self, Out, Stream};
+use crate::session::Session;
+use crate::shared::Shared;
+use crate::stream::{self, Carried, Out};
 
 /// One accepted connection.
 pub(crate) struct Connection {
     shared: Arc<Shared>,
-    stream: Stream,
+    stream: Carried,
     origin: Origin,
-    number: u64,
+    connection: u64,
     buffered: BytesMut,
     out: Out,
     peer: Option<Arc<Peer>>,
@@ -43,29 +45,23 @@ pub(crate) struct Connection {
 }
 
 /// Why a connection is over.
-enum Over {
+enum ConnectionEnd {
     /// The peer ended it, or it broke.
     Broken,
-    /// Its request was refused, and where the next one begins is not known.
-    Refused,
+    /// Its request was refused, with an answer or for its silence, and where the next one begins is
+    /// not known.
+    Refused(Option<Rejection>),
 }
 
-impl From<io::Error> for Over {
+impl From<io::Error> for ConnectionEnd {
     fn from(_: io::Error) -> Self {
         Self::Broken
     }
 }
 
-/// An answer that is not 200.
-struct No {
-    status: u16,
-    text: String,
-    have: Option<Have>,
-}
-
-impl No {
-    fn new(status: u16, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), have: None }
+impl From<Rejection> for ConnectionEnd {
+    fn from(rejection: Rejection) -> Self {
+        Self::Refused(Some(rejection))
     }
 }
 
@@ -74,17 +70,17 @@ const RECEIVED: &str = "Message received";
 impl Connection {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        stream: Stream,
+        stream: Carried,
         address: SocketAddr,
         proven: Option<ProvenPeer>,
         stranger: OwnedSemaphorePermit,
     ) -> Self {
-        let number = shared.connection_number();
+        let connection = shared.connection_number();
         Self {
             shared,
             stream,
             origin: Origin { address, server_port: None, proven: proven.map(Arc::new) },
-            number,
+            connection,
             buffered: BytesMut::new(),
             out: Out::default(),
             peer: None,
@@ -96,35 +92,33 @@ impl Connection {
     /// Serves requests until the connection ends.
     pub(crate) async fn serve(mut self) {
         let outcome = self.requests().await;
-        if matches!(outcome, Err(Over::Refused) | Ok(())) {
+        if let Err(ConnectionEnd::Refused(Some(rejection))) = &outcome {
+            http::write_rejection(self.out.small(), rejection, self.shared.session_id);
+        }
+        if !matches!(outcome, Err(ConnectionEnd::Broken)) {
             let _ = timeout(HEAD_TIMEOUT, stream::flush(&mut self.stream, &mut self.out)).await;
             self.drain_refused().await;
         } else if self.answering
             && let Some(peer) = &self.peer
         {
-            peer.state().recent.unanswered(self.number);
+            peer.conversation().unanswered(self.connection);
         }
         if let Some(peer) = self.peer.take() {
             peer.inbound.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    async fn requests(&mut self) -> Result<(), Over> {
+    async fn requests(&mut self) -> Result<(), ConnectionEnd> {
         while let Some(head) = self.head().await? {
-            let close = head.close;
-            let no = match head.method {
+            match head.method {
                 Method::Get => self.question(&head).await?,
                 Method::Post => self.message(&head).await?,
                 Method::Other => {
-                    Some(No::new(405, "only POST delivers a message and GET asks for one"))
+                    let text = "only POST delivers a message and GET asks for one";
+                    return Err(Rejection::new(405, text).into());
                 }
-            };
-            if let Some(no) = no {
-                let epoch = self.shared.epoch;
-                http::write_response(self.out.small(), no.status, &no.text, epoch, no.have, true);
-                return Err(Over::Refused);
             }
-            if close {
+            if head.close {
                 return Ok(());
             }
         }
@@ -133,7 +127,7 @@ impl Connection {
 
     /// The next head; nothing at the end of the connection. What is to be said is said before
     /// anything is waited for.
-    async fn head(&mut self) -> Result<Option<RequestHead>, Over> {
+    async fn head(&mut self) -> Result<Option<RequestHead>, ConnectionEnd> {
         let mut since: Option<Instant> = None;
         loop {
             match RequestHead::parse(&self.buffered) {
@@ -142,11 +136,7 @@ impl Connection {
                     return Ok(Some(head));
                 }
                 Ok(None) => {}
-                Err(error) => {
-                    let (text, epoch) = (error.to_string(), self.shared.epoch);
-                    http::write_response(self.out.small(), 400, &text, epoch, None, true);
-                    return Err(Over::Refused);
-                }
+                Err(error) => return Err(Rejection::new(400, error.to_string()).into()),
             }
             stream::flush(&mut self.stream, &mut self.out).await?;
             self.answering = false;
@@ -157,146 +147,144 @@ impl Connection {
                 HEAD_TIMEOUT.saturating_sub(since.elapsed())
             };
             let read = timeout(wait, stream::read(&mut self.stream, &mut self.buffered));
-            let read = read.await.map_err(|_| Over::Refused)??;
+            let read = read.await.map_err(|_| ConnectionEnd::Refused(None))??;
             if read == 0 {
-                return if self.buffered.is_empty() { Ok(None) } else { Err(Over::Broken) };
+                return if self.buffered.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(ConnectionEnd::Broken)
+                };
             }
         }
     }
 
     /// A GET: are you there, how much do you have, goodbye.
-    async fn question(&mut self, head: &RequestHead) -> Result<Option<No>, Over> {
+    async fn question(&mut self, head: &RequestHead) -> Result<(), ConnectionEnd> {
         if head.content_length.unwrap_or(0) > 0 || head.transfer_coded {
-            return Ok(Some(No::new(400, "a GET has no body here")));
+            return Err(Rejection::new(400, "a GET has no body here").into());
         }
         let mut have = None;
         if head.wire == Some(2)
-            && let Some(epoch) = head.epoch
+            && let Some(session_id) = head.session_id
             && let Some(peer) = self.sender(head, false).await
         {
-            peer.speaks_second();
-            if peer.meets(epoch) == Session::Past {
-                return Ok(Some(No::new(409, "this session of yours has ended")));
-            }
-            if let Some(nonce) = head.nonce {
-                have = Some(self.have(&peer, nonce).await);
+            meet(&peer, session_id)?;
+            if let Some(number) = head.sequence_number {
+                have = Some(have_of(&peer, number).await);
             }
             if head.bye {
-                peer.state().gone = Some("the peer has shut down");
-                peer.end_waiting(ReceiveErrorKind::Lost, "the peer has shut down");
+                peer.conversation().gone = Some(ReceiveFailure::Goodbye);
+                peer.end_waiting(ReceiveFailure::Goodbye);
             }
         }
         let text = "Connection working (GET)";
-        http::write_response(self.out.small(), 200, text, self.shared.epoch, have, head.close);
-        Ok(None)
+        http::write_response(self.out.small(), 200, text, self.shared.session_id, have, head.close);
+        Ok(())
     }
 
-    async fn have(&mut self, peer: &Arc<Peer>, nonce: u64) -> Have {
-        let taken = self.take_over(peer, nonce).await;
-        let mut state = peer.state();
-        if taken {
-            state.arriving.remove(&nonce);
-        }
-        state.expire_partials();
-        if state.seen.is_settled(nonce) {
-            return Have::All;
-        }
-        Have::Bytes(state.partials.get(&nonce).map_or(0, |(assembly, _)| assembly.received()))
-    }
-
-    /// A POST. Nothing when it was answered 200.
-    async fn message(&mut self, head: &RequestHead) -> Result<Option<No>, Over> {
-        if head.content_coded {
-            return Ok(Some(No::new(415, "compressed bodies are not taken")));
-        }
-        let Some(length) = head.content_length.filter(|_| !head.transfer_coded) else {
-            return Ok(Some(No::new(411, "a body needs a Content-Length and no transfer coding")));
-        };
-        if head.server_port.is_none() && self.origin.proven.is_none() {
-            return Ok(Some(No::new(400, "the cookie server_port is missing")));
-        }
+    /// A POST: a message.
+    async fn message(&mut self, head: &RequestHead) -> Result<(), ConnectionEnd> {
+        let length = body_length(head, self.origin.proven.is_some())?;
         let Some(peer) = self.sender(head, true).await else {
             let text = self.stranger_text(head);
             self.shared.notice(Level::Warning, None, &text);
-            return Ok(Some(No::new(401, text)));
+            return Err(Rejection::new(401, text).into());
         };
-        let second = head.wire == Some(2) && head.epoch.is_some() && head.nonce.is_some();
-        let wire = if second { Wire::Two } else { peer.compatible_wire() };
-        let most = if second {
-            self.shared.message_limit
-        } else {
-            self.shared.message_limit.min(MAXIMUM_COMPATIBLE_BYTES)
-        };
-        let offset = head.offset.unwrap_or(0);
-        let Some(total) = length.checked_add(offset).filter(|total| *total <= most) else {
-            let text = format!("a body of {length} bytes is too large: at most {most} are taken");
-            return Ok(Some(No::new(413, text)));
-        };
-        if !second {
-            peer.seen_once.store(true, Ordering::Release);
-            if !peer.speaks_compatible() {
-                let text =
-                    "you spoke the second wire before and now do not: a downgrade is refused";
-                return Ok(Some(No::new(409, text)));
-            }
-            return self.unnumbered(head, &peer, wire, total).await;
+        let here = self.buffered.len() as u64;
+        let (session_id, limit) = (self.shared.session_id, self.shared.message_limit);
+        let mut arrival = admit(&peer, head, length, here, session_id, limit, self.connection)?;
+        let outcome = self.arrive(head, &peer, &mut arrival).await;
+        if arrival.holds() {
+            peer.conversation().leave(&mut arrival);
         }
-        self.numbered(head, &peer, total, offset).await
+        outcome
     }
 
-    /// A message of a wire without numbers.
-    async fn unnumbered(
+    /// Reads a message and answers, as its conversation decides.
+    async fn arrive(
         &mut self,
         head: &RequestHead,
         peer: &Arc<Peer>,
-        wire: Wire,
-        total: u64,
-    ) -> Result<Option<No>, Over> {
-        let Some(charge) = self.room(peer, total).await? else { return Ok(Some(full(peer))) };
-        self.go_on(head).await?;
-        let mut assembly = Assembly::new(wire, total);
-        let read = self.fill(&mut assembly).await;
-        let incoming = match read_result(read)? {
-            Ok(()) => assembly.finish(),
-            Err(error) => Err(error),
-        };
-        let mut incoming = match incoming {
-            Ok(incoming) => incoming,
-            Err(error) => return Ok(Some(bad(&error))),
-        };
-        incoming.charge = Some(charge);
-        self.hint_at_another_wire(peer, &incoming);
-        let body = self.shared.hasher.hash(incoming.value.as_slice());
-        let mut state = peer.state();
-        state.gone = None;
-        let parked = state.mailbox.is_parked(&incoming.id);
-        let passed = match &incoming.id {
-            crate::MessageId::Int(number) => {
-                u64::try_from(*number).is_ok_and(|number| number < state.receiving.peek())
-                    && !state.mailbox.is_awaited(&incoming.id)
+        arrival: &mut Arrival,
+    ) -> Result<(), ConnectionEnd> {
+        let mut waited = false;
+        loop {
+            let changed = peer.quota.changed.notified();
+            let step = peer.conversation().step(arrival, Instant::now().into_std())?;
+            match step {
+                Step::Wait(until) => {
+                    if !std::mem::replace(&mut waited, true) && arrival.is_queued() {
+                        let text =
+                            "the mailbox is full: the peer waits until something is received";
+                        self.shared.notice(Level::Info, Some(peer.name()), text);
+                    }
+                    stream::flush(&mut self.stream, &mut self.out).await?;
+                    let _ = timeout_at(until.into(), changed).await;
+                    continue;
+                }
+                Step::Discard => {
+                    self.go_on(head).await?;
+                    self.discard(arrival.body()).await?;
+                }
+                Step::Take(charge) => {
+                    let length = usize::try_from(arrival.body()).unwrap_or(usize::MAX);
+                    // A copy: a parked message must not hold the memory of its neighbours.
+                    let bytes = Bytes::copy_from_slice(&self.buffered[..length]);
+                    self.buffered.advance(length);
+                    let mut incoming =
+                        body::parse(Wire::Two, bytes).map_err(|error| unreadable(&error))?;
+                    incoming.charge = Some(charge);
+                    self.deliver(peer, arrival, incoming)?;
+                }
+                Step::Read(mut assembly, interrupt) => {
+                    match self.read(head, &mut assembly, interrupt).await {
+                        Ok(()) => {
+                            let incoming = assembly.finish().map_err(|error| unreadable(&error))?;
+                            self.deliver(peer, arrival, incoming)?;
+                        }
+                        Err(BodyError::Connection(_)) => {
+                            let now = Instant::now().into_std();
+                            peer.conversation().broke(arrival, assembly, now);
+                            return Err(ConnectionEnd::Broken);
+                        }
+                        Err(error) => return Err(unreadable(&error).into()),
+                    }
+                }
             }
-            crate::MessageId::Text(_) => false,
-        };
-        let repeats = state.recent.repeats(&incoming.id, body, self.number, parked, passed);
-        if !repeats {
-            state.recent.note(incoming.id.clone(), body, self.number);
+            let session_id = self.shared.session_id;
+            http::write_response(self.out.small(), 200, RECEIVED, session_id, None, false);
+            return Ok(());
         }
-        drop(state);
-        self.answering = true;
-        if repeats {
-            tracing::debug!(peer = peer.name(), id = %incoming.id, "a repeated message is dropped");
-        } else {
-            self.deliver(peer, incoming);
+    }
+
+    fn deliver(
+        &mut self,
+        peer: &Arc<Peer>,
+        arrival: &Arrival,
+        incoming: Incoming,
+    ) -> Result<(), Rejection> {
+        let (name, from) = (peer.name(), self.origin.address);
+        tracing::trace!(peer = name, id = %incoming.id, %from, "received");
+        let mut body = 0;
+        if arrival.wire != Wire::Two {
+            self.hint_at_another_wire(peer, &incoming);
+            body = self.shared.hasher.hash(incoming.value.as_slice());
         }
-        self.received();
-        Ok(None)
+        let now = Instant::now().into_std();
+        let delivered = peer.conversation().complete(arrival, incoming, body, now)?;
+        self.answering = arrival.wire != Wire::Two;
+        match delivered {
+            Some(delivered) => peer.hand_over(delivered),
+            None => tracing::debug!(peer = name, "a repeated message is dropped"),
+        }
+        Ok(())
     }
 
     /// Says once that a peer seems to speak the 5.x wire where 4.x is expected: what it sends can be
     /// read, and is bytes where the user expects a value. Only for its default ids, digits as text,
     /// which no 4.x pool makes by itself.
     fn hint_at_another_wire(&self, peer: &Arc<Peer>, incoming: &Incoming) {
-        let crate::MessageId::Text(id) = &incoming.id else { return };
+        let MessageId::Text(id) = &incoming.id else { return };
         if incoming.wire != Wire::Four
             || !id.bytes().all(|byte| byte.is_ascii_digit())
             || envelope::looks_like(incoming.value.as_slice()) != Some(Wire::Five)
@@ -311,163 +299,6 @@ impl Connection {
             peer.name()
         );
         self.shared.notice(Level::Warning, Some(peer.name()), &text);
-    }
-
-    /// A message of the second wire: exactly once by session and number.
-    async fn numbered(
-        &mut self,
-        head: &RequestHead,
-        peer: &Arc<Peer>,
-        total: u64,
-        offset: u64,
-    ) -> Result<Option<No>, Over> {
-        let (Some(epoch), Some(nonce)) = (head.epoch, head.nonce) else {
-            return Ok(Some(No::new(400, "x-pool-epoch and x-pool-nonce are missing")));
-        };
-        if head.peer_epoch.is_some_and(|known| known != self.shared.epoch) {
-            return Ok(Some(No::new(409, "this pool was restarted since you last heard from it")));
-        }
-        peer.speaks_second();
-        if peer.meets(epoch) == Session::Past {
-            return Ok(Some(No::new(409, "this session of yours has ended")));
-        }
-        let body = total - offset;
-        let arrival = peer.state().seen.arrives(nonce, head.floor.unwrap_or(0));
-        match arrival {
-            Arrival::New => {}
-            Arrival::Settled => {
-                self.go_on(head).await?;
-                self.discard(body).await?;
-                self.received();
-                return Ok(None);
-            }
-            Arrival::TooFarAhead => {
-                return Ok(Some(No::new(503, "too many messages before this one are missing")));
-            }
-        }
-        // All of it is here already: nobody can interfere.
-        if offset == 0 && self.buffered.len() as u64 >= total && total < OWN_BUFFER_BYTES as u64 {
-            let Some(charge) = self.room(peer, total).await? else { return Ok(Some(full(peer))) };
-            let length = usize::try_from(total).unwrap_or(usize::MAX);
-            // A copy: a parked message must not hold the memory of its neighbours.
-            let bytes = Bytes::copy_from_slice(&self.buffered[..length]);
-            self.buffered.advance(length);
-            return Ok(match body::parse(Wire::Two, bytes) {
-                Ok(incoming) => self.deliver_numbered(peer, nonce, incoming, charge),
-                Err(error) => Some(bad(&error)),
-            });
-        }
-        let give_way = if self.take_over(peer, nonce).await {
-            let give_way = Arc::new(Notify::new());
-            peer.state().arriving.insert(nonce, Arc::clone(&give_way));
-            give_way
-        } else {
-            return Ok(Some(No::new(503, "this message is on its way on another connection")));
-        };
-        let result = self.arriving(head, peer, nonce, total, offset, &give_way).await;
-        peer.state().arriving.remove(&nonce);
-        peer.arrivals.notify_waiters();
-        result
-    }
-
-    async fn arriving(
-        &mut self,
-        head: &RequestHead,
-        peer: &Arc<Peer>,
-        nonce: u64,
-        total: u64,
-        offset: u64,
-        give_way: &Notify,
-    ) -> Result<Option<No>, Over> {
-        if peer.state().seen.is_settled(nonce) {
-            self.go_on(head).await?;
-            self.discard(total - offset).await?;
-            self.received();
-            return Ok(None);
-        }
-        let kept = peer.state().partials.remove(&nonce).map(|(assembly, _)| assembly);
-        let mut assembly = match (offset, kept) {
-            (0, _) => {
-                let Some(charge) = self.room(peer, total).await? else {
-                    return Ok(Some(full(peer)));
-                };
-                Assembly::new(Wire::Two, total).charged(charge)
-            }
-            (_, Some(kept)) if kept.received() == offset && kept.total() == total => kept,
-            (_, kept) => {
-                let received = kept.as_ref().map_or(0, Assembly::received);
-                if let Some(kept) = kept {
-                    peer.state().keep_partial(nonce, kept);
-                }
-                let mut no = No::new(409, "the continuation does not fit what has arrived");
-                no.have = Some(Have::Bytes(received));
-                return Ok(Some(no));
-            }
-        };
-        self.go_on(head).await?;
-        let read = tokio::select! {
-            read = self.fill(&mut assembly) => Some(read),
-            () = give_way.notified() => None,
-        };
-        let read = match read {
-            None | Some(Err(BodyError::Connection(_))) => {
-                peer.state().keep_partial(nonce, assembly);
-                return Err(Over::Broken);
-            }
-            Some(read) => read,
-        };
-        let incoming = match read {
-            Ok(()) => assembly.finish(),
-            Err(error) => Err(error),
-        };
-        Ok(match incoming {
-            Ok(mut incoming) => {
-                let charge = incoming.charge.take();
-                match charge {
-                    Some(charge) => self.deliver_numbered(peer, nonce, incoming, charge),
-                    None => Some(No::new(500, "the message lost its place")),
-                }
-            }
-            Err(error) => Some(bad(&error)),
-        })
-    }
-
-    /// Waits until nobody else reads this message; false when that takes too long.
-    async fn take_over(&mut self, peer: &Arc<Peer>, nonce: u64) -> bool {
-        let until = Instant::now() + SUPERSEDE_WAIT;
-        loop {
-            let arrived = peer.arrivals.notified();
-            let Some(other) = peer.state().arriving.get(&nonce).cloned() else { return true };
-            other.notify_one();
-            if tokio::time::timeout_at(until, arrived).await.is_err() {
-                return false;
-            }
-        }
-    }
-
-    fn deliver_numbered(
-        &mut self,
-        peer: &Arc<Peer>,
-        nonce: u64,
-        mut incoming: Incoming,
-        charge: crate::room::Charge,
-    ) -> Option<No> {
-        incoming.charge = Some(charge);
-        if peer.state().seen.settle(nonce) {
-            self.deliver(peer, incoming);
-        }
-        self.received();
-        None
-    }
-
-    fn deliver(&self, peer: &Arc<Peer>, incoming: Incoming) {
-        let (name, from) = (peer.name(), self.origin.address);
-        tracing::trace!(peer = name, id = %incoming.id, %from, "received");
-        peer.deliver(incoming);
-    }
-
-    fn received(&mut self) {
-        http::write_response(self.out.small(), 200, RECEIVED, self.shared.epoch, None, false);
     }
 
     /// Who sends this. With patience where both sides may still be starting.
@@ -488,7 +319,7 @@ impl Connection {
                     before.inbound.fetch_sub(1, Ordering::AcqRel);
                 }
                 peer.inbound.fetch_add(1, Ordering::AcqRel);
-                peer.state().probes = 0;
+                peer.conversation().probes = 0;
                 self.stranger = None;
                 return Some(peer);
             }
@@ -514,28 +345,22 @@ impl Connection {
         }
     }
 
-    async fn room(
+    /// Reads the body, until all of it is there or another connection brings it.
+    async fn read(
         &mut self,
-        peer: &Arc<Peer>,
-        bytes: u64,
-    ) -> Result<Option<crate::room::Charge>, Over> {
-        let awaited = || peer.state().mailbox.waiting() > 0;
-        if let Some(charge) = peer.room.try_take(bytes, false) {
-            return Ok(Some(charge));
+        head: &RequestHead,
+        assembly: &mut Assembly,
+        interrupt: Option<Interrupt>,
+    ) -> Result<(), BodyError> {
+        self.go_on(head).await?;
+        let Some(interrupt) = interrupt else { return self.fill(assembly).await };
+        tokio::select! {
+            read = self.fill(assembly) => read,
+            () = interrupt.notified() => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
         }
-        if let Some(charge) = peer.room.try_take(bytes, awaited()) {
-            return Ok(Some(charge));
-        }
-        self.shared.notice(
-            Level::Info,
-            Some(peer.name()),
-            "the mailbox is full: the peer waits until something is received",
-        );
-        stream::flush(&mut self.stream, &mut self.out).await?;
-        Ok(peer.room.take(bytes, awaited, ROOM_WAIT).await)
     }
 
-    async fn go_on(&mut self, head: &RequestHead) -> Result<(), Over> {
+    async fn go_on(&mut self, head: &RequestHead) -> io::Result<()> {
         if head.expects_continue && self.buffered.is_empty() {
             self.out.small().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
@@ -562,12 +387,12 @@ impl Connection {
     }
 
     /// Reads a body that is not needed.
-    async fn discard(&mut self, mut bytes: u64) -> Result<(), Over> {
+    async fn discard(&mut self, mut bytes: u64) -> Result<(), ConnectionEnd> {
         while bytes > 0 {
             if self.buffered.is_empty() {
                 let read = stream::read(&mut self.stream, &mut self.buffered);
-                if timeout(STALL_TIMEOUT, read).await.map_err(|_| Over::Broken)?? == 0 {
-                    return Err(Over::Broken);
+                if timeout(STALL_TIMEOUT, read).await.map_err(|_| ConnectionEnd::Broken)?? == 0 {
+                    return Err(ConnectionEnd::Broken);
                 }
             }
             let taken = bytes.min(self.buffered.len() as u64);
@@ -597,33 +422,92 @@ impl Connection {
     }
 }
 
-/// A broken connection is told from a bad body.
-fn read_result(read: Result<(), BodyError>) -> Result<Result<(), BodyError>, Over> {
-    match read {
-        Err(BodyError::Connection(_)) => Err(Over::Broken),
-        other => Ok(other),
+/// How long the body of a POST is. Nobody is told anything about peers before that is known.
+fn body_length(head: &RequestHead, proven: bool) -> Result<u64, Rejection> {
+    if head.content_coded {
+        return Err(Rejection::new(415, "compressed bodies are not taken"));
+    }
+    let Some(length) = head.content_length.filter(|_| !head.transfer_coded) else {
+        return Err(Rejection::new(411, "a body needs a Content-Length and no transfer coding"));
+    };
+    if head.server_port.is_none() && !proven {
+        return Err(Rejection::new(400, "the cookie server_port is missing"));
+    }
+    Ok(length)
+}
+
+/// Lets a message of a known peer in, of whose body so many bytes are here: it is of a wire that the
+/// peer speaks, of its present session, and not too large.
+pub(crate) fn admit(
+    peer: &Peer,
+    head: &RequestHead,
+    length: u64,
+    here: u64,
+    own_session: u64,
+    limit: u64,
+    connection: u64,
+) -> Result<Arrival, Rejection> {
+    let numbered = match (head.wire, head.session_id, head.sequence_number) {
+        (Some(2), Some(session_id), Some(sequence_number)) => {
+            Some(Numbered { session_id, sequence_number, floor: head.floor.unwrap_or(0) })
+        }
+        _ => None,
+    };
+    let (wire, limit) = match numbered {
+        Some(_) => (Wire::Two, limit),
+        None => (peer.compatible_wire(), limit.min(MAXIMUM_COMPATIBLE_BYTES)),
+    };
+    let offset = head.offset.unwrap_or(0);
+    let Some(total) = length.checked_add(offset).filter(|total| *total <= limit) else {
+        let text = format!("a body of {length} bytes is too large: at most {limit} are taken");
+        return Err(Rejection::new(413, text));
+    };
+    match numbered {
+        None => {
+            peer.seen_once.store(true, Ordering::Release);
+            if !peer.speaks_compatible() {
+                let text =
+                    "you spoke the second wire before and now do not: a downgrade is refused";
+                return Err(Rejection::new(409, text));
+            }
+        }
+        Some(numbered) => {
+            if head.peer_session_id.is_some_and(|known| known != own_session) {
+                let text = "this pool was restarted since you last heard from it";
+                return Err(Rejection::new(409, text));
+            }
+            meet(peer, numbered.session_id)?;
+        }
+    }
+    let whole = here >= total && total < OWN_BUFFER_BYTES as u64;
+    Ok(Arrival::new(connection, wire, numbered, total, offset, whole))
+}
+
+/// A request of the second wire: a session that has ended is told so.
+fn meet(peer: &Peer, session_id: u64) -> Result<(), Rejection> {
+    peer.speaks_second();
+    match peer.meets(session_id) {
+        Session::Past => Err(Rejection::new(409, "this session of yours has ended")),
+        Session::First | Session::Same | Session::Restarted => Ok(()),
     }
 }
 
-fn bad(error: &BodyError) -> No {
+/// How much of a message is here, once nobody reads it any more.
+async fn have_of(peer: &Peer, number: u64) -> Have {
+    let until = Instant::now() + SUPERSEDE_WAIT;
+    loop {
+        let changed = peer.quota.changed.notified();
+        let now = Instant::now().into_std();
+        let have = peer.conversation().have(number, until.into_std(), now);
+        if let Some(have) = have {
+            return have;
+        }
+        let _ = timeout_at(until, changed).await;
+    }
+}
+
+fn unreadable(error: &BodyError) -> Rejection {
     let status = if matches!(error, BodyError::Memory(_)) { 503 } else { 400 };
-    No::new(
-        status,
-        format!("Failed processing received message: {error}").replace(['\r', '\n'], " "),
-    )
-}
-
-fn full(peer: &Peer) -> No {
-    let name = peer.name();
-    No::new(503, format!("nobody receives the messages of '{name}' here: the mailbox is full"))
-}
-
-/// A keyed hash of bodies: a peer cannot make two that collide.
-#[derive(Default)]
-pub(crate) struct BodyHasher(std::hash::RandomState);
-
-impl BodyHasher {
-    fn hash(&self, body: &[u8]) -> u64 {
-        self.0.hash_one(body)
-    }
+    let text = format!("Failed processing received message: {error}");
+    Rejection::new(status, text.replace(['\r', '\n'], " "))
 }

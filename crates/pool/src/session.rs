@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::limits::NONCE_WINDOW;
+use crate::limits::SEQUENCE_WINDOW;
 
 /// Sessions of a peer that ended and are recognised when a late message of theirs arrives.
 const REMEMBERED_SESSIONS: usize = 16;
@@ -11,13 +11,13 @@ const REMEMBERED_SESSIONS: usize = 16;
 /// The messages of one peer that have arrived, by session and number.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    epoch: Option<u64>,
+    session_id: Option<u64>,
     past: VecDeque<u64>,
     floor: u64,
     settled: BTreeSet<u64>,
 }
 
-/// What an epoch says.
+/// What a session id says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Session {
     /// The first one ever.
@@ -32,32 +32,33 @@ pub(crate) enum Session {
 
 /// What a number says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
+pub(crate) enum Standing {
     /// It has not arrived yet.
     New,
     /// It is here already.
     Settled,
-    /// So many are missing before it that they cannot be kept track of.
+    /// So many after the first that is missing are settled that no more can be kept track of: that one
+    /// has to come first, which is taken at any time.
     TooFarAhead,
 }
 
 impl Seen {
-    pub(crate) fn session(&self, epoch: u64) -> Session {
-        match self.epoch {
+    pub(crate) fn session(&self, session_id: u64) -> Session {
+        match self.session_id {
             None => Session::First,
-            Some(current) if current == epoch => Session::Same,
-            Some(_) if self.past.contains(&epoch) => Session::Past,
+            Some(current) if current == session_id => Session::Same,
+            Some(_) if self.past.contains(&session_id) => Session::Past,
             Some(_) => Session::Restarted,
         }
     }
 
-    pub(crate) fn epoch(&self) -> Option<u64> {
-        self.epoch
+    pub(crate) fn session_id(&self) -> Option<u64> {
+        self.session_id
     }
 
     /// Begins a session.
-    pub(crate) fn begin(&mut self, epoch: u64) {
-        if let Some(past) = self.epoch.replace(epoch) {
+    pub(crate) fn begin(&mut self, session_id: u64) {
+        if let Some(past) = self.session_id.replace(session_id) {
             self.past.push_back(past);
             if self.past.len() > REMEMBERED_SESSIONS {
                 self.past.pop_front();
@@ -68,37 +69,37 @@ impl Seen {
     }
 
     /// Looks a number up; all below `floor` are settled at the sender.
-    pub(crate) fn arrives(&mut self, nonce: u64, floor: u64) -> Arrival {
-        if floor > self.floor && floor <= nonce {
+    pub(crate) fn arrives(&mut self, number: u64, floor: u64) -> Standing {
+        if floor > self.floor && floor <= number {
             self.floor = floor;
             self.settled = self.settled.split_off(&floor);
         }
-        if nonce < self.floor || self.settled.contains(&nonce) {
-            Arrival::Settled
-        } else if self.settled.len() >= NONCE_WINDOW {
-            Arrival::TooFarAhead
+        if number < self.floor || self.settled.contains(&number) {
+            Standing::Settled
+        } else if self.settled.len() >= SEQUENCE_WINDOW && number != self.floor {
+            Standing::TooFarAhead
         } else {
-            Arrival::New
+            Standing::New
         }
     }
 
-    pub(crate) fn is_settled(&self, nonce: u64) -> bool {
-        nonce < self.floor || self.settled.contains(&nonce)
+    pub(crate) fn is_settled(&self, number: u64) -> bool {
+        number < self.floor || self.settled.contains(&number)
     }
 
     /// The message has been delivered; false when it was already.
-    pub(crate) fn settle(&mut self, nonce: u64) -> bool {
-        if nonce < self.floor {
+    pub(crate) fn settle(&mut self, number: u64) -> bool {
+        if number < self.floor {
             return false;
         }
-        if nonce == self.floor {
+        if number == self.floor {
             self.floor += 1;
             while self.settled.remove(&self.floor) {
                 self.floor += 1;
             }
             return true;
         }
-        self.settled.insert(nonce)
+        self.settled.insert(number)
     }
 }
 
@@ -198,7 +199,7 @@ mod tests {
         assert!(seen.settle(0));
         seen.begin(6);
         assert_eq!((seen.session(5), seen.session(6)), (Session::Past, Session::Same));
-        assert_eq!(seen.arrives(0, 0), Arrival::New);
+        assert_eq!(seen.arrives(0, 0), Standing::New);
     }
 
     proptest! {
@@ -209,16 +210,16 @@ mod tests {
             let mut seen = Seen::default();
             seen.begin(1);
             let mut expected = BTreeSet::new();
-            for nonce in arrivals {
+            for number in arrivals {
                 let floor = (0..=50).find(|number| !expected.contains(number)).unwrap();
-                let arrival = seen.arrives(nonce, floor.min(nonce));
-                prop_assert_eq!(arrival == Arrival::New, !expected.contains(&nonce));
-                if arrival == Arrival::New {
-                    prop_assert!(seen.settle(nonce));
-                    expected.insert(nonce);
+                let arrival = seen.arrives(number, floor.min(number));
+                prop_assert_eq!(arrival == Standing::New, !expected.contains(&number));
+                if arrival == Standing::New {
+                    prop_assert!(seen.settle(number));
+                    expected.insert(number);
                 }
-                prop_assert!(!seen.settle(nonce));
-                prop_assert!(seen.is_settled(nonce));
+                prop_assert!(!seen.settle(number));
+                prop_assert!(seen.is_settled(number));
                 prop_assert!(seen.settled.len() <= 50);
             }
         }

@@ -7,54 +7,17 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use crate::limits::COALESCE_BYTES;
 
-pub(crate) enum Stream {
-    Plain(TcpStream),
-    Accepted(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    Dialled(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-}
+/// What carries a connection: TCP, or TLS over it from either end.
+pub(crate) type Carried = Box<dyn Duplex>;
 
-macro_rules! each {
-    ($self:expr, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Stream::Plain($stream) => $call,
-            Stream::Accepted($stream) => $call,
-            Stream::Dialled($stream) => $call,
-        }
-    };
-}
+/// Bytes in both directions.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_read(context, buffer))
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write(context, bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_flush(context))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_shutdown(context))
-    }
-}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// What is to be written: small pieces joined, large ones as they are.
 #[derive(Default)]
@@ -95,7 +58,7 @@ impl Out {
         }
     }
 
-    fn poll_write(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    fn poll_write(&mut self, stream: &mut Carried, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.seal();
         let mut wrote = false;
         while let Some(piece) = self.pieces.front_mut() {
@@ -134,7 +97,7 @@ pub(crate) enum Moved {
 
 /// Waits until something moves in either direction. Nothing is lost when the future is dropped.
 pub(crate) async fn exchange(
-    stream: &mut Stream,
+    stream: &mut Carried,
     out: &mut Out,
     into: &mut BytesMut,
 ) -> io::Result<Moved> {
@@ -153,7 +116,7 @@ pub(crate) async fn exchange(
 }
 
 /// Writes everything.
-pub(crate) async fn flush(stream: &mut Stream, out: &mut Out) -> io::Result<()> {
+pub(crate) async fn flush(stream: &mut Carried, out: &mut Out) -> io::Result<()> {
     while !out.is_empty() {
         poll_fn(|cx| out.poll_write(stream, cx)).await?;
     }
@@ -161,13 +124,13 @@ pub(crate) async fn flush(stream: &mut Stream, out: &mut Out) -> io::Result<()> 
 }
 
 /// Reads some bytes behind those that are there; none is the end.
-pub(crate) async fn read(stream: &mut Stream, into: &mut BytesMut) -> io::Result<usize> {
+pub(crate) async fn read(stream: &mut Carried, into: &mut BytesMut) -> io::Result<usize> {
     into.reserve(16 << 10);
     poll_fn(|cx| poll_read(stream, into, cx)).await
 }
 
 fn poll_read(
-    stream: &mut Stream,
+    stream: &mut Carried,
     into: &mut BytesMut,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {

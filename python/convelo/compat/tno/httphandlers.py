@@ -104,7 +104,7 @@ class HTTPClient(Peer):
             )
         address = f"{addr}:{port}"
         super().__init__(core.binding, address if name is None else name, logger, address)
-        index = core.node.add_peer(
+        handle = core.node.add_peer(
             self.name,
             addr,
             port,
@@ -112,7 +112,7 @@ class HTTPClient(Peer):
             certificate=cert,
             key=key,
         )
-        self.join(core.node, index)
+        self.join(core.node, handle)
         self.pool = pool
         self.addr = addr
         self.port = port
@@ -132,14 +132,14 @@ class HTTPClient(Peer):
     @msg_prefix.setter
     def msg_prefix(self, prefix: str | None) -> None:
         assert self.node is not None
-        self.node.set_prefix(self.index, prefix or "")
+        self.handle.set_prefix(prefix or "")
         self._msg_prefix = prefix
 
     @property
     def buffer(self) -> Mapping[int | str, ParkedMessage]:
         """What has arrived and was not received yet, by message id; read only."""
         assert self.node is not None
-        return _Parked(functools.partial(self.node.parked, self.index))
+        return _Parked(self.handle.parked)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, HTTPClient):

@@ -273,7 +273,7 @@ class Pool:
             port = 443 if self._is_tls else 80
         replaced = self.core.peers.pop(name, None)
         if replaced is not None:
-            self.core.node.forget_peer(replaced.index)
+            replaced.handle.forget()
         client = HTTPClient(
             self, addr, port, name=name, cert=certificate, key=key, wire=wire
         )

@@ -166,7 +166,7 @@ class HttpCommunicator(Communicator[HttpConnection]):
             raise ValueError(f"connection '{name}' has a certificate or key, but there is no TLS")
         client = self.core.peers.get(name) or Client(self.core.binding, name, DefaultPacker())
         wire = client.only_wire or connection.wire
-        index = node.add_peer(
+        handle = node.add_peer(
             name,
             connection.addr,
             connection.port,
@@ -175,7 +175,7 @@ class HttpCommunicator(Communicator[HttpConnection]):
             certificate=connection._certificate,
             key=connection.key,
         )
-        client.join(node, index)
+        client.join(node, handle)
         connection._client = client
 
     async def _initialize(self) -> None:

@@ -1,0 +1,788 @@
+//! The conversation with one peer, as a machine: which of its messages are taken, once each; where a
+//! broken one goes on; who waits. No socket, no clock, no task.
+//!
+//! Its owner wraps it in a lock, and acts on what an operation returned after the lock is released.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::body::Assembly;
+use crate::error::ReceiveFailure;
+use crate::http::{Have, Rejection};
+use crate::limits::{
+    MAXIMUM_PARTIALS, PARTIAL_KEPT, REMEMBERED, REPETITION, ROOM_WAIT, SUPERSEDE_WAIT,
+};
+use crate::mailbox::{Delivered, Mailbox, Waiter};
+use crate::message::{Incoming, MessageId, Wire};
+use crate::peers::Taker;
+use crate::quota::{Charge, Quota, Ticket};
+use crate::session::{Counter, Place, Seen, Session, Standing};
+
+/// What changes with every message of a peer.
+pub(crate) struct Conversation {
+    pub(crate) mailbox: Mailbox<Incoming, Waiting>,
+    pub(crate) seen: Seen,
+    pub(crate) sending: Counter,
+    pub(crate) receiving: Counter,
+    pub(crate) prefix: String,
+    text_ids: bool,
+    quota: Arc<Quota>,
+    /// Messages that are being read, by sequence number; whoever reads one can be told to give way.
+    reading: HashMap<u64, Interrupt>,
+    partials: BTreeMap<u64, (Assembly, Instant)>,
+    /// Recent messages of a wire without numbers.
+    recent: Recent,
+    /// Why nothing more is to be expected.
+    pub(crate) gone: Option<ReceiveFailure>,
+    /// The peer was restarted, and the user has not been told yet.
+    pub(crate) restarted: bool,
+    pub(crate) probes: u32,
+}
+
+/// A receive that waits.
+pub(crate) struct Waiting {
+    pub(crate) taker: Taker,
+    pub(crate) place: Place,
+}
+
+/// Tells whoever reads a message that another connection brings it.
+pub(crate) type Interrupt = Arc<Notify>;
+
+/// A message whose head has arrived.
+pub(crate) struct Arrival {
+    connection: u64,
+    /// On the second wire.
+    numbered: Option<Numbered>,
+    pub(crate) wire: Wire,
+    total: u64,
+    offset: u64,
+    /// All of its body is here already: nobody can interfere.
+    whole: bool,
+    /// Held while the message is read.
+    reading: Option<Interrupt>,
+    ticket: Ticket,
+    /// When it is given up.
+    until: Option<Instant>,
+}
+
+/// What makes a message of the second wire arrive once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Numbered {
+    pub(crate) session_id: u64,
+    pub(crate) sequence_number: u64,
+    pub(crate) floor: u64,
+}
+
+/// What is to be done about an arrival.
+pub(crate) enum Step {
+    /// Nothing yet: ask again when the quota has changed, and at this time at the latest.
+    Wait(Instant),
+    /// Read the body into this, until all is there or another connection brings it.
+    Read(Assembly, Option<Interrupt>),
+    /// The whole body is here: take it.
+    Take(Charge),
+    /// It was received before: read the body, forget it and say so again.
+    Discard,
+}
+
+impl Arrival {
+    pub(crate) fn new(
+        connection: u64,
+        wire: Wire,
+        numbered: Option<Numbered>,
+        total: u64,
+        offset: u64,
+        whole: bool,
+    ) -> Self {
+        let whole = whole && offset == 0 && numbered.is_some();
+        let ticket = Ticket::default();
+        Self {
+            connection,
+            numbered,
+            wire,
+            total,
+            offset,
+            whole,
+            reading: None,
+            ticket,
+            until: None,
+        }
+    }
+
+    /// Bytes of the body that come with this request.
+    pub(crate) fn body(&self) -> u64 {
+        self.total - self.offset
+    }
+
+    /// Whether it waits for room in the mailbox.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.ticket.is_held()
+    }
+
+    /// Whether [`Conversation::leave`] is to be called.
+    pub(crate) fn holds(&self) -> bool {
+        self.reading.is_some() || self.ticket.is_held()
+    }
+
+    fn wait(&mut self, now: Instant, most: Duration, text: &str) -> Result<Step, Rejection> {
+        let until = *self.until.get_or_insert(now + most);
+        if now < until { Ok(Step::Wait(until)) } else { Err(Rejection::new(503, text)) }
+    }
+}
+
+impl Conversation {
+    pub(crate) fn new(quota: Arc<Quota>, text_ids: bool) -> Self {
+        Self {
+            mailbox: Mailbox::new(),
+            seen: Seen::default(),
+            sending: Counter::default(),
+            receiving: Counter::default(),
+            prefix: String::new(),
+            text_ids,
+            quota,
+            reading: HashMap::new(),
+            partials: BTreeMap::new(),
+            recent: Recent::default(),
+            gone: None,
+            restarted: false,
+            probes: 0,
+        }
+    }
+
+    /// What is next for a message whose head has arrived, and which may have waited since.
+    pub(crate) fn step(&mut self, arrival: &mut Arrival, now: Instant) -> Result<Step, Rejection> {
+        let mut kept = None;
+        if let Some(numbered) = arrival.numbered {
+            let number = numbered.sequence_number;
+            self.same_session(numbered)?;
+            match self.seen.arrives(number, numbered.floor) {
+                Standing::New => {}
+                Standing::Settled => return Ok(Step::Discard),
+                Standing::TooFarAhead => {
+                    return Err(Rejection::new(
+                        503,
+                        "too many messages before this one are missing",
+                    ));
+                }
+            }
+            if !arrival.whole && arrival.reading.is_none() {
+                if let Some(other) = self.reading.get(&number) {
+                    other.notify_one();
+                    let text = "this message is on its way on another connection";
+                    return arrival.wait(now, SUPERSEDE_WAIT, text);
+                }
+                let interrupt = Interrupt::default();
+                self.reading.insert(number, Arc::clone(&interrupt));
+                (arrival.reading, arrival.until) = (Some(interrupt), None);
+            }
+            // At offset 0 it begins anew, and must not wait for the room that it has itself.
+            kept = self.partials.remove(&number).map(|(assembly, _)| assembly);
+            if arrival.offset > 0 {
+                return match kept {
+                    Some(kept) if kept.is_continued(arrival.offset, arrival.total) => {
+                        Ok(Step::Read(kept, arrival.reading.clone()))
+                    }
+                    kept => {
+                        let received = kept.as_ref().map_or(0, Assembly::received);
+                        if let Some(kept) = kept {
+                            self.keep(number, kept, now);
+                        }
+                        let text = "the continuation does not fit what has arrived";
+                        let have = Some(Have::Bytes(received));
+                        Err(Rejection { have, ..Rejection::new(409, text) })
+                    }
+                };
+            }
+        }
+        drop(kept);
+        let awaited = self.mailbox.waiting() > 0;
+        match self.quota.take(arrival.total, awaited, &mut arrival.ticket) {
+            Some(charge) if arrival.whole => Ok(Step::Take(charge)),
+            Some(charge) => {
+                let assembly = Assembly::new(arrival.wire, arrival.total).charged(charge);
+                Ok(Step::Read(assembly, arrival.reading.clone()))
+            }
+            None => {
+                let text = "nobody receives your messages here: the mailbox is full";
+                arrival.wait(now, ROOM_WAIT, text)
+            }
+        }
+    }
+
+    /// A message is complete. `body` is its hash where it has no number. Nothing when it was here
+    /// before.
+    pub(crate) fn complete(
+        &mut self,
+        arrival: &Arrival,
+        incoming: Incoming,
+        body: u64,
+        now: Instant,
+    ) -> Result<Option<Delivered<Incoming, Waiting>>, Rejection> {
+        let first = match arrival.numbered {
+            // Its session may have ended while it was read: in another one the number means another
+            // message.
+            Some(numbered) => {
+                self.same_session(numbered)?;
+                self.seen.settle(numbered.sequence_number)
+            }
+            None => {
+                self.gone = None;
+                self.is_first(&incoming.id, body, arrival.connection, now)
+            }
+        };
+        Ok(first.then(|| self.mailbox.deliver(incoming.id.clone(), incoming)))
+    }
+
+    /// A connection broke inside a body, or gave way: what has arrived is kept for the continuation.
+    pub(crate) fn broke(&mut self, arrival: &Arrival, assembly: Assembly, now: Instant) {
+        if let Some(numbered) = arrival.numbered
+            && self.same_session(numbered).is_ok()
+        {
+            self.keep(numbered.sequence_number, assembly, now);
+        }
+    }
+
+    /// An arrival is over, in whatever way.
+    pub(crate) fn leave(&mut self, arrival: &mut Arrival) {
+        self.quota.leave(&mut arrival.ticket);
+        let Some(interrupt) = arrival.reading.take() else { return };
+        // It may be that of another session by now.
+        if let Some(numbered) = arrival.numbered
+            && let number = numbered.sequence_number
+            && self.reading.get(&number).is_some_and(|reading| Arc::ptr_eq(reading, &interrupt))
+        {
+            self.reading.remove(&number);
+        }
+        self.quota.changed.notify_waiters();
+    }
+
+    /// How much of a message has arrived; nothing while another connection still reads it, which is
+    /// told to give way and waited for until `until`.
+    pub(crate) fn have(&mut self, number: u64, until: Instant, now: Instant) -> Option<Have> {
+        if self.seen.is_settled(number) {
+            return Some(Have::All);
+        }
+        if let Some(reader) = self.reading.get(&number)
+            && now < until
+        {
+            reader.notify_one();
+            return None;
+        }
+        self.expire(now);
+        let kept = self.partials.get(&number);
+        Some(Have::Bytes(kept.map_or(0, |(assembly, _)| assembly.received())))
+    }
+
+    /// The connection broke before its last answer left.
+    pub(crate) fn unanswered(&mut self, connection: u64) {
+        self.recent.unanswered(connection);
+    }
+
+    /// Forgets what has arrived of messages that nobody went on with.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        self.partials.retain(|_, (_, since)| now.duration_since(*since) < PARTIAL_KEPT);
+    }
+
+    /// What a session id says. After [`Session::Restarted`] call [`Self::restart`] under the same lock.
+    pub(crate) fn meets(&mut self, session_id: u64) -> Session {
+        let session = self.seen.session(session_id);
+        match session {
+            Session::First => self.seen.begin(session_id),
+            Session::Same => self.gone = None,
+            Session::Past | Session::Restarted => {}
+        }
+        session
+    }
+
+    /// Begins another session of the peer: whatever hung on the old one ends. Returns the receives
+    /// that do, and how many messages of it were never received. Of the sends, `unsent` have ended and
+    /// `kept` go on.
+    pub(crate) fn restart(
+        &mut self,
+        session_id: u64,
+        unsent: usize,
+        kept: usize,
+    ) -> (Vec<Waiter<Waiting>>, usize) {
+        self.seen.begin(session_id);
+        self.partials.clear();
+        for (_, interrupt) in self.reading.drain() {
+            interrupt.notify_one();
+        }
+        self.gone = None;
+        let used = self.sending.is_used() || self.receiving.is_used();
+        let waiting = self.mailbox.take_waiting();
+        let (ended, stay): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|waiter| waiter.waiter.place.is_default);
+        let (prefix, text_ids) = (&self.prefix, self.text_ids);
+        let dropped = self.mailbox.drop_parked_if(|id| is_default_id(id, prefix, text_ids));
+        self.sending.reset();
+        self.receiving.reset();
+        // What goes on under a chosen id counts at the new session of the peer, too.
+        for _ in 0..kept {
+            self.sending.take(false);
+        }
+        for waiter in stay {
+            self.receiving.take(false);
+            self.mailbox.receive(waiter.id, waiter.waiter, waiter.token);
+        }
+        self.restarted = used && ended.is_empty() && unsent == 0;
+        (ended, dropped.len())
+    }
+
+    /// Begins anew on the user's word: counters at 0, nothing parked.
+    pub(crate) fn reset(&mut self) {
+        self.mailbox.drop_parked();
+        self.sending.reset();
+        self.receiving.reset();
+        self.prefix.clear();
+        self.restarted = false;
+    }
+
+    /// The id of a message that is sent, and its place.
+    pub(crate) fn send_id(&mut self, chosen: Option<MessageId>) -> (MessageId, Place) {
+        let place = self.sending.take(chosen.is_none());
+        (self.id(chosen, place), place)
+    }
+
+    /// The id of a message that is received, and its place.
+    pub(crate) fn receive_id(&mut self, chosen: Option<MessageId>) -> (MessageId, Place) {
+        let place = self.receiving.take(chosen.is_none());
+        (self.id(chosen, place), place)
+    }
+
+    fn id(&self, chosen: Option<MessageId>, place: Place) -> MessageId {
+        let (prefix, text_ids) = (&self.prefix, self.text_ids);
+        match chosen.unwrap_or(MessageId::Int(place.number.into())) {
+            MessageId::Int(number) if prefix.is_empty() && !text_ids => MessageId::Int(number),
+            MessageId::Int(number) => format!("{prefix}{number}").into(),
+            MessageId::Text(text) if prefix.is_empty() => MessageId::Text(text),
+            MessageId::Text(text) => format!("{prefix}{text}").into(),
+        }
+    }
+
+    fn same_session(&self, numbered: Numbered) -> Result<(), Rejection> {
+        if self.seen.session_id() == Some(numbered.session_id) {
+            return Ok(());
+        }
+        Err(Rejection::new(409, "this session of yours has ended"))
+    }
+
+    fn keep(&mut self, number: u64, assembly: Assembly, now: Instant) {
+        self.expire(now);
+        if self.partials.len() >= MAXIMUM_PARTIALS {
+            self.partials.pop_first();
+        }
+        self.partials.insert(number, (assembly, now));
+    }
+
+    /// Whether a message without a number is none that was received before.
+    fn is_first(&mut self, id: &MessageId, body: u64, connection: u64, now: Instant) -> bool {
+        let passed = match id {
+            MessageId::Int(number) => {
+                u64::try_from(*number).is_ok_and(|number| number < self.receiving.peek())
+                    && !self.mailbox.is_awaited(id)
+            }
+            MessageId::Text(_) => false,
+        };
+        let expected = passed || self.mailbox.is_parked(id);
+        let first = !self.recent.repeats(id, body, connection, expected, now);
+        if first {
+            self.recent.note(id.clone(), body, connection, now);
+        }
+        first
+    }
+}
+
+fn is_default_id(id: &MessageId, prefix: &str, text_ids: bool) -> bool {
+    match id {
+        MessageId::Int(_) => !text_ids && prefix.is_empty(),
+        MessageId::Text(text) => text.strip_prefix(prefix).is_some_and(|number| {
+            (text_ids || !prefix.is_empty())
+                && !number.is_empty()
+                && number.bytes().all(|byte| byte.is_ascii_digit())
+        }),
+    }
+}
+
+/// What arrived lately on a wire without numbers: a sender that lost the answer sends the same body
+/// under the same id once more.
+#[derive(Default)]
+struct Recent(VecDeque<Arrived>);
+
+struct Arrived {
+    id: MessageId,
+    body: u64,
+    connection: u64,
+    at: Instant,
+    /// Its answer was surely not delivered.
+    unanswered: bool,
+}
+
+impl Recent {
+    /// Whether this is a message once more: the same body under the same id, on another connection,
+    /// where that is `expected`, or after its answer could not be delivered.
+    fn repeats(
+        &mut self,
+        id: &MessageId,
+        body: u64,
+        connection: u64,
+        expected: bool,
+        now: Instant,
+    ) -> bool {
+        self.0.retain(|arrived| now.duration_since(arrived.at) < REPETITION);
+        self.0.iter().any(|arrived| {
+            arrived.body == body
+                && arrived.connection != connection
+                && arrived.id == *id
+                && (expected || arrived.unanswered)
+        })
+    }
+
+    fn note(&mut self, id: MessageId, body: u64, connection: u64, at: Instant) {
+        if self.0.len() >= REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back(Arrived { id, body, connection, at, unanswered: false });
+    }
+
+    fn unanswered(&mut self, connection: u64) {
+        if let Some(last) = self.0.iter_mut().rfind(|arrived| arrived.connection == connection) {
+            last.unanswered = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::body::tests::{complete, feed};
+    use crate::frame;
+    use crate::limits::SEQUENCE_WINDOW;
+    use crate::mailbox::Received;
+
+    const SESSION: u64 = 7;
+    const MAILBOX: u64 = 64 << 10;
+
+    /// A conversation with a peer whose session has begun.
+    fn conversation() -> Conversation {
+        let mut conversation = Conversation::new(Arc::new(Quota::new(MAILBOX)), false);
+        assert_eq!(conversation.meets(SESSION), Session::First);
+        conversation
+    }
+
+    /// A body of the second wire with so many bytes of value.
+    fn body(id: &str, bytes: usize) -> Bytes {
+        let head = frame::encode(&id.into(), bytes as u64, &[]).unwrap();
+        [&head[..], &vec![7; bytes]].concat().into()
+    }
+
+    fn arrival(session_id: u64, number: u64, total: usize, offset: usize) -> Arrival {
+        let numbered = Numbered { session_id, sequence_number: number, floor: 0 };
+        Arrival::new(0, Wire::Two, Some(numbered), total as u64, offset as u64, false)
+    }
+
+    fn unnumbered(connection: u64, total: usize) -> Arrival {
+        Arrival::new(connection, Wire::Four, None, total as u64, 0, false)
+    }
+
+    fn read(conversation: &mut Conversation, arrival: &mut Arrival, now: Instant) -> Assembly {
+        match conversation.step(arrival, now) {
+            Ok(Step::Read(assembly, _)) => assembly,
+            other => panic!("{}", shown(&other)),
+        }
+    }
+
+    fn shown(step: &Result<Step, Rejection>) -> String {
+        match step {
+            Ok(Step::Wait(_)) => "wait".to_owned(),
+            Ok(Step::Read(assembly, _)) => format!("read from {}", assembly.received()),
+            Ok(Step::Take(_)) => "take".to_owned(),
+            Ok(Step::Discard) => "discard".to_owned(),
+            Err(rejection) => format!("{} {:?}", rejection.status, rejection.have),
+        }
+    }
+
+    fn step(conversation: &mut Conversation, arrival: &mut Arrival, now: Instant) -> String {
+        shown(&conversation.step(arrival, now))
+    }
+
+    /// Takes all of a message in; false when it was here before.
+    fn bring(conversation: &mut Conversation, number: u64, body: &Bytes, now: Instant) -> bool {
+        let mut arrival = arrival(SESSION, number, body.len(), 0);
+        let step = conversation.step(&mut arrival, now);
+        let taken = match step {
+            Ok(Step::Read(mut assembly, _)) => {
+                assert!(feed(&mut assembly, body));
+                let incoming = assembly.finish().unwrap();
+                conversation.complete(&arrival, incoming, 0, now).unwrap().is_some()
+            }
+            Ok(Step::Discard) => false,
+            other => panic!("{}", shown(&other)),
+        };
+        conversation.leave(&mut arrival);
+        taken
+    }
+
+    fn receive(conversation: &mut Conversation, id: &str) -> Option<Incoming> {
+        conversation.mailbox.take_parked(&id.into())
+    }
+
+    /// Begins to wait for an id that nobody sends.
+    fn wait_for_another(conversation: &mut Conversation) {
+        let place = conversation.receiving.take(false);
+        let waiting = Waiting { taker: Box::new(|_| None), place };
+        let received = conversation.mailbox.receive("another".into(), waiting, 1);
+        assert!(matches!(received, Received::Waiting));
+    }
+
+    #[test]
+    fn a_message_arrives_once_however_often_it_comes() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        let body = body("x", 10);
+        for number in [1, 0, 1, 0] {
+            let first = conversation.mailbox.parked().map(|(_, count)| count).sum::<usize>() < 2;
+            assert_eq!(bring(&mut conversation, number, &body, now), first, "{number}");
+        }
+        assert!(receive(&mut conversation, "x").is_some());
+        assert!(receive(&mut conversation, "x").is_some());
+        assert!(!bring(&mut conversation, 0, &body, now), "it was received");
+        assert!(receive(&mut conversation, "x").is_none());
+    }
+
+    #[test]
+    fn a_message_goes_on_where_it_was_cut() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        let body = body("x", 1000);
+        let mut first = arrival(SESSION, 0, body.len(), 0);
+        let mut assembly = read(&mut conversation, &mut first, now);
+        assert!(!feed(&mut assembly, &body[..300]));
+        conversation.broke(&first, assembly, now);
+        conversation.leave(&mut first);
+        assert_eq!(conversation.have(0, now, now), Some(Have::Bytes(300)));
+
+        let mut elsewhere = arrival(SESSION, 0, body.len(), 299);
+        assert_eq!(step(&mut conversation, &mut elsewhere, now), "409 Some(Bytes(300))");
+        conversation.leave(&mut elsewhere);
+        let mut next = arrival(SESSION, 0, body.len(), 300);
+        let mut assembly = read(&mut conversation, &mut next, now);
+        assert!(feed(&mut assembly, &body[300..]));
+        let incoming = assembly.finish().unwrap();
+        assert_eq!(incoming.value(), [7; 1000]);
+        assert!(conversation.complete(&next, incoming, 0, now).unwrap().is_some());
+        conversation.leave(&mut next);
+        assert_eq!(conversation.have(0, now, now), Some(Have::All));
+    }
+
+    #[test]
+    fn what_nobody_goes_on_with_is_forgotten() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        let body = body("x", 1000);
+        for number in 0..=MAXIMUM_PARTIALS as u64 {
+            let mut arrival = arrival(SESSION, number, body.len(), 0);
+            let mut assembly = read(&mut conversation, &mut arrival, now);
+            feed(&mut assembly, &body[..300]);
+            conversation.broke(&arrival, assembly, now);
+            conversation.leave(&mut arrival);
+        }
+        assert_eq!(conversation.have(0, now, now), Some(Have::Bytes(0)), "too many");
+        assert_eq!(conversation.have(1, now, now), Some(Have::Bytes(300)));
+        let later = now + PARTIAL_KEPT;
+        assert_eq!(conversation.have(1, later, later), Some(Have::Bytes(0)), "too long");
+    }
+
+    #[test]
+    fn a_newer_connection_takes_a_message_over() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        let body = body("x", 1000);
+        let mut old = arrival(SESSION, 0, body.len(), 0);
+        let Ok(Step::Read(mut assembly, Some(interrupt))) = conversation.step(&mut old, now) else {
+            panic!("it is not read");
+        };
+        feed(&mut assembly, &body[..300]);
+        let until = now + SUPERSEDE_WAIT;
+        assert_eq!(conversation.have(0, until, now), None);
+        let mut new = arrival(SESSION, 0, body.len(), 0);
+        assert_eq!(step(&mut conversation, &mut new, now), "wait");
+        assert!(complete(interrupt.notified()).is_some(), "the old one is told");
+        conversation.broke(&old, assembly, now);
+        conversation.leave(&mut old);
+        assert_eq!(conversation.have(0, until, now), Some(Have::Bytes(300)));
+        assert_eq!(step(&mut conversation, &mut new, now), "read from 0");
+
+        let mut third = arrival(SESSION, 0, body.len(), 0);
+        assert_eq!(step(&mut conversation, &mut third, now), "wait");
+        assert_eq!(step(&mut conversation, &mut third, until), "503 None", "it did not give way");
+    }
+
+    #[test]
+    fn heads_wait_for_the_mailbox_in_their_order() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        let half = body("x", 40 << 10);
+        assert!(bring(&mut conversation, 0, &half, now));
+        let mut large = arrival(SESSION, 1, half.len(), 0);
+        assert_eq!(step(&mut conversation, &mut large, now), "wait");
+        assert!(large.is_queued());
+        // There would be room for it, but nobody overtakes.
+        let small = body("y", 10);
+        let mut behind = arrival(SESSION, 2, small.len(), 0);
+        assert_eq!(step(&mut conversation, &mut behind, now), "wait");
+        drop(receive(&mut conversation, "x").unwrap());
+        assert_eq!(step(&mut conversation, &mut behind, now), "wait");
+        assert_eq!(step(&mut conversation, &mut large, now), "read from 0");
+        assert_eq!(step(&mut conversation, &mut behind, now), "read from 0");
+    }
+
+    #[test]
+    fn a_head_whose_connection_is_gone_leaves_the_queue() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        let half = body("x", 40 << 10);
+        assert!(bring(&mut conversation, 0, &half, now));
+        let mut large = arrival(SESSION, 1, half.len(), 0);
+        let mut behind = arrival(SESSION, 2, 100, 0);
+        assert_eq!(step(&mut conversation, &mut large, now), "wait");
+        assert_eq!(step(&mut conversation, &mut behind, now), "wait");
+        conversation.leave(&mut large);
+        assert_eq!(step(&mut conversation, &mut behind, now), "read from 0");
+        assert_eq!(conversation.have(1, now, now), Some(Have::Bytes(0)), "nobody reads it");
+    }
+
+    #[test]
+    fn a_receive_that_waits_lets_more_in() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        let large = body("x", 60 << 10);
+        assert!(bring(&mut conversation, 0, &large, now));
+        let mut next = arrival(SESSION, 1, large.len(), 0);
+        assert_eq!(step(&mut conversation, &mut next, now), "wait");
+        wait_for_another(&mut conversation);
+        let assembly = read(&mut conversation, &mut next, now);
+        let mut third = arrival(SESSION, 2, large.len(), 0);
+        assert_eq!(step(&mut conversation, &mut third, now), "wait", "as much again, no more");
+        drop(assembly);
+        assert_eq!(step(&mut conversation, &mut third, now), "read from 0");
+    }
+
+    #[test]
+    fn a_head_that_waits_too_long_is_told_why() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        assert!(bring(&mut conversation, 0, &body("x", 60 << 10), now));
+        let mut next = arrival(SESSION, 1, 60 << 10, 0);
+        assert_eq!(step(&mut conversation, &mut next, now), "wait");
+        let rejection = conversation.step(&mut next, now + ROOM_WAIT).err().unwrap();
+        assert_eq!(rejection.status, 503);
+        assert!(rejection.text.contains("mailbox is full"), "{}", rejection.text);
+    }
+
+    /// What is kept of it holds room of the mailbox, all of it for a large one: it waited for that
+    /// until it was refused.
+    #[test]
+    fn a_message_that_begins_anew_does_not_wait_for_its_own_room() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        let large = body("x", 100 << 10);
+        let mut first = arrival(SESSION, 0, large.len(), 0);
+        let mut assembly = read(&mut conversation, &mut first, now);
+        feed(&mut assembly, &large[..80 << 10]);
+        conversation.broke(&first, assembly, now);
+        conversation.leave(&mut first);
+        let mut again = arrival(SESSION, 0, large.len(), 0);
+        assert_eq!(step(&mut conversation, &mut again, now), "read from 0");
+    }
+
+    /// The late message used up the number of another one in the next session, which was acknowledged
+    /// and never seen.
+    #[test]
+    fn a_late_message_of_an_ended_session_uses_no_number_of_the_next() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        let body = body("x", 1000);
+        let mut late = arrival(SESSION, 0, body.len(), 0);
+        let Ok(Step::Read(mut assembly, Some(interrupt))) = conversation.step(&mut late, now)
+        else {
+            panic!("it is not read");
+        };
+        assert_eq!(conversation.meets(8), Session::Restarted);
+        conversation.restart(8, 0, 0);
+        assert!(complete(interrupt.notified()).is_some(), "its reader is told");
+        assert!(feed(&mut assembly, &body));
+        let refused = conversation.complete(&late, assembly.finish().unwrap(), 0, now);
+        assert_eq!(refused.err().map(|rejection| rejection.status), Some(409));
+        conversation.leave(&mut late);
+        let mut present = arrival(8, 0, body.len(), 0);
+        assert_eq!(step(&mut conversation, &mut present, now), "read from 0");
+        let mut later = arrival(SESSION, 1, body.len(), 0);
+        assert_eq!(step(&mut conversation, &mut later, now), "409 None");
+    }
+
+    /// What had arrived of a message was continued by another one of the same number and length.
+    #[test]
+    fn a_message_of_an_ended_session_is_not_gone_on_with_in_the_next() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        let body = body("x", 1000);
+        let mut late = arrival(SESSION, 0, body.len(), 0);
+        let mut assembly = read(&mut conversation, &mut late, now);
+        feed(&mut assembly, &body[..300]);
+        assert_eq!(conversation.meets(8), Session::Restarted);
+        conversation.restart(8, 0, 0);
+        conversation.broke(&late, assembly, now);
+        conversation.leave(&mut late);
+        assert_eq!(conversation.have(0, now, now), Some(Have::Bytes(0)));
+    }
+
+    /// It was refused for the many behind it that had arrived, and could never come.
+    #[test]
+    fn the_message_that_all_others_wait_for_is_taken() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        for number in 1..=SEQUENCE_WINDOW as u64 {
+            assert!(conversation.seen.settle(number));
+        }
+        let mut more = arrival(SESSION, SEQUENCE_WINDOW as u64 + 1, 100, 0);
+        assert_eq!(step(&mut conversation, &mut more, now), "503 None");
+        let body = body("x", 10);
+        assert!(bring(&mut conversation, 0, &body, now));
+        assert_eq!(step(&mut conversation, &mut more, now), "read from 0");
+    }
+
+    #[test]
+    fn a_restart_ends_what_hangs_on_default_ids_and_nothing_else() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        assert!(bring(&mut conversation, 0, &body("chosen", 1), now));
+        let (id, place) = conversation.receive_id(None);
+        let waiting = Waiting { taker: Box::new(|_| None), place };
+        assert!(matches!(conversation.mailbox.receive(id, waiting, 2), Received::Waiting));
+        wait_for_another(&mut conversation);
+        let (ended, unreceived) = conversation.restart(8, 0, 1);
+        assert_eq!((ended.len(), unreceived), (1, 0));
+        assert_eq!(conversation.mailbox.waiting(), 1);
+        assert_eq!((conversation.sending.peek(), conversation.receiving.peek()), (1, 1));
+        assert!(receive(&mut conversation, "chosen").is_some());
+    }
+
+    #[test]
+    fn a_repetition_without_a_number_is_recognised_where_that_is_safe() {
+        let now = Instant::now();
+        let bring = |conversation: &mut Conversation, connection, body, now| {
+            let arrival = unnumbered(connection, 100);
+            let incoming = crate::body::parse(
+                Wire::Four,
+                Bytes::from_static(b"\x82\xa6object\x01\xa2id\xa1x"),
+            );
+            conversation.complete(&arrival, incoming.unwrap(), body, now).unwrap().is_some()
+        };
+        let mut conversation = conversation();
+        assert!(bring(&mut conversation, 1, 5, now));
+        assert!(bring(&mut conversation, 1, 5, now), "a connection that works repeats nothing");
+        assert!(!bring(&mut conversation, 2, 5, now), "parked, and on another connection");
+        assert!(bring(&mut conversation, 2, 6, now), "another body");
+        for _ in 0..3 {
+            assert!(receive(&mut conversation, "x").is_some());
+        }
+        assert!(bring(&mut conversation, 3, 5, now), "the answer arrived, and so it is a new one");
+        assert!(receive(&mut conversation, "x").is_some());
+        conversation.unanswered(3);
+        assert!(!bring(&mut conversation, 4, 5, now), "the answer got lost");
+        assert!(bring(&mut conversation, 5, 5, now + REPETITION), "long ago");
+    }
+}

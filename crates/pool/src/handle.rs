@@ -1,0 +1,271 @@
+//! One peer of a node: what is sent to it, received from it and known of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::client;
+use crate::conversation::Waiting;
+use crate::error::{Closed, ReceiveError, ReceiveFailure, Restarted, SendError, SendFailure};
+use crate::http::Question;
+use crate::limits::{MAXIMUM_COMPATIBLE_BYTES, MAXIMUM_QUEUED};
+use crate::mailbox::Received;
+use crate::message::{Incoming, MessageId, Payload, Wire};
+use crate::outbox::{Done, Kind, Message, Request};
+use crate::peers::{Peer, Taker};
+use crate::session::Place;
+use crate::shared::Shared;
+
+/// How long a send may take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SendOptions {
+    /// In all; nothing is for ever.
+    pub timeout: Option<Duration>,
+    /// How many seconds an absent peer is waited for; nothing is for ever, 0 is one attempt.
+    pub patience: Option<u32>,
+    /// More is about to be sent: while other messages to this peer are on their way, the transport
+    /// is not woken for this one until [`PeerHandle::flush`], so that a burst leaves in one write.
+    pub corked: bool,
+}
+
+/// What became of a receive.
+pub enum Receipt {
+    /// The message was there.
+    Now(Incoming),
+    /// The taker will be called.
+    Waiting(ReceiveToken),
+    /// There is nothing to wait for.
+    Failed(ReceiveError),
+}
+
+/// A receive that waits.
+#[derive(Clone)]
+pub struct ReceiveToken {
+    peer: Arc<Peer>,
+    token: u64,
+    place: Place,
+}
+
+impl ReceiveToken {
+    /// Takes the receive back, if it still waits: as if it had not been. False when its taker has
+    /// been called.
+    pub fn cancel(&self) -> bool {
+        let mut conversation = self.peer.conversation();
+        let cancelled = conversation.mailbox.cancel(self.token).is_some();
+        if cancelled {
+            conversation.receiving.give_back(self.place);
+        }
+        cancelled
+    }
+
+    /// Gives the message back that came through the taker, and the id that was used.
+    pub fn put_back(&self, incoming: Incoming) {
+        self.peer.conversation().receiving.give_back(self.place);
+        self.peer.put_back(incoming);
+    }
+}
+
+/// A peer of one node, as [`Node::add_peer`](crate::Node::add_peer) made it known. Cheap to clone; it
+/// does not keep the node open.
+#[derive(Clone)]
+pub struct PeerHandle {
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+}
+
+impl PartialEq for PeerHandle {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.peer, &other.peer)
+    }
+}
+
+impl Eq for PeerHandle {}
+
+impl fmt::Debug for PeerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerHandle('{}')", self.name())
+    }
+}
+
+impl PeerHandle {
+    pub(crate) fn new(shared: Arc<Shared>, peer: Arc<Peer>) -> Self {
+        Self { shared, peer }
+    }
+
+    /// Its name here.
+    pub fn name(&self) -> &str {
+        self.peer.name()
+    }
+
+    /// Makes the peer unknown: nothing is taken from it any more, and what waits for it ends.
+    pub fn forget(&self) {
+        self.peer.forgotten.store(true, Ordering::Release);
+        self.peer.close(Closed::Peer, Closed::Peer);
+    }
+
+    /// Begins the conversation anew: counters at 0, nothing parked.
+    pub fn reset(&self) {
+        self.peer.end_waiting(ReceiveFailure::Closed(Closed::Conversation));
+        self.peer.conversation().reset();
+    }
+
+    /// The wire that is spoken with it; nothing while that is not known.
+    pub fn wire(&self) -> Option<Wire> {
+        self.peer.wire()
+    }
+
+    /// Sets what all ids with it begin with.
+    pub fn set_prefix(&self, prefix: &str) {
+        prefix.clone_into(&mut self.peer.conversation().prefix);
+    }
+
+    /// The next default ids, of sending and receiving.
+    pub fn counters(&self) -> (u64, u64) {
+        let conversation = self.peer.conversation();
+        (conversation.sending.peek(), conversation.receiving.peek())
+    }
+
+    /// The ids that are parked; each as often as it is there.
+    pub fn parked(&self) -> Vec<MessageId> {
+        let conversation = self.peer.conversation();
+        let parked = conversation.mailbox.parked();
+        parked.flat_map(|(id, count)| std::iter::repeat_n(id.clone(), count)).collect()
+    }
+
+    /// Asks it which wire it speaks, as soon as it is there; afterwards [`PeerHandle::wire`] knows.
+    pub fn prepare(&self, options: SendOptions, done: Done) {
+        if self.shared.closing.load(Ordering::Acquire) {
+            return done(Err(self.closed(None)));
+        }
+        if self.peer.wire().is_some() {
+            return done(Ok(()));
+        }
+        self.ask(Question::Wire, options, done);
+    }
+
+    pub(crate) fn ask(&self, question: Question, options: SendOptions, done: Done) {
+        self.dispatch(Kind::Ask(question), options, done);
+    }
+
+    /// Sends a message. `done` is called once, on the transport's threads: with nothing when the
+    /// peer has acknowledged it, or with the reason why it has not. Without an id the next default
+    /// one is used; it is free again if the message surely did not arrive. Returns whether
+    /// [`PeerHandle::flush`] is still to be called, which is only so for a corked message.
+    pub fn send(
+        &self,
+        id: Option<MessageId>,
+        wire: Wire,
+        payload: Payload,
+        options: SendOptions,
+        done: Done,
+    ) -> bool {
+        let (shared, peer) = (&self.shared, &self.peer);
+        if shared.closing.load(Ordering::Acquire) {
+            done(Err(self.closed(id.as_ref())));
+            return false;
+        }
+        let mut conversation = peer.conversation();
+        if id.is_none() && std::mem::take(&mut conversation.restarted) {
+            drop(conversation);
+            done(Err(peer.send_error(None, SendFailure::Restarted(Restarted::Before))));
+            return false;
+        }
+        let (id, place) = conversation.send_id(id);
+        drop(conversation);
+        let fail = |cause, done: Done| {
+            peer.conversation().sending.give_back(place);
+            done(Err(peer.send_error(Some(&id), cause)));
+            false
+        };
+        if peer.outbox.len() >= MAXIMUM_QUEUED {
+            return fail(SendFailure::QueueFull, done);
+        }
+        let (head, tail, total) = match client::wrap(wire, &id, &payload) {
+            Ok(wrapped) => wrapped,
+            Err(cause) => return fail(cause, done),
+        };
+        let most = match wire {
+            Wire::Two => shared.message_limit,
+            _ => shared.message_limit.min(MAXIMUM_COMPATIBLE_BYTES),
+        };
+        if total > most {
+            return fail(SendFailure::TooLarge { found: total, limit: most }, done);
+        }
+        let message = Message { id: id.clone(), place, wire, head, payload, tail, total };
+        let owner = Arc::clone(peer);
+        let done: Done = Box::new(move |result: Result<(), SendError>| {
+            if result.as_ref().is_err_and(|error| !error.maybe_delivered) {
+                owner.conversation().sending.give_back(place);
+            }
+            done(result);
+        });
+        self.dispatch(Kind::Message(message), options, done)
+    }
+
+    /// Wakes the transport for corked messages.
+    pub fn flush(&self) {
+        self.peer.outbox.wake();
+    }
+
+    /// Receives the message of an id, of the next default id without one. `make_taker` is called
+    /// when the message is not there yet; the taker is called once, on the transport's threads,
+    /// and may give the message back.
+    pub fn receive(&self, id: Option<MessageId>, make_taker: impl FnOnce() -> Taker) -> Receipt {
+        let (shared, peer) = (&self.shared, &self.peer);
+        let mut conversation = peer.conversation();
+        if id.is_none() && std::mem::take(&mut conversation.restarted) {
+            drop(conversation);
+            return Receipt::Failed(
+                peer.receive_error(None, ReceiveFailure::Restarted(Restarted::Before)),
+            );
+        }
+        let (id, place) = conversation.receive_id(id);
+        if let Some(incoming) = conversation.mailbox.take_parked(&id) {
+            return Receipt::Now(incoming);
+        }
+        let ended = if shared.closing.load(Ordering::Acquire) {
+            Some(ReceiveFailure::Closed(Closed::Pool))
+        } else {
+            conversation.gone
+        };
+        if let Some(cause) = ended {
+            conversation.receiving.give_back(place);
+            drop(conversation);
+            return Receipt::Failed(peer.receive_error(Some(id), cause));
+        }
+        let token = shared.tokens.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting { taker: make_taker(), place };
+        let received = conversation.mailbox.receive(id, waiting, token);
+        drop(conversation);
+        peer.quota.changed.notify_waiters();
+        match received {
+            Received::Waiting => {
+                Receipt::Waiting(ReceiveToken { peer: Arc::clone(peer), token, place })
+            }
+            Received::Now(incoming, _) => Receipt::Now(incoming),
+        }
+    }
+
+    /// Gives a message back that was handed out at once.
+    pub fn put_back(&self, incoming: Incoming) {
+        self.peer.put_back(incoming);
+    }
+
+    /// Queues a request and has it carried. True when the transport was not woken for it.
+    fn dispatch(&self, kind: Kind, options: SendOptions, done: Done) -> bool {
+        let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+        if let Some(deadline) = deadline {
+            self.shared.expect_deadline(deadline);
+        }
+        let patience = options.patience;
+        let make = |number| Request::new(kind, number, deadline, patience, done);
+        let (request, waits) = self.peer.outbox.push(options.corked, make);
+        client::provide(&self.shared, &self.peer, request.is_bulk());
+        waits
+    }
+
+    fn closed(&self, id: Option<&MessageId>) -> SendError {
+        self.peer.send_error(id, SendFailure::Closed(Closed::Pool))
+    }
+}
