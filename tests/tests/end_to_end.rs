@@ -286,7 +286,7 @@ fn count_only_gives_every_party_the_number_and_nothing_else() {
         assert_eq!(receipt(party, "test.receipt.json")["result"], summary["result"]);
     }
     let refused = world.run_ids(&parties[0]).wait().expect(2);
-    refused.says("leave --output out");
+    refused.says("leave out --output");
 }
 
 #[test]

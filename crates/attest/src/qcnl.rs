@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(at("PCCS_URL=https://x\nUSE_SECURE_CERT=maybe\n").0, 2);
         assert_eq!(
             at("PCCS_URL=https://x\n  nonsense\n"),
-            (2, 3, "'nonsense' is no NAME=value".to_owned())
+            (2, 3, "'nonsense' is not NAME=value".to_owned())
         );
         let (line, column, _) = at("{\"pccs_url\": \"https://x\",\n \"retry_times\": \"many\"}");
         assert_eq!((line, column), (2, 2));

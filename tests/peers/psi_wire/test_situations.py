@@ -134,7 +134,7 @@ def test_client_started_anew_in_a_job(scene: Any, refused: Any) -> None:
     time.sleep(0.5)
     again = scene.spawn(scene.client(key).run, ["a"], 2)
     time.sleep(0.5)
-    refused(lambda: alice.upload(["a"]), Code.ABORTED, "was started anew")
+    refused(lambda: alice.upload(["a"]), Code.ABORTED, "was restarted")
     assert alice.run(["a"]) == ["a"]
     assert again.result() == ["a"]
 
@@ -234,7 +234,7 @@ def test_upload_twice(scene: Any, refused: Any) -> None:
     bob.connect(2)
     first.result()
     alice.upload(["a"])
-    refused(lambda: alice.upload(["b"]), Code.ALREADY_EXISTS, "uploaded its ids already")
+    refused(lambda: alice.upload(["b"]), Code.ALREADY_EXISTS, "already uploaded its ids")
     bob.upload(["a", "b"])
     assert alice.result() == bob.result() == ["a"]
 

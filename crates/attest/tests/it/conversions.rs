@@ -102,7 +102,7 @@ fn what_is_no_signed_enclave() {
     assert!(refused(&sigstruct()[1..]).contains("1807 bytes"));
     let mut other = sigstruct();
     other[30] ^= 1;
-    assert!(refused(&other).contains("no SIGSTRUCT"));
+    assert!(refused(&other).contains("not a SIGSTRUCT"));
     let mut debug = sigstruct();
     debug[928] |= 2;
     assert!(refused(&debug).contains("DEBUG"));

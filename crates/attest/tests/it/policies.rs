@@ -143,7 +143,7 @@ fn an_enclave_that_anybody_could_be_is_refused() {
     assert!(error.message.contains("neither mr_enclave nor mr_signer"), "{error}");
     for missing in ["isv_prod_id = \"any\"\n", "isv_svn = 3\n"] {
         let error = refused(&full().replace(missing, ""));
-        assert!(error.message.contains("by its signer alone"), "{error}");
+        assert!(error.message.contains("only by its signer"), "{error}");
         assert_eq!(error.line, Some(11), "{error}");
     }
 }

@@ -168,7 +168,7 @@ fn a_key_has_one_place() {
     let twice = world.change(|jobs| jobs.connect(again(1), 2));
     refused(twice, Code::AlreadyExists, "is still connected");
     world.upload(1, &["a"]).expect("ids");
-    refused(world.upload(1, &["b"]), Code::AlreadyExists, "uploaded its ids already");
+    refused(world.upload(1, &["b"]), Code::AlreadyExists, "already uploaded its ids");
     world.upload(2, &["a"]).expect("ids");
     assert_eq!(world.result(1).expect("a result").expect("a result"), ["a"]);
 }
@@ -223,7 +223,7 @@ fn who_is_started_anew_ends_the_job_that_it_was_in() {
     world.upload(1, &["a"]).expect("ids");
     world.left(2);
     world.change(|jobs| jobs.connect(again(2), 2)).expect("a place in the line");
-    refused(world.result(1), Code::Aborted, "was started anew");
+    refused(world.result(1), Code::Aborted, "was restarted");
     world.connect(1, 2).expect("a place in the line");
     assert_eq!(world.begun.len(), 2);
 }
@@ -285,7 +285,7 @@ fn the_line_has_an_end() {
     }
     world.connect(201, 2).expect("a place in the line");
     world.connect(202, 2).expect("a place in the line");
-    refused(world.connect(203, 2), Code::ResourceExhausted, "256 clients wait here");
+    refused(world.connect(203, 2), Code::ResourceExhausted, "256 clients are waiting here");
 }
 
 #[test]
