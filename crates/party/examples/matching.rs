@@ -47,7 +47,7 @@ pub(crate) async fn matching() -> Outcome<(String, RecordBatch)> {
     let id = Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef;
     let email = Arc::new(StringArray::from(vec!["cleo@x.org", "ann@x.org"])) as ArrayRef;
     let batch = RecordBatch::try_from_iter([("id", id), ("email", email)])?;
-    let (schema, (sender, receiver)) = (batch.schema(), mpsc::channel());
+    let (schema, (sender, receiver)) = (batch.schema(), mpsc::sync_channel(1));
     let take = move |batch| sender.send(batch).map_err(io::Error::other);
 
     tokio::try_join!(

@@ -19,9 +19,9 @@ use arrow_array::types::{Int8Type, Int32Type};
 use arrow_array::{
     Array, ArrayRef, DictionaryArray, Float64Array, Int32Array, Int64Array,
     IntervalMonthDayNanoArray, LargeStringArray, NullArray, RecordBatch, RecordBatchIterator,
-    StringArray, StringViewArray, UInt8Array,
+    StringArray, StringViewArray, UInt8Array, new_null_array,
 };
-use arrow_schema::{ArrowError, DataType, Field, Schema};
+use arrow_schema::{ArrowError, DataType, Field, Schema, UnionMode};
 use arrow_select::concat::concat_batches;
 use convelo_party::table::{Counts, Format, Input, Output, Table, TableError, TableOptions};
 use convelo_party::{Error, Event, Hint, Kind, Observer, Plan, run};
@@ -107,7 +107,8 @@ impl Observer for Printing {
         if matches!(event, Event::Writing { .. }) {
             let (sender, printed) = mpsc::sync_channel(1);
             thread::spawn(move || {
-                writeln!(io::stdout(), "a line of somebody else").unwrap();
+                let mut stdout = io::stdout();
+                writeln!(stdout, "a line of somebody else").unwrap();
                 let _ = sender.send(());
             });
             let _ = self.0.send(printed.recv_timeout(Duration::from_secs(10)).is_ok());
@@ -155,7 +156,7 @@ fn batches_are_matched_in_a_job_and_written_as_parquet() {
         batches(RecordBatchIterator::new([Ok(batch)], schema)).unwrap()
     };
     let path = directory.path().join("matched.parquet");
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = mpsc::sync_channel(64);
     let take = move |batch| sender.send(batch).map_err(io::Error::other);
     let (alice, bob) = Runtime::new().unwrap().block_on(async {
         let meeting = Meeting::open().await.unwrap();
@@ -206,19 +207,25 @@ fn an_output_that_cannot_have_the_rows_of_batches_is_refused_beforehand() {
     let spans = Arc::new(IntervalMonthDayNanoArray::from(vec![None])) as ArrayRef;
     let to = |name: &str| Output::File(directory.path().join(name));
     let plain = stream(batch(vec![("email", email())]), &["email"]).unwrap();
+    let choice = [(0, Arc::new(Field::new("number", DataType::Int32, true)))].into_iter().collect();
+    let choice = new_null_array(&DataType::Union(choice, UnionMode::Sparse), 1);
     let odd = batch(vec![("email", email()), ("span", spans)]);
+    let union = batch(vec![("email", email()), ("choice", choice)]);
     plain.check_output(&to("matched.parquet")).unwrap();
     let error = plain.check_output(&to("matched.csv")).unwrap_err().to_string();
     assert!(
         error.contains("written as Parquet: choose a name for the output that ends"),
         "{error}"
     );
-    for output in [to("matched.parquet"), Output::Writer(Box::new(io::sink()))] {
+    for (odd, output) in
+        [(&odd, to("matched.parquet")), (&union, Output::Writer(Box::new(io::sink())))]
+    {
         let table = stream(odd.clone(), &["email"]).unwrap();
         let error = table.check_output(&output).unwrap_err().to_string();
         assert!(error.contains("its rows cannot be written as Parquet"), "{error}");
         let table = self::table(kept(vec![odd.clone()]), Format::Arrow, &["email"], &["email"]);
         table.unwrap().check_output(&output).unwrap();
+        assert_eq!(matched(&mut stream(odd.clone(), &["email"]).unwrap(), |_| true).0, *odd);
     }
     stream(odd.clone(), &["email"])
         .unwrap()
@@ -342,8 +349,14 @@ fn batches_that_cannot_be_taken_or_kept() {
     let nothing = RecordBatch::new_empty(Arc::new(Schema::empty()));
     let error = stream(nothing, &["email"]).err().unwrap();
     assert!(error.to_string().contains("no column is called \"email\""), "{error}");
-    let error = table(kept(vec![columns.clone()]), CSV, &["email"], &[]).err().unwrap();
-    assert!(error.to_string().contains("Arrow batches, expected UTF-8 text"), "{error}");
+    let path = std::env::current_exe().unwrap();
+    for refused in [
+        table(kept(vec![columns.clone()]), CSV, &["email"], &[]),
+        file(&path, Format::Arrow, &["email"]),
+    ] {
+        let error = refused.err().unwrap().to_string();
+        assert!(error.ends_with("choose the format that the table has"), "{error}");
+    }
 }
 
 /// A large batch is kept and read in small ones, and neither holds on to all of it.
@@ -367,8 +380,9 @@ fn a_large_batch_is_cut() {
 fn text_becomes_columns_of_text() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("t.csv");
-    let rows: String = (0..20_000).map(|row| format!("{row},\"a\n{row}\",\n")).collect();
-    std::fs::write(&path, format!("id,name,name\n{rows}")).unwrap();
+    let rows = (0..20_000).map(|row| format!("{row},\"a\n{row}\",\n"));
+    let text: String = std::iter::once("id,name,name\n".to_owned()).chain(rows).collect();
+    std::fs::write(&path, text).unwrap();
     let mut table = self::table(
         Input::open(&path, directory.path()).unwrap(),
         CSV,

@@ -21,7 +21,7 @@ use arrow_array::{
 };
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
-use arrow_schema::{ArrowError, DataType, Fields, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use arrow_select::take::take;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -65,11 +65,16 @@ pub(super) fn check_parquet(
     select: &[usize],
 ) -> Result<(), TableError> {
     let (_, schema) = selected(input, format, select)?;
-    let nullable = |field: &Arc<_>| arrow_schema::Field::clone(field).with_nullable(true);
+    let nullable = |field: &Arc<_>| Field::clone(field).with_nullable(true);
     let fields: Fields = schema.fields().iter().map(nullable).collect();
     let columns = fields.iter().map(|field| new_null_array(field.data_type(), 1)).collect();
     let schema = Arc::new(Schema::new(fields));
     let refuse = |error: String| TableError::new(input.path(), Fault::OutputColumns { error });
+    // At which the library panics.
+    let unions = |field: &&Field| matches!(field.data_type(), DataType::Union(..));
+    if let Some(field) = schema.flattened_fields().into_iter().find(unions) {
+        return Err(refuse(format!("\"{}\" is of the type {}", field.name(), field.data_type())));
+    }
     let row = RecordBatch::try_new(Arc::clone(&schema), columns);
     let row = row.map_err(|error| refuse(error.to_string()))?;
     let written = ArrowWriter::try_new(io::sink(), schema, None).and_then(|mut writer| {
@@ -234,10 +239,10 @@ fn selected(
     Ok((columns, Arc::new(selected)))
 }
 
-fn arrow<'i>(
-    input: &'i Input,
+fn arrow(
+    input: &Input,
     columns: Option<Vec<usize>>,
-) -> Result<StreamReader<impl io::Read + 'i>, TableError> {
+) -> Result<StreamReader<impl io::Read + '_>, TableError> {
     let bytes = input.read().map_err(|error| input.error(error))?;
     unharmed(input, Format::Arrow, || StreamReader::try_new_buffered(bytes, columns))
 }
@@ -278,15 +283,14 @@ fn each_batch<E: From<TableError>>(
     present.dedup();
     let place = |column: &usize| present.binary_search(column).unwrap_or(0);
     let places: Vec<usize> = columns.iter().map(place).collect();
-    let (mut batches, total): (Box<dyn RecordBatchReader + '_>, u64) = match format {
-        Format::Arrow => (Box::new(arrow(input, Some(present))?), 0),
-        _ => {
-            let builder = parquet(input, plain)?;
-            let total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-            let mask = ProjectionMask::roots(builder.parquet_schema(), present);
-            let builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
-            (Box::new(unharmed(input, format, || builder.build())?), total)
-        }
+    let (mut batches, total): (Box<dyn RecordBatchReader + '_>, u64) = if format == Format::Arrow {
+        (Box::new(arrow(input, Some(present))?), 0)
+    } else {
+        let builder = parquet(input, plain)?;
+        let total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+        let mask = ProjectionMask::roots(builder.parquet_schema(), present);
+        let builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
+        (Box::new(unharmed(input, format, || builder.build())?), total)
     };
     let (size, mut rows) = (input.size(), 0);
     while let Some(batch) = unharmed(input, format, || batches.next().transpose())? {

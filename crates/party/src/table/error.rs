@@ -139,6 +139,9 @@ pub enum Fault {
     /// Parquet that comes as a stream.
     #[error("Parquet is read from its end and cannot come by standard input: give the file's name")]
     ParquetStream,
+    /// Batches that were to be read in another format, or something else that was to be read as batches.
+    #[error("batches are read as Arrow, and nothing else is: choose the format that the table has")]
+    NotBatches,
     /// A key column whose values are no keys.
     #[error(
         "the key column \"{column}\" is of the type {found}; a key is text or a whole number: cast the \

@@ -18,8 +18,8 @@ pub enum Format {
     Lines,
     /// Columns with types and names, in a file that begins and ends with `PAR1`.
     Parquet,
-    /// Batches of columns with types and names, one after the other: the stream of Arrow's IPC, which
-    /// [`Input::batches`] keeps. Its rows are written as Parquet, or given as batches.
+    /// Batches of columns with types and names, one after the other, that [`Input::batches`] has taken. Their rows
+    /// are written as Parquet, or given as batches.
     Arrow,
 }
 

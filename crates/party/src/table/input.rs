@@ -36,6 +36,8 @@ pub struct Input {
 enum Origin {
     File(File, Stamp),
     Kept(Kept),
+    /// Batches, as an Arrow stream.
+    Batches(Kept),
 }
 
 /// How the text is packed.
@@ -88,7 +90,7 @@ impl Input {
         let mut kept = Kept::nothing(temporary);
         batches::stream(batches, KEPT_SEGMENT_BYTES, |piece| kept.keep(piece))
             .map_err(|fault| TableError::new(&path, fault))?;
-        Self::new(path, Origin::Kept(kept))
+        Self::new(path, Origin::Batches(kept))
     }
 
     fn new(path: PathBuf, origin: Origin) -> Result<Self, TableError> {
@@ -107,11 +109,15 @@ impl Input {
         &self.path
     }
 
+    pub(super) fn is_batches(&self) -> bool {
+        matches!(self.origin, Origin::Batches(_))
+    }
+
     /// The size of the file or of what is kept, in bytes, packed if it is.
     pub(super) fn size(&self) -> u64 {
         match &self.origin {
             Origin::File(_, stamp) => stamp.size,
-            Origin::Kept(kept) => kept.size,
+            Origin::Kept(kept) | Origin::Batches(kept) => kept.size,
         }
     }
 
@@ -129,7 +135,7 @@ impl Input {
                 file.seek(SeekFrom::Start(0))?;
                 Box::new(file)
             }
-            Origin::Kept(kept) => Box::new(kept.read()),
+            Origin::Kept(kept) | Origin::Batches(kept) => Box::new(kept.read()),
         };
         let counted = Counted { origin, read: &self.read };
         if self.packing == Packing::Plain {
@@ -175,7 +181,9 @@ impl Input {
     pub(super) fn file(&self) -> Result<File, TableError> {
         match &self.origin {
             Origin::File(file, _) => file.try_clone().map_err(|error| self.error(error)),
-            Origin::Kept(_) => Err(TableError::new(&self.path, Fault::ParquetStream)),
+            Origin::Kept(_) | Origin::Batches(_) => {
+                Err(TableError::new(&self.path, Fault::ParquetStream))
+            }
         }
     }
 
@@ -183,7 +191,7 @@ impl Input {
     pub(super) fn is(&self, output: &Path, found: &Metadata) -> io::Result<bool> {
         match &self.origin {
             Origin::File(file, _) => is_same_file(&self.path, file, output, found),
-            Origin::Kept(_) => Ok(false),
+            Origin::Kept(_) | Origin::Batches(_) => Ok(false),
         }
     }
 }

@@ -96,6 +96,9 @@ impl Table {
     /// there; the error then lists the columns.
     pub fn open(input: Input, options: &TableOptions) -> Result<Self, TableError> {
         let (format, columns, select) = (options.format, Vec::new(), Vec::new());
+        if input.is_batches() != (format == Format::Arrow) {
+            return Err(TableError::new(input.path(), Fault::NotBatches));
+        }
         let start = if format.is_text() { source::text_start(&input)? } else { 0 };
         let mut table = Self { input, start, format, columns, key: vec![0], select };
         format.check().map_err(|fault| table.error(fault))?;

@@ -142,7 +142,6 @@ fn foreign_signature(head: &[u8]) -> Option<&'static str> {
         [0xfe, 0xff, ..] => Some("UTF-16 text (big-endian)"),
         [b'P', b'K', 3, 4, ..] => Some("a ZIP archive or a workbook (.xlsx, .ods)"),
         [0xd0, 0xcf, 0x11, 0xe0, ..] => Some("an old workbook (.xls)"),
-        [0xff, 0xff, 0xff, 0xff, ..] => Some("a stream of Arrow batches"),
         [0x1f, 0x8b, ..] => Some("a gzip archive in another archive"),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("a Zstandard archive in another archive"),
         _ => None,

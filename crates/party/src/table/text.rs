@@ -24,7 +24,7 @@ pub(super) struct Sheet<'w> {
 
 enum To<'w> {
     /// Lines, or CSV by this writer.
-    Text(Draft<'w>, Option<csv_core::Writer>),
+    Text(Draft<'w>, Option<Box<csv_core::Writer>>),
     Batches(Columns<'w>),
 }
 
@@ -39,7 +39,7 @@ impl<'w> Sheet<'w> {
         let to = match (output.open(input, format)?, format) {
             (Opened::Bytes(draft), Format::Csv { delimiter, .. }) => {
                 let csv = csv_core::WriterBuilder::new().delimiter(delimiter).build();
-                To::Text(draft, Some(csv))
+                To::Text(draft, Some(Box::new(csv)))
             }
             (Opened::Bytes(draft), _) => To::Text(draft, None),
             (Opened::Batches(give), _) => {
