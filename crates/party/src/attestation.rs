@@ -1,5 +1,5 @@
 //! This party's half of the attestation of one connection: the service must show that its enclave
-//! is at the other end now, and again before an hour has passed.
+//! is at the other end, and show it again before an hour has passed.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,11 +11,11 @@ use convelo_wire::Proof;
 
 use crate::error::{Error, Kind};
 
-/// What this party asks of the service, and shows of itself.
+/// What this party asks of the service, and what it shows about itself.
 #[derive(Clone)]
 pub(crate) struct Terms {
     pub(crate) expect: Expect,
-    /// Where evidence about this party comes from, where the job asks for it.
+    /// The source of evidence about this party, if the job asks for it.
     pub(crate) source: Option<Arc<dyn QuoteSource>>,
     pub(crate) job: JobDigest,
     /// Asks for no fresh attestation.
@@ -23,11 +23,11 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    /// This party's own quote, where it has a source.
+    /// This party's own quote, if it has a source of quotes.
     pub(crate) fn quote(&self, report_data: &[u8; 64]) -> Result<Option<Vec<u8>>, Error> {
         let quote = self.source.as_ref().map(|source| source.quote(report_data)).transpose();
         quote.map_err(|error| {
-            Error::new(Kind::Usage, format!("no evidence about this party: {error}"))
+            Error::new(Kind::Usage, format!("cannot make evidence about this party: {error}"))
         })
     }
 }
@@ -39,12 +39,12 @@ pub(crate) enum Proved {
     Fresh(Fresh),
     /// Its enclave made the key of its certificate at some time: plain RA-TLS.
     Certificate(Verdict, Arc<Collateral>),
-    /// It holds the key that was expected.
+    /// It holds the expected key.
     Key,
 }
 
 impl Proved {
-    /// What the handshake found, as all that there is.
+    /// Only what the handshake found.
     pub(crate) fn by_certificate(service: &Dialled, expect: &Expect) -> Self {
         match (service.verdict(), expect) {
             (Some(verdict), Expect::Evidence { collateral, .. }) => {
@@ -62,7 +62,7 @@ impl Proved {
         }
     }
 
-    /// What the verdict rests on.
+    /// What the verdict is based on.
     pub(crate) fn collateral(&self) -> Option<&Collateral> {
         match self {
             Self::Fresh(fresh) => Some(fresh.collateral()),
@@ -72,7 +72,7 @@ impl Proved {
     }
 }
 
-/// The attestation of a connection that was attested before.
+/// The attestation of a connection that has been attested before.
 pub(crate) struct Renewal {
     attestation: Attestation,
     terms: Terms,
@@ -84,18 +84,19 @@ impl Renewal {
         Self { attestation, terms, open: None }
     }
 
-    /// Whether a challenge waits for its answer.
+    /// Whether a challenge is waiting for its answer.
     pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// A new challenge; the one before counts no more.
+    /// A new challenge, which replaces the one before.
     pub(crate) fn challenge(&mut self) -> convelo_wire::Challenge {
         let challenge = self.open.insert(self.attestation.challenge());
         convelo_wire::Challenge { nonce: challenge.nonce(), job: self.terms.job }
     }
 
-    /// Verifies the answer to the open challenge, which is used up. What this party answers in turn, if
+    /// Verifies the answer to the open challenge and uses the challenge up. Returns this party's
+    /// own answer, if there is one.
     /// anything.
     pub(crate) fn answered(&mut self, proof: Proof) -> Result<Option<Vec<u8>>, Error> {
         let Some(challenge) = self.open.take() else {
@@ -110,7 +111,7 @@ impl Renewal {
     }
 }
 
-/// A proof, as it came.
+/// A proof, as it arrived.
 pub(crate) fn answer(proof: Proof) -> Answer {
     let Proof { nonce, quote, collateral } = proof;
     Answer { nonce, quote, collateral }

@@ -1,5 +1,5 @@
-//! One connection to the service: dialled until the service answers, verified before the first
-//! message, then one message at a time.
+//! One connection to the service: it dials until the service answers, verifies the service before
+//! the first message, and then carries one message at a time.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::limits::{
     KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, LONGEST_RETRY, WINDOW_BYTES,
 };
 
-/// Dials until the service answers, a retry cannot help, or `deadline` passes.
+/// Dials until the service answers, another attempt cannot help, or `deadline` passes.
 pub(crate) async fn reach(
     address: &str,
     dialler: &Dialler,
@@ -42,8 +42,8 @@ pub(crate) async fn reach(
         };
         match &error {
             DialError::Unreachable { .. } => {}
-            // A service under load may drop a handshake; one that speaks another protocol will
-            // not learn ours by repetition.
+            // A service under load may drop a handshake; one that speaks another protocol will not
+            // learn ours however often we repeat it.
             DialError::Handshake { source, .. }
                 if source.kind() != std::io::ErrorKind::InvalidData
                     && handshakes < HANDSHAKE_RETRIES =>
@@ -64,23 +64,23 @@ pub(crate) async fn reach(
     }
 }
 
-/// A stream to a service that has proved what it is, where that is asked for.
+/// A stream to a service that has proved what it is, if the plan asks for that.
 pub(crate) struct Connection {
     stream: Stream,
     certificate: Vec<u8>,
     proved: Proved,
-    /// None where no fresh attestation is asked for.
+    /// None if no fresh attestation is asked for.
     renewal: Option<Renewal>,
-    /// When the next challenge is due or, while one is open, its answer.
+    /// When the next challenge is due or, while one is open, when its answer is due.
     attest_at: Instant,
     /// This party's own quote, while the queue has no room for it.
     owed: Option<Vec<u8>>,
 }
 
 impl Connection {
-    /// Opens the stream. Nothing of the job but its digest is sent before the service has proved what
-    /// it is: there is no way to a [`Connection`] that does not lead through
-    /// [`Dialled::attest`], or through the escape hatch that names its danger.
+    /// Opens the stream. Until the service has proved what it is, it gets nothing of the job but
+    /// the digest: the only ways to a [`Connection`] are [`Dialled::attest`] and the escape hatch
+    /// that names its danger.
     pub(crate) async fn open(
         service: Dialled,
         terms: &Terms,
@@ -126,20 +126,20 @@ impl Connection {
         &self.proved
     }
 
-    /// Sends a message; waits while the service is slower than we are. False when the stream is over:
-    /// what the service said last tells why.
+    /// Sends a message; waits if the service is slower than we are. False if the stream is over:
+    /// the last thing that the service said tells why.
     pub(crate) async fn send(&self, message: FromParty) -> Result<bool, Error> {
         self.stream.send(message).await
     }
 
-    /// A handle to send with while [`Connection::next`] waits.
+    /// A handle for sending while [`Connection::next`] waits.
     pub(crate) fn sender(&self) -> mpsc::Sender<FromParty> {
         self.stream.outgoing.clone()
     }
 
-    /// The next message; the end of the stream, and `Failed`, are errors. May be dropped and
-    /// called again without losing a message. On the way, the service is asked to attest the
-    /// connection again when that is due.
+    /// The next message; the end of the stream, and `Failed`, are errors. May be dropped and called
+    /// again without losing a message. Also asks the service to attest the connection again when
+    /// that is due.
     pub(crate) async fn next(&mut self) -> Result<ToParty, Error> {
         loop {
             let Some(renewal) = &mut self.renewal else { return self.stream.message().await };
@@ -151,20 +151,20 @@ impl Connection {
                 }
             };
             let ToParty::Proof(proof) = message else { return Ok(message) };
-            // A quote of this party's own takes its device some tens of milliseconds, twice an hour.
+            // A quote takes this party's device some tens of milliseconds, twice an hour.
             self.owed = renewal.answered(proof)?;
             let pause = if self.owed.is_some() { Duration::ZERO } else { ATTEST_AGAIN };
             self.attest_at = Instant::now() + pause;
         }
     }
 
-    /// Sends what is due: this party's quote or a challenge. Gives up when an answer was due.
+    /// Sends what is due: this party's quote or a challenge. Gives up if an answer is overdue.
     fn attest_again(&mut self) -> Result<(), Error> {
         let Some(renewal) = &mut self.renewal else { return Ok(()) };
         if renewal.is_open() {
             return Err(unattested());
         }
-        // A queue that is full of chunks has room again soon.
+        // A queue full of chunks will soon have room again.
         let Ok(place) = self.stream.outgoing.try_reserve() else {
             self.attest_at = Instant::now() + ATTEST_RETRY;
             return Ok(());
@@ -180,7 +180,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Says a last word, and waits until the service has heard, but no longer than `patience`.
+    /// Sends a last message and waits until the service has received it, but no longer than
+    /// `patience`.
     pub(crate) async fn last(mut self, word: FromParty, patience: Duration) {
         let _ = tokio::time::timeout(patience, async {
             if self.stream.outgoing.send(word).await.is_ok() {
@@ -191,7 +192,8 @@ impl Connection {
     }
 }
 
-/// All that a service hears before it has proved what it is: the opening of a stream, and a challenge.
+/// All that a service receives before it has proved what it is: the start of a stream, and a
+/// challenge.
 async fn challenge(
     stream: ServiceStream,
     challenge: Challenge,
@@ -202,13 +204,13 @@ async fn challenge(
     let reply = tokio::time::timeout(ATTEST_TIMEOUT, stream.message());
     let ToParty::Proof(proof) = reply.await.map_err(|_| unattested())?? else {
         let text = "the service did not follow the protocol: it answered a challenge with \
-                    something else than a proof";
+                    something other than a proof";
         return Err(Error::new(Kind::Job, text));
     };
     Ok((stream, answer(proof)))
 }
 
-/// The two directions of a call.
+/// Both directions of a call.
 struct Stream {
     outgoing: mpsc::Sender<FromParty>,
     incoming: Streaming<proto::ToParty>,
@@ -219,7 +221,7 @@ impl Stream {
     async fn open(stream: ServiceStream, deadline: Instant) -> Result<Self, Error> {
         let slot = Mutex::new(Some(TokioIo::new(stream)));
         let connector = tower::service_fn(move |_: Uri| {
-            // One verified connection and no other: a reconnect would skip the verdict.
+            // This one verified connection and no other: a reconnect would skip the verdict.
             let stream = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
             async move { stream.ok_or_else(|| std::io::Error::other("the connection broke")) }
         });

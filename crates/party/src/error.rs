@@ -1,4 +1,4 @@
-//! Why a run ended without a result: its kind, its cause, and what would help.
+//! Why a run ended without a result: the kind, the cause, and what would help.
 
 use std::io;
 
@@ -14,37 +14,37 @@ use crate::table::{Fault, TableError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// The job file, the input or an option is not right; nothing was sent.
+    /// The job file, the input or an option is wrong; nothing was sent.
     Usage,
-    /// The job did not come to a result: a party or the service failed, left or was late.
+    /// The job ended without a result: a party or the service failed, left or was late.
     Job,
     /// The service's evidence, or this party's, was refused.
     Attestation,
     /// The job's reveal policy, or its caps, do not allow this.
     RevealPolicy,
-    /// This party's person or program stopped the run.
+    /// The person or program running this party stopped the run.
     Stopped,
 }
 
-/// What would help, for a caller to say in its own words: a flag, or a keyword.
+/// What would help. The caller says it in its own words: as a flag, or a keyword.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// Keys do not fit the memory that the run may take, nor the temporary file: more memory, or
-    /// another directory, as [`Memory`](crate::Memory) has them.
+    /// Keys fit neither the memory that the run may use nor the temporary file: more memory, or
+    /// another directory, as in [`Memory`](crate::Memory).
     MoreMemory,
-    /// Another directory for temporary files, one with room.
+    /// Another directory for temporary files, one with enough space.
     TemporaryDirectory,
-    /// Other collateral of the service's platform.
+    /// Other collateral for the service's platform.
     Collateral,
     /// The address of the service.
     Address,
-    /// No address beside those of the job.
+    /// No address other than those of the job.
     NoAddress,
-    /// A policy that says which evidence of the service is accepted.
+    /// A policy that says which evidence of the service to accept.
     Policy,
     /// The service's key, in the job.
     ServiceKey,
-    /// Something that makes evidence about this party.
+    /// A source of evidence about this party.
     QuoteSource,
     /// A place for the matched rows.
     Output,
@@ -69,10 +69,10 @@ pub struct Error {
 pub(crate) enum Cause {
     #[error("{0}")]
     Words(String),
-    /// There is no connection; another may go on where the last one ended.
+    /// The connection is gone; another may continue where the last one ended.
     #[error(transparent)]
     Dial(DialError),
-    /// A connection broke, for a cause in words; another may go on where it ended.
+    /// A connection broke, with the cause in words; another may continue where it ended.
     #[error(
         "the connection to the service broke ({0}); it may have been stopped, or refused this \
          party's certificate; nothing of the job is kept, run it again"
@@ -85,7 +85,7 @@ pub(crate) enum Cause {
          digest: {0}"
     )]
     RefusedOnChallenge(#[source] Refusal),
-    /// It was trusted before.
+    /// It had been trusted before.
     #[error(
         "the service was refused when it attested the connection again, and nothing more is \
          sent to it: {0}"
@@ -99,7 +99,7 @@ pub(crate) enum Cause {
     Table(TableError),
     #[error("the parties could not agree on a job key: {0}")]
     Agreement(#[source] AgreementError),
-    /// What does not fit in memory has no place elsewhere.
+    /// Keys that do not fit in memory cannot be stored elsewhere.
     #[error(transparent)]
     Spill(io::Error),
 }
@@ -114,17 +114,17 @@ impl Error {
         Self { kind, cause: Box::new(cause), hint: None, service: None }
     }
 
-    /// A connection that broke, for a cause in words; another may go on where it ended.
+    /// A broken connection, with the cause in words; another may continue where it ended.
     pub(crate) fn connection_broke(cause: &str) -> Self {
         Self::of(Kind::Job, Cause::Broken(cause.to_owned()))
     }
 
-    /// A service that was refused by its answer to the first challenge.
+    /// The answer to the first challenge was refused.
     pub(crate) fn refused_on_challenge(refusal: Refusal) -> Self {
         Self::refused(refusal, Cause::RefusedOnChallenge)
     }
 
-    /// A service that was trusted before and was refused when it attested the connection again.
+    /// The service was trusted before; its answer to a later challenge was refused.
     pub(crate) fn refused_since(refusal: Refusal) -> Self {
         Self::refused(refusal, Cause::RefusedSince)
     }
@@ -134,18 +134,19 @@ impl Error {
         Self { hint, ..Self::of(Kind::Attestation, cause(refusal)) }
     }
 
-    /// A temporary file that keys which do not fit in memory could not go to, or come back from.
+    /// Keys that do not fit in memory could not be written to a temporary file, or read back from
+    /// it.
     pub(crate) fn spill(error: io::Error) -> Self {
         Self::of(Kind::Usage, Cause::Spill(error)).with_hint(Hint::MoreMemory)
     }
 
-    /// The same, and what would help.
+    /// The same error, with what would help.
     #[must_use]
     pub fn with_hint(self, hint: Hint) -> Self {
         Self { hint: Some(hint), ..self }
     }
 
-    /// The same at one of several services.
+    /// The same error, at one of several services.
     pub(crate) fn at(self, address: &str) -> Self {
         Self { service: Some(address.to_owned()), ..self }
     }
@@ -155,7 +156,7 @@ impl Error {
         self.kind
     }
 
-    /// What would help, if the caller can do something about it.
+    /// What would help, if the caller can do something.
     pub fn hint(&self) -> Option<Hint> {
         self.hint
     }
@@ -164,7 +165,7 @@ impl Error {
         &self.cause
     }
 
-    /// The refused check, when evidence was refused here.
+    /// The check that failed, if evidence was refused here.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self.cause() {
             Cause::Refused(refusal)
@@ -174,7 +175,7 @@ impl Error {
         }
     }
 
-    /// What the service said, when the failure came from there.
+    /// The service's reason, if the failure came from there.
     pub fn reason(&self) -> Option<Reason> {
         match self.cause() {
             Cause::Failed(failed) => Some(failed.reason),
@@ -182,7 +183,7 @@ impl Error {
         }
     }
 
-    /// What the other parties are told about it, when it happened here.
+    /// What the other parties are told, if it happened here.
     pub(crate) fn told(&self) -> Reason {
         match self.cause() {
             Cause::Table(_) => Reason::Table,
@@ -251,7 +252,7 @@ impl From<AgreementError> for Error {
 /// A thread of this program failed.
 impl From<tokio::task::JoinError> for Error {
     fn from(error: tokio::task::JoinError) -> Self {
-        let text = format!("a pass over the table failed inside the program: {error}");
+        let text = format!("a pass over the table failed in the program itself: {error}");
         Self::new(Kind::Job, text)
     }
 }
@@ -260,7 +261,7 @@ impl From<Failed> for Error {
     fn from(failed: Failed) -> Self {
         let kind = match failed.reason {
             Reason::Attestation => Kind::Attestation,
-            // `OverCap` is about another party: what this one has too much is noticed here, before
+            // `OverCap` is about another party: too many keys of this one are noticed here, before
             // anything is sent.
             Reason::InvalidJob => Kind::Usage,
             _ => Kind::Job,

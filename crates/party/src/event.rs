@@ -1,4 +1,4 @@
-//! What happens while a job runs, for whoever shows it to a person.
+//! What happens while a job runs, for a program that shows it to a person.
 
 use std::time::Duration;
 
@@ -16,75 +16,75 @@ pub enum Event<'a> {
         /// `host:port`.
         address: &'a str,
     },
-    /// The service does not answer yet.
+    /// The service is not answering yet.
     ServiceAbsent {
         /// Why, from the operating system.
         why: String,
-        /// When the next attempt comes.
+        /// The pause before the next attempt.
         retry_in: Duration,
-        /// How long attempts go on.
+        /// How long attempts will continue.
         give_up_in: Duration,
     },
-    /// The connection to the service broke, and another shall go on.
+    /// The connection to the service broke; this party will try to open another.
     ConnectionLost {
         /// Why, in words.
         why: String,
-        /// When the next attempt comes.
+        /// The pause before the next attempt.
         retry_in: Duration,
-        /// How long attempts go on.
+        /// How long attempts will continue.
         give_up_in: Duration,
     },
-    /// There is another connection, and the job goes on.
+    /// There is a new connection, and the job continues.
     Reconnected,
     /// The service's evidence was verified.
     EvidenceVerified(&'a Verdict),
-    /// The service proved a pinned key; what runs there is not known.
+    /// The service proved that it has a pinned key; nobody knows what runs there.
     KeyRecognised,
     /// Other parties are missing.
     Waiting(&'a Waiting),
-    /// Every party has come.
+    /// Every party has arrived.
     Assembled {
-        /// Their names, this party's included.
+        /// Their names, including this party's.
         names: Vec<&'a str>,
         /// Whether the job file pins their keys; otherwise the service vouches for them.
         pinned: bool,
     },
     /// All parties hold the same job key.
     KeyAgreed,
-    /// The table is read for the first time.
+    /// The table is being read for the first time.
     Reading {
         /// Bytes so far.
         done: u64,
-        /// Bytes in all.
+        /// Bytes in total.
         total: u64,
     },
     /// The table has been read.
     Read(Counts),
-    /// The service knows the size of the set and waits for those of the others.
+    /// The service knows the size of the set and is waiting to hear those of the others.
     Announced,
-    /// The set is sent.
+    /// The set is being sent.
     Sending {
         /// Keys so far.
         done: u64,
-        /// Keys in all.
+        /// Keys in total.
         total: u64,
     },
-    /// Whose sets are complete, and whose are missing.
+    /// Which parties' sets are complete, and which are missing.
     Uploads {
         /// Complete.
         complete: &'a [String],
         /// Missing.
         missing: &'a [String],
     },
-    /// The service has all sets and joins them.
+    /// The service has all sets and is joining them.
     JoinRunning,
-    /// The result is there.
+    /// The result has arrived.
     Result,
-    /// The table is read again and the matched rows are written.
+    /// The table is being read again, and the matched rows are being written.
     Writing {
         /// Bytes so far.
         done: u64,
-        /// Bytes in all.
+        /// Bytes in total.
         total: u64,
     },
 }
@@ -92,13 +92,13 @@ pub enum Event<'a> {
 /// What the first pass over a table found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
-    /// Rows, the header not among them.
+    /// Rows, not counting the header.
     pub rows: u64,
-    /// Rows whose key is blank; they take no part.
+    /// Rows whose key is blank; they are left out.
     pub blank: u64,
-    /// Rows whose key cannot be normalised as the job asks; they take no part.
+    /// Rows whose key cannot be normalised as the job asks; they are left out.
     pub invalid: u64,
-    /// Rows whose key an earlier row has.
+    /// Rows whose key an earlier row already has.
     pub duplicates: u64,
     /// Distinct keys.
     pub keys: u64,
@@ -123,11 +123,11 @@ impl Counts {
 
 /// Watches a run. Called from several threads.
 pub trait Observer: Send + Sync {
-    /// Takes note of a step; must not block for long.
+    /// Notes a step; must not block for long.
     fn on(&self, event: Event<'_>);
 }
 
-/// Nobody watches.
+/// Ignores everything.
 impl Observer for () {
     fn on(&self, _: Event<'_>) {}
 }

@@ -1,8 +1,8 @@
 //! The first pass over a table: from rows to the sorted set of pseudonyms.
 //!
-//! One thread reads blocks of rows, some make pseudonyms of their keys, and the caller's collects
-//! these; queues of a few blocks keep all of them busy and the memory bounded. A small table is read, and
-//! its pseudonyms are made, before threads would have begun.
+//! One thread reads blocks of rows, others make pseudonyms of their keys, and the caller's thread
+//! collects these; queues of a few blocks keep all of them busy and limit the memory. A small table
+//! has been read, and its pseudonyms made, before threads would have started.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -23,14 +23,14 @@ use crate::limits::{
 use crate::spill::Memory;
 use crate::table::{self, Block, Keys, Misfit, Stop, Table};
 
-/// What a first pass found; `scanned` is for the second pass over the same table.
+/// What a first pass found; `scanned` is needed for the second pass over the same table.
 pub(crate) struct FirstPass {
     pub(crate) set: PseudonymSet,
     pub(crate) counts: Counts,
     pub(crate) scanned: table::Counts,
 }
 
-/// Reads the keys of a table. `go_on` is asked for every block and ends the pass by an error.
+/// Reads the keys of a table. `go_on` is asked before each block; its error ends the pass.
 pub(crate) fn first_pass(
     table: &Table,
     parts: &[KeyPart],
@@ -56,7 +56,7 @@ struct Maker<'m> {
     pseudonymiser: &'m Pseudonymiser,
 }
 
-/// What ends the reading of a table when it is known that the pass fails.
+/// Stops the reading of a table once it is known that the pass will fail.
 fn cut_short() -> Error {
     Error::new(Kind::Job, "the pass was cut short")
 }
@@ -87,7 +87,7 @@ fn together(
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let (blocks, queue) = sync_channel::<Block>(BLOCKS_IN_FLIGHT);
     let (results, found) = sync_channel(BLOCKS_IN_FLIGHT);
-    // The last thread that takes blocks drops the queue, so that the reader does not wait for it.
+    // The last thread that takes blocks drops the queue, so the reader does not wait for it.
     let queue = Arc::new(Mutex::new(queue));
     let enough = AtomicBool::new(false);
     let (spare_blocks, spare_batches) = (Spares::default(), Spares::default());
@@ -131,7 +131,7 @@ fn next(queue: &Mutex<Receiver<Block>>) -> Option<Block> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
-/// Buffers that were used and will be again: fresh memory costs more than what is done with it.
+/// Used buffers, for reuse: fresh memory costs more than the work done in it.
 struct Spares<T>(Mutex<Vec<T>>);
 
 impl<T: Default> Spares<T> {
@@ -166,7 +166,7 @@ enum Refused {
 }
 
 impl Batch {
-    /// The batch of a block, in the place of one that was used before.
+    /// The batch of a block, in the memory of one used before.
     fn of(
         mut self,
         block: &Block,
@@ -198,7 +198,7 @@ impl Batch {
 }
 
 impl Batch {
-    /// Empties it and sees to it that so many pseudonyms find room without being moved.
+    /// Empties it and makes sure that this many pseudonyms fit without being moved.
     fn make_room(&mut self, rows: usize) {
         if self.pseudonyms.capacity() < rows {
             self.pseudonyms.zeroize();
@@ -216,18 +216,18 @@ impl Drop for Batch {
     }
 }
 
-/// What came of all blocks.
+/// The result of all blocks.
 #[derive(Default)]
 struct Collection {
     builder: SetBuilder,
     counts: Counts,
-    /// The row of this kind that comes first in the table.
+    /// The first row in the table that has this problem.
     misfit: Option<Misfit>,
     failed: Option<Error>,
 }
 
 impl Collection {
-    /// Takes a batch; an error says that no more are wanted.
+    /// Takes a batch; an error says that no more are needed.
     fn take(&mut self, batch: Result<Batch, Refused>, table: &Table) -> Result<Batch, ()> {
         let mut spare = Batch::default();
         match batch {
@@ -242,7 +242,7 @@ impl Collection {
                 spare = batch;
             }
             Err(Refused::Rows) => self.failed = Some(too_many_rows(table)),
-            // Blocks overtake each other.
+            // Blocks may overtake one another.
             Err(Refused::Misfit(misfit)) => match &self.misfit {
                 Some(first) if !misfit.is_before(first) => {}
                 _ => self.misfit = Some(misfit),
@@ -256,7 +256,7 @@ impl Collection {
         scanned: Result<table::Counts, Error>,
         table: &Table,
     ) -> Result<FirstPass, Error> {
-        // What the reader finds is behind every row that it has handed out.
+        // Whatever the reader finds comes after every row that it has handed out.
         if let Some(misfit) = self.misfit {
             return Err(table.refuse(misfit).into());
         }
@@ -275,7 +275,7 @@ impl Collection {
     }
 }
 
-/// The number of a row, if it can be kept.
+/// The number of a row, if it is small enough to store.
 fn number(row: u64) -> Option<u32> {
     u32::try_from(row).ok().filter(|row| u64::from(*row) < MAXIMUM_ROWS)
 }

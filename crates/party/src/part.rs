@@ -1,4 +1,4 @@
-//! A provider's part in the job at one service: of a job that has several, one shard.
+//! A provider's part in the job at one service: if the job has several, one shard.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::session::{Contact, Session};
 
 /// The part.
 pub(crate) struct Part {
-    /// The job as this service has it.
+    /// The job in the form that this service has.
     job: Job,
     name: String,
     identity: Identity,
@@ -32,17 +32,17 @@ pub(crate) struct Part {
     address: String,
 }
 
-/// What the parties agreed on through one service before anything was read.
+/// What the parties agreed on through one service before the table was read.
 pub(crate) struct Agreed {
     pub(crate) key: JobKey,
     pub(crate) members: Vec<Member>,
 }
 
-/// What one service answered, verified; its bitmap apart.
+/// What one service answered, verified; without its bitmap.
 pub(crate) struct Answer {
     pub(crate) job: Job,
     pub(crate) address: String,
-    /// What this party learned, of an intersection its size.
+    /// What this party learned; for an intersection, its size.
     pub(crate) told: Outcome<u64>,
     pub(crate) statement: Statement,
     pub(crate) signed: SignedStatement,
@@ -76,7 +76,7 @@ impl Part {
         Ok(Self { job, name, identity, session, progress, address })
     }
 
-    /// The next message, which while nothing is asked of the service can only be the end.
+    /// The next message. While nothing is asked of the service, it can only be the end.
     pub(crate) async fn interrupted(&mut self) -> Error {
         let error = match self.session.next().await {
             Ok(_) => out_of_turn("while the table was read"),
@@ -91,7 +91,7 @@ impl Part {
         agreed.map_err(|error| at(&self.job, &self.address, error))
     }
 
-    /// Sends the pseudonyms of these ranks; what the service answers.
+    /// Sends the pseudonyms of these ranks. Returns the service's answer.
     pub(crate) async fn join(
         &mut self,
         set: &Arc<PseudonymSet>,
@@ -148,7 +148,7 @@ impl Part {
         self.session.leave(reason).await;
     }
 
-    /// Tells the service that the result is here.
+    /// Tells the service that the result has arrived.
     pub(crate) fn received(self) -> JoinHandle<()> {
         self.session.received()
     }
@@ -233,7 +233,7 @@ impl Part {
         }
     }
 
-    /// What the outcome says, with the bitmap that follows it, and the statement of it.
+    /// What the outcome says, with the bitmap that follows it, and the signed statement about it.
     async fn outcome(
         &mut self,
         answer: ToParty,
@@ -266,7 +266,7 @@ impl Part {
     }
 }
 
-/// What went wrong, and at which of several services.
+/// What went wrong and, if there are several services, at which one.
 fn at(job: &Job, address: &str, error: Error) -> Error {
     if job.shard().is_some() { error.at(address) } else { error }
 }

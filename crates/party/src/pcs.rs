@@ -9,16 +9,16 @@ use convelo_attest::{
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
-/// Intel's own service, for those who ask for it; nothing is fetched from there otherwise.
+/// Intel's own service, for those who ask for it; otherwise nothing is fetched from there.
 pub const INTEL_PCS: &str = "https://api.trustedservices.intel.com/sgx/certification/v4";
 
-/// An answer must be there within this time, all of it.
+/// The whole answer must arrive within this time.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Bytes of the headers of an answer: an issuer chain, percent-encoded, has about 4 KiB.
+/// The most bytes in the headers of an answer: an issuer chain, percent-encoded, has about 4 KiB.
 const MAXIMUM_HEADER_BYTES: usize = 64 << 10;
 
-/// Where collateral is fetched from, and how patiently.
+/// Where to fetch collateral, and how patiently.
 pub struct PcsClient {
     endpoints: Vec<String>,
     agent: Agent,
@@ -26,7 +26,8 @@ pub struct PcsClient {
     pause: Duration,
 }
 
-/// TLS with servers of the web: certificates by Mozilla's list of authorities, or, which is insecure, any.
+/// TLS to web servers: certificates are checked against Mozilla's list of authorities or,
+/// insecurely, not at all.
 pub fn web_tls(insecure_any_certificate: bool) -> TlsConfig {
     TlsConfig::builder()
         .provider(TlsProvider::Rustls)
@@ -36,14 +37,14 @@ pub fn web_tls(insecure_any_certificate: bool) -> TlsConfig {
         .build()
 }
 
-/// Why no collateral could be had.
+/// Why there is no collateral.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PcsError {
     /// Nothing was asked.
     #[error("no collateral service is named")]
     NoEndpoint,
-    /// No endpoint gave a sound answer.
+    /// No endpoint gave a usable answer.
     #[error("no collateral for FMSPC {fmspc}: {}", .failures.join("; "))]
     Failed {
         /// The platform.
@@ -53,20 +54,20 @@ pub enum PcsError {
     },
 }
 
-/// Why one endpoint has none.
+/// Why one endpoint has no collateral.
 enum Failure {
-    /// Another try may help.
+    /// Another attempt may help.
     Passing(String),
-    /// Another try would end the same way.
+    /// Another attempt would end the same way.
     Final(String),
 }
 
 impl PcsClient {
-    /// Asks these endpoints (as `convelo_attest::collateral_endpoint` gives them) in their order.
-    /// Every request is tried `retries` times again, after a `pause` each.
+    /// Asks these endpoints (in the form of `convelo_attest::collateral_endpoint`), in order. Each
+    /// failed request is retried `retries` times, after a `pause` each time.
     ///
     /// `insecure_any_certificate` skips the verification of their TLS certificates: collateral is
-    /// signed and cannot be forged, but newer one can be held back.
+    /// signed and cannot be forged, but newer collateral can be withheld.
     pub fn new(
         endpoints: Vec<String>,
         retries: u64,
@@ -84,10 +85,10 @@ impl PcsClient {
         Self { endpoints, agent: Agent::new_with_config(agent), tries: retries + 1, pause }
     }
 
-    /// Fetches the collateral of a platform; blocks. Nothing of it is verified but its form.
+    /// Fetches the collateral of a platform; blocks. Verifies only its form.
     ///
     /// # Errors
-    /// [`PcsError`], with the reason of every endpoint.
+    /// [`PcsError`], with the reason for every endpoint.
     pub fn fetch(&self, platform: &PlatformId) -> Result<Collateral, PcsError> {
         if self.endpoints.is_empty() {
             return Err(PcsError::NoEndpoint);
@@ -107,7 +108,7 @@ impl PcsClient {
 
     fn fetch_from(&self, endpoint: &str, platform: &PlatformId) -> Result<Collateral, Failure> {
         let (fmspc, ca) = (hex::encode(&platform.fmspc), platform.ca.as_str());
-        // Revocation lists are the platform's own; the rest stands once for each technology.
+        // Revocation lists belong to the platform; the rest exists once per technology.
         let facts = match platform.tee {
             Tee::Tdx => endpoint.replacen("/sgx/certification/", "/tdx/certification/", 1),
             _ => endpoint.to_owned(),
@@ -119,15 +120,15 @@ impl PcsClient {
             .get(&format!("{endpoint}/pckcrl?ca={ca}&encoding=der"), "SGX-PCK-CRL-Issuer-Chain")?;
         let root = match self.get(&format!("{endpoint}/rootcacrl"), "") {
             Ok(root) => root,
-            // Intel's own service has no such route: the root itself says where its list is.
+            // Intel's own service has no such route: the root certificate itself says where its
+            // list is.
             Err(passed) => match root_crl_address(&tcb.chain) {
                 Some(address) if address.starts_with("https://") => self.get(&address, "")?,
                 _ => return Err(passed),
             },
         };
         let text = |body: Vec<u8>| {
-            String::from_utf8(body)
-                .map_err(|_| Failure::Final("an answer that is no text".to_owned()))
+            String::from_utf8(body).map_err(|_| Failure::Final("the answer is not text".to_owned()))
         };
         let answers = Answers {
             tcb_info: text(tcb.body)?,
@@ -147,7 +148,7 @@ impl PcsClient {
         Ok(collateral)
     }
 
-    /// One answer, after as many tries as are granted.
+    /// One answer, after as many attempts as are allowed.
     fn get(&self, url: &str, chain: &str) -> Result<Answered, Failure> {
         let mut tries = 1;
         loop {
@@ -212,10 +213,10 @@ fn advice(status: u16) -> &'static str {
             "it has no collateral for this platform: register the platform, or ask another cache"
         }
         410 => "this version of the interface has ended: use an address with v4",
-        413 | 429 => "it asks for patience: try later",
-        460 => "the platform's registration failed its integrity check: register it anew",
+        413 | 429 => "it limits how often it may be asked: try later",
+        460 => "the platform's registration failed its integrity check: register it again",
         461 => "the platform is unknown to Intel: register it",
-        462 => "the platform's certificates are not available: register it anew",
+        462 => "the platform's certificates are not available: register it again",
         500 | 502 | 503 | 504 => "it, or Intel's service behind it, is not available: try later",
         _ => "which the interface does not define",
     }

@@ -1,4 +1,4 @@
-//! A set in the pieces that are sent, made while others are on their way.
+//! A set in the pieces that are sent; the next are made while others are on their way.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,16 +11,17 @@ use tokio::sync::mpsc;
 use crate::error::Error;
 use crate::limits::CHUNKS_IN_FLIGHT;
 
-/// Keys in a piece; the last has fewer.
+/// Keys in a piece; the last one may have fewer.
 pub(crate) const PIECE_KEYS: usize = MAXIMUM_CHUNK_BYTES / PSEUDONYM_BYTES;
 
-/// The pieces of the pseudonyms of some ranks.
+/// The pieces of the pseudonyms of these ranks.
 pub(crate) struct Pieces {
     set: Arc<PseudonymSet>,
     ranks: Range<usize>,
     number: u64,
     present: Option<Bytes>,
-    /// None for a small set, whose pieces are made when they are due: before a thread would have been woken.
+    /// None for a small set: its pieces are made when they are due, sooner than a thread could have
+    /// been woken.
     made: Option<mpsc::Receiver<std::io::Result<Vec<u8>>>>,
 }
 
@@ -30,7 +31,7 @@ impl Pieces {
         Self { set: Arc::clone(set), ranks, number: 0, present: None, made }
     }
 
-    /// The piece of this number; nothing behind the last.
+    /// The piece with this number; nothing after the last.
     pub(crate) async fn number(&mut self, number: u64) -> Result<Option<Bytes>, Error> {
         if number == self.number + 1 && self.present.is_some() {
             (self.number, self.present) = (number, None);
@@ -54,7 +55,7 @@ impl Pieces {
     }
 }
 
-/// The digest of what will be sent, computed where it does not hold others up.
+/// The digest of what will be sent, computed where it holds nobody up.
 pub(crate) async fn blake3(
     set: &Arc<PseudonymSet>,
     ranks: Range<usize>,
@@ -67,8 +68,8 @@ pub(crate) async fn blake3(
     hashed.map_err(Error::spill)
 }
 
-/// Makes the pieces of the pseudonyms of these ranks, from one on. Nobody waits for the thread that does:
-/// it ends when nobody takes them.
+/// Makes the pieces of the pseudonyms of these ranks, starting at one. Nobody waits for the thread
+/// that does this: it ends when nobody takes its pieces.
 fn chunks(
     set: &Arc<PseudonymSet>,
     ranks: Range<usize>,
@@ -86,8 +87,8 @@ fn chunks(
     chunks
 }
 
-/// Those of these ranks that are in the piece of this number or behind it. Pieces are as large as the message
-/// may be; what is in front of the first is not even read.
+/// The part of these ranks that is in the piece with this number or after it. Pieces are as large
+/// as a message may be; whatever precedes the first is not even read.
 fn from_piece(ranks: &Range<usize>, number: u64) -> Range<usize> {
     let skipped = usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(PIECE_KEYS);
     ranks.start.saturating_add(skipped).min(ranks.end)..ranks.end

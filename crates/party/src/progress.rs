@@ -1,10 +1,10 @@
-//! Progress of a run that several services take part in, shown as one.
+//! The progress of a run that uses several services, shown as one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::event::{Event, Observer};
 
-/// What one service's part tells the observer: steps that all take are told by the first.
+/// What one service's part tells the observer: a step that all parts take is reported by the first.
 #[derive(Clone)]
 pub(crate) struct Progress {
     observer: Arc<dyn Observer>,
@@ -14,7 +14,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// One for each of so many parts.
+    /// Progress for each of this many parts.
     pub(crate) fn of(observer: &Arc<dyn Observer>, parts: usize) -> Vec<Self> {
         let sent = Arc::new(Mutex::new(vec![0; parts]));
         let part =
@@ -22,7 +22,7 @@ impl Progress {
         (0..parts).map(part).collect()
     }
 
-    /// This part has sent so many keys; `total` is what all of them send.
+    /// This part has sent so many keys; `total` is what all parts send together.
     pub(crate) fn sent(&self, keys: u64, total: u64) {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         sent[self.number] = keys;

@@ -1,5 +1,5 @@
 //! The receipt of a finished job: what was agreed, who took part, what was sent and learned, and
-//! who bears witness to it.
+//! who is the witness.
 
 mod verify;
 
@@ -23,8 +23,8 @@ pub(crate) struct Service {
     pub(crate) collateral: Option<String>,
 }
 
-/// A receipt, as JSON. Holds no record and no pseudonym; it does hold what this party learned
-/// in numbers. With it the statement can be verified again without anybody's help.
+/// A receipt, as JSON. Holds no record and no pseudonym; it does hold what this party learned, in
+/// numbers. With it anyone can verify the statement again, without help.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Receipt {
     form: String,
@@ -42,11 +42,11 @@ pub(crate) struct Receipt {
     times: Times,
 }
 
-/// Who bears witness to what a receipt says, and by what.
+/// Who is the witness to what a receipt says, and the proof.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "witness", rename_all = "kebab-case", deny_unknown_fields)]
 enum Witness {
-    /// The attested service, by its evidence and its signed statement.
+    /// The attested service, with its evidence and its signed statement.
     Service { service: ServiceEntry, statement: String, signature: String },
 }
 
@@ -57,7 +57,7 @@ struct ServiceEntry {
     key: KeyId,
     verdict: Option<serde_json::Value>,
     certificate: String,
-    /// What the certificate's evidence was verified with, as its exact text.
+    /// The collateral used to verify the certificate's evidence, as its exact text.
     collateral: Option<String>,
 }
 
@@ -83,7 +83,7 @@ struct Times {
     finished: u64,
 }
 
-/// The form of receipts that this version writes and reads.
+/// The form of receipt that this version writes and reads.
 const FORM: &str = "convelo/receipt/v1";
 
 impl Receipt {

@@ -1,4 +1,5 @@
-//! Collateral kept fresh in a file: fetched at half of its life, never replaced by an older one.
+//! Keeps collateral fresh in a file: fetches at half its lifetime, and never replaces it by older
+//! collateral.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,20 +14,20 @@ use rand_core::Rng as _;
 
 use crate::pcs::{PcsClient, PcsError};
 
-/// After a fetch that failed, or brought nothing newer, the next one waits so long; twice as long
-/// each time, up to [`LONGEST_PAUSE`].
+/// The pause after a fetch that failed, or brought nothing newer; it doubles each time, up to
+/// [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_mins(1);
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
-/// Why a file of collateral is as it was.
+/// Why a file of collateral was left unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RefreshError {
-    /// No service gave any.
+    /// No service provided any.
     #[error(transparent)]
     Fetch(#[from] PcsError),
-    /// What came does not verify, or is older than what is there.
-    #[error("{error}; {path} is as it was")]
+    /// What arrived does not verify, or is older than what the file holds.
+    #[error("{error}; {path} is unchanged")]
     Refused {
         /// Why.
         error: CollateralError,
@@ -40,13 +41,13 @@ pub enum RefreshError {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system answered.
+        /// The operating system's answer.
         source: io::Error,
     },
 }
 
-/// Verifies a bundle under the policy's root at `now` (Unix seconds) and puts it into its place,
-/// whole or not at all; a newer one about the same platform that is there stays.
+/// Verifies a bundle under the policy's root at `now` (Unix seconds) and writes it to the file,
+/// whole or not at all; a newer bundle about the same platform stays.
 ///
 /// # Errors
 /// [`RefreshError`].
@@ -66,7 +67,7 @@ pub fn store_collateral(
     write(path, bundle.to_json().as_bytes()).map_err(|source| file("write", path, source))
 }
 
-/// What the file holds; nothing where there is none.
+/// What the file holds; none if there is no file.
 fn held(path: &Path) -> Result<Option<Collateral>, RefreshError> {
     let length = match fs::metadata(path) {
         Ok(metadata) => metadata.len(),
@@ -99,15 +100,16 @@ fn file(action: &'static str, path: &Path, source: io::Error) -> RefreshError {
 pub struct Refresh {
     /// Where collateral is fetched from.
     pub client: PcsClient,
-    /// Whose collateral.
+    /// The platform.
     pub platform: PlatformId,
-    /// Its file, also where others wrote it.
+    /// Its file, even if something else wrote it.
     pub path: PathBuf,
-    /// Under whose root it is verified, and how old it may grow.
+    /// The policy whose root verifies it, and which says how old it may become.
     pub policy: Policy,
 }
 
-/// The thread that keeps a file fresh; dropped, it ends, at the latest with a fetch under way.
+/// The thread that keeps a file fresh. It ends when this is dropped, at the latest after a fetch in
+/// progress.
 pub struct Refreshing {
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -117,16 +119,16 @@ impl Refresh {
     /// Fetches once; blocks.
     ///
     /// # Errors
-    /// [`RefreshError`]; the file is as it was.
+    /// [`RefreshError`]; the file is unchanged.
     pub fn once(&self) -> Result<(), RefreshError> {
         let bundle = self.client.fetch(&self.platform)?;
         store_collateral(&bundle, &self.path, &self.policy, unix_now())
     }
 
-    /// Keeps the file fresh in a thread of its own: one fetch at a time, when half of the life of
-    /// what it holds is over (now, where it holds nothing), each up to a tenth later than that so
-    /// that many services do not ask at the same moment. A fetch that fails is logged; what is there
-    /// stays and is used until it ends.
+    /// Keeps the file fresh in a thread of its own: fetches once half the lifetime of what it holds
+    /// is over (now, if it holds nothing), each time up to a tenth later, so that many services do
+    /// not ask at the same moment. A failed fetch is logged; the file is kept and used until it
+    /// expires.
     ///
     /// # Errors
     /// The operating system's, for the thread.
@@ -161,26 +163,28 @@ impl Refresh {
         }
     }
 
-    /// How long until half of the life of what the file holds is over.
+    /// How long until half the lifetime of what the file holds is over.
     fn due(&self, now: u64) -> Duration {
         let Ok(Some(held)) = held(&self.path) else { return Duration::ZERO };
         let half = held.issued() + (self.end(&held).saturating_sub(held.issued())) / 2;
         Duration::from_secs(half.saturating_sub(now))
     }
 
-    /// When what is held ends or is too old for the policy.
+    /// When it expires or is too old for the policy.
     fn end(&self, held: &Collateral) -> u64 {
         held.expires().min(held.issued() + self.policy.maximum_collateral_age())
     }
 
-    /// How long what the file holds can still be used, in words.
+    /// How long what the file holds remains usable, in words.
     fn left(&self) -> String {
         match held(&self.path) {
             Ok(Some(held)) => match self.end(&held).checked_sub(unix_now()) {
-                Some(left) => format!("what is there can be used for another {} h", left / 3600),
-                None => "what is there can be used no more".to_owned(),
+                Some(left) => {
+                    format!("what the file holds is usable for another {} h", left / 3600)
+                }
+                None => "what the file holds is no longer usable".to_owned(),
             },
-            _ => "nothing is there".to_owned(),
+            _ => "the file holds nothing".to_owned(),
         }
     }
 }
@@ -188,7 +192,7 @@ impl Refresh {
 impl Drop for Refreshing {
     fn drop(&mut self) {
         drop(self.stop.take());
-        // A fetch under way may take a minute; the program does not wait for it.
+        // A fetch in progress may take a minute; the program does not wait for it.
         drop(self.thread.take());
     }
 }

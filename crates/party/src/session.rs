@@ -1,7 +1,8 @@
-//! A party's talk with the service, from its Hello to its result, across the connections that carry it.
+//! A party's conversation with the service, from its Hello to its result, across the connections
+//! that carry it.
 //!
-//! One that breaks is followed by another: dialled, verified and attested like the first, to the same
-//! service. Each side says how much it has had of the other, and goes on from there.
+//! If one breaks, another follows: dialled, verified and attested like the first, to the same
+//! service. Each side says how much it has received from the other, and continues from there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::limits::{
     ATTEST_RETRIES, DEADLINE_SLACK, FIRST_RETRY, GOODBYE_TIMEOUT, LONGEST_RETRY, RECONNECT_FOR,
 };
 
-/// Where a service is, and what it and this party show each other.
+/// Where a service is, and what it and this party prove to each other.
 pub(crate) struct Contact {
     /// `host:port`.
     pub(crate) address: String,
@@ -29,20 +30,20 @@ pub(crate) struct Contact {
     pub(crate) terms: Terms,
 }
 
-/// The talk.
+/// The conversation.
 pub(crate) struct Session {
     contact: Contact,
     observer: Arc<dyn Observer>,
     deadline: Instant,
     connection: Connection,
     hello: Option<Hello>,
-    /// What was sent since all parties had come, but for the chunks that follow.
+    /// What was sent since all parties arrived, not counting the chunks that follow.
     sent: Vec<FromParty>,
     /// How many chunks were sent after that.
     chunks: u64,
-    /// How many messages came since all parties had come.
+    /// How many messages have arrived since all parties did.
     received: u64,
-    /// What came while this party was not listening.
+    /// What arrived while this party was not listening.
     ahead: Vec<ToParty>,
     /// The pause before the next connection.
     pause: Duration,
@@ -61,7 +62,8 @@ impl Session {
         let (mut pause, mut retries) = (FIRST_RETRY, 0);
         let (connection, deadline) = loop {
             let service = reach(address, dialler, &terms.expect, give_up, &*observer).await?;
-            // The wait for the others is counted from here: the service may have been late itself.
+            // The wait for the other parties is counted from here: the service may have been late
+            // too.
             let deadline = Instant::now() + patience + DEADLINE_SLACK;
             match Connection::open(service, terms, deadline).await {
                 Ok(connection) => break (connection, deadline),
@@ -92,12 +94,12 @@ impl Session {
         self.connection.certificate()
     }
 
-    /// What the service proved on the present connection.
+    /// What the service proved on the current connection.
     pub(crate) fn proved(&self) -> &Proved {
         self.connection.proved()
     }
 
-    /// Asks for a seat in the job. From here on, a connection that breaks is followed by another.
+    /// Asks for a seat in the job. From here on, if a connection breaks, another follows.
     pub(crate) async fn hello(&mut self, hello: Hello) -> Result<(), Error> {
         self.hello = Some(hello.clone());
         if !self.connection.send(FromParty::Hello(hello)).await? {
@@ -106,7 +108,7 @@ impl Session {
         Ok(())
     }
 
-    /// Sends a message that is not a chunk; waits while the service is slower than we are.
+    /// Sends a message that is not a chunk; waits if the service is slower than we are.
     pub(crate) async fn send(&mut self, message: FromParty) -> Result<(), Error> {
         self.sent.push(message.clone());
         if !self.connection.send(message).await? {
@@ -124,7 +126,7 @@ impl Session {
         }
     }
 
-    /// As [`Session::next`]; nothing when there is a new connection, on which other chunks may be due.
+    /// Like [`Session::next`]; none if there is a new connection, on which other chunks may be due.
     pub(crate) async fn next_or_rewound(&mut self) -> Result<Option<ToParty>, Error> {
         if !self.ahead.is_empty() {
             return Ok(Some(self.ahead.remove(0)));
@@ -146,12 +148,12 @@ impl Session {
         self.chunks
     }
 
-    /// Where to send the chunk that is due, while [`Session::next_or_rewound`] waits.
+    /// Where to send the chunk that is due while [`Session::next_or_rewound`] waits.
     pub(crate) fn sender(&self) -> mpsc::Sender<FromParty> {
         self.connection.sender()
     }
 
-    /// The chunk that was due is sent; or was not, because the connection has broken.
+    /// The chunk that was due has been sent, or was not because the connection broke.
     pub(crate) async fn chunk(&mut self, sent: bool) -> Result<(), Error> {
         if sent {
             self.chunks += 1;
@@ -165,21 +167,21 @@ impl Session {
         self.connection.last(FromParty::Leave(reason), GOODBYE_TIMEOUT).await;
     }
 
-    /// Tells the service that the result is here. Whoever waits for the task knows that it has heard;
-    /// for the result it does not matter.
+    /// Tells the service that the result has arrived. A caller that waits for the task knows that
+    /// the service has received this; it does not matter for the result.
     pub(crate) fn received(self) -> JoinHandle<()> {
         tokio::spawn(self.connection.last(FromParty::Received, GOODBYE_TIMEOUT))
     }
 
     fn count(&mut self, message: &ToParty) {
         self.pause = FIRST_RETRY;
-        // What shows progress alone is not sent again.
+        // Messages that only show progress are not sent again.
         if !matches!(message, ToParty::Waiting(_) | ToParty::Uploads { .. }) {
             self.received += 1;
         }
     }
 
-    /// Reads a connection that takes no more to its end, which tells whether another may follow.
+    /// Reads a connection that accepts no more to its end, which tells whether another may follow.
     async fn follow(&mut self) -> Result<(), Error> {
         loop {
             match self.connection.next().await {
@@ -192,8 +194,8 @@ impl Session {
         }
     }
 
-    /// Goes on with another connection, if `error` is only that the last one broke. Tries for as long as
-    /// the service may still know of this party.
+    /// Continues on another connection, provided that `error` is only that the last one broke.
+    /// Keeps trying for as long as the service may still remember this party.
     async fn reconnect(&mut self, mut error: Error) -> Result<(), Error> {
         let began = Instant::now();
         let until = match self.received {
@@ -214,7 +216,7 @@ impl Session {
             self.observer.on(Event::ConnectionLost { why, retry_in, give_up_in: left });
             tokio::time::sleep(retry_in).await;
             self.pause = (self.pause * 2).min(LONGEST_RETRY);
-            // Boxed, because its state is several kilobytes in every caller's future.
+            // Boxed, because its state would add several kilobytes to every caller's future.
             match tokio::time::timeout_at(until, Box::pin(self.go_on())).await {
                 Ok(Ok(())) => {
                     self.observer.on(Event::Reconnected);
@@ -226,7 +228,7 @@ impl Session {
         }
     }
 
-    /// One attempt. Dropped half-way, it can be made again.
+    /// One attempt. If it is dropped half-way, it can be repeated.
     async fn go_on(&mut self) -> Result<(), Error> {
         let Contact { address, dialler, terms } = &self.contact;
         let service = dialler.dial(address, &terms.expect).await?;
@@ -240,11 +242,11 @@ impl Session {
         let hello = Hello { received: Some(self.received), ..hello };
         let open = connection.send(FromParty::Hello(hello)).await?;
         let ToParty::Resumed { taken } = connection.next().await? else {
-            return Err(out_of_step("it went on without saying from where"));
+            return Err(out_of_step("it continued without saying from where"));
         };
         let kept = self.sent.len() as u64;
         if !open || taken > kept + self.chunks {
-            return Err(out_of_step("it has more messages of this party than were sent"));
+            return Err(out_of_step("it counts more messages from this party than were sent"));
         }
         for message in self.sent.iter().skip(usize::try_from(taken).unwrap_or(usize::MAX)) {
             let _ = connection.send(message.clone()).await?;

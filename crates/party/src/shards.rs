@@ -1,6 +1,6 @@
-//! A set that is filled up and spread over several services, and what they make of it put together.
+//! A set that is padded and spread over several services, and the combination of their results.
 //!
-//! `Job::shards` has what a shard is, and the size that each is filled up to.
+//! `Job::shards` explains what a shard is, and the size to which each is padded.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind};
 
-/// The set with as many pseudonyms of nothing as the job asks for: in the whole, and in each shard.
+/// The set with as many random pseudonyms as the job asks for: in the whole, and in each shard.
 pub(crate) fn filled(set: PseudonymSet, job: &Job) -> Result<PseudonymSet, Error> {
     let missing = job.padded(set.len() as u64) - set.len() as u64;
     let set = if missing > 0 {
@@ -26,11 +26,11 @@ pub(crate) fn filled(set: PseudonymSet, job: &Job) -> Result<PseudonymSet, Error
     if services == 1 {
         return Ok(set);
     }
-    // The set is filled up to a multiple already, and a multiple of it is itself.
+    // The set already is a multiple, and padding a multiple changes nothing.
     let size = usize::try_from(job.sent(set.len() as u64)).unwrap_or(usize::MAX);
     let missing = set.in_shards(services).into_iter().map(|length| size.checked_sub(length));
     let Some(mut missing) = missing.collect::<Option<Vec<usize>>>() else {
-        let text = "by a chance of less than 2^-40 more of the keys go to one service than their number \
+        let text = "by a chance below 2^-40, more keys go to one service than the number of keys \
                     makes likely, and nothing was sent; run the job again";
         return Err(Error::new(Kind::Job, text));
     };
@@ -72,7 +72,8 @@ pub(crate) fn same_members(members: &[Vec<Member>]) -> Result<(), Error> {
     Err(Error::new(Kind::Job, text))
 }
 
-/// What all services answered, put together to a bitmap over the whole set. A shard's ends at a whole byte.
+/// What all services answered, combined into a bitmap over the whole set. A shard's bitmap ends at
+/// a whole byte.
 pub(crate) fn whole(
     mut outcomes: Vec<Outcome<Bitmap>>,
     keys: usize,
@@ -100,7 +101,7 @@ pub(crate) fn whole(
         .map_err(|error| Error::new(Kind::Job, format!("the services' bitmaps: {error}")))
 }
 
-/// The path of the receipt of one of several services: `matched.csv.receipt.2.json`.
+/// The path of the receipt from one of several services: `matched.csv.receipt.2.json`.
 pub(crate) fn numbered(path: &Path, shard: Option<Shard>) -> PathBuf {
     let Some(shard) = shard else { return path.to_owned() };
     let number = (shard.number + 1).to_string();
@@ -117,8 +118,8 @@ pub(crate) fn numbered(path: &Path, shard: Option<Shard>) -> PathBuf {
     }
 }
 
-/// Pseudonyms of nothing, which look like all others: the same function of other inputs, under a key that
-/// is gone when they are made.
+/// Pseudonyms that stand for no record and look like all others: the same function of other inputs,
+/// under a key that is gone once they are made.
 fn random() -> impl Iterator<Item = Pseudonym> {
     let mut key = Zeroizing::new([0; 16]);
     os_rng().fill_bytes(&mut *key);

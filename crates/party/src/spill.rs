@@ -1,5 +1,5 @@
-//! Where secrets go that do not fit the memory a run may take: a temporary file without a name, encrypted
-//! under a key that nobody else ever has.
+//! Where secrets go that do not fit into the memory that a run may use: a temporary file without a
+//! name, encrypted under a key that nobody else ever has.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -13,14 +13,14 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::limits::{DEFAULT_MEMORY, OTHER_MEMORY};
 
-/// How much memory a run may take, and where it puts what does not fit.
+/// How much memory a run may use, and where it puts what does not fit.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    /// About the most that the program takes, in bytes. 48 MiB are set aside for everything but
-    /// pseudonyms, and 5 MiB are the least that pseudonyms have. One share of 1024 is in memory as a
-    /// whole: where many rows have the same key, that is 32 bytes for each of them.
+    /// Roughly the most that the program uses, in bytes. 48 MiB are set aside for everything but
+    /// pseudonyms, and pseudonyms get at least 5 MiB. One share of 1024 is in memory as a whole: if
+    /// many rows have the same key, that is 32 bytes for each of them.
     pub bytes: u64,
-    /// The directory of the temporary file, which is only made when it is needed.
+    /// The directory for the temporary file, which is only created when it is needed.
     pub directory: PathBuf,
 }
 
@@ -37,8 +37,8 @@ impl Memory {
     }
 }
 
-/// An append-only file of segments, each sealed with AES-256-GCM; the nonce is the segment's place in
-/// the file, where nothing else is ever written.
+/// An append-only file of segments, each sealed with AES-256-GCM; the nonce is the segment's
+/// position in the file, where nothing else is ever written.
 pub(crate) struct EncryptedFile {
     directory: PathBuf,
     open: Option<(File, LessSafeKey)>,
@@ -72,7 +72,7 @@ impl EncryptedFile {
         file.seek(SeekFrom::Start(segment.offset))?;
         file.read_exact(&mut bytes)?;
         key.open_in_place(nonce(segment), Aad::empty(), &mut bytes).map_err(|_| {
-            let text = "somebody has changed it, or the disk is damaged";
+            let text = "something has changed it, or the disk is damaged";
             io::Error::new(io::ErrorKind::InvalidData, text)
         })?;
         bytes.truncate(segment.length);

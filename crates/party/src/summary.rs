@@ -6,7 +6,7 @@ use convelo_psi::{JobDigest, Outcome};
 
 use crate::event::Counts;
 
-/// What a provider learned, and what became of its rows.
+/// What a provider learned, and what happened to its rows.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Summary {
     /// The party's name.
@@ -15,9 +15,9 @@ pub struct Summary {
     pub job: String,
     /// The job's digest.
     pub job_digest: JobDigest,
-    /// Whether the service's evidence is that of a simulated platform.
+    /// Whether the service's evidence is from a simulated platform.
     pub simulated: bool,
-    /// The verdict on the service; nothing where a pinned key stood in for it.
+    /// The verdict on the service; none if a pinned key took its place.
     pub verdict: Option<serde_json::Value>,
     /// What the table held.
     pub input: Counts,

@@ -43,7 +43,7 @@ fn fetch(pccs: &Pccs) -> Result<Collateral, PcsError> {
     client(&[pccs.url()], 0).fetch(&id())
 }
 
-/// What a cache with these knobs leads to.
+/// What a cache with these knobs results in.
 fn failure(knobs: PccsKnobs) -> String {
     fetch(&pccs(knobs)).unwrap_err().to_string()
 }
@@ -89,12 +89,12 @@ fn every_status_is_explained() {
 #[test]
 fn version_3_of_the_interface() {
     let pccs = pccs(PccsKnobs::default());
-    // As a file that names it is read: rewritten.
+    // As someone reads a file that names it: rewritten.
     let (endpoint, warning) =
         collateral_endpoint(&format!("{}/sgx/certification/v3/", pccs.url())).unwrap();
     assert!(warning.unwrap().contains("version 3"));
     client(&[pccs.url()], 0).fetch(&id()).unwrap();
-    // As it answers to a client that asks for it all the same.
+    // What it answers to a client that asks for everything anyway.
     let old = endpoint.replace("/v4", "/v3");
     let old = PcsClient::new(vec![old], 0, Duration::ZERO, false);
     assert!(old.fetch(&id()).unwrap_err().to_string().contains("410"));
@@ -239,7 +239,7 @@ fn refresh(pccs: &Pccs, path: &std::path::Path) -> Refresh {
     }
 }
 
-/// A platform of the present: what is kept fresh is judged by the machine's clock.
+/// A current platform: what is kept fresh is judged by the machine's clock.
 fn real_time() -> Arc<Platform> {
     static PLATFORM: OnceLock<Arc<Platform>> = OnceLock::new();
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
@@ -267,7 +267,7 @@ fn a_file_is_refreshed_and_never_taken_back() {
     refresh.once().unwrap();
     let second = read(&path);
     assert!(second.issued() > first.issued());
-    // A genuine one of an earlier day, another platform's signature, and none at all.
+    // A genuine but older one, one with another platform's signature, and none at all.
     pccs.turn(|knobs| *knobs = issued(2));
     let error = refresh.once().unwrap_err();
     assert!(matches!(error, RefreshError::Refused { .. }), "{error}");
@@ -295,7 +295,7 @@ fn a_file_is_kept_fresh_in_the_background() {
         assert!(Instant::now() < deadline, "nothing was fetched");
         std::thread::sleep(Duration::from_millis(10));
     }
-    // Fresh now: nothing more is asked for days.
+    // Fresh now: nothing more is fetched for days.
     let requests = pccs.requests();
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(pccs.requests(), requests);

@@ -1,4 +1,4 @@
-//! What a plan takes from the job, and what no caller can take away.
+//! What a plan takes from the job, and what no caller can take away from it.
 
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-/// What alice is about to do, and the platform on which the service is.
+/// What alice is about to do, and the platform that the service runs on.
 struct Scene {
     platform: Arc<Platform>,
     alice: Identity,
@@ -32,7 +32,7 @@ struct Scene {
     runtime: Runtime,
 }
 
-/// Somebody who listens and shows evidence, and those whose handshake he has completed.
+/// A listener that shows evidence, and the peers whose handshake it has completed.
 struct Listening {
     address: String,
     key: KeyId,
@@ -53,7 +53,7 @@ impl Scene {
         }
     }
 
-    /// A job file of alice and bob, with these lines of `[service]` and whatever follows them.
+    /// A job file of alice and bob, with these lines under `[service]` and whatever follows them.
     fn job(&self, service: &str) -> Job {
         let key = |identity: &Identity| KeyId::of_spki(identity.spki());
         let text = format!(
@@ -69,7 +69,7 @@ impl Scene {
         Job::from_toml(&(text + reveal)).unwrap()
     }
 
-    /// The policy that accepts this program alone, as a table of the job or by itself.
+    /// The policy that accepts only this program, as a table of the job or on its own.
     fn policy_text(&self, table: &str, program: &str) -> String {
         let policy = self.platform.program_policy(program);
         format!("[{table}]\n{}", policy.replace("\n[[", &format!("\n[[{table}.")))
@@ -83,7 +83,7 @@ impl Scene {
         self.platform.collateral(&CollateralKnobs::default())
     }
 
-    /// Listens as the program of this name.
+    /// Listens as the program with this name.
     fn listen(&self, program: &str) -> Listening {
         let identity = Identity::generate();
         let key = KeyId::of_spki(identity.spki());
@@ -115,7 +115,7 @@ impl Scene {
         self.runtime.block_on(run).unwrap_err()
     }
 
-    /// Demands that alice refuses who listens for this check, in the handshake.
+    /// Demands that alice refuses the listener in the handshake, because of this check.
     fn refuses(&self, plan: Plan, mut listening: Listening, code: &str) {
         let error = self.run(plan);
         assert_eq!(error.kind(), Kind::Attestation, "{error}");
@@ -124,7 +124,7 @@ impl Scene {
         assert!(!self.path("matched.txt").exists());
     }
 
-    /// Demands that there is no plan, for a reason of the caller's with these words.
+    /// Demands that there is no plan, for a reason on the caller's side with these words.
     fn usage(&self, built: Result<Plan, Error>, hint: Option<Hint>, words: &str) {
         let error = built.err().expect("no plan");
         assert_eq!((error.kind(), error.hint()), (Kind::Usage, hint), "{error}");
@@ -153,7 +153,7 @@ fn the_example() {
     assert_eq!(bob, RecordBatch::try_from_iter([("id", id), ("email", email)]).unwrap());
 }
 
-/// The job demands a measurement, and the caller says nothing of it.
+/// The job demands a measurement, and the caller does not mention it.
 #[test]
 fn caller_that_never_mentions_the_policy() {
     let scene = Scene::new();
@@ -188,7 +188,7 @@ fn strict_policy_of_the_caller_beside_the_jobs() {
     scene.refuses(plan, service, "measurement");
 }
 
-/// Another address than the job's is no way around its policy.
+/// An address other than the job's is no way around its policy.
 #[test]
 fn address_of_an_impostor() {
     let scene = Scene::new();
@@ -222,7 +222,7 @@ fn another_key_than_the_pinned_one() {
     scene.refuses(plan.unwrap(), service, "pinned-key");
 }
 
-/// Where the job verifies no service, a party can do so all the same.
+/// If the job verifies no service, a party can do so anyway.
 #[test]
 fn policy_of_the_caller_where_the_job_has_none() {
     let scene = Scene::new();

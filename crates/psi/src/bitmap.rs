@@ -6,16 +6,15 @@ use zeroize::Zeroize;
 
 /// One bit for every rank `0..n` of a [`PseudonymSet`](crate::PseudonymSet).
 ///
-/// Rank `i` is bit `i % 8`, least significant first, of byte `i / 8`. The form on the wire has
-/// always `n.div_ceil(8)` bytes, whatever the result, and its padding bits are zero. Wiped when
-/// dropped.
+/// Rank `i` is bit `i % 8`, least significant first, of byte `i / 8`. On the wire it always has
+/// `n.div_ceil(8)` bytes, whatever the result, and its padding bits are zero. Wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bitmap {
     length: usize,
     bytes: Vec<u8>,
 }
 
-/// Why bytes are not the bitmap of a set of a given size.
+/// Why bytes are not the bitmap of a set of the given size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BitmapError {
     /// The number of bytes does not fit the size of the set.
@@ -47,7 +46,7 @@ impl Bitmap {
         Self { length: n, bytes: vec![0; n.div_ceil(8)] }
     }
 
-    /// Reads the form on the wire of a bitmap over `n` ranks.
+    /// Reads a bitmap over `n` ranks in its wire form.
     ///
     /// # Errors
     /// If the length is not `n.div_ceil(8)` or a padding bit is set.
@@ -63,7 +62,7 @@ impl Bitmap {
         Ok(bitmap)
     }
 
-    /// Takes its bits from these words, least significant first. There are enough of them.
+    /// Takes its bits from these words, least significant first. There must be enough of them.
     pub(crate) fn copy_words(&mut self, words: &[u64]) {
         for (bytes, word) in self.bytes.chunks_mut(8).zip(words) {
             bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
@@ -89,8 +88,8 @@ impl Bitmap {
         self.bytes[rank / 8] |= 1 << (rank % 8);
     }
 
-    /// As [`Bitmap::set`] if it is `wanted`, and nothing otherwise. Which of them it is makes no branch, so that
-    /// a processor has nothing to foresee.
+    /// Like [`Bitmap::set`] if it is `wanted`; otherwise does nothing. There is no branch on which
+    /// of the two it is, so there is nothing for a processor to predict.
     pub(crate) fn set_if(&mut self, rank: usize, wanted: bool) {
         assert!(rank < self.length, "rank {rank} of a bitmap over {} keys", self.length);
         self.bytes[rank / 8] |= u8::from(wanted) << (rank % 8);
@@ -112,7 +111,7 @@ impl Bitmap {
             + rest.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>()
     }
 
-    /// The form on the wire.
+    /// The wire form.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -1,13 +1,13 @@
-//! The ideal functionality: what a trusted third party would compute if every provider handed it
-//! its keys. It is the specification of a job's result and the oracle that the engines and the
-//! whole path are tested against.
+//! The ideal functionality: what a trusted third party would compute if every provider gave it its
+//! keys. It is the specification of a job's result, and the oracle against which the engines and
+//! the whole path are tested.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::job::{Reveal, What};
 use crate::outcome::Outcome;
 
-/// What each party learns of the parties' key sets under a reveal policy.
+/// What each party learns about the parties' key sets under a reveal policy.
 pub fn learned<K: Ord + Clone>(
     parties: &BTreeMap<String, BTreeSet<K>>,
     reveal: &Reveal,

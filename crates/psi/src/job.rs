@@ -2,8 +2,8 @@
 //!
 //! [`Job::from_toml`] reads what a person wrote; [`Job::canonical`] is the one form that is hashed,
 //! sent and compared: canonical JSON (RFC 8785). Its SHA-256 identifies the job. [`Terms`] are the
-//! same as plain data, unchecked; a [`Job`] is proof that its terms have been checked, and it
-//! cannot be changed.
+//! same as plain data, unchecked; a [`Job`] is proof that its terms have been checked, and cannot
+//! be changed.
 
 mod bound;
 mod compare;
@@ -33,10 +33,9 @@ pub(crate) use self::validation::is_name;
 /// The version of the job's form that this crate reads and writes.
 pub const JOB_VERSION: u32 = 1;
 
-/// One intersection of the key sets of 2 to 64 parties, checked and in its normal form: parties
-/// are sorted by name, and [`Reveal::to`] lists everybody that learns the result, sorted, where
-/// parties are named. Two jobs are equal if and only if their digests are. A clone shares what it
-/// is a clone of.
+/// One intersection of the key sets of 2 to 64 parties, checked and in its normal form: parties are
+/// sorted by name, and if parties are named, [`Reveal::to`] lists everybody that learns the result,
+/// sorted. Two jobs are equal if and only if their digests are. Clones share their content.
 #[derive(Clone)]
 pub struct Job {
     content: Arc<Content>,
@@ -60,25 +59,25 @@ struct Content {
 /// How an intersection is computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// By an attested service that sees pseudonyms only.
+    /// By an attested service that sees only pseudonyms.
     Attested(Service),
 }
 
-/// The attested service of a job, or several.
+/// The attested service of a job, or several of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// Where it listens, `host:port`. None: that is said at run time. 2, 4, 8 or 16: as many
-    /// services, of which each sees a shard of the sets.
+    /// Where it listens, `host:port`. None: given at run time. 2, 4, 8 or 16: as many services,
+    /// each of which sees one shard of the sets.
     pub addresses: Vec<String>,
-    /// Its key. There where `verify` is [`Verify::Provider`] and parties are named: nothing else is
-    /// known of the service then. Elsewhere it is demanded beside the evidence.
+    /// Its key. Present if `verify` is [`Verify::Provider`] and parties are named: then nothing
+    /// else is known about the service. Otherwise it is demanded in addition to the evidence.
     pub key: Option<KeyId>,
     /// Whose evidence is verified, and by which policy.
     pub verify: Verify,
 }
 
-/// Whose evidence is verified. A policy is an object, which the verifier reads. It is always
-/// present if parties are named; if they are not, the verifier may have it from elsewhere.
+/// Whose evidence is verified. A policy is an object that the verifier reads. It is always present
+/// if parties are named; if they are not, the verifier may get it from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verify {
     /// The service's; providers show their pinned key.
@@ -101,7 +100,7 @@ pub enum Verify {
 }
 
 impl Service {
-    /// What the providers accept as its evidence.
+    /// What the providers accept as the service's evidence.
     pub fn policy(&self) -> Option<&Value> {
         match &self.verify {
             Verify::Service { policy } | Verify::TwoWay { policy, .. } => policy.as_ref(),
@@ -142,11 +141,11 @@ impl Job {
         Ok(job)
     }
 
-    /// The job as `convelo join` runs it, without a job file: identities are not pinned, the key
-    /// is one part called "id" that is trimmed, everybody learns the intersection.
+    /// The job as `convelo join` runs it, without a job file: identities are not pinned, the key is
+    /// one part called "id", which is trimmed, and everybody learns the intersection.
     ///
     /// # Errors
-    /// If an argument is out of its limits.
+    /// If an argument is outside its limits.
     pub fn unpinned(
         name: impl Into<String>,
         parties: usize,
@@ -170,7 +169,7 @@ impl Job {
         })
     }
 
-    /// The terms as plain data, in their normal form: to show them, or to derive another job.
+    /// The terms as plain data in their normal form: to show them, or to derive another job.
     #[expect(clippy::missing_panics_doc, reason = "it was written from terms")]
     pub fn terms(&self) -> Terms {
         serde_json::from_str(&self.canonical).expect("it was written from terms")
@@ -201,12 +200,12 @@ impl Job {
         self.content.deadline_seconds
     }
 
-    /// Cap on every party's number of distinct keys, where the party has none of its own.
+    /// Cap on a party's number of distinct keys, for parties without a cap of their own.
     pub fn maximum_keys(&self) -> u64 {
         self.content.maximum_keys
     }
 
-    /// What the size of every set is filled up to a multiple of.
+    /// The number to a multiple of which every set is padded.
     pub fn pad_keys_to(&self) -> Option<u64> {
         self.content.pad_keys_to
     }
@@ -226,17 +225,17 @@ impl Job {
         &self.content.parties
     }
 
-    /// Which shard of a job it is, in what one of several services gets.
+    /// If this is what one of several services gets: which shard of the job it is.
     pub fn shard(&self) -> Option<Shard> {
         self.shard
     }
 
-    /// The party of this name, where parties are named.
+    /// The party with this name, if parties are named.
     pub fn party(&self, name: &str) -> Option<&Party> {
         self.parties().named().iter().find(|party| party.name == name)
     }
 
-    /// The party with this identity key, where parties are named.
+    /// The party with this identity key, if parties are named.
     pub fn party_of_key(&self, key: &KeyId) -> Option<&Party> {
         self.parties().named().iter().find(|party| party.key == *key)
     }
@@ -246,14 +245,14 @@ impl Job {
         self.party(name).and_then(|party| party.maximum_keys).unwrap_or(self.maximum_keys())
     }
 
-    /// How many services join its sets.
+    /// How many services join the job's sets.
     pub fn services(&self) -> usize {
         let Mode::Attested(service) = self.mode();
         service.addresses.len().max(1)
     }
 
-    /// What each service gets of the job: the job itself where there is one, else one job for each shard,
-    /// with a digest of its own and all else shared.
+    /// What each service gets of the job: the job itself if there is one service, otherwise one job
+    /// for each shard, with its own digest and everything else shared.
     pub fn shards(&self) -> Vec<Self> {
         match self.services() {
             1 => vec![self.clone()],
@@ -269,7 +268,7 @@ impl Job {
         }
     }
 
-    /// A number of keys, padded as the job demands, before they are spread over services.
+    /// A number of keys, padded as the job demands, before the keys are spread over services.
     pub fn padded(&self, keys: u64) -> u64 {
         self.pad_keys_to().map_or(keys, |step| keys.max(1).div_ceil(step).saturating_mul(step))
     }
@@ -280,7 +279,7 @@ impl Job {
         to.is_empty() || to.iter().any(|to| to == name)
     }
 
-    /// What differs between this job and another one, a line per field, as in "reveal.minimum: 10
+    /// What differs between this job and another, one line per field, such as "reveal.minimum: 10
     /// here, 20 there". Empty if and only if the digests are equal. Policies are not printed.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         compare::differences(&self.terms(), &other.terms())

@@ -1,11 +1,11 @@
-//! What matching is: jobs, keys and pseudonyms, sets, the join, and who learns what of it.
+//! What matching is: jobs, keys and pseudonyms, sets, the join, and who learns what.
 //!
 //! Everything here is a function of its arguments: time, randomness and bytes come in, bytes and
 //! decisions go out. A record's walk through this crate: [`Normaliser`] makes a key of its columns,
-//! [`Pseudonymiser`] a pseudonym of the key under the job key of [`agreement`], [`SetBuilder`] a
-//! sorted set of the pseudonyms; the service receives it by [`SetReceiver`], joins by
+//! [`Pseudonymiser`] a pseudonym of the key under the job key from [`agreement`], [`SetBuilder`] a
+//! sorted set of the pseudonyms; the service receives the set with [`SetReceiver`], joins sets with
 //! [`engine::intersect`], and [`reveal::outcomes`] decides who learns what. [`ideal`] says in a few
-//! lines what all of it computes.
+//! lines what all of this computes.
 //!
 //! A job is what the parties agree on before anything else; its digest is its identity:
 //!
@@ -31,7 +31,7 @@
 //! // What travels is the canonical form; anyone who reads it gets the same job.
 //! let read = Job::from_canonical(job.canonical().as_bytes())?;
 //! assert_eq!(read.digest(), job.digest());
-//! // Another job is made of other terms.
+//! Other terms make another job.
 //! let mut terms = job.terms();
 //! terms.maximum_keys = 2000;
 //! let larger = Job::try_from(terms)?;
@@ -39,8 +39,8 @@
 //! # Ok::<_, convelo_psi::JobError>(())
 //! ```
 //!
-//! Two parties' records from the text to the result. The key comes from [`agreement`] in earnest,
-//! and the sets travel in chunks:
+//! Two parties' records, from the text to the result. In a real run the key comes from
+//! [`agreement`], and the sets travel in chunks:
 //!
 //! ```
 //! use convelo_psi::{

@@ -1,4 +1,4 @@
-//! Every size that somebody else controls, with its limit. Checked before memory is spent.
+//! Every size that someone else controls, with its limit. Checked before memory is spent.
 
 /// Fewest parties of a job.
 pub const MINIMUM_PARTIES: usize = 2;
@@ -36,7 +36,7 @@ pub const MINIMUM_DEADLINE_SECONDS: u64 = 1;
 /// Longest time from the first party's arrival to the result, in seconds: seven days.
 pub const MAXIMUM_DEADLINE_SECONDS: u64 = 7 * 24 * 3600;
 
-/// Highest cap on the number of distinct keys of one party that a job may state.
+/// The highest cap that a job may state on one party's number of distinct keys.
 pub const MAXIMUM_KEYS: u64 = 1 << 32;
 
 /// Integers in a job stay below 2^53, where RFC 8785 (IEEE 754 doubles) is exact.
@@ -46,7 +46,7 @@ pub const MAXIMUM_INTEGER: u64 = (1 << 53) - 1;
 /// false-match bound of a job depends on it.
 pub const MAXIMUM_ENCODED_KEY_BYTES: usize = 4096;
 
-/// Longest SubjectPublicKeyInfo of a party's identity key, in bytes. One of P-256 takes 91.
+/// Longest SubjectPublicKeyInfo of a party's identity key, in bytes. A P-256 key takes 91.
 pub const MAXIMUM_SPKI_BYTES: usize = 256;
 
 /// Longest signature of a one-time key, in bytes: a DER-encoded ECDSA-P256 signature.

@@ -1,11 +1,11 @@
-//! What a party learns of a finished job: the four kinds of it, whatever they carry.
+//! What a party learns about a finished job: four kinds of outcome, whatever they carry.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What one party learns of a finished job. `I` is what tells the intersection (a bitmap, keys,
-/// their digest), `C` what tells a count.
+/// What one party learns about a finished job. `I` conveys the intersection (a bitmap, keys, their
+/// digest), `C` a count.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Outcome<I, C = u64> {
@@ -20,7 +20,7 @@ pub enum Outcome<I, C = u64> {
 }
 
 impl<I, C> Outcome<I, C> {
-    /// The same outcome, told otherwise.
+    /// The same outcome in another representation.
     pub fn map<J, D>(
         self,
         intersection: impl FnOnce(I) -> J,
@@ -34,7 +34,7 @@ impl<I, C> Outcome<I, C> {
         }
     }
 
-    /// The outcome by reference.
+    /// The outcome, by reference.
     pub fn as_ref(&self) -> Outcome<&I, &C> {
         match self {
             Self::Intersection(told) => Outcome::Intersection(told),
@@ -61,10 +61,10 @@ impl<I, C> Outcome<I, C> {
 }
 
 impl<I, C, E> Outcome<Result<I, E>, C> {
-    /// The outcome, unless its intersection could not be told so.
+    /// The outcome, unless its intersection could not be converted.
     ///
     /// # Errors
-    /// That of the intersection.
+    /// The error of that conversion.
     pub fn transpose(self) -> Result<Outcome<I, C>, E> {
         Ok(match self {
             Self::Intersection(told) => Outcome::Intersection(told?),
@@ -75,7 +75,7 @@ impl<I, C, E> Outcome<Result<I, E>, C> {
     }
 }
 
-/// The word, and nothing of the result.
+/// The word, and nothing about the result.
 impl<I, C> fmt::Debug for Outcome<I, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

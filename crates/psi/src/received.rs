@@ -5,12 +5,12 @@ use std::fmt;
 use crate::engine::{BLOCK, Blocks, PADDING, halves_of, wipe_stack};
 use crate::keys::{PSEUDONYM_BYTES, Pseudonym};
 
-/// Receives the form on the wire of a set whose size the sender has declared.
+/// Receives a set, in its wire form, whose size the sender has declared.
 ///
-/// Memory is 16 bytes per pseudonym, claimed as it is filled; nothing is moved.
-/// The caller of [`SetReceiver::new`] has compared the declared size with the job's cap and its own
-/// budget. What is done with a chunk depends on its length alone, until all of it has been looked
-/// at. Wiped when dropped.
+/// Memory is 16 bytes per pseudonym, claimed as it is filled; nothing is moved. The caller of
+/// [`SetReceiver::new`] has compared the declared size with the job's cap and its own budget. How a
+/// chunk is processed depends only on its length, until all of it has been examined. Wiped when
+/// dropped.
 pub struct SetReceiver {
     /// Made when the first piece arrives.
     blocks: Option<Blocks>,
@@ -20,7 +20,7 @@ pub struct SetReceiver {
     broken: bool,
 }
 
-/// Why what a party sent is not the set it declared. Never carries a pseudonym.
+/// Why what a party sent is not the set that it declared. Never contains a pseudonym.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SetError {
     /// A chunk is empty or ends inside a pseudonym.
@@ -40,7 +40,7 @@ pub enum SetError {
     TooMany {
         /// What the sender declared.
         declared: u64,
-        /// What would be there with the chunk that was refused.
+        /// How many there would be with the chunk that was refused.
         received: u64,
     },
     /// Fewer pseudonyms than declared when the sender said it was done.
@@ -59,10 +59,10 @@ pub enum SetError {
          sort them and remove repetitions"
     )]
     Unsorted {
-        /// How many had arrived when it was noticed.
+        /// How many had arrived by then.
         received: u64,
     },
-    /// A pseudonym is the number that stands for none in the service's memory.
+    /// A pseudonym equals the number that stands for none in the service's memory.
     #[error("the pseudonym ff..ff is reserved: agree on a new job key, that is, run the job again")]
     Reserved,
     /// There is no memory for a set of the declared size.
@@ -71,12 +71,12 @@ pub enum SetError {
         /// What the sender declared.
         declared: u64,
     },
-    /// The set was refused before and more of it arrived.
+    /// More of a set arrived after it had been refused.
     #[error("this set was refused already: begin a new upload")]
     Refused,
 }
 
-/// Words of stack, 16 KiB, that are wiped after each piece.
+/// Words of stack, 16 KiB, wiped after each piece.
 const STACK: usize = 2 << 10;
 
 impl SetReceiver {
@@ -85,7 +85,7 @@ impl SetReceiver {
         Self { blocks: None, received: 0, declared, hash: Box::default(), broken: false }
     }
 
-    /// Takes the next piece of the form on the wire, at any whole number of pseudonyms.
+    /// Takes the next piece of the wire form, which may end after any whole number of pseudonyms.
     ///
     /// # Errors
     /// If the piece does not continue a strictly ascending set of the declared size. The set is
@@ -144,7 +144,7 @@ impl SetReceiver {
         if received > self.declared {
             return Err(SetError::TooMany { declared: self.declared, received });
         }
-        // Not lazily: what is looked at does not depend on what was found before.
+        // Not lazily: what is examined must not depend on what was found before.
         let mut ascending = u8::from(true);
         let mut at = self.received;
         // Not a field: moving this value would leave a copy behind.
@@ -192,7 +192,7 @@ impl fmt::Debug for SetReceiver {
     }
 }
 
-/// A strictly ascending sequence of pseudonyms, in the blocks that it is joined in. Wiped when
+/// A strictly ascending sequence of pseudonyms, in the blocks in which it is joined. Wiped when
 /// dropped.
 pub struct ReceivedSet {
     /// None for an empty set.
@@ -207,12 +207,12 @@ impl ReceivedSet {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// BLAKE3 over the form on the wire.
+    /// BLAKE3 over the wire form.
     pub fn blake3(&self) -> [u8; 32] {
         self.blake3
     }

@@ -4,8 +4,8 @@ use crate::bitmap::Bitmap;
 use crate::job::{Job, What};
 use crate::outcome::Outcome;
 
-/// What the job has for the party `name` where all parties have `common` keys in common: the rule
-/// by which a result is given out, and checked by whom it is given to.
+/// What the job grants the party `name` if all parties have `common` keys in common: the rule by
+/// which results are given out, and by which those who get them check them.
 ///
 /// A minimum of 0 never withholds: an empty intersection is an ordinary result.
 pub fn due(job: &Job, name: &str, common: u64) -> Outcome<(), ()> {
@@ -21,7 +21,8 @@ pub fn due(job: &Job, name: &str, common: u64) -> Outcome<(), ()> {
     }
 }
 
-/// Whether the job's terms allow that the party `name` is told this, of an intersection its size.
+/// Whether the job's terms allow the party `name` to be told this; of an intersection, only the
+/// size counts.
 pub fn allows(job: &Job, name: &str, told: Outcome<u64>) -> bool {
     let common = match told {
         Outcome::Intersection(keys) | Outcome::Count(keys) => keys,
@@ -30,8 +31,8 @@ pub fn allows(job: &Job, name: &str, told: Outcome<u64>) -> bool {
     due(job, name, common) == told.kind()
 }
 
-/// What each party learns. `names` and `bitmaps` are of the same parties in the same order, the
-/// outcomes too. A bitmap is over the ranks of the set that the party sent.
+/// What each party learns. `names` and `bitmaps` list the same parties in the same order, and so do
+/// the outcomes. A bitmap covers the ranks of the set that the party sent.
 ///
 /// # Panics
 /// If there is not one bitmap per name, or the bitmaps mark different numbers of keys.
@@ -44,8 +45,8 @@ pub fn outcomes(job: &Job, names: &[String], bitmaps: Vec<Bitmap>) -> Vec<Outcom
     names.iter().zip(bitmaps).map(learn).collect()
 }
 
-/// The length of the bitmap that goes with an outcome to a party that sent `keys` keys. What is
-/// withheld is as long as what it stands for, so that the length does not tell.
+/// The length of the bitmap that goes with an outcome to a party that sent `keys` keys. A withheld
+/// result is as long as the real one would be, so the length tells nothing.
 pub fn bitmap_bytes<I, C>(job: &Job, outcome: &Outcome<I, C>, keys: u64) -> u64 {
     match outcome {
         Outcome::Intersection(_) => keys.div_ceil(8),
@@ -74,7 +75,7 @@ mod tests {
         changed(&named(NAMES.into_iter().zip(keys)), |terms| terms.reveal = reveal).unwrap()
     }
 
-    /// What the parties learn of sets that have `common` keys in common.
+    /// What the parties learn about sets with `common` keys in common.
     fn of(common: usize, what: What, to: &[&str], minimum: u64) -> Vec<Outcome<Bitmap>> {
         let to = to.iter().map(|name| (*name).to_owned()).collect();
         let bitmaps = NAMES.iter().map(|_| {
@@ -125,7 +126,7 @@ mod tests {
         assert_eq!(allowed(&every), [true, false, false, false]);
         assert_eq!(allowed(&terms(What::Count, &[], 7)), [false, true, true, false]);
         assert_eq!(allowed(&terms(What::Intersection, &["bob"], 7)), [false, false, false, true]);
-        // A result below the minimum is not the party's to know.
+        // A party may not learn a result below the minimum.
         assert_eq!(allowed(&terms(What::Intersection, &[], 8)), [false, false, true, false]);
         assert!(allows(&every, "alice", Outcome::Intersection(0)));
     }

@@ -1,14 +1,15 @@
-//! Sets of pseudonyms, as a party builds them, and the rows that they came from.
+//! Sets of pseudonyms as a party builds them, and the rows that they came from.
 //!
-//! A set is strictly ascending. Its form on the wire is the pseudonyms in that order, 16 bytes
-//! big-endian each, so that the order of the numbers is the order of the bytes. The position of a
-//! pseudonym in its set is its rank; results travel as a [`Bitmap`] over ranks, and the set knows
-//! which rows of the table each rank stands for.
+//! A set is strictly ascending. Its wire form is the pseudonyms in that order, 16 bytes big-endian
+//! each, so that the order of the numbers is the order of the bytes. The position of a pseudonym in
+//! its set is its rank; results travel as a [`Bitmap`] over ranks, and the set knows which rows of
+//! the table each rank stands for.
 //!
-//! Pseudonyms are as good as random, so entries are dealt out by the first bits of theirs while a
-//! table is read, and each bucket is small enough to be sorted within a processor's cache. Few buckets do
-//! for few entries and leave less memory unused; when there are many, they are dealt out anew. Shares that
-//! outgrow the memory they may take go to a [`Spill`] and come back one at a time.
+//! Pseudonyms are as good as random, so entries are distributed by their first bits while a table
+//! is read, and each bucket is small enough to be sorted within a processor's cache. Few buckets
+//! are enough for few entries and leave less memory unused; once there are many entries, they are
+//! distributed again. Shares that outgrow the memory they may use go to a [`Spill`] and come back
+//! one at a time.
 
 mod bucket;
 
@@ -24,18 +25,19 @@ use crate::bitmap::Bitmap;
 use crate::keys::{PSEUDONYM_BYTES, Pseudonym};
 
 /// Where entries go that outgrow the memory of a [`SetBuilder`]: an append-only store of secrets.
-/// An implementation keeps what leaves this process's memory unreadable and unchangeable for others.
+/// Once they leave this process's memory, an implementation ensures that nobody else can read or
+/// change them.
 pub trait Spill: Send + Sync {
-    /// Keeps `bytes`, and leaves nothing of them in the vector.
+    /// Stores `bytes`, and leaves no trace of them in the vector.
     ///
     /// # Errors
     /// If there is no room.
     fn write(&mut self, bytes: &mut Vec<u8>) -> io::Result<Segment>;
 
-    /// What was kept.
+    /// Reads back what was stored.
     ///
     /// # Errors
-    /// If it cannot be read or is not what was written.
+    /// If it cannot be read, or is not what was written.
     fn read(&self, segment: Segment) -> io::Result<Zeroizing<Vec<u8>>>;
 }
 
@@ -50,16 +52,17 @@ pub struct Segment {
 
 /// Collects pseudonyms in any order, with repetitions, into a [`PseudonymSet`].
 ///
-/// Memory: 20 bytes for each row, and 5 KiB at most for each of 64 buckets, or of 1024 from about 262,000 rows
-/// on. Wiped when dropped.
+/// Memory: 20 bytes for each row, and at most 5 KiB for each of 64 buckets, or of 1024 from about
+/// 262,000 rows up. Wiped when dropped.
 pub struct SetBuilder {
-    /// How many first bits of a pseudonym make its bucket.
+    /// How many of a pseudonym's first bits select its bucket.
     bits: u32,
     buckets: Vec<Bucket>,
-    /// The page of each bucket that has room, and how many entries it holds: all that most rows need.
+    /// The page of each bucket that has room, and how many entries it holds: all that most rows
+    /// need.
     open: Vec<Option<Box<Page>>>,
     held: Vec<u16>,
-    /// How many there are, the open ones among them.
+    /// How many pages there are, including the open ones.
     pages: usize,
     spare: bucket::Pages,
     spill: Option<Spilling>,
@@ -70,16 +73,16 @@ struct Spilling {
     store: Box<dyn Spill>,
 }
 
-/// How many entries a page holds that has no room, or is not there.
+/// The number of entries in a page that is full, or does not exist.
 const FULL: u16 = PAGE;
 
-/// With this many pages in few buckets, the entries are dealt out to many buckets.
+/// At this many pages in few buckets, the entries are redistributed over many buckets.
 const FEW_PAGES: usize = 1 << MANY_BITS;
 
-/// What is hashed of a set at once, in bytes.
+/// How much of a set is hashed at once, in bytes.
 const HASHED_AT_ONCE: usize = 64 << 10;
 
-/// The row of a pseudonym that stands for none; no table has that many rows.
+/// The row of a pseudonym that stands for no record; no table has that many rows.
 const NO_ROW: u32 = u32::MAX;
 
 impl SetBuilder {
@@ -112,7 +115,7 @@ impl SetBuilder {
         Self::of(FEW_BITS, Some(Spilling { pages, store }))
     }
 
-    /// Adds the pseudonym of a row. Rows may have the same pseudonym.
+    /// Adds the pseudonym of a row. Several rows may have the same pseudonym.
     ///
     /// # Errors
     /// Those of the [`Spill`]; none without one.
@@ -129,7 +132,7 @@ impl SetBuilder {
         Ok(())
     }
 
-    /// The set of everything pushed.
+    /// The set of everything that was pushed.
     ///
     /// # Errors
     /// Those of the [`Spill`]; none without one.
@@ -145,7 +148,7 @@ impl SetBuilder {
                     sorted.map(|bucket| bucket.sort_spilled(bits, &mut entries, &mut **store));
                 sorted.collect::<io::Result<_>>()?
             }
-            // To start threads would take as long.
+            // Starting threads would take as long.
             _ if bits == FEW_BITS => {
                 let mut entries = Entries::default();
                 buckets.iter_mut().map(|bucket| bucket.sort(bits, &mut entries)).collect()
@@ -159,7 +162,7 @@ impl SetBuilder {
         Ok(PseudonymSet { buckets, spill, lengths })
     }
 
-    /// Makes room for this pseudonym; its bucket.
+    /// Makes room for this pseudonym. Returns its bucket.
     #[cold]
     fn make_room(&mut self, pseudonym: Pseudonym) -> io::Result<usize> {
         if self.bits == FEW_BITS && self.pages >= self.few_pages() {
@@ -187,7 +190,7 @@ impl SetBuilder {
         Ok(bucket)
     }
 
-    /// Few enough that they fit when each is half empty.
+    /// Few enough to fit even when each is half empty.
     fn few_pages(&self) -> usize {
         self.spill.as_ref().map_or(FEW_PAGES, |spilling| FEW_PAGES.min(spilling.pages / 4))
     }
@@ -241,7 +244,7 @@ pub struct PseudonymSet {
 }
 
 impl PseudonymSet {
-    /// The set with these pseudonyms added, which stand for no row.
+    /// The set with these additional pseudonyms, which stand for no row.
     ///
     /// # Errors
     /// Those of the [`Spill`]; none without one.
@@ -251,8 +254,9 @@ impl PseudonymSet {
         builder.finish()
     }
 
-    /// The set with a few more pseudonyms, which stand for no row. They are held in memory, whatever is in a
-    /// [`Spill`], and none of them may be there already: they are drawn at random.
+    /// The set with a few more pseudonyms, which stand for no row. They are held in memory even if
+    /// the others are in a [`Spill`]; as they are drawn at random, none of them may be in the set
+    /// already.
     #[must_use]
     pub fn filled(mut self, with: impl IntoIterator<Item = Pseudonym>) -> Self {
         let bits = self.buckets.len().ilog2();
@@ -276,8 +280,8 @@ impl PseudonymSet {
         self.lengths.iter().sum()
     }
 
-    /// Whether it is in memory and has no more than 262,144 pseudonyms, which are put into their form on the
-    /// wire, or hashed, in a millisecond.
+    /// Whether it is in memory and has at most 262,144 pseudonyms, so that converting it to its
+    /// wire form, or hashing it, takes a millisecond.
     pub fn is_small(&self) -> bool {
         self.len() <= FEW_PAGES * usize::from(PAGE) && !self.buckets.iter().any(Bucket::is_spilled)
     }
@@ -288,17 +292,17 @@ impl PseudonymSet {
     }
 
     /// How many pseudonyms go to each of `services` services, 1 or another power of two up to 64.
-    /// The first bits of a pseudonym say which one it goes to.
+    /// The first bits of a pseudonym say which service it goes to.
     ///
     /// # Panics
-    /// If there is another number of services.
+    /// If the number of services is any other.
     pub fn in_shards(&self, services: usize) -> Vec<usize> {
         let buckets = self.lengths.len();
         assert!(services.is_power_of_two() && services <= buckets, "{services} services");
         self.lengths.chunks(buckets / services).map(|lengths| lengths.iter().sum()).collect()
     }
 
-    /// BLAKE3 over the form on the wire.
+    /// BLAKE3 over the wire form.
     ///
     /// # Errors
     /// Those of the [`Spill`]; none without one.
@@ -306,7 +310,7 @@ impl PseudonymSet {
         self.blake3_of(0..self.len())
     }
 
-    /// BLAKE3 over the form on the wire of the pseudonyms of these ranks.
+    /// BLAKE3 over the wire form of the pseudonyms of these ranks.
     ///
     /// # Errors
     /// Those of the [`Spill`]; none without one.
@@ -323,13 +327,13 @@ impl PseudonymSet {
         Ok(hash.finalize().into())
     }
 
-    /// The form on the wire in pieces of at most `max_bytes` (taken as at least one pseudonym),
-    /// each a whole number of pseudonyms. The empty set has no piece.
+    /// The wire form in pieces of at most `max_bytes` (but at least one pseudonym), each a whole
+    /// number of pseudonyms. The empty set has no pieces.
     pub fn chunks(&self, max_bytes: usize) -> Chunks<'_> {
         self.chunks_of(0..self.len(), max_bytes)
     }
 
-    /// As [`PseudonymSet::chunks`], of the pseudonyms of these ranks.
+    /// Like [`PseudonymSet::chunks`], for the pseudonyms of these ranks.
     ///
     /// # Panics
     /// If the set has fewer.
@@ -359,8 +363,8 @@ impl PseudonymSet {
         Ok(pseudonyms)
     }
 
-    /// The rows, of `rows` in all, whose pseudonyms have their rank in `ranks`; of rows with the same
-    /// pseudonym `only_first` takes the one with the smallest number.
+    /// The rows, out of `rows`, whose pseudonyms have their rank in `ranks`; if several rows have
+    /// the same pseudonym, `only_first` takes the one with the smallest number.
     ///
     /// # Errors
     /// Those of the [`Spill`]; none without one.
@@ -402,20 +406,20 @@ impl fmt::Debug for PseudonymSet {
     }
 }
 
-/// The form on the wire of a [`PseudonymSet`], piece by piece. A piece is an error when the
-/// [`Spill`] says so, and then the last.
+/// The wire form of a [`PseudonymSet`], piece by piece. If the [`Spill`] fails, that piece is an
+/// error and the last.
 pub struct Chunks<'a> {
     set: &'a PseudonymSet,
     per_chunk: usize,
     left: usize,
     bucket: usize,
-    /// How many pseudonyms of that bucket stand before the next.
+    /// How many pseudonyms of that bucket precede the next.
     skipped: usize,
     entries: Entries,
 }
 
 impl Chunks<'_> {
-    /// Puts the next piece into `bytes`, in place of what is there.
+    /// Puts the next piece into `bytes`, replacing its contents.
     fn piece(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
         let count = self.per_chunk.min(self.left);
         bytes.clear();
@@ -432,7 +436,7 @@ impl Chunks<'_> {
         Ok(())
     }
 
-    /// Takes what is missing of `count` pseudonyms from the bucket, or reads it.
+    /// Takes from the bucket what is missing to `count` pseudonyms, or reads the bucket.
     fn go_on(&mut self, count: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
         let (bucket, length) = (&self.set.buckets[self.bucket], self.set.lengths[self.bucket]);
         let Some(pieces) = bucket.in_place(length, self.skipped) else {
@@ -527,7 +531,7 @@ mod tests {
         set.chunks(bytes).collect::<Result<_, _>>().expect("readable")
     }
 
-    /// Numbers all over their range, each seven times.
+    /// Numbers from the whole range, each seven times.
     fn scattered(count: u64) -> impl Iterator<Item = u128> + Clone {
         (0..count)
             .map(|i| u128::from(i / 7).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
@@ -662,7 +666,7 @@ mod tests {
             let pseudonyms = built.pseudonyms().unwrap();
             prop_assert!(pseudonyms.iter().map(|f| f.to_u128()).eq(expected.keys().copied()));
 
-            // Of any ranks, and with others filled in, it is the same.
+            // The result is the same for any ranks, and with other pseudonyms filled in.
             let half = built.len() / 2;
             let parts = [0..half, half..built.len()].map(|ranks| {
                 built.chunks_of(ranks, chunk).flat_map(|piece| piece.unwrap()).collect::<Vec<u8>>()

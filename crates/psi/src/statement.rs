@@ -1,7 +1,7 @@
-//! What the witness of a job signs for one party at its end.
+//! What the witness of a job signs for each party at the end.
 //!
-//! The bytes are those of the message `Statement` in `proto/convelo/join/v1/join.proto`, in one form
-//! alone: every field in its turn, zeros left out. They begin with a label, so that a signature
+//! The bytes are those of the message `Statement` in `proto/convelo/join/v1/join.proto`, in exactly
+//! one form: every field in order, zeros left out. They begin with a label, so that a signature
 //! over them cannot stand for anything else.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
@@ -22,7 +22,7 @@ pub struct Statement {
     pub party: String,
     /// Its key.
     pub party_key: KeyId,
-    /// All members and the keys they proved.
+    /// All members and the keys that they proved.
     pub members: Vec<Member>,
     /// How many pseudonyms the party sent.
     pub keys: u64,
@@ -43,7 +43,7 @@ pub struct SignedStatement {
     pub signature: Vec<u8>,
 }
 
-/// What somebody knows of a job's end, a statement apart.
+/// What someone knows about a job's end, apart from a statement.
 pub struct Seen<'a> {
     /// The job.
     pub job: JobDigest,
@@ -59,7 +59,7 @@ pub struct Seen<'a> {
     pub outcome: Outcome<[u8; 32], [u8; 32]>,
 }
 
-/// One thing that a statement says, beside what was seen of it.
+/// One thing that a statement says, next to what was seen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: found {found}, expected {expected}")]
 pub struct Comparison {
@@ -74,13 +74,13 @@ pub struct Comparison {
 /// Why something is not a statement of the witness.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StatementError {
-    /// The key of the witness is of another kind.
+    /// The witness has another kind of key.
     #[error("the key it should be signed by is not an ECDSA P-256 key")]
     Key,
     /// It was signed by another key, or changed since.
     #[error("the signature is not by the expected key over these bytes")]
     Signature,
-    /// A field has another length or value than it may have.
+    /// A field has a length or value that is not allowed.
     #[error("{field}: found {found}, expected {expected}")]
     Field {
         /// The field, as in the .proto file.
@@ -92,7 +92,7 @@ pub enum StatementError {
     },
 }
 
-/// SHA-256 of what tells a result: of the bitmap's bytes, or of the count as 8 bytes, big-endian.
+/// SHA-256 of what conveys a result: the bitmap's bytes, or the count as 8 bytes, big-endian.
 pub fn digest(outcome: &Outcome<Bitmap>) -> Outcome<[u8; 32], [u8; 32]> {
     let bitmap = |bitmap: &Bitmap| Sha256::digest(bitmap.as_bytes()).into();
     outcome.as_ref().map(bitmap, |count| digest_of_count(*count))
@@ -118,7 +118,7 @@ impl SignedStatement {
 }
 
 impl Statement {
-    /// What it says beside what was seen, thing by thing.
+    /// What it says next to what was seen, item by item.
     pub fn compare(&self, seen: &Seen<'_>) -> Vec<Comparison> {
         let compare = |what, found: &dyn ToString, expected: &dyn ToString| Comparison {
             what,
@@ -139,7 +139,7 @@ impl Statement {
         ]
     }
 
-    /// The first thing that it says otherwise than it was seen.
+    /// The first item in which it differs from what was seen.
     pub fn contradiction(&self, seen: &Seen<'_>) -> Option<Comparison> {
         self.compare(seen).into_iter().find(|comparison| !comparison.holds())
     }
@@ -183,7 +183,7 @@ impl Statement {
     /// Reads the bytes of a statement.
     ///
     /// # Errors
-    /// If they are none, or not in the form that [`Self::encode`] writes.
+    /// If they are not a statement, or not in the form that [`Self::encode`] writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, StatementError> {
         let mut fields = Reader(bytes);
         if fields.bytes(1) != LABEL {
@@ -213,7 +213,8 @@ impl Statement {
             },
             finished_at: fields.number(10),
         };
-        // Whatever the reader was too lenient about: other orders, longer numbers, more fields.
+        // Catches whatever the reader was too lenient about: other orders, longer numbers, more
+        // fields.
         if statement.encode() != bytes {
             let found = format!("{} bytes in another form", bytes.len());
             return Err(field("statement", found, "a Statement in its one form"));
@@ -240,7 +241,7 @@ fn listed<'a>(members: impl Iterator<Item = (&'a str, KeyId)>) -> String {
     members.map(|(name, key)| format!("{name} {key}")).collect::<Vec<_>>().join(", ")
 }
 
-/// The digest of a result as text; empty where none is told.
+/// The digest of a result as text; empty if no result is told.
 fn result(outcome: &Outcome<[u8; 32], [u8; 32]>) -> String {
     match outcome {
         Outcome::Intersection(digest) | Outcome::Count(digest) => hex::encode(digest),
@@ -293,7 +294,7 @@ fn name(field_name: &'static str, bytes: &[u8]) -> Result<String, StatementError
     })
 }
 
-/// Writes the fields of a message of Protocol Buffers, in the order of their numbers, all below 16.
+/// Writes the fields of a Protocol Buffers message in the order of their numbers, all below 16.
 #[derive(Default)]
 struct Writer(Vec<u8>);
 
@@ -322,8 +323,8 @@ impl Writer {
     }
 }
 
-/// Reads what [`Writer`] wrote. Of what it did not write it makes something: who reads compares
-/// what would be written again.
+/// Reads what [`Writer`] wrote. It also makes something of other input: the caller compares that
+/// with what would be written again.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

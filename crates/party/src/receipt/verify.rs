@@ -1,4 +1,4 @@
-//! A receipt read again, by anybody, at any time, without the network.
+//! Verifies a receipt again: anyone can, at any time, without the network.
 
 use convelo_attest::{Check, Collateral, Evidence, Policy, Refusal, Verdict, verify_listing};
 use convelo_psi::statement::{self, Seen};
@@ -8,7 +8,7 @@ use super::{FORM, Receipt, ServiceEntry, Witness};
 use crate::limits::MAXIMUM_FILE_BYTES;
 use crate::summary::{Counted, Matched};
 
-/// A receipt that holds.
+/// A receipt that is valid.
 pub struct VerifiedReceipt {
     /// Whose receipt it is.
     pub party: String,
@@ -18,17 +18,17 @@ pub struct VerifiedReceipt {
     pub members: Vec<(String, KeyId)>,
     /// What this party learned.
     pub result: Outcome<Matched, Counted>,
-    /// When the service finished the join, in Unix seconds by its own clock, which its statement
-    /// says and nothing else proves.
+    /// When the service finished the join, in Unix seconds by its own clock: its statement says so,
+    /// and nothing else proves it.
     pub joined_at: u64,
-    /// What the evidence was found to be at that time; nothing where the job had the service known by
-    /// a pinned key.
+    /// What the evidence was found to be at that time; none if the job identified the service by a
+    /// pinned key.
     pub verdict: Option<Verdict>,
     /// Every check that was made, in order.
     pub checks: Vec<Check>,
 }
 
-/// Why a receipt does not hold.
+/// Why a receipt is not valid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReceiptError {
@@ -36,13 +36,13 @@ pub enum ReceiptError {
     #[error("this is no receipt of the form {FORM}: {0}")]
     Form(String),
     /// A part of it contradicts another.
-    #[error("the receipt does not hold at {check}: found {found}; required {required}")]
+    #[error("the receipt does not hold at {check}: found {found}, expected {required}")]
     Contradiction {
         /// Which check.
         check: &'static str,
         /// What the receipt says.
         found: String,
-        /// What it would have to say.
+        /// What was expected.
         required: String,
     },
     /// The service's evidence is refused under the job's policy, at the time of the join.
@@ -137,7 +137,7 @@ impl Reader {
         Ok(job)
     }
 
-    /// Everything that the receipt says in words is what the service signed.
+    /// Checks that everything the receipt says in words is what the service signed.
     fn statement(
         &mut self,
         receipt: &Receipt,
@@ -188,7 +188,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The evidence of the certificate, under the job's policy, at the time of the join.
+    /// Verifies the certificate's evidence under the job's policy, at the time of the join.
     fn evidence(
         &mut self,
         noted: &ServiceEntry,
@@ -231,8 +231,8 @@ impl Reader {
     }
 }
 
-/// What the party noted of its verdict and is found again, beside the measurements: everything but
-/// times.
+/// What the party noted about its verdict and verification must find again, in addition to the
+/// measurements: everything but times.
 const NOTED: [&str; 7] = [
     "simulated",
     "tee",
@@ -254,12 +254,12 @@ fn digest(what: &'static str, text: &str) -> Result<[u8; 32], ReceiptError> {
     digest.map_err(|_| ReceiptError::Form(format!("the digest of its {what} has {length} bytes")))
 }
 
-/// Reads a receipt in which nothing stands twice, nor anything that no receipt has.
+/// Reads a receipt that repeats nothing and contains nothing that receipts do not have.
 fn read(text: &str) -> serde_json::Result<Receipt> {
     let named = serde_json::from_str::<serde_json::Value>(text)?.get("witness").is_some();
     if named {
         return serde_json::from_str(text);
     }
-    // The first receipts do not name their witness: it is the service.
+    // The first receipts do not name their witness; it is the service.
     serde_json::from_str(&text.replacen('{', "{\"witness\": \"service\",", 1))
 }

@@ -6,11 +6,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of a job's canonical form. As text 64 lower-case hexadecimal digits.
+/// SHA-256 of a job's canonical form. As text, 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobDigest(pub [u8; 32]);
 
-/// A text is not a job digest.
+/// A text that is not a job digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is not a job digest: expected 64 lower-case hexadecimal digits")]
 pub struct JobDigestError(String);
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for JobDigest {
     }
 }
 
-/// 32 bytes of hexadecimal digits, none of them in upper case: one value has one text.
+/// 32 bytes of hexadecimal digits, none of them upper-case: each value has exactly one text.
 pub(super) fn lower_hex(text: &str) -> Option<[u8; 32]> {
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return None;

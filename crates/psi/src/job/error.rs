@@ -1,11 +1,11 @@
 //! Why something is not a job.
 
-/// Why something is not a job. Says where, what was found and what to do.
+/// Why something is not a job: where, what was found and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}", position.map(|at| format!("line {}, column {}: ", at.line, at.column))
     .unwrap_or_default())]
 pub struct JobError {
-    /// The field, as in the job file; empty where it is none in particular.
+    /// The field, as in the job file; empty if it is none in particular.
     pub(super) field: String,
     message: String,
     pub(super) position: Option<Position>,
@@ -26,7 +26,7 @@ impl JobError {
         &self.message
     }
 
-    /// Where in the job file it is, as far as known.
+    /// Where it is in the job file, as far as that is known.
     pub fn position(&self) -> Option<Position> {
         self.position
     }

@@ -1,4 +1,4 @@
-//! The job file: TOML as a person writes it, into [`Terms`] and a [`Job`].
+//! Reads the job file, TOML that a person writes, into [`Terms`] and a [`Job`].
 //!
 //! ```toml
 //! version = 1                     # of this form
@@ -126,7 +126,7 @@ struct PartyTable {
     maximum_keys: Option<Spanned<u64>>,
 }
 
-/// Where each field stands, so that an error found later can say it.
+/// The position of each field, for errors that are found later.
 #[derive(Default)]
 struct Places(Vec<(String, Range<usize>)>);
 
@@ -140,7 +140,7 @@ impl Places {
         value.map(|value| self.note(field, value))
     }
 
-    /// Takes a field that has to be there; `line` is what a person may write.
+    /// Takes a field that must be there; `line` is what a person may write.
     fn required<T>(
         &mut self,
         field: impl Into<String>,
@@ -154,7 +154,7 @@ impl Places {
         }
     }
 
-    /// The place of `field` or else of the innermost table or list around it.
+    /// The position of `field`, or else of the innermost table or list around it.
     fn find(&self, field: &str) -> Option<Range<usize>> {
         let around = |outer: &str| {
             field.strip_prefix(outer).is_some_and(|rest| {
@@ -197,7 +197,7 @@ fn read(text: &str, places: &mut Places) -> Result<Terms, JobError> {
 }
 
 /// The version comes first: a job of another version has other keys, and its reader should be told
-/// that instead of which keys are unknown.
+/// that rather than which keys are unknown.
 fn read_version(text: &str, places: &mut Places) -> Result<u32, JobError> {
     let VersionOnly { version } = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
     let line = format!("version = {JOB_VERSION}");

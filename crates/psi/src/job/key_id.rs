@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 
 use super::digest::lower_hex;
 
-/// The identity of a key: SHA-256 of its SubjectPublicKeyInfo in DER. As text `sha256:` and 64
+/// The identity of a key: SHA-256 of its SubjectPublicKeyInfo in DER. As text, `sha256:` and 64
 /// lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub [u8; 32]);
 
-/// A text is not the identity of a key.
+/// A text that is not the identity of a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is not a key: expected sha256: and 64 lower-case hexadecimal digits")]
 pub struct KeyIdError(String);

@@ -1,9 +1,9 @@
-//! A job that is spread over several services, each of which sees its shard of the sets alone.
+//! A job that is spread over several services, each of which sees only its shard of the sets.
 //!
-//! A pseudonym goes to the service that its first bits name, so that equal ones meet. How many of a set
-//! go to each is a binomial number, and would tell services and network which sets are alike: equal sets
-//! have equal numbers. So each shard is filled up with random pseudonyms to a size that follows from the size
-//! of the set alone and is exceeded with a probability below 2^-40.
+//! A pseudonym goes to the service that its first bits select, so equal pseudonyms meet. How many
+//! of a set go to each service is a binomial number, and would tell services and network which sets
+//! are alike: equal sets have equal numbers. So each shard is padded with random pseudonyms to a
+//! size that depends only on the size of the set and is exceeded with a probability below 2^-40.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Shard {
     /// Which shard, from 0. It has the pseudonyms that begin with this number, in as many bits as
-    /// count the services.
+    /// are needed to count the services.
     pub number: usize,
 }
 
-/// The size to which each shard of a set of `keys` keys is filled up (over a power of two of services, up
-/// to 16): a multiple of 8.
+/// The size to which each shard of a set of `keys` keys is padded (for a power of two of services,
+/// up to 16): a multiple of 8.
 ///
-/// By Bernstein's inequality (Boucheron, Lugosi, Massart, Concentration Inequalities, 2013, section 2.8) a
-/// binomial number of mean m exceeds m + L/3 + sqrt(L^2/9 + 2 L m) with a probability below e^-L; L = 31 is
-/// more than 40 ln 2 and the logarithm of 16 services.
+/// By Bernstein's inequality (Boucheron, Lugosi, Massart, Concentration Inequalities, 2013, section
+/// 2.8), a binomial number with mean m exceeds m + L/3 + sqrt(L^2/9 + 2 L m) with a probability
+/// below e^-L; L = 31 is more than 40 ln 2 plus the logarithm of 16 services.
 pub(super) fn size(keys: u64, services: usize) -> u64 {
     let mean = keys.div_ceil(services as u64);
     let most = mean.saturating_add(11).saturating_add((107 + 62 * mean).isqrt() + 1);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{KeyId, Shard};
 use crate::keys::KeyPart;
 
-/// The terms of one intersection of the key sets of 2 to 64 parties. Checked, they are a
+/// The terms of one intersection of the key sets of 2 to 64 parties. Once checked, they become a
 /// [`Job`](super::Job).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,21 +17,21 @@ pub struct Terms {
     pub name: String,
     /// How the intersection is computed.
     pub mode: Mode,
-    /// Seconds from the first party's arrival to the result, 1 second to 7 days. In TOML
-    /// `deadline = "30m"`, with s, m, h or d.
+    /// Seconds from the first party's arrival to the result, 1 second to 7 days. In TOML, `deadline
+    /// = "30m"`, with s, m, h or d.
     pub deadline_seconds: u64,
-    /// Cap on every party's number of distinct keys, 1 to 2^32, where the party has none of its
-    /// own. A party that sends more is refused before the join, so a partner cannot guess with a
-    /// dictionary. All parties and the service see it.
+    /// Cap on the number of distinct keys, 1 to 2^32, of every party that has no cap of its own. A
+    /// party that sends more is refused before the join, so a partner cannot try out a dictionary.
+    /// All parties and the service see it.
     pub maximum_keys: u64,
-    /// Every party fills its set up with random pseudonyms to a multiple of this number, 1 to 2^32, so
+    /// Every party pads its set with random pseudonyms to a multiple of this number, 1 to 2^32, so
     /// that the service and the network learn only that multiple. Absent: sizes are not hidden.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad_keys_to: Option<u64>,
     /// The attested service that joins.
     pub service: Service,
-    /// What the service accepts as evidence of the providers. Required, and only there, where
-    /// parties are named and `service.verify` is "two-way" or "provider". In TOML
+    /// What the service accepts as evidence of the providers. Required if parties are named and
+    /// `service.verify` is "two-way" or "provider", and refused otherwise. In TOML,
     /// `[provider.policy]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_policy: Option<Value>,
@@ -41,8 +41,8 @@ pub struct Terms {
     pub reveal: Reveal,
     /// Who takes part, in TOML `[[party]]` or `unpinned_parties = 3`. Their order means nothing.
     pub parties: Parties,
-    /// In what one of several services gets of the job: which shard it is. Absent in the job of the parties
-    /// and never in TOML.
+    /// Which shard this is, in what one of several services gets of the job. Absent in the parties'
+    /// own job, and never in TOML.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
 }
@@ -51,30 +51,31 @@ pub struct Terms {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// By an attested service that sees pseudonyms only.
+    /// By an attested service that sees only pseudonyms.
     Attested,
 }
 
-/// What is said of the attested service of a job.
+/// What a job says about its attested service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// Where it listens, `host:port`. Absent: said at run time.
+    /// Where it listens, `host:port`. Absent: given at run time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Where several services listen that each see a shard of the sets: 2, 4, 8 or 16, instead of
-    /// `address`. Empty, or absent in TOML: there is one service.
+    /// Where several services listen, each of which sees a shard of the sets: 2, 4, 8 or 16,
+    /// instead of `address`. Empty, or absent in TOML: there is one service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// Whose evidence is verified. In TOML "service" if absent.
+    /// Whose evidence is verified. In TOML, "service" if absent.
     pub verify: Verify,
-    /// The service's key. Required where `verify` is "provider" and parties are named: the service
-    /// is recognised by this key alone then. Elsewhere it is demanded beside the evidence.
+    /// The service's key. Required if `verify` is "provider" and parties are named: then the
+    /// service is recognised by this key alone. Otherwise it is demanded in addition to the
+    /// evidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyId>,
     /// What the providers accept as the service's evidence: an object, read by the verifier.
-    /// Required where parties are named and `verify` is not "provider"; refused where `verify` is
-    /// "provider", because nothing would obey it.
+    /// Required if parties are named and `verify` is not "provider"; refused if `verify` is
+    /// "provider", because nothing would apply it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Value>,
 }
@@ -101,7 +102,7 @@ pub struct Reveal {
     /// Names of the parties that learn it, in any order. Empty, or absent in TOML: everybody.
     pub to: Vec<String>,
     /// A result of fewer keys than this is withheld from everybody in `to`; they learn that it was
-    /// withheld and so that it is smaller, but no number. 0, or absent in TOML: never.
+    /// withheld, and so that it is smaller, but no number. 0, or absent in TOML: never.
     pub minimum: u64,
 }
 
@@ -109,7 +110,7 @@ pub struct Reveal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
-    /// Which of one's own keys all other parties have too, and so how many.
+    /// Which of one's own keys all other parties have too, and therefore how many.
     Intersection,
     /// How many keys all parties have.
     Count,
@@ -143,7 +144,7 @@ pub struct Party {
 }
 
 impl Parties {
-    /// Those that are known by name; none where no identity is pinned.
+    /// The parties known by name; none if no identity is pinned.
     pub fn named(&self) -> &[Party] {
         match self {
             Self::Named(parties) => parties,
@@ -161,7 +162,7 @@ impl Parties {
 }
 
 impl Terms {
-    /// Spells out what is meant by default, and puts in order what has none.
+    /// Spells out defaults, and sorts what has no order of its own.
     pub(super) fn normalise(&mut self) {
         if let Parties::Named(parties) = &mut self.parties {
             parties.sort_by(|a, b| a.name.cmp(&b.name));
@@ -172,7 +173,7 @@ impl Terms {
         self.reveal.to.sort();
     }
 
-    /// JSON of RFC 8785; of normal terms it is the canonical form of the job.
+    /// JSON of RFC 8785; for normal terms, the canonical form of the job.
     pub(super) fn canonical(&self) -> String {
         serde_json_canonicalizer::to_string(self)
             .expect("terms have string keys and finite numbers")

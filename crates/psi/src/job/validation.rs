@@ -16,7 +16,7 @@ use crate::limits::{
 impl TryFrom<Terms> for Job {
     type Error = JobError;
 
-    /// Says of the first term that cannot be what was found and what to do.
+    /// For the first term that is not allowed: what was found and what to do.
     fn try_from(mut terms: Terms) -> Result<Self, JobError> {
         check_version(terms.version)?;
         check_name("name", &terms.name)?;
@@ -204,7 +204,7 @@ fn check_reveal(terms: &Terms) -> Result<(), JobError> {
     Ok(())
 }
 
-/// Where the services listen, and what a job over several of them cannot have.
+/// Where the services listen, and what a job with several of them cannot have.
 fn check_addresses(terms: &Terms) -> Result<(), JobError> {
     let (service, reveal) = (&terms.service, &terms.reveal);
     if let Some(address) = &service.address {
@@ -253,8 +253,8 @@ fn check_addresses(terms: &Terms) -> Result<(), JobError> {
     Ok(())
 }
 
-/// The service with the policies by which its evidence, and the providers', is verified: each is
-/// there where it is obeyed, and nowhere else.
+/// The service with the policies that verify its evidence, and the providers': each policy is
+/// present exactly where it is applied.
 fn service(
     service: terms::Service,
     provider_policy: Option<Value>,
@@ -375,7 +375,8 @@ fn check_policy(field: &str, policy: Option<&Value>) -> Result<(), JobError> {
     }
 }
 
-/// RFC 8785 writes numbers as IEEE 754 doubles: whatever is not an exact integer there is refused.
+/// RFC 8785 writes numbers as IEEE 754 doubles: anything that is not an exact integer there is
+/// refused.
 fn check_policy_value(field: &str, value: &Value, depth: usize) -> Result<(), JobError> {
     if depth > MAXIMUM_POLICY_DEPTH {
         return Err(JobError::new(

@@ -1,4 +1,4 @@
-//! The entries whose pseudonyms begin with the same bits.
+//! Entries whose pseudonyms begin with the same bits.
 
 use std::io;
 
@@ -8,18 +8,18 @@ use super::{NO_ROW, Segment, Spill};
 use crate::keys::{PSEUDONYM_BYTES, Pseudonym};
 use crate::limits::MAXIMUM_SERVICES;
 
-/// How many first bits say which bucket of a set with few entries; no fewer than say to which service a
-/// pseudonym goes.
+/// How many first bits select the bucket in a set with few entries; at least as many as select the
+/// service that a pseudonym goes to.
 pub(super) const FEW_BITS: u32 = 6;
 
-/// How many first bits say which bucket of a set with many entries. 10,000,000 make buckets of 300 KiB, which
-/// a core's own cache holds; each bucket is written to while a table is read, and the address translation of
-/// a core covers more pages of memory than there are buckets.
+/// How many first bits select the bucket in a set with many entries. 10,000,000 make buckets of 300
+/// KiB, which fit into a core's own cache; each bucket is written to while a table is read, and a
+/// core's address translation covers more pages of memory than there are buckets.
 pub(super) const MANY_BITS: u32 = 10;
 
 const _: () = assert!(1 << FEW_BITS >= MAXIMUM_SERVICES);
 
-/// Long enough to be read as fast as memory gives it.
+/// Long enough to be read as fast as memory allows.
 pub(super) const PAGE: u16 = 256;
 const ROOM: usize = PAGE as usize;
 pub(super) const PAGE_BYTES: usize = size_of::<Page>();
@@ -47,7 +47,7 @@ pub(super) struct Page {
     rows: [u32; ROOM],
 }
 
-/// Pages stay where they are: what one leaves behind when it is moved would not be wiped.
+/// Pages stay where they are: a copy left behind by a move would not be wiped.
 pub(super) type Pages = Vec<Box<Page>>;
 
 impl Default for Box<Page> {
@@ -78,27 +78,28 @@ impl Drop for Page {
     }
 }
 
-/// Entries in any order while a table is read; after [`Bucket::sort`] or [`Bucket::sort_spilled`] in
-/// ascending order, in memory or in one segment.
+/// Entries in any order while a table is read; after [`Bucket::sort`] or [`Bucket::sort_spilled`]
+/// in ascending order, in memory or in one segment.
 #[derive(Default)]
 pub(super) struct Bucket {
     pages: Pages,
     length: usize,
     segments: Vec<Segment>,
-    /// Pseudonyms of no row that are not among the others, ascending; they are not put between them.
+    /// Pseudonyms that stand for no row and equal none of the others, ascending; they are kept
+    /// apart.
     filler: Zeroizing<Vec<Pseudonym>>,
-    /// Before which of the sorted entries in memory each of them belongs.
+    /// The sorted entry in memory before which each of them belongs.
     places: Vec<usize>,
 }
 
 impl Bucket {
-    /// Adds a page that holds `held` entries, behind full ones.
+    /// Adds a page with `held` entries after full ones.
     pub(super) fn add(&mut self, page: Box<Page>, held: usize) {
         self.pages.push(page);
         self.length += held;
     }
 
-    /// Takes the last page back, and how many entries it holds.
+    /// Takes back the last page, and how many entries it holds.
     pub(super) fn take_last(&mut self) -> Option<(Box<Page>, usize)> {
         let page = self.pages.pop()?;
         let held = self.length - self.pages.len() * ROOM;
@@ -106,7 +107,7 @@ impl Bucket {
         Some((page, held))
     }
 
-    /// As [`Bucket::take_last`], if that one has room.
+    /// Like [`Bucket::take_last`], if that page has room.
     pub(super) fn take_open(&mut self) -> Option<(Box<Page>, usize)> {
         if self.length.is_multiple_of(ROOM) { None } else { self.take_last() }
     }
@@ -119,7 +120,7 @@ impl Bucket {
         !self.segments.is_empty()
     }
 
-    /// Moves what is in memory to the store, and the room for it to `spare`.
+    /// Moves what is in memory to the store, and the freed pages to `spare`.
     pub(super) fn spill(&mut self, store: &mut dyn Spill, spare: &mut Pages) -> io::Result<()> {
         if self.length > 0 {
             self.segments.push(store.write(&mut bytes_of(self.length, self.in_memory()))?);
@@ -129,15 +130,15 @@ impl Bucket {
         Ok(())
     }
 
-    /// Sorts what is in memory where it is; how many different pseudonyms that are. All begin with the
-    /// same `bits`.
+    /// Sorts what is in memory in place; returns how many different pseudonyms there are. All begin
+    /// with the same `bits`.
     pub(super) fn sort(&mut self, bits: u32, entries: &mut Entries) -> usize {
         entries.sort(bits, self.length, || self.in_memory());
         self.put_back(entries);
         entries.runs().count()
     }
 
-    /// Puts sorted entries where they came from.
+    /// Puts sorted entries back where they came from.
     fn put_back(&mut self, entries: &Entries) {
         for (page, sorted) in self.pages.iter_mut().zip(entries.sorted.chunks(ROOM)) {
             let room = page.pseudonyms.iter_mut().zip(&mut page.rows);
@@ -147,8 +148,8 @@ impl Bucket {
         }
     }
 
-    /// Sorts what is in memory and in the store into one segment; how many different pseudonyms that
-    /// are.
+    /// Sorts what is in memory and in the store into one segment; returns how many different
+    /// pseudonyms there are.
     pub(super) fn sort_spilled(
         &mut self,
         bits: u32,
@@ -169,7 +170,7 @@ impl Bucket {
         Ok(entries.runs().count())
     }
 
-    /// Adds pseudonyms of no row to a sorted bucket.
+    /// Adds pseudonyms that stand for no row to a sorted bucket.
     pub(super) fn fill(&mut self, with: &[Pseudonym]) {
         self.filler.reserve_exact(with.len());
         self.filler.extend_from_slice(with);
@@ -193,8 +194,8 @@ impl Bucket {
         begin
     }
 
-    /// Pseudonyms and rows of a sorted bucket as they stand in memory, from this one on; nothing when they
-    /// have to be read or put together first. `distinct` is how many pseudonyms it has.
+    /// Pseudonyms and rows of a sorted bucket as they are in memory, from this one on; none if they
+    /// must be read or put together first. `distinct` is the number of its pseudonyms.
     pub(super) fn in_place(&self, distinct: usize, from: usize) -> Option<InPlace<'_>> {
         let readable = !self.is_spilled() && distinct == self.length + self.filler.len();
         readable.then_some(InPlace { bucket: self, entry: 0, filler: 0, skip: from })
@@ -223,7 +224,7 @@ impl Bucket {
         self.pieces().flatten()
     }
 
-    /// What each page holds.
+    /// The contents of each page.
     fn pieces(&self) -> impl Iterator<Item = impl Iterator<Item = Entry> + '_> + '_ {
         self.pages
             .iter()
@@ -266,7 +267,7 @@ impl<'s> Iterator for InPlace<'s> {
     }
 }
 
-/// The entries of one bucket, sorted, in memory that serves for one bucket after the other.
+/// The sorted entries of one bucket, in memory that is reused for one bucket after another.
 #[derive(Default)]
 pub(super) struct Entries {
     sorted: Vec<Entry>,
@@ -275,7 +276,7 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// Entries that were not taken.
+    /// Entries that have not been taken.
     pub(super) fn len(&self) -> usize {
         self.sorted.len() - self.taken
     }
@@ -289,7 +290,7 @@ impl Entries {
         self.runs().map(|same| same[0].pseudonym)
     }
 
-    /// The entries of each pseudonym, by rising row.
+    /// The entries of each pseudonym, in ascending order of rows.
     pub(super) fn runs(&self) -> impl Iterator<Item = &[Entry]> {
         self.sorted[self.taken..].chunk_by(|a, b| a.pseudonym == b.pseudonym)
     }
@@ -304,9 +305,9 @@ impl Entries {
         self.taken += taken;
     }
 
-    /// Sorts `count` entries: dealt out once more, by the bits behind those that they have in common, into more places
-    /// than there are entries. Which of them have to wait for a comparison is hard to foresee, so that the
-    /// processor loses more time by few places than by looking at empty ones.
+    /// Sorts `count` entries: distributes them once more, by the bits after those that they share,
+    /// over more places than there are entries. Which of them must wait for a comparison is hard to
+    /// predict, so having few places costs the processor more time than looking at empty ones.
     fn sort<I: Iterator<Item = Entry>>(
         &mut self,
         shared: u32,
@@ -333,7 +334,7 @@ impl Entries {
             self.sorted[*next as usize] = entry;
             *next += 1;
         });
-        // Every place now is where its successor began.
+        // Every place is now where its successor began.
         let mut begin = 0;
         for end in &self.places[..1 << bits] {
             match &mut self.sorted[begin..*end as usize] {
@@ -350,7 +351,8 @@ impl Entries {
         }
     }
 
-    /// Puts ascending pseudonyms of no row in their places. There is room for them.
+    /// Puts ascending pseudonyms that stand for no row in their places. There must be room for
+    /// them.
     fn merge(&mut self, filler: &[Pseudonym]) {
         let mut read = self.sorted.len();
         let mut write = read + filler.len();
@@ -365,7 +367,7 @@ impl Entries {
         }
     }
 
-    /// Empties it and sees to it that `count` entries find room without being moved.
+    /// Empties it and makes sure that `count` entries fit without being moved.
     fn make_room(&mut self, count: usize) {
         self.taken = 0;
         if self.sorted.capacity() < count {
@@ -378,12 +380,12 @@ impl Entries {
 
 impl Drop for Entries {
     fn drop(&mut self) {
-        // What was longer before is wiped as well.
+        // Anything longer from before is wiped as well.
         self.sorted.zeroize();
     }
 }
 
-/// As many as nearly always stand together at most; the library's sort takes longer to begin.
+/// Nearly always the most that share a place; the library's sort takes longer to start.
 const FEW: usize = 8;
 
 #[inline]
