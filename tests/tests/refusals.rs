@@ -223,7 +223,7 @@ fn expired_collateral() {
         .refuses("", "collateral-expired")
         .says("found TCB info that expired at 20")
         .says("expected one in force now, at 20")
-        .says("fetch collateral anew");
+        .says("fetch new collateral");
 }
 
 #[test]
