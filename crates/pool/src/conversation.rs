@@ -287,10 +287,10 @@ impl Conversation {
     }
 
     /// What a session id says. After [`Session::Restarted`] call [`Self::restart`] under the same lock.
-    pub(crate) fn meets(&mut self, session_id: u64) -> Session {
-        let session = self.seen.session(session_id);
+    pub(crate) fn meets(&mut self, session_id: u64, connection: u64) -> Session {
+        let session = self.seen.session(session_id, connection);
         match session {
-            Session::First => self.seen.begin(session_id),
+            Session::First => self.seen.begin(session_id, connection),
             Session::Same => self.gone = None,
             Session::Past | Session::Restarted => {}
         }
@@ -303,10 +303,11 @@ impl Conversation {
     pub(crate) fn restart(
         &mut self,
         session_id: u64,
+        connection: u64,
         unsent: usize,
         kept: usize,
     ) -> (Vec<Waiter<Waiting>>, usize) {
-        self.seen.begin(session_id);
+        self.seen.begin(session_id, connection);
         self.partials.clear();
         for (_, interrupt) in self.reading.drain() {
             interrupt.notify_one();
@@ -471,7 +472,7 @@ mod tests {
     /// A conversation with a peer whose session has begun.
     fn conversation() -> Conversation {
         let mut conversation = Conversation::new(Arc::new(Quota::new(MAILBOX)), false);
-        assert_eq!(conversation.meets(SESSION), Session::First);
+        assert_eq!(conversation.meets(SESSION, 0), Session::First);
         conversation
     }
 
@@ -703,8 +704,8 @@ mod tests {
         else {
             panic!("it is not read");
         };
-        assert_eq!(conversation.meets(8), Session::Restarted);
-        conversation.restart(8, 0, 0);
+        assert_eq!(conversation.meets(8, 1), Session::Restarted);
+        conversation.restart(8, 1, 0, 0);
         assert!(complete(interrupt.notified()).is_some(), "its reader is told");
         assert!(feed(&mut assembly, &body));
         let refused = conversation.complete(&late, assembly.finish().unwrap(), 0, now);
@@ -724,8 +725,8 @@ mod tests {
         let mut late = arrival(SESSION, 0, body.len(), 0);
         let mut assembly = read(&mut conversation, &mut late, now);
         feed(&mut assembly, &body[..300]);
-        assert_eq!(conversation.meets(8), Session::Restarted);
-        conversation.restart(8, 0, 0);
+        assert_eq!(conversation.meets(8, 1), Session::Restarted);
+        conversation.restart(8, 1, 0, 0);
         conversation.broke(&late, assembly, now);
         conversation.leave(&mut late);
         assert_eq!(conversation.have(0, now, now), Some(Have::Bytes(0)));
@@ -753,7 +754,7 @@ mod tests {
         let waiting = Waiting { taker: Box::new(|_| None), place };
         assert!(matches!(conversation.mailbox.receive(id, waiting, 2), Received::Waiting));
         wait_for_another(&mut conversation);
-        let (ended, unreceived) = conversation.restart(8, 0, 1);
+        let (ended, unreceived) = conversation.restart(8, 1, 0, 1);
         assert_eq!((ended.len(), unreceived), (1, 0));
         assert_eq!(conversation.mailbox.waiting(), 1);
         assert_eq!((conversation.sending.peek(), conversation.receiving.peek()), (1, 1));

@@ -37,7 +37,7 @@ pub enum SendErrorKind {
     Closed,
 }
 
-/// A message that was not delivered, or of which that is not known.
+/// A message that was not delivered, or of which that is not known. Its source is what happened.
 #[derive(Clone, Debug)]
 pub struct SendError {
     /// What kind of trouble.
@@ -48,262 +48,7 @@ pub struct SendError {
     pub id: Option<MessageId>,
     /// Whether the peer may have got the message although no acknowledgement came back.
     pub maybe_delivered: bool,
-    /// What happened; also the error's source.
-    pub cause: Box<SendFailure>,
-}
-
-/// What kept a message from being delivered.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendFailure {
-    /// There was no connection, for longer than the sender was willing to wait.
-    #[error("{source}; gave up after {}", effort(*.breaks, *.seconds))]
-    Unreachable {
-        /// What the last attempt came to.
-        source: ConnectionError,
-        /// How often a connection broke that carried the message.
-        breaks: u32,
-        /// How long the peer was absent.
-        seconds: u64,
-    },
-    /// One of the two sides could not prove who it is.
-    #[error(transparent)]
-    NotAuthenticated(ConnectionError),
-    /// The peer answered that it does not take the message.
-    #[error("the peer refused it with status {status}: {said}{advice}")]
-    Refused {
-        /// The status of its answer.
-        status: u16,
-        /// What it said.
-        said: String,
-        /// What may help.
-        advice: Advice,
-    },
-    /// The message is larger than what is sent on its wire.
-    #[error("it has {found} bytes, and at most {limit} are sent on this wire: send it in pieces")]
-    TooLarge {
-        /// Its bytes.
-        found: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// Its id, or what is written around the value, is not possible on the second wire.
-    #[error(transparent)]
-    Frame(FrameError),
-    /// The same on a compatible wire.
-    #[error(transparent)]
-    Envelope(BuildError),
-    /// The deadline passed.
-    #[error(
-        "it was not acknowledged within its timeout; allow more time or look at the peer's log"
-    )]
-    TimedOut,
-    /// The peer spoke the second wire before.
-    #[error(
-        "the peer spoke the second wire before and now does not: a downgrade is refused; restart \
-         this pool if the peer was replaced by another program on purpose"
-    )]
-    Downgraded,
-    /// The peer has another session.
-    #[error(transparent)]
-    Restarted(Restarted),
-    /// The outbox is full.
-    #[error("{MAXIMUM_QUEUED} messages to it wait already: await some of them before sending more")]
-    QueueFull,
-    /// This side ended it.
-    #[error(transparent)]
-    Closed(Closed),
-}
-
-/// A connection that did not come to be, or broke.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectionError {
-    /// Nothing came back.
-    #[error("{address} does not answer within {} s", CONNECT_TIMEOUT.as_secs())]
-    NoAnswer {
-        /// Where.
-        address: String,
-    },
-    /// The system could not connect.
-    #[error("cannot reach {address}: {source}")]
-    Unreachable {
-        /// Where.
-        address: String,
-        /// Why.
-        source: Arc<io::Error>,
-    },
-    /// The TLS handshake failed.
-    #[error("{address}: {source}")]
-    Handshake {
-        /// Where.
-        address: String,
-        /// Why.
-        source: Arc<PeerTlsError>,
-    },
-    /// What answers does not speak our TLS.
-    #[error("{address} answers, but not with TLS 1.3 as this pool does: {source}")]
-    NoTls {
-        /// Where.
-        address: String,
-        /// What arrived instead.
-        source: Arc<io::Error>,
-    },
-    /// The name is bound to another key.
-    #[error("{address} proved another key than the one that came first under this name: {proven}")]
-    AnotherKey {
-        /// Where.
-        address: String,
-        /// What it proved.
-        proven: String,
-    },
-    /// The peer does not accept what we proved.
-    #[error("the peer refused our certificate: {0}")]
-    RefusedByPeer(String),
-    /// Reading or writing failed.
-    #[error("the connection broke: {0}")]
-    Broken(Arc<io::Error>),
-    /// The peer ended it before it had answered.
-    #[error("the peer closed the connection")]
-    Closed,
-    /// Nothing moved for too long.
-    #[error("no answer within {} s", STALL_TIMEOUT.as_secs())]
-    Stalled,
-    /// What came back is no answer.
-    #[error("the peer's answer cannot be read: {0}")]
-    Answer(#[from] HeadError),
-    /// An answer has a body that no pool writes.
-    #[error("the peer's answer has {0} bytes, which is longer than an answer may be")]
-    AnswerTooLong(u64),
-    /// An answer to no question.
-    #[error("an answer without a question arrived")]
-    Unasked,
-}
-
-/// What may help against a refusal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Advice {
-    /// Nothing in particular.
-    None,
-    /// The peer does not know us.
-    Register {
-        /// The port that it must know us by.
-        port: u16,
-        /// The key, with TLS.
-        key: Option<[u8; 32]>,
-    },
-    /// The peer seems to speak the 5.x wire.
-    WireFive,
-    /// The peer's server has moved.
-    Moved,
-}
-
-impl fmt::Display for Advice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => Ok(()),
-            Self::Register { port, key } => {
-                write!(
-                    f,
-                    "; the peer has to register this pool under its own address and the port {port}"
-                )?;
-                match key {
-                    Some(key) => write!(f, " and its key sha256:{}", hex::encode(key)),
-                    None => Ok(()),
-                }
-            }
-            Self::WireFive => {
-                f.write_str("; if tno.mpc.communication 5 runs there, register it with wire=5")
-            }
-            Self::Moved => {
-                f.write_str("; redirects are not followed: register the address it names")
-            }
-        }
-    }
-}
-
-/// A peer lost its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Restarted {
-    /// While something waited.
-    #[error("the peer was restarted: its session is a new one{}", loss(*.unreceived))]
-    Now {
-        /// Messages of its old session that nobody had received.
-        unreceived: usize,
-    },
-    /// Before: this is the first that the user hears of it.
-    #[error("the peer was restarted since the last message: default ids begin at 0 again")]
-    Before,
-}
-
-/// This side ended it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Closed {
-    /// The whole pool.
-    #[error("the pool is shut down")]
-    Pool,
-    /// The pool, while the message was on its way.
-    #[error("the pool was shut down before it was acknowledged")]
-    Unacknowledged,
-    /// The peer was removed.
-    #[error("the peer was removed from this pool")]
-    Peer,
-    /// The conversation was begun anew.
-    #[error("the conversation was begun anew")]
-    Conversation,
-}
-
-impl SendError {
-    pub(crate) fn new(peer: &str, id: Option<&MessageId>, cause: SendFailure) -> Self {
-        let (kind, cause) = (cause.kind(), Box::new(cause));
-        Self { kind, peer: peer.to_owned(), id: id.cloned(), maybe_delivered: false, cause }
-    }
-}
-
-impl SendFailure {
-    fn kind(&self) -> SendErrorKind {
-        match self {
-            Self::Unreachable { .. } => SendErrorKind::Unreachable,
-            Self::NotAuthenticated(_) | Self::Refused { status: 401 | 403, .. } => {
-                SendErrorKind::NotAuthenticated
-            }
-            Self::Refused { status: 413, .. }
-            | Self::TooLarge { .. }
-            | Self::Frame(_)
-            | Self::Envelope(_) => SendErrorKind::TooLarge,
-            Self::Refused { .. } => SendErrorKind::Refused,
-            Self::TimedOut => SendErrorKind::TimedOut,
-            Self::Downgraded => SendErrorKind::Downgraded,
-            Self::Restarted(_) => SendErrorKind::Restarted,
-            Self::QueueFull => SendErrorKind::QueueFull,
-            Self::Closed(_) => SendErrorKind::Closed,
-        }
-    }
-
-    /// Whether a message that left may have arrived all the same. After an answer that is known.
-    pub(crate) fn leaves_open(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::TimedOut | Self::Closed(_))
-    }
-}
-
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        named(f, "to", &self.peer, self.id.as_ref())?;
-        write!(f, "{}", self.cause)?;
-        if self.maybe_delivered {
-            f.write_str(" (it may have arrived all the same: its acknowledgement is missing)")?;
-        }
-        Ok(())
-    }
-}
-
-impl error::Error for SendError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        Some(&*self.cause)
-    }
+    source: Box<SendFailure>,
 }
 
 /// Why a receive ended without a message.
@@ -318,7 +63,7 @@ pub enum ReceiveErrorKind {
     Closed,
 }
 
-/// A receive that ended without a message.
+/// A receive that ended without a message. Its source is what happened.
 #[derive(Clone, Debug)]
 pub struct ReceiveError {
     /// What kind of trouble.
@@ -327,64 +72,208 @@ pub struct ReceiveError {
     pub peer: String,
     /// The id that was waited for.
     pub id: Option<MessageId>,
-    /// What happened; also the error's source.
-    pub cause: ReceiveFailure,
+    source: ReceiveFailure,
+}
+
+/// What kept a message from being delivered.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum SendFailure {
+    #[error("{source}; gave up after {}", effort(*.breaks, *.seconds))]
+    Unreachable { source: ConnectionError, breaks: u32, seconds: u64 },
+    #[error(transparent)]
+    NotAuthenticated(ConnectionError),
+    #[error("the peer refused it with status {status}: {said}{advice}")]
+    Refused { status: u16, said: String, advice: Advice },
+    #[error("it has {found} bytes, and at most {limit} are sent on this wire: send it in pieces")]
+    TooLarge { found: u64, limit: u64 },
+    #[error(transparent)]
+    Frame(FrameError),
+    #[error(transparent)]
+    Envelope(BuildError),
+    #[error(
+        "it was not acknowledged within its timeout; allow more time or look at the peer's log"
+    )]
+    TimedOut,
+    #[error(
+        "the peer spoke the second wire before and now does not: a downgrade is refused; restart \
+         this pool if the peer was replaced by another program on purpose"
+    )]
+    Downgraded,
+    #[error(transparent)]
+    Restarted(Restarted),
+    #[error("{MAXIMUM_QUEUED} messages to it wait already: await some of them before sending more")]
+    QueueFull,
+    #[error(transparent)]
+    Closed(Closed),
+}
+
+/// A connection that did not come to be, or broke.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum ConnectionError {
+    #[error("{address} does not answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    NoAnswer { address: String },
+    #[error("cannot reach {address}: {source}")]
+    Unreachable { address: String, source: Arc<io::Error> },
+    #[error("{address}: {source}")]
+    Handshake { address: String, source: Arc<PeerTlsError> },
+    #[error("{address} answers, but not with TLS 1.3 as this pool does: {source}")]
+    NoTls { address: String, source: Arc<io::Error> },
+    #[error("{address} proved another key than the one that came first under this name: {proven}")]
+    AnotherKey { address: String, proven: String },
+    #[error("the peer refused our certificate: {0}")]
+    RefusedByPeer(String),
+    #[error("the connection broke: {0}")]
+    Broken(#[source] Arc<io::Error>),
+    #[error("the peer closed the connection")]
+    Closed,
+    #[error("no answer within {} s", STALL_TIMEOUT.as_secs())]
+    Stalled,
+    #[error("the peer's answer cannot be read: {0}")]
+    Answer(#[from] HeadError),
+    #[error("the peer's answer has {0} bytes, which is longer than an answer may be")]
+    AnswerTooLong(u64),
+    #[error("an answer without a question arrived")]
+    Unasked,
+}
+
+/// What may help against a refusal.
+#[derive(Clone, Debug)]
+pub(crate) enum Advice {
+    None,
+    /// The peer does not know us.
+    Register {
+        port: u16,
+        key: Option<[u8; 32]>,
+    },
+    WireFive,
+    Moved,
+}
+
+/// A peer lost its state.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum Restarted {
+    #[error("the peer was restarted: its session is a new one{}", loss(*.unreceived))]
+    Now { unreceived: usize },
+    /// This is the first that the user hears of it.
+    #[error("the peer was restarted since the last message: default ids begin at 0 again")]
+    Before,
+}
+
+/// This side ended it.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum Closed {
+    #[error("the pool is shut down")]
+    Pool,
+    #[error("the pool was shut down before it was acknowledged")]
+    Unacknowledged,
+    #[error("the peer was removed from this pool")]
+    Peer,
+    #[error("the conversation was begun anew")]
+    Conversation,
 }
 
 /// What ended a receive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReceiveFailure {
-    /// The peer said goodbye.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum ReceiveFailure {
     #[error("the peer has shut down")]
     Goodbye,
-    /// Nobody answers at the peer's address any more.
     #[error(
         "the peer went away: nobody answered there for {} s",
         PROBE_INTERVAL.as_secs() * u64::from(PROBES_UNTIL_LOST)
     )]
     Silent,
-    /// The peer has another session.
     #[error(transparent)]
     Restarted(Restarted),
-    /// This side ended it.
     #[error(transparent)]
     Closed(Closed),
 }
 
+impl SendError {
+    pub(crate) fn new(peer: &str, id: Option<&MessageId>, failure: SendFailure) -> Self {
+        let kind = match &failure {
+            SendFailure::Unreachable { .. } => SendErrorKind::Unreachable,
+            SendFailure::NotAuthenticated(_) => SendErrorKind::NotAuthenticated,
+            SendFailure::Refused { status: 401 | 403, .. } => SendErrorKind::NotAuthenticated,
+            SendFailure::Refused { status: 413, .. } => SendErrorKind::TooLarge,
+            SendFailure::Refused { .. } => SendErrorKind::Refused,
+            SendFailure::TooLarge { .. } | SendFailure::Frame(_) | SendFailure::Envelope(_) => {
+                SendErrorKind::TooLarge
+            }
+            SendFailure::TimedOut => SendErrorKind::TimedOut,
+            SendFailure::Downgraded => SendErrorKind::Downgraded,
+            SendFailure::Restarted(_) => SendErrorKind::Restarted,
+            SendFailure::QueueFull => SendErrorKind::QueueFull,
+            SendFailure::Closed(_) => SendErrorKind::Closed,
+        };
+        let (peer, source) = (peer.to_owned(), Box::new(failure));
+        Self { kind, peer, id: id.cloned(), maybe_delivered: false, source }
+    }
+}
+
 impl ReceiveError {
-    pub(crate) fn new(peer: &str, id: Option<MessageId>, cause: ReceiveFailure) -> Self {
-        let kind = match cause {
+    pub(crate) fn new(peer: &str, id: Option<MessageId>, source: ReceiveFailure) -> Self {
+        let kind = match source {
             ReceiveFailure::Goodbye | ReceiveFailure::Silent => ReceiveErrorKind::Lost,
             ReceiveFailure::Restarted(_) => ReceiveErrorKind::Restarted,
             ReceiveFailure::Closed(_) => ReceiveErrorKind::Closed,
         };
-        Self { kind, peer: peer.to_owned(), id, cause }
+        Self { kind, peer: peer.to_owned(), id, source }
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.id {
+            Some(id) => write!(f, "message {id} to '{}': {}", self.peer, self.source)?,
+            None => write!(f, "'{}': {}", self.peer, self.source)?,
+        }
+        if self.maybe_delivered {
+            f.write_str(" (it may have arrived all the same: its acknowledgement is missing)")?;
+        }
+        Ok(())
     }
 }
 
 impl fmt::Display for ReceiveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        named(f, "from", &self.peer, self.id.as_ref())?;
-        write!(f, "{}", self.cause)
+        match &self.id {
+            Some(id) => write!(f, "message {id} from '{}': {}", self.peer, self.source),
+            None => write!(f, "'{}': {}", self.peer, self.source),
+        }
+    }
+}
+
+impl error::Error for SendError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&*self.source)
     }
 }
 
 impl error::Error for ReceiveError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        Some(&self.cause)
+        Some(&self.source)
     }
 }
 
-fn named(
-    f: &mut fmt::Formatter<'_>,
-    direction: &str,
-    peer: &str,
-    id: Option<&MessageId>,
-) -> fmt::Result {
-    match id {
-        Some(id) => write!(f, "message {id} {direction} '{peer}': "),
-        None => write!(f, "'{peer}': "),
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => Ok(()),
+            Self::Register { port, key } => {
+                f.write_str("; the peer has to register this pool under its own address and ")?;
+                write!(f, "the port {port}")?;
+                match key {
+                    Some(key) => write!(f, " and its key sha256:{}", hex::encode(key)),
+                    None => Ok(()),
+                }
+            }
+            Self::WireFive => {
+                f.write_str("; if tno.mpc.communication 5 runs there, register it with wire=5")
+            }
+            Self::Moved => {
+                f.write_str("; redirects are not followed: register the address it names")
+            }
+        }
     }
 }
 

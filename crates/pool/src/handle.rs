@@ -181,18 +181,17 @@ impl PeerHandle {
         if peer.outbox.len() >= MAXIMUM_QUEUED {
             return fail(SendFailure::QueueFull, done);
         }
-        let (head, tail, total) = match client::wrap(wire, &id, &payload) {
-            Ok(wrapped) => wrapped,
+        let message = match Message::new(id.clone(), place, wire, payload) {
+            Ok(message) => message,
             Err(cause) => return fail(cause, done),
         };
         let most = match wire {
             Wire::Two => shared.message_limit,
             _ => shared.message_limit.min(MAXIMUM_COMPATIBLE_BYTES),
         };
-        if total > most {
-            return fail(SendFailure::TooLarge { found: total, limit: most }, done);
+        if message.total > most {
+            return fail(SendFailure::TooLarge { found: message.total, limit: most }, done);
         }
-        let message = Message { id: id.clone(), place, wire, head, payload, tail, total };
         let owner = Arc::clone(peer);
         let done: Done = Box::new(move |result: Result<(), SendError>| {
             if result.as_ref().is_err_and(|error| !error.maybe_delivered) {

@@ -240,9 +240,9 @@ impl ResponseHead {
     }
 }
 
-/// What a request of ours says beside its length.
+/// What makes a message of the second wire arrive once.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ours {
+pub(crate) struct Numbering {
     pub(crate) session_id: u64,
     pub(crate) peer_session_id: Option<u64>,
     pub(crate) sequence_number: u64,
@@ -256,7 +256,7 @@ pub(crate) fn write_post(
     host: &str,
     server_port: u16,
     content_length: u64,
-    ours: Option<Ours>,
+    ours: Option<Numbering>,
 ) {
     out.reserve(320);
     let kind = if ours.is_some() { "x-convelo-pool" } else { "octet-stream" };
@@ -453,7 +453,7 @@ mod tests {
     #[test]
     fn a_request_of_ours_is_read_as_it_was_written() {
         let mut out = BytesMut::new();
-        let ours = Ours {
+        let ours = Numbering {
             session_id: 7,
             peer_session_id: Some(8),
             sequence_number: 9,

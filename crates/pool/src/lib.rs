@@ -37,12 +37,15 @@ mod error;
 pub mod frame;
 mod handle;
 pub mod http;
+mod lane;
 pub mod limits;
 mod listen;
 pub mod mailbox;
 mod memory;
 mod message;
 mod msgpack;
+#[cfg(test)]
+mod network;
 mod node;
 mod notice;
 mod outbox;
@@ -57,10 +60,7 @@ mod stream;
 mod watch;
 
 pub use codec::{Array, ArrayError, Blob, CodecError, ElementOrder, Integer, Typed};
-pub use error::{
-    Advice, Closed, ConnectionError, ReceiveError, ReceiveErrorKind, ReceiveFailure, Restarted,
-    SendError, SendErrorKind, SendFailure,
-};
+pub use error::{ReceiveError, ReceiveErrorKind, SendError, SendErrorKind};
 pub use handle::{PeerHandle, Receipt, ReceiveToken, SendOptions};
 pub use message::{Allocate, Allocation, Buffer, Chunk, Incoming, MessageId, Payload, Wire};
 pub use node::{Dropped, Node};

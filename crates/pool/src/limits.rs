@@ -45,6 +45,12 @@ pub const COMPATIBLE_CONNECTIONS: usize = 16;
 /// Requests that wait for their answer on one connection of the second wire.
 pub const PIPELINE: usize = 256;
 
+/// Bytes of an answer's body: it is for people.
+pub const MAXIMUM_ANSWER: u64 = 64 << 10;
+
+/// A lane that is not the primary one ends after this long without work.
+pub const EXTRA_IDLE: Duration = Duration::from_secs(5);
+
 /// A connection must stand, TLS included, within this time.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -126,6 +132,12 @@ pub const MAXIMUM_EMPTY_ROWS: usize = 1 << 16;
 
 /// Lists, maps and typed values within one another that are written: everybody can read them.
 pub const MAXIMUM_WRITTEN_DEPTH: usize = 254;
+
+/// How long peers are given to hear that we leave.
+pub const GOODBYE: Duration = Duration::from_millis(500);
+
+/// A peer's host is not looked up more often than this.
+pub const LOOKUP_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long the end of a node waits for its port to be free again.
 pub const PORT_WAIT: Duration = Duration::from_secs(1);

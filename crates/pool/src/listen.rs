@@ -49,11 +49,12 @@ pub(crate) async fn accept(open: Open) {
                 continue;
             }
         };
-        let connection = Arc::clone(shared);
+        // As they come, whatever their handshakes take: it says whose session is the newer one.
+        let (node, number) = (Arc::clone(shared), shared.connection_number());
         shared.spawn(async move {
             let _seat = seat;
-            if let Some((stream, proven)) = handshake(&connection, tcp, address).await {
-                Connection::new(connection, stream, address, proven, stranger).serve().await;
+            if let Some((stream, proven)) = handshake(&node, tcp, address).await {
+                Connection::new(node, number, stream, address, proven, stranger).serve().await;
             }
         });
     }

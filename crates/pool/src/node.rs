@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::error::Closed;
 use crate::handle::{PeerHandle, SendOptions};
 use crate::http::Question;
-use crate::limits::{PORT_PAUSE, PORT_WAIT};
+use crate::limits::{GOODBYE, PORT_PAUSE, PORT_WAIT};
 use crate::listen::Open;
 use crate::message::{MessageId, Wire};
 use crate::notice::Level;
@@ -91,7 +91,7 @@ impl Node {
 
     /// SHA-256 of the `SubjectPublicKeyInfo` that this node proves, with TLS.
     pub fn key_id(&self) -> Option<[u8; 32]> {
-        self.shared().key_id()
+        self.shared().key_id
     }
 
     /// Makes a peer known.
@@ -159,9 +159,6 @@ impl Node {
         }
     }
 }
-
-/// How long peers are given to hear that we leave.
-const GOODBYE: Duration = Duration::from_millis(500);
 
 async fn say_goodbye(shared: &Arc<Shared>, peers: &[Arc<Peer>]) {
     let mut told = Vec::new();

@@ -5,18 +5,19 @@
 //! is settled, so that messages of one id arrive in order.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::error::SendError;
+use crate::error::{SendError, SendFailure};
 use crate::http::Question;
 use crate::limits::BULK_BYTES;
 use crate::message::{MessageId, Payload, Wire};
 use crate::session::Place;
+use crate::{envelope, frame};
 
 /// Called once with what became of a request.
 pub type Done = Box<dyn FnOnce(Result<(), SendError>) + Send>;
@@ -29,14 +30,24 @@ pub(crate) struct Request {
     /// message again; nothing is for ever.
     pub(crate) patience: Option<u32>,
     done: Mutex<Option<Done>>,
-    /// How often a connection broke that carried it.
-    pub(crate) breaks: AtomicU32,
-    /// When the peer could first not be reached for it.
-    pub(crate) absent_since: Mutex<Option<Instant>>,
+    over: AtomicBool,
+    absence: Mutex<Absence>,
     /// Whether all of it has been written at least once.
     pub(crate) written: AtomicBool,
     /// Whether a connection has carried part of it.
     pub(crate) begun: AtomicBool,
+    /// Whether a connection carries it, which does not stop when nobody waits for it any more.
+    on_the_way: AtomicBool,
+    /// Whether an earlier connection may have brought it, without an answer.
+    stranded: AtomicBool,
+}
+
+#[derive(Default)]
+struct Absence {
+    /// When the peer could first not be reached for it.
+    since: Option<Instant>,
+    /// How often a connection broke that carried it.
+    breaks: u32,
 }
 
 pub(crate) enum Kind {
@@ -54,6 +65,31 @@ pub(crate) struct Message {
     pub(crate) total: u64,
 }
 
+impl Message {
+    /// With what is written around the value.
+    pub(crate) fn new(
+        id: MessageId,
+        place: Place,
+        wire: Wire,
+        payload: Payload,
+    ) -> Result<Self, SendFailure> {
+        let (head, tail) = match wire {
+            Wire::Two => {
+                let lengths: Vec<u64> =
+                    payload.buffers.iter().map(|buffer| buffer.len() as u64).collect();
+                let head = frame::encode(&id, payload.value_len() as u64, &lengths);
+                (head.map_err(SendFailure::Frame)?, Bytes::new())
+            }
+            Wire::Four | Wire::Five => {
+                envelope::build(wire, &id, payload.value_len()).map_err(SendFailure::Envelope)?
+            }
+        };
+        let value = if wire == Wire::Two { payload.len() } else { payload.value_len() };
+        let total = (head.len() + value + tail.len()) as u64;
+        Ok(Self { id, place, wire, head, payload, tail, total })
+    }
+}
+
 impl Request {
     pub(crate) fn new(
         kind: Kind,
@@ -68,10 +104,12 @@ impl Request {
             deadline,
             patience,
             done: Mutex::new(Some(done)),
-            breaks: AtomicU32::new(0),
-            absent_since: Mutex::new(None),
+            over: AtomicBool::new(false),
+            absence: Mutex::default(),
             written: AtomicBool::new(false),
             begun: AtomicBool::new(false),
+            on_the_way: AtomicBool::new(false),
+            stranded: AtomicBool::new(false),
         }
     }
 
@@ -95,21 +133,54 @@ impl Request {
 
     /// Whether nobody waits for it any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.lock().is_none()
+        self.over.load(Ordering::SeqCst)
+    }
+
+    /// It is about to be written. False when nobody waits for it any more: whoever was told that it
+    /// did not arrive was told the truth.
+    pub(crate) fn depart(&self) -> bool {
+        self.on_the_way.store(true, Ordering::SeqCst);
+        !self.is_over()
+    }
+
+    /// The connection that carried it is over. Of bulk nothing arrives that was not written as a whole.
+    pub(crate) fn strand(&self) {
+        let carried = self.on_the_way.load(Ordering::SeqCst);
+        if carried && (!self.is_bulk() || self.written.load(Ordering::Acquire)) {
+            self.stranded.store(true, Ordering::SeqCst);
+        }
+        self.on_the_way.store(false, Ordering::SeqCst);
+    }
+
+    /// The peer is there, and answered that it did not take what this connection carried.
+    pub(crate) fn declined(&self) {
+        self.absence.lock().unwrap_or_else(PoisonError::into_inner).since = None;
+        self.on_the_way.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether it may arrive, or has: an answer says nothing about earlier connections.
+    pub(crate) fn may_arrive(&self) -> bool {
+        self.stranded.load(Ordering::SeqCst) || self.on_the_way.load(Ordering::SeqCst)
+    }
+
+    /// The peer is absent, and a connection broke that `carried` it: how often that happened, and for
+    /// how long the peer has been absent.
+    pub(crate) fn bear(&self, carried: bool, now: Instant) -> (u32, Duration) {
+        let mut absence = self.absence.lock().unwrap_or_else(PoisonError::into_inner);
+        absence.breaks += u32::from(carried);
+        (absence.breaks, now.duration_since(*absence.since.get_or_insert(now)))
     }
 
     /// Says what became of it; false when that was said before.
-    pub(crate) fn complete(&self, result: Result<(), SendError>) -> bool {
-        let done = self.lock().take();
-        let first = done.is_some();
-        if let Some(done) = done {
-            done(result);
+    pub(crate) fn complete(&self, result: impl FnOnce(&Self) -> Result<(), SendError>) -> bool {
+        if self.over.swap(true, Ordering::SeqCst) {
+            return false;
         }
-        first
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Done>> {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(done) = done {
+            done(result(self));
+        }
+        true
     }
 }
 
@@ -226,7 +297,11 @@ impl Outbox {
     }
 
     /// Completes a request and lets the next of its id go.
-    pub(crate) fn settle(&self, request: &Arc<Request>, result: Result<(), SendError>) {
+    pub(crate) fn settle(
+        &self,
+        request: &Arc<Request>,
+        result: impl FnOnce(&Request) -> Result<(), SendError>,
+    ) {
         self.forget(request);
         request.complete(result);
     }

@@ -59,6 +59,7 @@ pub type Taker = Box<dyn FnOnce(Result<Incoming, ReceiveError>) -> Option<Incomi
 
 pub(crate) struct Peer {
     pub(crate) config: PeerConfig,
+    authority: String,
     pub(crate) quota: Arc<Quota>,
     pub(crate) outbox: Outbox,
     wire: AtomicU8,
@@ -88,8 +89,10 @@ impl Peer {
         };
         let quota = Arc::new(Quota::new(mailbox_bytes));
         let conversation = Conversation::new(Arc::clone(&quota), config.text_ids);
+        let authority = format!("{}:{}", config.host, config.port);
         Self {
             config,
+            authority,
             quota,
             outbox: Outbox::default(),
             wire: AtomicU8::new(wire),
@@ -101,6 +104,11 @@ impl Peer {
             bound_key: Mutex::new(None),
             conversation: Mutex::new(conversation),
         }
+    }
+
+    /// Host and port of its server.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -211,22 +219,21 @@ impl Peer {
     }
 
     /// What a session id says; a new session is begun, and whatever hung on the old one ends.
-    pub(crate) fn meets(&self, session_id: u64) -> Session {
+    pub(crate) fn meets(&self, session_id: u64, connection: u64) -> Session {
         self.seen_once.store(true, Ordering::Release);
         let mut conversation = self.conversation();
-        let session = conversation.meets(session_id);
+        let session = conversation.meets(session_id, connection);
         if session != Session::Restarted {
             return session;
         }
         let (unsent, kept) = self.outbox.take_defaults();
-        let (ended, unreceived) = conversation.restart(session_id, unsent.len(), kept);
+        let (ended, unreceived) = conversation.restart(session_id, connection, unsent.len(), kept);
         drop(conversation);
         let restarted = Restarted::Now { unreceived };
         tracing::warn!(peer = self.name(), "{restarted}");
         self.end(ended, ReceiveFailure::Restarted(restarted));
         for request in unsent {
-            let cause = SendFailure::Restarted(restarted);
-            request.complete(Err(self.send_error(request.id(), cause)));
+            self.fail(&request, SendFailure::Restarted(restarted));
         }
         session
     }
@@ -258,10 +265,24 @@ impl Peer {
 
     /// Ends a request with an error.
     pub(crate) fn fail(&self, request: &Arc<Request>, cause: SendFailure) {
-        let maybe = request.written.load(Ordering::Acquire) && cause.leaves_open();
-        let mut error = self.send_error(request.id(), cause);
-        error.maybe_delivered = maybe;
-        self.outbox.settle(request, Err(error));
+        self.outbox.settle(request, |request| {
+            let mut error = self.send_error(request.id(), cause);
+            error.maybe_delivered = request.may_arrive();
+            Err(error)
+        });
+    }
+
+    /// Ends the requests whose deadline has passed; when the next one does.
+    pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for request in self.outbox.pending() {
+            match request.deadline {
+                Some(deadline) if deadline <= now => self.fail(&request, SendFailure::TimedOut),
+                Some(deadline) => next = Some(next.map_or(deadline, |next| next.min(deadline))),
+                None => {}
+            }
+        }
+        next
     }
 
     pub(crate) fn receive_error(

@@ -70,12 +70,12 @@ const RECEIVED: &str = "Message received";
 impl Connection {
     pub(crate) fn new(
         shared: Arc<Shared>,
+        connection: u64,
         stream: Carried,
         address: SocketAddr,
         proven: Option<ProvenPeer>,
         stranger: OwnedSemaphorePermit,
     ) -> Self {
-        let connection = shared.connection_number();
         Self {
             shared,
             stream,
@@ -168,7 +168,7 @@ impl Connection {
             && let Some(session_id) = head.session_id
             && let Some(peer) = self.sender(head, false).await
         {
-            meet(&peer, session_id)?;
+            meet(&peer, session_id, self.connection)?;
             if let Some(number) = head.sequence_number {
                 have = Some(have_of(&peer, number).await);
             }
@@ -476,7 +476,7 @@ pub(crate) fn admit(
                 let text = "this pool was restarted since you last heard from it";
                 return Err(Rejection::new(409, text));
             }
-            meet(peer, numbered.session_id)?;
+            meet(peer, numbered.session_id, connection)?;
         }
     }
     let whole = here >= total && total < OWN_BUFFER_BYTES as u64;
@@ -484,9 +484,9 @@ pub(crate) fn admit(
 }
 
 /// A request of the second wire: a session that has ended is told so.
-fn meet(peer: &Peer, session_id: u64) -> Result<(), Rejection> {
+fn meet(peer: &Peer, session_id: u64, connection: u64) -> Result<(), Rejection> {
     peer.speaks_second();
-    match peer.meets(session_id) {
+    match peer.meets(session_id, connection) {
         Session::Past => Err(Rejection::new(409, "this session of yours has ended")),
         Session::First | Session::Same | Session::Restarted => Ok(()),
     }

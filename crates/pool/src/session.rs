@@ -12,6 +12,8 @@ const REMEMBERED_SESSIONS: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     session_id: Option<u64>,
+    /// The connection on which the session was met; connections are numbered as they are made.
+    met_on: u64,
     past: VecDeque<u64>,
     floor: u64,
     settled: BTreeSet<u64>,
@@ -43,11 +45,13 @@ pub(crate) enum Standing {
 }
 
 impl Seen {
-    pub(crate) fn session(&self, session_id: u64) -> Session {
+    /// What a session id on this connection says. One that was never seen, on a connection that is older
+    /// than the present session, is what a dead process has left behind.
+    pub(crate) fn session(&self, session_id: u64, connection: u64) -> Session {
         match self.session_id {
             None => Session::First,
             Some(current) if current == session_id => Session::Same,
-            Some(_) if self.past.contains(&session_id) => Session::Past,
+            Some(_) if connection < self.met_on || self.past.contains(&session_id) => Session::Past,
             Some(_) => Session::Restarted,
         }
     }
@@ -57,7 +61,8 @@ impl Seen {
     }
 
     /// Begins a session.
-    pub(crate) fn begin(&mut self, session_id: u64) {
+    pub(crate) fn begin(&mut self, session_id: u64, connection: u64) {
+        self.met_on = connection;
         if let Some(past) = self.session_id.replace(session_id) {
             self.past.push_back(past);
             if self.past.len() > REMEMBERED_SESSIONS {
@@ -193,13 +198,14 @@ mod tests {
     #[test]
     fn sessions() {
         let mut seen = Seen::default();
-        assert_eq!(seen.session(5), Session::First);
-        seen.begin(5);
-        assert_eq!((seen.session(5), seen.session(6)), (Session::Same, Session::Restarted));
+        assert_eq!(seen.session(5, 0), Session::First);
+        seen.begin(5, 0);
+        assert_eq!((seen.session(5, 0), seen.session(6, 1)), (Session::Same, Session::Restarted));
         assert!(seen.settle(0));
-        seen.begin(6);
-        assert_eq!((seen.session(5), seen.session(6)), (Session::Past, Session::Same));
+        seen.begin(6, 1);
+        assert_eq!((seen.session(5, 2), seen.session(6, 0)), (Session::Past, Session::Same));
         assert_eq!(seen.arrives(0, 0), Standing::New);
+        assert_eq!((seen.session(4, 0), seen.session(4, 2)), (Session::Past, Session::Restarted));
     }
 
     proptest! {
@@ -208,7 +214,7 @@ mod tests {
         #[test]
         fn each_number_is_new_once(arrivals in proptest::collection::vec(0..50u64, 0..400)) {
             let mut seen = Seen::default();
-            seen.begin(1);
+            seen.begin(1, 0);
             let mut expected = BTreeSet::new();
             for number in arrivals {
                 let floor = (0..=50).find(|number| !expected.contains(number)).unwrap();

@@ -10,7 +10,10 @@ use convelo_channel::PeerTls;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::limits::{MAILBOX_BYTES, MAXIMUM_CONNECTIONS, MAXIMUM_MESSAGE_BYTES, MAXIMUM_STRANGERS};
+use crate::lane::Introduction;
+use crate::limits::{
+    LOOKUP_PAUSE, MAILBOX_BYTES, MAXIMUM_CONNECTIONS, MAXIMUM_MESSAGE_BYTES, MAXIMUM_STRANGERS,
+};
 use crate::memory::Ordinary;
 use crate::message::Allocate;
 use crate::notice::{Level, Notice, Observer};
@@ -45,6 +48,8 @@ impl Default for NodeConfig {
 pub(crate) struct Shared {
     pub(crate) session_id: u64,
     pub(crate) tls: Option<Arc<PeerTls>>,
+    /// SHA-256 of the key that this pool proves, with TLS.
+    pub(crate) key_id: Option<[u8; 32]>,
     pub(crate) message_limit: u64,
     pub(crate) memory: Arc<dyn Allocate>,
     pub(crate) peers_changed: Notify,
@@ -74,6 +79,7 @@ impl Shared {
     pub(crate) fn new(config: NodeConfig, runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
             session_id: random(),
+            key_id: config.tls.as_ref().map(|tls| tls.credential().key_id()),
             tls: config.tls.map(Arc::new),
             message_limit: config.message_bytes,
             memory: config.memory,
@@ -119,13 +125,13 @@ impl Shared {
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn advertised_port(&self) -> u16 {
-        self.advertised.load(Ordering::Acquire)
-    }
-
-    /// SHA-256 of the key that this pool proves, with TLS.
-    pub(crate) fn key_id(&self) -> Option<[u8; 32]> {
-        self.tls.as_ref().map(|tls| tls.credential().key_id())
+    /// What every request says of this pool.
+    pub(crate) fn introduction(&self) -> Introduction {
+        Introduction {
+            session_id: self.session_id,
+            port: self.advertised.load(Ordering::Acquire),
+            key: self.key_id,
+        }
     }
 
     pub(crate) fn notice(&self, level: Level, peer: Option<&str>, text: &str) {
@@ -145,7 +151,6 @@ impl Shared {
 
     /// The peer that a request comes from; several that could be it are none.
     pub(crate) async fn identify(&self, origin: &Origin) -> Option<Arc<Peer>> {
-        const ANEW: Duration = Duration::from_secs(5);
         let find = |peers: &[Arc<Peer>]| {
             let mut found = peers.iter().filter(|peer| peer.is_sender(origin));
             let first = found.next().cloned();
@@ -159,7 +164,7 @@ impl Shared {
             if origin.server_port == Some(peer.config.port)
                 && !matches!(peer.config.identity, PeerIdentity::Proven(_))
             {
-                peer.resolve(ANEW).await;
+                peer.resolve(LOOKUP_PAUSE).await;
             }
         }
         find(&peers)

@@ -137,3 +137,21 @@ fn poll_read(
     // The future has no state of its own: dropping it after one poll loses nothing.
     pin!(stream.read_buf(into)).poll(cx)
 }
+
+#[cfg(test)]
+impl Out {
+    /// What would be written next, so many bytes at most.
+    pub(crate) fn drain(&mut self, most: usize) -> BytesMut {
+        self.seal();
+        let mut drained = BytesMut::new();
+        while let Some(piece) = self.pieces.front_mut() {
+            let taken = piece.len().min(most - drained.len());
+            drained.extend_from_slice(&piece.split_to(taken));
+            if !piece.is_empty() {
+                break;
+            }
+            self.pieces.pop_front();
+        }
+        drained
+    }
+}

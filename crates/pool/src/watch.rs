@@ -8,7 +8,7 @@ use convelo_channel::PeerTls;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::error::{ReceiveFailure, SendFailure};
+use crate::error::ReceiveFailure;
 use crate::limits::{CONNECT_TIMEOUT, PROBE_INTERVAL, PROBES_UNTIL_LOST};
 use crate::notice::Level;
 use crate::shared::Shared;
@@ -73,14 +73,8 @@ fn expire(shared: &Shared) {
     let now = Instant::now();
     shared.next_deadline.store(u64::MAX, Ordering::Release);
     for peer in shared.all_peers() {
-        for request in peer.outbox.pending() {
-            match request.deadline {
-                Some(deadline) if deadline <= now => {
-                    peer.fail(&request, SendFailure::TimedOut);
-                }
-                Some(deadline) => shared.expect_deadline(deadline),
-                None => {}
-            }
+        if let Some(deadline) = peer.expire(now) {
+            shared.expect_deadline(deadline);
         }
     }
 }

@@ -343,7 +343,9 @@ async fn certificate_of_another_party() {
     assert!(refusal.expected.contains("subject 'CN=bob'"), "{refusal}");
     assert!(words.starts_with("access_denied"), "{words}");
     let text = PeerTlsError::Refused(refusal).to_string();
-    assert!(text.starts_with("the peer is refused at the certificate [peer-certificate]: expected"));
+    assert!(
+        text.starts_with("the peer is refused at the certificate [peer-certificate]: expected")
+    );
 
     let (seen, _) = meet(&bob, &carol, &Expect::Chained).await.succeeded();
     let refusal = registered(&alice.credential()).accepts(&seen, now()).unwrap_err();
@@ -948,7 +950,9 @@ fn files_that_are_not_what_they_should_be() {
     let issued = ca.issue("alice", &[], 30).unwrap();
     let (key, chain) = (issued.key_pem.as_bytes(), issued.certificate_pem.as_bytes());
     let error = |key: &[u8], chain: &[u8]| Credential::from_pem(key, chain).unwrap_err();
-    assert!(error(key, key).to_string().starts_with("our certificate file contains no certificate"));
+    assert!(
+        error(key, key).to_string().starts_with("our certificate file contains no certificate")
+    );
     assert!(error(chain, chain).to_string().contains("the file contains none"));
     let encrypted =
         b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";

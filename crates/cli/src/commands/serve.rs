@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convelo_attest::{PlatformId, Policy, QuoteSource};
-use convelo_channel::{
-    Credential, Expect, Identity, IdentityError, ListenerError, PeerTls, Roots,
-};
+use convelo_channel::{Credential, Expect, Identity, IdentityError, ListenerError, PeerTls, Roots};
 use convelo_operate::{
     CollateralFile, Collector, Extras, PsiError, PsiPort, PsiTls, PsiWire, StatusPort,
 };

@@ -1,0 +1,469 @@
+//! A lane, as a machine: what is written next on a connection to a peer, what an answer means, and what
+//! becomes of the requests when the connection ends. No socket, no clock, no task.
+//!
+//! On the second wire the primary lane carries all small messages, many before the first answer;
+//! bulk goes over lanes of its own. On a compatible wire every lane carries one request at a time.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, BytesMut};
+
+use crate::error::{Advice, ConnectionError, SendFailure};
+use crate::http::{self, Have, Numbering, Question, ResponseHead};
+use crate::limits::{ABSENCE_LOG, MAXIMUM_ANSWER, PIPELINE, RETRY_FIRST, RETRY_LONGEST};
+use crate::message::Wire;
+use crate::notice::Level;
+use crate::outbox::{Kind, Message, Request};
+use crate::peers::Peer;
+use crate::session::Session;
+use crate::stream::Out;
+
+/// Which requests a lane takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LaneKind {
+    Primary,
+    Extra,
+}
+
+impl LaneKind {
+    /// The next request that such a lane carries.
+    pub(crate) fn take(self, peer: &Peer) -> Option<Arc<Request>> {
+        let outbox = &peer.outbox;
+        let second = peer.wire() == Some(Wire::Two);
+        match self {
+            Self::Primary if second => outbox.take_small(),
+            Self::Primary => outbox.take_small().or_else(|| outbox.take_bulk()),
+            Self::Extra if second => outbox.take_bulk(),
+            Self::Extra => outbox.take_bulk().or_else(|| outbox.take_small()),
+        }
+    }
+}
+
+/// Who sends.
+#[derive(Clone, Copy)]
+pub(crate) struct Introduction {
+    pub(crate) session_id: u64,
+    /// The port under which its own server is known.
+    pub(crate) port: u16,
+    /// Its key, with TLS.
+    pub(crate) key: Option<[u8; 32]>,
+}
+
+/// Why a connection was given up.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// No work, and none is expected.
+    Idle,
+    /// In good order, or after an answer that ends it.
+    Done,
+    /// The peer has no room at the moment.
+    Busy,
+    /// One side did not accept what the other proved: another try would end the same way.
+    Refused(ConnectionError),
+    /// Out of order, or it did not come to be: worth another try.
+    Broken(ConnectionError),
+}
+
+/// What follows the end of a connection.
+#[derive(Default)]
+pub(crate) struct Aftermath {
+    /// Before another try so long a pause, and only then [`give_back`] these: another lane that got
+    /// them would try at once.
+    pub(crate) pause: Option<(Duration, Vec<Arc<Request>>)>,
+    pub(crate) notice: Option<(Level, String)>,
+}
+
+pub(crate) struct Lane {
+    pub(crate) kind: LaneKind,
+    /// The number of its connection.
+    pub(crate) connection: u64,
+    /// What is to be written.
+    pub(crate) out: Out,
+    /// What was read and not looked at yet.
+    pub(crate) arrived: BytesMut,
+    flights: VecDeque<Flight>,
+    /// Bytes of an answer's body that are still to come.
+    skip: u64,
+    answer: Option<(ResponseHead, Vec<u8>)>,
+    /// Whether anything was settled on this connection.
+    progress: bool,
+    pause: Duration,
+    /// When the peer's absence was last mentioned.
+    logged: Option<Instant>,
+}
+
+/// A request whose answer is awaited.
+struct Flight {
+    request: Arc<Request>,
+    /// Only the question how much has arrived was sent.
+    asked: bool,
+    /// The peer's session as it was known then: by an answer it may be another one already.
+    told: Option<u64>,
+}
+
+impl Lane {
+    pub(crate) fn new(kind: LaneKind) -> Self {
+        Self {
+            kind,
+            connection: 0,
+            out: Out::default(),
+            arrived: BytesMut::new(),
+            flights: VecDeque::new(),
+            skip: 0,
+            answer: None,
+            progress: false,
+            pause: RETRY_FIRST,
+            logged: None,
+        }
+    }
+
+    /// Whether requests follow one another before they are answered.
+    pub(crate) fn is_pipelined(&self, peer: &Peer) -> bool {
+        peer.wire() == Some(Wire::Two) && self.kind == LaneKind::Primary
+    }
+
+    /// Whether another request may be begun.
+    pub(crate) fn has_room(&self, peer: &Peer) -> bool {
+        let depth = if self.is_pipelined(peer) { PIPELINE } else { 1 };
+        self.flights.len() < depth && self.out.is_light()
+    }
+
+    /// Whether no answer is awaited.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    /// Begins as many requests as belong on the connection now.
+    pub(crate) fn fill(&mut self, peer: &Peer, ours: &Introduction) {
+        while self.has_room(peer) {
+            let Some(request) = self.kind.take(peer) else { break };
+            self.start(peer, ours, request);
+        }
+    }
+
+    /// Begins a request.
+    pub(crate) fn start(&mut self, peer: &Peer, ours: &Introduction, request: Arc<Request>) {
+        let told = peer.conversation().seen.session_id();
+        let asked = match &request.kind {
+            Kind::Ask(question) => {
+                self.ask(peer, ours, *question);
+                false
+            }
+            // What has arrived of it need not be sent again.
+            Kind::Message(message)
+                if message.wire == Wire::Two
+                    && request.is_bulk()
+                    && request.begun.load(Ordering::Acquire) =>
+            {
+                self.ask(peer, ours, Question::Have(request.number));
+                true
+            }
+            Kind::Message(message) => {
+                if !request.depart() {
+                    return;
+                }
+                self.write(peer, ours, &request, message, 0, told);
+                false
+            }
+        };
+        self.flights.push_back(Flight { request, asked, told });
+    }
+
+    fn ask(&mut self, peer: &Peer, ours: &Introduction, question: Question) {
+        let out = self.out.small();
+        http::write_get(out, peer.authority(), ours.port, ours.session_id, question);
+    }
+
+    fn write(
+        &mut self,
+        peer: &Peer,
+        ours: &Introduction,
+        request: &Request,
+        message: &Message,
+        offset: u64,
+        told: Option<u64>,
+    ) {
+        let numbering = (message.wire == Wire::Two).then(|| Numbering {
+            session_id: ours.session_id,
+            peer_session_id: told,
+            sequence_number: request.number,
+            floor: peer.outbox.floor(),
+            offset,
+        });
+        let length = message.total - offset;
+        http::write_post(self.out.small(), peer.authority(), ours.port, length, numbering);
+        let payload = &message.payload;
+        let pieces = std::iter::once(&message.head)
+            .chain(&payload.parts)
+            .chain(std::iter::once(&message.tail))
+            .chain(&payload.buffers);
+        let mut skip = offset;
+        for piece in pieces {
+            let skipped = usize::try_from(skip).map_or(piece.len(), |skip| skip.min(piece.len()));
+            skip -= skipped as u64;
+            if skipped == 0 {
+                self.out.push(piece);
+            } else if skipped < piece.len() {
+                self.out.push(&piece.slice(skipped..));
+            }
+        }
+        request.begun.store(true, Ordering::Release);
+    }
+
+    /// Bytes have left.
+    pub(crate) fn wrote(&self) {
+        if self.out.is_empty() {
+            for flight in self.flights.iter().filter(|flight| !flight.asked) {
+                flight.request.written.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Settles what the bytes that arrived settle.
+    ///
+    /// # Errors
+    /// The connection is to be given up.
+    pub(crate) fn read(&mut self, peer: &Peer, ours: &Introduction) -> Result<(), Ended> {
+        loop {
+            if self.skip > 0 {
+                let there = self.skip.min(self.arrived.len() as u64);
+                let body = self.arrived.split_to(usize::try_from(there).unwrap_or(0));
+                self.skip -= there;
+                if let Some((_, text)) = &mut self.answer
+                    && text.len() < 512
+                {
+                    text.extend_from_slice(&body[..body.len().min(512)]);
+                }
+                if self.skip > 0 {
+                    return Ok(());
+                }
+            }
+            if let Some((head, text)) = self.answer.take() {
+                self.answered(peer, ours, &head, &text)?;
+            }
+            let Some((head, length)) =
+                ResponseHead::parse(&self.arrived).map_err(|error| Ended::Broken(error.into()))?
+            else {
+                return Ok(());
+            };
+            self.arrived.advance(length);
+            if (100..200).contains(&head.status) {
+                continue;
+            }
+            if head.content_length > MAXIMUM_ANSWER {
+                return Err(Ended::Broken(ConnectionError::AnswerTooLong(head.content_length)));
+            }
+            self.skip = head.content_length;
+            self.answer = Some((head, Vec::new()));
+        }
+    }
+
+    /// The peer closed the connection.
+    pub(crate) fn closed(&self) -> Ended {
+        if self.is_idle() { Ended::Done } else { Ended::Broken(ConnectionError::Closed) }
+    }
+
+    fn answered(
+        &mut self,
+        peer: &Peer,
+        ours: &Introduction,
+        head: &ResponseHead,
+        text: &[u8],
+    ) -> Result<(), Ended> {
+        let Some(flight) = self.flights.pop_front() else {
+            return Err(Ended::Broken(ConnectionError::Unasked));
+        };
+        // The rest of a body whose answer is here already would be taken for the next request.
+        let unwritten = self.flights.is_empty() && !self.out.is_empty();
+        self.judge(peer, ours, head, text, flight)?;
+        if unwritten || head.close { Err(Ended::Done) } else { Ok(()) }
+    }
+
+    fn judge(
+        &mut self,
+        peer: &Peer,
+        ours: &Introduction,
+        head: &ResponseHead,
+        text: &[u8],
+        flight: Flight,
+    ) -> Result<(), Ended> {
+        let Flight { request, asked, told } = flight;
+        let second = request.message().is_some_and(|message| message.wire == Wire::Two);
+        if let (Some(2), Some(session_id)) = (head.wire, head.session_id) {
+            self.progress = true;
+            if peer.meets(session_id, self.connection) == Session::Restarted && request.is_over() {
+                return Err(Ended::Done);
+            }
+        }
+        match (&request.kind, head.status) {
+            (Kind::Ask(_), 200..=499) => {
+                self.progress = true;
+                if head.wire == Some(2) {
+                    peer.speaks_second();
+                } else if !peer.speaks_compatible() {
+                    peer.fail(&request, SendFailure::Downgraded);
+                    return Err(Ended::Done);
+                }
+                peer.outbox.settle(&request, |_| Ok(()));
+            }
+            (Kind::Message(_), 200) if second && head.wire != Some(2) => {
+                peer.fail(&request, SendFailure::Downgraded);
+                return Err(Ended::Done);
+            }
+            (Kind::Message(message), 200) if asked && head.have != Some(Have::All) => {
+                let offset = match head.have {
+                    Some(Have::Bytes(bytes)) if bytes < message.total => bytes,
+                    _ => 0,
+                };
+                // Its sender may have been told meanwhile that it did not arrive.
+                if request.depart() {
+                    let told = peer.conversation().seen.session_id();
+                    self.write(peer, ours, &request, message, offset, told);
+                    self.flights.push_front(Flight { request, asked: false, told });
+                }
+            }
+            (Kind::Message(_), 200) => {
+                self.progress = true;
+                peer.outbox.settle(&request, |_| Ok(()));
+            }
+            (_, 503 | 429) => {
+                // Not lost: it goes again when there is room.
+                request.declined();
+                self.flights.push_front(Flight { request, asked, told });
+                return Err(Ended::Busy);
+            }
+            (Kind::Message(_), 409) if second && (head.have.is_some() || !request.is_over()) => {
+                // With what the answer said about session and place, it goes again.
+                if head.have.is_some() || head.session_id != told {
+                    request.declined();
+                    peer.outbox.return_to_front(request);
+                } else {
+                    refused(peer, ours, head, text, &request);
+                }
+                return Err(Ended::Done);
+            }
+            _ => refused(peer, ours, head, text, &request),
+        }
+        Ok(())
+    }
+
+    /// A connection is over, or did not come to be for the request that is `held`: says what to do
+    /// about what was on it.
+    pub(crate) fn ended(
+        &mut self,
+        peer: &Peer,
+        ended: &Ended,
+        held: Option<Arc<Request>>,
+        now: Instant,
+    ) -> Aftermath {
+        let mut left = self.abandon();
+        if std::mem::take(&mut self.progress) {
+            self.pause = RETRY_FIRST;
+        }
+        let mut aftermath = Aftermath::default();
+        if let Ended::Broken(error) = ended {
+            self.bear_absence(peer, error, &left, now);
+            aftermath.notice = self.mention(error, now);
+        }
+        left.extend(held);
+        match ended {
+            Ended::Busy | Ended::Broken(_) => {
+                aftermath.pause = Some((self.pause, left));
+                self.pause = (self.pause * 2).min(RETRY_LONGEST);
+            }
+            Ended::Idle | Ended::Done => give_back(peer, left),
+            Ended::Refused(error) => {
+                give_back(peer, left);
+                while let Some(request) = self.kind.take(peer) {
+                    peer.fail(&request, SendFailure::NotAuthenticated(error.clone()));
+                }
+                aftermath.notice = Some((Level::Warning, error.to_string()));
+            }
+        }
+        aftermath
+    }
+
+    /// What was on the connection and is not settled. Nothing of the connection is left here.
+    fn abandon(&mut self) -> Vec<Arc<Request>> {
+        self.out = Out::default();
+        self.arrived.clear();
+        (self.skip, self.answer) = (0, None);
+        let flights = self.flights.drain(..);
+        flights.map(|flight| flight.request).inspect(|request| request.strand()).collect()
+    }
+
+    /// Ends the requests whose patience with an absent peer is used up; all of the peer where none
+    /// was on the connection.
+    fn bear_absence(
+        &self,
+        peer: &Peer,
+        error: &ConnectionError,
+        concerned: &[Arc<Request>],
+        now: Instant,
+    ) {
+        let all = if concerned.is_empty() { peer.outbox.pending() } else { concerned.to_vec() };
+        for request in all {
+            let (breaks, absent) = request.bear(!concerned.is_empty(), now);
+            let seconds = absent.as_secs();
+            // The second wire goes on where it was cut, the compatible ones begin again.
+            let again = request.message().is_some_and(|message| message.wire != Wire::Two);
+            if request.patience.is_some_and(|patience| {
+                seconds >= u64::from(patience) || (again && breaks > patience)
+            }) {
+                let source = error.clone();
+                peer.fail(&request, SendFailure::Unreachable { source, breaks, seconds });
+            }
+        }
+    }
+
+    /// What is said of an absent peer, from time to time.
+    fn mention(&mut self, error: &ConnectionError, now: Instant) -> Option<(Level, String)> {
+        if self.logged.is_some_and(|logged| now.duration_since(logged) < ABSENCE_LOG) {
+            return None;
+        }
+        let level = if self.logged.is_some() { Level::Warning } else { Level::Info };
+        self.logged = Some(now);
+        Some((level, format!("{error}; trying on")))
+    }
+}
+
+/// Gives requests back to the outbox, before all others and in their order.
+pub(crate) fn give_back(peer: &Peer, requests: Vec<Arc<Request>>) {
+    for request in requests.into_iter().rev() {
+        peer.outbox.return_to_front(request);
+    }
+}
+
+/// What a failure of reading or writing means.
+pub(crate) fn broken(error: io::Error) -> Ended {
+    match convelo_channel::refused_by_peer(&error) {
+        Some(text) => Ended::Refused(ConnectionError::RefusedByPeer(text)),
+        None => Ended::Broken(ConnectionError::Broken(Arc::new(error))),
+    }
+}
+
+fn refused(
+    peer: &Peer,
+    ours: &Introduction,
+    head: &ResponseHead,
+    text: &[u8],
+    request: &Arc<Request>,
+) {
+    let text = String::from_utf8_lossy(text);
+    let said = if text.trim().is_empty() { head.reason.as_str() } else { text.trim() };
+    let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
+    let wire = request.message().map(|message| message.wire);
+    let advice = match head.status {
+        401 => Advice::Register { port: ours.port, key: ours.key },
+        400 if wire == Some(Wire::Four) => Advice::WireFive,
+        300..=399 => Advice::Moved,
+        _ => Advice::None,
+    };
+    let status = head.status;
+    request.declined();
+    peer.fail(request, SendFailure::Refused { status, said, advice });
+}
