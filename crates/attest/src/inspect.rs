@@ -107,7 +107,7 @@ fn quote(quote: &Quote, inspection: &mut Inspection) {
             ));
         }
         Err(refusal) => {
-            inspection.warnings.push(format!("{}: every policy refuses it", refusal.found))
+            inspection.warnings.push(format!("{}: every policy refuses it", refusal.found));
         }
         Ok(_) => {}
     }
