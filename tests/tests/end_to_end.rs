@@ -258,7 +258,10 @@ fn twenty_runs_in_random_start_order() {
                 for ended in ended {
                     ended.expect(0);
                 }
-                assert!(*first == outputs(&parties), "run {run}, order {order:?}: a different result");
+                assert!(
+                    *first == outputs(&parties),
+                    "run {run}, order {order:?}: a different result"
+                );
             }
         }
         for (index, party) in parties.iter().enumerate() {
