@@ -2,8 +2,8 @@
 
 Only :meth:`Serialization.pack` / :meth:`Serialization.unpack` with ``use_pickle=True`` (in the 5.x
 API ``fallback_pickle``) use it: a program that packs and unpacks its own bytes. What goes to a
-peer or comes from one is never pickled, whatever the settings say: all that ``use_pickle`` on a
-handler causes is :func:`warn_ignored`.
+peer or comes from one is never pickled, whatever the settings say: ``use_pickle`` on a
+handler only causes :func:`warn_ignored`.
 """
 
 from __future__ import annotations
