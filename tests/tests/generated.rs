@@ -36,7 +36,7 @@ fn compare(builder: Builder, protocol: &str, name: &str, home: &str) {
     let found = fs::read_to_string(&kept).unwrap();
     assert!(
         found == expected,
-        "{} is not what {protocol} generates; UPDATE_FIXTURES=1 writes it anew",
+        "{} is not what {protocol} generates; UPDATE_FIXTURES=1 rewrites it",
         kept.display()
     );
 }

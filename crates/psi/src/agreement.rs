@@ -151,7 +151,7 @@ pub enum AgreementError {
     },
     /// A member shows another identity key than the one that the job pins for its name.
     #[error(
-        "'{name}' shows the key {found}, expected {expected}, which the job pins: somebody else uses \
+        "'{name}' shows the key {found}, expected {expected}, which the job pins: someone else uses \
          its name, or the job file has an old key"
     )]
     WrongKey {

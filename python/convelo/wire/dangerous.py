@@ -26,7 +26,7 @@ class PickleIgnoredWarning(UserWarning):
 def dumps(value: Any) -> bytes:
     """Pickles ``value``, with a :class:`DangerousPickleWarning`."""
     warnings.warn(
-        f"{type(value).__name__} has no registered serializer and is pickled: whoever unpickles "
+        f"{type(value).__name__} has no registered serializer and is pickled: anyone who unpickles "
         "it runs what these bytes say. Register a serializer instead.",
         DangerousPickleWarning,
         stacklevel=2,

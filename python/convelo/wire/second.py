@@ -8,7 +8,7 @@ code stands for       payload, itself a msgpack document
 ==== ================ ==========================================================================
 1    a typed value    ``[type name, data]``
 2    a numpy array    ``[dtype.str, shape, "C" or "F", buffer number or bytes]``
-3    bytes beside it  buffer number
+3    separate bytes   buffer number
 4    a pandas object  ``["DataFrame" or "Series", buffer number, columns, names, left out]``
 ==== ================ ==========================================================================
 

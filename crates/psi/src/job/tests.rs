@@ -625,7 +625,7 @@ fn what_a_job_over_several_services_cannot_have() {
         |terms| terms.service.addresses[1] = terms.service.addresses[0].clone(),
         "is listed twice",
     );
-    refused(|terms| terms.service.address = Some("a:1".to_owned()), "beside service.addresses");
+    refused(|terms| terms.service.address = Some("a:1".to_owned()), "next to service.addresses");
     refused(|terms| terms.service.key = Some(KeyId([1; 32])), "service.key names one service");
     refused(
         |terms| terms.service.verify = terms::Verify::Provider,
