@@ -398,7 +398,7 @@ def add_service(rows: Rows, side: Ours, keys: int, rounds: int, options: argpars
     rows.add(f"a provider's peak memory with --memory {SMALL_MEMORY}M", small["provider peak"] / 2**20,
              SMALL_MEMORY, "MiB", 1.0)
     for services in SERVICES:
-        rows.add(f"{services} services against one, CPU of all processes",
+        rows.add(f"{services} services beside one, CPU of all processes",
                  least(spread[services], "cpu"), least(spread[1], "cpu"), "s", 1.1)
     # In turn, like everything that is compared: a neighbour on the machine slows both.
     uploads, transfers, one, two = [], [], [], []
@@ -414,7 +414,7 @@ def add_service(rows: Rows, side: Ours, keys: int, rounds: int, options: argpars
     rows.add("the join's CPU an id on one thread, a leaky radix join",
              least(one, "join_cpu_seconds") * nanoseconds / 2,
              least(one, "leaky_cpu_seconds") * nanoseconds / 2, "ns", 1.0)
-    rows.add("the join, two threads against one, wall",
+    rows.add("the join, two threads, wall beside one",
              least(two, "join_wall_seconds"), least(one, "join_wall_seconds"), "s", 1 / 1.7)
     rows.add("memory of the join, goal 20 B a pseudonym and 64 MiB",
              least(one, "peak_bytes") / 2**20, 20 * 2 * keys / 2**20 + 64, "MiB", 1.0)

@@ -37,7 +37,7 @@ def dumps(value: Any) -> bytes:
 def loads(data: bytes) -> Any:
     """Unpickles ``data``, with a :class:`DangerousPickleWarning`. Runs the code in ``data``."""
     warnings.warn(
-        "Unpickling runs code that the bytes contain. Never use it on what came from somebody "
+        "Unpickling runs code that the bytes contain. Never use it on what came from someone "
         "else; register a deserializer instead.",
         DangerousPickleWarning,
         stacklevel=2,

@@ -264,7 +264,7 @@ class Pool:
             key, certificate = key_fingerprint(certificate), None
         if self.ca_cert is not None and certificate is None and key is None:
             logger.warning(
-                "Peer '%s' is registered without a certificate: whoever first connects from its "
+                "Peer '%s' is registered without a certificate: the first to connect from its "
                 "address and port with a certificate of our authorities is taken for it from then "
                 "on. Use add_http_client(..., cert=...) or key=...",
                 name,
@@ -548,7 +548,7 @@ class Pool:
 
     def _unknown(self, name: str) -> Exception:
         if self.core.is_closed:
-            return PoolClosed(f"this pool was shut down; '{name}' cannot be reached any more")
+            return PoolClosed(f"this pool was shut down; '{name}' can no longer be reached")
         known = ", ".join(f'"{known}"' for known in self.core.peers) or "none"
         return AttributeError(f'No pool handler named "{name}" (known: {known})')
 
