@@ -1,8 +1,8 @@
 //! The generated types of both protocols match their `.proto` files.
 //!
 //! They are kept as files, so that building convelo needs no protobuf compiler and an auditor reads
-//! what is built. After a change to a `.proto` file, `UPDATE_FIXTURES=1 cargo test -p convelo-tests
-//! --test it generated` rewrites them.
+//! what is built. After a change to a `.proto` file,
+//! `UPDATE_FIXTURES=1 cargo test -p convelo-tests --test it generated` rewrites them.
 
 use std::fs;
 
