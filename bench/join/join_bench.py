@@ -1,27 +1,27 @@
 #!/usr/bin/env python3
-"""The attested join beside DuckDB, which joins the same files in the clear.
+"""The attested join compared with DuckDB, which joins the same files in the clear.
 
 ``cargo xtask bench join`` prepares everything and runs this. By hand::
 
     join_bench.py --convelo PROGRAM --engine PROGRAM --transfer PROGRAM
                   [--keys N[,N...]] [--rounds N] [--json FILE]
 
-Both sides read the same two CSV files of N ids of 16 characters, half of which are common. Ours are a
-service on a simulated platform and two providers, three processes that talk TLS, verify evidence and join
-obliviously; each provider writes its own matched rows. DuckDB is one process with two threads, and does
-three things: the rows of both parties by two semi-joins, which is what ours gives; the rows of one party
-by one semi-join; the ids in common by INTERSECT. Ours and the three take turns.
+Both sides read the same two CSV files of N ids of 16 characters, half of which are common. Our side is a
+service on a simulated platform and two providers: three processes that speak TLS, verify evidence and join
+obliviously; each provider writes its own matched rows. DuckDB is one process with two threads that does
+three things: the rows of both parties with two semi-joins, which is what ours does; the rows of one party
+with one semi-join; the ids in common with INTERSECT. Our side and these three take turns.
 
-With several N everything is done for each, and in the end it is shown by how much more than the number
-of ids the time of each side grows.
+With several N, all of this is done for each, and the end of the table shows how much faster than the
+number of ids each side's time grows.
 
-The service is held against what the same work costs at the least, in the same run: an upload against
-reading the same bytes from TLS and copying them once (``transfer_cost``), the join against a leaky radix
+The service is compared with the least that the same work can cost, in the same run: an upload with
+reading the same bytes from TLS and copying them once (``transfer_cost``), the join with a leaky radix
 hash join on one thread (``engine_cost``).
 
-CPU is user and system time of all processes from start to end, without the service's start; peak
-memory is the largest of one process. A row's ``ratio`` is ours / peer, or ours / goal for memory; a row
-without a goal is there to be known. The table goes to standard output, progress to standard error.
+CPU is user and system time of all processes from start to end, without starting the service; peak
+memory is that of the largest process. A row's ``ratio`` is ours / peer, or ours / goal for memory; a row
+without a goal is for information. The table goes to standard output, progress to standard error.
 
 Exit status: 0 all goals hold, 1 a goal was missed or a run failed, 2 wrong arguments.
 """
@@ -46,10 +46,10 @@ from typing import NoReturn
 
 PARTIES = ("alice", "bob")
 
-# How many services a job is spread over, beside one.
+# How many services a job is spread over, in addition to one.
 SERVICES = (2, 4)
 
-# MiB for a provider whose table does not fit: 10,000,000 rows take twice as much.
+# MiB for a provider whose table does not fit: 10,000,000 rows need twice as much.
 SMALL_MEMORY = 96
 
 # A pseudonym on the wire.
@@ -84,7 +84,7 @@ def say(text: str) -> None:
 
 
 def write_ids(path: pathlib.Path, first: int, count: int, seed: int) -> None:
-    """Numbers from ``first`` on as 16 characters, out of order. The same number is the same id."""
+    """Numbers from ``first`` on as 16 characters, shuffled. The same number gives the same id."""
     mixed = random.Random(seed)
     stride = count * 5 // 8 + mixed.randrange(count // 8 + 1)
     while math.gcd(stride, count) != 1:
@@ -105,7 +105,7 @@ def lines(path: pathlib.Path) -> int:
 
 
 def usage_of(process: subprocess.Popen[bytes]) -> tuple[float, int]:
-    """Waits. Gives processor seconds and peak memory in bytes."""
+    """Waits for a process. Returns processor seconds and peak memory in bytes."""
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
@@ -115,12 +115,12 @@ def usage_of(process: subprocess.Popen[bytes]) -> tuple[float, int]:
 
 def cpu_of(pid: int) -> float:
     """Processor seconds that a running process has used, all threads, to the nanosecond."""
-    # What clock_getcpuclockid(3) gives for another process on Linux.
+    # What clock_getcpuclockid(3) returns for another process on Linux.
     return time.clock_gettime((~pid << 3) | 2)
 
 
 def memory_of(pid: int, field: str) -> int:
-    """A field of the process's status in bytes: VmHWM is the most so far, VmRSS what it has now."""
+    """A field of the process's status in bytes: VmHWM is the peak so far, VmRSS the current size."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
     return int(re.search(rf"{field}:\s+(\d+)", status)[1]) * 1024
 
@@ -147,7 +147,7 @@ class Ours:
         return self.services[0]
 
     def serve(self) -> None:
-        """Starts one service more."""
+        """Starts one more service."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -168,11 +168,11 @@ class Ours:
                 time.sleep(0.05)
 
     def keygen(self, party: str) -> str:
-        """Makes a party's key; its fingerprint."""
+        """Makes a party's key. Returns its fingerprint."""
         return re.search(r"sha256:[0-9a-f]{64}", self.run("keygen", party))[0]
 
     def write_job(self, file: str, parties: dict[str, str], keys: int) -> None:
-        """A job named like its file, of parties with these key fingerprints and so many ids at most."""
+        """Writes a job named after its file, for parties with these key fingerprints and at most this many ids."""
         arguments = [word for party, key in parties.items() for word in ("--party", f"{party}={key}")]
         self.run("init", file, "--policy", "platform/policy.toml", "--service", self.address, *arguments)
         path = self.directory / file
@@ -192,7 +192,7 @@ class Ours:
         return done.stdout + done.stderr
 
     def write_job_of_services(self, file: str, services: int) -> None:
-        """As ``job.toml``, over so many services."""
+        """Like ``job.toml``, but over this many services."""
         while len(self.services) < services:
             self.serve()
         addresses = ", ".join(f'"{address}"' for address in self.addresses[:services])
@@ -247,7 +247,7 @@ class Ours:
         before = cpu_of(self.service.pid)
         whole, few = (start(party, table) for party, table in zip(PARTIES, [f"{PARTIES[0]}.csv", "few.csv"]))
         read_until(few, "waiting until all parties have read their tables")
-        # Long before the other has read its table.
+        # Long before the other party has read its table.
         time.sleep(0.05)
         few.send_signal(signal.SIGSTOP)
         try:
@@ -263,12 +263,12 @@ class Ours:
             if run.returncode != 0:
                 sys.exit(f"{run.args[4]} failed:\n{said}")
         if any(lines(self.directory / f"{party}-matched.csv") != 1 for party in PARTIES):
-            sys.exit("a result is wrong: ids in common where there are none")
+            sys.exit("a result is wrong: it has ids in common, but there are none")
         self.clear()
         return used - before
 
     def clear(self) -> None:
-        """Removes what runs have written."""
+        """Removes what the runs wrote."""
         for party in PARTIES:
             for result in self.directory.glob(f"{party}-matched.csv*"):
                 result.unlink()
@@ -280,7 +280,7 @@ class Ours:
 
 
 def peer(directory: pathlib.Path, queries: list[str]) -> dict[str, float]:
-    """One process of DuckDB that does all of these."""
+    """One DuckDB process that runs all of these."""
     outputs = [f"duckdb-{number}.csv" for number in range(len(queries))]
     arguments = [word for pair in zip(queries, outputs) for word in pair]
     begun = time.monotonic()
@@ -294,7 +294,7 @@ def peer(directory: pathlib.Path, queries: list[str]) -> dict[str, float]:
 
 
 class Rows:
-    """The table. A row without a goal holds."""
+    """The table. A row without a goal counts as met."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, object]] = []
@@ -318,7 +318,7 @@ class Rows:
 
 
 def figures(program: str, *arguments: object, threads: int | None = None) -> dict[str, float]:
-    """What a program of ours prints as JSON."""
+    """What one of our programs prints as JSON."""
     environment = dict(os.environ) if threads is None else {**os.environ, "RAYON_NUM_THREADS": str(threads)}
     done = subprocess.run(
         [program, *map(str, arguments)], capture_output=True, text=True, check=False, env=environment
@@ -330,8 +330,8 @@ def figures(program: str, *arguments: object, threads: int | None = None) -> dic
 
 def write_tables(directory: pathlib.Path, keys: int) -> None:
     say(f"writing two tables of {keys:,} ids")
-    # In processes of their own: the peak that the kernel tells of a child begins with what its
-    # parent had.
+    # In separate processes: the peak that the kernel reports for a child starts at what its parent
+    # had.
     writers = [
         multiprocessing.get_context("spawn").Process(
             target=write_ids, args=(directory / f"{party}.csv", number * (keys // 2), keys, number)
@@ -353,7 +353,7 @@ def least(runs: list[dict[str, float]], what: str) -> float:
 def whole_jobs(
     side: Ours, directory: pathlib.Path, keys: int, rounds: int
 ) -> tuple[list[dict[str, float]], dict[str, list[dict[str, float]]]]:
-    """Ours and DuckDB's three, in turn."""
+    """Runs ours and DuckDB's three, in turn."""
     ours: list[dict[str, float]] = []
     others: dict[str, list[dict[str, float]]] = {name: [] for name in QUERIES}
     for number in range(rounds):
@@ -376,7 +376,7 @@ def add_whole_jobs(
     rows: Rows, ours: list[dict[str, float]], others: dict[str, list[dict[str, float]]]
 ) -> None:
     for name, runs in others.items():
-        # One semi-join gives one party's rows, half of what ours does.
+        # One semi-join returns one party's rows, half of what ours does.
         goal = None if name == "one semi-join" else 1.0
         for what, shown in (("wall", "wall"), ("cpu", "CPU")):
             rows.add(f"two CSV files to matched rows, {shown}, {name}", least(ours, what), least(runs, what),
@@ -384,7 +384,7 @@ def add_whole_jobs(
 
 
 def add_service(rows: Rows, side: Ours, keys: int, rounds: int, options: argparse.Namespace) -> None:
-    """Several services, little memory, and the service's two halves each alone."""
+    """Several services, little memory, and each half of the service alone."""
     for services in SERVICES:
         side.write_job_of_services(f"over-{services}.toml", services)
     spread: dict[int, list[dict[str, float]]] = {services: [] for services in (1, *SERVICES)}
@@ -400,7 +400,7 @@ def add_service(rows: Rows, side: Ours, keys: int, rounds: int, options: argpars
     for services in SERVICES:
         rows.add(f"{services} services beside one, CPU of all processes",
                  least(spread[services], "cpu"), least(spread[1], "cpu"), "s", 1.1)
-    # In turn, like all that is compared: a neighbour on the machine takes from both.
+    # In turn, like everything that is compared: a neighbour on the machine slows both.
     uploads, transfers, one, two = [], [], [], []
     for _ in range(rounds + 2):
         uploads.append(side.upload(keys))
@@ -423,7 +423,7 @@ def add_service(rows: Rows, side: Ours, keys: int, rounds: int, options: argpars
 def growth(
     rows: Rows, sizes: list[int], ours: list[dict[str, float]], others: list[dict[str, float]]
 ) -> None:
-    """By how much more than the number of ids time grows: 1.2 where the tenfold takes twelve times as long."""
+    """How much faster than the number of ids time grows: 1.2 if ten times as many take twelve times as long."""
     for index in range(1, len(sizes)):
         times = sizes[index] / sizes[index - 1]
         for what, shown in (("wall", "wall"), ("cpu", "CPU")):

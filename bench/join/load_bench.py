@@ -5,13 +5,12 @@
 
     load_bench.py --convelo PROGRAM --engine PROGRAM --transfer PROGRAM [--json FILE]
 
-One service on a simulated platform, and providers as processes of their own on the same machine: 64 parties
-of 100,000 ids each in one job; 200 jobs of two parties with 20,000 ids each, all at once; then nothing. Every
-result is compared with what was put in common.
+One service on a simulated platform, and providers as separate processes on the same machine: 64 parties
+with 100,000 ids each in one job; 200 jobs of two parties with 20,000 ids each, all at once; then nothing.
+Every result is compared with the ids that the tables have in common.
 
-The 64 parties are held against the join alone of as many sets (``engine_cost``) with the reading of as many
-bytes from TLS (``transfer_cost``); a job among 200 against the same job when it is alone. For memory
-``peer`` is the goal.
+The 64 parties are compared with only joining as many sets (``engine_cost``) and reading as many bytes from
+TLS (``transfer_cost``); a job among 200 with the same job running alone. For memory, ``peer`` is the goal.
 
 Exit status: 0 all goals hold, 1 a goal was missed or a run failed, 2 wrong arguments.
 """
@@ -49,7 +48,7 @@ ALONE = 10
 
 
 def run(side: Ours, runs: list[tuple[str, str]], common: int) -> dict[str, float]:
-    """Runs a party, with the table of its name, in each job at once; all must find ``common`` ids."""
+    """Runs all of these parties at once, each with the table of its name; all must find ``common`` ids."""
     begun, before = time.monotonic(), cpu_of(side.service.pid)
     outputs = [side.directory / f"{job}-{party}.matched" for job, party in runs]
     processes = [
@@ -63,7 +62,7 @@ def run(side: Ours, runs: list[tuple[str, str]], common: int) -> dict[str, float
     used = [usage_of(process) for process in processes]
     found = {lines(output) - 1 for output in outputs}
     if found != {common}:
-        sys.exit(f"a result is wrong: {found} ids in place of {common}")
+        sys.exit(f"a result is wrong: found {found} ids, expected {common}")
     service = cpu_of(side.service.pid) - before
     return {
         "wall": time.monotonic() - begun,

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""The attested join beside the system that it replaces, Intel's "PSI with SGX".
+"""The attested join compared with the system that it replaces, Intel's "PSI with SGX".
 
 ``cargo xtask bench replaced --scripts DIR`` prepares everything and runs this. DIR holds the genuine Python
-example, unchanged: ``server.py``, ``data_provider1.py`` and ``data_provider2.py`` of the folder
+example, unchanged: ``server.py``, ``data_provider1.py`` and ``data_provider2.py`` from the folder
 cczoo/psi/grpc/v1.38.1/examples/python/psi of github.com/intel/confidential-computing-zoo. By hand, in an
 environment with grpcio, grpcio-tools and cryptography::
 
     replaced_bench.py --convelo PROGRAM --scripts DIR [--keys N] [--rounds N] [--json FILE]
 
 Both sides are a service and two providers, three processes, and join the same two sets of N ids of 16
-characters, half of which are common. The scripts get mutual TLS in place of their patched gRPC's RA-TLS,
-which needs SGX; they are started by Python with that one change. Ours attest, on a simulated platform. Both
-take turns. CPU is user and system time of all processes, without the services' start. Rounds in which a
+characters, half of which are common. The scripts get mutual TLS instead of their patched gRPC's RA-TLS,
+which needs SGX; Python starts them with that one change. Our side attests, on a simulated platform. Both
+take turns. CPU is user and system time of all processes, without starting the services. Rounds in which a
 script fails or does not end within a minute have no CPU to compare and count as wrong.
 
 Exit status: 0 all goals hold, 1 a goal was missed or a run failed, 2 wrong arguments.
@@ -37,10 +37,10 @@ sys.path.insert(0, str(REPOSITORY / "python/tests/kit"))
 
 from party_certificates import Authority, common_name
 
-# No script gets more time.
+# No script gets more seconds than this.
 PATIENCE = 60
 
-# Runs a script of theirs: what their gRPC has and the one from PyPI has not is made of mutual TLS.
+# Runs one of their scripts: what their gRPC has and PyPI's lacks is replaced by mutual TLS.
 WITH_MUTUAL_TLS = """
 import grpc, pathlib, runpy, sys
 
@@ -65,7 +65,7 @@ class Theirs:
         proto = REPOSITORY / "proto/psi/psi.proto"
         arguments = ["protoc", f"-I{proto.parent}", f"--python_out={directory}"]
         if protoc.main([*arguments, f"--grpc_python_out={directory}", str(proto)]) != 0:
-            sys.exit("protoc makes no stubs")
+            sys.exit("protoc failed to generate the stubs")
         Authority(directory, common_name("bench")).issue("peer", 2)
 
     def start(self, script: str, *arguments: str, output: pathlib.Path) -> subprocess.Popen[bytes]:
@@ -76,8 +76,8 @@ class Theirs:
         )
 
     def join(self, common: int) -> tuple[tuple[float, float] | None, bool]:
-        """Processor seconds of all and of the server, or nothing if it did not end, and whether both got all
-        that is common."""
+        """Processor seconds of all processes and of the server, or none if it did not end, and whether both
+        found everything in common."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"localhost:{probe.getsockname()[1]}"
@@ -134,7 +134,7 @@ class Theirs:
 
     @staticmethod
     def found(output: pathlib.Path) -> int:
-        """The number of ids in the list that a provider prints in the end."""
+        """The number of ids in the list that a provider prints at the end."""
         last = output.read_text().rstrip().rsplit("\n", 1)[-1]
         return len(set(ast.literal_eval(last)))
 
@@ -151,7 +151,7 @@ def main() -> None:
     scripts = options.scripts.resolve()
     for script in ("server.py", "data_provider1.py", "data_provider2.py"):
         if not (scripts / script).is_file():
-            sys.exit(f"{scripts} has no {script}: --scripts names the folder of the genuine example in Python")
+            sys.exit(f"{scripts} has no {script}: --scripts must name the folder of the genuine Python example")
     ours: list[dict[str, float]] = []
     theirs: list[tuple[float, float]] = []
     right = 0

@@ -5,24 +5,24 @@
 
     pool_bench.py --ours-path DIRECTORY --peer PYTHON [--rust PROGRAM] [--only seq,b100m] [--json FILE]
 
-This interpreter, with ``--ours-path`` in front of its path, runs our side; the interpreter given by
+This interpreter, with ``--ours-path`` at the front of its path, runs our side; the interpreter given by
 ``--peer`` runs the genuine package. Both run the same scenarios in turn (ours, peer, ours, peer).
 
 Scenarios
-  rtt      ping-pong, one message on its way: CPU, and the shortest round trip
+  rtt      ping-pong, one message at a time: CPU, and the shortest round trip
   seq      100-byte messages, each awaited before the next
   conc     100-byte messages, 64 awaited together
-  asend    100-byte messages without awaiting any
+  asend    100-byte messages, none of them awaited
   b1m b100m b1g   bytes of 1 MB, 100 MB, 1 GiB
   np100m   a numpy float64 array of 100 MB
   frame    a pandas DataFrame of 2,000,000 rows: int64, float64, str
   a2a      ten parties, everyone sends 100 kB to everyone
   rust     our Rust Pool and bare tokio TCP, 100 MB messages (only with --rust)
 
-CPU is user and system time of the whole processes of all parties, all their threads included,
-between two barriers. Peak memory is the high-water mark of the resident memory of the whole
-process: interpreter, libraries and the message itself are in it. A row's ``ratio`` is peer / ours:
-how many times less ours needs. The table goes to standard output, progress to standard error.
+CPU is user and system time of all parties' whole processes, with all their threads, between two
+barriers. Peak memory is the high-water mark of the whole process's resident memory, including the
+interpreter, libraries and the message itself. A row's ``ratio`` is peer / ours: how many times less
+ours needs. The table goes to standard output, progress to standard error.
 
 Exit status: 0 all goals hold, 1 a goal was missed or a scenario failed, 2 wrong arguments.
 """
@@ -86,7 +86,7 @@ def cpu_seconds() -> float:
 
 
 def memory_mib(field: str) -> float:
-    """``VmRSS`` or ``VmHWM``; getrusage's peak would begin with that of the parent process."""
+    """``VmRSS`` or ``VmHWM``; getrusage's peak would start at the parent process's."""
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) / 1024
@@ -165,7 +165,7 @@ class Pair:
         return self.result
 
     def _import(self, scenario: str) -> None:
-        """What a program with such values has imported long before."""
+        """Imports what a program with such values would have imported long before."""
         needed = {"np100m": ["numpy"], "frame": ["numpy", "pandas", "pyarrow"]}
         for module in needed.get(scenario, []):
             importlib.import_module(module)
@@ -266,7 +266,7 @@ async def party(options: argparse.Namespace) -> dict[str, Any]:
 
 @dataclasses.dataclass
 class Side:
-    """Who runs a scenario: an interpreter and the module it imports."""
+    """One side that runs a scenario: an interpreter and the module it imports."""
 
     name: str
     python: str
@@ -287,7 +287,7 @@ def free_ports(count: int) -> list[int]:
 def run(
     side: Side, scenario: str, count: int, certificates: str | None
 ) -> list[dict[str, Any]] | str:
-    """What each party measured, or why there is nothing."""
+    """What each party measured, or why there are no figures."""
     parties = PARTIES_ALL_TO_ALL if scenario == "a2a" else 2
     command = [side.python, os.path.abspath(__file__), "--party", "--module", side.module]
     command += ["--ports", ",".join(map(str, free_ports(parties)))]
@@ -311,7 +311,7 @@ def run(
     watch.start()
     results: list[dict[str, Any]] = []
     problem = ""
-    # Killing one party ends the others' pipes, so none of them can fill up while another is read.
+    # Killing one party closes the others' pipes, so none of them can fill up while another is read.
     outputs: list[tuple[str, str] | None] = [None] * parties
 
     def collect(role: int) -> None:
@@ -339,7 +339,7 @@ def run(
 
 
 def make_certificates(directory: pathlib.Path) -> None:
-    """A test authority whose name begins with its CN, as the genuine package needs it."""
+    """A test authority whose name begins with its CN, as the genuine package requires."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -393,7 +393,7 @@ def make_certificates(directory: pathlib.Path) -> None:
 
 @dataclasses.dataclass
 class Row:
-    """One line: what it is, both figures, and the goal that it has or has not."""
+    """One line: what it is, both figures, and its goal, if it has one."""
 
     name: str
     ours: float | None
@@ -428,7 +428,7 @@ class Row:
         }
 
 
-# CPU per message or per 100 MB: factor, unit, and how many times less it has to be.
+# CPU per message or per 100 MB: factor, unit, and how many times less it must be.
 CPU_ROWS = {
     "rtt": ("CPU per round trip", 1e6, "us", None),
     "seq": ("CPU per message", 1e6, "us", 15),
@@ -461,7 +461,7 @@ def rows_of(prefix: str, scenario: str, count: int, ours: Runs, peer: Runs) -> l
     main = row(what, unit, cpu(None))
     rows = [main.at_least(times) if times else main]
     if scenario != "a2a" and scenario != "rtt":
-        rows += [row("of it the sender's", unit, cpu(0)), row("of it the receiver's", unit, cpu(1))]
+        rows += [row("of which the sender's", unit, cpu(0)), row("of which the receiver's", unit, cpu(1))]
     if scenario == "rtt":
         shortest = row("shortest round trip", "us", lambda parties: parties[0]["shortest"] * 1e6)
         rows.append(shortest)
@@ -478,7 +478,7 @@ def rows_of(prefix: str, scenario: str, count: int, ours: Runs, peer: Runs) -> l
 
 
 def rust_rows(program: str, scale: float) -> list[Row]:
-    """What ``throughput`` says: one JSON object a line with name, ours, tcp, unit and goal."""
+    """What ``throughput`` prints: one JSON object per line with name, ours, tcp, unit and goal."""
     command = [program, "--scale", str(scale)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=SECONDS_PER_RUN, check=False
@@ -587,8 +587,8 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ours-path", help="directory that holds our package")
-    parser.add_argument("--peer", help="interpreter that has tno.mpc.communication 4.x")
+    parser.add_argument("--ours-path", help="directory that contains our package")
+    parser.add_argument("--peer", help="interpreter with tno.mpc.communication 4.x")
     parser.add_argument("--rust", help="the Rust half: the example 'throughput' of convelo-pool")
     parser.add_argument("--json", type=pathlib.Path, help="also write the table to this file")
     parser.add_argument("--only", help="comma-separated scenarios")
@@ -613,13 +613,13 @@ def main() -> int:
         print("RESULT " + json.dumps(asyncio.run(party(options))), flush=True)
         return 0
     if not options.peer:
-        parser.error("--peer is needed; cargo xtask bench pool gives it")
+        parser.error("--peer is required; cargo xtask bench pool supplies it")
     if options.scale <= 0 or options.rounds < 1:
         parser.error("--scale and --rounds must be above 0")
     wanted = options.only.split(",") if options.only else SCENARIOS
     unknown = [name for name in wanted if name not in SCENARIOS]
     if unknown:
-        parser.error(f"there is no scenario '{unknown[0]}'; there are: {', '.join(SCENARIOS)}")
+        parser.error(f"there is no scenario '{unknown[0]}'; expected one of: {', '.join(SCENARIOS)}")
     rows, failed = compare(options, wanted)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-//! What is fuzzed: every parser that meets bytes of a peer or of a file, as a plain function.
+//! What is fuzzed: every parser that reads bytes from a peer or a file, as a plain function.
 //!
-//! Each function panics where a promise is broken that is stronger than "no panic": what was
-//! accepted can be written again and is then the same.
+//! Each function panics if a promise stronger than "no panic" is broken: what was accepted can be
+//! written again, and is then the same.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -118,7 +118,7 @@ pub fn certificate(data: &[u8]) {
     }
 }
 
-/// The extension with quote and claims, in a certificate that is good otherwise.
+/// The extension with quote and claims, in an otherwise good certificate.
 pub fn claims(data: &[u8]) {
     static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().expect("randomness"));
     let dice = vec![2, 23, 133, 5, 4, 9];
@@ -128,7 +128,7 @@ pub fn claims(data: &[u8]) {
     certificate(&der);
 }
 
-/// A quote, as a session's proof carries it, and as a person looks at one.
+/// A quote, as a session's proof carries it, and as a person inspects one.
 pub fn quote(data: &[u8]) {
     let _ = Evidence::from_quote(data, &[0; 64], b"a key");
     let _ = inspect(data, NOW);
@@ -202,8 +202,8 @@ pub fn set_receiver(data: &[u8]) {
 
 /// A table: the first byte chooses delimiter and header. All rows are written, and read again.
 ///
-/// A byte order mark is no text: one that a field begins with is lost if it comes to stand at the
-/// beginning of what is written. Such tables are passed over.
+/// A byte order mark is not text: a field that begins with one loses it if it ends up at the start
+/// of what is written. Such tables are skipped.
 pub fn table_csv(data: &[u8]) {
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
     let [choice, rest @ ..] = data else { return };
@@ -239,7 +239,7 @@ fn rows(bytes: &[u8], format: Format) -> Result<(Vec<String>, Vec<u8>), TableErr
     Ok((fields, written))
 }
 
-/// A body of a compatible wire of the Pool. Its value stands in a new envelope as it stood in the
+/// A body of one of the Pool's compatible wires. Its value is the same in a new envelope as in the
 /// old one.
 pub fn pool_envelope(data: &[u8]) {
     for wire in [Wire::Four, Wire::Five] {
@@ -267,7 +267,8 @@ pub fn pool_frame(data: &[u8]) {
     assert_eq!(written.len() as u64 + rest, total);
 }
 
-/// A value of the Pool: the first byte chooses the wire, the second how much of it are two buffers.
+/// A value of the Pool: the first byte chooses the wire, the second how much of the value goes into
+/// two buffers.
 pub fn pool_codec(data: &[u8]) {
     let [choice, buffered, rest @ ..] = data else { return };
     let wire = [Wire::Two, Wire::Four, Wire::Five][usize::from(choice % 3)];
@@ -275,7 +276,7 @@ pub fn pool_codec(data: &[u8]) {
     let (first, second) = buffers.split_at(buffers.len() / 2);
     let buffers = [Bytes::copy_from_slice(first), Bytes::copy_from_slice(second)];
     let value = Bytes::copy_from_slice(value);
-    // On the compatible wires an array may have got another shape than its lists show.
+    // On the compatible wires an array may have a different shape from the one that its lists show.
     decoded::<Array>(Wire::Two, wire, &value, &buffers);
     decoded::<Integer>(wire, wire, &value, &buffers);
     decoded::<Vec<Typed<Blob>>>(wire, wire, &value, &buffers);
@@ -284,7 +285,7 @@ pub fn pool_codec(data: &[u8]) {
     let _ = codec::from_parts::<serde_json::Value>(wire, &value, &buffers);
 }
 
-/// What is read is written for a wire and read from there, the same.
+/// Writes what was read for a wire, and reads it from there: it must be the same.
 fn decoded<T>(to: Wire, wire: Wire, value: &Bytes, buffers: &[Bytes])
 where
     T: Serialize + DeserializeOwned + PartialEq + Debug,
@@ -295,7 +296,7 @@ where
     assert_eq!(again.ok(), Some(read));
 }
 
-/// What a connection of the Pool begins with.
+/// What a connection to the Pool begins with.
 pub fn pool_http_head(data: &[u8]) {
     if let Ok(Some((head, length))) = http::RequestHead::parse(data) {
         assert_eq!(http::RequestHead::parse(&data[..length]), Ok(Some((head, length))));
@@ -312,13 +313,13 @@ mod tests {
 
     use super::*;
 
-    /// Executions of each target by [`mutated`], where `CONVELO_FUZZ_RUNS` says no other number.
+    /// Executions of each target by [`mutated`], unless `CONVELO_FUZZ_RUNS` gives another number.
     const RUNS: u64 = 20_000;
 
     /// Longest input that [`mutated`] makes; certificates and collateral are shorter than this.
     const LONGEST: usize = 64 << 10;
 
-    /// xorshift64: the same sequence at every run.
+    /// xorshift64: the same sequence in every run.
     struct Random(u64);
 
     impl Random {
@@ -345,7 +346,7 @@ mod tests {
         files
     }
 
-    /// Everything that a fuzzer left behind, for a toolchain that has none.
+    /// Everything that a fuzzer left behind, for toolchains that have none.
     #[test]
     fn replay() {
         for (name, target) in TARGETS {

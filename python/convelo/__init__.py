@@ -1,7 +1,8 @@
 """Messages between the parties of a multi-party computation.
 
-The API is that of ``tno.mpc.communication`` 4.8; :mod:`convelo.compat.tno5` has that of 5.0, and
-:mod:`convelo.sync` has one without ``async``. The transport is compiled (:mod:`convelo._convelo`).
+The API is the one of ``tno.mpc.communication`` 4.8; :mod:`convelo.compat.tno5` has the one of 5.0,
+and :mod:`convelo.sync` has one without ``async``. The transport is compiled
+(:mod:`convelo._convelo`).
 """
 
 from __future__ import annotations

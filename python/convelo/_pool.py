@@ -1,4 +1,4 @@
-"""What a pool does, whichever API it has: its transport, its peers, and what is on its way."""
+"""What every pool does, whatever its API: its transport, its peers, and messages on their way."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEFAULT_TIMEOUT_SECONDS = 300.0
 DEFAULT_FLUSH_SECONDS = 10.0
 """How long a shutdown waits for messages that are still on their way."""
 
-# A pool says that itself, once in a process.
+# A pool says that itself, once per process.
 _PLAIN = "plain HTTP"
 
 _AnyPeer = TypeVar("_AnyPeer", bound=Peer)
@@ -42,16 +42,16 @@ class PoolCore(Generic[_AnyPeer]):
 
     Args:
         logger: For what concerns the pool as a whole.
-        notices: For what the transport has to say.
-        message_limit: Bytes that one message may have.
-        mailbox_limit: Bytes of one peer's messages that may wait here to be received.
+        notices: For what the transport reports.
+        message_limit: The most bytes in one message.
+        mailbox_limit: The most bytes of one peer's messages that may wait here to be received.
         text_ids: Whether default ids are text, as in the 5.0 API.
         on_error: Called with each error of a message that nobody awaits.
 
     Attributes:
         peers: The peers by name.
         node: The transport, while there is one.
-        binding: The event loop that the pool is used from.
+        binding: The event loop that uses the pool.
         is_closed: Whether the pool was shut down.
     """
 
@@ -88,14 +88,14 @@ class PoolCore(Generic[_AnyPeer]):
         certificate: bytes | None = None,
         authorities: bytes | None = None,
     ) -> None:
-        """Makes the transport, with TLS if there is a key. It does not listen yet."""
+        """Makes the transport, with TLS if there is a key. It is not listening yet."""
         self.node = self._make_node(key=key, certificate=certificate, authorities=authorities)
         if running_loop() is not None:
             self.node.notify(self.binding.here())
         self.is_closed = False
 
     def listen(self, host: str, port: int, advertised_port: int | None = None) -> int:
-        """Listens from now on; returns the port, which was chosen if 0 was asked for.
+        """Starts to listen; returns the port, a free one if 0 was asked for.
 
         Raises:
             OSError: The address cannot be bound.
@@ -203,13 +203,13 @@ class PoolCore(Generic[_AnyPeer]):
         await asyncio.sleep(0)
 
     def abort(self) -> None:
-        """Ends the transport at once, from outside of any loop."""
+        """Ends the transport at once, from outside any loop."""
         self.is_closed = True
         if self.node is not None:
             self.node.abort()
 
     def discard(self) -> None:
-        """Ends a transport that could not be put to use; another may be opened."""
+        """Ends a transport that could not be used; another may be opened."""
         if self.node is not None:
             self.node.abort()
             self.node = None
@@ -249,7 +249,7 @@ def limits_of(timeout: Any, pauses: int, delay: float = 1) -> Limits:
     Args:
         timeout: How long one attempt may take; see :func:`convelo._engine.seconds_of`.
         pauses: How often to pause before another attempt, at most; negative for no limit.
-        delay: Seconds that a pause takes.
+        delay: Seconds per pause.
     """
     seconds = seconds_of(timeout)
     if pauses < 0:
@@ -259,7 +259,7 @@ def limits_of(timeout: Any, pauses: int, delay: float = 1) -> Limits:
 
 
 def warn_of_plain_http(logger: logging.Logger, advice: str, *, why: str = "") -> None:
-    """Warns, once in a process, that without TLS anyone can claim to be a peer."""
+    """Warns, once per process, that without TLS anyone can claim to be a peer."""
     global _warned_of_plain_http
     if not _warned_of_plain_http:
         _warned_of_plain_http = True
@@ -273,16 +273,16 @@ def warn_of_plain_http(logger: logging.Logger, advice: str, *, why: str = "") ->
 
 
 class _Letter:
-    """A message for several peers, encoded once for all that speak the same."""
+    """A message for several peers, encoded once for all that speak the same wire."""
 
     def __init__(self, message: Any, encode: Encode) -> None:
         self._message = message
         self._encode = encode
-        # By whether the wire is the second one: both compatible wires have the same values.
+        # Keyed by whether the wire is the second one: both compatible wires have the same values.
         self._forms: dict[bool, Encoded | Exception] = {}
 
     def encoded(self, wire: int, message: Any) -> Encoded:
-        """The message as it travels by ``wire``."""
+        """The message as it travels on ``wire``."""
         form = self._forms.get(wire == WIRE_SECOND)
         if form is None:
             form = self._forms[wire == WIRE_SECOND] = self._encode(wire, message)
@@ -293,7 +293,7 @@ class _Letter:
     def keep(self, wire: int) -> None:
         """Encodes the message now, and copies what could change before it is sent.
 
-        For an unknown wire it is encoded for both kinds; it is an error if neither can carry it.
+        If the wire is unknown, it encodes for both kinds; it is an error if neither can carry it.
         """
         if wire != WIRE_UNKNOWN:
             self._forms[wire == WIRE_SECOND] = _unchanging(self.encoded(wire, self._message))
@@ -309,7 +309,7 @@ class _Letter:
     def post(
         self, peers: Sequence[Peer], message_id: MessageId, limits: Limits
     ) -> list[Awaitable[None]]:
-        """Hands the message over to all peers, or to none if that is an error."""
+        """Hands the message over to all peers, or to none if there is an error."""
         posted: list[Awaitable[None]] = []
         try:
             for peer in peers:

@@ -19,7 +19,7 @@ def certificate_pem(cert: Path | str | bytes, filetype: int | None) -> bytes:
 
     Args:
         cert: A path, or the bytes of the file.
-        filetype: pyOpenSSL's ``FILETYPE_PEM`` (1) or ``FILETYPE_ASN1`` (2); found out without it.
+        filetype: pyOpenSSL's ``FILETYPE_PEM`` (1) or ``FILETYPE_ASN1`` (2); by default detected.
     """
     content = cert if isinstance(cert, bytes) else Path(cert).read_bytes()
     if filetype is None:
@@ -37,7 +37,7 @@ def certificate_pem(cert: Path | str | bytes, filetype: int | None) -> bytes:
 def mutual_context(
     key: StrOrBytesPath | None, cert: StrOrBytesPath, ca_cert: StrOrBytesPath, *, server: bool
 ) -> ssl.SSLContext:
-    """A context of :mod:`ssl` with the rules of a pool: both sides prove a certificate."""
+    """An :mod:`ssl` context with the rules of a pool: each side must prove its certificate."""
     purpose = ssl.Purpose.CLIENT_AUTH if server else ssl.Purpose.SERVER_AUTH
     context = ssl.create_default_context(purpose)
     context.load_cert_chain(cert, key)

@@ -1,9 +1,9 @@
 """What can go wrong between parties, as a small hierarchy under :class:`PoolError`.
 
-The text of every error names the peer and the message. Those that users of
-``tno.mpc.communication`` already catch stay catchable by the old names: a timeout is a
-``TimeoutError``, an absent peer a ``ConnectionError``, and a certificate that is refused is
-``aiohttp.ClientConnectorCertificateError`` too, if aiohttp is loaded.
+The text of every error names the peer and the message. Errors that users of
+``tno.mpc.communication`` already catch can still be caught under the old names: a timeout is a
+``TimeoutError``, an absent peer a ``ConnectionError``, and a refused certificate is also an
+``aiohttp.ClientConnectorCertificateError``, if aiohttp is loaded.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PoolClosed(PoolError):
 
 
 class ShutdownError(PoolError):
-    """Messages that nobody awaited were lost; ``lost`` has a line about each, with the reason."""
+    """Messages that nobody awaited were lost; ``lost`` has a line with the reason for each."""
 
     def __init__(self, text: str, lost: tuple[str, ...] = ()) -> None:
         super().__init__(text)
@@ -67,7 +67,7 @@ class AmbiguousDict(PoolError, TypeError):
     """A dict has both keys ``type`` and ``data``.
 
     On the compatible wires these keys mark a wrapped object, so the dict would arrive as something
-    else. Between two parties that use convelo it is sent as it is.
+    else. Between two parties that use convelo, it is sent unchanged.
     """
 
 
@@ -80,7 +80,7 @@ class _MessageError(PoolError):
         message_id: int | str | None = None,
         maybe_delivered: bool = False,
     ) -> None:
-        # Not super(): beside aiohttp's class the next in line wants other arguments.
+        # Not super(): next to aiohttp's class, the next class in line expects other arguments.
         Exception.__init__(self, text)
         self.peer = peer
         self.message_id = message_id
@@ -106,7 +106,7 @@ class PeerRefused(SendError):
 class PeerNotAuthenticated(SendError):
     """The peer could not prove who it is, or did not accept our proof.
 
-    If aiohttp is loaded, the error is an ``aiohttp.ClientConnectorCertificateError`` too.
+    If aiohttp is loaded, the error is also an ``aiohttp.ClientConnectorCertificateError``.
     """
 
 
@@ -119,9 +119,9 @@ class SendTimeout(SendError, TimeoutError):
 
 
 class PeerDowngraded(SendError):
-    """The peer used wire 2 before and now does not.
+    """The peer used wire 2 before and no longer does.
 
-    Either another program answers at its address, or the peer runs an older version now.
+    Either another program answers at its address, or the peer now runs an older version.
     """
 
 
@@ -192,8 +192,8 @@ def from_transport(
 
 
 def _certificate_error() -> type[PeerNotAuthenticated]:
-    """The class that code written for aiohttp catches, where that code can exist."""
-    # Whoever names aiohttp's class has imported aiohttp.
+    """The class that code written for aiohttp catches, if such code can exist here."""
+    # Code that names aiohttp's class has imported aiohttp.
     aiohttp = sys.modules.get("aiohttp")
     theirs = getattr(aiohttp, "ClientConnectorCertificateError", None)
     if not isinstance(theirs, type):
@@ -207,7 +207,7 @@ def _certificate_error() -> type[PeerNotAuthenticated]:
 def _combined(theirs: type[Any]) -> type[PeerNotAuthenticated]:
     def initialise(self: Any, text: str, **names: Any) -> None:
         PeerNotAuthenticated.__init__(self, text, **names)
-        # What the properties of aiohttp's class read.
+        # The properties of aiohttp's class read this.
         self._conn_key = _ConnectionKey(names.get("peer") or "")
         self._certificate_error = Exception(text)
         self._os_error = self._certificate_error
@@ -229,7 +229,7 @@ def _combined(theirs: type[Any]) -> type[PeerNotAuthenticated]:
 
 
 class _ConnectionKey:
-    """What aiohttp's error reads of a connection."""
+    """What aiohttp's error reads from a connection."""
 
     __slots__ = ("host",)
     port = None

@@ -4,12 +4,12 @@
 
     python -m convelo.pki authority Alice Bob    # ca.crt, and Alice.key, Alice.crt, Bob.key, ...
     python -m convelo.pki party Carol            # one more, with the same authority
-    python -m convelo.pki identity Alice         # self-signed: Alice.pem, and Alice.crt to give away
+    python -m convelo.pki identity Alice         # self-signed: Alice.pem, and Alice.crt to share
     python -m convelo.pki fingerprint Alice.crt  # SHA-256 of the public key, to pin it
 
 Anyone who runs ``authority`` briefly holds every party's private key: use it for tests, or in groups
-that trust one of their members with that. With ``identity`` each party makes its own key and
-gives away only the certificate or its fingerprint.
+that trust one of their members with that. With ``identity``, each party makes its own key and
+shares only the certificate or its fingerprint.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def new_authority(
     """Writes ``ca.key`` and ``ca.crt``, a certificate authority, into ``directory``.
 
     Args:
-        directory: Made if it does not exist.
+        directory: Created if it does not exist.
         common_name: The authority's name. Two authorities that trust each other need two names.
-        days: For how many days it is valid.
+        days: How many days it is valid.
         force: Whether to replace existing files.
 
     Raises:
@@ -63,7 +63,7 @@ def issue(
         directory: Where ``ca.key`` and ``ca.crt`` are.
         name: The party's name; letters, digits and ``_.-``, at most 64.
         hosts: Host names and addresses for the certificate. Pools do not check them.
-        days: For how many days it is valid.
+        days: How many days it is valid.
         force: Whether to replace existing files.
 
     Returns:
@@ -89,7 +89,7 @@ def new_identity(
     """Writes ``<name>.pem`` (private key and self-signed certificate) and ``<name>.crt``.
 
     Returns:
-        The fingerprint of the public key, by which peers pin it.
+        The fingerprint of the public key, which peers pin.
 
     Raises:
         FileExistsError: A file exists already.
@@ -121,7 +121,7 @@ def _write(directory: Path, files: dict[str, bytes], force: bool) -> None:
                 )
     for name, content in files.items():
         public = name.endswith(".crt")
-        # Made with mode 0600, so that a key is never readable by others, not even for a moment.
+        # Created with mode 0600, so that others can never read a key, not even for a moment.
         handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name}.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -131,7 +131,7 @@ def _write(directory: Path, files: dict[str, bytes], force: bool) -> None:
             if force:
                 os.replace(temporary, directory / name)
             else:
-                # Unlike replace, link fails if somebody else was faster.
+                # Unlike replace, link fails if another process was faster.
                 os.link(temporary, directory / name)
                 os.unlink(temporary)
         except BaseException:

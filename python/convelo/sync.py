@@ -1,6 +1,6 @@
 """The pool for code without ``async``: each call waits for the pool's own thread to do the work.
 
-It also works where an event loop is running already, as in notebooks::
+It also works where an event loop is already running, as in notebooks::
 
     from convelo.sync import Pool
 
@@ -39,7 +39,7 @@ _Taken = Sequence[tuple[Peer, Message]]
 class Pool:
     """Like :class:`convelo.Pool`, with calls that wait. Several threads may use it.
 
-    The arguments are those of :class:`convelo.Pool`. ``on_error`` is called in the pool's thread.
+    It takes the arguments of :class:`convelo.Pool`. ``on_error`` is called in the pool's thread.
     """
 
     def __init__(
@@ -236,7 +236,7 @@ class Pool:
         try:
             return _outcome(future)
         except BaseException:
-            # The caller was interrupted: what it waited for is withdrawn.
+            # The caller was interrupted: withdraw what it was waiting for.
             future.cancel()
             raise
 
@@ -302,8 +302,8 @@ class Pool:
 def _outcome(future: Future[_Result]) -> _Result:
     """Waits for a future, a second at a time.
 
-    A signal that comes just before a wait begins does not end that wait, so an interrupt is noticed
-    after a second at the latest.
+    A signal that arrives just before a wait begins does not end that wait, so an interrupt is
+    noticed after a second at the latest.
     """
     while True:
         try:

@@ -9,13 +9,13 @@
 
 Pool ``i`` of a group is known to the others as ``local<i>``. All listen on free ports of 127.0.0.1.
 
-Fixtures: ``http_pool_duo``, ``http_pool_trio``, and ``http_pool_group_factory``, which is called
-with the number of pools. ``--fixture-pool-scope`` sets the scope of all of them; a pool may be used
+Fixtures: ``http_pool_duo``, ``http_pool_trio``, and ``http_pool_group_factory``, which takes the
+number of pools. ``--fixture-pool-scope`` sets the scope of all of them; a pool may be used
 from any event loop, so the scope need not match that of pytest-asyncio's loops.
 
-With the ini option ``convelo_pool_api = 5`` the pools have the API of 5.0 (the factory has to be
-awaited then, and pools are reset for each test). ``mock_pool_duo``, ``mock_pool_trio`` and
-``mock_pool_group_factory`` are always there.
+With the ini option ``convelo_pool_api = 5``, the pools have the API of 5.0 (the factory must then
+be awaited, and pools are reset for each test). ``mock_pool_duo``, ``mock_pool_trio`` and
+``mock_pool_group_factory`` are always available.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _pool_factory_5() -> Iterator[Callable[..., tno5.Pool]]:
     pools: list[tno5.Pool] = []
 
     def make(name: str, communicator: Any) -> tno5.Pool:
-        # As in the genuine fixtures: on a slow machine a receive takes as long as it takes.
+        # As in the genuine fixtures: on a slow machine, a receive takes as long as it takes.
         pools.append(Pool(name, communicator, timeout=None))
         return pools[-1]
 
@@ -275,7 +275,7 @@ def _http(request: pytest.FixtureRequest, count: int) -> tuple[Any, ...]:
 def mock_pool_group_factory(
     _mock_groups_5: Callable[[int], tuple[tno5.Pool, ...]],
 ) -> Callable[[int], Awaitable[tuple[tno5.Pool, ...]]]:
-    """As ``http_pool_group_factory`` of the 5.0 API, without a network."""
+    """Like ``http_pool_group_factory`` of the 5.0 API, without a network."""
     return _awaited(_mock_groups_5)
 
 

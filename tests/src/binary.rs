@@ -1,4 +1,4 @@
-//! The program under test: found beside the running test, and built where it is not fresh.
+//! The program under test: found next to the running test, and built if it is out of date.
 
 use std::env;
 use std::fs::File;
@@ -10,10 +10,10 @@ use std::sync::OnceLock;
 /// Names a finished program, which is then neither built nor checked.
 const BINARY_VARIABLE: &str = "CONVELO_TESTS_BINARY";
 
-/// The `convelo` program, of the same build as the running test.
+/// The `convelo` program, from the same build as the running test.
 ///
 /// # Panics
-/// When it cannot be built.
+/// If it cannot be built.
 pub fn convelo() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match env::var_os(BINARY_VARIABLE) {
@@ -32,7 +32,7 @@ fn fresh() -> PathBuf {
     binary
 }
 
-/// Builds once in a process, and under cargo-nextest, where each test is a process, once in a run:
+/// Builds once per process and, under cargo-nextest, where each test is a process, once per run:
 /// the first test notes the run in a file that the others wait for.
 fn build_once(profile: &Path) -> io::Result<()> {
     let Some(run) = env::var_os("NEXTEST_RUN_ID") else {
@@ -62,8 +62,8 @@ fn build(profile: &Path) {
         .args(["build", "--locked", "--quiet", "--package", "convelo-cli", "--profile"])
         .arg(if name == "debug" { "dev" } else { name })
         .current_dir(repository());
-    // A target directory that was chosen on the command line is known by where this test lies; one
-    // with a triple (target/TRIPLE/PROFILE) comes with CARGO_BUILD_TARGET.
+    // A target directory chosen on the command line is recognised by where this test is; one with a
+    // triple (target/TRIPLE/PROFILE) comes with CARGO_BUILD_TARGET.
     let target = profile.parent().unwrap_or(profile);
     let triple = env::var_os("CARGO_BUILD_TARGET");
     let target = match triple {

@@ -20,8 +20,8 @@ use tonic::transport::{Endpoint, Uri};
 
 use crate::process::PATIENCE;
 
-/// A verified connection with an open stream, before its Hello. Dropped, it is gone for the service
-/// as that of a killed process is.
+/// A verified connection with an open stream, before its Hello. If it is dropped, the service sees
+/// the same as when a process is killed.
 pub struct RawConnection {
     outgoing: mpsc::Sender<proto::FromParty>,
     incoming: Streaming<proto::ToParty>,
@@ -41,7 +41,7 @@ impl RawConnection {
     /// Connects, verifies the service and opens a stream.
     ///
     /// # Panics
-    /// When that fails.
+    /// If that fails.
     pub fn open(address: &str, identity: &Identity, expect: Expect) -> Self {
         let dialler = Dialler::new(identity.plain().expect("a certificate"));
         wait(async {
@@ -64,12 +64,12 @@ impl RawConnection {
         })
     }
 
-    /// Sends a message. False when the service takes none any more.
+    /// Sends a message. False if the service accepts no more.
     pub fn send(&self, message: FromParty) -> bool {
         self.send_raw(message.into())
     }
 
-    /// Sends whatever a message can hold. False when the service takes none any more.
+    /// Sends whatever a message can hold. False if the service accepts no more.
     pub fn send_raw(&self, message: proto::FromParty) -> bool {
         wait(self.outgoing.send(message)).is_ok()
     }
@@ -77,7 +77,7 @@ impl RawConnection {
     /// The next message, or the end.
     ///
     /// # Panics
-    /// When neither comes, or the message is malformed.
+    /// If neither comes, or the message is malformed.
     pub fn receive(&mut self) -> Received {
         match wait(self.incoming.message()) {
             Ok(Some(message)) => {
@@ -90,7 +90,7 @@ impl RawConnection {
     /// The next message.
     ///
     /// # Panics
-    /// When the stream ends instead.
+    /// If the stream ends instead.
     pub fn message(&mut self) -> ToParty {
         match self.receive() {
             Received::Message(message) => message,
@@ -98,10 +98,10 @@ impl RawConnection {
         }
     }
 
-    /// Why the stream ends; everything else before it is passed over.
+    /// Why the stream ends; everything before that is skipped.
     ///
     /// # Panics
-    /// When it ends otherwise.
+    /// If it ends in another way.
     pub fn failure(&mut self) -> Failed {
         loop {
             if let ToParty::Failed(failed) = self.message() {
@@ -114,7 +114,7 @@ impl RawConnection {
     /// Challenges the service, as a party does before its Hello.
     ///
     /// # Panics
-    /// When something else than a proof comes.
+    /// If anything but a proof arrives.
     pub fn attest(&mut self, job: JobDigest) -> (Challenge, Proof) {
         let challenge = Challenge { nonce: [7; 32], job };
         assert!(self.send(FromParty::Challenge(challenge)), "the service takes a challenge");
@@ -125,7 +125,7 @@ impl RawConnection {
         }
     }
 
-    /// Sends a Hello of this job.
+    /// Sends a Hello for this job.
     pub fn hello(&self, job: &Job, name: &str, opening: &Opening) -> bool {
         self.send(FromParty::Hello(Hello {
             job: job.canonical().to_owned().into(),
@@ -150,7 +150,7 @@ impl RawParty {
     /// Asks for the seat of `name` in a job.
     ///
     /// # Panics
-    /// When the service does not even take the Hello.
+    /// If the service does not even accept the Hello.
     pub fn enter(
         mut connection: RawConnection,
         job: &Job,
@@ -166,7 +166,7 @@ impl RawParty {
     /// Waits until the service has seated it: the first message of the stream.
     ///
     /// # Panics
-    /// When it is refused.
+    /// If it is refused.
     #[must_use]
     pub fn seated(mut self) -> Self {
         match self.connection.message() {
@@ -176,10 +176,10 @@ impl RawParty {
         }
     }
 
-    /// Waits until all parties have come.
+    /// Waits until all parties have arrived.
     ///
     /// # Panics
-    /// When the stream ends instead.
+    /// If the stream ends instead.
     pub fn assembled(&mut self) -> &[Member] {
         while self.members.is_none() {
             match self.connection.message() {
@@ -195,7 +195,7 @@ impl RawParty {
     /// Agrees on the job key with the other parties.
     ///
     /// # Panics
-    /// When that fails, or it was done before.
+    /// If that fails, or was done before.
     pub fn agree(&mut self) -> JobKey {
         let opening = self.opening.take().expect("keys are agreed on once");
         let job = self.job.clone();
@@ -216,7 +216,7 @@ impl RawParty {
     /// The set of these ids under a job key.
     ///
     /// # Panics
-    /// When one is not a key.
+    /// If one is not a key.
     pub fn set(&self, key: &JobKey, ids: &[&str]) -> PseudonymSet {
         let pseudonymiser = key.pseudonymiser();
         let mut normaliser = Normaliser::new(self.job.keys());
@@ -230,7 +230,7 @@ impl RawParty {
         builder.finish().expect("in memory")
     }
 
-    /// Announces so many keys with this BLAKE3.
+    /// Announces this many keys with this BLAKE3.
     pub fn announce(&self, keys: u64, blake3: [u8; 32]) -> bool {
         self.connection.send(FromParty::Announcement(Announcement { keys, blake3 }))
     }
@@ -238,7 +238,7 @@ impl RawParty {
     /// Waits until all have announced their sets and the service has room for them.
     ///
     /// # Panics
-    /// When something else comes.
+    /// If anything else arrives.
     pub fn has_room(&mut self) {
         match self.connection.message() {
             ToParty::Ready => {}
@@ -255,14 +255,14 @@ impl RawParty {
     /// Announces and sends a set as an honest party does.
     ///
     /// # Panics
-    /// As [`RawParty::has_room`].
+    /// Like [`RawParty::has_room`].
     pub fn upload(&mut self, set: &PseudonymSet) {
         self.announce(set.len() as u64, set.blake3().expect("in memory"));
         self.has_room();
         self.send(set);
     }
 
-    /// Sends a set that was announced.
+    /// Sends a set that has been announced.
     pub fn send(&self, set: &PseudonymSet) {
         for chunk in set.chunks(MAXIMUM_CHUNK_BYTES) {
             self.chunk(chunk.expect("in memory"));
@@ -272,7 +272,7 @@ impl RawParty {
     /// The result, an intersection as a bitmap over `set`; or why there is none.
     ///
     /// # Panics
-    /// When neither comes.
+    /// If neither comes.
     pub fn outcome(&mut self, set: &PseudonymSet) -> Result<Outcome<Bitmap>, Failed> {
         let (outcome, bitmap_bytes) = loop {
             match self.connection.message() {
@@ -291,10 +291,10 @@ impl RawParty {
         Ok(outcome.map(bitmap, |count| count))
     }
 
-    /// Takes part with these ids to the end; how many of them every party has.
+    /// Takes part with these ids to the end. Returns how many of them every party has.
     ///
     /// # Panics
-    /// When there is no intersection at the end.
+    /// If the outcome is no intersection.
     pub fn finish(mut self, ids: &[&str]) -> u64 {
         let key = self.agree();
         let set = self.set(&key, ids);
@@ -306,7 +306,7 @@ impl RawParty {
     }
 }
 
-/// Runs to its end what a test waits for.
+/// Runs to the end whatever a test waits for.
 fn wait<F: Future>(future: F) -> F::Output {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| Runtime::new().expect("a runtime"));

@@ -1,4 +1,4 @@
-//! A service that the program itself would not run, within the test.
+//! A service inside the test, of a kind that the program itself would not run.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use convelo_channel::Identity;
 use convelo_service::{Config, Service};
 use tokio::runtime::Runtime;
 
-/// A service with a quote source of the test's own.
+/// A service with the test's own quote source.
 pub struct Hosted {
     /// `127.0.0.1:port`.
     pub address: String,
@@ -20,15 +20,15 @@ impl Hosted {
     /// Starts it.
     ///
     /// # Panics
-    /// When the machine does not let it.
+    /// If the machine does not permit it.
     pub fn new(source: impl QuoteSource + 'static) -> Self {
         Self::start(source, false)
     }
 
-    /// Starts it so that it takes parties without a challenge.
+    /// Starts it so that it accepts parties without a challenge.
     ///
     /// # Panics
-    /// When the machine does not let it.
+    /// If the machine does not permit it.
     pub fn insecure_ratls_only(source: impl QuoteSource + 'static) -> Self {
         Self::start(source, true)
     }

@@ -1,11 +1,10 @@
 //! The kit of the end-to-end tests: real processes of the `convelo` program with real sockets.
 //!
-//! [`World`] is a directory with a simulated platform; in it live [`Party`]s, [`Service`]s and the
+//! [`World`] is a directory with a simulated platform; it contains [`Party`]s, [`Service`]s and the
 //! job files of a [`JobBuilder`]. A [`Process`] is one run of the program, with its output captured
-//! and a deadline on every wait. What the program itself never does is done by a [`RawParty`]: the
-//! same connection and protocol, driven by hand. [`tables`] makes large tables,
-//! [`proxy`] connections that break, [`oracle`] says by
-//! other means what the result has to be.
+//! and a deadline on every wait. A [`RawParty`] does what the program itself never does: the same
+//! connection and protocol, driven by hand. [`tables`] makes large tables, [`proxy`] connections
+//! that break, and [`oracle`] computes by other means what the result must be.
 
 mod binary;
 mod client;

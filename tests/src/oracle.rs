@@ -1,5 +1,5 @@
-//! What the result has to be, computed by other means: Python's csv and unicodedata, and
-//! the coreutils' sort and comm.
+//! What the result must be, computed by other means: Python's csv and unicodedata, and the
+//! coreutils' sort and comm.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,18 +26,18 @@ pub struct Checked {
 pub struct Findings {
     /// Keys that every party has.
     pub common: u64,
-    /// What each party's table holds and what of it matches.
+    /// What each party's table holds and how much of it matches.
     pub parties: Vec<PartyFindings>,
 }
 
 /// See [`Findings`].
 #[derive(Debug, Deserialize, PartialEq, Eq)]
 pub struct PartyFindings {
-    /// Rows without the header.
+    /// Rows, not counting the header.
     pub rows: u64,
     /// Rows whose key is blank.
     pub blank: u64,
-    /// Rows whose key is no e-mail address.
+    /// Rows whose key is not an e-mail address.
     pub invalid: u64,
     /// Distinct keys.
     pub keys: u64,
@@ -49,7 +49,7 @@ pub struct PartyFindings {
 /// exactly the matching rows: all columns, in input order, under the header.
 ///
 /// # Panics
-/// When an output is anything else, or Python cannot be run.
+/// If an output is anything else, or Python cannot be run.
 pub fn check(parties: &[Checked], scratch: &Path) -> Findings {
     let script = scratch.join("oracle.py");
     fs::write(&script, include_str!("oracle.py")).expect("a script can be written");

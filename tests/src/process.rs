@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long anything may take that takes a moment on a machine without load.
+/// How long anything may take that takes a moment on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How often a process is asked whether it has ended.
@@ -29,18 +29,18 @@ pub struct Process {
 #[derive(Debug)]
 pub struct Ended {
     label: String,
-    /// The exit code; nothing when a signal ended it.
+    /// The exit code; none if a signal ended it.
     pub code: Option<i32>,
     /// All that it wrote to standard output.
     pub stdout: String,
     /// All that it wrote to standard error.
     pub stderr: String,
-    /// The most memory that was seen in use (VmHWM), in KiB; only from [`Process::wait_measured`].
+    /// The highest memory use observed (VmHWM), in KiB; only from [`Process::wait_measured`].
     pub peak_kib: u64,
 }
 
 impl Process {
-    /// Starts a process without standard input; `label` stands for it in failures.
+    /// Starts a process without standard input; `label` stands for it in failure messages.
     pub fn spawn(label: &str, command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = start(command).unwrap_or_else(|error| panic!("{label}: {error}"));
@@ -52,15 +52,15 @@ impl Process {
     /// Waits until standard error holds `text`.
     ///
     /// # Panics
-    /// When the process ends before, or after [`PATIENCE`].
+    /// If the process ends first, or after [`PATIENCE`].
     pub fn wait_for(&self, text: &str) -> &Self {
         self.wait_for_times(text, 1)
     }
 
-    /// Waits until standard error holds `text` so many times.
+    /// Waits until standard error holds `text` this many times.
     ///
     /// # Panics
-    /// As [`Process::wait_for`].
+    /// Like [`Process::wait_for`].
     pub fn wait_for_times(&self, text: &str, times: usize) -> &Self {
         let found = self.stderr.wait(PATIENCE, |written| written.matches(text).count() >= times);
         assert!(found, "{}: '{text}' did not come {times} times:\n{}", self.label, self.stderr());
@@ -70,7 +70,7 @@ impl Process {
     /// Waits for the first line of standard output.
     ///
     /// # Panics
-    /// As [`Process::wait_for`].
+    /// Like [`Process::wait_for`].
     pub fn first_line(&self) -> String {
         let found = self.stdout.wait(PATIENCE, |written| written.contains('\n'));
         assert!(found, "{}: no line came on stdout; stderr:\n{}", self.label, self.stderr());
@@ -90,18 +90,18 @@ impl Process {
         self.wait_within(PATIENCE)
     }
 
-    /// Waits until the process ends, so long.
+    /// Waits this long for the process to end.
     ///
     /// # Panics
-    /// When it does not; it is killed.
+    /// If it does not; it is killed.
     pub fn wait_within(mut self, patience: Duration) -> Ended {
         self.until_end(patience, |_| {})
     }
 
-    /// Waits until the process ends and watches its memory meanwhile.
+    /// Waits until the process ends, watching its memory meanwhile.
     ///
     /// # Panics
-    /// As [`Process::wait`].
+    /// Like [`Process::wait`].
     pub fn wait_measured(mut self) -> Ended {
         let mut peak = 0;
         let mut ended = self.until_end(PATIENCE, |process| {
@@ -111,12 +111,12 @@ impl Process {
         ended
     }
 
-    /// Whether the process has not ended.
+    /// Whether the process has not yet ended.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child can be asked").is_none()
     }
 
-    /// SIGKILL: nothing of the program runs any more.
+    /// SIGKILL: nothing of the program runs any longer.
     pub fn kill(mut self) -> Ended {
         self.child.kill().expect("a child can be killed");
         self.until_end(PATIENCE, |_| {})
@@ -127,7 +127,7 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
-    /// SIGSTOP: the process stands still, its connections stay.
+    /// SIGSTOP: the process stops, its connections stay open.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
@@ -137,10 +137,10 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    /// Processor time so far, in clock ticks (of 10 ms, everywhere that Linux is).
+    /// Processor time so far, in clock ticks (of 10 ms, on every Linux).
     ///
     /// # Panics
-    /// When the process is gone.
+    /// If the process is gone.
     pub fn cpu_ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("stat");
         // The second field is the name in parentheses; utime and stime are fields 14 and 15.
@@ -149,17 +149,17 @@ impl Process {
         fields.next().unwrap_or(0) + fields.next().unwrap_or(0)
     }
 
-    /// A field of /proc/PID/status in KiB, such as VmHWM (most so far) or VmRSS (now).
+    /// A field of /proc/PID/status in KiB, such as VmHWM (peak so far) or VmRSS (now).
     pub fn memory_kib(&self, field: &str) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
         line.trim().strip_suffix(" kB")?.parse().ok()
     }
 
-    /// Shows `look` all memory that the process can write to, a mapping at a time.
+    /// Shows `look` all memory that the process can write to, one mapping at a time.
     ///
     /// # Panics
-    /// When the system does not let a process look at its child.
+    /// If the system does not let a process inspect its child.
     pub fn scan_memory(&self, mut look: impl FnMut(&[u8])) {
         let process = format!("/proc/{}", self.child.id());
         let maps = fs::read_to_string(format!("{process}/maps")).expect("maps");
@@ -233,7 +233,7 @@ impl Ended {
     /// Demands an exit code.
     ///
     /// # Panics
-    /// With everything the process said, when it is another.
+    /// If it is another, with everything that the process said.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(
@@ -250,7 +250,7 @@ impl Ended {
     /// Demands that standard error holds `text`.
     ///
     /// # Panics
-    /// When it does not.
+    /// If it does not.
     #[track_caller]
     pub fn says(self, text: &str) -> Self {
         assert!(
@@ -265,7 +265,7 @@ impl Ended {
     /// Demands that neither output holds `text`.
     ///
     /// # Panics
-    /// When one does.
+    /// If one does.
     #[track_caller]
     pub fn never_says(self, text: &str) -> Self {
         let silent = !self.stderr.contains(text) && !self.stdout.contains(text);
@@ -276,7 +276,7 @@ impl Ended {
     /// Standard output as JSON.
     ///
     /// # Panics
-    /// When it is something else.
+    /// If it is anything else.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout)
@@ -284,7 +284,7 @@ impl Ended {
     }
 }
 
-/// A program that is just being linked anew cannot be started for a moment.
+/// A program that has only just been linked cannot be started for a moment.
 fn start(command: &mut Command) -> std::io::Result<Child> {
     use std::io::ErrorKind::{ExecutableFileBusy, NotFound};
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -301,7 +301,7 @@ fn start(command: &mut Command) -> std::io::Result<Child> {
     }
 }
 
-/// What came through a pipe so far.
+/// What has come through a pipe so far.
 #[derive(Default)]
 struct Captured {
     state: Mutex<State>,
@@ -342,7 +342,7 @@ impl Captured {
         String::from_utf8_lossy(&self.lock().bytes).into_owned()
     }
 
-    /// Whether what came satisfies `enough` in time; false at once when no more can come.
+    /// Whether what came satisfies `enough` in time; false at once if no more can come.
     fn wait(&self, patience: Duration, enough: impl Fn(&str) -> bool) -> bool {
         let deadline = Instant::now() + patience;
         let mut state = self.lock();

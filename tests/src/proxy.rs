@@ -1,4 +1,4 @@
-//! A way to the service that breaks.
+//! A route to the service that breaks.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,11 +13,11 @@ pub enum Counted {
     Down,
 }
 
-/// Listens for connections to `service`. Each breaks after so many bytes as is its turn in `after`; those
-/// behind the last do not break. Returns `127.0.0.1:port`.
+/// Listens for connections to `service`. Each breaks after the number of bytes at its place in
+/// `after`; those beyond the last do not break. Returns `127.0.0.1:port`.
 ///
 /// # Panics
-/// When the machine has no port.
+/// If the machine has no free port.
 pub fn breaking<After>(service: &str, counted: Counted, after: After) -> String
 where
     After: IntoIterator<Item = usize>,
@@ -28,7 +28,7 @@ where
     let service = service.to_owned();
     let mut after = after.into_iter();
     thread::spawn(move || {
-        // The thread ends with the test; nobody comes any more when the job is over.
+        // The thread ends with the test; nobody connects once the job is over.
         for party in listener.incoming().flatten() {
             let Ok(service) = TcpStream::connect(&service) else { continue };
             let both = || Some((party.try_clone().ok()?, service.try_clone().ok()?));

@@ -49,16 +49,16 @@ pub fn seed() -> u64 {
 
 /// A table of customers whose column `email` is the key.
 ///
-/// Half of its distinct keys are in the tables of all parties. With three parties and more a tenth
+/// Half of its distinct keys are in the tables of all parties. With three or more parties, a tenth
 /// is in all but one. Addresses are written in capitals, with blanks around them and in full-width
-/// letters; some rows repeat an address in another spelling, some have none, some something else in
-/// its place. Other fields hold delimiters, quotes and line ends. The order is random.
+/// letters; some rows repeat an address in another spelling, some have none, and some have
+/// something else instead. Other fields hold delimiters, quotes and line ends. The order is random.
 pub struct Customers {
     /// The seed of all parties' tables.
     pub seed: u64,
     /// Number of parties.
     pub parties: usize,
-    /// Rows of each table, without the header.
+    /// Rows of each table, not counting the header.
     pub rows: usize,
 }
 
@@ -68,7 +68,7 @@ impl Customers {
         [',', ';', '\t'][party % 3]
     }
 
-    /// The file name of a party's table, with an ending that says its format.
+    /// The file name of a party's table, with an extension that says its format.
     pub fn file(party: usize) -> &'static str {
         ["customers.csv", "customers.csv", "customers.tsv"][party % 3]
     }
@@ -76,7 +76,7 @@ impl Customers {
     /// Writes the table of a party, counted from 0.
     ///
     /// # Panics
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn write(&self, party: usize, path: &Path) {
         let mut random = Random::new(self.seed ^ (party as u64 + 1).wrapping_mul(0x5851_f42d));
         let people = self.people(party, &mut random);
@@ -105,7 +105,7 @@ impl Customers {
         file.flush().expect("written");
     }
 
-    /// The people of the rows: an address each, but for some.
+    /// The people of the rows; all but some have an address.
     fn people(&self, party: usize, random: &mut Random) -> Vec<Person> {
         let rows = self.rows;
         let (repeated, blank, invalid) = (rows / 40, rows / 200, rows / 200);

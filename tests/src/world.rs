@@ -1,4 +1,4 @@
-//! A directory with a simulated platform, and those who live there.
+//! A directory with a simulated platform, and everyone who lives there.
 
 use std::fs;
 use std::net::TcpListener;
@@ -21,10 +21,10 @@ use crate::client::{RawConnection, RawParty};
 use crate::process::Process;
 use crate::tables::Random;
 
-/// The name under which the simulated platform stands in for the measured service.
+/// The name under which the simulated platform impersonates the measured service.
 pub const SERVICE_ENCLAVE: &str = "convelo-service";
 
-/// The name under which the simulated platform stands in for a provider's program.
+/// The name under which the simulated platform impersonates a provider's program.
 const PROVIDER_ENCLAVE: &str = "convelo-provider";
 
 /// A temporary directory with a simulated platform in `platform/`.
@@ -34,7 +34,7 @@ pub struct World {
     log: Option<&'static str>,
 }
 
-/// A service, running as a process of its own.
+/// A service, running as a separate process.
 pub struct Service {
     /// Its process.
     pub process: Process,
@@ -42,7 +42,7 @@ pub struct Service {
     pub address: String,
     /// The key of its certificate.
     pub key: KeyId,
-    /// All that it says of itself when it starts.
+    /// All that it says about itself when it starts.
     pub said: Value,
 }
 
@@ -59,7 +59,7 @@ impl World {
     /// Makes the directory and the platform.
     ///
     /// # Panics
-    /// When the machine does not let it.
+    /// If the machine does not permit it.
     pub fn new() -> Self {
         Self::of(Tee::Sgx)
     }
@@ -67,7 +67,7 @@ impl World {
     /// Makes the directory and a platform of this technology.
     ///
     /// # Panics
-    /// When the machine does not let it.
+    /// If the machine does not permit it.
     pub fn of(tee: Tee) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let platform = Platform::create(&directory.path().join("platform"), unix_now(), tee)
@@ -90,7 +90,7 @@ impl World {
     /// Writes a file into the directory.
     ///
     /// # Panics
-    /// When the machine does not let it.
+    /// If the machine does not permit it.
     pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, contents).expect("the directory can be written to");
@@ -112,7 +112,7 @@ impl World {
         self.platform.program_policy(PROVIDER_ENCLAVE)
     }
 
-    /// The program, in this directory or one of its own: `args` are separated by blanks.
+    /// The program, in this directory or a given one: `args` are separated by blanks.
     pub fn command(&self, directory: &Path, args: &str) -> Command {
         let mut command = Command::new(convelo());
         command.args(args.split_whitespace()).current_dir(directory).env_remove("CONVELO_LOG");
@@ -135,7 +135,7 @@ impl World {
     /// Starts a service with these arguments and waits until it listens.
     ///
     /// # Panics
-    /// When it does not.
+    /// If it does not.
     pub fn serve_with(&self, args: &str) -> Service {
         // Parties that these tests kill do not come back.
         let waits = if args.contains("--reconnect-within") { "" } else { "--reconnect-within 1s" };
@@ -149,7 +149,7 @@ impl World {
     /// Makes a party with a fresh key.
     ///
     /// # Panics
-    /// When there is one of this name, or the machine does not let it.
+    /// If there already is one with this name, or the machine does not permit it.
     pub fn party(&self, name: &str) -> Party {
         let home = self.path(name);
         fs::create_dir(&home).expect("a party of a new name");
@@ -166,7 +166,7 @@ impl World {
         names.map(|name| self.party(name))
     }
 
-    /// A job of these parties: the intersection of one id, to everybody.
+    /// A job of these parties: the intersection of one id, for everybody.
     pub fn job<'p>(
         &self,
         service: Option<&Service>,
@@ -212,7 +212,7 @@ impl World {
         self.run(party, LINES_RUN)
     }
 
-    /// Starts `convelo run` as a party whose table is `ids.txt` already.
+    /// Starts `convelo run` as a party whose table is `ids.txt` as it is.
     pub fn run_ids(&self, party: &Party) -> Process {
         self.run(party, LINES_RUN)
     }
@@ -220,7 +220,7 @@ impl World {
     /// Starts `convelo join` as a party whose table is `ids.txt`, with `dynamic_config.json` and
     /// these arguments.
     pub fn join(&self, service: &Service, party: &Party, args: &str) -> Process {
-        // Once: a party that was started already may be reading it.
+        // Only once: a party that has already been started may be reading it.
         if !self.path("dynamic_config.json").exists() {
             self.write("dynamic_config.json", self.dynamic_config());
         }
@@ -250,10 +250,10 @@ impl World {
         .to_string()
     }
 
-    /// What a client of a service of this world expects of it.
+    /// What a client of one of this world's services expects of it.
     ///
     /// # Panics
-    /// When the world's own policy is not one.
+    /// If the world's own policy is invalid.
     pub fn expect(&self) -> Expect {
         let policy = Policy::from_toml(&self.service_policy()).expect("a policy");
         Expect::Evidence {
@@ -288,7 +288,7 @@ impl Default for World {
 const LINES_RUN: &str = "--input ids.txt --output matched.txt --json";
 
 impl Party {
-    /// Its key as job files pin it.
+    /// Its key in the form that job files pin.
     pub fn key_id(&self) -> KeyId {
         KeyId::of_spki(self.identity.spki())
     }
@@ -301,7 +301,7 @@ impl Party {
     /// Writes a file into its directory.
     ///
     /// # Panics
-    /// When the machine does not let it.
+    /// If the machine does not permit it.
     pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, contents).expect("a party's directory can be written to");
@@ -317,7 +317,7 @@ impl Party {
     /// Reads a file of its directory.
     ///
     /// # Panics
-    /// When there is none.
+    /// If there is none.
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name))
             .unwrap_or_else(|error| panic!("{}/{name}: {error}", self.name))
@@ -328,7 +328,7 @@ impl Party {
         self.read("matched.txt").lines().map(str::to_owned).collect()
     }
 
-    /// Whether `matched.txt` is there.
+    /// Whether `matched.txt` exists.
     pub fn has_matched(&self) -> bool {
         self.path("matched.txt").exists()
     }
@@ -341,7 +341,7 @@ impl Party {
     }
 }
 
-/// A job file on its way.
+/// A job file in the making.
 #[derive(Clone)]
 pub struct JobBuilder {
     name: String,
@@ -394,7 +394,7 @@ impl JobBuilder {
     /// The cap on one party's keys.
     ///
     /// # Panics
-    /// When the job has no such party.
+    /// If the job has no such party.
     #[must_use]
     pub fn maximum_keys_of(mut self, party: &Party, keys: u64) -> Self {
         let entry = self.parties.iter_mut().find(|(name, ..)| *name == party.name);
@@ -497,7 +497,7 @@ impl JobBuilder {
             [("service.policy", &self.service_policy), ("provider.policy", &self.provider_policy)]
         {
             if let Some(policy) = policy {
-                // The policy's tables become tables of this one.
+                // The policy's tables become subtables of this one.
                 text +=
                     &format!("\n[{table}]\n{}", policy.replace("\n[[", &format!("\n[[{table}.")));
             }
@@ -529,17 +529,17 @@ impl JobBuilder {
     /// The job itself.
     ///
     /// # Panics
-    /// When it is not valid.
+    /// If it is not valid.
     pub fn job(&self) -> Job {
         Job::from_toml(&self.to_toml()).unwrap_or_else(|error| panic!("the job file: {error}"))
     }
 }
 
-/// A port that nobody listens on, for a service that comes later than its parties. It is below
-/// those that the system itself gives out, so that no other socket gets it meanwhile.
+/// A port that nobody listens on, for a service that starts later than its parties. It is below the
+/// range from which the system assigns ports, so no other socket gets it meanwhile.
 ///
 /// # Panics
-/// When there is none.
+/// If there is none.
 pub fn free_port() -> u16 {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |at| at.subsec_nanos());

@@ -1,6 +1,6 @@
-//! What a person sees of the program, held against the fixtures in `tests/fixtures`. After a wanted
-//! change, `UPDATE_FIXTURES=1 cargo test -p convelo-tests --test it commands` writes them anew; read
-//! the difference before you commit it.
+//! What a person sees of the program, compared with the fixtures in `tests/fixtures`. After an
+//! intended change, `UPDATE_FIXTURES=1 cargo test -p convelo-tests --test it commands` rewrites
+//! them; read the difference before you commit it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,8 +28,8 @@ fn fixture(name: &str, found: &str) {
     assert!(found == expected, "{name} differs from what was found:\n{found}");
 }
 
-/// Replaces every run of at least `length` hexadecimal digits, which are digests, by `<hex>`, and
-/// the port of an address by `<port>`.
+/// Replaces every run of at least `length` hexadecimal digits (digests) by `<hex>`, and the port of
+/// an address by `<port>`.
 fn anonymous(line: &str) -> String {
     let mut out = String::new();
     let mut digits = String::new();
@@ -52,8 +52,8 @@ fn anonymous(line: &str) -> String {
     line
 }
 
-/// A demo's transcript without what depends on chance: each process's lines stay in their order,
-/// the processes stand one after the other, and who waits for whom is left out.
+/// A demo's transcript without what depends on chance: each process's lines stay in order, the
+/// processes follow one another, and who waits for whom is left out.
 fn transcript(stderr: &str) -> String {
     let mut processes = BTreeMap::<String, Vec<String>>::new();
     for line in stderr.lines() {
@@ -98,7 +98,7 @@ fn the_demo_with_two_parties_and_generated_tables() {
     fixture("demo-rows.txt", &transcript(&stderr));
 }
 
-/// The demo keeps what its README then reruns: every command there is run as it stands.
+/// The demo keeps what its README reruns later: every command there is run exactly as written.
 #[test]
 fn the_kept_demo_can_be_rerun_by_hand() {
     let dir = tempfile::tempdir().unwrap();
@@ -224,7 +224,7 @@ fn keys_template_and_check_as_in_the_guide() {
     assert_eq!(json["input"]["invalid"], 1);
 }
 
-/// What `convelo keygen` makes for a pool, a pool takes.
+/// A pool accepts what `convelo keygen` makes for a pool.
 #[test]
 fn keygen_makes_certificates_for_a_pool() {
     use convelo_channel::{Credential, Expect, Roots};
@@ -245,7 +245,7 @@ fn keygen_makes_certificates_for_a_pool() {
     Credential::from_pem(&read("carol.key"), &read("carol.crt")).unwrap();
 }
 
-/// Every completion script is made without an error.
+/// Every completion script is generated without an error.
 #[test]
 fn completions() {
     let dir = tempfile::tempdir().unwrap();

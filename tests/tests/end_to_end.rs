@@ -21,7 +21,7 @@ const NAMES: [&str; 8] = ["alice", "bob", "carol", "dave", "erin", "frank", "gra
 
 const MILLION: usize = 1_000_000;
 
-/// How a party runs whose table is one of [`Customers`].
+/// How a party runs, with one of [`Customers`] as its table.
 fn customers_run(party: usize) -> String {
     let file = Customers::file(party);
     format!("--input {file} --key email --output {} --json", matched(party))
@@ -104,7 +104,7 @@ fn eight_parties_with_a_million_rows_each() {
     a_million_rows_each(8);
 }
 
-/// Bob's connections break in his upload, carol's before and in her result.
+/// Bob's connections break during his upload, carol's before it and during her result.
 #[test]
 fn connections_that_break_are_followed_by_others() {
     let world = World::new();
@@ -134,7 +134,7 @@ fn connections_that_break_are_followed_by_others() {
     check(&world, &parties, ended);
 }
 
-/// A job of so many services, of which bob's connection to the first breaks.
+/// A job over this many services; bob's connection to the first breaks.
 fn several_services(count: usize) {
     let world = World::new();
     let services: Vec<_> = (0..count).map(|_| world.serve()).collect();
@@ -159,7 +159,7 @@ fn several_services(count: usize) {
         let receipt = receipt(&parties[0], name);
         keys += receipt["result"]["keys"].as_u64().expect("a number");
         shards.insert(receipt["job"]["shard"]["number"].as_u64());
-        // The size says nothing but the size of the whole.
+        // The size reveals nothing but the size of the whole.
         assert_eq!(receipt["sent"]["keys"], job.job().sent(findings.parties[0].keys));
     }
     assert_eq!((keys, shards.len()), (findings.common, count));
@@ -224,7 +224,7 @@ fn twenty_runs_in_random_start_order() {
     for run in 0..RUNS {
         let mut order = [0, 1, 2, SERVICE];
         random.shuffle(&mut order);
-        // The first run has every party wait for the service.
+        // In the first run, every party waits for the service.
         if run == 0 {
             order = [2, 0, 1, SERVICE];
         }
@@ -258,7 +258,10 @@ fn twenty_runs_in_random_start_order() {
                 for ended in ended {
                     ended.expect(0);
                 }
-                assert!(*first == outputs(&parties), "run {run}, order {order:?}: another result");
+                assert!(
+                    *first == outputs(&parties),
+                    "run {run}, order {order:?}: a different result"
+                );
             }
         }
         for (index, party) in parties.iter().enumerate() {
@@ -342,7 +345,7 @@ fn a_result_below_the_minimum_is_withheld_without_a_number() {
     }
 }
 
-/// The lines that come after the own set is sent hold no digit.
+/// The lines printed after a party's own set is sent contain no digit.
 #[track_caller]
 fn says_no_number_after_the_upload(ended: &Ended) {
     let lines = ended.stderr.lines().skip_while(|line| !line.starts_with("sent ")).skip(1);
@@ -427,7 +430,7 @@ fn a_key_of_several_columns() {
     one_column.wait().expect(2).says("the job's key has 2 parts (name, phone)");
 }
 
-/// A table goes in and matched rows come out as in any pipeline, packed or not.
+/// A table goes in and matched rows come out as in any pipeline, compressed or not.
 #[test]
 fn tables_in_a_pipeline() {
     let world = World::new();
@@ -461,7 +464,7 @@ fn tables_in_a_pipeline() {
     assert_eq!(names, expected.map(Into::into).into());
 }
 
-/// Rows go to a stream that nobody reads: the party can be stopped all the same.
+/// Rows go to a stream that nobody reads: the party can be stopped nevertheless.
 #[test]
 fn stopped_while_nobody_reads_its_rows() {
     let world = World::new();
@@ -641,7 +644,7 @@ fn verify_two_way_has_the_providers_prove_themselves_too() {
     }
     assert_eq!(parties[0].matched(), ["b"]);
 
-    // Without evidence of its own a party does not even start.
+    // A party without evidence does not even start.
     let run = "--input ids.txt --output matched.txt --attestation no-such-directory";
     world.run(&parties[0], run).wait().expect(2).says("evidence");
 }
@@ -730,7 +733,7 @@ fn verify_provider_knows_the_service_by_its_key_alone() {
     assert_eq!(parties[0].matched(), ["a"]);
     assert_eq!(receipt(&parties[0], "matched.txt.receipt.json")["service"]["verdict"], Value::Null);
 
-    // The same service without its key file is another one.
+    // The same service without its key file is a different one.
     let impostor = world.serve_with("--listen 127.0.0.1:0 --collateral platform/collateral.json");
     let run = format!("{run} --service {}", impostor.address);
     let refused = world.run(&parties[0], &run).wait().expect(3);
@@ -750,17 +753,17 @@ fn join_without_a_job_file_prints_the_result_one_item_a_line() {
     let address = &service.address;
     let config = "../dynamic_config.json";
     let lines = [
-        // As the Python clients are documented,
+        // In the form documented for the Python clients,
         format!(
             "join -host {address} -config {config} -is_chief True -data_dir data1.txt \
              -client_num 3 -client_name data_provider1 {simulated}"
         ),
-        // as the C++ ones,
+        // for the C++ ones,
         format!(
             "join -host={address} -cfg={config} -is_chief=false -data_dir=data2.txt \
              -client_num=3 -client_name=data_provider2 {simulated}"
         ),
-        // and in our words.
+        // and in our own.
         format!(
             "join --service {address} --policy {config} --name data_provider3 --parties 3 \
              --data data3.txt {simulated}"
@@ -793,8 +796,9 @@ fn quiet_says_nothing_and_no_colour_is_used_without_a_terminal() {
     assert!(!loud.stderr.contains('\u{1b}') && !loud.stderr.contains('\r'), "{}", loud.stderr);
 }
 
-/// A provider's memory is 20 bytes for each row, up to 1.3 KiB for each of 1024 shares that are not full,
-/// and what `Memory::bytes` sets aside for all else; `--memory` bounds the sum, whatever the file's size.
+/// A provider's memory is 20 bytes for each row, up to 1.3 KiB for each of 1024 shares that are not
+/// full, and what `Memory::bytes` sets aside for everything else; `--memory` limits the total,
+/// whatever the file's size.
 #[test]
 fn memory_of_a_provider_is_twenty_bytes_a_row_and_never_more_than_it_may_take() {
     const ROWS: usize = 6_000_000;
@@ -828,11 +832,11 @@ fn memory_of_a_provider_is_twenty_bytes_a_row_and_never_more_than_it_may_take() 
     assert!(rows > MEMORY_MIB * 1024, "the rows themselves would fit");
 }
 
-/// A service's memory is 16 bytes for each pseudonym and a constant. For a job the constant is
-/// the queue of 8 chunks, each of which keeps the buffer that it came in, up to 2 MiB. For each of
-/// its parties it is 2 MiB of flow control window for the stream and as much for the connection, a
-/// buffer of up to 2 MiB in which the next chunk is put together, as much again while that grows,
-/// and as much as all these for what the allocator keeps between them. A bitmap is a bit a key.
+/// A service's memory is 16 bytes for each pseudonym and a constant. For a job the constant is the
+/// queue of 8 chunks, each of which keeps the buffer that it arrived in, up to 2 MiB. For each
+/// party it is 2 MiB of flow control window for the stream and as much for the connection, a buffer
+/// of up to 2 MiB in which the next chunk is assembled, as much again while that grows, and as much
+/// as all of these for what the allocator keeps between them. A bitmap is one bit per key.
 #[test]
 fn memory_of_the_service_is_sixteen_bytes_a_pseudonym_and_a_constant() {
     const KEYS: usize = MILLION;

@@ -1,4 +1,4 @@
-//! Evidence, policies and receipts in the hands of people: the commands that show and verify them.
+//! Evidence, policies and receipts in people's hands: the commands that show and verify them.
 
 use std::fs;
 
@@ -46,7 +46,8 @@ fn verifying_a_service_and_a_file() {
     let accepted = verify("evidence.pem", "--json").expect(0).json();
     assert_eq!(accepted["accepted"], true);
     assert_eq!(accepted["verdict"]["tcb_status"], "UpToDate");
-    // Another time: the same evidence is refused, and what passed before is listed.
+    // At another time, the same evidence is refused, and the checks that passed before that are
+    // listed.
     let late = verify("evidence.pem", "--at 4000000000").expect(REFUSED);
     late.says("[certificate-expired]");
 }
@@ -124,7 +125,7 @@ fn collateral_is_fetched_verified_and_never_goes_back() {
     let run = |args: &str| world.start_at(&alice, args).wait();
     let export = format!("collateral export --for {} --pccs {url}", service.address);
 
-    // Under Intel's root nothing of it is taken; under the simulated one it is.
+    // Under Intel's root none of it is accepted; under the simulated one it is.
     run(&format!("{export} --output fetched.json")).expect(REFUSED).says("another root");
     assert!(!alice.path("fetched.json").exists());
     let trusted = "--output fetched.json --policy policy.toml";
@@ -148,7 +149,7 @@ fn collateral_is_fetched_verified_and_never_goes_back() {
         .says("older one may hide newer findings");
     run("collateral import fetched.json --output taken.json --policy policy.toml").expect(0);
 
-    // By a configuration of Intel's quote provider; errors say where.
+    // With a configuration of Intel's quote provider; errors say where.
     alice.write("qcnl.conf", format!("PCCS_URL={url}/sgx/certification/v3/\nRETRY_TIMES=0\n"));
     let qcnl = format!("collateral export --for {} --qcnl qcnl.conf {trusted}", service.address);
     run(&qcnl).expect(0).says("version 3 of the interface has ended");
@@ -187,14 +188,14 @@ fn a_receipt_verifies_offline() {
         let text = run(&format!("receipt verify {RECEIPT}")).expect(0).stdout;
         assert!(text.contains("the receipt holds: alice learned"), "{text}");
         assert!(text.contains("SIMULATED"), "{text}");
-        // A policy of the reader's own, which accepts something else.
+        // The reader's own policy, which accepts something else.
         let a = "1".repeat(64);
         let own = run(&format!("policy from-measurement --mr-enclave {a}")).expect(0).stdout;
         alice.write("own.toml", own);
         run(&format!("receipt verify {RECEIPT} --policy own.toml"))
             .expect(REFUSED)
             .says("[unknown-root]");
-        // Years later the platform may be gone, and all of its files.
+        // Years later, the platform may be gone with all of its files.
         fs::remove_dir_all(world.path("platform")).unwrap();
         let read = run(&format!("receipt verify {RECEIPT} --json")).expect(0).json();
         assert_eq!(read["party"], "alice");
@@ -202,7 +203,7 @@ fn a_receipt_verifies_offline() {
     }
 }
 
-/// What nobody but the party itself answers for; the guide says so.
+/// What only the party itself vouches for; the guide says so.
 const UNSIGNED: [&str; 5] =
     ["/input/", "/service/address", "/service/verdict", "/times/started", "/times/finished"];
 
@@ -237,7 +238,7 @@ fn tampered_receipts() {
     }
 }
 
-/// Receipts were written before there was a choice of witnesses; they still hold.
+/// Receipts were written before there was a choice of witnesses; they are still valid.
 #[test]
 fn a_receipt_that_names_no_witness_is_the_services() {
     let world = World::new();
@@ -265,7 +266,7 @@ fn walk(value: &Value, pointer: String, leaves: &mut Vec<String>) {
     }
 }
 
-/// Another value of the same kind; texts differ in their middle.
+/// Another value of the same kind; texts are changed in the middle.
 fn changed(value: &Value) -> Value {
     match value {
         Value::Bool(value) => json!(!value),

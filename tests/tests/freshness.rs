@@ -1,4 +1,4 @@
-//! What RA-TLS alone lets pass, and the fresh attestation of the connection does not.
+//! What RA-TLS alone lets through, and the fresh attestation of the connection does not.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,9 +19,9 @@ fn platform(world: &World) -> Arc<Platform> {
     Arc::new(Platform::open(&world.path("platform")).unwrap())
 }
 
-/// An attacker's source: a genuine enclave once made the certificate's quote over the attacker's key
-/// (the key has leaked since). What the attacker has to offer afterwards comes from `later`, which is
-/// given the report data and that first quote.
+/// An attacker's source: a genuine enclave once made the certificate's quote over the attacker's
+/// key (which has leaked since). What the attacker can offer afterwards comes from `later`, which
+/// is given the report data and that first quote.
 struct Leaked<F> {
     enclave: Box<dyn QuoteSource>,
     first: Mutex<Option<Vec<u8>>>,
@@ -38,7 +38,7 @@ impl<F: Fn(&[u8; 64], &[u8]) -> Vec<u8> + Send + Sync> Leaked<F> {
 impl<F: Fn(&[u8; 64], &[u8]) -> Vec<u8> + Send + Sync> QuoteSource for Leaked<F> {
     fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, QuoteError> {
         let mut first = self.first.lock().unwrap();
-        // Those of a certificate bind a hash of 32 bytes, those of a session one of 64.
+        // A certificate's report data binds a hash of 32 bytes, a session's one of 64.
         if report_data[32..] == [0; 32] {
             let quote = self.enclave.quote(report_data)?;
             first.get_or_insert_with(|| quote.clone());
@@ -233,8 +233,8 @@ fn replayed_evidence_of_a_party() {
     now.send(FromParty::Evidence(quote.clone()));
     let failed = now.failure();
     assert_eq!(failed.reason, Reason::Attestation, "{failed}");
-    // On its own connection the same quote is accepted as bound; what is missing is a certificate
-    // with evidence.
+    // On its own connection the same quote is accepted as bound; only a certificate with evidence
+    // is missing.
     before.send(FromParty::Evidence(quote));
     scene.hello(&before, &scene.job);
     let failed = before.failure();
@@ -282,7 +282,7 @@ fn flood_of_challenges_on_one_stream() {
     alice.connection.send(FromParty::Challenge(again));
     let failed = alice.connection.failure();
     assert_eq!(failed.reason, Reason::Protocol, "{failed}");
-    // The other party hears that she is gone, and the service goes on.
+    // The other party is told that she is gone, and the service keeps running.
     assert_eq!(bob.connection.failure().party.as_deref(), Some("alice"));
     let alice = world.raw(&service, &parties[0], &job).seated();
     drop(alice);
@@ -343,7 +343,7 @@ fn offered_collateral_of_another_platform_or_too_old() {
     offered(Some(&other)).1.expect(REFUSED).says("[signature]");
 }
 
-/// A source of quotes that are none, each another.
+/// A source of invalid quotes, each different.
 struct Noise(AtomicUsize);
 
 impl QuoteSource for Noise {
@@ -377,8 +377,8 @@ fn flood_of_distinct_invalid_certificates_while_a_job_runs() {
                 let noise = Noise(AtomicUsize::new(0));
                 while !over.load(Ordering::SeqCst) {
                     let dialler = Dialler::new(Identity::generate().attested(&noise).unwrap());
-                    // The service is accepted, so that it has the certificate to judge.
-                    // From another address than the parties': too many failures close its door.
+                    // The dialler accepts the service, so that the service gets a certificate to judge.
+                    // From a different address than the parties': too many failures close the door to it.
                     let _ = runtime.block_on(async {
                         let socket = TcpSocket::new_v4().unwrap();
                         socket.bind(([127, 0, 0, 2], 0).into()).unwrap();

@@ -1,8 +1,8 @@
-//! The generated types of both protocols are those of their `.proto` files.
+//! The generated types of both protocols match their `.proto` files.
 //!
-//! They are kept as files, so that building convelo needs no protobuf compiler and an auditor reads what is
-//! built. After a change of a `.proto` file, `UPDATE_FIXTURES=1 cargo test -p convelo-tests --test it generated`
-//! writes them anew.
+//! They are kept as files, so that building convelo needs no protobuf compiler and an auditor reads
+//! what is built. After a change to a `.proto` file,
+//! `UPDATE_FIXTURES=1 cargo test -p convelo-tests --test it generated` rewrites them.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ fn compare(builder: Builder, protocol: &str, name: &str, home: &str) {
     let found = fs::read_to_string(&kept).unwrap();
     assert!(
         found == expected,
-        "{} is not what {protocol} generates; UPDATE_FIXTURES=1 writes it anew",
+        "{} is not what {protocol} generates; UPDATE_FIXTURES=1 rewrites it",
         kept.display()
     );
 }

@@ -1,4 +1,4 @@
-//! Keeps the arrows of the architecture: which crate may know which, and what the two pure crates
+//! Enforces the arrows of the architecture: which crate may use which, and what the two pure crates
 //! may not touch.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::metadata::{cargo_metadata, packages, repository, text, tree};
 
-/// What each crate may depend on directly, among ours. A crate that is not listed fails the test.
+/// Which of our crates each crate may depend on directly. A crate that is not listed fails the
+/// test.
 const ARROWS: &[(&str, &[&str])] = &[
     ("convelo-psi", &[]),
     ("convelo-attest", &[]),
@@ -69,7 +70,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// What a crate may not reach, however far away. `x-*` is every package whose name begins so.
+/// What a crate may not reach, however indirectly. `x-*` is every package whose name begins with
+/// `x-`.
 const OUT_OF_REACH: &[(&str, &[&str])] = &[
     ("convelo-psi", PURE),
     ("convelo-attest", PURE),
@@ -154,7 +156,7 @@ fn every_member_keeps_to_its_arrows() {
         }
     }
     for name in arrows.keys() {
-        assert!(members.contains(name), "{name} has arrows here but is no member");
+        assert!(members.contains(name), "{name} has arrows here but is not a member");
     }
 }
 
@@ -170,8 +172,8 @@ fn nothing_is_reached_that_must_not_be() {
     }
 }
 
-/// Whatever is in the program that is measured can read every record. The list is what a reader of the policy
-/// trusts: it changes when a person changes it.
+/// Whatever is in the measured program can read every record. The list is what a reader of the
+/// policy trusts: it changes only when a person changes it.
 #[test]
 fn the_measured_program_is_made_of_these_packages_and_no_others() {
     let list = repository().join("tests/fixtures/measured.txt");
@@ -272,7 +274,7 @@ fn nobody_waits_by_sleeping_in_a_thread() {
     }
 }
 
-/// What two commands share has a module of its own.
+/// What two commands share has its own module.
 #[test]
 fn commands_do_not_know_each_other() {
     for (path, code) in sources(&repository().join("crates/cli/src/commands")) {
@@ -282,7 +284,7 @@ fn commands_do_not_know_each_other() {
     }
 }
 
-/// Packages and their ordinary dependencies: neither those of tests nor those of build scripts.
+/// Packages and their ordinary dependencies, without those of tests and build scripts.
 struct Graph {
     names: BTreeMap<String, String>,
     edges: BTreeMap<String, Vec<String>>,
@@ -315,7 +317,8 @@ impl Graph {
         self.edges[self.id(from)].iter().map(|id| self.names[id].as_str())
     }
 
-    /// The shortest path from a package to one whose name fits, as names; the start does not fit.
+    /// The shortest path from a package to one whose name matches, as names; the start itself does
+    /// not match.
     fn path(&self, from: &str, pattern: &str) -> Option<Vec<&str>> {
         let fits = |name: &str| match pattern.strip_suffix('*') {
             Some(prefix) => name.starts_with(prefix),
@@ -383,8 +386,8 @@ fn sources(directory: &Path) -> Vec<(PathBuf, String)> {
     sources
 }
 
-/// The code outside `#[cfg(test)]`, line by line as it was, and the test modules in files of their
-/// own. It relies on the layout of rustfmt: an item ends where its indentation comes back.
+/// The code outside `#[cfg(test)]`, line by line as it was, and the test modules in their own
+/// files. It relies on rustfmt's layout: an item ends where its indentation returns.
 fn without_tests(source: &str) -> (String, Vec<String>) {
     let (mut code, mut modules) = (String::new(), Vec::new());
     let mut lines = source.lines();
@@ -413,7 +416,7 @@ fn without_tests(source: &str) -> (String, Vec<String>) {
 }
 
 /// Whether a line names `word` as a whole: `Instant` is not in `Instantly`. A word that ends in
-/// `::` stands for everything behind it.
+/// `::` stands for everything after it.
 fn names(line: &str, word: &str) -> bool {
     let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(start, _)| {
@@ -423,7 +426,7 @@ fn names(line: &str, word: &str) -> bool {
     })
 }
 
-/// A package and what it depends on: the name and the kind of each dependency.
+/// A package and what it depends on: the name and kind of each dependency.
 type MadeUp<'a> = (&'a str, &'a [(&'a str, Option<&'a str>)]);
 
 fn made_up(packages: &[MadeUp<'_>]) -> Graph {
@@ -462,7 +465,7 @@ fn the_walker_finds_the_shortest_path_along_ordinary_dependencies() {
     assert_eq!(graph.path("late", "tokio-*"), Some(vec!["late", "c", "tokio-util"]));
     assert_eq!(graph.path("pure", "clap"), None, "tests and build scripts do not count");
     assert_eq!(graph.path("pure", "tok"), None);
-    assert_eq!(graph.path("pure", "pure"), None, "a cycle is no dependency on oneself");
+    assert_eq!(graph.path("pure", "pure"), None, "a cycle is not a dependency on itself");
     assert_eq!(graph.direct("pure").collect::<Vec<_>>(), ["a"]);
 }
 

@@ -1,4 +1,4 @@
-//! Holds every package of the tree to `deny.toml`: its licence, its source, its name.
+//! Checks every package of the tree against `deny.toml`: its licence, its source, its name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -89,9 +89,10 @@ fn allowed_licences(deny: &Table) -> BTreeSet<String> {
     allowed.iter().map(|licence| licence.as_str().unwrap().to_owned()).collect()
 }
 
-/// Whether allowed licences alone can meet an SPDX expression (SPDX 2.3, annex D).
+/// Whether allowed licences alone can satisfy an SPDX expression (SPDX 2.3, annex D).
 ///
-/// `/`, which old packages use, means `OR`. `X WITH E` is met only if it is allowed as a whole.
+/// `/`, which old packages use, means `OR`. `X WITH E` is satisfied only if it is allowed as a
+/// whole.
 fn is_satisfied(expression: &str, allowed: &BTreeSet<String>) -> Result<bool, String> {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let mut parser = Parser { tokens: spaced.split_whitespace().peekable(), allowed };

@@ -1,4 +1,4 @@
-//! The end-to-end tests, and the rules that the whole repository is held to.
+//! The end-to-end tests, and the rules for the whole repository.
 
 mod commands;
 mod end_to_end;

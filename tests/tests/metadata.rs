@@ -13,7 +13,7 @@ pub fn repository() -> PathBuf {
     tests.parent().expect("the tests are a member of the workspace").to_owned()
 }
 
-/// The answer of `cargo metadata`, filtered to the host's platform.
+/// The output of `cargo metadata`, filtered to the host's platform.
 pub fn cargo_metadata() -> Value {
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo's host");
@@ -22,7 +22,7 @@ pub fn cargo_metadata() -> Value {
     serde_json::from_str(&metadata).expect("cargo metadata is JSON")
 }
 
-/// The packages of the answer.
+/// The packages in the output.
 pub fn packages(metadata: &Value) -> &[Value] {
     metadata["packages"].as_array().expect("metadata lists packages")
 }
@@ -32,8 +32,8 @@ pub fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value[field].as_str().unwrap_or_else(|| panic!("no text in field {field}"))
 }
 
-/// The names of all packages that a build of `package` is made of, for 64-bit Linux: its ordinary dependencies,
-/// procedural macros among them, with the features that it asks for itself.
+/// The names of all packages in a build of `package` for 64-bit Linux: its ordinary dependencies,
+/// including procedural macros, with the features that it asks for itself.
 pub fn tree(package: &str) -> BTreeSet<String> {
     let target = "x86_64-unknown-linux-gnu";
     let tree = cargo(&[

@@ -1,4 +1,4 @@
-//! What the tools of a service's operator are told: health, readiness and figures, asked for or pushed.
+//! What a service tells its operator's tools, on request or pushed: health, readiness and figures.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -22,7 +22,7 @@ fn get(address: &str, path: &str) -> (String, String) {
     (head.lines().next().expect("a status line").to_owned(), body.to_owned())
 }
 
-/// What gRPC's health service says of the join service.
+/// What gRPC's health service says about the join service.
 fn grpc_health(address: &str) -> ServingStatus {
     let address = format!("http://{address}");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -36,7 +36,8 @@ fn grpc_health(address: &str) -> ServingStatus {
     })
 }
 
-/// Health, readiness and figures, for those that look after the service; nothing of a set in them.
+/// Health, readiness and figures for the people who operate the service; they reveal nothing about
+/// a set.
 #[test]
 fn status_of_a_service() {
     let world = World::new();
@@ -86,7 +87,7 @@ fn taken(collector: &TcpListener, answer: &str) -> (String, Value) {
     request(collector.accept().expect("figures come").0, answer)
 }
 
-/// Takes one request as an OpenTelemetry collector does: its head in lower case, and its body.
+/// Accepts one request as an OpenTelemetry collector does: its head in lower case, and its body.
 fn request(mut stream: TcpStream, answer: &str) -> (String, Value) {
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
@@ -106,7 +107,7 @@ fn request(mut stream: TcpStream, answer: &str) -> (String, Value) {
     (head, body)
 }
 
-/// Figures are pushed, last of all when the service stops; a collector that fails harms nobody.
+/// Figures are pushed, finally when the service stops; a collector that fails harms nobody.
 #[test]
 fn figures_for_an_opentelemetry_collector() {
     const TAKEN: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\
@@ -132,7 +133,7 @@ fn figures_for_an_opentelemetry_collector() {
     taken(&collector, TAKEN);
     service.process.wait_for("takes the figures again");
     service.process.terminate();
-    // The one of this second, and that of the end.
+    // The push of this second, and the final one.
     let last = thread::spawn(move || {
         let mut last = taken(&collector, TAKEN).1;
         collector.set_nonblocking(true).expect("a socket");
@@ -171,7 +172,7 @@ fn figures_for_an_opentelemetry_collector() {
     );
 }
 
-/// A collector's address that is none ends the service before it begins.
+/// An invalid collector address ends the service before it starts.
 #[test]
 fn a_collector_without_a_scheme() {
     let world = World::new();

@@ -1,5 +1,5 @@
-//! The wire of Intel's "PSI with SGX" over RA-TLS. What its clients run into over ordinary TLS is in
-//! `tests/peers/psi_wire`, with gRPC's own clients.
+//! The wire of Intel's "PSI with SGX" over RA-TLS. What its clients experience over ordinary TLS is
+//! in `tests/peers/psi_wire`, with gRPC's own clients.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,7 +74,7 @@ fn clients_that_verify_the_service() {
     for result in job(&world, &psi(&service), credentials) {
         assert_eq!(result.expect("a result"), ["b"]);
     }
-    // The evidence is that of this service, and no other is taken for it.
+    // The evidence is this service's, and no other is accepted for it.
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let credential = Identity::generate().plain().expect("a certificate");
     let stranger = World::new().expect();
@@ -107,7 +107,7 @@ fn the_operators_policy_holds_on_this_wire_too() {
     }
 }
 
-/// A service that is not asked for this wire does not speak it anywhere.
+/// A service that was not asked to speak this wire does not speak it anywhere.
 #[test]
 fn off_unless_asked_for() {
     let world = World::new();

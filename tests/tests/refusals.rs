@@ -1,4 +1,4 @@
-//! Refused evidence, end to end: the provider is a process of its own, and sends nothing.
+//! Refused evidence, end to end: the provider is a separate process, and sends nothing.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -24,7 +24,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// Passes connections on to a service, and keeps what the client of each sent until it hung up.
+/// Forwards connections to a service, and keeps what each client sent until it hung up.
 struct Proxy {
     address: String,
     connections: Arc<AtomicUsize>,
@@ -48,15 +48,15 @@ impl Proxy {
         Self { address, connections, recordings }
     }
 
-    /// What the next client that hung up had sent.
+    /// What the next client to hang up had sent.
     fn recording(&self) -> Vec<u8> {
         self.recordings.recv_timeout(PATIENCE).expect("a connection that has ended")
     }
 
     /// Demands that there was one connection since the last time, and that its client sent a
-    /// ClientHello and hung up with nothing but an alert: two bytes, their type, and the tag of the
-    /// cipher. (The alert is lost when the client hangs up before it has read all that was sent to
-    /// it.)
+    /// ClientHello and hung up with nothing but an alert: two bytes, their type, and the cipher's
+    /// tag. (The alert is lost if the client hangs up before it has read everything that was sent
+    /// to it.)
     fn demand_silence(&self) {
         const CHANGE_CIPHER_SPEC: u8 = 20;
         const HANDSHAKE: u8 = 22;
@@ -87,7 +87,7 @@ fn record(mut client: TcpStream, service: &str) -> Vec<u8> {
     sent
 }
 
-/// The outer type and the length of every TLS record.
+/// The outer type and length of every TLS record.
 fn records(mut bytes: &[u8]) -> Vec<(u8, usize)> {
     let mut records = Vec::new();
     while let [kind, _, _, high, low, rest @ ..] = bytes {
@@ -113,7 +113,7 @@ fn accepting(world: &World, enclave: &Enclave) -> String {
     policy_toml(world.platform(), &[("expected", enclave)])
 }
 
-/// Runs alice, whose table holds this one id, and demands the refusal of this check.
+/// Runs alice, whose table holds this one id, and demands that this check refuses.
 fn refused(world: &World, party: &Party, args: &str, code: &str) -> Ended {
     party.lines(&["bicycle"]);
     let args = format!("--input ids.txt --output matched.txt {args}");
@@ -122,7 +122,7 @@ fn refused(world: &World, party: &Party, args: &str, code: &str) -> Ended {
     ended.says("attestation refused").says(&format!("[{code}]")).never_says("bicycle")
 }
 
-/// The service of a world, behind a proxy, and a party with a job of this policy.
+/// The service of a world, behind a proxy, and a party with a job that has this policy.
 struct Scene {
     world: World,
     service: convelo_tests::Service,
@@ -329,7 +329,7 @@ fn debug_enclave() {
         .says("expected DEBUG clear");
 }
 
-/// Gives whoever asks the quote that an enclave once made over its own key.
+/// Gives anyone who asks the quote that an enclave once made over its own key.
 struct Stolen {
     quote: Vec<u8>,
 }
@@ -393,8 +393,8 @@ fn without_a_job_file_the_same_checks_hold() {
     scene.proxy.demand_silence();
 }
 
-/// A service that verifies providers, whose evidence is made as `args` say, and demands that it
-/// refuses alice.
+/// A service that verifies providers, whose evidence is made as `args` say; demands that it refuses
+/// alice.
 fn refused_by_the_service(
     serve: &str,
     job: impl Fn(convelo_tests::JobBuilder) -> String,

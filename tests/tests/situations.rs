@@ -1,5 +1,5 @@
-//! What happens to real jobs, one test for each situation: the table of situations of the system
-//! that this one replaces, row by row, and what else can go wrong between several parties.
+//! What happens to real jobs, one test per situation: the table of situations of the system that
+//! this one replaces, row by row, and whatever else can go wrong between several parties.
 
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -40,12 +40,12 @@ impl<const N: usize> Scene<N> {
         self.world.run_lines(&self.parties[party], lines)
     }
 
-    /// Enters as a party that is driven by hand.
+    /// Joins as a party that is driven by hand.
     fn raw(&self, party: usize) -> RawParty {
         self.world.raw(&self.service, &self.parties[party], &self.builder.job())
     }
 
-    /// Demands that the job comes to its end when every party runs it now.
+    /// Demands that the job completes if every party runs it now.
     fn still_serves(&self) {
         let lines: [&[&str]; 2] = [&["same", "x"], &["y", "same"]];
         let running: Vec<Process> = (0..N).map(|party| self.run(party, lines[party % 2])).collect();
@@ -65,7 +65,7 @@ fn common(outcome: &Outcome<Bitmap>) -> u64 {
     bitmap.count_ones()
 }
 
-/// The job that `convelo join` makes of its flags.
+/// The job that `convelo join` makes from its flags.
 fn join_job(parties: usize) -> Job {
     let service = terms::Service::default();
     Job::unpinned("join", parties, 10_000_000, 30 * 60, service).expect("valid")
@@ -132,7 +132,7 @@ fn duplicates_in_one_file() {
     assert_eq!(scene.parties[0].matched(), ["a", "a", "c", "a"], "every row, in input order");
 }
 
-/// An id that is twice in one of two files is not in three; one that is twice everywhere is.
+/// An id that is twice in one of two files is not in all three; one that is twice everywhere is.
 #[test]
 fn duplicates_with_three_parties() {
     let scene = Scene::new(["alice", "bob", "carol"]);
@@ -224,7 +224,7 @@ fn party_killed_while_waiting() {
     }
 }
 
-/// The service is frozen, so that the upload is under way for certain when its party is killed.
+/// The service is frozen, so that the upload is certain to be in progress when its party is killed.
 #[test]
 fn party_killed_while_uploading() {
     const ROWS: usize = 2_000_000;
@@ -264,8 +264,8 @@ fn connection_lost_in_the_middle_of_an_upload() {
     scene.still_serves();
 }
 
-/// The last chunk and the end of a party reach the frozen service together. Which comes first is
-/// open; that the others are told the same is not.
+/// A party's last chunk and its end reach the frozen service together. Which comes first is open;
+/// but all the others must be told the same.
 #[test]
 fn party_killed_while_joining() {
     for _ in 0..5 {
@@ -307,8 +307,8 @@ fn lost(name: &str) -> (Reason, Option<&str>) {
     (Reason::ConnectionLost, Some(name))
 }
 
-/// After its upload a party is needed no more for the join, but its going ends the job all the
-/// same: it would not get its result.
+/// After its upload a party is no longer needed for the join, but if it leaves, the job ends
+/// nevertheless: it would not get its result.
 #[test]
 fn party_killed_after_its_upload() {
     let scene = Scene::new(["alice", "bob", "carol"]);
@@ -384,10 +384,10 @@ fn third_client_on_a_two_party_job_with_a_job_file() {
     alice.wait_for("waiting for bob");
     let refused = scene.world.run_lines(&carol, &["a"]).wait().expect(2);
     refused.says("lists no party 'carol'; it lists alice, bob");
-    // A program that asks all the same.
+    // A program that asks nevertheless.
     let failed = scene.world.raw(&scene.service, &carol, &scene.builder.job()).connection.failure();
     assert_eq!(failed.reason, Reason::Stranger, "{failed}");
-    // One that lists itself in the place of a party waits alone, in a job of its own.
+    // One that lists itself in a party's place waits alone, in a job of its own.
     let forged = scene.world.job(Some(&scene.service), [&scene.parties[0], &carol]).job();
     let forger = scene.world.raw(&scene.service, &carol, &forged).seated();
     scene.run(1, &["a"]).wait().expect(0);
@@ -575,7 +575,7 @@ fn outsider_asks_for_a_result() {
     for name in ["mallory", "alice", "bob"] {
         assert_eq!(ask(name).reason, Reason::Stranger, "as {name}");
     }
-    // Even a party of the job gets nothing of the run that is over: it waits for the next one.
+    // Even a party of the job gets nothing from the finished run: it waits for the next one.
     let mut bob = scene.raw(1);
     let ToParty::Waiting(waiting) = bob.connection.message() else { panic!("a result again") };
     assert_eq!(waiting.missing, ["alice"]);
@@ -616,12 +616,12 @@ fn guesser_with_a_dictionary() {
     let scene = Scene::with(World::new(), ["alice", "bob"], |job| job.maximum_keys(5));
     let guesses: Vec<String> = (0..6).map(|guess| format!("guess-{guess}")).collect();
     let guesses: Vec<&str> = guesses.iter().map(String::as_str).collect();
-    // The program notices it by itself.
+    // The program itself notices.
     let running = [scene.run(0, &["guess-1"]), scene.run(1, &guesses)];
     let [alice, bob] = running.map(Process::wait);
     bob.expect(4).says("6 distinct keys and the job allows 5");
     alice.expect(1).says("'bob' left the job: its set is larger than the job allows");
-    // A changed one is stopped when it announces its set,
+    // A modified program is stopped when it announces its set,
     let alice = scene.run(0, &["guess-1"]);
     let mut bob = scene.raw(1);
     let key = bob.agree();
@@ -645,7 +645,7 @@ fn guesser_with_a_dictionary() {
     assert!(!scene.parties[0].has_matched());
 }
 
-/// The service's memory is a limit that is known before anything is sent.
+/// The service's memory limit is known before anything is sent.
 #[test]
 fn sets_beyond_the_service_memory_are_refused_before_any_upload() {
     let world = World::new();
@@ -664,7 +664,7 @@ fn sets_beyond_the_service_memory_are_refused_before_any_upload() {
     }
 }
 
-/// Neither the service nor the network learns more of a set's size than the job's multiple.
+/// Neither the service nor the network learns more about a set's size than the job's multiple.
 #[test]
 fn sizes_are_hidden_where_the_job_asks_for_it() {
     let scene =
@@ -686,7 +686,7 @@ fn sizes_are_hidden_where_the_job_asks_for_it() {
             assert_eq!(receipt["sent"]["keys"], padded);
         }
     }
-    // A changed program that tells its size, and one that uses more than the padding's room.
+    // A modified program that reveals its size, and one that uses more than the padded size.
     for (announced, reason, words) in [
         (200, Reason::Protocol, "not padded to a multiple of pad_keys_to"),
         (3000, Reason::OverCap, "the job allows (1500 keys)"),
@@ -708,7 +708,7 @@ fn many_parties(count: usize) {
     world.job(Some(&service), &parties).give_to(&parties);
     let mut running = Vec::new();
     for (number, party) in parties.iter().enumerate() {
-        // Every id but two is missing in one of the tables.
+        // Every id but two is missing from one of the tables.
         let lacking =
             (0..count).filter(|other| *other != number).map(|other| format!("not-{other}"));
         let mut ids: Vec<String> = lacking.chain(["all-1".into(), "all-2".into()]).collect();
@@ -737,7 +737,7 @@ fn sixty_four_parties() {
     many_parties(64);
 }
 
-/// It must not be looked for without end.
+/// The search for such a run must end.
 #[test]
 fn party_goes_on_with_a_run_that_is_another_programs() {
     let scene = Scene::new(["alice", "bob"]);
@@ -792,14 +792,14 @@ fn server_down_then_up() {
     for process in running {
         process.wait().expect(0);
     }
-    // It dies while a party waits, and is there again.
+    // It dies while a party waits, and comes back.
     let waiting = world.run_lines(alice, &["a"]);
     waiting.wait_for("waiting for bob");
     service.process.kill();
     waiting.wait_for("the connection to the service broke");
     let service = world.serve_with(&listen);
     waiting.wait_for("reconnected");
-    // It dies while a job runs, and knows nothing of it when it is there again.
+    // It dies while a job runs, and knows nothing about it when it comes back.
     let mut raw = world.raw(&service, bob, &job.job());
     raw.assembled();
     waiting.wait_for("all 2 parties are here");
@@ -907,7 +907,7 @@ fn large_set_over_4_mb() {
     let expected: String = (IDS / 10..IDS).map(|id| format!("{id:016}\n")).collect();
     assert!(expected.len() > 4 << 20 && IDS * 16 > 4 << 20);
     for party in &scene.parties {
-        assert!(party.read("matched.txt") == expected, "{}: another result", party.name);
+        assert!(party.read("matched.txt") == expected, "{}: a different result", party.name);
     }
 }
 
@@ -920,7 +920,7 @@ fn idle_cpu_zero_while_waiting() {
         process.wait_for("waiting for carol");
     }
     let idle = scene.world.connect(&scene.service, &Identity::generate());
-    // What was begun before comes to rest.
+    // Let whatever began before settle.
     thread::sleep(Duration::from_millis(500));
     let [alice, bob] = &running;
     let processes = [&scene.service.process, alice, bob];
@@ -932,8 +932,8 @@ fn idle_cpu_zero_while_waiting() {
     drop(idle);
 }
 
-/// What a job held is given back to the system, and what the connections of many parties held soon
-/// after they end.
+/// The service gives back to the system what a job held and, soon after they end, what the
+/// connections of many parties held.
 #[test]
 fn memory_is_given_back_after_delivery() {
     const IDS: usize = 100_000;
@@ -963,15 +963,16 @@ fn memory_is_given_back_after_delivery() {
     assert!(kept() <= KEPT_KIB, "{before} KiB before, {} more afterwards", kept());
 }
 
-/// The sets that the service held are overwritten, and the same job again, at once, knows nothing
-/// of the first one. (Buffers of the transport are not in this: they hold pseudonyms as they
-/// travel, until they are used again.)
+/// The sets that the service held are overwritten, and the same job, repeated at once, knows
+/// nothing about the first run. (This excludes buffers of the transport: they hold pseudonyms in
+/// their wire form until they are reused.)
 #[test]
 fn wiped_after_delivery() {
     let scene = Scene::new(["alice", "bob"]);
     let ids: Vec<String> = (0..50_000).map(|id| format!("id-{id}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    // Alice stalls the job for a moment, so that bob's set is there for certain when it is sought.
+    // Alice stalls the job for a moment, so that bob's set is certain to be there during the
+    // search.
     let mut bob = scene.raw(1).seated();
     let mut alice = scene.raw(0);
     let (key, _) = thread::scope(|scope| {
@@ -987,7 +988,7 @@ fn wiped_after_delivery() {
     bob.send(&set);
     let ToParty::Uploads { .. } = alice.connection.message() else { panic!("bob's set is there") };
     let held = pseudonyms_in_memory(&scene.service.process, &set);
-    assert!(held >= set.len(), "{held} of {} are there while the job runs", set.len());
+    assert!(held >= set.len(), "{held} of {} are in memory while the job runs", set.len());
     alice.send(&few);
     assert_eq!(common(&bob.outcome(&set).expect("a result")), 1);
     alice.outcome(&few).expect("a result");
@@ -996,22 +997,22 @@ fn wiped_after_delivery() {
         assert!(Instant::now() < deadline, "the job does not end");
         thread::sleep(Duration::from_millis(10));
     }
-    // A register's worth may stand on a stack.
+    // A register's contents may remain on a stack.
     let left = pseudonyms_in_memory(&scene.service.process, &set);
-    assert!(left <= 8, "{left} of {} are still there", set.len());
+    assert!(left <= 8, "{left} of {} are still in memory", set.len());
     let running = [scene.run(0, &["id-1", "x"]), scene.run(1, &["y"])];
     for process in running {
         assert_eq!(process.wait().expect(0).json()["result"]["keys"], 0);
     }
 }
 
-/// The form on the wire of a set, in pieces of so many bytes.
+/// The wire form of a set, in pieces of this many bytes.
 fn pieces(set: &PseudonymSet, bytes: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
     set.chunks(bytes).map(|piece| piece.expect("in memory"))
 }
 
-/// How many times a pseudonym of `set` stands in the memory of a process: as a number of 128 bits,
-/// or as the high half that the join compares.
+/// How many times a process's memory contains a pseudonym of `set`: as a number of 128 bits, or as
+/// the high half that the join compares.
 fn pseudonyms_in_memory(process: &Process, set: &PseudonymSet) -> usize {
     let number = |pseudonym: &Pseudonym| u128::from_be_bytes(pseudonym.to_be_bytes());
     let wanted: HashSet<u128> = set.pseudonyms().expect("in memory").iter().map(number).collect();
@@ -1019,7 +1020,7 @@ fn pseudonyms_in_memory(process: &Process, set: &PseudonymSet) -> usize {
     let halves: HashSet<u64> = wanted.iter().map(half).collect();
     let mut found = 0;
     process.scan_memory(|bytes| {
-        // Numbers of 128 bits lie at multiples of 16, on some machines of 8.
+        // Numbers of 128 bits are at multiples of 16, on some machines of 8.
         for offset in [0, 8] {
             let (numbers, _) = bytes.get(offset..).unwrap_or_default().as_chunks::<16>();
             let numbers = numbers.iter().map(|bytes| u128::from_ne_bytes(*bytes));
@@ -1031,8 +1032,8 @@ fn pseudonyms_in_memory(process: &Process, set: &PseudonymSet) -> usize {
     found
 }
 
-/// At the most talkative level nothing says a record or a pseudonym, neither at the parties nor
-/// at the service.
+/// Even at the most verbose level, nothing prints a record or a pseudonym, neither at the parties
+/// nor at the service.
 #[test]
 fn first_id_never_logged() {
     let world = World::new().logging("trace");
@@ -1063,7 +1064,8 @@ fn first_id_never_logged() {
     }
 }
 
-/// Bob uploads what an honest party does not; the others are told who, and nothing is joined.
+/// Bob uploads what an honest party would not; the others are told who did it, and nothing is
+/// joined.
 fn refused_upload(upload: impl FnOnce(&mut RawParty, &[Vec<u8>; 3], [u8; 32]), words: &str) {
     let scene = Scene::new(["alice", "bob", "carol"]);
     let alice = scene.run(0, &["a"]);
@@ -1237,7 +1239,7 @@ fn wrong_key_for_a_name() {
     alice.wait().expect(0);
 }
 
-/// The right connection with a one-time key that somebody else signed: the other parties refuse it
+/// The right connection with a one-time key that someone else signed: the other parties refuse it
 /// before anything is sent.
 #[test]
 fn one_time_key_of_somebody_else() {

@@ -1,8 +1,9 @@
-//! Many small jobs at once, each with something that goes wrong, or nothing. Whatever happens: who gets a
-//! result gets the right one, who gets none is told why, nobody waits longer than the deadline, and the
-//! service is afterwards as it was.
+//! Many small jobs at once, each with one thing that goes wrong, or none. Whatever happens: a party
+//! that gets a result gets the right one, a party that gets none is told why, nobody waits longer
+//! than the deadline, and afterwards the service is as it was.
 //!
-//! `CONVELO_SOAK_JOBS=2000 cargo test -p convelo-tests --test soak` runs so many jobs in place of a few.
+//! `CONVELO_SOAK_JOBS=2000 cargo test -p convelo-tests --test soak` runs that many jobs instead of
+//! a few.
 
 use std::collections::BTreeSet;
 use std::iter;
@@ -19,16 +20,16 @@ const FEW: usize = 60;
 const WORKERS: usize = 4;
 const MOST_PARTIES: usize = 5;
 
-/// Of a job in which something goes wrong.
+/// For a job in which something goes wrong.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Long enough for two broken connections on a busy machine, and shorter than the deadline.
 const COME_BACK: &str = "--reconnect-within 4s";
 
-/// A party gives up by itself so long after the deadline, and has had to start and may be slow.
+/// A party gives up on its own this long after the deadline; it also had to start, and may be slow.
 const SLACK: Duration = Duration::from_secs(60);
 
-/// What the allocator may keep of the memory of jobs that are over.
+/// What the allocator may keep of the memory of finished jobs.
 const KEPT_KIB: u64 = 24 * 1024;
 
 /// What goes wrong, and how many milliseconds after the start.
@@ -37,17 +38,17 @@ enum Fault {
     None,
     Killed(u64),
     Stopped(u64),
-    /// It stands still until after the deadline.
+    /// It freezes until after the deadline.
     Frozen(u64),
-    /// Its first connections break, each after so many bytes.
+    /// Its first connections break, each after this many bytes.
     Cut(Counted, [usize; 2]),
-    /// All its connections break after so many bytes.
+    /// All its connections break after this many bytes.
     CutAlways(usize),
-    /// It never comes.
+    /// It never arrives.
     Absent,
-    /// Its table is not one.
+    /// Its table is invalid.
     Table,
-    /// The service dies and starts anew.
+    /// The service dies and restarts.
     Restart(u64),
 }
 
@@ -69,7 +70,7 @@ impl Fault {
     }
 }
 
-/// The lines of a table: some ids several times, some lines blank, in random order.
+/// The lines of a table: some ids repeated, some lines blank, in random order.
 fn table(random: &mut Random, ids: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for id in 0..ids {
@@ -92,13 +93,13 @@ fn keys(lines: &[String]) -> BTreeSet<&str> {
     lines.iter().map(|line| line.trim()).filter(|id| !id.is_empty()).collect()
 }
 
-/// One job, from its tables to what every party says in the end.
+/// One job, from its tables to what every party says at the end.
 fn job(world: &World, shared: &Service, parties: &[Party], number: usize, random: &mut Random) {
     let parties = &parties[..2 + random.below(MOST_PARTIES - 1)];
     let (victim, ids) = (random.below(parties.len()), random.below(3000));
     let fault = Fault::random(random);
     println!("job {number}: {} parties, {ids} ids, {victim}: {fault:?}", parties.len());
-    // A restart is the end of all jobs of a service.
+    // A restart ends all jobs of a service.
     let own = matches!(fault, Fault::Restart(_))
         .then(|| world.serve_with(&format!("--listen 127.0.0.1:{} {COME_BACK}", free_port())));
     let address = own.as_ref().map_or(&shared.address, |own| &own.address).clone();
@@ -138,7 +139,7 @@ fn job(world: &World, shared: &Service, parties: &[Party], number: usize, random
         }
         Fault::Stopped(moment) => {
             after(moment);
-            // It may have ended.
+            // It may already have ended.
             running[victim].as_ref().expect("it was started").terminate();
         }
         Fault::Frozen(moment) => {
@@ -178,12 +179,12 @@ fn check(party: &Party, ended: &Ended, expected: &[&String], fault: Fault, victi
         || format!("{fault:?}, {}, exit code {:?}: {}", party.name, ended.code, ended.stderr);
     assert!(!party.has_matched(), "rows without a result: {}", said());
     if matches!(fault, Fault::Stopped(_)) && victim && ended.code.is_none() {
-        // The signal came before the program had contacted anybody.
+        // The signal arrived before the program had contacted anyone.
         assert!(!ended.stderr.contains("connecting"), "{}", said());
         return;
     }
     let explained = ended.stderr.lines().any(|line| line.starts_with("error: ") && line.len() > 30);
-    assert!(explained, "no word of why: {}", said());
+    assert!(explained, "no explanation: {}", said());
     match (fault, victim) {
         (Fault::None | Fault::Cut(..), _) => panic!("nothing that ends a job: {}", said()),
         (Fault::Stopped(_), true) => assert_eq!(ended.code, Some(130), "{}", said()),

@@ -278,7 +278,7 @@ fn unattested() -> Error {
 fn late() -> Error {
     Error::new(
         Kind::Job,
-        "the job's deadline passed and the service did not say so itself: \
+        "the job's deadline has passed and the service has not said so itself: \
          the connection to it, or the service, hangs",
     )
 }

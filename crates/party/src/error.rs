@@ -60,7 +60,7 @@ pub struct Error {
     kind: Kind,
     cause: Box<Cause>,
     hint: Option<Hint>,
-    /// The address, where there are several services.
+    /// The address, if there are several services.
     service: Option<String>,
 }
 

@@ -1,6 +1,6 @@
 //! The job key: agreed between the parties, relayed by a service that cannot read it.
 //!
-//! Four messages a party, each state taking the previous one's place so that no step can be left
+//! Each party sends four messages, and each state replaces the previous one, so no step can be left
 //! out or repeated:
 //!
 //! 1. [`Opening`] makes a one-time X25519 key and signs it with the party's identity key for this
@@ -14,11 +14,12 @@
 //!    all shares under the job digest and the transcript, and gives a [`Confirmation`].
 //! 4. [`Confirming::confirmed`] compares everybody's confirmation and releases the [`JobKey`].
 //!
-//! The key is unknown to anyone who holds no identity key of the roster, and it is fresh if one
-//! party's share is. A relay that shows parties different offers is noticed in step 3, because
-//! the shares do not open under different transcripts; a party that gives the others different
-//! shares is noticed in step 4. Where a job pins no identities, the parties have only the attested
-//! service's word for who the members are: a service that lies can then stand between them.
+//! The key is unknown to anyone who holds no identity key of the roster, and it is fresh if at
+//! least one party's share is. A relay that shows parties different offers is noticed in step 3,
+//! because the shares do not open under different transcripts; a party that gives the others
+//! different shares is noticed in step 4. If a job pins no identities, the parties have only the
+//! attested service's word for who the members are: a service that lies can then put itself between
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -43,11 +44,11 @@ use crate::limits::{MAXIMUM_NAME_BYTES, MAXIMUM_SIGNATURE_BYTES, SEALED_SHARE_BY
 const OFFER_LABEL: &[u8] = b"convelo key offer v1";
 const TRANSCRIPT_LABEL: &[u8] = b"convelo key agreement members v1";
 const SHARE_LABEL: &[u8] = b"convelo key share v1";
-// What is agreed on depends on these bytes: they keep the word that version 1 began with.
+// The derived key depends on these bytes: they keep the word that version 1 began with.
 const PSEUDONYM_LABEL: &[u8] = b"convelo fingerprint key v1";
 const CONFIRMATION_LABEL: &[u8] = b"convelo key confirmation v1";
 
-/// How the SubjectPublicKeyInfo (DER) of every P-256 key begins whose point is not compressed
+/// The start of the SubjectPublicKeyInfo (DER) of every P-256 key whose point is not compressed
 /// (RFC 5480); both coordinates follow, 64 bytes.
 const SPKI_BEGINNING: [u8; 27] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
@@ -93,7 +94,7 @@ pub struct SealedShare {
     pub sealed: Vec<u8>,
 }
 
-/// Shows that a party derived the same keys as the others. Derived beside the job key by HKDF;
+/// Shows that a party derived the same keys as the others. Derived alongside the job key by HKDF;
 /// says nothing about it. Compared in constant time.
 #[derive(Clone, Copy)]
 pub struct Confirmation(pub [u8; 32]);
@@ -112,11 +113,11 @@ impl fmt::Debug for Confirmation {
     }
 }
 
-/// Why the parties have no job key. Names the party it is about.
+/// Why the parties have no job key. Names the party in question.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgreementError {
-    /// Another job than the one the one-time key was signed for.
+    /// The one-time key was signed for another job.
     #[error("the one-time key was made for another job: begin the agreement again")]
     JobChanged,
     /// The wrong number of members.
@@ -130,27 +131,27 @@ pub enum AgreementError {
         /// Parties of the job.
         expected: usize,
     },
-    /// Somebody the job does not know.
+    /// Someone whom the job does not know.
     #[error("'{name}' is not a party of this job: the service let a stranger in")]
     Stranger {
         /// The stranger's name.
         name: String,
     },
-    /// A name stands twice where each stands once.
+    /// A name that should appear once appears twice.
     #[error("'{name}' appears twice: the service mixed up two parties")]
     Twice {
         /// The name.
         name: String,
     },
-    /// Two members have one key.
+    /// Two members show the same key.
     #[error("'{name}' shows the key of another party: the two are one, or it copied the key")]
     SharedKey {
         /// The second of the two.
         name: String,
     },
-    /// A name is held by another identity key than the job pins.
+    /// A member shows another identity key than the one that the job pins for its name.
     #[error(
-        "'{name}' shows the key {found}, expected {expected}, which the job pins: somebody else uses \
+        "'{name}' shows the key {found}, expected {expected}, which the job pins: someone else uses \
          its name, or the job file has an old key"
     )]
     WrongKey {
@@ -176,29 +177,33 @@ pub enum AgreementError {
         /// The party.
         name: String,
     },
-    /// A one-time key that nothing can be sealed to.
+    /// A one-time key to which nothing can be sealed.
     #[error("the one-time key of '{name}' is not a usable X25519 key: its program is broken")]
     BadOneTimeKey {
         /// The party.
         name: String,
     },
     /// Our own entry among the members is missing or not what we sent.
-    #[error("the service shows our own entry '{name}' with another {what} than we sent")]
+    #[error(
+        "the service shows our own entry '{name}' with a different {what} from the one we sent"
+    )]
     OwnEntry {
         /// Our name.
         name: String,
         /// What was changed.
         what: &'static str,
     },
-    /// A share that is sealed to somebody else.
-    #[error("a share of '{from}' for '{to}' came to us: the service delivered it wrongly")]
+    /// A share that is sealed to someone else.
+    #[error(
+        "we received a share of '{from}' for '{to}': the service delivered it to the wrong party"
+    )]
     NotForUs {
         /// Whose share.
         from: String,
         /// Whom it is for.
         to: String,
     },
-    /// A share did not come.
+    /// A share did not arrive.
     #[error("the share of '{name}' is missing: the service did not deliver it")]
     MissingShare {
         /// Whose share.
@@ -207,21 +212,21 @@ pub enum AgreementError {
     /// A share that cannot be opened.
     #[error(
         "the share of '{name}' cannot be opened: it was altered on its way, belongs to another \
-         run, or the service showed its sender other one-time keys than us"
+         run, or the service showed its sender different one-time keys from those it showed us"
     )]
     Unreadable {
         /// Whose share.
         name: String,
     },
-    /// A confirmation did not come.
+    /// A confirmation did not arrive.
     #[error("the confirmation of '{name}' is missing: the service did not deliver it")]
     MissingConfirmation {
         /// Whose confirmation.
         name: String,
     },
-    /// A party derived another key than we did.
+    /// A party derived a different key from ours.
     #[error(
-        "'{name}' has another job key than we have: the service or a party showed different \
+        "'{name}' has a different job key from ours: the service or a party showed different \
          things to different parties; nothing was sent"
     )]
     Mismatch {
@@ -230,7 +235,7 @@ pub enum AgreementError {
     },
 }
 
-/// The first state: a one-time key is made and signed, the other parties are not known yet.
+/// The first state: a one-time key is made and signed; the other parties are not known yet.
 pub struct Opening {
     digest: JobDigest,
     name: String,
@@ -240,8 +245,8 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Makes a one-time key and signs it with the party's identity key, of ECDSA P-256 with SHA-256
-    /// and signatures in DER.
+    /// Makes a one-time key and signs it with the party's identity key: ECDSA P-256 with SHA-256,
+    /// signatures in DER.
     pub fn new(job: &Job, name: &str, identity: &EcdsaKeyPair, rng: &mut impl CryptoRng) -> Self {
         let digest = job.digest();
         let (secret, public) = X25519HkdfSha256::gen_keypair_with_rng(rng);
@@ -251,18 +256,18 @@ impl Opening {
         Self { digest, name: name.to_owned(), spki: spki_of(identity), secret, offer }
     }
 
-    /// What the other parties are to be shown.
+    /// What is to be shown to the other parties.
     pub fn offer(&self) -> KeyOffer {
         self.offer.clone()
     }
 
-    /// Checks all members, this party among them, in any order, and seals a fresh share to each
-    /// other one.
+    /// Checks all members, including this party, in any order, and seals a fresh share to each of
+    /// the others.
     ///
     /// # Errors
-    /// If the members are not exactly the job's parties with their pinned keys (where none are
-    /// pinned: as many parties as the job says, with different names and keys), if a one-time key
-    /// is not signed by its party for this job, or if our own entry is not what we sent.
+    /// If the members are not exactly the job's parties with their pinned keys (if none are pinned:
+    /// as many parties as the job says, with different names and keys), if a one-time key is not
+    /// signed by its party for this job, or if our own entry is not what we sent.
     pub fn assembled(
         self,
         job: &Job,
@@ -334,7 +339,7 @@ impl fmt::Debug for Opening {
     }
 }
 
-/// The second state: our shares are on their way, the others' are awaited.
+/// The second state: our shares are on their way, and we are waiting for the others'.
 pub struct Sealing {
     digest: JobDigest,
     name: String,
@@ -348,7 +353,7 @@ impl Sealing {
     /// Opens the shares of all other parties, in any order, and derives the keys.
     ///
     /// # Errors
-    /// If there is not exactly one share from each other party, sealed to us in this run by a party
+    /// Unless there is exactly one share from each other party, sealed to us in this run by a party
     /// that was shown the same members.
     #[expect(clippy::missing_panics_doc, reason = "a confirmation is derived for every party")]
     pub fn shares(
@@ -414,7 +419,7 @@ impl fmt::Debug for Sealing {
     }
 }
 
-/// The third state: the key is derived; whether everybody has it is not known yet.
+/// The third state: the key is derived; we do not know yet whether everybody has it.
 pub struct Confirming {
     key: JobKey,
     name: String,
@@ -424,7 +429,7 @@ pub struct Confirming {
 
 impl Confirming {
     /// Compares the confirmations of all other parties, in any order, and releases the key. Our own
-    /// one may be among them.
+    /// may be among them.
     ///
     /// # Errors
     /// If one is missing, repeated, a stranger's, or shows another key than ours.
@@ -460,16 +465,17 @@ pub struct JobKey {
 }
 
 impl JobKey {
-    /// The keyed function that makes pseudonyms of this job.
+    /// The keyed function that makes this job's pseudonyms.
     pub fn pseudonymiser(&self) -> Pseudonymiser {
         Pseudonymiser::new(&self.pseudonym_key)
     }
 }
 
 impl JobKey {
-    /// The key of a job that is spread over several services, of the keys that the parties agreed on
-    /// through each: HKDF-SHA256 (RFC 5869) over all of them, with the job's digest as salt. No service has
-    /// it, unless all of them together broke theirs. Of one service it is that key.
+    /// The key of a job that is spread over several services, derived from the keys that the
+    /// parties agreed on through each: HKDF-SHA256 (RFC 5869) over all of them, with the job's
+    /// digest as salt. No service has it, unless all of them together broke theirs. With one
+    /// service, it is that service's key.
     #[must_use]
     pub fn combined(mut keys: Vec<Self>, job: JobDigest) -> Self {
         if keys.len() == 1
@@ -495,7 +501,7 @@ impl fmt::Debug for JobKey {
     }
 }
 
-/// Names and identity keys are exactly those of the job, nobody stands twice.
+/// Checks that names and identity keys are exactly those of the job, and that nobody appears twice.
 fn check_roster(job: &Job, members: &[Member]) -> Result<(), AgreementError> {
     let (found, expected) = (members.len(), job.parties().count());
     if found != expected {
@@ -530,9 +536,9 @@ fn check_roster(job: &Job, members: &[Member]) -> Result<(), AgreementError> {
     Ok(())
 }
 
-/// The one-time key of a member is signed by its identity key for this job and this name.
+/// Checks that a member's one-time key is signed by its identity key for this job and this name.
 ///
-/// The identity key has to be in the one form that we write ourselves: one key has one identity.
+/// The identity key must be in the one form that we write ourselves: one key has one identity.
 fn check_offer(digest: JobDigest, member: &Member) -> Result<(), AgreementError> {
     let name = || member.name.clone();
     let identity = Some(&member.spki)
@@ -568,7 +574,7 @@ fn share_info(digest: JobDigest, transcript: &[u8; 32], from: &str, to: &str) ->
     framed(&[SHARE_LABEL, &digest.0, transcript, from.as_bytes(), to.as_bytes()])
 }
 
-/// SHA-256 over the job and everything that a party was shown of each member, by name.
+/// SHA-256 over the job and everything that a party was shown about each member, by name.
 fn transcript(digest: JobDigest, members: &[Member]) -> [u8; 32] {
     let mut sorted: Vec<_> = members.iter().collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
@@ -606,7 +612,7 @@ fn derive(
     (JobKey { pseudonym_key }, shares.keys().map(confirmation).collect())
 }
 
-/// The parts, each after its length in 32 bits, big-endian.
+/// The parts, each preceded by its length in 32 bits, big-endian.
 fn framed(parts: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(parts.iter().map(|part| 4 + part.len()).sum());
     for part in parts {
@@ -617,7 +623,7 @@ fn framed(parts: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// A name from a peer, fit for an error text.
+/// A name from a peer, made safe for an error text.
 fn shown(name: &str) -> String {
     name.escape_debug().take(MAXIMUM_NAME_BYTES).collect()
 }

@@ -25,8 +25,8 @@ use crate::bitmap::Bitmap;
 use crate::keys::{PSEUDONYM_BYTES, Pseudonym};
 
 /// Where entries go that outgrow the memory of a [`SetBuilder`]: an append-only store of secrets.
-/// Once they leave this process's memory, an implementation ensures that nobody else can read or
-/// change them.
+/// An implementation ensures that others can neither read nor change what leaves this process's
+/// memory.
 pub trait Spill: Send + Sync {
     /// Stores `bytes`, and leaves no trace of them in the vector.
     ///
@@ -255,8 +255,7 @@ impl PseudonymSet {
     }
 
     /// The set with a few more pseudonyms, which stand for no row. They are held in memory even if
-    /// the others are in a [`Spill`]; as they are drawn at random, none of them may be in the set
-    /// already.
+    /// the others are in a [`Spill`]. None of them may be in the set already (they are drawn at random).
     #[must_use]
     pub fn filled(mut self, with: impl IntoIterator<Item = Pseudonym>) -> Self {
         let bits = self.buckets.len().ilog2();

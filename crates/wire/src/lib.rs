@@ -2,7 +2,7 @@
 //! parse into checked types.
 //!
 //! [`proto`] is what travels; [`FromParty`] and [`ToParty`] are what the service and the parties
-//! work with. Every length that a peer controls is checked in the parse, against [`limits`].
+//! work with. The parse checks every length that a peer controls against [`limits`].
 
 pub mod limits;
 mod message;
@@ -15,7 +15,7 @@ pub use message::{
 pub use prost::bytes::Bytes;
 pub use reason::{Failed, Reason};
 
-/// The generated messages, client and server. The tests generate them anew and compare.
+/// The generated messages, client and server. The tests generate them again and compare.
 #[expect(clippy::all, clippy::pedantic, missing_docs, reason = "generated code")]
 pub mod proto {
     include!("generated/convelo.join.v1.rs");

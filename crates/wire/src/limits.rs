@@ -14,11 +14,11 @@ pub const MAXIMUM_MESSAGE_BYTES: usize = MAXIMUM_COLLATERAL_BYTES + (64 << 10);
 /// Bytes of the name and version of a peer's program.
 pub const MAXIMUM_SOFTWARE_BYTES: usize = 128;
 
-/// Bytes of an explanation; a longer one is cut by its sender.
+/// Bytes of an explanation; its sender truncates a longer one.
 pub const MAXIMUM_EXPLANATION_BYTES: usize = 2048;
 
 /// Bytes of collateral that a service offers; genuine bundles have about 16 KiB.
 pub const MAXIMUM_COLLATERAL_BYTES: usize = 256 << 10;
 
-/// Bytes of a quote: as many as Gramine's device makes at most.
+/// Bytes of a quote: the most that Gramine's device produces.
 pub const MAXIMUM_QUOTE_BYTES: usize = 8192;

@@ -15,7 +15,7 @@ use crate::reason::{Failed, Reason};
 /// A message that does not follow the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// The oneof of a message was not set, as when a newer peer sends a kind unknown here.
+    /// The oneof of a message was not set; this happens if a newer peer sends a kind unknown here.
     #[error("a message of an unknown kind arrived: the peer may run a newer version")]
     Unknown,
     /// A field has a length or value outside its limits.
@@ -35,13 +35,13 @@ pub enum WireError {
 pub struct Hello {
     /// The job in canonical JSON; within its size limit, not yet parsed.
     pub job: Bytes,
-    /// The name under which the job lists the party.
+    /// The name that the job lists for the party.
     pub party: String,
     /// The party's one-time key.
     pub offer: KeyOffer,
     /// Name and version of the party's program.
     pub software: String,
-    /// How many messages the party has received since all had come, where it goes on with a run.
+    /// When the party resumes a run: how many messages it has received since all parties arrived.
     pub received: Option<u64>,
 }
 
@@ -61,7 +61,7 @@ pub struct Proof {
     pub nonce: [u8; 32],
     /// The quote; within its size limit, not yet parsed.
     pub quote: Vec<u8>,
-    /// Collateral that the service offers, as it came; within its size limit, empty for none.
+    /// Collateral that the service offers, as it arrived; within its size limit, empty for none.
     pub collateral: Vec<u8>,
 }
 
@@ -70,7 +70,7 @@ pub struct Proof {
 pub struct Announcement {
     /// Number of distinct keys.
     pub keys: u64,
-    /// BLAKE3 over all pseudonyms as they travel.
+    /// BLAKE3 over all pseudonyms in their wire form.
     pub blake3: [u8; 32],
 }
 
@@ -86,11 +86,11 @@ pub struct NamedConfirmation {
 /// What a party sends.
 #[derive(Clone)]
 pub enum FromParty {
-    /// First message, and again before the session is too old.
+    /// First message, and sent again before the session is too old.
     Challenge(Challenge),
     /// This party's own fresh quote; within its size limit, not yet parsed.
     Evidence(Vec<u8>),
-    /// Who comes, and to which job.
+    /// Who is joining, and which job.
     Hello(Hello),
     /// Shares for the other parties.
     Shares(Vec<SealedShare>),
@@ -106,12 +106,12 @@ pub enum FromParty {
     Received,
 }
 
-/// Who is there and who is not.
+/// Who is there and who is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// Names of the parties that are there.
     pub present: Vec<String>,
-    /// Names of the missing parties, where the job names them.
+    /// Names of the missing parties, if the job names them.
     pub missing: Vec<String>,
     /// How many are missing.
     pub missing_count: u32,
@@ -126,13 +126,13 @@ pub enum ToParty {
     Proof(Proof),
     /// Who is missing.
     Waiting(Waiting),
-    /// Every party has come.
+    /// Every party has arrived.
     Assembled(Vec<Member>),
     /// Shares sealed to this party.
     Shares(Vec<SealedShare>),
     /// The other parties' confirmations.
     Confirmations(Vec<NamedConfirmation>),
-    /// All sets are announced and there is memory for them: chunks may come.
+    /// All sets are announced and there is memory for them: chunks may follow.
     Ready,
     /// Whose uploads are complete, and whose are missing.
     Uploads {
@@ -143,20 +143,20 @@ pub enum ToParty {
     },
     /// The result.
     Outcome {
-        /// What the party learns, the bits of a bitmap apart.
+        /// What the party learns, without the bits of a bitmap.
         outcome: Outcome<()>,
-        /// How many bytes of a bitmap follow; where the result is withheld they say nothing.
+        /// How many bytes of a bitmap follow; if the result is withheld, they mean nothing.
         bitmap_bytes: u64,
-        /// What the service says of it, signed by the key of its certificate.
+        /// What the service says about it, signed by the key of its certificate.
         signed: SignedStatement,
     },
     /// A piece of the bitmap.
     Bitmap(Bytes),
     /// The stream ends without a result.
     Failed(Failed),
-    /// The run goes on.
+    /// The run continues.
     Resumed {
-        /// How many of the party's messages the service has taken since all had come.
+        /// How many of the party's messages the service has accepted since all parties arrived.
         taken: u64,
     },
 }

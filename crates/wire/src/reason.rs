@@ -3,27 +3,27 @@
 use crate::limits::MAXIMUM_EXPLANATION_BYTES;
 use crate::proto;
 
-/// The kinds of failure that travel. Each is a case of its own for programs; the words for people
+/// The kinds of failure that are sent. Programs see each as a separate case; the words for people
 /// are in [`Failed::explanation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// A party's person or program stopped it.
+    /// The person or program running a party stopped it.
     Stopped,
     /// A party could not read its table.
     Table,
     /// A party's set is larger than the job's cap.
     OverCap,
-    /// A party refused the keys, shares or confirmations of the others.
+    /// A party refused the others' keys, shares or confirmations.
     KeyAgreement,
     /// The connection of a party broke.
     ConnectionLost,
     /// The job's deadline passed.
     Deadline,
-    /// The party is not on the roster of the job.
+    /// The party is not on the job's roster.
     Stranger,
     /// Another key holds this name in the job.
     NameTaken,
-    /// The job of this name is open with other terms.
+    /// The job with this name is open with other terms.
     OtherTerms,
     /// All seats are taken, or the party already takes part in the running job.
     JobRunning,
@@ -51,19 +51,19 @@ pub enum Reason {
 pub struct Failed {
     /// The kind.
     pub reason: Reason,
-    /// The party at whose end the cause lies, if it is a party.
+    /// The party on whose side the cause lies, if it is a party.
     pub party: Option<String>,
     /// A sentence for a person.
     pub explanation: String,
 }
 
 impl Failed {
-    /// A failure whose cause lies with no party, or with the service.
+    /// A failure caused by no party, or by the service.
     pub fn new(reason: Reason, explanation: impl Into<String>) -> Self {
         Self { reason, party: None, explanation: explanation.into() }
     }
 
-    /// A failure whose cause lies at a party's end.
+    /// A failure caused on a party's side.
     pub fn of_party(reason: Reason, party: &str, explanation: impl Into<String>) -> Self {
         Self { reason, party: Some(party.to_owned()), explanation: explanation.into() }
     }

@@ -18,7 +18,7 @@ from convelo.wire.state import Function, State
 __all__ = ["PLAIN", "ROOM", "Decoder", "Encoder", "current_encoder", "holds_array"]
 
 PLAIN = frozenset((str, float, bool, type(None)))
-"""Exact types that no wire changes and no option touches, but for surrogates in a str."""
+"""Exact types that no wire changes and no option affects, except for surrogates in a str."""
 
 ROOM = 994
 """How much nesting a decoder accepts: lists and dicts take 2, tuples 3.
@@ -66,8 +66,8 @@ class Encoder:
     """Packs one value. Made for each message.
 
     ormsgpack would pack numpy arrays itself, big-endian ones wrongly, and scalars with them. So it
-    is told not to, and :meth:`hook` sees both. Where a message holds many scalars and no array,
-    it is packed again by ormsgpack alone.
+    is told not to, and :meth:`hook` sees both. If a message holds many scalars and no array,
+    ormsgpack packs it again alone.
     """
 
     __slots__ = (
@@ -155,7 +155,7 @@ class Encoder:
                     return found
             return self.wrap(value, self.options)
         except Exception as error:
-            # ormsgpack says which type, not why.
+            # ormsgpack says which type, but not why.
             if self.error is None:
                 self.error = error
             raise
@@ -210,7 +210,7 @@ class Encoder:
         try:
             return _packb(value, self.hook, option)
         except TypeError as error:
-            # The outer documents would name the types around the one that has to be changed.
+            # The outer documents would name the types around the one that must be changed.
             if self.innermost is None:
                 self.innermost = error
             raise
@@ -219,7 +219,7 @@ class Encoder:
 class Decoder:
     """Turns what ormsgpack unpacked into the values that were sent. Made for each message.
 
-    Works in place, unless ``copying``: then what it is given stays as it is.
+    Works in place, unless ``copying``: then its input is unchanged.
     """
 
     __slots__ = ("copying", "deserializers", "options", "state")

@@ -1,6 +1,6 @@
 """The values of the compatible wires: what ``tno.mpc.communication`` 4.x and 5.x send.
 
-Both versions write a value alike, and differ in the envelope around it, which the transport makes.
+Both versions write values alike, and differ in the envelope around them, which the transport makes.
 A value is a msgpack document. What msgpack has no form for is a *wrapper*, the map
 ``{"type": <class name>, "data": ...}``; so a user's dict with these two keys cannot be told from
 one, and :func:`encode_value` refuses it.
@@ -40,7 +40,7 @@ MAX_VALUE = (1 << 32) - 1
 """The longest bytes object that msgpack can hold, in bytes."""
 
 Encoded = bytes | tuple[bytes, bytes | memoryview]
-"""A value, in one piece or in two that follow each other."""
+"""A value, in one piece or in two consecutive ones."""
 
 _packb = ormsgpack.packb
 _unpackb = ormsgpack.unpackb
@@ -75,7 +75,7 @@ class CompatibleEncoder(Encoder):
     def wrap(self, value: Any, options: Any) -> dict[str, Any]:
         name, data, builtin = self.serialize(value, options)
         if self.strict:
-            # The receiver hands what only looks like a wrapper in ``data`` to the class as it is.
+            # What only looks like a wrapper in ``data``, the receiver hands to the class unchanged.
             self.made += 1 + _lookalikes(data, in_list=not builtin)
         return {"type": name, "data": data}
 
@@ -86,7 +86,7 @@ class CompatibleEncoder(Encoder):
     def plain_array(self, value: Any) -> bytes | None:
         """``value`` as nested msgpack arrays; ``None`` where only its serializer has a form."""
         if not value.dtype.isnative and value.flags.c_contiguous:
-            # ormsgpack reads the bytes of a foreign order as if they were native.
+            # ormsgpack reads bytes in a foreign order as if they were native.
             value = value.astype(value.dtype.newbyteorder("="))
         try:
             return _packb(value, None, self.option)

@@ -2,8 +2,8 @@
 
 Only :meth:`Serialization.pack` / :meth:`Serialization.unpack` with ``use_pickle=True`` (in the 5.x
 API ``fallback_pickle``) use it: a program that packs and unpacks its own bytes. What goes to a
-peer or comes from one is never pickled, whatever the settings say: all that ``use_pickle`` on a
-handler causes is :func:`warn_ignored`.
+peer or comes from one is never pickled, whatever the settings say: ``use_pickle`` on a
+handler only causes :func:`warn_ignored`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class PickleIgnoredWarning(UserWarning):
 def dumps(value: Any) -> bytes:
     """Pickles ``value``, with a :class:`DangerousPickleWarning`."""
     warnings.warn(
-        f"{type(value).__name__} has no registered serializer and is pickled: whoever unpickles "
+        f"{type(value).__name__} has no registered serializer and is pickled: anyone who unpickles "
         "it runs what these bytes say. Register a serializer instead.",
         DangerousPickleWarning,
         stacklevel=2,
@@ -37,7 +37,7 @@ def dumps(value: Any) -> bytes:
 def loads(data: bytes) -> Any:
     """Unpickles ``data``, with a :class:`DangerousPickleWarning`. Runs the code in ``data``."""
     warnings.warn(
-        "Unpickling runs code that the bytes contain. Never use it on what came from somebody "
+        "Unpickling runs code that the bytes contain. Never use it on what came from someone "
         "else; register a deserializer instead.",
         DangerousPickleWarning,
         stacklevel=2,

@@ -1,6 +1,6 @@
 """Types that are only sent if both parties ask for it: sets, decimals, dataclasses and so on.
 
-Peers with the genuine package have to register serializers of the same form for what they receive.
+Peers with the genuine package must register serializers of the same form for what they receive.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _dataclass(made: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         rest = {name: given.pop(name) for name in later}
         value = made(**given)
         for name, item in rest.items():
-            # Past __setattr__, which a frozen dataclass has closed.
+            # Bypasses __setattr__, which a frozen dataclass blocks.
             object.__setattr__(value, name, item)
         return value
 

@@ -17,7 +17,7 @@ _CONTAINERS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
 
 def depth_of(document: bytes) -> int:
-    """How many arrays and maps lie in each other at most; extensions count as leaves.
+    """The deepest nesting of arrays and maps; extensions count as leaves.
 
     A document that is cut off is measured as far as it goes.
     """

@@ -19,7 +19,7 @@ class Registration(Generic[_Supported]):
     """What the classes of both APIs have in common: they keep the functions for types.
 
     A type that msgpack does not know travels as ``{"type": <class name>, "data": ...}``. Classes
-    are told apart by their ``__name__`` alone.
+    are distinguished only by their ``__name__``.
     """
 
     state: ClassVar[State]
@@ -88,7 +88,7 @@ class Registration(Generic[_Supported]):
 
     @classmethod
     def clear_serialization_logic(cls, reload_defaults: bool = True) -> None:
-        """Forgets what was registered, but for the known types if ``reload_defaults``."""
+        """Forgets what was registered, except for the known types if ``reload_defaults``."""
         cls.state.serializers().clear()
         cls.state.deserializers().clear()
         if reload_defaults:

@@ -1,14 +1,14 @@
 """The values of the second wire, which only our own peers speak.
 
-A value is a msgpack document and a list of buffers beside it, which travel as they are. Four
-extension types of msgpack say what it has no form for, so every plain dict stays what it is:
+A value is a msgpack document and a list of buffers next to it, which travel unchanged. Four
+msgpack extension types represent what msgpack has no form for, so every plain dict stays a dict:
 
 ==== ================ ==========================================================================
 code stands for       payload, itself a msgpack document
 ==== ================ ==========================================================================
 1    a typed value    ``[type name, data]``
 2    a numpy array    ``[dtype.str, shape, "C" or "F", buffer number or bytes]``
-3    bytes beside it  buffer number
+3    separate bytes   buffer number
 4    a pandas object  ``["DataFrame" or "Series", buffer number, columns, names, left out]``
 ==== ================ ==========================================================================
 
@@ -76,7 +76,7 @@ _packb = ormsgpack.packb
 _unpackb = ormsgpack.unpackb
 _Ext = ormsgpack.Ext
 
-# The first bytes of documents in which nothing can be typed.
+# The first bytes of documents that cannot contain typed values.
 _SCALAR = bytes(
     not any(
         first <= head <= last
@@ -137,7 +137,7 @@ class SecondEncoder(Encoder):
     __slots__ = ("_integers", "_tuples", "buffers", "copied", "deepest", "depth")
 
     def __init__(self, state: State, options: Any, option: int | None) -> None:
-        # Arrays never go as lists here, whatever the compatible wire does.
+        # Arrays are never sent as lists here, whatever the compatible wire does.
         super().__init__(state, options, (option or 0) | ormsgpack.OPT_SERIALIZE_NUMPY)
         tuples = getattr(self.serializers.get("tuple"), "core", None)
         self._tuples = tuples is serialize_tuple
@@ -323,7 +323,7 @@ def decode(
 
     Args:
         value: the document.
-        buffers: what travelled beside it.
+        buffers: what travelled next to it.
         state: the registered deserializers; without it those of the 4.x API.
         option: ormsgpack's options.
         writable: copy arrays, so that they can be changed.
@@ -354,7 +354,7 @@ def decode(
 
 
 class SecondDecoder(Decoder):
-    """Reads one document, with the buffers beside it."""
+    """Reads one document, with the buffers next to it."""
 
     __slots__ = ("_allowance", "_error", "_option", "_path", "_stack", "buffers", "writable")
 
@@ -372,7 +372,7 @@ class SecondDecoder(Decoder):
         self._option = option
         self._error: BaseException | None = None
         self._allowance = 0
-        # Each document within another one takes stack, by how deep it is nested.
+        # Each document within another takes stack, depending on how deeply it is nested.
         self._path: list[tuple[bytes, int, bool]] = []
         self._stack = 0
 

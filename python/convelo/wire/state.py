@@ -36,7 +36,7 @@ DEFAULT_PACK_OPTION: int = (
 
 
 class State(Protocol):
-    """The registered functions of one API, by type name, read anew for each message.
+    """The registered functions of one API, by type name, read again for each message.
 
     ``options`` is what that API hands to its functions: a dict of keyword arguments (4.x), or an
     options object (5.x).
@@ -86,7 +86,7 @@ def set_default(state: State) -> None:
 
 
 def default_state() -> State:
-    """The state of the 4.x API, once that is imported."""
+    """The state of the 4.x API, once it is imported."""
     if not _default:
         raise RuntimeError("no serializers are registered: import convelo.compat.tno first")
     return _default[0]

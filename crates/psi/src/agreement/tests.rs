@@ -49,7 +49,7 @@ impl Run {
         openings.remove(party).assembled(&self.job, &members, &mut rng())
     }
 
-    /// All parties up to the exchange of shares; what each of them receives.
+    /// All parties up to the exchange of shares, with what each of them receives.
     fn sealed(&self) -> (Vec<Sealing>, Vec<Vec<SealedShare>>) {
         let openings = self.openings();
         let members = members(&openings);
@@ -129,7 +129,7 @@ fn two_runs_of_a_job_have_different_keys() {
     assert_ne!(key(), key());
 }
 
-/// Every label, frame and order of the derivation, so that a change of any cannot pass unnoticed.
+/// Every label, frame and order of the derivation, so that no change goes unnoticed.
 #[test]
 fn derivation_vector() {
     let digest = JobDigest([1; 32]);
@@ -486,7 +486,8 @@ fn two_shares_of_one_party() {
     );
 }
 
-/// The relay keeps an earlier offer of a party that has begun anew and shows it to one other party.
+/// The relay keeps an earlier offer of a party that has started again, and shows it to one other
+/// party.
 #[test]
 fn relay_shows_different_offers() {
     let run = Run::named(3);
@@ -505,8 +506,8 @@ fn relay_shows_different_offers() {
     );
 }
 
-/// A party that works with the relay seals one share to one party and another share to the other
-/// one; everything opens.
+/// A party that colludes with the relay seals one share to one party and a different share to the
+/// other; everything opens.
 #[test]
 fn equivocating_relay_is_caught_by_confirmation() {
     let run = Run::named(3);

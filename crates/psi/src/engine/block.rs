@@ -5,14 +5,14 @@ use std::hint::black_box;
 use memmap2::MmapMut;
 use zeroize::Zeroize;
 
-/// Records in a block: 128 KiB, so that what is compared within a block stays in a core's cache.
+/// Records in a block: 128 KiB, so that comparisons within a block stay in a core's cache.
 pub(crate) const BLOCK: usize = 1 << 13;
 
 /// A fixed number of pseudonyms in two arrays, the high and the low 64 bits of each, as
 /// [`halves_of`] makes them.
 pub(crate) type Block = [[i64; BLOCK]; 2];
 
-/// Sorts behind every pseudonym; none is equal to it.
+/// Sorts after every pseudonym; none is equal to it.
 pub(crate) const PADDING: u128 = u128::MAX;
 
 /// A pseudonym's high and low half, with the topmost bit of both inverted: vector units compare
@@ -23,28 +23,28 @@ pub(crate) fn halves_of(value: u128) -> [i64; 2] {
     [(value >> 64) as i64 ^ i64::MIN, value as i64 ^ i64::MIN]
 }
 
-/// Blocks for a list of known length, behind whose last record there is [`PADDING`]. Wiped when
-/// dropped.
+/// Blocks for a list of known length, with [`PADDING`] after the last record. Wiped when dropped.
 pub(crate) struct Blocks {
     extents: Vec<Extent>,
     begun: usize,
 }
 
-/// Blocks of one extent, 8 MiB: few, because the system takes a while for each, and not all, because it takes
+/// Blocks of one extent, 8 MiB: few extents, because each costs the system some time, but several,
+/// because the system takes one back while others are being processed.
 /// back those of one extent while others are looked at.
 const EXTENT: usize = 64;
 
-/// Blocks that stand behind each other. Those in use are wiped when it is dropped.
+/// Consecutive blocks. Those in use are wiped when it is dropped.
 ///
-/// The memory is the system's, not an allocator's: it is claimed as blocks are begun, and given back when
-/// this is dropped.
+/// The memory comes from the system, not from an allocator: it is claimed as blocks are begun, and
+/// given back when this is dropped.
 pub(super) struct Extent {
     memory: MmapMut,
     begun: usize,
 }
 
 impl Blocks {
-    /// Room for this many records, none of it claimed yet; nothing where the system refuses it.
+    /// Room for this many records, none of it claimed yet; none if the system refuses.
     pub(crate) fn try_new(records: u64) -> Option<Self> {
         let mut left = usize::try_from(records.div_ceil(BLOCK as u64)).ok()?;
         let mut extents = Vec::with_capacity(left.div_ceil(EXTENT));
@@ -57,7 +57,7 @@ impl Blocks {
         Some(Self { extents, begun: 0 })
     }
 
-    /// The pseudonym at this place.
+    /// The pseudonym at this position.
     pub(crate) fn get(&self, at: usize) -> u128 {
         let (block, at) = (at / BLOCK, at % BLOCK);
         let blocks: &[Block] = bytemuck::cast_slice(&self.extents[block / EXTENT].memory);
@@ -66,10 +66,10 @@ impl Blocks {
         half(high[at]) << 64 | half(low[at])
     }
 
-    /// The block at this place, which is one of those in use or the next.
+    /// The block at this position, which must be one of those in use or the next.
     ///
     /// # Panics
-    /// If it is another one, or has no room.
+    /// If it is any other, or there is no room.
     pub(crate) fn block_mut(&mut self, at: usize) -> &mut Block {
         assert!(at <= self.begun, "blocks are begun in their order");
         let is_last_extent = at / EXTENT + 1 == self.extents.len();
@@ -109,7 +109,7 @@ impl Extent {
         self.begun = 0;
     }
 
-    /// Begins the next block. The last one of all has padding.
+    /// Begins the next block. The very last one has padding.
     fn begin(&mut self, is_last_extent: bool) {
         let at = self.begun;
         #[cfg(target_os = "linux")]
@@ -128,8 +128,8 @@ impl Drop for Extent {
     }
 }
 
-/// Claims the memory of a block at once: page by page, as it is touched, would cost twice as much. Older
-/// systems refuse, and then it comes page by page.
+/// Claims the memory of a block at once: page by page, as it is touched, would cost twice as much.
+/// Older systems refuse, and then it is claimed page by page.
 #[cfg(target_os = "linux")]
 fn claim(mapping: &MmapMut, block: usize) {
     let length = size_of::<Block>();
@@ -147,8 +147,8 @@ pub(super) fn wipe(block: &mut Block) {
     block.as_flattened_mut().zeroize();
 }
 
-/// Overwrites what calls that have returned left on this many words of this thread's stack: records for
-/// which registers had no room.
+/// Overwrites what returned calls left on this many words of this thread's stack: records for which
+/// there were not enough registers.
 #[inline(never)]
 pub(crate) fn wipe_stack<const WORDS: usize>() {
     let mut stack = [0u64; WORDS];

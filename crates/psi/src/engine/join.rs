@@ -1,4 +1,4 @@
-//! The intersection of sorted sets, and where in each set it stands.
+//! The intersection of sorted sets, and where it is in each set.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,11 +13,12 @@ use crate::bitmap::Bitmap;
 use crate::limits::MAXIMUM_PARTIES;
 use crate::received::ReceivedSet;
 
-/// Marks in every set the pseudonyms that all sets hold; one bitmap per set, in their order.
+/// Marks in every set the pseudonyms that all sets hold; one bitmap per set, in the order of the
+/// sets.
 ///
-/// Which addresses are touched and which branches are taken depends on the sizes of the sets alone.
-/// Memory: the sets themselves, and what [`memory`](super::memory) says beyond them for the bits that
-/// lead back; all of it is wiped.
+/// Which addresses are touched and which branches are taken depends only on the sizes of the sets.
+/// Memory: the sets themselves, plus what [`memory`](super::memory) says for the bits that lead
+/// back; all of it is wiped.
 ///
 /// # Panics
 /// If there are more than 64 sets.
@@ -25,25 +26,25 @@ pub fn intersect(sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
     intersect_on(Unit::widest(), sets)
 }
 
-/// The same without a vector unit: for measurements of what the compiler made of it.
+/// The same without a vector unit, for measuring what the compiler made of it.
 #[doc(hidden)]
 pub fn intersect_without_vectors(sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
     intersect_on(Unit::Portable, sets)
 }
 
-/// Words of stack, 128 KiB, that are wiped after a join. A worker that waits for a part of its work does
-/// other work meanwhile, so that calls stand on each other.
+/// Words of stack, 128 KiB, that are wiped after a join. A worker that waits for part of its work
+/// does other work meanwhile, so calls pile up on its stack.
 const STACK: usize = 16 << 10;
 
-/// How a list came about.
+/// Where a list comes from.
 enum Origin {
-    /// It is the set of the party at this place.
+    /// It is the set of the party with this number.
     Set(usize),
     Merge(Box<Origin>, Box<Origin>, Exchanges),
 }
 
 pub(super) fn intersect_on(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
-    // Once into the pool, and not for every step of the join.
+    // Enters the pool once, not for every step of the join.
     rayon::scope(|_| intersect_in_pool(unit, sets))
 }
 
@@ -61,9 +62,8 @@ fn intersect_in_pool(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
     bitmaps
 }
 
-/// Merges all lists into one, always the two shortest: as in Huffman's code, the sum over all merges
-/// of what they merge is then the smallest that a tree of merges has. The tree depends on the
-/// lengths alone.
+/// Merges all lists into one, always the two shortest: as in Huffman's code, this minimises, over
+/// all trees of merges, the total of what the merges handle. The tree depends only on the lengths.
 fn merged(unit: Unit, lists: Vec<List>) -> Option<(List, Origin)> {
     let mut waiting: BinaryHeap<_> =
         lists.iter().enumerate().map(|(at, list)| Reverse((list.len(), at))).collect();
@@ -82,9 +82,10 @@ fn merged(unit: Unit, lists: Vec<List>) -> Option<(List, Origin)> {
     made.pop().flatten()
 }
 
-/// One bit for each record that stands in a run of as many equal ones as there are parties: since a
-/// set has no value twice, all of them have it. Records from `total` on are padding. Blocks are wiped while they
-/// are at hand, and given back, which takes the system a while, when others are still looked at.
+/// One bit for each record, set if it is in a run of as many equal ones as there are parties: since
+/// a set has no value twice, all of them have it. Records from `total` on are padding. Blocks are
+/// wiped while they are in the cache, and given back, which takes the system a while, once others
+/// are being examined.
 fn marks(unit: Unit, list: List, total: usize, parties: usize) -> Zeroizing<Vec<u64>> {
     let blocks = list.len();
     let mut marks = Zeroizing::new(vec![0; blocks * WORDS]);
@@ -121,7 +122,7 @@ fn marks(unit: Unit, list: List, total: usize, parties: usize) -> Zeroizing<Vec<
     if !places.is_multiple_of(64) {
         marks[places / 64] &= !(u64::MAX << (places % 64));
     }
-    // From where a run begins to all of it.
+    // From the start of a run to all of it.
     let mut covered = 1;
     while covered < parties {
         let shift = covered.min(parties - covered);
@@ -143,13 +144,13 @@ impl Head {
         Self(block.each_ref().map(|half| half.as_chunks().0[0]))
     }
 
-    /// Of a block of padding.
+    /// The same for a block of padding.
     fn padding() -> Self {
         Self([[i64::MAX; TILE]; 2])
     }
 }
 
-/// Which records of a block are equal to the one `apart` places behind them.
+/// Which records of a block are equal to the one `apart` places after them.
 struct Runs<'a> {
     block: &'a Block,
     next: &'a Head,
@@ -190,7 +191,7 @@ fn tile_at(words: &[i64], from: usize) -> &[i64; TILE] {
         .expect("a record and what stands behind it are in a block or its ends")
 }
 
-/// Leads one bit a record back to the sets.
+/// Leads one bit per record back to the sets.
 fn lead_back(origin: Origin, marks: &mut [u64], take: &mut impl FnMut(usize, &[u64])) {
     match origin {
         Origin::Set(party) => take(party, marks),
@@ -244,7 +245,7 @@ mod tests {
         range.collect()
     }
 
-    /// Numbers that are spread over the whole range, some with equal high or low halves.
+    /// Numbers spread over the whole range, some with equal high or low halves.
     fn spread(range: std::ops::Range<u128>) -> BTreeSet<u128> {
         range
             .map(|n| match n % 8 {

@@ -1,6 +1,6 @@
 //! Compare-exchange on vector units, chosen at run time.
 //!
-//! All of it is free of branches and of addresses that depend on the records.
+//! None of it branches on records or uses addresses that depend on them.
 
 #![expect(clippy::many_single_char_names, reason = "eight of a kind")]
 
@@ -27,21 +27,22 @@ pub(super) trait Lanes: Copy + Send + Sync {
     /// A divisor of 8.
     const WIDTH: usize;
 
-    /// Runs `work` with the vector unit's instructions switched on.
+    /// Runs `work` with the vector unit's instructions enabled.
     fn run<W: Work>(self, work: W) -> W::Output;
 
     fn load(self, words: &[i64]) -> Self::Words;
 
     fn store(self, words: &mut [i64], value: Self::Words);
 
-    /// Puts the smaller of each pair into `a`. Returns which were exchanged, one bit a lane.
+    /// Puts the smaller of each pair into `a`. Returns which were exchanged, one bit per lane.
     fn exchange(self, a: &mut Record<Self>, b: &mut Record<Self>) -> u8;
 
-    /// Sorts a bitonic sequence. Returns which were exchanged at each level: the bit of the pair's
-    /// lower place.
+    /// Sorts a bitonic sequence. Returns which were exchanged at each level, as the bit of the
+    /// pair's lower place.
     fn tile(self, high: &mut [i64; TILE], low: &mut [i64; TILE]) -> [u64; TILE_LEVELS];
 
-    /// Which of a tile's records, high and low halves, are equal to those of another: one bit a place.
+    /// Which of a tile's records, high and low halves, are equal to those of another: one bit per
+    /// place.
     #[inline(always)]
     fn equal(self, a: Halves<&[i64; TILE]>, b: Halves<&[i64; TILE]>) -> u64 {
         let mut bits = 0;
@@ -54,7 +55,7 @@ pub(super) trait Lanes: Copy + Send + Sync {
     }
 }
 
-/// Something to do on any vector unit.
+/// Something that any vector unit can do.
 pub(super) trait Work {
     type Output;
 
@@ -69,8 +70,8 @@ pub(super) struct Record<L: Lanes> {
 }
 
 impl<L: Lanes> Record<L> {
-    /// Records from these places on, so far apart. No closure: it would be compiled without the
-    /// vector unit's instructions.
+    /// Records from these places on, this far apart. Not a closure: it would be compiled without
+    /// the vector unit's instructions.
     #[inline(always)]
     fn load_rows<const ROWS: usize>(
         lanes: L,
@@ -107,8 +108,8 @@ impl<L: Lanes> Record<L> {
 /// Comparators among eight members.
 pub(super) const COMPARATORS: usize = 12;
 
-/// Compares the first `MEMBERS` records with each other, at the distances 4, 2 and 1, in this order. Gives for
-/// each comparator one bit a lane.
+/// Compares the first `MEMBERS` records with one another, at the distances 4, 2 and 1, in this
+/// order. Returns for each comparator one bit per lane.
 #[inline(always)]
 fn exchange_eight<L: Lanes, const MEMBERS: usize>(
     lanes: L,
@@ -116,7 +117,7 @@ fn exchange_eight<L: Lanes, const MEMBERS: usize>(
 ) -> [u8; COMPARATORS] {
     let mut exchanged = [0; COMPARATORS];
     let mut comparator = 0;
-    // Written out, because of loops the compiler would make loops, with the records in memory.
+    // Written out: given loops, the compiler would emit loops, with the records in memory.
     let [a, b, c, d, e, f, g, h] = records;
     macro_rules! compare {
         ($($lower:ident $upper:ident $place:literal,)*) => {$(
@@ -133,8 +134,8 @@ fn exchange_eight<L: Lanes, const MEMBERS: usize>(
     exchanged
 }
 
-/// Compares up to eight tiles, high and low halves of each, with each other, record by record, as
-/// [`exchange_eight`] does. Gives for each comparator one bit a record.
+/// Compares up to eight tiles, high and low halves of each, with one another, record by record, as
+/// [`exchange_eight`] does. Returns for each comparator one bit per record.
 #[inline(always)]
 pub(super) fn exchange_among<L: Lanes, const MEMBERS: usize>(
     lanes: L,
@@ -144,7 +145,8 @@ pub(super) fn exchange_among<L: Lanes, const MEMBERS: usize>(
     for at in 0..TILE / 8 {
         for part in 0..8 / L::WIDTH {
             let from = 8 * at + part * L::WIDTH;
-            // Where there are fewer members the others are the last one once more; nothing is done with them.
+            // If there are fewer members, the last one stands in for the others; nothing is done
+            // with them.
             macro_rules! load {
                 ($($member:literal)*) => {[$({
                     let [high, low] = &tiles[$member.min(MEMBERS - 1)];
@@ -175,7 +177,7 @@ pub(super) enum Unit {
 }
 
 impl Unit {
-    /// All that this machine has, the widest first.
+    /// All that this machine has, widest first.
     pub(super) fn all() -> Vec<Self> {
         let mut units = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -216,7 +218,7 @@ impl Unit {
 
             #[inline(always)]
             fn with<L: Lanes>(self, lanes: L) -> Self::Output {
-                // Falls, then rises, in steps of two: with every pair of equal high halves.
+                // Falls, then rises, in steps of two: every pair has equal high halves.
                 let mut high = [0; TILE];
                 let mut low = [0; TILE];
                 for (at, (high, low)) in (0..).zip(high.iter_mut().zip(&mut low)) {
@@ -260,7 +262,7 @@ impl Lanes for Portable {
     fn exchange(self, a: &mut Record<Self>, b: &mut Record<Self>) -> u8 {
         let above = u8::from(a.high > b.high);
         let level = u8::from(a.high == b.high);
-        // Without the barrier the compiler is free to make a branch of it.
+        // Without the barrier, the compiler would be free to turn it into a branch.
         let exchanged = black_box(above | level & u8::from(a.low > b.low));
         let mask = -i64::from(exchanged);
         let high = (a.high ^ b.high) & mask;
@@ -442,8 +444,9 @@ mod avx512 {
         above | level & unit._mm512_cmpgt_epi64_mask(al, bl)
     }
 
-    /// `b` in the lanes of the mask, `a` in the others. Not by a blend: the compiler makes masked loads and
-    /// stores of a blend and what is around it, and whether those touch memory depends on the mask.
+    /// `b` in the lanes of the mask, `a` in the others. Not by a blend: the compiler turns a blend
+    /// and its surroundings into masked loads and stores, and whether those touch memory depends on
+    /// the mask.
     struct Choice(V4, __m512i);
 
     impl Choice {
@@ -454,15 +457,15 @@ mod avx512 {
 
         #[inline(always)]
         fn of(&self, a: i64x8, b: i64x8) -> i64x8 {
-            // Its truth table: the second where the first has a one, the third where it has none.
+            // Its truth table: the second where the first has a one, the third where it has a zero.
             const SECOND_OR_THIRD: i32 = 0b1100_1010;
             let (unit, mask) = (self.0.avx512f, self.1);
             cast(unit._mm512_ternarylogic_epi64::<SECOND_OR_THIRD>(mask, cast(b), cast(a)))
         }
     }
 
-    /// What [`exchange_eight`] tells of eight rows of eight, as one word a level: the bit of the pair's lower
-    /// place.
+    /// What [`exchange_eight`] returns for eight rows of eight, as one word per level: the bit of
+    /// the pair's lower place.
     #[inline(always)]
     fn by_level(exchanged: [u8; COMPARATORS]) -> [u64; 3] {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = exchanged;
@@ -503,7 +506,7 @@ mod avx512 {
 
     #[inline(always)]
     fn transposed_words(lanes: V4, [a, b, c, d, e, f, g, h]: [i64x8; 8]) -> [i64x8; 8] {
-        // Of four pairs of rows, what stands in the same column, and that four columns on.
+        // Of four pairs of rows, what is in the same column, and in the column four further on.
         const FIRST_AND_THIRD: i32 = 0x88;
         const SECOND_AND_FOURTH: i32 = 0xdd;
         let unit = lanes.avx512f;
@@ -579,11 +582,11 @@ mod avx512 {
             [wide, middle, near, four, two, one]
         }
 
-        /// The compiler makes a comparison under a mask, of memory, of two that are joined by "and"; here
-        /// there is one, of what differs.
+        /// The compiler turns two comparisons joined by "and" into one under a mask, of memory;
+        /// here there is a single comparison, of the differences.
         #[inline(always)]
         fn equal(self, a: Halves<&[i64; TILE]>, b: Halves<&[i64; TILE]>) -> u64 {
-            // Its truth table: the first differs from the second, or the third is there.
+            // Its truth table: the first differs from the second, or the third is set.
             const DIFFER_OR_THIRD: i32 = 0b1011_1110;
             let unit = self.avx512f;
             let mut bits = 0;

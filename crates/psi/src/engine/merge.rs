@@ -1,10 +1,11 @@
-//! Two sorted lists become one, and what is known of the records of the one goes back to the two.
+//! Two sorted lists become one, and what is known about the records of that one goes back to the
+//! two.
 //!
-//! A bitonic merge (Batcher, AFIPS 1968) of any number of blocks: a list that falls and one that
-//! rises, read as one, followed by padding up to the next power of two. Padding is never exchanged,
-//! so that comparators with it are left out. What is compared with what depends on the number of
-//! blocks alone. Whether a comparator exchanged its records is kept as one bit; by these bits one
-//! bit a record is led back through the network.
+//! A bitonic merge (Batcher, AFIPS 1968) of any number of blocks: a falling list and a rising one,
+//! read as one, followed by padding up to the next power of two. Padding is never exchanged, so
+//! comparators with it are left out. What is compared with what depends only on the number of
+//! blocks. Whether a comparator exchanged its records is kept as one bit; with these bits, one bit
+//! per record is led back through the network.
 
 use rayon::prelude::*;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
@@ -18,17 +19,18 @@ pub(super) const WORDS: usize = BLOCK / TILE;
 /// Levels of comparators for which a pass has registers.
 const LEVELS_IN_REGISTERS: u32 = 3;
 
-/// Levels between blocks that one pass over memory does, but for the last pass.
+/// Levels between blocks that one pass over memory does, except the last pass.
 const LEVELS_AT_ONCE: u32 = 6;
 
-/// Levels between blocks of the last pass over memory, which goes on within each block: this many levels
-/// join blocks of 1 MiB together, which stay in a core's second cache.
+/// Levels between blocks of the last pass over memory, which continues within each block: this many
+/// levels combine blocks to 1 MiB, which stays in a core's second cache.
 const LAST_LEVELS: u32 = 3;
 
 /// Levels between the tiles of a block.
 const LEVELS_WITHIN: u32 = WORDS.trailing_zeros();
 
-/// A sorted list: the blocks of some sets, each with its padding, in the order of the sets, or against it.
+/// A sorted list: the blocks of some sets, each with its padding, in the order of the sets or in
+/// reverse.
 pub(super) struct List(Vec<(Extent, Order)>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,7 +72,7 @@ impl List {
         all
     }
 
-    /// Reverses the order of the blocks, not that within them.
+    /// Reverses the order of the blocks, but not the order within them.
     fn reverse_blocks(&mut self) {
         self.0.reverse();
         for (_, order) in &mut self.0 {
@@ -87,7 +89,7 @@ impl List {
 pub(super) struct Exchanges {
     blocks: usize,
     left: usize,
-    /// Of comparators between blocks: for each of the [`passes`], of each of its [`groups`].
+    /// Of comparators between blocks: for each of the [`passes`] and each of its [`groups`].
     between: Vec<Vec<Zeroizing<Vec<u64>>>>,
     /// Of comparators within a block, one per block.
     within: Vec<Within>,
@@ -139,8 +141,8 @@ pub(super) fn merge(unit: Unit, mut left: List, mut right: List) -> (List, Excha
 }
 
 impl Exchanges {
-    /// Takes one bit per record of the merged list back to the two lists; those of the left one are returned
-    /// first. What the comparators did is wiped while it is at hand.
+    /// Takes one bit per record of the merged list back to the two lists; returns those of the left
+    /// list first. What the comparators did is wiped right after use.
     pub(super) fn undo(self, bits: &mut [u64]) -> (&mut [u64], &mut [u64]) {
         assert_eq!(bits.len(), self.blocks * WORDS, "one bit per record");
         let between_tiles = comparators_of(WORDS);
@@ -165,8 +167,8 @@ impl Exchanges {
     }
 }
 
-/// How many parts of the work on this many blocks one thread does at least: all of them, when waking another
-/// thread would take as long as what it could do.
+/// The least share of the work on this many blocks that one thread does: all of it, if waking
+/// another thread would take as long as that thread could save.
 pub(super) fn alone(blocks: usize) -> usize {
     if blocks <= FEW_BLOCKS { blocks } else { 1 }
 }
@@ -181,7 +183,7 @@ struct Stride {
     members: usize,
 }
 
-/// The passes over this many blocks, widest distances first. There is at least one.
+/// The passes over this many blocks, longest distances first. There is at least one.
 fn passes(blocks: usize) -> Vec<Stride> {
     let levels = blocks.next_power_of_two().trailing_zeros();
     let last = levels.min(LAST_LEVELS);
@@ -193,7 +195,7 @@ fn passes(blocks: usize) -> Vec<Stride> {
     passes
 }
 
-/// This many levels in as few steps of at most `at_once` as possible, each of about as many.
+/// Splits this many levels into as few steps of at most `at_once` as possible, of about equal size.
 fn strides(mut levels: u32, at_once: u32) -> Vec<Stride> {
     let steps = levels.div_ceil(at_once);
     let widest_first = (1..=steps).rev().map(|left| {
@@ -204,7 +206,7 @@ fn strides(mut levels: u32, at_once: u32) -> Vec<Stride> {
     widest_first.collect()
 }
 
-/// The blocks that one pass compares with each other. A group at the end has fewer members.
+/// The blocks that one pass compares with one another. The last group may have fewer members.
 fn groups<T>(blocks: &mut [T], pass: Stride) -> Vec<Vec<&mut T>> {
     let mut groups = Vec::new();
     for span in blocks.chunks_mut(pass.stride * pass.members) {
@@ -215,7 +217,8 @@ fn groups<T>(blocks: &mut [T], pass: Stride) -> Vec<Vec<&mut T>> {
     groups
 }
 
-/// Up to eight members of a pass, which registers hold at once: every `step`th from the `first` on.
+/// Up to eight members of a pass, which fit into registers together: every `step`th one starting at
+/// `first`.
 #[derive(Clone, Copy)]
 struct Few {
     first: usize,
@@ -261,8 +264,8 @@ fn comparators_of(members: usize) -> Vec<(usize, usize)> {
     Few::of(members).into_iter().flat_map(Few::comparators).collect()
 }
 
-/// All comparators between these blocks. Gives for each of them one bit a record: for each of the
-/// [`Few`] and each of its comparators the words of a block.
+/// All comparators between these blocks. Returns for each of them one bit per record: for each of
+/// the [`Few`] and each of its comparators, the words of a block.
 struct BetweenBlocks<'a, 'b>(&'a mut [&'b mut Block]);
 
 impl Work for BetweenBlocks<'_, '_> {
@@ -272,7 +275,8 @@ impl Work for BetweenBlocks<'_, '_> {
     fn with<L: Lanes>(self, lanes: L) -> Vec<u64> {
         let all = Few::of(self.0.len());
         let mut exchanged = vec![0; WORDS * comparators_of(self.0.len()).len()];
-        // So few records of each block, 1 KiB, that those of all blocks stay in a core's own caches.
+        // So few records of each block, 1 KiB, that those of all blocks stay in a core's own
+        // caches.
         for tile in 0..WORDS {
             let mut rest = exchanged.as_mut_slice();
             for few in &all {

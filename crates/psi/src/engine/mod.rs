@@ -1,14 +1,14 @@
 //! The join of the parties' sets, without a trace of what is in them.
 //!
 //! Two sorted lists are merged by a network of comparators that is fixed by their lengths; in the
-//! merged list equal pseudonyms stand beside each other; whether a record has as many equals as
-//! there are parties is one bit, which goes back through the same network to the place at which the
-//! party sent it. Nobody's pseudonym is compared with another one anywhere else, and an observer
-//! of addresses, branches and time learns the lengths.
+//! merged list, equal pseudonyms are next to each other; whether a record has as many equals as
+//! there are parties is one bit, which goes back through the same network to the place from which
+//! the party sent the record. Pseudonyms are compared nowhere else, and an observer of addresses,
+//! branches and time learns only the lengths.
 //!
 //! Source: Batcher, Sorting networks and their applications, AFIPS 1968. That a bitonic merge with
-//! recorded exchanges serves as join and as way back is folklore of oblivious databases (Krastnikov,
-//! Kerschbaum, Stebila, VLDB 2020, has the general join).
+//! recorded exchanges serves both as join and as way back is folklore of oblivious databases
+//! (Krastnikov, Kerschbaum, Stebila, VLDB 2020, has the general join).
 
 #![expect(
     clippy::inline_always,
@@ -23,9 +23,9 @@ mod merge;
 pub(crate) use block::{BLOCK, Blocks, PADDING, halves_of, wipe_stack};
 pub use join::{intersect, intersect_without_vectors};
 
-/// The most memory, in bytes, that a set of this many pseudonyms takes at the service in a job of
-/// this many parties: 16 bytes each and two and a half for every round of merging, rounded up to whole
-/// blocks of 8192.
+/// The most memory, in bytes, that a set of this many pseudonyms takes at the service in a job with
+/// this many parties: 16 bytes each and two and a half for every round of merging, rounded up to
+/// whole blocks of 8192.
 pub fn memory(pseudonyms: u64, parties: usize) -> u64 {
     pseudonyms.div_ceil(BLOCK as u64).saturating_mul(memory_of_a_block(parties))
 }

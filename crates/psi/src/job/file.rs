@@ -361,7 +361,7 @@ fn json(field: &str, value: toml::Value) -> Result<Value, JobError> {
         toml::Value::Float(_) | toml::Value::Datetime(_) => Err(JobError::new(
             field,
             format!(
-                "{field} is a fraction or a date, expected a whole number below 2^53: write it as a text"
+                "{field} is a fraction or a date, expected a whole number below 2^53: write it as text"
             ),
         )),
     }

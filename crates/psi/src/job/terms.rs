@@ -17,8 +17,8 @@ pub struct Terms {
     pub name: String,
     /// How the intersection is computed.
     pub mode: Mode,
-    /// Seconds from the first party's arrival to the result, 1 second to 7 days. In TOML, `deadline
-    /// = "30m"`, with s, m, h or d.
+    /// Seconds from the first party's arrival to the result, 1 second to 7 days. In TOML,
+    /// `deadline = "30m"`, with s, m, h or d.
     pub deadline_seconds: u64,
     /// Cap on the number of distinct keys, 1 to 2^32, of every party that has no cap of its own. A
     /// party that sends more is refused before the join, so a partner cannot try out a dictionary.

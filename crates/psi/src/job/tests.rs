@@ -53,7 +53,7 @@ fn parsed(text: &str) -> Job {
     Job::from_toml(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A job with other terms.
+/// A job with different terms.
 pub(crate) fn changed(job: &Job, change: impl FnOnce(&mut Terms)) -> Result<Job, JobError> {
     let mut terms = job.terms();
     change(&mut terms);
@@ -74,7 +74,7 @@ pub(crate) fn named<'a>(parties: impl IntoIterator<Item = (&'a str, KeyId)>) -> 
     job.unwrap()
 }
 
-/// The example with a change must be refused with this text.
+/// The example with this change must be refused with this text.
 fn refused(change: impl Fn(&str) -> String, expected: &str) {
     let text = change(&example());
     assert_ne!(text, example(), "the change must change something: {expected}");
@@ -573,7 +573,7 @@ prop_compose! {
     }
 }
 
-/// A job over so many services.
+/// A job over this many services.
 fn sharded(services: usize) -> Job {
     let addresses = (0..services).map(|host| format!("psi-{host}.example.org:7443")).collect();
     let service = terms::Service { addresses, ..terms::Service::default() };
@@ -625,14 +625,14 @@ fn what_a_job_over_several_services_cannot_have() {
         |terms| terms.service.addresses[1] = terms.service.addresses[0].clone(),
         "is listed twice",
     );
-    refused(|terms| terms.service.address = Some("a:1".to_owned()), "beside service.addresses");
+    refused(|terms| terms.service.address = Some("a:1".to_owned()), "next to service.addresses");
     refused(|terms| terms.service.key = Some(KeyId([1; 32])), "service.key names one service");
     refused(
         |terms| terms.service.verify = terms::Verify::Provider,
         "service.key names one service",
     );
     refused(|terms| terms.reveal.what = What::Count, "a number for each shard");
-    refused(|terms| terms.reveal.minimum = 1, "every service sees its shard alone");
+    refused(|terms| terms.reveal.minimum = 1, "every service sees only its own shard");
     refused(|terms| terms.shard = Some(Shard { number: 2 }), "no service for this shard");
     let one = unpinned(2, 1000).unwrap();
     assert!(changed(&one, |terms| terms.shard = Some(Shard { number: 0 })).is_err());

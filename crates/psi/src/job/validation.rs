@@ -236,18 +236,18 @@ fn check_addresses(terms: &Terms) -> Result<(), JobError> {
         Err(JobError::new(field, format!("{text}: remove it, or name one service")))
     };
     if service.address.is_some() {
-        return conflict("service.address", "service.address is given beside service.addresses");
+        return conflict("service.address", "service.address is given next to service.addresses");
     }
     if service.key.is_some() || service.verify == terms::Verify::Provider {
         let text = "service.key names one service, and service.addresses has several";
         return conflict("service.key", text);
     }
     if reveal.what == What::Count {
-        let text = "reveal.what = \"count\" would tell a number for each shard, not one alone";
+        let text = "reveal.what = \"count\" would reveal a number for each shard, not just one";
         return conflict("reveal.what", text);
     }
     if reveal.minimum > 0 {
-        let text = "reveal.minimum is about all keys, and every service sees its shard alone";
+        let text = "reveal.minimum is about all keys, and every service sees only its own shard";
         return conflict("reveal.minimum", text);
     }
     Ok(())
@@ -395,7 +395,7 @@ fn check_policy_value(field: &str, value: &Value, depth: usize) -> Result<(), Jo
             Err(JobError::new(
                 field,
                 format!(
-                    "{field} is {number}, expected a whole number below 2^53: write it as a text"
+                    "{field} is {number}, expected a whole number below 2^53: write it as text"
                 ),
             ))
         }

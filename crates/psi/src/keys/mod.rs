@@ -17,7 +17,7 @@ pub struct KeyPart {
     /// What this part is, 1 to 64 of `A-Za-z0-9._-`, unique in the job. Every party says at run
     /// time which of its columns holds it.
     pub name: String,
-    /// What is done to the text of the column before it is compared, in this order. Empty: the
-    /// text is compared as it stands.
+    /// What is done to the text of the column before it is compared, in this order. Empty: the text
+    /// is compared as it is.
     pub normalise: Vec<Step>,
 }

@@ -10,13 +10,13 @@ use zeroize::Zeroize;
 use crate::keys::KeyPart;
 use crate::limits::MAXIMUM_ENCODED_KEY_BYTES;
 
-/// Version of everything in this file that decides which texts are the same key. It stands at the
-/// front of every encoded key, so that builds with different recipes match nothing instead of
-/// something wrong.
+/// The version of everything in this file that decides which texts are the same key. It begins
+/// every encoded key, so that builds with different recipes match nothing rather than something
+/// wrong.
 pub const RECIPE_VERSION: u32 = 1;
 
 /// The version of Unicode whose NFKC this build applies. Normalisation of assigned characters is
-/// stable over Unicode versions (UAX #15); characters that are assigned later may compare
+/// stable across Unicode versions (UAX #15); characters that are assigned later may compare
 /// differently under another version.
 pub const UNICODE_VERSION: (u8, u8, u8) = unicode_normalization::UNICODE_VERSION;
 
@@ -24,14 +24,14 @@ pub const UNICODE_VERSION: (u8, u8, u8) = unicode_normalization::UNICODE_VERSION
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Step {
-    /// `trim`: white space (Unicode White_Space) at both ends is dropped.
+    /// `trim`: white space (Unicode White_Space) at both ends is removed.
     Trim,
     /// `nfkc`: Unicode normalisation form NFKC: full-width letters, ligatures and composed accents
-    /// become one form.
+    /// are reduced to one form.
     Nfkc,
     /// `lowercase`: full Unicode lower case, independent of any language.
     Lowercase,
-    /// `digits`: NFKC, then everything but `0` to `9` is dropped.
+    /// `digits`: NFKC, then everything but `0` to `9` is removed.
     Digits,
     /// `email`: NFKC, trim, lower case as a whole, NFKC again; then exactly one `@`, something
     /// before it, after it a domain of at least two labels, none of them empty, and no white space
@@ -39,17 +39,17 @@ pub enum Step {
     /// form (IDNA), and no provider's rules about dots or `+` are applied.
     Email,
     /// `phone` or `phone:49`: a number in the form of ITU-T E.164, `+` and 8 to 15 digits that do
-    /// not begin with 0. NFKC; white space, `.`, `-`, `(`, `)`, `/` and dashes are dropped; a
-    /// leading `00` becomes `+`. With a country code, a number without `+` is national: one
-    /// leading 0 is dropped and the code put in front. Without a country code such a number is
-    /// invalid. A zero in parentheses after a country code, as in `+49 (0)30`, is kept as a digit.
+    /// not begin with 0. NFKC; white space, `.`, `-`, `(`, `)`, `/` and dashes are removed; a
+    /// leading `00` becomes `+`. With a country code, a number without `+` is national: one leading
+    /// 0 is removed and the code put in front. Without a country code, such a number is invalid. A
+    /// zero in parentheses after a country code, as in `+49 (0)30`, is kept as a digit.
     Phone {
         /// The country code, 1 to 3 digits without `+`, not beginning with 0.
         country: Option<String>,
     },
 }
 
-/// A text is not a step of a recipe.
+/// A text that is not a step of a recipe.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no normalisation step \"{found}\": write one of {ALL_STEPS}")]
 pub struct StepError {
@@ -108,7 +108,7 @@ impl From<Step> for String {
     }
 }
 
-/// Whether `code` is a country code as [`Step::Phone`] takes it.
+/// Whether `code` is a country code that [`Step::Phone`] accepts.
 pub(crate) fn is_country(code: &str) -> bool {
     (1..=3).contains(&code.len())
         && code.bytes().all(|byte| byte.is_ascii_digit())
@@ -120,7 +120,7 @@ pub(crate) fn is_country(code: &str) -> bool {
 pub enum Encoded<'a> {
     /// The encoded key: what is pseudonymised.
     Key(&'a [u8]),
-    /// A part is missing, or empty after normalising.
+    /// A part is missing, or empty after normalisation.
     Blank,
     /// A part is not what its recipe says (an e-mail address, a phone number), or the encoded key
     /// is longer than [`MAXIMUM_ENCODED_KEY_BYTES`].
@@ -150,21 +150,21 @@ impl Normaliser {
     }
 
     /// Normalises and encodes one key from one field per part, in the job's order. A missing field
-    /// counts as blank; fields beyond the last part are not read. The first part that is blank or
+    /// counts as blank; fields after the last part are not read. The first part that is blank or
     /// invalid decides.
     ///
     /// The encoding is the recipe version, the number of parts, and for each part its length in
     /// bytes and the bytes of its UTF-8 form; numbers are 32-bit big-endian. No encoded key is a
-    /// prefix of another one, and two keys have one encoding only if all their normalised parts
+    /// prefix of another, and two keys have the same encoding only if all their normalised parts
     /// are equal.
     pub fn encode<'b>(&mut self, fields: impl IntoIterator<Item = &'b str>) -> Encoded<'_> {
         let mut fields = fields.into_iter();
-        // What every key begins with is there already.
+        // The start that all keys share is already there.
         self.encoded.truncate(BEGINNING);
         for part in &self.parts {
             let Some(field) = fields.next() else { return Encoded::Blank };
             if part.plain && field.is_ascii() {
-                // Most texts of most tables: nothing needs to be put elsewhere to be changed.
+                // Most texts of most tables: nothing has to be copied elsewhere to be changed.
                 let text = if part.trims { trimmed(field) } else { field };
                 if text.is_empty() {
                     return Encoded::Blank;
@@ -198,19 +198,19 @@ impl Normaliser {
     }
 }
 
-/// As [`str::trim`] for a text that is ASCII, which most often has nothing to trim.
+/// Like [`str::trim`] for ASCII text, which most often has nothing to trim.
 #[inline]
 fn trimmed(text: &str) -> &str {
     let ends = [text.bytes().next(), text.bytes().next_back()];
     if ends.into_iter().flatten().any(|byte| byte <= b' ') { text.trim() } else { text }
 }
 
-/// The steps of one part, and what they come to for a text that is ASCII.
+/// The steps of one part, and what they amount to for ASCII text.
 #[derive(Debug)]
 struct Part {
     steps: Vec<Step>,
-    /// Whether there is no step but `trim`, `nfkc` and `lowercase`. In ASCII the second does nothing
-    /// and the order of the others does not matter.
+    /// Whether there are no steps but `trim`, `nfkc` and `lowercase`. In ASCII the second does
+    /// nothing, and the order of the others does not matter.
     plain: bool,
     trims: bool,
     lowers: bool,
@@ -242,7 +242,7 @@ impl fmt::Debug for Normaliser {
     }
 }
 
-/// The encoding of [`Normaliser::encode`] for parts that are normalised already.
+/// The encoding of [`Normaliser::encode`] for parts that are already normalised.
 pub fn encode_parts(parts: &[&str]) -> Vec<u8> {
     let mut encoded = Vec::new();
     begin(&mut encoded, parts.len());
@@ -252,7 +252,7 @@ pub fn encode_parts(parts: &[&str]) -> Vec<u8> {
     encoded
 }
 
-/// Bytes in front of the first part.
+/// Bytes before the first part.
 const BEGINNING: usize = 8;
 
 fn begin(encoded: &mut Vec<u8>, parts: usize) {
@@ -269,8 +269,8 @@ fn length(length: usize) -> [u8; 4] {
     u32::try_from(length).expect("parts and fields are below 4 GiB").to_be_bytes()
 }
 
-/// Applies a step to `text` in place. Returns whether the text is what the step takes; if not, the
-/// text is meaningless. An empty text is for the caller to judge and passes.
+/// Applies a step to `text` in place. Returns whether the step accepts the text; if not, the text
+/// is meaningless. An empty text passes: the caller judges it.
 fn apply(step: &Step, text: &mut String, spare: &mut String) -> bool {
     match step {
         Step::Trim => trim(text),
@@ -303,7 +303,7 @@ fn nfkc(text: &mut String, spare: &mut String) {
     std::mem::swap(text, spare);
 }
 
-/// `str::to_lowercase`, without its allocation except where it looks at a final sigma's context.
+/// `str::to_lowercase`, without its allocation except when it looks at a final sigma's context.
 fn lowercase(text: &mut String, spare: &mut String) {
     if text.is_ascii() {
         text.make_ascii_lowercase();
@@ -574,7 +574,7 @@ mod tests {
             text in "[ -~\t\u{b}\u{c}\r\n]{0,20}",
             steps in proptest::sample::subsequence(vec!["nfkc", "lowercase", "trim", "nfkc"], 0..4),
         ) {
-            // A letter that every step leaves alone takes the other way.
+            // A letter that every step leaves alone forces the other path.
             let other = normalised(&steps, &format!("é{text}é")).map(|text| {
                 text.trim_start_matches('é').trim_end_matches('é').to_owned()
             });

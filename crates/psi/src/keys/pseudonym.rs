@@ -19,12 +19,12 @@ pub const PSEUDONYM_BYTES: usize = 16;
 pub struct Pseudonym(u128);
 
 impl Pseudonym {
-    /// Reads the form on the wire.
+    /// Reads the wire form.
     pub const fn from_be_bytes(bytes: [u8; PSEUDONYM_BYTES]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
 
-    /// The form on the wire.
+    /// The wire form.
     pub const fn to_be_bytes(self) -> [u8; PSEUDONYM_BYTES] {
         self.0.to_be_bytes()
     }
@@ -34,7 +34,7 @@ impl Pseudonym {
         self.0
     }
 
-    /// Which of `services` services it goes to; their number is a power of two.
+    /// Which of `services` services it goes to; their number must be a power of two.
     #[expect(clippy::missing_panics_doc, reason = "the shifted number is less than `services`")]
     pub fn shard(self, services: usize) -> usize {
         let bits = services.trailing_zeros();
@@ -63,10 +63,11 @@ const LANES: usize = 8;
 
 /// Computes pseudonyms under one key.
 ///
-/// The CBC chaining of RFC 4493 section 2.4 stands here, over the `aes` crate's block function,
-/// because this runs once per row: the key schedule and both subkeys are computed once, and [`PseudonymQueue`]
-/// lets several keys go through the cipher side by side, for which the `cmac` crate has no interface.
-/// Tests compare it with that crate and with the RFC's vectors. Wiped when dropped.
+/// The CBC chaining of RFC 4493 section 2.4 is written out here, over the `aes` crate's block
+/// function, because this runs once per row: the key schedule and both subkeys are computed once,
+/// and [`PseudonymQueue`] passes several keys through the cipher side by side, for which the `cmac`
+/// crate has no interface. Tests compare it with that crate and with the RFC's vectors. Wiped when
+/// dropped.
 pub struct Pseudonymiser {
     cipher: Aes128Enc,
     whole: [u8; 16],
@@ -105,7 +106,7 @@ impl Pseudonymiser {
         PseudonymQueue { pseudonymiser: self, blocks, ends: Vec::with_capacity(LANES) }
     }
 
-    /// All blocks but the last, and the last as it goes into the cipher.
+    /// All blocks but the last, and the last as it enters the cipher.
     #[inline]
     fn blocks<'k>(&self, encoded: &'k [u8]) -> (&'k [[u8; 16]], [u8; 16]) {
         let (blocks, rest) = encoded.as_chunks::<16>();
@@ -143,7 +144,7 @@ pub struct PseudonymQueue<'f> {
 }
 
 impl PseudonymQueue<'_> {
-    /// Takes an encoded key. Its pseudonym is appended sooner or later, in the order of the keys.
+    /// Takes an encoded key. Its pseudonym is appended now or later, in the order of the keys.
     #[inline]
     pub fn push(&mut self, encoded: &[u8], pseudonyms: &mut Vec<Pseudonym>) {
         let (body, last) = self.pseudonymiser.blocks(encoded);
@@ -155,7 +156,7 @@ impl PseudonymQueue<'_> {
         }
     }
 
-    /// Appends the pseudonyms of all keys that wait.
+    /// Appends the pseudonyms of all waiting keys.
     pub fn finish(&mut self, pseudonyms: &mut Vec<Pseudonym>) {
         let waiting = self.ends.len();
         let each = self.ends.first().copied().unwrap_or(0);
@@ -168,7 +169,7 @@ impl PseudonymQueue<'_> {
         self.ends.clear();
     }
 
-    /// All of `waiting` keys have `each` blocks.
+    /// All `waiting` keys have `each` blocks.
     fn finish_of_length(&self, waiting: usize, each: usize, pseudonyms: &mut Vec<Pseudonym>) {
         let mut states = [Block::default(); LANES];
         let states = &mut states[..waiting];
@@ -232,8 +233,8 @@ fn double(value: u128) -> u128 {
 
 /// Fewer than 16 bytes, a one bit, and zeros, as RFC 4493 section 2.4 pads the last block.
 ///
-/// They are put together from words: a processor that reads a block of which it has just written the bytes
-/// waits until all of them are written, for as long as the rest of a row takes.
+/// They are assembled from words: a processor that reads a block whose bytes it has just written
+/// one by one waits until all of them are written, for as long as the rest of a row takes.
 #[inline]
 fn padded(rest: &[u8]) -> [u8; 16] {
     let word = |bytes: &[u8]| match (bytes.first_chunk(), bytes.first_chunk()) {
@@ -256,7 +257,7 @@ fn xor(into: &mut [u8; 16], block: &[u8; 16]) {
     *into = (u128::from_ne_bytes(*into) ^ u128::from_ne_bytes(*block)).to_ne_bytes();
 }
 
-/// The key schedule wipes itself only with the cipher's `zeroize` feature, which this demands.
+/// The key schedule wipes itself only with the cipher's `zeroize` feature; this demands it.
 const fn wipes_itself<T: ZeroizeOnDrop>() {}
 const _: () = wipes_itself::<Aes128Enc>();
 

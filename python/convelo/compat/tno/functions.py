@@ -1,4 +1,4 @@
-"""Helpers for modules that need a library which may not be installed."""
+"""Helpers for modules that need a library that may not be installed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ redirect_importerror_to_optionalimporterror = redirect_importerror_oserror_to_op
 def init(name: str, logger_level: int = logging.INFO) -> logging.Logger:
     """The logger called ``name``, at ``logger_level``.
 
-    Where the genuine package also installs a handler for SIGTERM and configures logging, this does
-    not: both belong to the program.
+    The genuine package also installs a handler for SIGTERM and configures logging; this does not:
+    both are the program's business.
     """
     logger = logging.getLogger(name)
     logger.setLevel(logger_level)

@@ -1,7 +1,7 @@
 """The two halves of a pool: :class:`HTTPServer`, and one :class:`HTTPClient` per peer.
 
 A pool makes them. They have the attributes that other programs read: ports, addresses, prefixes,
-counters, and what has arrived.
+counters, and messages that have arrived.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from convelo.wire.second import decode
 
 __all__ = ["HTTPClient", "HTTPServer", "ParkedMessage", "encode_for_all", "logger"]
 
-# A child of the name that the users' logging configuration knows: it takes effect on ours.
+# A child of the name in users' logging configurations, which therefore apply here too.
 logger = logging.getLogger("tno.mpc.communication.httphandlers.convelo")
 
 
 class ParkedMessage:
-    """A message that has arrived but was not received yet. It is decoded by ``recv``."""
+    """A message that has arrived but has not been received yet. ``recv`` decodes it."""
 
     __slots__ = ("message_id",)
 
@@ -40,7 +40,7 @@ class ParkedMessage:
 
 
 class _Parked(Mapping[int | str, ParkedMessage]):
-    """What has arrived of one peer, by message id."""
+    """What has arrived from one peer, by message id."""
 
     def __init__(self, parked: Callable[[], list[int | str]]) -> None:
         self._parked = parked
@@ -61,7 +61,7 @@ class _Parked(Mapping[int | str, ParkedMessage]):
 
 
 class HTTPClient(Peer):
-    """A peer: how it is reached, and what was sent to it and received from it.
+    """A peer: how to reach it, and what was sent to it and received from it.
 
     Args:
         pool: The pool, which must have a server.
@@ -137,7 +137,7 @@ class HTTPClient(Peer):
 
     @property
     def buffer(self) -> Mapping[int | str, ParkedMessage]:
-        """What has arrived and was not received yet, by message id; read only."""
+        """What has arrived and has not been received yet, by message id; read only."""
         assert self.node is not None
         return _Parked(self.handle.parked)
 
@@ -198,7 +198,7 @@ def encode_for_all(recipients: Sequence[HTTPClient], wire: int, message: Any) ->
 
 
 class _Started:
-    """Stands in for the genuine package's server task; the server is running already."""
+    """Stands in for the genuine package's server task; the server is already running."""
 
     def __await__(self) -> Generator[Any, None, None]:
         return iter(())  # type: ignore[return-value]
@@ -208,7 +208,7 @@ class _Started:
         return True
 
     def cancelled(self) -> bool:
-        """Whether it was cancelled, which only a task can be."""
+        """Whether it was cancelled; only a task can be."""
         return False
 
     def cancel(self) -> bool:
@@ -233,11 +233,11 @@ class _Site:
 
 
 class HTTPServer:
-    """The listening half of a pool. It serves as soon as it is made.
+    """The listening half of a pool. It serves as soon as it exists.
 
     Attributes:
         addr: The address it is bound to.
-        port: The port it is bound to; the one that was chosen, if 0 was asked for.
+        port: The port it is bound to; a free one, if 0 was asked for.
         external_port: The port under which peers know it.
         option: ormsgpack options for reading messages of the compatible wire.
         use_pickle: Causes a warning and nothing else: what arrives is never unpickled.
@@ -279,7 +279,7 @@ class HTTPServer:
 
     @property
     def msg_recv_counter(self) -> int:
-        """Messages asked for so far, of all peers."""
+        """Messages asked for so far, from all peers."""
         return sum(client.msg_recv_counter for client in self._core.peers.values())
 
     @property

@@ -50,22 +50,22 @@ class Pool:
 
     Args:
         key: Path of our private key, PEM: RSA, EC or Ed25519.
-        cert: Path of our certificate, PEM, with intermediate ones behind it if there are any.
+        cert: Path of our certificate, PEM, followed by intermediate ones if there are any.
         ca_cert: Path of the certificate authorities we trust, PEM. **TLS is on if and only if this
             or** ``identity`` **is given.**
         timeout: How long one attempt to send may take: seconds, an ``aiohttp.ClientTimeout``, or
-            ``None`` for no limit. A send has ``max_retries + 1`` times that in all.
+            ``None`` for no limit. A send has ``max_retries + 1`` times that in total.
         max_retries: How many seconds to wait for an absent peer; -1 for as long as it takes.
-            (The genuine package tries once a second; here pauses begin short and have jitter.)
-            It is also how often a message whose connection breaks is sent again to a genuine peer;
-            between two parties that use convelo it resumes where it broke off.
+            (The genuine package tries once a second; here pauses start short and have jitter.)
+            It is also how often a message whose connection breaks is resent to a genuine peer;
+            between two parties that use convelo, it resumes where it broke off.
             A peer that answers and refuses is an immediate error in any case.
         identity: Path of a PEM file with our private key and our self-signed certificate, as
-            ``python -m convelo.pki identity`` makes it. It takes the place of the other three;
-            each peer is then known by its certificate or key.
-        message_limit: Bytes that one message may have.
-        mailbox_limit: Bytes of one peer's messages that may wait here to be received; beyond that
-            the sender has to wait.
+            ``python -m convelo.pki identity`` makes it. It replaces the other three; each peer is
+            then known by its certificate or key.
+        message_limit: The most bytes in one message.
+        mailbox_limit: The most bytes of one peer's messages that may wait here to be received;
+            beyond that, the sender has to wait.
         writable_arrays: Whether to copy numpy arrays from peers that use convelo, so that they can
             be changed. Otherwise they are read-only views of what arrived.
         on_error: Called with each error of a message that nobody awaits (``asend``,
@@ -108,7 +108,7 @@ class Pool:
             on_error=on_error,
         )
 
-    # What a pool is made of
+    # The parts of a pool
 
     @property
     def default_timeout(self) -> Any:
@@ -146,7 +146,7 @@ class Pool:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop the pool was last used from; before, the one it would be used from."""
+        """The loop that last used the pool; before that, the one that would use it."""
         return self.core.binding.near()
 
     @loop.setter
@@ -155,7 +155,7 @@ class Pool:
 
     @property
     def fingerprint(self) -> str | None:
-        """What peers know our key by: ``sha256:`` and hexadecimal digits; ``None`` without TLS."""
+        """How peers identify our key: ``sha256:`` and hexadecimal digits; ``None`` without TLS."""
         return None if self.core.node is None else self.core.node.fingerprint
 
     @property
@@ -179,7 +179,7 @@ class Pool:
 
         Raises:
             OSError: The address cannot be bound, or a file cannot be read.
-            RepetitionError: The pool has a server already.
+            RepetitionError: The pool already has a server.
         """
         if self.core.node is not None and not self.core.is_closed:
             raise RepetitionError("this pool has a server already; another one needs its own pool")
@@ -264,7 +264,7 @@ class Pool:
             key, certificate = key_fingerprint(certificate), None
         if self.ca_cert is not None and certificate is None and key is None:
             logger.warning(
-                "Peer '%s' is registered without a certificate: whoever first connects from its "
+                "Peer '%s' is registered without a certificate: the first to connect from its "
                 "address and port with a certificate of our authorities is taken for it from then "
                 "on. Use add_http_client(..., cert=...) or key=...",
                 name,
@@ -291,7 +291,7 @@ class Pool:
         ca_cert: Path | str | None = None,
         server: bool = False,
     ) -> ssl.SSLContext | None:
-        """A context of Python's :mod:`ssl` with the rules of a pool, which itself needs none.
+        """An :mod:`ssl` context with the rules of a pool; the pool itself needs none.
 
         Returns:
             ``None`` without ``ca_cert``.
@@ -326,7 +326,7 @@ class Pool:
         Args:
             handler_name: The peer's name.
             message: The object.
-            msg_id: What the peer can ask for it by; by default a number counted up per peer.
+            msg_id: The id by which the peer can ask for it; by default a number counted per peer.
             timeout: How many seconds one attempt may take; by default the pool's.
             max_retries: How many seconds to wait for an absent peer; -1 for as long as it takes
                 (limit that with ``asyncio.timeout``); by default the pool's.
@@ -415,7 +415,7 @@ class Pool:
 
         Args:
             handler_name: The name of the peer that sends it.
-            msg_id: Its id; by default a number counted up per peer.
+            msg_id: Its id; by default a number counted per peer.
             timeout: Seconds to wait; ``None`` for as long as it takes.
 
         Raises:
@@ -453,7 +453,7 @@ class Pool:
     ) -> list[tuple[str, Any]]:
         """Receives one object from each peer (by default from all).
 
-        If one of them fails or the time is up, none is taken: all can be received again.
+        If one of them fails or the time is up, none is taken: all can still be received.
 
         Returns:
             Pairs of name and object, in the order of the names.
@@ -503,7 +503,7 @@ class Pool:
         self._forget()
 
     def abort(self) -> None:
-        """Ends the pool at once, from outside of any loop.
+        """Ends the pool at once, from outside any loop.
 
         Raises:
             ShutdownError: As :meth:`shutdown`.
@@ -530,7 +530,7 @@ class Pool:
         try:
             await self.shutdown(flush=0.0)
         except ShutdownError as error:
-            # What ended the block says more; this becomes a note of it.
+            # What ended the block says more; this becomes a note on it.
             if exc_value is not None:
                 exc_value.add_note(str(error))
 
@@ -548,7 +548,7 @@ class Pool:
 
     def _unknown(self, name: str) -> Exception:
         if self.core.is_closed:
-            return PoolClosed(f"this pool was shut down; '{name}' cannot be reached any more")
+            return PoolClosed(f"this pool was shut down; '{name}' can no longer be reached")
         known = ", ".join(f'"{known}"' for known in self.core.peers) or "none"
         return AttributeError(f'No pool handler named "{name}" (known: {known})')
 

@@ -1,6 +1,6 @@
 """Packing of objects, and the registered functions for types that msgpack does not know.
 
-What is here is the 4.x face of :mod:`convelo.wire`, which does the work.
+This is the 4.x face of :mod:`convelo.wire`, which does the work.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Serialization(Registration[SupportsSerialization]):
         """What stands for ``obj`` in a message, by the serializer of its type.
 
         For serializers that wrap parts of their data themselves. In a message between two parties
-        that both use convelo this is an opaque object instead of a dict.
+        that both use convelo, this is an opaque object instead of a dict.
 
         Raises:
             NotImplementedError: no serializer is registered, and ``use_pickle`` is false.
@@ -169,7 +169,7 @@ class Serialization(Registration[SupportsSerialization]):
 
     @staticmethod
     def deserialize(obj: Any, use_pickle: bool = False, **kwargs: Any) -> Any:
-        """``obj`` with the wrapped objects in it restored. ``obj`` itself stays as it is.
+        """``obj`` with the wrapped objects in it restored. ``obj`` itself is unchanged.
 
         Raises:
             NotImplementedError: a type is not registered, and ``use_pickle`` is false.
@@ -231,7 +231,7 @@ class Serialization(Registration[SupportsSerialization]):
         """The id and the object in the body of a message of the 4.x wire.
 
         Args:
-            use_pickle: unpickle what has no deserializer, which lets whoever made ``obj`` run code.
+            use_pickle: unpickle what has no deserializer: the author of ``obj`` can then run code.
             option: ormsgpack's options.
             kwargs: handed to deserializers.
 
@@ -246,5 +246,5 @@ class Serialization(Registration[SupportsSerialization]):
         return body["id"], restored
 
 
-# Here and not in the package's __init__, so that this module is complete by itself.
+# Here rather than in the package's __init__, so that this module is complete on its own.
 Serialization.clear_serialization_logic(reload_defaults=True)

@@ -1,7 +1,7 @@
 """The API of ``tno.mpc.communication`` 5.0, with its module names.
 
-Change ``tno.mpc.communication`` to ``convelo.compat.tno5`` in imports. Where the program makes its
-own ``ssl.SSLContext`` objects, see :mod:`convelo.compat.tno5.contexts`.
+Change ``tno.mpc.communication`` to ``convelo.compat.tno5`` in imports. If the program makes its own
+``ssl.SSLContext`` objects, see :mod:`convelo.compat.tno5.contexts`.
 """
 
 from convelo.compat.tno5 import serializer_plugins as serializer_plugins

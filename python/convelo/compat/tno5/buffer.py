@@ -1,4 +1,4 @@
-"""Messages that have arrived but were not received yet, by client."""
+"""Messages that have arrived but have not been received yet, by client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Buffer(Generic[T]):
         """Makes an empty buffer for a client.
 
         Raises:
-            ValueError: It has one already.
+            ValueError: It already has one.
         """
         if client_name in self._buffer_per_client:
             raise ValueError(f"A buffer already exists for client with name '{client_name}'")
@@ -69,7 +69,7 @@ class Buffer(Generic[T]):
         return self._buffer_per_client[client_name]
 
     def empty(self, client_name: str | None = None) -> None:
-        """Drops all messages of a client, which has a buffer then; without a name, of all."""
+        """Drops a client's messages, leaving it an empty buffer; without a name, drops everything."""
         names = list(self._buffer_per_client) if client_name is None else [client_name]
         for name in names:
             self._buffer_per_client[name] = {}

@@ -30,7 +30,7 @@ from convelo.wire.second import decode
 
 __all__ = ["Client", "PacketClient", "PackingClient", "logger"]
 
-# A child of the name that the users' logging configuration knows: it takes effect on ours.
+# A child of the name in users' logging configurations, which therefore apply here too.
 logger = logging.getLogger("tno.mpc.communication.pool.convelo")
 
 
@@ -48,7 +48,7 @@ class Client(Peer):
 
     @property
     def identifier(self) -> str:
-        """What the peer is called in this pool."""
+        """The peer's name in this pool."""
         return self.name
 
     def receive(self, packet: bytes) -> None:
@@ -100,7 +100,7 @@ class Client(Peer):
 
 
 class PackingClient(Client):
-    """A peer to which packets are sent, because the packer or the communicator is a custom one."""
+    """A peer to which packets are sent, because the packer or the communicator is custom."""
 
     def __init__(
         self, binding: LoopBinding, name: str, packer: Packer, communicator: Communicator[Any]
@@ -111,7 +111,7 @@ class PackingClient(Client):
 
     @property
     def wire(self) -> int:
-        """Unknown: the communicator sees to that."""
+        """Unknown: that is the communicator's business."""
         return WIRE_UNKNOWN
 
     @property
@@ -136,7 +136,7 @@ class PackingClient(Client):
 
 
 class PacketClient(PackingClient):
-    """A peer that packets come from as well. They are unpacked as they arrive."""
+    """A peer that also sends packets. They are unpacked as they arrive."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class PacketClient(PackingClient):
         # The requests that are waiting, in the order of their calls: for which id, and the number
         # that each has taken.
         self._asked: dict[asyncio.Future[Any], tuple[str, int]] = {}
-        # Further messages under an id that is in the buffer already.
+        # Further messages under an id that is already in the buffer.
         self._later: dict[str, deque[Any]] = {}
 
     def counters(self) -> tuple[int, int]:
@@ -160,7 +160,7 @@ class PacketClient(PackingClient):
         return self._sending.count, self._receiving.count
 
     def reset(self) -> None:
-        """Begins the conversation anew."""
+        """Restarts the conversation."""
         super().reset()
         self._sending, self._receiving = _Counter(), _Counter()
         self._later.clear()
@@ -236,7 +236,7 @@ class PacketClient(PackingClient):
 
 
 class _Counter:
-    """Default ids of one direction; an id that was given back is the next one."""
+    """Default ids for one direction; an id that was given back is used next."""
 
     def __init__(self) -> None:
         self._next = 0

@@ -1,9 +1,9 @@
 """Which files an ``ssl.SSLContext`` was made of.
 
 The 5.0 API takes contexts of Python's :mod:`ssl`. The transport here has its own TLS and needs the
-private key, which a context does not give back. So the files have to be remembered when a context
-is made: by :func:`create_ssl_context`, which makes one, or by :func:`remember_ssl_files` for
-contexts that other code makes.
+private key, which a context does not give back. So the files must be remembered when a context is
+made: by :func:`create_ssl_context`, which makes one, or by :func:`remember_ssl_files` for contexts
+that other code makes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Helpers for modules that need a library which may not be installed."""
+"""Helpers for modules that need a library that may not be installed."""
 
 from convelo.wire.optional import (
     redirect_importerror_oserror_to_optionalimporterror as redirect_importerror_oserror_to_optionalimporterror,

@@ -38,9 +38,9 @@ class Pool(AbstractAsyncContextManager["Pool"]):
             reply = await pool.recv("bob")
 
     Args:
-        name: What this party is called.
-        communicator: The transport. With an :class:`HttpCommunicator` messages go the short way,
-            and two parties that both use convelo use its own wire; any other communicator carries
+        name: This party's name.
+        communicator: The transport. With an :class:`HttpCommunicator`, messages go directly, and
+            two parties that both use convelo use its own wire; any other communicator carries
             packets of bytes.
         packer: Turns objects into bytes; by default a :class:`DefaultPacker`.
         timeout: Seconds that a receive waits by default; ``None`` for as long as it takes.
@@ -69,7 +69,7 @@ class Pool(AbstractAsyncContextManager["Pool"]):
         """Starts to listen.
 
         Raises:
-            IllegalStateAction: The pool was started already.
+            IllegalStateAction: The pool was already started.
             OSError: The address cannot be bound.
         """
         await self.communicator.initialize()
@@ -78,7 +78,7 @@ class Pool(AbstractAsyncContextManager["Pool"]):
         """Adds a peer to send to and to receive from.
 
         Args:
-            name: What it is called in this pool.
+            name: Its name in this pool.
             connection: How the communicator reaches it.
 
         Raises:
@@ -110,7 +110,7 @@ class Pool(AbstractAsyncContextManager["Pool"]):
         Args:
             recipient_name: The peer's name.
             message: The object. Arrays and buffers must not change before this returns.
-            msg_id: What the peer can ask for it by; by default a number counted up per peer.
+            msg_id: The id by which the peer can ask for it; by default a number counted per peer.
 
         Raises:
             KeyError: There is no such peer.
@@ -157,7 +157,7 @@ class Pool(AbstractAsyncContextManager["Pool"]):
 
         Args:
             sender_name: The name of the peer that sends it.
-            msg_id: Its id; by default a number counted up per peer.
+            msg_id: Its id; by default a number counted per peer.
             timeout: Seconds to wait; ``None`` and 0 for the pool's default.
 
         Raises:
@@ -219,12 +219,12 @@ class Pool(AbstractAsyncContextManager["Pool"]):
         self._core.log_totals(logger)
 
     def abort(self) -> None:
-        """Ends the pool at once, from outside of any loop."""
+        """Ends the pool at once, from outside any loop."""
         stop(self.communicator)
         self._core.abort()
 
     def reset(self) -> None:
-        """Begins all conversations anew: nothing has arrived, and default ids count from 0."""
+        """Restarts all conversations: nothing has arrived, and default ids count from 0."""
         self.buffer.empty()
         for client in self._clients.values():
             client.reset()

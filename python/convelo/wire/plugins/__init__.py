@@ -1,8 +1,8 @@
 """How values of known types are written into a message and read from it.
 
 :data:`PLUGINS` is the table of them: for each type a function ``serialize(value, encoder)`` and a
-function ``deserialize(data, decoder)`` for the compatible wire's form. Those of more than a few
-lines have modules of their own. No library is imported before a value of it is met.
+function ``deserialize(data, decoder)`` for the compatible wire's form. Those longer than a few
+lines have their own modules. No library is imported before a value of it is met.
 """
 
 from __future__ import annotations
@@ -106,15 +106,15 @@ class Codec(NamedTuple):
     serialize: Callable[..., Any]
     deserialize: Callable[..., Any]
     suffix: str = ""
-    """How the functions are told from others of their plugin."""
+    """What distinguishes the functions from others of their plugin."""
 
 
 class Plugin(NamedTuple):
-    """What is known of the types of one library."""
+    """What is known about the types of one library."""
 
     name: str
     libraries: tuple[str, ...]
-    """What has to be installed for it."""
+    """What must be installed for it."""
     codecs: tuple[Codec, ...]
 
 

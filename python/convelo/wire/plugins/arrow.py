@@ -92,7 +92,7 @@ def read(stream: Any) -> pd.DataFrame:
         frame: pd.DataFrame = table.to_pandas()
         for position, kind in enumerate(frame.dtypes):
             if isinstance(kind, pd.CategoricalDtype):
-                # Its codes are a view of the stream, which cannot be changed.
+                # Its codes are a view of the stream, which is read-only.
                 frame.isetitem(position, frame.iloc[:, position].array.copy())
     except (pa.ArrowException, KeyError, TypeError, OSError) as error:
         raise ValueError(f"an Arrow stream cannot be read: {error}") from error

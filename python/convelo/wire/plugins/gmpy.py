@@ -32,7 +32,7 @@ def serialize(value: Any, _encoder: Any = None) -> bytes:
     data: bytes = gmpy2.to_binary(value)
     if data[0] < _MPFR:
         return data
-    # gmpy2 leaves one byte of each part as it found it in memory.
+    # gmpy2 leaves one byte of each part as it was in memory.
     clean = bytearray(data)
     start = 0
     while start < len(clean):

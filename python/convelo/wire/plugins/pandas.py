@@ -87,7 +87,7 @@ def _with_wrappers(value: pd.DataFrame, encoder: Any) -> bytes | dict[str, Any]:
             return item
         return inner.wrap(item, encoder.options)
 
-    # Columns of other kinds hold nothing else; to go through their values would change some kinds.
+    # Columns of other kinds hold nothing else; going through their values would change some kinds.
     changed = value.copy(deep=False)
     for position, kind in enumerate(value.dtypes):
         if kind == "object":

@@ -1,4 +1,4 @@
-"""The types that the package knows beside those of msgpack, one module for each library.
+"""The types that the package knows in addition to msgpack's, one module per library.
 
 No module imports its library before a value of that library is met; importing one whose library is
 not installed raises :class:`~convelo.compat.tno.exceptions.OptionalImportError`.

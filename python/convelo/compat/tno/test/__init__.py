@@ -1,8 +1,8 @@
 """What tests of programs for ``tno.mpc.communication`` 4.8 import from its ``test`` package.
 
 The genuine package deprecated these fixtures in favour of those that :mod:`convelo.testing` offers
-to every test; they are here for test-suites that still import them. Ports are picked from the free
-ones, and certificates are made for each test.
+to every test; they are here for test suites that still import them. They use free ports, and make
+certificates for each test.
 """
 
 from convelo.compat.tno.test.pool_fixtures_http import event_loop as event_loop

@@ -34,7 +34,7 @@ class CommunicatorState(IntEnum):
 
 
 class IllegalStateAction(Exception):
-    """Something was asked of a communicator too early or too late."""
+    """A communicator was asked to do something too early or too late."""
 
     def __init__(self, action: str, curr_state: CommunicatorState) -> None:
         super().__init__(f"Illegal: Cannot perform '{action}' while state is {curr_state.name}.")
@@ -73,7 +73,7 @@ class Communicator(Generic[Connection], ABC):
         """Adds a connection under a name.
 
         Raises:
-            IllegalStateAction: The communicator was started already.
+            IllegalStateAction: The communicator was already started.
             KeyError: The name is taken.
         """
         require(self, CommunicatorState.UNINITIALIZED, "add_connection")
@@ -85,7 +85,7 @@ class Communicator(Generic[Connection], ABC):
         """Starts the communicator.
 
         Raises:
-            IllegalStateAction: It was started already.
+            IllegalStateAction: It was already started.
         """
         require(self, CommunicatorState.UNINITIALIZED, "start")
         self._state = CommunicatorState.STARTED
@@ -131,7 +131,7 @@ class Communicator(Generic[Connection], ABC):
 
 
 def state_of(communicator: Communicator[Any]) -> CommunicatorState:
-    """Where in its life a communicator is."""
+    """Which stage of its life a communicator is in."""
     return communicator._state
 
 
@@ -146,5 +146,5 @@ def require(communicator: Communicator[Any], state: CommunicatorState, action: s
 
 
 def stop(communicator: Communicator[Any]) -> None:
-    """Ends a communicator at once, from outside of any loop."""
+    """Ends a communicator at once, from outside any loop."""
     communicator._state = CommunicatorState.STOPPED

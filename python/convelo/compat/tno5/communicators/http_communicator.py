@@ -27,18 +27,18 @@ from convelo.compat.tno5.packers.packer import DefaultPacker
 
 __all__ = ["HttpCommunicator", "HttpConnection", "logger"]
 
-# A child of the name that the users' logging configuration knows: it takes effect on ours.
+# A child of the name in users' logging configurations, which therefore apply here too.
 logger = logging.getLogger("tno.mpc.communication.communicators.http_communicator.convelo")
 
 
 class HttpConnection:
-    """How a peer is reached and recognised.
+    """How to reach and recognise a peer.
 
     Args:
         addr: Host name or IP address.
         port: The port under which the peer's server is known.
         cert: Path of the peer's certificate; with TLS, the peer is recognised by this or ``key``.
-        cert_type: pyOpenSSL's ``FILETYPE_PEM`` (1) or ``FILETYPE_ASN1`` (2); by default found out.
+        cert_type: pyOpenSSL's ``FILETYPE_PEM`` (1) or ``FILETYPE_ASN1`` (2); by default detected.
         key: The peer's public key, instead of ``cert``: ``sha256:`` and hexadecimal digits, as
             ``python -m convelo.pki fingerprint`` prints it.
         wire: 2 (convelo's own) or 5 (the genuine package's); by default the peer is asked.
@@ -84,7 +84,7 @@ class HttpCommunicator(Communicator[HttpConnection]):
         addr: The address or host name to bind.
         port: The port to bind; ``None`` for 80, with TLS 443; 0 for a free one.
         ssl_client_context: With ``ssl_server_context``, switches mutual TLS on. The files of both
-            have to be known and the same: see :mod:`convelo.compat.tno5.contexts`.
+            must be known and the same: see :mod:`convelo.compat.tno5.contexts`.
         ssl_server_context: See there.
         conn_timeout: Seconds that one attempt to send may take, or an ``aiohttp.ClientTimeout``.
         conn_retry_max: How many attempts the genuine package makes; together with

@@ -19,10 +19,10 @@ class MockConnection:
 
 
 class MockCommunicator(Communicator[MockConnection]):
-    """Hands packets to other communicators of this process by a call.
+    """Hands packets to other communicators in this process by calling them.
 
     Args:
-        identifier: The name under which the others know the pool it belongs to.
+        identifier: The name by which the others know the pool that it belongs to.
     """
 
     def __init__(self, identifier: str) -> None:

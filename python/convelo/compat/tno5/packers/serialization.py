@@ -1,6 +1,6 @@
 """Packing of objects, and the registered functions for types that msgpack does not know.
 
-What is here is the 5.x face of :mod:`convelo.wire`, which does the work.
+This is the 5.x face of :mod:`convelo.wire`, which does the work.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class _State:
         try:
             return inspect.signature(function, eval_str=True)
         except Exception:
-            # An annotation that is text names what cannot be looked up.
+            # An annotation that is text names something that cannot be looked up.
             return inspect.signature(function)
 
     def sending(self, keywords: dict[str, Any]) -> SerializerOpts:
@@ -142,7 +142,7 @@ class Serializer(Registration[SupportsSerialization]):
     def serialize(cls, obj: Any, opts: SerializerOpts = DefaultSerializerOpts) -> bytes:
         """The msgpack document of ``obj``.
 
-        A numpy array by itself causes a :class:`NumpySerializationWarning`: it may be unpacked as
+        A bare numpy array causes a :class:`NumpySerializationWarning`: it may be unpacked as
         nested lists.
 
         Raises:
@@ -175,7 +175,7 @@ class Serializer(Registration[SupportsSerialization]):
         """What stands for ``obj`` in a message, by the serializer of its type.
 
         For serializers that wrap parts of their data themselves. In a message between two parties
-        that both use convelo this is an opaque object instead of a dict.
+        that both use convelo, this is an opaque object instead of a dict.
 
         Raises:
             NotImplementedError: no serializer is registered.
@@ -188,7 +188,7 @@ class Serializer(Registration[SupportsSerialization]):
 
     @classmethod
     def transform_into_nonnative(cls, obj: Any, opts: DeserializerOpts) -> Any:
-        """``obj`` with the wrapped objects in it restored. ``obj`` itself stays as it is.
+        """``obj`` with the wrapped objects in it restored. ``obj`` itself is unchanged.
 
         Raises:
             NotImplementedError: a type is not registered.
@@ -197,5 +197,5 @@ class Serializer(Registration[SupportsSerialization]):
         return CompatibleDecoder(STATE, opts, copying=True).restore(obj)
 
 
-# Here and not in the package's __init__, so that this module is complete by itself.
+# Here rather than in the package's __init__, so that this module is complete on its own.
 Serializer.clear_serialization_logic(reload_defaults=True)

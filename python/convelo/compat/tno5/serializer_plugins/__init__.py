@@ -1,7 +1,7 @@
-"""The types that the package knows beside those of msgpack, one module for each library.
+"""The types that the package knows in addition to msgpack's, one module per library.
 
-No module imports its library before a value of that library is met; importing one whose library is
-not installed raises :class:`~convelo.compat.tno5.exceptions.OptionalImportError`.
+No module imports its library before it meets a value of that library; importing one whose library
+is not installed raises :class:`~convelo.compat.tno5.exceptions.OptionalImportError`.
 """
 
 from functools import partial

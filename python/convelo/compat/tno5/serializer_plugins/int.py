@@ -1,4 +1,4 @@
-"""Integers outside the 64 bits that msgpack has."""
+"""Integers beyond msgpack's 64 bits."""
 
 from convelo.compat.tno5.packers.serialization import STATE
 from convelo.wire.faces import functions_of

@@ -1,4 +1,4 @@
-"""numpy arrays that are no nested lists of numbers: of objects, strided, without dimensions."""
+"""numpy arrays that are not nested lists of numbers: of objects, strided, without dimensions."""
 
 from convelo.compat.tno5.packers.serialization import STATE
 from convelo.wire.faces import functions_of
