@@ -67,7 +67,7 @@ impl Collector {
                     tracing::warn!(%collector, %why, "the collector does not accept the figures; still trying");
                 }
                 Ok(()) if !well => {
-                    tracing::info!(%collector, "the collector accepts the figures again")
+                    tracing::info!(%collector, "the collector accepts the figures again");
                 }
                 _ => {}
             }
