@@ -158,7 +158,10 @@ impl Conversation {
         if let Some(numbered) = arrival.numbered {
             let number = numbered.sequence_number;
             self.same_session(numbered)?;
-            match self.seen.arrives(number, numbered.floor) {
+            let standing = self.seen.arrives(number, numbered.floor);
+            // What the sender has given up is not gone on with, and needs no room any more.
+            self.partials.retain(|number, _| !self.seen.is_settled(*number));
+            match standing {
                 Standing::New => {}
                 Standing::Settled => return Ok(Step::Discard),
                 Standing::TooFarAhead => {
@@ -221,17 +224,14 @@ impl Conversation {
         body: u64,
         now: Instant,
     ) -> Result<Option<Delivered<Incoming, Waiting>>, Rejection> {
-        let first = match arrival.numbered {
+        let first = if let Some(numbered) = arrival.numbered {
             // Its session may have ended while it was read: in another one the number means another
             // message.
-            Some(numbered) => {
-                self.same_session(numbered)?;
-                self.seen.settle(numbered.sequence_number)
-            }
-            None => {
-                self.gone = None;
-                self.is_first(&incoming.id, body, arrival.connection, now)
-            }
+            self.same_session(numbered)?;
+            self.seen.settle(numbered.sequence_number)
+        } else {
+            self.gone = None;
+            self.is_first(&incoming.id, body, arrival.connection, now)
         };
         Ok(first.then(|| self.mailbox.deliver(incoming.id.clone(), incoming)))
     }
@@ -715,6 +715,21 @@ mod tests {
         assert_eq!(step(&mut conversation, &mut present, now), "read from 0");
         let mut later = arrival(SESSION, 1, body.len(), 0);
         assert_eq!(step(&mut conversation, &mut later, now), "409 None");
+    }
+
+    /// It held room of the mailbox for as long as it might have been gone on with.
+    #[test]
+    fn what_the_sender_has_given_up_needs_no_room() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        let large = body("x", 60 << 10);
+        let mut given_up = arrival(SESSION, 0, large.len(), 0);
+        let mut assembly = read(&mut conversation, &mut given_up, now);
+        feed(&mut assembly, &large[..300]);
+        conversation.broke(&given_up, assembly, now);
+        conversation.leave(&mut given_up);
+        let numbered = Numbered { session_id: SESSION, sequence_number: 1, floor: 1 };
+        let mut next = Arrival::new(1, Wire::Two, Some(numbered), large.len() as u64, 0, false);
+        assert_eq!(step(&mut conversation, &mut next, now), "read from 0");
     }
 
     /// What had arrived of a message was continued by another one of the same number and length.

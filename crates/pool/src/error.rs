@@ -192,13 +192,14 @@ impl SendError {
     pub(crate) fn new(peer: &str, id: Option<&MessageId>, failure: SendFailure) -> Self {
         let kind = match &failure {
             SendFailure::Unreachable { .. } => SendErrorKind::Unreachable,
-            SendFailure::NotAuthenticated(_) => SendErrorKind::NotAuthenticated,
-            SendFailure::Refused { status: 401 | 403, .. } => SendErrorKind::NotAuthenticated,
-            SendFailure::Refused { status: 413, .. } => SendErrorKind::TooLarge,
-            SendFailure::Refused { .. } => SendErrorKind::Refused,
-            SendFailure::TooLarge { .. } | SendFailure::Frame(_) | SendFailure::Envelope(_) => {
-                SendErrorKind::TooLarge
+            SendFailure::NotAuthenticated(_) | SendFailure::Refused { status: 401 | 403, .. } => {
+                SendErrorKind::NotAuthenticated
             }
+            SendFailure::Refused { status: 413, .. }
+            | SendFailure::TooLarge { .. }
+            | SendFailure::Frame(_)
+            | SendFailure::Envelope(_) => SendErrorKind::TooLarge,
+            SendFailure::Refused { .. } => SendErrorKind::Refused,
             SendFailure::TimedOut => SendErrorKind::TimedOut,
             SendFailure::Downgraded => SendErrorKind::Downgraded,
             SendFailure::Restarted(_) => SendErrorKind::Restarted,

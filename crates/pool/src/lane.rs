@@ -366,7 +366,7 @@ impl Lane {
         }
         let mut aftermath = Aftermath::default();
         if let Ended::Broken(error) = ended {
-            self.bear_absence(peer, error, &left, now);
+            bear_absence(peer, error, &left, now);
             aftermath.notice = self.mention(error, now);
         }
         left.extend(held);
@@ -396,30 +396,6 @@ impl Lane {
         flights.map(|flight| flight.request).inspect(|request| request.strand()).collect()
     }
 
-    /// Ends the requests whose patience with an absent peer is used up; all of the peer where none
-    /// was on the connection.
-    fn bear_absence(
-        &self,
-        peer: &Peer,
-        error: &ConnectionError,
-        concerned: &[Arc<Request>],
-        now: Instant,
-    ) {
-        let all = if concerned.is_empty() { peer.outbox.pending() } else { concerned.to_vec() };
-        for request in all {
-            let (breaks, absent) = request.bear(!concerned.is_empty(), now);
-            let seconds = absent.as_secs();
-            // The second wire goes on where it was cut, the compatible ones begin again.
-            let again = request.message().is_some_and(|message| message.wire != Wire::Two);
-            if request.patience.is_some_and(|patience| {
-                seconds >= u64::from(patience) || (again && breaks > patience)
-            }) {
-                let source = error.clone();
-                peer.fail(&request, SendFailure::Unreachable { source, breaks, seconds });
-            }
-        }
-    }
-
     /// What is said of an absent peer, from time to time.
     fn mention(&mut self, error: &ConnectionError, now: Instant) -> Option<(Level, String)> {
         if self.logged.is_some_and(|logged| now.duration_since(logged) < ABSENCE_LOG) {
@@ -443,6 +419,25 @@ pub(crate) fn broken(error: io::Error) -> Ended {
     match convelo_channel::refused_by_peer(&error) {
         Some(text) => Ended::Refused(ConnectionError::RefusedByPeer(text)),
         None => Ended::Broken(ConnectionError::Broken(Arc::new(error))),
+    }
+}
+
+/// Ends the requests whose patience with an absent peer is used up; all of the peer where none
+/// was on the connection.
+fn bear_absence(peer: &Peer, error: &ConnectionError, concerned: &[Arc<Request>], now: Instant) {
+    let all = if concerned.is_empty() { peer.outbox.pending() } else { concerned.to_vec() };
+    for request in all {
+        let (breaks, absent) = request.bear(!concerned.is_empty(), now);
+        let seconds = absent.as_secs();
+        // The second wire goes on where it was cut, the compatible ones begin again.
+        let again = request.message().is_some_and(|message| message.wire != Wire::Two);
+        if request
+            .patience
+            .is_some_and(|patience| seconds >= u64::from(patience) || (again && breaks > patience))
+        {
+            let source = error.clone();
+            peer.fail(&request, SendFailure::Unreachable { source, breaks, seconds });
+        }
     }
 }
 

@@ -207,8 +207,9 @@ impl World {
         let tag = self.sent;
         let id = id.map(|id| MessageId::from(format!("id {id}")));
         let (id, place) = self.sender.conversation().send_id(id);
-        let size = if bulk { BULK_BYTES as usize } else { 40 + tag as usize % 100_000 };
-        let payload = Payload::new(tag.to_be_bytes().repeat(size / 4));
+        let size = if bulk { BULK_BYTES } else { 40 + u64::from(tag) * 977 % 100_000 };
+        let times = usize::try_from(size / 4).unwrap();
+        let payload = Payload::new(tag.to_be_bytes().repeat(times));
         let message = Message::new(id, place, Wire::Two, payload).unwrap();
         let deadline = bounded.then(|| self.now + Duration::from_secs(20));
         let outcomes = Arc::clone(&self.outcomes);
@@ -505,7 +506,7 @@ impl World {
     fn told(&self, tag: u32) -> Option<Result<(), (SendErrorKind, bool)>> {
         let outcomes = self.outcomes.lock().unwrap();
         let outcome = outcomes.get(&tag)?;
-        Some(outcome.as_ref().map(|()| ()).map_err(|error| (error.kind, error.maybe_delivered)))
+        Some(outcome.clone().map_err(|error| (error.kind, error.maybe_delivered)))
     }
 
     fn delivered(&self) -> Vec<u32> {

@@ -34,7 +34,7 @@ pub(crate) struct Connection {
     shared: Arc<Shared>,
     stream: Carried,
     origin: Origin,
-    connection: u64,
+    number: u64,
     buffered: BytesMut,
     out: Out,
     peer: Option<Arc<Peer>>,
@@ -70,7 +70,7 @@ const RECEIVED: &str = "Message received";
 impl Connection {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        connection: u64,
+        number: u64,
         stream: Carried,
         address: SocketAddr,
         proven: Option<ProvenPeer>,
@@ -80,7 +80,7 @@ impl Connection {
             shared,
             stream,
             origin: Origin { address, server_port: None, proven: proven.map(Arc::new) },
-            connection,
+            number,
             buffered: BytesMut::new(),
             out: Out::default(),
             peer: None,
@@ -101,7 +101,7 @@ impl Connection {
         } else if self.answering
             && let Some(peer) = &self.peer
         {
-            peer.conversation().unanswered(self.connection);
+            peer.conversation().unanswered(self.number);
         }
         if let Some(peer) = self.peer.take() {
             peer.inbound.fetch_sub(1, Ordering::AcqRel);
@@ -168,7 +168,7 @@ impl Connection {
             && let Some(session_id) = head.session_id
             && let Some(peer) = self.sender(head, false).await
         {
-            meet(&peer, session_id, self.connection)?;
+            meet(&peer, session_id, self.number)?;
             if let Some(number) = head.sequence_number {
                 have = Some(have_of(&peer, number).await);
             }
@@ -192,7 +192,7 @@ impl Connection {
         };
         let here = self.buffered.len() as u64;
         let (session_id, limit) = (self.shared.session_id, self.shared.message_limit);
-        let mut arrival = admit(&peer, head, length, here, session_id, limit, self.connection)?;
+        let mut arrival = admit(&peer, head, length, here, session_id, limit, self.number)?;
         let outcome = self.arrive(head, &peer, &mut arrival).await;
         if arrival.holds() {
             peer.conversation().leave(&mut arrival);
@@ -273,9 +273,10 @@ impl Connection {
         let now = Instant::now().into_std();
         let delivered = peer.conversation().complete(arrival, incoming, body, now)?;
         self.answering = arrival.wire != Wire::Two;
-        match delivered {
-            Some(delivered) => peer.hand_over(delivered),
-            None => tracing::debug!(peer = name, "a repeated message is dropped"),
+        if let Some(delivered) = delivered {
+            peer.hand_over(delivered);
+        } else {
+            tracing::debug!(peer = name, "a repeated message is dropped");
         }
         Ok(())
     }
