@@ -60,7 +60,7 @@ pub enum CollateralError {
         message: String,
     },
     /// A part of the bundle is malformed.
-    #[error("the collateral's {part} cannot be read: {message}; export it again")]
+    #[error("the collateral's {part} cannot be used: {message}; export it again")]
     Part {
         /// Which part.
         part: &'static str,

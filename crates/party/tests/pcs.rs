@@ -181,7 +181,7 @@ fn stale_and_future_collateral() {
     let day = 86_400;
     collateral.verify(&policy(), NOW + 29 * day).unwrap();
     let error = collateral.verify(&policy(), NOW + 40 * day).unwrap_err().to_string();
-    assert!(error.contains("ended"), "{error}");
+    assert!(error.contains("expired"), "{error}");
     let error = collateral.verify(&policy(), NOW - 2 * day).unwrap_err().to_string();
     assert!(error.contains("after now"), "{error}");
 }

@@ -32,7 +32,7 @@ impl Collateral {
             }
             if now > piece.next_update {
                 let ended = date::show(piece.next_update);
-                return Err(part(piece.name, format!("it expired at {ended}: fetch a new one")));
+                return Err(part(piece.name, format!("it expired at {ended}")));
             }
         }
         let chains = [
