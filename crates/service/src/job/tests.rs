@@ -785,7 +785,7 @@ fn a_party_whose_program_was_started_anew_is_not_waited_for() {
         players[1] = anew;
         let failed = world.failure_of_all(&players);
         assert_eq!((failed.reason, failed.party.as_deref()), (Reason::ConnectionLost, Some("bob")));
-        assert!(failed.explanation.contains("was started anew"), "{failed}");
+        assert!(failed.explanation.contains("was restarted"), "{failed}");
     }
 }
 
