@@ -77,25 +77,9 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         reconnect_within,
         insecure_ratls_only: args.insecure_ratls_only,
     };
-    let service = Service::bind(config).await.map_err(|error| match error {
-        ServiceError::Listener(ListenerError::Identity(IdentityError::Quote(_))) => {
-            Failure::usage(format!(
-                "{error}; outside an enclave or a TDX guest, use '--simulated DIR' with a platform from \
-                 'convelo simulator new DIR'"
-            ))
-        }
-        _ => Failure::usage(error),
-    })?;
+    let service = Service::bind(config).await.map_err(no_service)?;
     let psi = match psi {
-        Some(wire) => {
-            let bound = PsiPort::bind(wire, service.shared()).await;
-            Some(bound.map_err(|error| match error {
-                PsiError::Memory { .. } => {
-                    Failure::usage(format!("{error}; raise --memory or lower --psi-message"))
-                }
-                _ => Failure::usage(error),
-            })?)
-        }
+        Some(wire) => Some(PsiPort::bind(wire, service.shared()).await.map_err(no_psi_port)?),
         None => None,
     };
     let address = service.address();
@@ -120,6 +104,27 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         output::say("stopped; every party was told, nothing of a job is kept");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn no_service(error: ServiceError) -> Failure {
+    match error {
+        ServiceError::Listener(ListenerError::Identity(IdentityError::Quote(_))) => {
+            Failure::usage(format!(
+                "{error}; outside an enclave or a TDX guest, use '--simulated DIR' with a platform from \
+                 'convelo simulator new DIR'"
+            ))
+        }
+        _ => Failure::usage(error),
+    }
+}
+
+fn no_psi_port(error: PsiError) -> Failure {
+    match error {
+        PsiError::Memory { .. } => {
+            Failure::usage(format!("{error}; raise --memory or lower --psi-message"))
+        }
+        _ => Failure::usage(error),
+    }
 }
 
 /// What else is open next to the service, and what nobody may overlook.

@@ -36,14 +36,14 @@ pub enum ReceiptError {
     #[error("this is no receipt of the form {FORM}: {0}")]
     Form(String),
     /// A part of it contradicts another.
-    #[error("the receipt does not hold at {check}: found {found}, expected {required}")]
+    #[error("the receipt does not hold at {check}: found {found}, expected {expected}")]
     Contradiction {
         /// Which check.
         check: &'static str,
         /// What the receipt says.
         found: String,
         /// What was expected.
-        required: String,
+        expected: String,
     },
     /// The service's evidence is refused under the job's policy, at the time of the join.
     #[error("the receipt's evidence: {0}")]
@@ -78,7 +78,7 @@ pub fn verify_receipt(
     let statement = signed.verify(&spki).map_err(|error| ReceiptError::Contradiction {
         check: "signature",
         found: error.to_string(),
-        required: "a statement signed by the key of the service's certificate".to_owned(),
+        expected: "a statement signed by the key of the service's certificate".to_owned(),
     })?;
     let signer = KeyId::of_spki(&spki);
     reader.passed("signature", format!("by {signer}"), "the key of the service's certificate");
@@ -104,25 +104,25 @@ struct Reader {
 }
 
 impl Reader {
-    fn passed(&mut self, name: &'static str, found: String, required: &str) {
-        self.checks.push(Check { name, found, expected: required.to_owned() });
+    fn passed(&mut self, name: &'static str, found: String, expected: &str) {
+        self.checks.push(Check { name, found, expected: expected.to_owned() });
     }
 
     fn equal(
         &mut self,
         check: &'static str,
         found: &str,
-        required: &str,
+        expected: &str,
     ) -> Result<(), ReceiptError> {
-        if found != required {
+        if found != expected {
             return Err(ReceiptError::Contradiction {
                 check,
                 found: found.to_owned(),
-                required: required.to_owned(),
+                expected: expected.to_owned(),
             });
         }
         if self.checks.last().is_none_or(|last| last.name != check) {
-            self.passed(check, found.to_owned(), required);
+            self.passed(check, found.to_owned(), expected);
         }
         Ok(())
     }
