@@ -55,7 +55,8 @@ pub async fn run(
                     let written = tokio::time::timeout(LAST_ROW_TIMEOUT, performing).await;
                     written.unwrap_or_else(|_| Err(Error::new(Kind::Stopped, text)))
                 } else {
-                    Err(Error::new(Kind::Stopped, "stopped on request; the other parties have been told"))
+                    let text = "stopped on request; the other parties have been told";
+                    Err(Error::new(Kind::Stopped, text))
                 }
             }
         }
