@@ -1,8 +1,8 @@
 //! Matching as a library: two providers and the service that joins their tables, in one process.
 //!
-//! The platform is simulated: its evidence has the genuine form and goes through the genuine verification,
-//! under a test root, and nothing is protected by hardware. Elsewhere the service is the program
-//! `convelo-service` in an enclave, and each provider has a process of its own.
+//! The platform is simulated: its evidence has the genuine form and passes the genuine
+//! verification, under a test root, and no hardware protects anything. In production the service is
+//! the program `convelo-service` in an enclave, and each provider has its own process.
 //!
 //! `cargo run -p convelo-party --example matching`
 
@@ -36,7 +36,7 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// The matched rows of either provider: alice's tables are files, and bob's are batches of Arrow.
+/// The matched rows of both providers: alice's table and rows are files, bob's are Arrow batches.
 pub(crate) async fn matching() -> Outcome<(String, RecordBatch)> {
     let meeting = Meeting::open().await?;
     let directory = tempfile::tempdir()?;
@@ -62,7 +62,7 @@ pub(crate) async fn matching() -> Outcome<(String, RecordBatch)> {
     Ok((std::fs::read_to_string(matched)?, receiver.recv()?))
 }
 
-/// A table of batches, such as pyarrow, DuckDB and ADBC hand over, whose key is the column `email`.
+/// A table of batches, such as pyarrow, DuckDB and ADBC produce; its key is the column `email`.
 pub(crate) fn batches(batches: impl RecordBatchReader) -> Outcome<Table> {
     let options =
         TableOptions { format: Format::Arrow, key: vec!["email".parse()?], select: Vec::new() };
@@ -79,7 +79,7 @@ pub(crate) fn csv(path: &Path) -> Outcome<Table> {
     Ok(Table::open(Input::open(path, &std::env::temp_dir())?, &options)?)
 }
 
-/// A service, and a job on which alice and bob have agreed.
+/// A service, and a job that alice and bob have agreed on.
 pub(crate) struct Meeting {
     platform: Arc<Platform>,
     job: Job,
@@ -108,8 +108,8 @@ impl Meeting {
             let _ = service.run(pending()).await;
         });
 
-        // The parties agree on one job file. It says what the service must prove and who learns what, and it pins
-        // their keys.
+        // The parties agree on one job file. It says what the service must prove and who learns
+        // what, and pins the parties' keys.
         let parties = ["alice", "bob"].map(|name| (name, Identity::generate()));
         let policy = platform.program_policy("the service").replace("[[", "[[service.policy.");
         let pinned = parties.each_ref().map(|(name, identity)| {
@@ -126,7 +126,7 @@ impl Meeting {
         Ok(Self { platform, job, parties, serving })
     }
 
-    /// A provider's part: its rows that the other has, too.
+    /// A provider's part; returns those of its rows that the other provider also has.
     pub(crate) async fn provide(
         &self,
         name: &str,

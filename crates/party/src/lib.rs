@@ -29,16 +29,18 @@
 //! # }
 //! ```
 //!
-//! What the job says of its service and its parties is in the [`Plan`] whether the caller mentions it or not; what
-//! the builder takes beside it can only be more. A table may also be a stream of Arrow batches
-//! ([`Input::batches`](table::Input::batches)), and rows may go to a writer, or as batches to whoever takes them
-//! ([`Output`](table::Output)); `examples/matching.rs` has both, in a whole job in one process.
+//! The [`Plan`] contains what the job says about its service and its parties, whether the caller
+//! mentions it or not; what the builder accepts can only add to it. A table may also be a stream of
+//! Arrow batches ([`Input::batches`](table::Input::batches)), and rows may go to a writer, or as
+//! batches to a receiver ([`Output`](table::Output)); `examples/matching.rs` shows both, in a whole
+//! job in one process.
 //!
 //! [`run`] takes a provider from its table to its matched rows. The record's walk: `table` reads
 //! the key columns, `convelo_psi` normalises and pseudonyms them under the job key that the
-//! parties agreed on, `services` has the sorted set intersected: `shards` deals it out, a `part` and its `session`
-//! carry it to each service, which `attestation` has verified on each `connection`, and the bitmap back; `table`
-//! writes the matched rows and `receipt` the receipt.
+//! parties agreed on, and `services` has the sorted set intersected. For that, `shards` distributes
+//! the set, and a `part` and its `session` carry it to each service, which `attestation` has
+//! verified on each `connection`, and bring back the bitmap. Then `table` writes the matched rows
+//! and `receipt` the receipt.
 
 mod attestation;
 mod connection;

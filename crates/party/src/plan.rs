@@ -1,5 +1,5 @@
-//! What a provider is about to do: derived from the job, on which its parties have agreed, and from what this
-//! party demands beside it. A caller can demand more than the job does, never less.
+//! What a provider is about to do: derived from the job that its parties have agreed on, and from
+//! what this party demands in addition. A caller can demand more than the job does, never less.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use crate::first_pass::check_key_columns;
 use crate::spill::Memory;
 use crate::table::{Output, Table};
 
-/// A provider's part in a job, ready to [`run`](crate::run): what the services must prove, where they are, what
-/// is shown of this party and what it learns all follow from the job.
+/// A provider's part in a job, ready to [`run`](crate::run). What the services must prove, where
+/// they are, what this party reveals and what it learns all follow from the job.
 pub struct Plan {
-    pub(crate) dealings: Dealings,
-    /// Where matched rows go, where the job gives this party any. It cannot be shared between threads, and the
-    /// rest is.
+    pub(crate) conditions: Conditions,
+    /// Where matched rows go, if the job entitles this party to any. Kept apart because threads can
+    /// share everything but this.
     pub(crate) output: Option<Output<'static>>,
 }
 
-/// All of a plan but the place of the rows.
-pub(crate) struct Dealings {
+/// Everything in a plan except where the rows go.
+pub(crate) struct Conditions {
     pub(crate) job: Job,
     pub(crate) name: String,
     pub(crate) identity: Identity,
@@ -32,7 +32,7 @@ pub(crate) struct Dealings {
     pub(crate) expect: Expect,
     /// `host:port` of each of the job's services, in their order.
     pub(crate) addresses: Vec<String>,
-    /// Where evidence about this party comes from, where the job asks for it.
+    /// Where evidence about this party comes from, if the job asks for it.
     pub(crate) source: Option<Arc<dyn QuoteSource>>,
     pub(crate) insecure_ratls_only: bool,
     pub(crate) memory: Memory,
@@ -40,7 +40,7 @@ pub(crate) struct Dealings {
     pub(crate) receipt: Option<PathBuf>,
 }
 
-/// A plan on its way: what a party brings to a job, and demands beside the job's terms.
+/// A plan in the making: what a party brings to a job, and what it demands beyond the job's terms.
 pub struct PlanBuilder {
     job: Job,
     name: String,
@@ -57,8 +57,8 @@ pub struct PlanBuilder {
 }
 
 impl Plan {
-    /// Begins the plan of the party that the job lists under `name`. In a job whose parties are not pinned the
-    /// name is this party's own choice.
+    /// Starts the plan of the party that the job lists under `name`. In a job without pinned
+    /// parties, the party chooses its own name.
     ///
     /// # Errors
     /// If the job lists no such party, or pins another key for it.
@@ -87,101 +87,101 @@ impl Plan {
 
     /// The job.
     pub fn job(&self) -> &Job {
-        &self.dealings.job
+        &self.conditions.job
     }
 
     /// The party's name.
     pub fn name(&self) -> &str {
-        &self.dealings.name
+        &self.conditions.name
     }
 
-    /// Where matched rows go; nowhere where the job gives this party none.
+    /// Where matched rows go; `None` if the job entitles this party to none.
     pub fn output(&self) -> Option<&Output<'static>> {
         self.output.as_ref()
     }
 
-    /// What every service's evidence is judged by: the job's policy, then this party's own. None where the
-    /// services are known by a pinned key alone.
+    /// The policies that every service's evidence must meet: the job's first, then this party's
+    /// own. Empty if the services are known only by a pinned key.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
-        self.dealings.policies.iter().map(|policy| &**policy)
+        self.conditions.policies.iter().map(|policy| &**policy)
     }
 
-    /// Says whether a table fits the job and its rows can go where they are to go. A run begins with this; a
-    /// caller may want to know it earlier.
+    /// Checks that a table fits the job and that its rows can be written to the output. A run
+    /// starts with this; a caller may want to know earlier.
     ///
     /// # Errors
-    /// What is wrong with the table, or with where its rows go.
+    /// What is wrong with the table, or with the output.
     pub fn check(&self, table: &Table) -> Result<(), Error> {
-        check_key_columns(table, &self.dealings.job)?;
+        check_key_columns(table, &self.conditions.job)?;
         Ok(self.output.as_ref().map_or(Ok(()), |output| table.check_output(output))?)
     }
 }
 
 impl PlanBuilder {
-    /// Policies of this party's own, each of which must accept the services' evidence too. A job whose parties
-    /// are not pinned may have none itself, and then needs one here.
+    /// This party's own policies; each must accept the services' evidence as well. A job without
+    /// pinned parties may have no policy of its own, and then needs one here.
     #[must_use]
     pub fn policies(mut self, policies: impl IntoIterator<Item = Policy>) -> Self {
         self.policies.extend(policies);
         self
     }
 
-    /// What the services' evidence is verified with. Without it they offer it themselves: signed, and no older
-    /// than the policies allow.
+    /// The collateral to verify the services' evidence with. Without it, the services offer their
+    /// own: signed, and no older than the policies allow.
     #[must_use]
     pub fn collateral(self, collateral: impl Into<Option<Collateral>>) -> Self {
         Self { collateral: collateral.into(), ..self }
     }
 
-    /// `host:port` at which the job's one service is reached, instead of where the job says.
+    /// The `host:port` of the job's one service, overriding the address in the job.
     #[must_use]
     pub fn address(self, address: impl Into<Option<String>>) -> Self {
         Self { address: address.into(), ..self }
     }
 
-    /// Where evidence about this party comes from. It is shown where the job asks for it, and nowhere else.
+    /// Where evidence about this party comes from. It is shown only if the job asks for it.
     #[must_use]
     pub fn quote_source(self, source: impl Into<Option<Arc<dyn QuoteSource>>>) -> Self {
         Self { source: source.into(), ..self }
     }
 
-    /// Asks the services for no fresh attestation of the connection: plain RA-TLS, as services of other make
-    /// speak it. The verdict then rests on a key that an enclave made at some time. It is the one thing that a
-    /// party can have less of than the job's parties do by themselves.
+    /// Skips the fresh attestation of the connection: plain RA-TLS, as other implementations of the
+    /// service speak it. The verdict then rests on a key that an enclave made at some point. This
+    /// is the only way in which a party can demand less than the job's parties do by default.
     #[must_use]
     pub fn insecure_ratls_only(self, insecure_ratls_only: bool) -> Self {
         Self { insecure_ratls_only, ..self }
     }
 
-    /// How much memory the run may take, and where it puts keys that do not fit.
+    /// How much memory the run may use, and where it stores keys that do not fit.
     #[must_use]
     pub fn memory(self, memory: Memory) -> Self {
         Self { memory, ..self }
     }
 
-    /// Where matched rows go, in the order of the table. Needed where the job gives this party rows, and refused
-    /// elsewhere.
+    /// Where matched rows go, in table order. Required if the job entitles this party to rows, and
+    /// refused otherwise.
     #[must_use]
     pub fn output(self, output: impl Into<Option<Output<'static>>>) -> Self {
         Self { output: output.into(), ..self }
     }
 
-    /// Has only the first of rows with the same key go there, instead of all.
+    /// Writes only the first of several rows with the same key, instead of all of them.
     #[must_use]
     pub fn only_first(self, only_first: bool) -> Self {
         Self { only_first, ..self }
     }
 
-    /// Where the receipt goes; one that several services sign has a number for each.
+    /// Where the receipt goes. If several services sign one each, their file names are numbered.
     #[must_use]
     pub fn receipt(self, path: impl Into<Option<PathBuf>>) -> Self {
         Self { receipt: path.into(), ..self }
     }
 
-    /// The plan, if nothing is missing and nothing is at odds with the job. Nobody is contacted.
+    /// Builds the plan, if nothing is missing and nothing conflicts with the job. Contacts nobody.
     ///
     /// # Errors
-    /// What is missing or superfluous, with a [`Hint`] at it.
+    /// What is missing or superfluous, with a [`Hint`].
     pub fn build(self) -> Result<Plan, Error> {
         let addresses = addresses(&self.job, self.address)?;
         let policies = policy_of(&self.job)?.into_iter().chain(self.policies);
@@ -195,13 +195,13 @@ impl PlanBuilder {
             (Verify::Service { .. }, _) => None,
             (_, Some(source)) => Some(source),
             (_, None) => {
-                let text = "the job has the service verify its providers' evidence, and there is \
-                            nothing that makes evidence about this party";
+                let text = "the job has the service verify its providers' evidence, but \
+                            nothing here can produce evidence about this party";
                 return Err(usage(text, Hint::QuoteSource));
             }
         };
         check_output(&self.job, &self.name, self.output.as_ref())?;
-        let dealings = Dealings {
+        let conditions = Conditions {
             job: self.job,
             name: self.name,
             identity: self.identity,
@@ -214,14 +214,14 @@ impl PlanBuilder {
             only_first: self.only_first,
             receipt: self.receipt,
         };
-        Ok(Plan { dealings, output: self.output })
+        Ok(Plan { conditions, output: self.output })
     }
 }
 
-/// The policy that a job holds for its services.
+/// The policy that a job contains for its services.
 ///
 /// # Errors
-/// If it is none that can be read.
+/// If it cannot be read.
 pub fn policy_of(job: &Job) -> Result<Option<Policy>, Error> {
     let Mode::Attested(service) = job.mode();
     let policy = service.policy().map(Policy::from_json).transpose();
@@ -245,19 +245,19 @@ pub(crate) fn expectation(
         }),
         (true, Verify::Provider { .. }, Some(key)) => Ok(Expect::Key(key)),
         (true, Verify::Provider { .. }, None) => {
-            let text = "only the providers are verified, so that the service has to be known by its key, and \
-                        the job pins none";
+            let text = "only the providers are verified, so the service must be known by its key, \
+                        but the job pins none";
             Err(usage(text, Hint::ServiceKey))
         }
         (true, ..) => {
-            let text = "no policy says which evidence of the service is accepted, the job's or this party's \
-                        own";
+            let text = "no policy says which evidence to accept from the service, neither the \
+                        job's nor this party's own";
             Err(usage(text, Hint::Policy))
         }
     }
 }
 
-/// Where no fresh attestation is asked for, nobody offers collateral.
+/// Without fresh attestation, nobody offers collateral.
 pub(crate) fn check_collateral(
     policies: &[Arc<Policy>],
     collateral: Option<&Collateral>,
@@ -265,22 +265,25 @@ pub(crate) fn check_collateral(
     if policies.is_empty() || collateral.is_some() {
         return Ok(());
     }
-    let text = "there is no collateral to verify the service's evidence with, and none is offered in a handshake";
+    let text = "there is no collateral to verify the service's evidence with, and none is offered in \
+                a handshake";
     Err(usage(text, Hint::Collateral))
 }
 
-/// Where the job's services are reached.
+/// Where to reach the job's services.
 pub(crate) fn addresses(job: &Job, given: Option<String>) -> Result<Vec<String>, Error> {
     let Mode::Attested(service) = job.mode();
     match (given, service.addresses.as_slice()) {
         (None, []) => {
-            Err(usage("the job names no address of the service, and none is given", Hint::Address))
+            Err(usage("the job names no address of the service, and none was given", Hint::Address))
         }
         (None, named) => Ok(named.to_vec()),
         (Some(address), [] | [_]) => Ok(vec![address]),
         (Some(address), named) => {
-            let text =
-                format!("the job names its {} services; {address} would be another", named.len());
+            let text = format!(
+                "the job already names its {} services; {address} would be another one",
+                named.len()
+            );
             Err(usage(text, Hint::NoAddress))
         }
     }
@@ -290,14 +293,14 @@ fn usage(text: impl Into<String>, hint: Hint) -> Error {
     Error::new(Kind::Usage, text).with_hint(hint)
 }
 
-/// The party must be listed, with the key at hand.
+/// The job must list the party, with the same key.
 fn check_roster(job: &Job, name: &str, key: &KeyId) -> Result<(), Error> {
     let Parties::Named(parties) = job.parties() else { return Ok(()) };
     let text = match job.party(name) {
         Some(party) if party.key == *key => return Ok(()),
         Some(party) => format!(
-            "the key at hand is {key}, and the job pins {} for '{name}': use the key that belongs to the \
-             job, or have every party pin this one",
+            "this party's key is {key}, but the job pins {} for '{name}': use the key \
+             that belongs to the job, or have every party pin this one",
             party.key
         ),
         None => {
@@ -308,19 +311,19 @@ fn check_roster(job: &Job, name: &str, key: &KeyId) -> Result<(), Error> {
     Err(Error::new(Kind::Usage, text))
 }
 
-/// Rows have somewhere to go where the job gives this party rows, and only there.
+/// Rows need a destination if, and only if, the job entitles this party to rows.
 fn check_output(job: &Job, name: &str, output: Option<&Output<'_>>) -> Result<(), Error> {
     let learned = reveal::due(job, name, u64::MAX);
     let rows = learned == Outcome::Intersection(());
     match output {
         None if rows => {
-            let text = "the job gives this party the intersection, and nothing says where the matched rows go";
+            let text = "the job gives this party the intersection, but nothing says where the \
+                        matched rows go";
             Err(usage(text, Hint::Output))
         }
         Some(_) if !rows => {
             let learned = if learned == Outcome::Nothing { "nothing" } else { "a count" };
-            let text =
-                format!("the job gives this party {learned}, so there are no rows to be written");
+            let text = format!("the job gives this party {learned}, so there are no rows to write");
             Err(usage(text, Hint::NoOutput))
         }
         _ => Ok(()),

@@ -1,6 +1,6 @@
-//! One provider's part in one job, from its table to its matched rows: it meets those who compute the result,
-//! agrees with the other parties on a key, reads its table, has its set intersected, writes the rows and the
-//! receipts.
+//! One provider's part in one job, from its table to its matched rows. It meets the services,
+//! agrees on a key with the other parties, reads its table, has its set intersected, and writes the
+//! rows and the receipts.
 
 use std::future::Future;
 use std::path::Path;
@@ -16,18 +16,18 @@ use crate::error::{Error, Kind};
 use crate::event::{Event, Observer};
 use crate::first_pass::{FirstPass, first_pass};
 use crate::limits::LAST_ROW_TIMEOUT;
-use crate::plan::{Dealings, Plan};
+use crate::plan::{Conditions, Plan};
 use crate::second_pass::{Scanned, second_pass};
 use crate::services::Services;
 use crate::shards;
 use crate::summary::{Counted, Matched, Summary};
 use crate::table::{Output, Table};
 
-/// Runs a provider's part of a job on its table. `stop` ending asks for an orderly end: the other parties are
-/// told, and nothing is written.
+/// Runs a provider's part of a job on its table. When `stop` completes, the run ends in an orderly
+/// way: the other parties are told, and nothing is written.
 ///
 /// # Errors
-/// [`Error`], whose kind tells whose matter it is.
+/// [`Error`]; its kind says who has to act.
 pub async fn run(
     plan: Plan,
     table: Table,
@@ -35,27 +35,28 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<Summary, Error> {
     plan.check(&table)?;
-    let Plan { dealings: plan, output } = plan;
+    let Plan { conditions: plan, output } = plan;
     let cancelled = Cancelled::default();
     let provider =
         Provider { plan, observer, cancelled: cancelled.clone(), answered: AtomicBool::new(false) };
     tokio::pin!(stop);
     let mut met = None;
     let result = {
-        // Boxed, because its state is several kilobytes in every caller's future.
+        // Boxed: its state would add several kilobytes to every caller's future.
         let mut performing = Box::pin(provider.perform(table, output, &mut met));
         tokio::select! {
             result = &mut performing => result,
             () = stop => {
                 cancelled.cancel();
                 if provider.answered.load(Ordering::Relaxed) {
-                    // The pass that writes ends at its next row, or has just put the file in its place;
-                    // but whoever reads a stream may have stopped to.
-                    let text = "stopped on request while the result was written";
+                    // The writing pass ends at its next row, or has just put the file in place; but
+                    // the reader of a stream may have stopped reading.
+                    let text = "stopped on request while the result was being written";
                     let written = tokio::time::timeout(LAST_ROW_TIMEOUT, performing).await;
                     written.unwrap_or_else(|_| Err(Error::new(Kind::Stopped, text)))
                 } else {
-                    Err(Error::new(Kind::Stopped, "stopped on request; the other parties are told"))
+                    let text = "stopped on request; the other parties have been told";
+                    Err(Error::new(Kind::Stopped, text))
                 }
             }
         }
@@ -80,7 +81,8 @@ impl Cancelled {
 
     fn check(&self) -> Result<(), Error> {
         if self.0.load(Ordering::Relaxed) {
-            let text = "stopped on request in a pass over the table; an output file is as it was";
+            let text =
+                "stopped on request during a pass over the table; an output file is unchanged";
             return Err(Error::new(Kind::Stopped, text));
         }
         Ok(())
@@ -88,15 +90,16 @@ impl Cancelled {
 }
 
 struct Provider {
-    plan: Dealings,
+    plan: Conditions,
     observer: Arc<dyn Observer>,
     cancelled: Cancelled,
-    /// Whether the job is over for the others.
+    /// Whether the job is over for the other parties.
     answered: AtomicBool,
 }
 
 impl Provider {
-    /// All steps. Whom it meets it leaves in `met`, who are told if it does not come to its end.
+    /// All the steps. It leaves the services it met in `met`, so that they can be told if it does
+    /// not finish.
     async fn perform(
         &self,
         table: Table,
@@ -147,7 +150,8 @@ impl Provider {
         Ok(summary)
     }
 
-    /// First pass over the table, while a service may tell that the job has failed. The key is gone after it.
+    /// First pass over the table, while a service may report that the job has failed. Drops the key
+    /// when it ends.
     async fn read(&self, met: &mut Services, key: JobKey, table: Table) -> Result<Scanned, Error> {
         let (observer, cancelled) = (Arc::clone(&self.observer), self.cancelled.clone());
         let (job, memory) = (self.plan.job.clone(), self.plan.memory.clone());
@@ -173,7 +177,7 @@ impl Provider {
         }
     }
 
-    /// Second pass: how many rows are in the intersection.
+    /// Second pass. Returns how many rows are in the intersection.
     async fn write(
         &self,
         scanned: Scanned,

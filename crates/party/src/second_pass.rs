@@ -1,4 +1,4 @@
-//! The second pass over a table: the rows whose keys are in the intersection go to their output.
+//! The second pass over a table: writes the rows whose keys are in the intersection.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ pub(crate) struct Scanned {
     pub(crate) counts: Counts,
 }
 
-/// Writes the rows of the marked keys, or only the first row of each; how many. `go_on` is asked for every row
-/// and ends the pass by an error.
+/// Writes the rows of the marked keys, or only the first row of each; returns how many. `go_on` is
+/// called for every row and can end the pass with an error.
 pub(crate) fn second_pass(
     scanned: Scanned,
     marks: Bitmap,

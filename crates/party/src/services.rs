@@ -1,7 +1,7 @@
-//! The attested services of a job, met as one: a sorted set goes in, marks over its order or a count come
-//! out.
+//! The attested services of a job, treated as one: a sorted set goes in, and marks over its order,
+//! or a count, come out.
 //!
-//! This is the seam of [`run`](crate::run): whom else a job's engine meets would have the same steps.
+//! This is the seam of [`run`](crate::run): any other engine for a job would have the same steps.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,18 +18,19 @@ use crate::attestation::Terms;
 use crate::error::Error;
 use crate::event::Observer;
 use crate::part::{Answer, Part};
-use crate::plan::{self, Dealings};
+use crate::plan::{self, Conditions};
 use crate::progress::Progress;
 use crate::receipt::{Receipt, Service};
 use crate::session::Contact;
 use crate::shards;
 use crate::summary::{Matched, Summary};
 
-/// Contacts every service of a job and verifies that it is what the job says, by this collateral; nothing of
-/// the job is sent. Where each was reached, and the verdict, where it is not known by a pinned key alone.
+/// Contacts every service of a job and verifies, with this collateral, that it is what the job
+/// says. Nothing of the job is sent. Returns the address of each service, and its verdict unless it
+/// is known only by a pinned key.
 ///
 /// # Errors
-/// If a service does not answer or is refused, or the job's terms do not say what it must prove.
+/// If a service does not answer or is refused, or if the job's terms do not say what it must prove.
 pub async fn verify_services(
     job: &Job,
     collateral: Option<Collateral>,
@@ -45,23 +46,26 @@ pub async fn verify_services(
     try_join_all(verifying).await
 }
 
-/// The services, each with this party's part in the job there.
+/// The services, and this party's part in the job at each.
 pub(crate) struct Services {
     digest: JobDigest,
     parts: Vec<Part>,
-    /// Who takes part, as each service shows it.
+    /// The job's members, as each service lists them.
     members: Vec<Vec<Member>>,
 }
 
-/// Who can bear witness to what was answered: the services, by their evidence and signed statements.
+/// The services as witnesses to the answer, by their evidence and signed statements.
 pub(crate) struct Witness {
     answers: Vec<Answer>,
     heard: Vec<JoinHandle<()>>,
 }
 
 impl Services {
-    /// Dials all services, each of which must prove what it is.
-    pub(crate) async fn meet(plan: &Dealings, observer: &Arc<dyn Observer>) -> Result<Self, Error> {
+    /// Dials all services; each must prove what it is.
+    pub(crate) async fn meet(
+        plan: &Conditions,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Self, Error> {
         let credential = match &plan.source {
             Some(source) => plan.identity.attested(&**source),
             None => plan.identity.plain(),
@@ -94,13 +98,13 @@ impl Services {
         Ok(JobKey::combined(keys, self.digest))
     }
 
-    /// Why the job has ended, while nothing is asked of the services.
+    /// Waits for the job to fail while nothing has been asked of the services; returns why.
     pub(crate) async fn interrupted(&mut self) -> Error {
         select_all(self.parts.iter_mut().map(|part| Box::pin(part.interrupted()))).await.0
     }
 
-    /// Has the set intersected with those of the others: what this party learns, and the witness to it. With
-    /// it the job is over for the others.
+    /// Has the set intersected with the other parties' sets. Returns what this party learns, and
+    /// the witness to it. After this, the job is over for the others.
     pub(crate) async fn intersect(
         &mut self,
         set: &Arc<PseudonymSet>,
@@ -116,7 +120,7 @@ impl Services {
 
     /// Tells the services that this party gives up, and why.
     pub(crate) async fn leave(self, error: &Error) {
-        // A single service that said why it ended the job knows.
+        // A single service that said why it ended the job already knows.
         if error.reason().is_none() || self.parts.len() > 1 {
             join_all(self.parts.into_iter().map(|part| part.leave(error.told()))).await;
         }
@@ -124,17 +128,17 @@ impl Services {
 }
 
 impl Witness {
-    /// What was verified of the first service that showed evidence.
+    /// The verdict on the first service that showed evidence.
     pub(crate) fn verdict(&self) -> Option<&Verdict> {
         self.answers.iter().find_map(Answer::verdict)
     }
 
-    /// Whether any evidence is that of a simulated platform.
+    /// Whether any evidence came from a simulated platform.
     pub(crate) fn simulated(&self) -> bool {
         self.answers.iter().filter_map(Answer::verdict).any(Verdict::simulated)
     }
 
-    /// Writes a receipt of each service, beside what the run came to as a whole; says where.
+    /// Writes a receipt for each service, with the result of the whole run; returns the paths.
     pub(crate) fn write_receipts(
         &self,
         path: &Path,
@@ -149,7 +153,7 @@ impl Witness {
         written.collect()
     }
 
-    /// Waits until the services have heard that the result is here.
+    /// Waits until the services know that the result has arrived.
     pub(crate) async fn heard(self) {
         join_all(self.heard).await;
     }

@@ -1,4 +1,5 @@
-//! Where tables come from and matched rows go: files, writers and batches, in a whole job and by themselves.
+//! Where tables come from and where matched rows go: files, writers and batches, in a whole job and
+//! on their own.
 
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -41,7 +42,7 @@ fn file(path: &Path, format: Format, key: &[&str]) -> Result<Table, TableError> 
     table(Input::open(path, &std::env::temp_dir())?, format, key, &[])
 }
 
-/// What a stream of these batches becomes.
+/// The input made from a stream of these batches.
 fn kept(batches: Vec<RecordBatch>) -> Input {
     let schema = batches[0].schema();
     let batches = RecordBatchIterator::new(batches.into_iter().map(Ok), schema);
@@ -71,7 +72,7 @@ fn keys(table: &mut Table) -> (Vec<Vec<String>>, Counts) {
     (keys, counts.unwrap())
 }
 
-/// The rows that are kept, in one batch, and how many batches they came in.
+/// The kept rows in one batch, and the number of batches they came in.
 fn matched(table: &mut Table, keep: impl Fn(u64) -> bool) -> (RecordBatch, usize) {
     let (_, counts) = keys(table);
     let mut given = Vec::new();
@@ -99,7 +100,7 @@ fn read_parquet(path: &Path) -> Vec<RecordBatch> {
     builder.unwrap().build().unwrap().map(Result::unwrap).collect()
 }
 
-/// Has another thread print while rows are written.
+/// Makes another thread print while rows are being written.
 struct Printing(mpsc::SyncSender<bool>);
 
 impl Observer for Printing {
@@ -199,7 +200,7 @@ fn who_takes_batches_and_fails_ends_the_run() {
     assert_eq!(ended, "the output: cannot be written: no room for a batch");
 }
 
-/// A place for rows that does not fit the table is refused before anybody is contacted.
+/// An output that does not fit the table is refused before anybody is contacted.
 #[test]
 fn an_output_that_cannot_have_the_rows_of_batches_is_refused_beforehand() {
     let directory = tempfile::tempdir().unwrap();
@@ -213,10 +214,7 @@ fn an_output_that_cannot_have_the_rows_of_batches_is_refused_beforehand() {
     let union = batch(vec![("email", email()), ("choice", choice)]);
     plain.check_output(&to("matched.parquet")).unwrap();
     let error = plain.check_output(&to("matched.csv")).unwrap_err().to_string();
-    assert!(
-        error.contains("written as Parquet: choose a name for the output that ends"),
-        "{error}"
-    );
+    assert!(error.contains("written as Parquet: choose an output name that ends"), "{error}");
     for (odd, output) in
         [(&odd, to("matched.parquet")), (&union, Output::Writer(Box::new(io::sink())))]
     {
@@ -274,7 +272,7 @@ fn keys_of_batches_are_those_of_parquet_and_refused_in_the_same_words() {
 
 #[test]
 fn dictionaries_are_what_they_stand_for() {
-    // Nulls are among the values and among the keys, and every batch has a dictionary of its own.
+    // Nulls occur among both values and keys, and every batch has its own dictionary.
     let column = |values: Vec<Option<&str>>, keys: Vec<Option<i8>>| {
         let values = Arc::new(StringArray::from(values));
         let column = DictionaryArray::<Int8Type>::new(keys.into(), values);
@@ -313,7 +311,7 @@ fn rows_without_a_match_are_one_batch_without_rows() {
     assert_eq!((rows.num_rows(), rows.num_columns(), given), (0, 2, 1));
 }
 
-/// Whoever unpickles the metadata of a column runs what somebody else wrote.
+/// Unpickling a column's metadata would run what somebody else wrote.
 #[test]
 fn extension_types_are_handed_on_and_not_executed() {
     let metadata = [
@@ -359,7 +357,7 @@ fn batches_that_cannot_be_taken_or_kept() {
     }
 }
 
-/// A large batch is kept and read in small ones, and neither holds on to all of it.
+/// A large batch is kept and read in small pieces, none of which keeps all of it alive.
 #[test]
 fn a_large_batch_is_cut() {
     let emails: StringViewArray =
@@ -404,7 +402,7 @@ fn text_becomes_columns_of_text() {
     assert_eq!(lines, ["", "b"]);
 }
 
-/// One content in all forms: the files are in the directory.
+/// The same content in every format; the files are in the directory.
 struct Forms(TempDir, Vec<Table>);
 
 impl Forms {
@@ -435,7 +433,7 @@ impl Forms {
     }
 }
 
-/// A column of texts of any type, a null as none.
+/// A text column of any type, with nulls as `None`.
 fn texts(column: &ArrayRef) -> Vec<String> {
     let column = match column.as_any_dictionary_opt() {
         Some(words) => arrow_select::take::take(words.values(), words.keys(), None).unwrap(),

@@ -1,7 +1,8 @@
-//! The conversation with one peer, as a machine: which of its messages are taken, once each; where a
-//! broken one goes on; who waits. No socket, no clock, no task.
+//! The conversation with one peer, as a state machine: which of its messages to accept, each once;
+//! where to resume a broken one; who is waiting. No sockets, clocks or tasks.
 //!
-//! Its owner wraps it in a lock, and acts on what an operation returned after the lock is released.
+//! Its owner keeps it behind a lock, and acts on what an operation returned after releasing the
+//! lock.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::peers::Taker;
 use crate::quota::{Charge, Quota, Ticket};
 use crate::session::{Counter, Place, Seen, Session, Standing};
 
-/// What changes with every message of a peer.
+/// Everything that changes with each of a peer's messages.
 pub(crate) struct Conversation {
     pub(crate) mailbox: Mailbox<Incoming, Waiting>,
     pub(crate) seen: Seen,
@@ -30,25 +31,25 @@ pub(crate) struct Conversation {
     pub(crate) prefix: String,
     text_ids: bool,
     quota: Arc<Quota>,
-    /// Messages that are being read, by sequence number; whoever reads one can be told to give way.
+    /// Messages being read, by sequence number; each reader can be told to give way.
     reading: HashMap<u64, Interrupt>,
     partials: BTreeMap<u64, (Assembly, Instant)>,
-    /// Recent messages of a wire without numbers.
+    /// Recent messages on a wire without numbers.
     recent: Recent,
-    /// Why nothing more is to be expected.
+    /// Why nothing more is to be expected from the peer.
     pub(crate) gone: Option<ReceiveFailure>,
-    /// The peer was restarted, and the user has not been told yet.
+    /// The peer restarted, and the user has not yet been told.
     pub(crate) restarted: bool,
     pub(crate) probes: u32,
 }
 
-/// A receive that waits.
+/// A waiting receive.
 pub(crate) struct Waiting {
     pub(crate) taker: Taker,
     pub(crate) place: Place,
 }
 
-/// Tells whoever reads a message that another connection brings it.
+/// Tells the reader of a message that another connection is delivering it.
 pub(crate) type Interrupt = Arc<Notify>;
 
 /// A message whose head has arrived.
@@ -59,16 +60,16 @@ pub(crate) struct Arrival {
     pub(crate) wire: Wire,
     total: u64,
     offset: u64,
-    /// All of its body is here already: nobody can interfere.
+    /// All of its body is already here: nobody can interfere.
     whole: bool,
     /// Held while the message is read.
     reading: Option<Interrupt>,
     ticket: Ticket,
-    /// When it is given up.
+    /// When it gives up.
     until: Option<Instant>,
 }
 
-/// What makes a message of the second wire arrive once.
+/// What makes a message on the second wire arrive exactly once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Numbered {
     pub(crate) session_id: u64,
@@ -76,15 +77,15 @@ pub(crate) struct Numbered {
     pub(crate) floor: u64,
 }
 
-/// What is to be done about an arrival.
+/// What to do about an arrival.
 pub(crate) enum Step {
     /// Nothing yet: ask again when the quota has changed, and at this time at the latest.
     Wait(Instant),
-    /// Read the body into this, until all is there or another connection brings it.
+    /// Read the body into this, until it is complete or another connection delivers it.
     Read(Assembly, Option<Interrupt>),
-    /// The whole body is here: take it.
+    /// The whole body is here: accept it.
     Take(Charge),
-    /// It was received before: read the body, forget it and say so again.
+    /// It was received before: read the body, discard it and say so again.
     Discard,
 }
 
@@ -112,17 +113,17 @@ impl Arrival {
         }
     }
 
-    /// Bytes of the body that come with this request.
+    /// The number of body bytes in this request.
     pub(crate) fn body(&self) -> u64 {
         self.total - self.offset
     }
 
-    /// Whether it waits for room in the mailbox.
+    /// Whether it is waiting for room in the mailbox.
     pub(crate) fn is_queued(&self) -> bool {
         self.ticket.is_held()
     }
 
-    /// Whether [`Conversation::leave`] is to be called.
+    /// Whether [`Conversation::leave`] must still be called.
     pub(crate) fn holds(&self) -> bool {
         self.reading.is_some() || self.ticket.is_held()
     }
@@ -152,36 +153,33 @@ impl Conversation {
         }
     }
 
-    /// What is next for a message whose head has arrived, and which may have waited since.
+    /// The next step for a message whose head has arrived, possibly some time ago.
     pub(crate) fn step(&mut self, arrival: &mut Arrival, now: Instant) -> Result<Step, Rejection> {
         let mut kept = None;
         if let Some(numbered) = arrival.numbered {
             let number = numbered.sequence_number;
             self.same_session(numbered)?;
             let standing = self.seen.arrives(number, numbered.floor);
-            // What the sender has given up is not gone on with, and needs no room any more.
+            // What the sender has given up is not resumed, and no longer needs room.
             self.partials.retain(|number, _| !self.seen.is_settled(*number));
             match standing {
                 Standing::New => {}
                 Standing::Settled => return Ok(Step::Discard),
                 Standing::TooFarAhead => {
-                    return Err(Rejection::new(
-                        503,
-                        "too many messages before this one are missing",
-                    ));
+                    return Err(Rejection::new(503, "too many earlier messages are missing"));
                 }
             }
             if !arrival.whole && arrival.reading.is_none() {
                 if let Some(other) = self.reading.get(&number) {
                     other.notify_one();
-                    let text = "this message is on its way on another connection";
+                    let text = "this message is arriving on another connection";
                     return arrival.wait(now, SUPERSEDE_WAIT, text);
                 }
                 let interrupt = Interrupt::default();
                 self.reading.insert(number, Arc::clone(&interrupt));
                 (arrival.reading, arrival.until) = (Some(interrupt), None);
             }
-            // At offset 0 it begins anew, and must not wait for the room that it has itself.
+            // At offset 0 it starts over, and must not wait for the room that it occupies itself.
             kept = self.partials.remove(&number).map(|(assembly, _)| assembly);
             if arrival.offset > 0 {
                 return match kept {
@@ -209,14 +207,14 @@ impl Conversation {
                 Ok(Step::Read(assembly, arrival.reading.clone()))
             }
             None => {
-                let text = "nobody receives your messages here: the mailbox is full";
+                let text = "nobody is receiving your messages here: the mailbox is full";
                 arrival.wait(now, ROOM_WAIT, text)
             }
         }
     }
 
-    /// A message is complete. `body` is its hash where it has no number. Nothing when it was here
-    /// before.
+    /// A message is complete. `body` is its hash if it has no number. Returns `None` if it has been
+    /// received before.
     pub(crate) fn complete(
         &mut self,
         arrival: &Arrival,
@@ -225,8 +223,8 @@ impl Conversation {
         now: Instant,
     ) -> Result<Option<Delivered<Incoming, Waiting>>, Rejection> {
         let first = if let Some(numbered) = arrival.numbered {
-            // Its session may have ended while it was read: in another one the number means another
-            // message.
+            // Its session may have ended while it was being read; in a new session, the same number
+            // means another message.
             self.same_session(numbered)?;
             self.seen.settle(numbered.sequence_number)
         } else {
@@ -236,7 +234,7 @@ impl Conversation {
         Ok(first.then(|| self.mailbox.deliver(incoming.id.clone(), incoming)))
     }
 
-    /// A connection broke inside a body, or gave way: what has arrived is kept for the continuation.
+    /// A connection broke inside a body, or gave way: keeps what has arrived for the continuation.
     pub(crate) fn broke(&mut self, arrival: &Arrival, assembly: Assembly, now: Instant) {
         if let Some(numbered) = arrival.numbered
             && self.same_session(numbered).is_ok()
@@ -245,11 +243,11 @@ impl Conversation {
         }
     }
 
-    /// An arrival is over, in whatever way.
+    /// An arrival is over, however it ended.
     pub(crate) fn leave(&mut self, arrival: &mut Arrival) {
         self.quota.leave(&mut arrival.ticket);
         let Some(interrupt) = arrival.reading.take() else { return };
-        // It may be that of another session by now.
+        // By now it may belong to another session.
         if let Some(numbered) = arrival.numbered
             && let number = numbered.sequence_number
             && self.reading.get(&number).is_some_and(|reading| Arc::ptr_eq(reading, &interrupt))
@@ -259,8 +257,8 @@ impl Conversation {
         self.quota.changed.notify_waiters();
     }
 
-    /// How much of a message has arrived; nothing while another connection still reads it, which is
-    /// told to give way and waited for until `until`.
+    /// How much of a message has arrived. `None` while another connection is still reading it; that
+    /// one is told to give way, and has until `until`.
     pub(crate) fn have(&mut self, number: u64, until: Instant, now: Instant) -> Option<Have> {
         if self.seen.is_settled(number) {
             return Some(Have::All);
@@ -276,17 +274,18 @@ impl Conversation {
         Some(Have::Bytes(kept.map_or(0, |(assembly, _)| assembly.received())))
     }
 
-    /// The connection broke before its last answer left.
+    /// The connection broke before its last answer was sent.
     pub(crate) fn unanswered(&mut self, connection: u64) {
         self.recent.unanswered(connection);
     }
 
-    /// Forgets what has arrived of messages that nobody went on with.
+    /// Drops partial messages that nobody resumed.
     pub(crate) fn expire(&mut self, now: Instant) {
         self.partials.retain(|_, (_, since)| now.duration_since(*since) < PARTIAL_KEPT);
     }
 
-    /// What a session id says. After [`Session::Restarted`] call [`Self::restart`] under the same lock.
+    /// Judges a session id. After [`Session::Restarted`], call [`Self::restart`] under the same
+    /// lock.
     pub(crate) fn meets(&mut self, session_id: u64, connection: u64) -> Session {
         let session = self.seen.session(session_id, connection);
         match session {
@@ -297,9 +296,9 @@ impl Conversation {
         session
     }
 
-    /// Begins another session of the peer: whatever hung on the old one ends. Returns the receives
-    /// that do, and how many messages of it were never received. Of the sends, `unsent` have ended and
-    /// `kept` go on.
+    /// Begins another session of the peer: everything tied to the old one ends. Returns the
+    /// receives that end, and how many of its messages were never received. Of the sends, `unsent`
+    /// have ended and `kept` continue.
     pub(crate) fn restart(
         &mut self,
         session_id: u64,
@@ -321,7 +320,7 @@ impl Conversation {
         let dropped = self.mailbox.drop_parked_if(|id| is_default_id(id, prefix, text_ids));
         self.sending.reset();
         self.receiving.reset();
-        // What goes on under a chosen id counts at the new session of the peer, too.
+        // What continues under a chosen id also counts in the peer's new session.
         for _ in 0..kept {
             self.sending.take(false);
         }
@@ -333,7 +332,7 @@ impl Conversation {
         (ended, dropped.len())
     }
 
-    /// Begins anew on the user's word: counters at 0, nothing parked.
+    /// Starts over at the user's request: counters at 0, nothing parked.
     pub(crate) fn reset(&mut self) {
         self.mailbox.drop_parked();
         self.sending.reset();
@@ -342,13 +341,13 @@ impl Conversation {
         self.restarted = false;
     }
 
-    /// The id of a message that is sent, and its place.
+    /// The id for a message to send, and its place.
     pub(crate) fn send_id(&mut self, chosen: Option<MessageId>) -> (MessageId, Place) {
         let place = self.sending.take(chosen.is_none());
         (self.id(chosen, place), place)
     }
 
-    /// The id of a message that is received, and its place.
+    /// The id of a message to receive, and its place.
     pub(crate) fn receive_id(&mut self, chosen: Option<MessageId>) -> (MessageId, Place) {
         let place = self.receiving.take(chosen.is_none());
         (self.id(chosen, place), place)
@@ -368,7 +367,7 @@ impl Conversation {
         if self.seen.session_id() == Some(numbered.session_id) {
             return Ok(());
         }
-        Err(Rejection::new(409, "this session of yours has ended"))
+        Err(Rejection::new(409, "your session has ended"))
     }
 
     fn keep(&mut self, number: u64, assembly: Assembly, now: Instant) {
@@ -379,7 +378,7 @@ impl Conversation {
         self.partials.insert(number, (assembly, now));
     }
 
-    /// Whether a message without a number is none that was received before.
+    /// Whether a message without a number has not been received before.
     fn is_first(&mut self, id: &MessageId, body: u64, connection: u64, now: Instant) -> bool {
         let passed = match id {
             MessageId::Int(number) => {
@@ -408,8 +407,8 @@ fn is_default_id(id: &MessageId, prefix: &str, text_ids: bool) -> bool {
     }
 }
 
-/// What arrived lately on a wire without numbers: a sender that lost the answer sends the same body
-/// under the same id once more.
+/// Recent arrivals on a wire without numbers: a sender that lost the answer sends the same body
+/// under the same id again.
 #[derive(Default)]
 struct Recent(VecDeque<Arrived>);
 
@@ -418,13 +417,13 @@ struct Arrived {
     body: u64,
     connection: u64,
     at: Instant,
-    /// Its answer was surely not delivered.
+    /// Its answer was certainly not delivered.
     unanswered: bool,
 }
 
 impl Recent {
-    /// Whether this is a message once more: the same body under the same id, on another connection,
-    /// where that is `expected`, or after its answer could not be delivered.
+    /// Whether this message is a repetition: the same body under the same id, either on another
+    /// connection while a repetition is `expected`, or after its answer could not be delivered.
     fn repeats(
         &mut self,
         id: &MessageId,
@@ -469,14 +468,14 @@ mod tests {
     const SESSION: u64 = 7;
     const MAILBOX: u64 = 64 << 10;
 
-    /// A conversation with a peer whose session has begun.
+    /// A conversation with a peer whose session has started.
     fn conversation() -> Conversation {
         let mut conversation = Conversation::new(Arc::new(Quota::new(MAILBOX)), false);
         assert_eq!(conversation.meets(SESSION, 0), Session::First);
         conversation
     }
 
-    /// A body of the second wire with so many bytes of value.
+    /// A body of the second wire whose value has this many bytes.
     fn body(id: &str, bytes: usize) -> Bytes {
         let head = frame::encode(&id.into(), bytes as u64, &[]).unwrap();
         [&head[..], &vec![7; bytes]].concat().into()
@@ -512,7 +511,7 @@ mod tests {
         shown(&conversation.step(arrival, now))
     }
 
-    /// Takes all of a message in; false when it was here before.
+    /// Delivers a complete message; false if it was received before.
     fn bring(conversation: &mut Conversation, number: u64, body: &Bytes, now: Instant) -> bool {
         let mut arrival = arrival(SESSION, number, body.len(), 0);
         let step = conversation.step(&mut arrival, now);
@@ -533,7 +532,7 @@ mod tests {
         conversation.mailbox.take_parked(&id.into())
     }
 
-    /// Begins to wait for an id that nobody sends.
+    /// Waits for an id that nobody sends.
     fn wait_for_another(conversation: &mut Conversation) {
         let place = conversation.receiving.take(false);
         let waiting = Waiting { taker: Box::new(|_| None), place };
@@ -617,7 +616,11 @@ mod tests {
 
         let mut third = arrival(SESSION, 0, body.len(), 0);
         assert_eq!(step(&mut conversation, &mut third, now), "wait");
-        assert_eq!(step(&mut conversation, &mut third, until), "503 None", "it did not give way");
+        assert_eq!(
+            step(&mut conversation, &mut third, until),
+            "503 None",
+            "the reader did not give way"
+        );
     }
 
     #[test]
@@ -628,7 +631,7 @@ mod tests {
         let mut large = arrival(SESSION, 1, half.len(), 0);
         assert_eq!(step(&mut conversation, &mut large, now), "wait");
         assert!(large.is_queued());
-        // There would be room for it, but nobody overtakes.
+        // There would be room for it, but nobody may overtake.
         let small = body("y", 10);
         let mut behind = arrival(SESSION, 2, small.len(), 0);
         assert_eq!(step(&mut conversation, &mut behind, now), "wait");
@@ -649,7 +652,7 @@ mod tests {
         assert_eq!(step(&mut conversation, &mut behind, now), "wait");
         conversation.leave(&mut large);
         assert_eq!(step(&mut conversation, &mut behind, now), "read from 0");
-        assert_eq!(conversation.have(1, now, now), Some(Have::Bytes(0)), "nobody reads it");
+        assert_eq!(conversation.have(1, now, now), Some(Have::Bytes(0)), "nobody is reading it");
     }
 
     #[test]
@@ -678,8 +681,8 @@ mod tests {
         assert!(rejection.text.contains("mailbox is full"), "{}", rejection.text);
     }
 
-    /// What is kept of it holds room of the mailbox, all of it for a large one: it waited for that
-    /// until it was refused.
+    /// What is kept of it holds room in the mailbox; for a large message, all of it. It used to
+    /// wait for that room until it was refused.
     #[test]
     fn a_message_that_begins_anew_does_not_wait_for_its_own_room() {
         let (mut conversation, now) = (conversation(), Instant::now());
@@ -693,8 +696,8 @@ mod tests {
         assert_eq!(step(&mut conversation, &mut again, now), "read from 0");
     }
 
-    /// The late message used up the number of another one in the next session, which was acknowledged
-    /// and never seen.
+    /// The late message used up a number in the next session: the message that really had that
+    /// number was acknowledged and never seen.
     #[test]
     fn a_late_message_of_an_ended_session_uses_no_number_of_the_next() {
         let (mut conversation, now) = (conversation(), Instant::now());
@@ -717,7 +720,7 @@ mod tests {
         assert_eq!(step(&mut conversation, &mut later, now), "409 None");
     }
 
-    /// It held room of the mailbox for as long as it might have been gone on with.
+    /// It held room in the mailbox for as long as it might have been resumed.
     #[test]
     fn what_the_sender_has_given_up_needs_no_room() {
         let (mut conversation, now) = (conversation(), Instant::now());
@@ -732,7 +735,7 @@ mod tests {
         assert_eq!(step(&mut conversation, &mut next, now), "read from 0");
     }
 
-    /// What had arrived of a message was continued by another one of the same number and length.
+    /// A partial message was continued by another one with the same number and length.
     #[test]
     fn a_message_of_an_ended_session_is_not_gone_on_with_in_the_next() {
         let (mut conversation, now) = (conversation(), Instant::now());
@@ -747,7 +750,7 @@ mod tests {
         assert_eq!(conversation.have(0, now, now), Some(Have::Bytes(0)));
     }
 
-    /// It was refused for the many behind it that had arrived, and could never come.
+    /// It was refused because so many later messages had arrived, and so could never arrive itself.
     #[test]
     fn the_message_that_all_others_wait_for_is_taken() {
         let (mut conversation, now) = (conversation(), Instant::now());

@@ -1,4 +1,4 @@
-//! One peer of a node: what is sent to it, received from it and known of it.
+//! One peer of a node: what is sent to it, received from it and known about it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,16 +20,17 @@ use crate::shared::Shared;
 /// How long a send may take.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SendOptions {
-    /// In all; nothing is for ever.
+    /// In all; `None` for no limit.
     pub timeout: Option<Duration>,
-    /// How many seconds an absent peer is waited for; nothing is for ever, 0 is one attempt.
+    /// For how many seconds to wait for an absent peer; `None` for no limit, 0 for a single
+    /// attempt.
     pub patience: Option<u32>,
-    /// More is about to be sent: while other messages to this peer are on their way, the transport
-    /// is not woken for this one until [`PeerHandle::flush`], so that a burst leaves in one write.
+    /// More is about to be sent. While other messages to this peer are on their way, this one does
+    /// not wake the transport until [`PeerHandle::flush`], so that a burst leaves in one write.
     pub corked: bool,
 }
 
-/// What became of a receive.
+/// The outcome of a receive.
 pub enum Receipt {
     /// The message was there.
     Now(Incoming),
@@ -39,7 +40,7 @@ pub enum Receipt {
     Failed(ReceiveError),
 }
 
-/// A receive that waits.
+/// A waiting receive.
 #[derive(Clone)]
 pub struct ReceiveToken {
     peer: Arc<Peer>,
@@ -48,8 +49,8 @@ pub struct ReceiveToken {
 }
 
 impl ReceiveToken {
-    /// Takes the receive back, if it still waits: as if it had not been. False when its taker has
-    /// been called.
+    /// Withdraws the receive if it is still waiting, as if it had never been made. Returns false if
+    /// its taker has already been called.
     pub fn cancel(&self) -> bool {
         let mut conversation = self.peer.conversation();
         let cancelled = conversation.mailbox.cancel(self.token).is_some();
@@ -59,14 +60,14 @@ impl ReceiveToken {
         cancelled
     }
 
-    /// Gives the message back that came through the taker, and the id that was used.
+    /// Puts back the message that came through the taker, and frees the id that was used.
     pub fn put_back(&self, incoming: Incoming) {
         self.peer.conversation().receiving.give_back(self.place);
         self.peer.put_back(incoming);
     }
 }
 
-/// A peer of one node, as [`Node::add_peer`](crate::Node::add_peer) made it known. Cheap to clone; it
+/// A peer of one node, returned by [`Node::add_peer`](crate::Node::add_peer). Cheap to clone; it
 /// does not keep the node open.
 #[derive(Clone)]
 pub struct PeerHandle {
@@ -93,47 +94,48 @@ impl PeerHandle {
         Self { shared, peer }
     }
 
-    /// Its name here.
+    /// The peer's name here.
     pub fn name(&self) -> &str {
         self.peer.name()
     }
 
-    /// Makes the peer unknown: nothing is taken from it any more, and what waits for it ends.
+    /// Removes the peer: nothing more is accepted from it, and everything waiting for it ends.
     pub fn forget(&self) {
         self.peer.forgotten.store(true, Ordering::Release);
         self.peer.close(Closed::Peer, Closed::Peer);
     }
 
-    /// Begins the conversation anew: counters at 0, nothing parked.
+    /// Restarts the conversation: counters at 0, nothing parked.
     pub fn reset(&self) {
         self.peer.end_waiting(ReceiveFailure::Closed(Closed::Conversation));
         self.peer.conversation().reset();
     }
 
-    /// The wire that is spoken with it; nothing while that is not known.
+    /// The wire spoken with it; `None` until that is known.
     pub fn wire(&self) -> Option<Wire> {
         self.peer.wire()
     }
 
-    /// Sets what all ids with it begin with.
+    /// Sets the prefix of all ids exchanged with it.
     pub fn set_prefix(&self, prefix: &str) {
         prefix.clone_into(&mut self.peer.conversation().prefix);
     }
 
-    /// The next default ids, of sending and receiving.
+    /// The next default ids, for sending and for receiving.
     pub fn counters(&self) -> (u64, u64) {
         let conversation = self.peer.conversation();
         (conversation.sending.peek(), conversation.receiving.peek())
     }
 
-    /// The ids that are parked; each as often as it is there.
+    /// The ids of the parked messages, each once per message.
     pub fn parked(&self) -> Vec<MessageId> {
         let conversation = self.peer.conversation();
         let parked = conversation.mailbox.parked();
         parked.flat_map(|(id, count)| std::iter::repeat_n(id.clone(), count)).collect()
     }
 
-    /// Asks it which wire it speaks, as soon as it is there; afterwards [`PeerHandle::wire`] knows.
+    /// Asks the peer, as soon as it is reachable, which wire it speaks; afterwards
+    /// [`PeerHandle::wire`] knows.
     pub fn prepare(&self, options: SendOptions, done: Done) {
         if self.shared.closing.load(Ordering::Acquire) {
             return done(Err(self.closed(None)));
@@ -148,10 +150,10 @@ impl PeerHandle {
         self.dispatch(Kind::Ask(question), options, done);
     }
 
-    /// Sends a message. `done` is called once, on the transport's threads: with nothing when the
-    /// peer has acknowledged it, or with the reason why it has not. Without an id the next default
-    /// one is used; it is free again if the message surely did not arrive. Returns whether
-    /// [`PeerHandle::flush`] is still to be called, which is only so for a corked message.
+    /// Sends a message. `done` is called once, on the transport's threads: with `Ok` when the peer
+    /// has acknowledged it, or with the reason why not. Without an id, it gets the next default
+    /// one, which becomes free again if the message certainly did not arrive. Returns whether
+    /// [`PeerHandle::flush`] must still be called, which can only be so for a corked message.
     pub fn send(
         &self,
         id: Option<MessageId>,
@@ -207,9 +209,9 @@ impl PeerHandle {
         self.peer.outbox.wake();
     }
 
-    /// Receives the message of an id, of the next default id without one. `make_taker` is called
-    /// when the message is not there yet; the taker is called once, on the transport's threads,
-    /// and may give the message back.
+    /// Receives the message with an id, or with the next default id. Calls `make_taker` if the
+    /// message has not arrived yet; the taker is called once, on the transport's threads, and may
+    /// return the message.
     pub fn receive(&self, id: Option<MessageId>, make_taker: impl FnOnce() -> Taker) -> Receipt {
         let (shared, peer) = (&self.shared, &self.peer);
         let mut conversation = peer.conversation();
@@ -246,12 +248,12 @@ impl PeerHandle {
         }
     }
 
-    /// Gives a message back that was handed out at once.
+    /// Puts back a message that was handed out immediately.
     pub fn put_back(&self, incoming: Incoming) {
         self.peer.put_back(incoming);
     }
 
-    /// Queues a request and has it carried. True when the transport was not woken for it.
+    /// Queues a request and has it carried. Returns true if that did not wake the transport.
     fn dispatch(&self, kind: Kind, options: SendOptions, done: Done) -> bool {
         let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
         if let Some(deadline) = deadline {

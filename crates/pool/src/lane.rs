@@ -1,8 +1,8 @@
-//! A lane, as a machine: what is written next on a connection to a peer, what an answer means, and what
-//! becomes of the requests when the connection ends. No socket, no clock, no task.
+//! A lane, as a state machine: what to write next on a connection to a peer, what an answer means,
+//! and what becomes of the requests when the connection ends. No sockets, clocks or tasks.
 //!
 //! On the second wire the primary lane carries all small messages, many before the first answer;
-//! bulk goes over lanes of its own. On a compatible wire every lane carries one request at a time.
+//! bulk has its own lanes. On a compatible wire every lane carries one request at a time.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,7 +30,7 @@ pub(crate) enum LaneKind {
 }
 
 impl LaneKind {
-    /// The next request that such a lane carries.
+    /// The next request for a lane of this kind.
     pub(crate) fn take(self, peer: &Peer) -> Option<Arc<Request>> {
         let outbox = &peer.outbox;
         let second = peer.wire() == Some(Wire::Two);
@@ -43,11 +43,11 @@ impl LaneKind {
     }
 }
 
-/// Who sends.
+/// What a sender says about itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Introduction {
     pub(crate) session_id: u64,
-    /// The port under which its own server is known.
+    /// The port by which peers know its own server.
     pub(crate) port: u16,
     /// Its key, with TLS.
     pub(crate) key: Option<[u8; 32]>,
@@ -58,21 +58,21 @@ pub(crate) struct Introduction {
 pub(crate) enum Ended {
     /// No work, and none is expected.
     Idle,
-    /// In good order, or after an answer that ends it.
+    /// In good order, or after an answer that ends the connection.
     Done,
-    /// The peer has no room at the moment.
+    /// The peer currently has no room.
     Busy,
-    /// One side did not accept what the other proved: another try would end the same way.
+    /// One side refused what the other proved: another attempt would end the same way.
     Refused(ConnectionError),
-    /// Out of order, or it did not come to be: worth another try.
+    /// Broken, or never established: worth another attempt.
     Broken(ConnectionError),
 }
 
-/// What follows the end of a connection.
+/// What to do after a connection has ended.
 #[derive(Default)]
 pub(crate) struct Aftermath {
-    /// Before another try so long a pause, and only then [`give_back`] these: another lane that got
-    /// them would try at once.
+    /// Pause this long before another attempt, and only then [`give_back`] these: another lane that
+    /// got them would try at once.
     pub(crate) pause: Option<(Duration, Vec<Arc<Request>>)>,
     pub(crate) notice: Option<(Level, String)>,
 }
@@ -81,27 +81,27 @@ pub(crate) struct Lane {
     pub(crate) kind: LaneKind,
     /// The number of its connection.
     pub(crate) connection: u64,
-    /// What is to be written.
+    /// What is waiting to be written.
     pub(crate) out: Out,
-    /// What was read and not looked at yet.
+    /// What has been read and not yet examined.
     pub(crate) arrived: BytesMut,
     flights: VecDeque<Flight>,
-    /// Bytes of an answer's body that are still to come.
+    /// Bytes still to come of an answer's body.
     skip: u64,
     answer: Option<(ResponseHead, Vec<u8>)>,
-    /// Whether anything was settled on this connection.
+    /// Whether anything has been settled on this connection.
     progress: bool,
     pause: Duration,
-    /// When the peer's absence was last mentioned.
+    /// When the peer's absence was last reported.
     logged: Option<Instant>,
 }
 
-/// A request whose answer is awaited.
+/// A request waiting for its answer.
 struct Flight {
     request: Arc<Request>,
-    /// Only the question how much has arrived was sent.
+    /// So far, only the question of how much has arrived was sent.
     asked: bool,
-    /// The peer's session as it was known then: by an answer it may be another one already.
+    /// The peer's session as known at the time; by the time of the answer it may have changed.
     told: Option<u64>,
 }
 
@@ -121,23 +121,23 @@ impl Lane {
         }
     }
 
-    /// Whether requests follow one another before they are answered.
+    /// Whether a request may follow before the previous one is answered.
     pub(crate) fn is_pipelined(&self, peer: &Peer) -> bool {
         peer.wire() == Some(Wire::Two) && self.kind == LaneKind::Primary
     }
 
-    /// Whether another request may be begun.
+    /// Whether another request may start.
     pub(crate) fn has_room(&self, peer: &Peer) -> bool {
         let depth = if self.is_pipelined(peer) { PIPELINE } else { 1 };
         self.flights.len() < depth && self.out.is_light()
     }
 
-    /// Whether no answer is awaited.
+    /// Whether no answer is pending.
     pub(crate) fn is_idle(&self) -> bool {
         self.flights.is_empty()
     }
 
-    /// Begins as many requests as belong on the connection now.
+    /// Starts as many requests as the connection should carry now.
     pub(crate) fn fill(&mut self, peer: &Peer, ours: &Introduction) {
         while self.has_room(peer) {
             let Some(request) = self.kind.take(peer) else { break };
@@ -145,7 +145,7 @@ impl Lane {
         }
     }
 
-    /// Begins a request.
+    /// Starts a request.
     pub(crate) fn start(&mut self, peer: &Peer, ours: &Introduction, request: Arc<Request>) {
         let told = peer.conversation().seen.session_id();
         let asked = match &request.kind {
@@ -153,7 +153,7 @@ impl Lane {
                 self.ask(peer, ours, *question);
                 false
             }
-            // What has arrived of it need not be sent again.
+            // The part that has arrived need not be sent again.
             Kind::Message(message)
                 if message.wire == Wire::Two
                     && request.is_bulk()
@@ -214,7 +214,7 @@ impl Lane {
         request.begun.store(true, Ordering::Release);
     }
 
-    /// Bytes have left.
+    /// Bytes have been written.
     pub(crate) fn wrote(&self) {
         if self.out.is_empty() {
             for flight in self.flights.iter().filter(|flight| !flight.asked) {
@@ -223,10 +223,10 @@ impl Lane {
         }
     }
 
-    /// Settles what the bytes that arrived settle.
+    /// Settles what the arrived bytes allow.
     ///
     /// # Errors
-    /// The connection is to be given up.
+    /// If the connection must be given up.
     pub(crate) fn read(&mut self, peer: &Peer, ours: &Introduction) -> Result<(), Ended> {
         loop {
             if self.skip > 0 {
@@ -277,7 +277,7 @@ impl Lane {
         let Some(flight) = self.flights.pop_front() else {
             return Err(Ended::Broken(ConnectionError::Unasked));
         };
-        // The rest of a body whose answer is here already would be taken for the next request.
+        // The rest of a body that has already been answered would be taken for the next request.
         let unwritten = self.flights.is_empty() && !self.out.is_empty();
         self.judge(peer, ours, head, text, flight)?;
         if unwritten || head.close { Err(Ended::Done) } else { Ok(()) }
@@ -319,7 +319,7 @@ impl Lane {
                     Some(Have::Bytes(bytes)) if bytes < message.total => bytes,
                     _ => 0,
                 };
-                // Its sender may have been told meanwhile that it did not arrive.
+                // Its sender may meanwhile have been told that it did not arrive.
                 if request.depart() {
                     let told = peer.conversation().seen.session_id();
                     self.write(peer, ours, &request, message, offset, told);
@@ -331,13 +331,13 @@ impl Lane {
                 peer.outbox.settle(&request, |_| Ok(()));
             }
             (_, 503 | 429) => {
-                // Not lost: it goes again when there is room.
+                // Not lost: it is sent again when there is room.
                 request.declined();
                 self.flights.push_front(Flight { request, asked, told });
                 return Err(Ended::Busy);
             }
             (Kind::Message(_), 409) if second && (head.have.is_some() || !request.is_over()) => {
-                // With what the answer said about session and place, it goes again.
+                // Knowing the session and place from the answer, it is sent again.
                 if head.have.is_some() || head.session_id != told {
                     request.declined();
                     peer.outbox.return_to_front(request);
@@ -351,8 +351,8 @@ impl Lane {
         Ok(())
     }
 
-    /// A connection is over, or did not come to be for the request that is `held`: says what to do
-    /// about what was on it.
+    /// A connection has ended, or could not be established for the request in `held`: says what to
+    /// do with the requests on it.
     pub(crate) fn ended(
         &mut self,
         peer: &Peer,
@@ -387,7 +387,7 @@ impl Lane {
         aftermath
     }
 
-    /// What was on the connection and is not settled. Nothing of the connection is left here.
+    /// The unsettled requests of the connection. Forgets everything about the connection.
     fn abandon(&mut self) -> Vec<Arc<Request>> {
         self.out = Out::default();
         self.arrived.clear();
@@ -396,25 +396,25 @@ impl Lane {
         flights.map(|flight| flight.request).inspect(|request| request.strand()).collect()
     }
 
-    /// What is said of an absent peer, from time to time.
+    /// What to report about an absent peer, from time to time.
     fn mention(&mut self, error: &ConnectionError, now: Instant) -> Option<(Level, String)> {
         if self.logged.is_some_and(|logged| now.duration_since(logged) < ABSENCE_LOG) {
             return None;
         }
         let level = if self.logged.is_some() { Level::Warning } else { Level::Info };
         self.logged = Some(now);
-        Some((level, format!("{error}; trying on")))
+        Some((level, format!("{error}; still trying")))
     }
 }
 
-/// Gives requests back to the outbox, before all others and in their order.
+/// Returns requests to the outbox, ahead of all others and in order.
 pub(crate) fn give_back(peer: &Peer, requests: Vec<Arc<Request>>) {
     for request in requests.into_iter().rev() {
         peer.outbox.return_to_front(request);
     }
 }
 
-/// What a failure of reading or writing means.
+/// What a failed read or write means.
 pub(crate) fn broken(error: io::Error) -> Ended {
     match convelo_channel::refused_by_peer(&error) {
         Some(text) => Ended::Refused(ConnectionError::RefusedByPeer(text)),
@@ -422,14 +422,14 @@ pub(crate) fn broken(error: io::Error) -> Ended {
     }
 }
 
-/// Ends the requests whose patience with an absent peer is used up; all of the peer where none
-/// was on the connection.
+/// Ends the requests whose patience with an absent peer is exhausted; if none was on the
+/// connection, all of the peer's.
 fn bear_absence(peer: &Peer, error: &ConnectionError, concerned: &[Arc<Request>], now: Instant) {
     let all = if concerned.is_empty() { peer.outbox.pending() } else { concerned.to_vec() };
     for request in all {
         let (breaks, absent) = request.bear(!concerned.is_empty(), now);
         let seconds = absent.as_secs();
-        // The second wire goes on where it was cut, the compatible ones begin again.
+        // The second wire resumes where it was cut off; the compatible ones start over.
         let again = request.message().is_some_and(|message| message.wire != Wire::Two);
         if request
             .patience

@@ -1,17 +1,17 @@
 //! Messages between the named parties of a multi-party computation.
 //!
 //! A [`Pool`] is one party's end: it sends values to named parties and receives theirs by message
-//! id. Below it stands the [`Node`], which knows bytes and no values; the Python package stands on
-//! it as well, so that parties of both languages mix.
+//! id. Below it is the [`Node`], which knows bytes but no values; the Python package is built on it
+//! as well, so parties in both languages can mix.
 //!
-//! A send returns when the peer's mailbox has the message, or with an error that says why not and
+//! A send returns when the message is in the peer's mailbox, or with an error that says why not and
 //! whether it may have arrived. Between two pools of this crate a message arrives exactly once,
 //! however often connections break ([`frame`] and the headers of [`http`] are the second wire);
-//! with `tno.mpc.communication` it is as good as that package's wires allow ([`envelope`]).
+//! with `tno.mpc.communication` delivery is as good as that package's wires allow ([`envelope`]).
 //!
-//! Who a peer is, its key or an authority's certificate or an enclave's evidence says
-//! ([`PeerIdentity`]); plain HTTP is named insecure. A peer that nobody receives from is made to
-//! wait; what it may cost here is in [`limits`].
+//! A peer is identified by its key, an authority's certificate or an enclave's evidence
+//! ([`PeerIdentity`]); plain HTTP has "insecure" in its name. A peer that nobody receives from has
+//! to wait; [`limits`] says what it may cost here.
 //!
 //! ```no_run
 //! # async fn alice() -> Result<(), convelo_pool::PoolError> {

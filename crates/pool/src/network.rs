@@ -398,7 +398,7 @@ impl World {
         if head.method == Method::Get {
             let number = head.sequence_number.expect("nothing else is asked here");
             if self.receiver.meets(head.session_id.unwrap(), index as u64) == Session::Past {
-                return Err(Rejection::new(409, "this session of yours has ended"));
+                return Err(Rejection::new(409, "your session has ended"));
             }
             return Ok(Server::Asked(number, self.now + SUPERSEDE_WAIT));
         }

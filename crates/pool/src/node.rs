@@ -21,7 +21,7 @@ use crate::peers::{Peer, PeerConfig};
 use crate::shared::{NodeConfig, Shared};
 use crate::{listen, watch};
 
-/// Messages that had not been acknowledged when a node was closed.
+/// A message that had not been acknowledged when a node was closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
     /// The peer's name.
@@ -30,7 +30,8 @@ pub struct Dropped {
     pub id: MessageId,
 }
 
-/// The transport of one party. Cheap to clone; closed by [`Node::close`] or with its last clone.
+/// One party's transport. Cheap to clone; ends with [`Node::close`] or when the last clone is
+/// dropped.
 #[derive(Clone)]
 pub struct Node(Arc<Owner>);
 
@@ -45,7 +46,7 @@ impl Drop for Owner {
 }
 
 impl Node {
-    /// Makes a node whose tasks run on `runtime`. Nothing is opened yet.
+    /// Creates a node whose tasks run on `runtime`. Opens nothing yet.
     pub fn new(config: NodeConfig, runtime: Handle) -> Self {
         let shared = Shared::new(config, runtime);
         shared.spawn(watch::deadlines(Arc::clone(&shared)));
@@ -60,11 +61,11 @@ impl Node {
         &self.0.shared
     }
 
-    /// Listens on `host` and `port`, 0 for any; returns the port. Peers know this pool under
-    /// `advertised`, where a gateway stands in between.
+    /// Listens on `host` and `port`, 0 for any; returns the port. Peers know this pool by the port
+    /// `advertised` if there is a gateway in between.
     ///
     /// # Errors
-    /// What binding says.
+    /// If the address cannot be bound.
     pub fn listen(&self, host: &str, port: u16, advertised: Option<u16>) -> io::Result<u16> {
         let shared = self.shared();
         let listener = StdListener::bind((host, port))?;
@@ -76,25 +77,25 @@ impl Node {
         shared.advertised.store(advertised.unwrap_or(port), Ordering::Release);
         shared.spawn(listen::accept(Open::new(listener, Arc::clone(shared))));
         if shared.tls.is_none() && !shared.plain_noted.swap(true, Ordering::AcqRel) {
-            let text = "plain HTTP: messages are neither encrypted nor authenticated, whoever can \
-                        send from a peer's host can be that peer; give key, certificate and \
-                        authority for mutual TLS";
+            let text = "plain HTTP: messages are neither encrypted nor authenticated, and anyone who \
+                        can send from a peer's host can pose as that peer; give key, certificate \
+                        and authority for mutual TLS";
             shared.notice(Level::Warning, None, text);
         }
         Ok(port)
     }
 
-    /// The port that is listened on.
+    /// The port that the node listens on.
     pub fn port(&self) -> Option<u16> {
         Some(self.shared().port.load(Ordering::Acquire)).filter(|port| *port != 0)
     }
 
-    /// SHA-256 of the `SubjectPublicKeyInfo` that this node proves, with TLS.
+    /// SHA-256 of the `SubjectPublicKeyInfo` that this node proves to own, with TLS.
     pub fn key_id(&self) -> Option<[u8; 32]> {
         self.shared().key_id
     }
 
-    /// Makes a peer known.
+    /// Adds a peer.
     pub fn add_peer(&self, config: PeerConfig) -> PeerHandle {
         let shared = self.shared();
         let peer = Arc::new(Peer::new(config, shared.mailbox_bytes));
@@ -108,8 +109,8 @@ impl Node {
         handle
     }
 
-    /// Ends the node: what is on its way gets `flush` to be acknowledged, receives end, peers are
-    /// told. Returns what was not acknowledged.
+    /// Shuts the node down: messages on their way get `flush` to be acknowledged, receives end,
+    /// peers are told. Returns the messages that were not acknowledged.
     pub async fn close(&self, flush: Duration) -> Vec<Dropped> {
         let shared = self.shared();
         shared.closing.store(true, Ordering::Release);
@@ -142,7 +143,7 @@ impl Node {
         dropped
     }
 
-    /// Ends the node at once. Outside of a runtime it waits until its port is free again.
+    /// Stops the node at once. Outside a runtime, waits until its port is free again.
     pub fn abort(&self) {
         let shared = self.shared();
         shared.closing.store(true, Ordering::Release);

@@ -1,8 +1,8 @@
 //! Messages to one peer on their way out.
 //!
-//! A request is in `pending` from the call until it is completed, and in one of the queues while no
-//! connection has it. Of the requests of one id only the first is queued; the next follows when it
-//! is settled, so that messages of one id arrive in order.
+//! A request is in `pending` from the call until it completes, and in one of the queues whenever no
+//! connection carries it. Only the first request with a given id is queued; the next one follows
+//! once it is settled, so that messages with the same id arrive in order.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,15 +19,15 @@ use crate::message::{MessageId, Payload, Wire};
 use crate::session::Place;
 use crate::{envelope, frame};
 
-/// Called once with what became of a request.
+/// Called once, with the outcome of a request.
 pub type Done = Box<dyn FnOnce(Result<(), SendError>) + Send>;
 
 pub(crate) struct Request {
     pub(crate) kind: Kind,
     pub(crate) number: u64,
     pub(crate) deadline: Option<Instant>,
-    /// How many seconds of absence are borne, and how many repetitions where each sends all of the
-    /// message again; nothing is for ever.
+    /// How many seconds of absence to tolerate, and how many repetitions if each sends the whole
+    /// message again; `None` for no limit.
     pub(crate) patience: Option<u32>,
     done: Mutex<Option<Done>>,
     over: AtomicBool,
@@ -36,17 +36,18 @@ pub(crate) struct Request {
     pub(crate) written: AtomicBool,
     /// Whether a connection has carried part of it.
     pub(crate) begun: AtomicBool,
-    /// Whether a connection carries it, which does not stop when nobody waits for it any more.
+    /// Whether a connection is carrying it, which it continues to do even if nobody waits for it
+    /// any more.
     on_the_way: AtomicBool,
-    /// Whether an earlier connection may have brought it, without an answer.
+    /// Whether an earlier connection may have delivered it without an answer.
     stranded: AtomicBool,
 }
 
 #[derive(Default)]
 struct Absence {
-    /// When the peer could first not be reached for it.
+    /// When the peer first could not be reached for it.
     since: Option<Instant>,
-    /// How often a connection broke that carried it.
+    /// How many connections broke while carrying it.
     breaks: u32,
 }
 
@@ -66,7 +67,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// With what is written around the value.
+    /// Makes a message, including what is written around the value.
     pub(crate) fn new(
         id: MessageId,
         place: Place,
@@ -131,19 +132,19 @@ impl Request {
         self.message().is_some_and(|message| message.total >= BULK_BYTES)
     }
 
-    /// Whether nobody waits for it any more.
+    /// Whether nobody is waiting for it any more.
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
 
-    /// It is about to be written. False when nobody waits for it any more: whoever was told that it
-    /// did not arrive was told the truth.
+    /// Marks it as about to be written. False if nobody is waiting for it any more: anyone who was
+    /// told that it did not arrive was told the truth.
     pub(crate) fn depart(&self) -> bool {
         self.on_the_way.store(true, Ordering::SeqCst);
         !self.is_over()
     }
 
-    /// The connection that carried it is over. Of bulk nothing arrives that was not written as a whole.
+    /// The connection that carried it has ended. Bulk that was not written in full does not arrive.
     pub(crate) fn strand(&self) {
         let carried = self.on_the_way.load(Ordering::SeqCst);
         if carried && (!self.is_bulk() || self.written.load(Ordering::Acquire)) {
@@ -152,26 +153,26 @@ impl Request {
         self.on_the_way.store(false, Ordering::SeqCst);
     }
 
-    /// The peer is there, and answered that it did not take what this connection carried.
+    /// The peer is there, and answered that it did not accept what this connection carried.
     pub(crate) fn declined(&self) {
         self.absence.lock().unwrap_or_else(PoisonError::into_inner).since = None;
         self.on_the_way.store(false, Ordering::SeqCst);
     }
 
-    /// Whether it may arrive, or has: an answer says nothing about earlier connections.
+    /// Whether it has arrived or still may: an answer says nothing about earlier connections.
     pub(crate) fn may_arrive(&self) -> bool {
         self.stranded.load(Ordering::SeqCst) || self.on_the_way.load(Ordering::SeqCst)
     }
 
-    /// The peer is absent, and a connection broke that `carried` it: how often that happened, and for
-    /// how long the peer has been absent.
+    /// Records that the peer is absent, and whether a broken connection `carried` the request.
+    /// Returns how many times one did, and for how long the peer has been absent.
     pub(crate) fn bear(&self, carried: bool, now: Instant) -> (u32, Duration) {
         let mut absence = self.absence.lock().unwrap_or_else(PoisonError::into_inner);
         absence.breaks += u32::from(carried);
         (absence.breaks, now.duration_since(*absence.since.get_or_insert(now)))
     }
 
-    /// Says what became of it; false when that was said before.
+    /// Reports the outcome; false if it was reported before.
     pub(crate) fn complete(&self, result: impl FnOnce(&Self) -> Result<(), SendError>) -> bool {
         if self.over.swap(true, Ordering::SeqCst) {
             return false;
@@ -187,9 +188,9 @@ impl Request {
 #[derive(Default)]
 pub(crate) struct Outbox {
     queues: Mutex<Queues>,
-    /// Something for the primary lane.
+    /// Work for the primary lane.
     pub(crate) small_ready: Notify,
-    /// Something for any further lane.
+    /// Work for any other lane.
     pub(crate) bulk_ready: Notify,
     /// Everything is settled.
     pub(crate) settled: Notify,
@@ -204,7 +205,7 @@ struct Queues {
     pending: BTreeMap<u64, Arc<Request>>,
     small: VecDeque<Arc<Request>>,
     bulk: VecDeque<Arc<Request>>,
-    /// For each id on its way, those that wait behind it.
+    /// For each id on its way, the requests queued behind it.
     ids: HashMap<MessageId, VecDeque<Arc<Request>>>,
 }
 
@@ -213,13 +214,13 @@ impl Outbox {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Messages that are not settled.
+    /// The number of unsettled messages.
     pub(crate) fn len(&self) -> usize {
         self.lock().pending.len()
     }
 
-    /// Takes a request in; it gets its number here. A corked one wakes nobody while others are on
-    /// their way: the second result says that [`Self::wake`] is still to be called.
+    /// Accepts a request and numbers it. A corked one wakes nobody while others are on their way;
+    /// the second result says that [`Self::wake`] must still be called.
     pub(crate) fn push(
         &self,
         corked: bool,
@@ -246,7 +247,7 @@ impl Outbox {
         (request, waits)
     }
 
-    /// Wakes whoever carries small requests.
+    /// Wakes the lane that carries small requests.
     pub(crate) fn wake(&self) {
         self.small_ready.notify_one();
     }
@@ -261,7 +262,7 @@ impl Outbox {
         }
     }
 
-    /// Gives a request back that a connection could not settle, before all others.
+    /// Returns a request that a connection could not settle, ahead of all others.
     pub(crate) fn return_to_front(&self, request: Arc<Request>) {
         let mut queues = self.lock();
         if request.is_bulk() {
@@ -285,7 +286,7 @@ impl Outbox {
         std::iter::from_fn(|| queues.bulk.pop_front()).find(|request| !request.is_over())
     }
 
-    /// Whether a bulk message is not settled, queued or not.
+    /// Whether any bulk message is unsettled, queued or not.
     pub(crate) fn has_bulk(&self) -> bool {
         self.lock().pending.values().any(|request| request.is_bulk())
     }
@@ -296,7 +297,7 @@ impl Outbox {
         queues.pending.first_key_value().map_or(queues.next_number, |(number, _)| *number)
     }
 
-    /// Completes a request and lets the next of its id go.
+    /// Completes a request and releases the next one with its id.
     pub(crate) fn settle(
         &self,
         request: &Arc<Request>,
@@ -306,7 +307,7 @@ impl Outbox {
         request.complete(result);
     }
 
-    /// Takes a request out of the books without completing it.
+    /// Removes a request without completing it.
     pub(crate) fn forget(&self, request: &Arc<Request>) {
         let mut queues = self.lock();
         if queues.pending.remove(&request.number).is_none() {
@@ -315,7 +316,8 @@ impl Outbox {
         if let Some(id) = request.id()
             && let Some(behind) = queues.ids.get_mut(id)
         {
-            // One that waited behind another and is over leaves; the first lets the next go.
+            // If it was waiting behind another, it just leaves; if it was first, it releases the
+            // next.
             if let Some(position) = behind.iter().position(|other| Arc::ptr_eq(other, request)) {
                 behind.remove(position);
             } else {
@@ -333,12 +335,12 @@ impl Outbox {
         }
     }
 
-    /// All that is not settled, in order.
+    /// Everything unsettled, in order.
     pub(crate) fn pending(&self) -> Vec<Arc<Request>> {
         self.lock().pending.values().cloned().collect()
     }
 
-    /// Takes out all messages with default ids; the number is that of the others.
+    /// Removes all messages with default ids; also returns the number of the others.
     pub(crate) fn take_defaults(&self) -> (Vec<Arc<Request>>, usize) {
         let pending = self.pending();
         let messages = pending.into_iter().filter(|request| request.message().is_some());

@@ -22,44 +22,44 @@ use crate::node::{Dropped, Node};
 use crate::peers::{PeerConfig, PeerIdentity, WireChoice};
 use crate::shared::NodeConfig;
 
-/// What a [`Pool`] cannot do.
+/// Why a [`Pool`] could not do something.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// Nobody of that name was made known.
+    /// No party of that name is in the pool.
     #[error("there is no party '{name}' in this pool; it knows {known}")]
     UnknownPeer {
         /// The name.
         name: String,
-        /// The names that are known.
+        /// The known names.
         known: String,
     },
-    /// Two parties of one name.
-    #[error("a party '{0}' is in this pool already: every party has a name of its own")]
+    /// Two parties with the same name.
+    #[error("a party '{0}' is already in this pool: every party needs its own name")]
     DuplicatePeer(String),
-    /// A party that nothing would tell from others.
+    /// A party without anything to recognise it by.
     #[error(
         "nothing says how '{0}' is recognised: with TLS give its key or certificate; without, call \
          insecure_plain_http()"
     )]
     NoIdentity(String),
-    /// The message was not delivered, or that is not known.
+    /// The message was not delivered, or may not have been.
     #[error(transparent)]
     Send(#[from] SendError),
-    /// No message came.
+    /// No message arrived.
     #[error(transparent)]
     Receive(#[from] ReceiveError),
     /// The deadline passed; a later receive of the same id gets the message.
-    #[error("message {id} from '{peer}' did not come within {} s", .after.as_secs_f64())]
+    #[error("message {id} from '{peer}' did not arrive within {} s", .after.as_secs_f64())]
     ReceiveTimeout {
-        /// Who was to send it.
+        /// The expected sender.
         peer: String,
-        /// The id that was waited for; "the next" for a default one.
+        /// The id that was awaited; "the next" for a default one.
         id: String,
-        /// How long was waited.
+        /// How long the receive waited.
         after: Duration,
     },
-    /// A value that cannot be written, or that is not what was asked for.
+    /// A value that cannot be written, or that is not of the expected type.
     #[error("message {id} of '{peer}': {source}")]
     Codec {
         /// The peer.
@@ -69,7 +69,7 @@ pub enum PoolError {
         /// What is wrong with it.
         source: CodecError,
     },
-    /// The address cannot be listened on.
+    /// The pool cannot listen on the address.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// Where.
@@ -90,27 +90,27 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The party `name`, whose pool listens on `host` and `port`.
+    /// The party `name`, with its pool listening on `host` and `port`.
     pub fn new(name: impl Into<String>, host: impl Into<String>, port: u16) -> Self {
         let wire = WireChoice::Ask(Wire::Four);
         Self { name: name.into(), host: host.into(), port, wire, expect: None }
     }
 
-    /// It is whoever proves the key with this SHA-256 of its `SubjectPublicKeyInfo`.
+    /// The peer must prove the key with this SHA-256 of its `SubjectPublicKeyInfo`.
     #[must_use]
     pub fn key(mut self, key: [u8; 32]) -> Self {
         self.expect = Some(Expect::Key(key));
         self
     }
 
-    /// It is whoever meets this: a certificate of an authority, or an enclave's evidence.
+    /// The peer must meet this: a certificate of an authority, or an enclave's evidence.
     #[must_use]
     pub fn expect(mut self, expect: Expect) -> Self {
         self.expect = Some(expect);
         self
     }
 
-    /// Which wire to speak with it; by default it is asked.
+    /// Which wire to speak with it; by default, the pool asks.
     #[must_use]
     pub fn wire(mut self, wire: WireChoice) -> Self {
         self.wire = wire;
@@ -130,19 +130,19 @@ pub struct PoolBuilder {
 }
 
 impl PoolBuilder {
-    /// Mutual TLS 1.3 under this credential.
+    /// Mutual TLS 1.3 with this credential.
     #[must_use]
     pub fn tls(mut self, tls: PeerTls) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// Mutual TLS 1.3 under this key in self-signed certificates that carry evidence from `source`
+    /// Mutual TLS 1.3 with this key, in self-signed certificates that carry evidence from `source`
     /// (RA-TLS): this pool runs in an enclave, and its peers verify that. The certificate is
-    /// renewed long before it ends.
+    /// renewed long before it expires.
     ///
     /// # Errors
-    /// [`IdentityError`]: no evidence could be had.
+    /// [`IdentityError`]: there was no evidence to be had.
     pub fn attested(
         mut self,
         identity: Identity,
@@ -153,14 +153,15 @@ impl PoolBuilder {
         Ok(self)
     }
 
-    /// No TLS: nothing is encrypted, and a peer is whoever sends from its host.
+    /// No TLS: nothing is encrypted, and anyone who can send from a peer's host counts as that
+    /// peer.
     #[must_use]
     pub fn insecure_plain_http(mut self) -> Self {
         self.plain = true;
         self
     }
 
-    /// Makes a party known.
+    /// Adds a party.
     #[must_use]
     pub fn peer(mut self, peer: Peer) -> Self {
         self.peers.push(peer);
@@ -174,7 +175,7 @@ impl PoolBuilder {
         self
     }
 
-    /// How long a receive waits; for ever by default, and until the peer is lost.
+    /// How long a receive waits; by default without limit, until the peer is lost.
     #[must_use]
     pub fn receive_timeout(mut self, timeout: Duration) -> Self {
         self.receive_timeout = Some(timeout);
@@ -188,14 +189,14 @@ impl PoolBuilder {
         self
     }
 
-    /// Bytes of the largest message that is sent and taken; 64 GiB by default.
+    /// The largest message to send or accept, in bytes; 64 GiB by default.
     #[must_use]
     pub fn message_bytes(mut self, bytes: u64) -> Self {
         self.message_bytes = bytes;
         self
     }
 
-    /// Listens on `host` and `port`, 0 for any, and begins. Called within a tokio runtime.
+    /// Listens on `host` and `port`, 0 for any, and starts. Call it within a tokio runtime.
     ///
     /// # Errors
     /// [`PoolError::NoIdentity`], [`PoolError::DuplicatePeer`], [`PoolError::Listen`].
@@ -236,7 +237,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Begins to build a pool.
+    /// Starts building a pool.
     pub fn builder() -> PoolBuilder {
         PoolBuilder {
             tls: None,
@@ -252,12 +253,12 @@ impl Pool {
         }
     }
 
-    /// The port that is listened on.
+    /// The port that the pool listens on.
     pub fn port(&self) -> u16 {
         self.node.port().unwrap_or(0)
     }
 
-    /// Makes a party known, also after the start.
+    /// Adds a party; also possible after the start.
     ///
     /// # Errors
     /// [`PoolError::NoIdentity`], [`PoolError::DuplicatePeer`].
@@ -285,17 +286,17 @@ impl Pool {
         Ok(())
     }
 
-    /// The names of the parties, in order.
+    /// The names of the parties, sorted.
     pub fn names(&self) -> Vec<String> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    /// Sends a value under the next default id; returns when the peer has acknowledged it. Default
-    /// ids count all messages to a peer, those with chosen ids too, as in the replaced package: the
-    /// receiver receives them in the order of sending.
+    /// Sends a value under the next default id; returns once the peer has acknowledged it. Default
+    /// ids count all messages to a peer, including those with chosen ids, as in the replaced
+    /// package: the receiver gets them in the order in which they were sent.
     ///
     /// # Errors
-    /// [`PoolError`]; the message was not delivered, or the error says that this is not known.
+    /// [`PoolError`]; the message was not delivered, or the error says that it may have been.
     pub async fn send<T: Serialize + ?Sized>(&self, to: &str, value: &T) -> Result<(), PoolError> {
         self.send_value(to, None, value).await
     }
@@ -332,10 +333,10 @@ impl Pool {
         self.transmit(&peer, Some(id), wire, payload).await
     }
 
-    /// Sends a value to several parties at once, to all without `to`, under one id.
+    /// Sends a value to several parties at once under one id, or to all of them if `to` is `None`.
     ///
     /// # Errors
-    /// The first that occurred; the others have been sent to all the same.
+    /// The first that occurred; the message has still been sent to the others.
     pub async fn broadcast<T: Serialize + ?Sized>(
         &self,
         to: Option<&[&str]>,
@@ -362,7 +363,7 @@ impl Pool {
         Ok(outcome?)
     }
 
-    /// Receives the value of the next default id.
+    /// Receives the value with the next default id.
     ///
     /// # Errors
     /// [`PoolError`].
@@ -372,7 +373,7 @@ impl Pool {
         codec::from_incoming(incoming).map_err(|source| codec_error(from, Some(&id), source))
     }
 
-    /// Receives the value of a chosen id.
+    /// Receives the value with a chosen id.
     ///
     /// # Errors
     /// [`PoolError`].
@@ -400,7 +401,7 @@ impl Pool {
         codec::bytes_from_incoming(incoming).map_err(|source| codec_error(from, Some(&id), source))
     }
 
-    /// Begins a stream of chunks, for values that should not sit in memory as a whole. The chunks
+    /// Starts a stream of chunks, for values that should not be in memory as a whole. The chunks
     /// are messages `id/0`, `id/1` and so on; the last one is empty.
     pub fn chunks_to<'a>(&'a self, to: &'a str, id: &'a str) -> ChunkSender<'a> {
         ChunkSender { pool: self, peer: to, id, next: 0 }
@@ -411,8 +412,8 @@ impl Pool {
         ChunkReceiver { pool: self, peer: from, id, next: 0, ended: false }
     }
 
-    /// Ends the pool: what is on its way gets `flush` to be acknowledged, receives that wait end,
-    /// and the peers are told. Returns what was not acknowledged.
+    /// Shuts the pool down: messages on their way get `flush` to be acknowledged, waiting receives
+    /// end, and the peers are told. Returns the messages that were not acknowledged.
     pub async fn shutdown(&self, flush: Duration) -> Vec<Dropped> {
         self.node.close(flush).await
     }
@@ -484,7 +485,7 @@ impl Pool {
         let (taker, arrived) = oneshot::channel();
         let receipt = peer.receive(id, || {
             Box::new(move |result| match taker.send(result) {
-                // Nobody waits any more: the message goes back to the mailbox.
+                // Nobody is waiting any more: the message goes back to the mailbox.
                 Err(Ok(incoming)) => Some(incoming),
                 _ => None,
             })
@@ -509,8 +510,8 @@ impl Pool {
     }
 }
 
-/// A receive that is given up leaves no trace: neither a waiter nor a used id, and a message that
-/// came at the last moment goes back.
+/// A cancelled receive leaves no trace: no waiter, no used id, and a message that arrived at the
+/// last moment goes back.
 struct Waiting {
     token: ReceiveToken,
     arrived: Option<oneshot::Receiver<Result<Incoming, ReceiveError>>>,
@@ -523,7 +524,7 @@ impl Drop for Waiting {
             return;
         }
         arrived.close();
-        // Otherwise the taker found nobody and gave the message back, or there was none.
+        // Otherwise the taker found nobody and returned the message, or there was none.
         if let Ok(Ok(incoming)) = arrived.try_recv() {
             self.token.put_back(incoming);
         }
@@ -539,10 +540,10 @@ pub struct ChunkSender<'a> {
 }
 
 impl ChunkSender<'_> {
-    /// Sends a chunk; returns when it is acknowledged. Empty chunks are left out.
+    /// Sends a chunk; returns once it is acknowledged. Empty chunks are skipped.
     ///
     /// # Errors
-    /// As [`Pool::send`].
+    /// As for [`Pool::send`].
     pub async fn send(&mut self, chunk: impl Into<Bytes>) -> Result<(), PoolError> {
         let chunk = chunk.into();
         if chunk.is_empty() {
@@ -577,10 +578,10 @@ pub struct ChunkReceiver<'a> {
 }
 
 impl ChunkReceiver<'_> {
-    /// The next chunk; nothing at the end of the stream.
+    /// The next chunk; `None` at the end of the stream.
     ///
     /// # Errors
-    /// As [`Pool::recv`].
+    /// As for [`Pool::recv`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, PoolError> {
         if self.ended {
             return Ok(None);
@@ -598,7 +599,7 @@ fn codec_error(peer: &str, id: Option<&MessageId>, source: CodecError) -> PoolEr
     PoolError::Codec { peer: peer.to_owned(), id, source }
 }
 
-/// The node was dropped with the message.
+/// The node was dropped along with the message.
 fn stopped(peer: &str) -> SendError {
     SendError::new(peer, None, SendFailure::Closed(Closed::Pool))
 }

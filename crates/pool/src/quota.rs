@@ -1,5 +1,5 @@
-//! How many bytes of a peer may be parked here or on their way in. What is beyond that waits, unread:
-//! so its sender's connection fills up, and its sender waits.
+//! How many of a peer's bytes may be parked here or on their way in. Anything beyond that waits
+//! unread, so that the connection fills up and the sender waits.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,34 +8,34 @@ use tokio::sync::Notify;
 
 use crate::limits::MINIMUM_CHARGE;
 
-/// The quota of one peer. Messages take of it before they are read and give it back when they are
+/// One peer's quota. Messages draw on it before they are read, and return their share when they are
 /// received.
 pub(crate) struct Quota {
     total: u32,
     units: Mutex<Units>,
-    /// Whoever waits may look again.
+    /// Waiters may look again.
     pub(crate) changed: Notify,
 }
 
 #[derive(Default)]
 struct Units {
     taken: u32,
-    /// What is taken beyond the quota while a receive waits: the message that it waits for may stand
+    /// What is drawn beyond the quota while a receive waits: the message that it waits for may be
     /// behind those that fill the quota.
     beyond: u32,
-    /// Those that wait, in the order in which they came: a large message is not overtaken for ever.
+    /// The waiters, in order of arrival, so that a large message is not overtaken indefinitely.
     queue: VecDeque<u64>,
     tickets: u64,
 }
 
-/// What a message has taken; given back when it is dropped.
+/// A message's share of the quota; dropping it returns the share.
 pub(crate) struct Charge {
     quota: Arc<Quota>,
     units: u32,
     beyond: bool,
 }
 
-/// A place in the queue, where there is one.
+/// A position in the queue, if there is one.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ticket(Option<u64>);
 
@@ -55,14 +55,15 @@ impl Quota {
         self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes for a message of so many bytes, or queues it; `awaited` while a receive waits.
+    /// Draws the share of a message of this many bytes, or queues it; `awaited` while a receive
+    /// waits.
     pub(crate) fn take(
         self: &Arc<Self>,
         bytes: u64,
         awaited: bool,
         ticket: &mut Ticket,
     ) -> Option<Charge> {
-        // A message larger than the whole quota takes all of it.
+        // A message larger than the whole quota draws all of it.
         let needed =
             u32::try_from(bytes.div_ceil(MINIMUM_CHARGE)).unwrap_or(u32::MAX).clamp(1, self.total);
         let mut units = self.units();
@@ -87,7 +88,7 @@ impl Quota {
         Some(Charge { quota: Arc::clone(self), units: needed, beyond })
     }
 
-    /// Leaves the queue; whoever stood behind may be the first now.
+    /// Leaves the queue; the next in line may now be first.
     pub(crate) fn leave(&self, ticket: &mut Ticket) {
         let Some(place) = ticket.0.take() else { return };
         self.units().queue.retain(|other| *other != place);

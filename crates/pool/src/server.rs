@@ -1,6 +1,6 @@
-//! Connections that come in: heads and bodies are read, answers written. What becomes of a message, its
-//! [`Conversation`](crate::conversation::Conversation) decides. In this order: the head, who it is, how
-//! much it may send; only then memory is spent and the body read.
+//! Incoming connections: reads heads and bodies, writes answers. The
+//! [`Conversation`](crate::conversation::Conversation) decides what becomes of a message. The order
+//! is: the head, who sent it, how much it may send; only then is memory spent and the body read.
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,16 +40,16 @@ pub(crate) struct Connection {
     peer: Option<Arc<Peer>>,
     /// Held until the sender is known.
     stranger: Option<OwnedSemaphorePermit>,
-    /// Whether an answer to a message of a wire without numbers may not have left yet.
+    /// Whether an answer to a message without a number may still be unsent.
     answering: bool,
 }
 
-/// Why a connection is over.
+/// Why a connection ended.
 enum ConnectionEnd {
-    /// The peer ended it, or it broke.
+    /// The peer closed it, or it broke.
     Broken,
-    /// Its request was refused, with an answer or for its silence, and where the next one begins is
-    /// not known.
+    /// Its request was refused, with an answer or, for its silence, without, and it is unknown
+    /// where the next one begins.
     Refused(Option<Rejection>),
 }
 
@@ -114,7 +114,7 @@ impl Connection {
                 Method::Get => self.question(&head).await?,
                 Method::Post => self.message(&head).await?,
                 Method::Other => {
-                    let text = "only POST delivers a message and GET asks for one";
+                    let text = "expected POST to deliver a message or GET to ask a question";
                     return Err(Rejection::new(405, text).into());
                 }
             }
@@ -125,8 +125,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The next head; nothing at the end of the connection. What is to be said is said before
-    /// anything is waited for.
+    /// The next head; `None` at the end of the connection. Pending answers go out before it waits
+    /// for anything.
     async fn head(&mut self) -> Result<Option<RequestHead>, ConnectionEnd> {
         let mut since: Option<Instant> = None;
         loop {
@@ -161,7 +161,7 @@ impl Connection {
     /// A GET: are you there, how much do you have, goodbye.
     async fn question(&mut self, head: &RequestHead) -> Result<(), ConnectionEnd> {
         if head.content_length.unwrap_or(0) > 0 || head.transfer_coded {
-            return Err(Rejection::new(400, "a GET has no body here").into());
+            return Err(Rejection::new(400, "a GET must not have a body here").into());
         }
         let mut have = None;
         if head.wire == Some(2)
@@ -200,7 +200,7 @@ impl Connection {
         outcome
     }
 
-    /// Reads a message and answers, as its conversation decides.
+    /// Reads a message and answers as its conversation decides.
     async fn arrive(
         &mut self,
         head: &RequestHead,
@@ -228,7 +228,7 @@ impl Connection {
                 }
                 Step::Take(charge) => {
                     let length = usize::try_from(arrival.body()).unwrap_or(usize::MAX);
-                    // A copy: a parked message must not hold the memory of its neighbours.
+                    // Copied: a parked message must not hold its neighbours' memory.
                     let bytes = Bytes::copy_from_slice(&self.buffered[..length]);
                     self.buffered.advance(length);
                     let mut incoming =
@@ -276,14 +276,14 @@ impl Connection {
         if let Some(delivered) = delivered {
             peer.hand_over(delivered);
         } else {
-            tracing::debug!(peer = name, "a repeated message is dropped");
+            tracing::debug!(peer = name, "dropped a repeated message");
         }
         Ok(())
     }
 
-    /// Says once that a peer seems to speak the 5.x wire where 4.x is expected: what it sends can be
-    /// read, and is bytes where the user expects a value. Only for its default ids, digits as text,
-    /// which no 4.x pool makes by itself.
+    /// Reports once that a peer seems to speak the 5.x wire where 4.x is expected: its messages can
+    /// be read, but as bytes where the user expects a value. Only for its default ids, digits as
+    /// text, which a 4.x pool never makes by itself.
     fn hint_at_another_wire(&self, peer: &Arc<Peer>, incoming: &Incoming) {
         let MessageId::Text(id) = &incoming.id else { return };
         if incoming.wire != Wire::Four
@@ -294,15 +294,15 @@ impl Connection {
             return;
         }
         let text = format!(
-            "message {:?} of '{}' looks like one of tno.mpc.communication 5, whose values 4.x reads \
-             as bytes: if that is what runs there, register it with wire=5",
+            "message {:?} of '{}' looks like one from tno.mpc.communication 5, whose values 4.x \
+             reads as bytes: if that is what runs there, register it with wire=5",
             incoming.id.to_string(),
             peer.name()
         );
         self.shared.notice(Level::Warning, Some(peer.name()), &text);
     }
 
-    /// Who sends this. With patience where both sides may still be starting.
+    /// Identifies the sender, patiently while both sides may still be starting.
     async fn sender(&mut self, head: &RequestHead, patient: bool) -> Option<Arc<Peer>> {
         if let Some(peer) = &self.peer
             && (self.origin.server_port == head.server_port || self.origin.proven.is_some())
@@ -334,19 +334,19 @@ impl Connection {
         let address = self.origin.address.ip().to_canonical();
         match &self.origin.proven {
             Some(proven) => format!(
-                "no party of this pool has the key sha256:{} of the certificate that came from \
+                "no party of this pool has the key sha256:{}, as in the certificate from \
                  {address}; register its certificate or its key",
                 hex::encode(proven.key_id())
             ),
             None => format!(
-                "no party of this pool is registered at {address} with the port {}; register it \
+                "no party of this pool is registered at {address} with port {}; register it \
                  under the address and port of its own server",
                 head.server_port.unwrap_or(0)
             ),
         }
     }
 
-    /// Reads the body, until all of it is there or another connection brings it.
+    /// Reads the body, until it is complete or another connection delivers it.
     async fn read(
         &mut self,
         head: &RequestHead,
@@ -371,7 +371,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads a body. Whoever sends nothing for too long is not waited for.
+    /// Reads a body. Does not wait for a sender that stays silent too long.
     async fn fill(&mut self, assembly: &mut Assembly) -> Result<(), BodyError> {
         loop {
             let before = assembly.received();
@@ -387,7 +387,7 @@ impl Connection {
         }
     }
 
-    /// Reads a body that is not needed.
+    /// Reads and discards a body.
     async fn discard(&mut self, mut bytes: u64) -> Result<(), ConnectionEnd> {
         while bytes > 0 {
             if self.buffered.is_empty() {
@@ -404,7 +404,7 @@ impl Connection {
     }
 
     /// Lets a refused sender read the answer: closing with unread bytes would reset the connection
-    /// and take the answer with it. Bounded in bytes and time.
+    /// and lose the answer. Bounded in bytes and time.
     async fn drain_refused(&mut self) {
         use tokio::io::AsyncWriteExt as _;
         const MOST: usize = 1 << 20;
@@ -423,13 +423,13 @@ impl Connection {
     }
 }
 
-/// How long the body of a POST is. Nobody is told anything about peers before that is known.
+/// The length of a POST's body. Says nothing about peers before the length is known.
 fn body_length(head: &RequestHead, proven: bool) -> Result<u64, Rejection> {
     if head.content_coded {
-        return Err(Rejection::new(415, "compressed bodies are not taken"));
+        return Err(Rejection::new(415, "compressed bodies are not accepted"));
     }
     let Some(length) = head.content_length.filter(|_| !head.transfer_coded) else {
-        return Err(Rejection::new(411, "a body needs a Content-Length and no transfer coding"));
+        return Err(Rejection::new(411, "expected a Content-Length and no transfer coding"));
     };
     if head.server_port.is_none() && !proven {
         return Err(Rejection::new(400, "the cookie server_port is missing"));
@@ -437,8 +437,8 @@ fn body_length(head: &RequestHead, proven: bool) -> Result<u64, Rejection> {
     Ok(length)
 }
 
-/// Lets a message of a known peer in, of whose body so many bytes are here: it is of a wire that the
-/// peer speaks, of its present session, and not too large.
+/// Admits a known peer's message, of which `here` bytes of the body have arrived: it must use a
+/// wire that the peer speaks, belong to its current session, and not be too large.
 pub(crate) fn admit(
     peer: &Peer,
     head: &RequestHead,
@@ -460,7 +460,7 @@ pub(crate) fn admit(
     };
     let offset = head.offset.unwrap_or(0);
     let Some(total) = length.checked_add(offset).filter(|total| *total <= limit) else {
-        let text = format!("a body of {length} bytes is too large: at most {limit} are taken");
+        let text = format!("a body of {length} bytes is too large: expected at most {limit}");
         return Err(Rejection::new(413, text));
     };
     match numbered {
@@ -468,7 +468,7 @@ pub(crate) fn admit(
             peer.seen_once.store(true, Ordering::Release);
             if !peer.speaks_compatible() {
                 let text =
-                    "you spoke the second wire before and now do not: a downgrade is refused";
+                    "you spoke the second wire before and now you do not: a downgrade is refused";
                 return Err(Rejection::new(409, text));
             }
         }
@@ -484,16 +484,16 @@ pub(crate) fn admit(
     Ok(Arrival::new(connection, wire, numbered, total, offset, whole))
 }
 
-/// A request of the second wire: a session that has ended is told so.
+/// Meets a request's session on the second wire; a session that has ended is told so.
 fn meet(peer: &Peer, session_id: u64, connection: u64) -> Result<(), Rejection> {
     peer.speaks_second();
     match peer.meets(session_id, connection) {
-        Session::Past => Err(Rejection::new(409, "this session of yours has ended")),
+        Session::Past => Err(Rejection::new(409, "your session has ended")),
         Session::First | Session::Same | Session::Restarted => Ok(()),
     }
 }
 
-/// How much of a message is here, once nobody reads it any more.
+/// How much of a message is here, once nobody is reading it.
 async fn have_of(peer: &Peer, number: u64) -> Have {
     let until = Instant::now() + SUPERSEDE_WAIT;
     loop {

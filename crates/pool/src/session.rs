@@ -1,52 +1,53 @@
-//! What is remembered about the conversation with one peer: which of its messages have arrived, and
-//! which default ids come next. Pure.
+//! The memory of the conversation with one peer: which of its messages have arrived, and which
+//! default ids come next. Pure.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::limits::SEQUENCE_WINDOW;
 
-/// Sessions of a peer that ended and are recognised when a late message of theirs arrives.
+/// How many of a peer's ended sessions are remembered, to recognise their late messages.
 const REMEMBERED_SESSIONS: usize = 16;
 
 /// The messages of one peer that have arrived, by session and number.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     session_id: Option<u64>,
-    /// The connection on which the session was met; connections are numbered as they are made.
+    /// The connection on which the session was first seen; connections are numbered in the order
+    /// they were made.
     met_on: u64,
     past: VecDeque<u64>,
     floor: u64,
     settled: BTreeSet<u64>,
 }
 
-/// What a session id says.
+/// What a session id means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Session {
     /// The first one ever.
     First,
-    /// The one that runs.
+    /// The current one.
     Same,
     /// Another one: the peer lost its state.
     Restarted,
-    /// One that ended: a message that was late.
+    /// One that has ended: the message is late.
     Past,
 }
 
-/// What a number says.
+/// What a sequence number means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It has not arrived yet.
     New,
-    /// It is here already.
+    /// It has already arrived.
     Settled,
-    /// So many after the first that is missing are settled that no more can be kept track of: that one
-    /// has to come first, which is taken at any time.
+    /// Too many numbers after the first missing one are settled to keep track of more: the missing
+    /// one has to come first, and is always accepted.
     TooFarAhead,
 }
 
 impl Seen {
-    /// What a session id on this connection says. One that was never seen, on a connection that is older
-    /// than the present session, is what a dead process has left behind.
+    /// Judges a session id on this connection. An unknown one on a connection older than the
+    /// current session was left behind by a dead process.
     pub(crate) fn session(&self, session_id: u64, connection: u64) -> Session {
         match self.session_id {
             None => Session::First,
@@ -73,7 +74,7 @@ impl Seen {
         self.settled.clear();
     }
 
-    /// Looks a number up; all below `floor` are settled at the sender.
+    /// Looks up a number; the sender has settled all numbers below `floor`.
     pub(crate) fn arrives(&mut self, number: u64, floor: u64) -> Standing {
         if floor > self.floor && floor <= number {
             self.floor = floor;
@@ -92,7 +93,7 @@ impl Seen {
         number < self.floor || self.settled.contains(&number)
     }
 
-    /// The message has been delivered; false when it was already.
+    /// The message has been delivered; false if it already had been.
     pub(crate) fn settle(&mut self, number: u64) -> bool {
         if number < self.floor {
             return false;
@@ -108,18 +109,18 @@ impl Seen {
     }
 }
 
-/// The place of a message among those of its direction. A message whose id was chosen takes one
-/// too, as in the genuine packages: the default id of the next message must be the same there.
+/// A message's place among all messages in its direction. A message with a chosen id takes a place
+/// too, as in the genuine packages: the next message's default id must be the same there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     /// The number, which is the default id.
     pub(crate) number: u64,
-    /// Whether that is the message's id.
+    /// Whether the number is also the message's id.
     pub(crate) is_default: bool,
     session: u32,
 }
 
-/// The places of one direction: 0, 1, 2 …; one that was not used is used next.
+/// The places of one direction: 0, 1, 2 …; one that was not used is reused next.
 #[derive(Debug, Default)]
 pub(crate) struct Counter {
     next: u64,
@@ -136,7 +137,7 @@ impl Counter {
         Place { number, is_default, session: self.session }
     }
 
-    /// Begins at 0 again; places taken before cannot be given back any more.
+    /// Starts at 0 again; places taken before can no longer be returned.
     pub(crate) fn reset(&mut self) {
         *self = Self { session: self.session.wrapping_add(1), ..Self::default() };
     }
@@ -151,12 +152,12 @@ impl Counter {
         }
     }
 
-    /// The id that comes next.
+    /// The next id.
     pub(crate) fn peek(&self) -> u64 {
         self.returned.first().copied().unwrap_or(self.next)
     }
 
-    /// Whether an id has ever been used.
+    /// Whether any id has been used.
     pub(crate) fn is_used(&self) -> bool {
         self.next > 0
     }
@@ -209,8 +210,8 @@ mod tests {
     }
 
     proptest! {
-        /// Numbers arrive in any order, any number of times: each is new exactly once, and little
-        /// is kept.
+        /// Numbers arrive in any order, any number of times: each is new exactly once, and the
+        /// memory stays small.
         #[test]
         fn each_number_is_new_once(arrivals in proptest::collection::vec(0..50u64, 0..400)) {
             let mut seen = Seen::default();

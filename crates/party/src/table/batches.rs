@@ -1,9 +1,10 @@
-//! Tables of batches, which are Parquet files and Arrow streams: the key columns of every row as text, and the
-//! rows that matched as they are.
+//! Tables of batches, that is Parquet files and Arrow streams: the key columns of every row as
+//! text, and the matched rows unchanged.
 //!
-//! A key column holds text or whole numbers; the latter count as their decimal digits. A null is a blank, and a
-//! dictionary is what it stands for. Matched rows keep their columns' types, but for the time zone of a timestamp
-//! in seconds, which Parquet does not have: it becomes UTC, and the instant stays.
+//! A key column holds text or whole numbers; numbers count as their decimal digits. A null counts
+//! as blank, and a dictionary entry as its value. Matched rows keep their columns' types, with one
+//! exception: Parquet has no time zone for timestamps in seconds, so it becomes UTC; the instant
+//! stays the same.
 
 use std::fmt::{Display, Write as _};
 use std::io;
@@ -58,7 +59,7 @@ pub(super) fn check_keys(input: &Input, format: Format, key: &[usize]) -> Result
     Ok(())
 }
 
-/// Says whether the columns can be written as Parquet, by a row of nulls.
+/// Checks, by writing a row of nulls, whether the columns can be written as Parquet.
 pub(super) fn check_parquet(
     input: &Input,
     format: Format,
@@ -70,10 +71,10 @@ pub(super) fn check_parquet(
     let columns = fields.iter().map(|field| new_null_array(field.data_type(), 1)).collect();
     let schema = Arc::new(Schema::new(fields));
     let refuse = |error: String| TableError::new(input.path(), Fault::OutputColumns { error });
-    // At which the library panics.
+    // The library panics on these.
     let unions = |field: &&Field| matches!(field.data_type(), DataType::Union(..));
     if let Some(field) = schema.flattened_fields().into_iter().find(unions) {
-        return Err(refuse(format!("\"{}\" is of the type {}", field.name(), field.data_type())));
+        return Err(refuse(format!("\"{}\" has type {}", field.name(), field.data_type())));
     }
     let row = RecordBatch::try_new(Arc::clone(&schema), columns);
     let row = row.map_err(|error| refuse(error.to_string()))?;
@@ -84,8 +85,8 @@ pub(super) fn check_parquet(
     written.map(drop).map_err(|error| refuse(error.to_string()))
 }
 
-/// Gives blocks of rows whose fields are those of the key's columns, in the key's order; how many rows
-/// there were. `progress` gets how many bytes are read.
+/// Passes blocks of rows on. Their fields are the key's columns, in the key's order. Returns the
+/// number of rows. `progress` gets the number of bytes read.
 pub(super) fn read<E: From<TableError>>(
     input: &Input,
     format: Format,
@@ -94,15 +95,16 @@ pub(super) fn read<E: From<TableError>>(
     mut visit: impl FnMut(&mut Block) -> Result<(), E>,
 ) -> Result<u64, E> {
     let mut block = Block::default();
-    // Without the Arrow schema that may be in a Parquet file, types are plain: text is no dictionary.
+    // Without the Arrow schema that a Parquet file may contain, types are plain: text is not a
+    // dictionary.
     each_batch(input, format, key, true, progress, |first, batch| {
         put(&batch, first, &mut block).map_err(|error| damaged(input, format, &error))?;
         visit(&mut block)
     })
 }
 
-/// Writes the rows that `keep` wants, all their columns or those of `select`; how many were read, how
-/// many written, and where to, which is not complete yet.
+/// Writes the rows that `keep` selects, with all their columns or those of `select`. Returns how
+/// many rows were read, how many were written, and the output, which is not complete yet.
 pub(super) fn copy<'w, E: From<TableError>>(
     input: &Input,
     format: Format,
@@ -126,7 +128,7 @@ pub(super) fn copy<'w, E: From<TableError>>(
     Ok((rows, kept, sheet))
 }
 
-/// Gives batches as an Arrow stream, in pieces of about this many bytes.
+/// Writes batches as an Arrow stream, in pieces of about this many bytes.
 pub(super) fn stream(
     batches: impl RecordBatchReader,
     bytes: usize,
@@ -135,7 +137,7 @@ pub(super) fn stream(
     let schema = batches.schema();
     let unfit = |error: ArrowError| fault(Format::Arrow, &error);
     let mut writer = StreamWriter::try_new(Vec::new(), &schema).map_err(unfit)?;
-    // A slice of a nested column may take the whole column along.
+    // A slice of a nested column may carry the whole column along.
     let nested = schema.fields().iter().any(|field| field.data_type().is_nested());
     for batch in batches {
         let batch = batch.map_err(|error| Fault::Read(io::Error::other(error)))?;
@@ -152,7 +154,7 @@ pub(super) fn stream(
     give(writer.get_mut())
 }
 
-/// The same rows, in views that hold on to no others.
+/// The same rows, in views that keep no other rows alive.
 fn compact(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(|column| match column.data_type() {
         DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
@@ -195,7 +197,7 @@ impl<'w> Sheet<'w> {
         }
     }
 
-    /// Completes the output; the number of bytes written, of which batches have none.
+    /// Completes the output; returns the number of bytes written, 0 for batches.
     pub(super) fn complete(self) -> Result<u64, TableError> {
         match self {
             Self::Parquet(writer, path) => {
@@ -216,7 +218,7 @@ fn unwritten(path: &Path, error: ParquetError) -> TableError {
     TableError::new(path, Fault::Write(error))
 }
 
-/// What the columns are, of the whole table. In `plain` types a Parquet file has no dictionaries.
+/// The columns of the whole table. With `plain`, a Parquet file's types have no dictionaries.
 fn schema(input: &Input, format: Format, plain: bool) -> Result<SchemaRef, TableError> {
     Ok(match format {
         Format::Arrow => arrow(input, None)?.schema(),
@@ -224,7 +226,7 @@ fn schema(input: &Input, format: Format, plain: bool) -> Result<SchemaRef, Table
     })
 }
 
-/// The columns of `select`, or all of them: their numbers, and what they are.
+/// The columns of `select`, or all of them: their numbers, and their schema.
 fn selected(
     input: &Input,
     format: Format,
@@ -254,21 +256,21 @@ fn parquet(input: &Input, plain: bool) -> Result<Builder, TableError> {
     unharmed(input, Format::Parquet, open)
 }
 
-/// What the library says, also where it panics: it does for some damaged files.
+/// Runs the library and turns its errors into ours, even panics: it panics on some damaged files.
 fn unharmed<T, E: Display>(
     input: &Input,
     format: Format,
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, TableError> {
-    // What a panic leaves behind is not used again.
+    // Nothing that a panic leaves behind is used again.
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|error| damaged(input, format, &error)),
         Err(_) => Err(damaged(input, format, &"it is damaged")),
     }
 }
 
-/// Reads the columns in this order, some rows at a time, each batch with the number of its first row; how
-/// many rows there were. `progress` gets how many bytes are read.
+/// Reads the columns in this order, some rows at a time. Each batch comes with the number of its
+/// first row. Returns the number of rows. `progress` gets the number of bytes read.
 fn each_batch<E: From<TableError>>(
     input: &Input,
     format: Format,
@@ -277,7 +279,7 @@ fn each_batch<E: From<TableError>>(
     mut progress: impl FnMut(u64),
     mut each: impl FnMut(u64, RecordBatch) -> Result<(), E>,
 ) -> Result<u64, E> {
-    // What is read is in the order of the table, and each once.
+    // The library reads columns in table order, and each once.
     let mut present = columns.to_vec();
     present.sort_unstable();
     present.dedup();
@@ -307,7 +309,7 @@ fn each_batch<E: From<TableError>>(
     Ok(rows)
 }
 
-/// Progress in rows as progress in bytes of a file of this size.
+/// Converts progress in rows to progress in bytes of a file of this size.
 fn share(size: u64, rows: u64, total: u64) -> u64 {
     let share = u128::from(size) * u128::from(rows) / u128::from(total.max(1));
     u64::try_from(share).unwrap_or(size)
@@ -353,7 +355,7 @@ fn put(batch: &RecordBatch, first: u64, block: &mut Block) -> Result<(), ArrowEr
     Ok(())
 }
 
-/// Appends one field, which is none of a null.
+/// Appends one field; a null appends nothing.
 fn field(column: &dyn Array, row: usize, text: &mut String) {
     macro_rules! number {
         ($kind:ty) => {

@@ -3,8 +3,8 @@ use super::format::Format;
 
 /// The key fields of one row, in the order in which the key's columns were named.
 ///
-/// Fields are given as they stand in the table, without quotes; normalisation is the job's.
-/// There is no `Debug`: fields are records.
+/// Fields are exactly as in the table, without quotes; the job normalises them. There is no
+/// `Debug`: fields are records.
 #[derive(Clone)]
 pub struct KeyFields<'r> {
     fields: Fields<'r>,
@@ -26,29 +26,29 @@ impl<'r> Iterator for KeyFields<'r> {
 
 impl ExactSizeIterator for KeyFields<'_> {}
 
-/// Some whole rows as they were read, on their way to whoever looks at their fields.
+/// Some whole rows as read, on their way to whatever examines their fields.
 #[derive(Default)]
 pub(crate) struct Block {
-    /// The number of the first row among all records and lines of the file, from 0.
+    /// The number of the first row among all of the file's records and lines, from 0.
     pub(super) first: u64,
-    /// Where the rows begin in the text of the file.
+    /// Where the rows begin in the file's text.
     pub(super) offset: u64,
     /// How many rows there are.
     pub(super) count: u64,
     pub(super) text: String,
-    /// Where each field ends in `text`, for records that had to be put together from a text with
-    /// quotes, and then without delimiters; empty when `text` is lines as they stood in the file.
+    /// Where each field ends in `text`, for records reassembled from text with quotes, which then
+    /// has no delimiters; empty if `text` consists of the file's own lines.
     pub(super) ends: Vec<usize>,
 }
 
 impl Block {
-    /// Rows in this block.
+    /// The number of rows in this block.
     pub(crate) fn rows(&self) -> u64 {
         self.count
     }
 }
 
-/// A row that is not like the others, and where it begins in the text of the file.
+/// A row that differs from the others in shape, and where it begins in the file's text.
 pub(crate) struct Misfit {
     pub(super) offset: u64,
     pub(super) fault: Fault,
@@ -60,11 +60,11 @@ impl Misfit {
     }
 }
 
-/// What must be known of a table to tell its fields from each other.
+/// What it takes to find a table's fields.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     format: Format,
-    /// Fields of every row; none before the first one was seen.
+    /// The number of fields in every row; `None` until the first row has been seen.
     width: Option<usize>,
 }
 
@@ -73,7 +73,7 @@ impl Layout {
         Self { format, width: if format == Format::Lines { Some(1) } else { width } }
     }
 
-    /// The lines of a text that are rows, each with its place in the text.
+    /// The lines of a text that are rows, with their positions.
     pub(super) fn lines(self, text: &str) -> impl Iterator<Item = (usize, &str)> {
         let mut begin = 0;
         let ends = memchr::memchr_iter(b'\n', text.as_bytes());
@@ -89,7 +89,7 @@ impl Layout {
         })
     }
 
-    /// How many lines of a text are rows.
+    /// Counts the lines of a text that are rows.
     pub(super) fn count(self, text: &str) -> u64 {
         let bytes = text.as_bytes();
         let ends = memchr::memchr_iter(b'\n', bytes).count() as u64;
@@ -104,12 +104,12 @@ impl Layout {
         ends + if text.is_empty() { 0 } else { unfinished }
     }
 
-    /// The first row that was seen tells how many fields all have.
+    /// The first row seen determines how many fields every row has.
     pub(super) fn learn(&mut self, fields: usize) {
         self.width.get_or_insert(fields);
     }
 
-    /// Whether a text that ends without a line end is a row all the same.
+    /// Whether text without a final line end still counts as a row.
     pub(super) fn is_lines(self) -> bool {
         self.format == Format::Lines
     }
@@ -162,20 +162,20 @@ impl Layout {
         Ok(())
     }
 
-    /// The first row of a block, if it has one, each field with the number of its column from 1.
+    /// The fields of a block's first row, if there is one, each with its column number from 1.
     pub(super) fn first(self, block: &Block, each: impl Fn(usize, &str) -> String) -> Vec<String> {
         let mut columns = Vec::new();
         let only_first = |_, fields: Fields<'_>| {
             columns = (1..).zip(fields.all()).map(|(number, field)| each(number, field)).collect();
             Err(())
         };
-        // It is an error, after the first row.
+        // After the first row it returns an error, which is expected.
         let _ = self.visit(block, |_| (), only_first);
         columns
     }
 
-    /// Writes the rows that `keep` wants by their number; field by field if `fields` are asked for or have
-    /// to be quoted.
+    /// Writes the rows that `keep` selects by number; field by field if `fields` are wanted or the
+    /// fields need quotes.
     pub(super) fn write_kept<E>(
         self,
         block: &Block,
@@ -190,7 +190,7 @@ impl Layout {
             });
         }
         let mut lines = (block.first..).zip(self.lines(&block.text)).peekable();
-        // Whether a line is kept makes no branch: nobody can foresee it.
+        // No branch on whether a line is kept: it is unpredictable.
         let mut kept = [""; 64];
         while lines.peek().is_some() {
             let mut count = 0;
@@ -203,7 +203,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Whether a row may have so many fields.
+    /// Checks that a row may have this many fields.
     pub(super) fn check(self, found: usize) -> Result<(), Fault> {
         match self.width {
             Some(expected) if found != expected => Err(Fault::Ragged { found, expected }),
@@ -212,9 +212,9 @@ impl Layout {
     }
 }
 
-/// A row as it is to be written.
+/// A row as it will be written.
 pub(super) enum Whole<'r> {
-    /// No field of it needs quotes.
+    /// None of its fields needs quotes.
     Line(&'r str),
     Record(Fields<'r>),
 }
@@ -229,7 +229,7 @@ pub(super) struct Fields<'r> {
 }
 
 impl<'r> Fields<'r> {
-    /// The fields of these columns, counted from 0.
+    /// The fields in these columns, counted from 0.
     pub(super) fn key(self, columns: &'r [usize]) -> KeyFields<'r> {
         KeyFields { fields: self, columns: columns.iter() }
     }

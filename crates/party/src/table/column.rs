@@ -3,13 +3,13 @@ use std::str::FromStr;
 
 use super::error::{ColumnList, Fault};
 
-/// A key column as a person names it.
+/// A key column as the user names it.
 ///
-/// `#3` is the third column, in every table. Anything else is a name of the header; in a table
-/// without a header a plain number is a column's number too.
+/// `#3` is the third column, in every table. Anything else is a name from the header; in a table
+/// without a header, a plain number is also a column number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Column {
-    /// A name of the header, compared exactly.
+    /// A name from the header, compared exactly.
     Name(String),
     /// A column's number, from 1.
     Number(usize),
@@ -42,17 +42,17 @@ impl fmt::Display for Column {
     }
 }
 
-/// Why a text names no column.
+/// Why a text does not name a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ColumnNameError {
     /// The text is empty.
-    #[error("a column's name is empty: give a name of the header, or a number such as #1")]
+    #[error("a column's name is empty: give a name from the header or a number such as #1")]
     Empty,
     /// `#0`.
-    #[error("columns are counted from #1, there is no #0")]
+    #[error("columns are counted from #1; there is no #0")]
     Zero,
-    /// A number that no table reaches.
+    /// A number larger than any table has columns.
     #[error("the column's number is too large")]
     TooLarge,
 }

@@ -25,13 +25,13 @@ impl TableError {
         Self { path: path.to_owned(), line, fault }
     }
 
-    /// The file that the error is about: the input, or the output.
+    /// The file that the error concerns: the input or the output.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The line, counted from 1 as a text editor does. For a record over several lines it is the
-    /// line where the record begins.
+    /// The line, counted from 1 as in a text editor. For a record over several lines, the line
+    /// where the record begins.
     pub fn line(&self) -> Option<u64> {
         self.line
     }
@@ -61,10 +61,10 @@ pub enum Fault {
     /// The file cannot be opened. Usual causes: a wrong path, missing permission.
     #[error("cannot be opened: {0}")]
     Open(io::Error),
-    /// The operating system failed while the file was read.
+    /// The operating system failed while reading the file.
     #[error("cannot be read: {0}")]
     Read(io::Error),
-    /// A compressed file that is damaged, cut off, or needs more than 100 MiB to be unpacked.
+    /// A compressed file that is damaged, cut off, or needs more than 100 MiB to unpack.
     #[error("cannot be unpacked as {packing}: {error}")]
     Unpack {
         /// "gzip" or "Zstandard".
@@ -72,22 +72,22 @@ pub enum Fault {
         /// What is wrong.
         error: io::Error,
     },
-    /// What comes but once could not be kept for the second pass.
-    #[error("cannot be kept until it is read again: {0}")]
+    /// A one-time input, such as standard input, could not be kept for the second pass.
+    #[error("cannot be kept for the second pass: {0}")]
     Keep(io::Error),
     /// The path leads to a pipe, directory or device.
     #[error(
-        "{found}, expected a regular file: a table is read twice, so save it to a file first, or give \
-         it by standard input"
+        "{found}, expected a regular file: a table is read twice, so save it to a file first, or \
+         pass it on standard input"
     )]
     NotRegular {
-        /// What the path leads to.
+        /// What is at the path.
         found: &'static str,
     },
-    /// The first bytes are those of another encoding or another kind of file.
+    /// The first bytes belong to another encoding or another kind of file.
     #[error("{found}, expected UTF-8 text: save or export the table as UTF-8")]
     Encoding {
-        /// What the first bytes say.
+        /// What the first bytes indicate.
         found: &'static str,
     },
     /// A byte sequence that is not UTF-8. Usual cause: Latin-1, Windows-1252 or GBK text.
@@ -106,7 +106,7 @@ pub enum Fault {
     )]
     TooLong,
     /// More columns than [`MAXIMUM_COLUMNS`].
-    #[error("the first record has {found} columns, at most {MAXIMUM_COLUMNS} are read")]
+    #[error("the first record has {found} columns, expected at most {MAXIMUM_COLUMNS}")]
     TooManyColumns {
         /// Columns in the first record.
         found: usize,
@@ -114,10 +114,10 @@ pub enum Fault {
     /// The file ends inside a quoted field.
     #[error(
         "the record that begins here opens a quote that is never closed: close the quote, or \
-         double it if it belongs to the text"
+         double it if it is part of the text"
     )]
     UnclosedQuote,
-    /// A row with another number of fields than the first record.
+    /// A row whose number of fields differs from the first record's.
     #[error(
         "{found} fields, expected {expected}: correct the row, or name the right delimiter if \
          every row is like this"
@@ -128,7 +128,7 @@ pub enum Fault {
         /// Fields in the first record.
         expected: usize,
     },
-    /// A Parquet file or Arrow stream that is damaged, or has what is not supported.
+    /// A Parquet file or Arrow stream that is damaged, or uses something unsupported.
     #[error("cannot be read as {format}: {error}")]
     Batches {
         /// "Parquet" or "Arrow".
@@ -136,15 +136,15 @@ pub enum Fault {
         /// What is wrong.
         error: String,
     },
-    /// Parquet that comes as a stream.
-    #[error("Parquet is read from its end and cannot come by standard input: give the file's name")]
+    /// Parquet on a stream.
+    #[error("Parquet is read from its end and cannot come on standard input: give the file's name")]
     ParquetStream,
-    /// Batches that were to be read in another format, or something else that was to be read as batches.
-    #[error("batches are read as Arrow, and nothing else is: choose the format that the table has")]
+    /// Batches requested in another format, or something else requested as batches.
+    #[error("batches, and nothing else, are read as Arrow: choose the format that the table has")]
     NotBatches,
-    /// A key column whose values are no keys.
+    /// A key column whose values cannot be keys.
     #[error(
-        "the key column \"{column}\" is of the type {found}; a key is text or a whole number: cast the \
+        "the key column \"{column}\" has type {found}; a key is text or a whole number: cast the \
          column"
     )]
     KeyType {
@@ -153,8 +153,8 @@ pub enum Fault {
         /// Its type.
         found: String,
     },
-    /// The output's name is that of another format.
-    #[error("rows of this table are written as {format}: choose a name for the output that {name}")]
+    /// The output's name belongs to another format.
+    #[error("rows of this table are written as {format}: choose an output name that {name}")]
     OutputFormat {
         /// What is written.
         format: &'static str,
@@ -163,17 +163,17 @@ pub enum Fault {
     },
     /// Columns of types that Parquet does not have.
     #[error(
-        "its rows cannot be written as Parquet: {error}; select columns of other types, or take the rows as \
-         batches"
+        "its rows cannot be written as Parquet: {error}; select columns of other types, or take the \
+         rows as batches"
     )]
     OutputColumns {
         /// Which, and of which type.
         error: String,
     },
-    /// The name of the file does not tell what it is.
+    /// The file's name does not say what it is.
     #[error(
-        "no name that ends in .csv, .tsv or .txt (or that and .gz or .zst), nor Parquet: say whether it is \
-         CSV (and its delimiter) or one id a line"
+        "neither Parquet nor a name that ends in .csv, .tsv or .txt (also before .gz or .zst): say \
+         whether it is CSV (and its delimiter) or one id per line"
     )]
     UnknownFormat,
     /// A delimiter that cannot separate fields.
@@ -182,69 +182,70 @@ pub enum Fault {
          or a line end"
     )]
     Delimiter {
-        /// The byte that was given.
+        /// The given byte.
         found: u8,
     },
     /// No key column was named for a CSV table.
     #[error("no key column was named; {columns}")]
     NoKey {
-        /// The columns there are.
+        /// The existing columns.
         columns: ColumnList,
     },
-    /// Columns were named for a text file of one id a line.
-    #[error("a text file of one id a line has no columns to choose, unless it is read as CSV")]
+    /// Columns were named for a text file with one id per line.
+    #[error("a text file with one id per line has no columns to choose from, unless read as CSV")]
     ColumnsOfLines,
     /// The header has no column of this name.
     #[error("no column is called {}; {columns}", shown(name))]
     NoSuchColumn {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The columns there are.
+        /// The existing columns.
         columns: ColumnList,
     },
-    /// A column was asked for by name and the table has no header.
+    /// A column was requested by name, but the table has no header.
     #[error(
-        "column {} was asked for by name and the table has no header: give its number; {columns}",
+        "column {} was requested by name, but the table has no header: give its number; {columns}",
         shown(name)
     )]
     NameWithoutHeader {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The columns there are.
+        /// The existing columns.
         columns: ColumnList,
     },
     /// A column number above the number of columns.
     #[error("there is no column #{number}; {columns}")]
     NoSuchNumber {
-        /// The number that was asked for, from 1.
+        /// The requested number, from 1.
         number: usize,
-        /// The columns there are.
+        /// The existing columns.
         columns: ColumnList,
     },
-    /// Several columns have the name that was asked for.
+    /// Several columns have the requested name.
     #[error(
         "{} columns are called {}: choose one by its number, {}",
         numbers.len(), shown(name), numbers_shown(numbers)
     )]
     AmbiguousColumn {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
         /// The numbers of the columns with this name, from 1.
         numbers: Vec<usize>,
     },
-    /// The file is not the one that was opened: size, time of change or number of rows differ.
-    #[error("the file changed while it was read: run again when nobody writes to it")]
+    /// The file is not the one that was opened: its size, modification time or number of rows
+    /// differs.
+    #[error("the file changed while it was being read: run again when nobody is writing to it")]
     Changed,
     /// The output is the input.
     #[error("the output is the input file: choose another name for the output")]
     OutputIsInput,
-    /// The output's name says that it is packed in a way that is not written.
+    /// The output's name asks for compression that cannot be written.
     #[error("rows are written plain, or as gzip if the name ends in .gz: choose another name")]
     OutputPacking,
     /// The output exists and is not a regular file.
     #[error("{found}, expected a regular file or a new name for the output")]
     OutputNotRegular {
-        /// What the path leads to.
+        /// What is at the path.
         found: &'static str,
     },
     /// The output cannot be written.

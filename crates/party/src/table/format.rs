@@ -14,27 +14,28 @@ pub enum Format {
         /// Whether the first record names the columns.
         header: bool,
     },
-    /// One id a line; the table has one column.
+    /// One id per line; the table has one column.
     Lines,
     /// Columns with types and names, in a file that begins and ends with `PAR1`.
     Parquet,
-    /// Batches of columns with types and names, one after the other, that [`Input::batches`] has taken. Their rows
-    /// are written as Parquet, or given as batches.
+    /// A sequence of batches of columns with types and names, taken by [`Input::batches`]. Their
+    /// rows are written as Parquet, or handed over as batches.
     Arrow,
 }
 
 const PARQUET: &[u8] = b"PAR1";
 
 impl Format {
-    /// Guesses the format from the file's first bytes and its name, as far as the caller leaves it open. An ending `.gz` or
-    /// `.zst` is passed over.
+    /// Guesses the format from the file's first bytes and its name, as far as the caller leaves it
+    /// open. Ignores a trailing `.gz` or `.zst`.
     ///
-    /// `.csv` is CSV, `.tsv` and `.tab` are CSV with tabs, `.txt` is one id a line; a given
-    /// delimiter makes any file CSV. The delimiter of a `.csv` file that was not given is the most
-    /// frequent of `,` `;` tab and `|` outside quotes in its first line; the comma if there is none.
+    /// `.csv` is CSV, `.tsv` and `.tab` are CSV with tabs, and `.txt` is one id per line; a given
+    /// delimiter makes any file CSV. If no delimiter is given for a `.csv` file, it is the most
+    /// frequent of `,` `;` tab and `|` outside quotes in the first line; the comma if there is
+    /// none.
     ///
     /// # Errors
-    /// When the name tells nothing and no delimiter was given, or the file cannot be read.
+    /// If the name does not help and no delimiter was given, or if the file cannot be read.
     pub fn guess(input: &Input, delimiter: Option<u8>, header: bool) -> Result<Self, TableError> {
         if input.head(4)? == PARQUET {
             return Ok(Self::Parquet);
@@ -57,7 +58,7 @@ impl Format {
     /// CSV with the most frequent delimiter of the first line.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn guess_csv(input: &Input, header: bool) -> Result<Self, TableError> {
         let sample = input.head(DELIMITER_SAMPLE_BYTES)?;
         Ok(Self::Csv { delimiter: most_frequent_delimiter(&sample), header })
@@ -80,7 +81,7 @@ impl Format {
         self.has_header() || !self.is_text()
     }
 
-    /// Whether it is a text, and not batches of columns.
+    /// Whether it is text, as opposed to batches of columns.
     pub(super) fn is_text(self) -> bool {
         matches!(self, Self::Csv { .. } | Self::Lines)
     }

@@ -1,7 +1,7 @@
-//! Where the bytes of a table come from: a file, standard input, or a stream of batches.
+//! Where a table's bytes come from: a file, standard input, or a stream of batches.
 //!
-//! A table is read twice. A file is; what comes but once is kept meanwhile, in an encrypted temporary file
-//! without a name.
+//! A table is read twice. A file can simply be read again; a one-time input is kept in between, in
+//! an encrypted temporary file without a name.
 
 use std::fs::{File, FileType, Metadata};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -24,12 +24,12 @@ use crate::spill::EncryptedFile;
 /// The path that means standard input.
 pub const STANDARD_INPUT: &str = "-";
 
-/// A table's bytes, which can be read from the beginning as often as need be.
+/// A table's bytes, which can be read from the beginning any number of times.
 pub struct Input {
     path: PathBuf,
     origin: Origin,
     packing: Packing,
-    /// Bytes of the origin that the present pass has read.
+    /// Bytes that the current pass has read.
     read: AtomicU64,
 }
 
@@ -40,7 +40,7 @@ enum Origin {
     Batches(Kept),
 }
 
-/// How the text is packed.
+/// How the text is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Packing {
     Plain,
@@ -49,13 +49,13 @@ enum Packing {
 }
 
 impl Input {
-    /// Opens a file that can be read twice, or reads standard input to its end if the path is `-`; what
-    /// comes there is kept encrypted, in a file without a name in the directory `temporary`.
+    /// Opens a file that can be read twice. If the path is `-`, reads standard input to its end and
+    /// keeps it encrypted, in a file without a name in the directory `temporary`.
     ///
-    /// gzip and Zstandard are told by their first bytes, and unpacked while they are read.
+    /// gzip and Zstandard are recognised by their first bytes, and unpacked while reading.
     ///
     /// # Errors
-    /// When there is no such file, it is not a regular one, or standard input cannot be kept. A pipe
+    /// If there is no such file, it is not a regular one, or standard input cannot be kept. A pipe
     /// is not even opened: that would wait for its writer.
     pub fn open(path: &Path, temporary: &Path) -> Result<Self, TableError> {
         if path == Path::new(STANDARD_INPUT) {
@@ -72,19 +72,19 @@ impl Input {
         Self::new(path.to_owned(), Origin::File(file, stamp))
     }
 
-    /// Reads all that `stream` has.
+    /// Reads `stream` to its end.
     pub(super) fn kept(stream: impl Read, temporary: &Path) -> Result<Self, TableError> {
         let path = PathBuf::from("standard input");
         let kept = Kept::new(stream, temporary).map_err(|fault| TableError::new(&path, fault))?;
         Self::new(path, Origin::Kept(kept))
     }
 
-    /// Takes all batches, for a table in [`Format::Arrow`](super::Format::Arrow). They are kept encrypted, in a
-    /// file without a name in the directory `temporary`; in memory there is never more than one of them, and the
-    /// like again while it is written.
+    /// Takes all batches, for a table in [`Format::Arrow`](super::Format::Arrow). They are kept
+    /// encrypted, in a file without a name in the directory `temporary`; memory never holds more
+    /// than one of them, and about as much again while it is written.
     ///
     /// # Errors
-    /// What the batches end with, and when they cannot be kept.
+    /// The error that ended the batches, or why they cannot be kept.
     pub fn batches(batches: impl RecordBatchReader, temporary: &Path) -> Result<Self, TableError> {
         let path = PathBuf::from("the stream of batches");
         let mut kept = Kept::nothing(temporary);
@@ -104,7 +104,7 @@ impl Input {
         Ok(input)
     }
 
-    /// The file, or what it is that has no name, such as "standard input".
+    /// The file's path, or a description of an input without a name, such as "standard input".
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -113,7 +113,7 @@ impl Input {
         matches!(self.origin, Origin::Batches(_))
     }
 
-    /// The size of the file or of what is kept, in bytes, packed if it is.
+    /// The size in bytes of the file or of what is kept; the packed size if it is packed.
     pub(super) fn size(&self) -> u64 {
         match &self.origin {
             Origin::File(_, stamp) => stamp.size,
@@ -121,12 +121,12 @@ impl Input {
         }
     }
 
-    /// How much of [`Input::size`] the present pass has read.
+    /// How much of [`Input::size`] the current pass has read.
     pub(super) fn done(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// The text from its beginning, unpacked. There is one pass at a time.
+    /// The text from its beginning, unpacked. Only one pass runs at a time.
     pub(super) fn read(&self) -> io::Result<Box<dyn Read + '_>> {
         self.read.store(0, Ordering::Relaxed);
         let origin: Box<dyn Read> = match &self.origin {
@@ -156,7 +156,7 @@ impl Input {
         Ok(head)
     }
 
-    /// What it means that the text cannot be read.
+    /// Turns a failure to read the text into a table error.
     pub(super) fn error(&self, error: io::Error) -> TableError {
         let fault = match self.packing {
             Packing::Plain => Fault::Read(error),
@@ -166,7 +166,7 @@ impl Input {
         TableError::new(&self.path, fault)
     }
 
-    /// Whether a file is still as it was when it was opened.
+    /// Checks that a file has not changed since it was opened.
     pub(super) fn check_unchanged(&self) -> Result<(), TableError> {
         let Origin::File(file, stamp) = &self.origin else { return Ok(()) };
         let metadata = file.metadata().map_err(|e| TableError::new(&self.path, Fault::Read(e)))?;
@@ -177,7 +177,7 @@ impl Input {
         }
     }
 
-    /// The file, for who reads it in any order; nobody else reads meanwhile.
+    /// The file, for a reader that seeks; nothing else may read meanwhile.
     pub(super) fn file(&self) -> Result<File, TableError> {
         match &self.origin {
             Origin::File(file, _) => file.try_clone().map_err(|error| self.error(error)),
@@ -187,7 +187,7 @@ impl Input {
         }
     }
 
-    /// Whether `output` is the very file that is read.
+    /// Whether `output` is the very file being read.
     pub(super) fn is(&self, output: &Path, found: &Metadata) -> io::Result<bool> {
         match &self.origin {
             Origin::File(file, _) => is_same_file(&self.path, file, output, found),
@@ -196,12 +196,12 @@ impl Input {
     }
 }
 
-/// What a file's name ends in, in lower case.
+/// A file name's extension, in lower case.
 pub(super) fn extension(path: &Path) -> Option<String> {
     path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase)
 }
 
-/// What a file is when it is not a regular one.
+/// What a file is, if it is not a regular one.
 pub(super) fn irregular(kind: FileType) -> Option<&'static str> {
     #[cfg(unix)]
     {
@@ -222,7 +222,7 @@ pub(super) fn irregular(kind: FileType) -> Option<&'static str> {
     (!kind.is_file()).then_some("not a file")
 }
 
-/// What tells that a file is still as it was.
+/// Identifies a file's state, to see whether it changed after it was opened.
 #[derive(PartialEq, Eq)]
 struct Stamp {
     size: u64,
@@ -235,7 +235,7 @@ impl Stamp {
     }
 }
 
-/// What comes but once.
+/// A one-time input that has been kept.
 struct Kept {
     store: EncryptedFile,
     segments: Vec<Segment>,
@@ -259,7 +259,7 @@ impl Kept {
         Self { store: EncryptedFile::new(temporary), segments: Vec::new(), size: 0 }
     }
 
-    /// Keeps what comes next, and empties it.
+    /// Keeps the next piece, and empties it.
     fn keep(&mut self, piece: &mut Vec<u8>) -> Result<(), Fault> {
         self.size += piece.len() as u64;
         self.segments.push(self.store.write(piece).map_err(Fault::Keep)?);
@@ -304,14 +304,15 @@ impl Read for Counted<'_> {
     }
 }
 
-/// Zstandard frames one after the other (RFC 8878 section 3.1), each with its checksum if it has one.
+/// Consecutive Zstandard frames (RFC 8878 section 3.1); checks the checksum of each frame that has
+/// one.
 struct Frames<R> {
     packed: R,
     decoder: Option<FrameDecoder>,
 }
 
 impl<R: BufRead> Frames<R> {
-    /// Begins the next frame; none at the end.
+    /// Begins the next frame; `None` at the end.
     fn begin(&mut self) -> io::Result<Option<FrameDecoder>> {
         while !self.packed.fill_buf()?.is_empty() {
             let mut decoder = FrameDecoder::new();

@@ -1,24 +1,25 @@
 //! Tables in and out: the key fields of every row, and the rows that matched.
 //!
-//! A table is a CSV file or a text file of one id a line, plain or packed by gzip or Zstandard, or such a
-//! text from standard input; or a Parquet file; or a stream of Arrow batches. It is read twice, in memory that does
-//! not grow with it: [`Table::scan`] yields the key fields of every row, and [`Table::write_matched`] reads the same
-//! rows again and gives those that are kept to an [`Output`], with all or selected columns and in input order. Both
-//! passes read the file that [`Input::open`] opened, and refuse it when it changed in between; what comes but once
-//! is kept encrypted meanwhile.
+//! A table is a CSV file or a text file with one id per line, plain or packed with gzip or
+//! Zstandard, or such text on standard input; or a Parquet file; or a stream of Arrow batches. It
+//! is read twice, in constant memory: [`Table::scan`] yields the key fields of every row, and
+//! [`Table::write_matched`] reads the same rows again and writes the selected ones to an
+//! [`Output`], with all or selected columns and in input order. Both passes read the file that
+//! [`Input::open`] opened, and refuse it if it changed in between; a one-time input is kept
+//! encrypted meanwhile.
 //!
 //! What is read:
-//! - UTF-8 with or without a byte order mark; any other encoding is refused with the line.
+//! - UTF-8 with or without a byte order mark; any other encoding is refused, naming the line.
 //! - CSV as in RFC 4180 with any one-character ASCII delimiter. Lines end in LF, CRLF or CR. Every
-//!   record has as many fields as the first. A line with nothing on it is no record: it is skipped
-//!   and not counted, in a table of one column too.
-//! - One id a line: lines end in LF, CR before it is dropped, nothing else is. A blank line is a
-//!   blank id: a row that is counted.
-//! - A file without any byte is an empty table, whatever columns are asked for.
+//!   record has as many fields as the first. An empty line is not a record: it is skipped and not
+//!   counted, even in a table with one column.
+//! - One id per line: lines end in LF, a CR before it is dropped, and nothing else is. A blank line
+//!   is a blank id: a row that counts.
+//! - An empty file is an empty table, whatever columns are requested.
 //!
-//! What is written: the same format and delimiter, the header if there was one, lines that end in
-//! LF, no byte order mark, quotes only where they are needed; Parquet of batches. What takes batches gets them of
-//! any table: of a text, columns of text.
+//! What is written: the same format and delimiter, the header if there was one, lines ending in LF,
+//! no byte order mark, quotes only where needed; for batches, Parquet. An output that takes batches
+//! gets them from any table: from text, as columns of text.
 
 mod batches;
 mod block;
@@ -49,18 +50,18 @@ use self::output::check_target;
 use self::reader::Reader;
 use self::text::Sheet;
 
-/// How a table is to be read.
+/// How to read a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableOptions {
     /// The layout of the file.
     pub format: Format,
-    /// The columns that make the key, in the key's order; empty for [`Format::Lines`].
+    /// The columns that form the key, in the key's order; empty for [`Format::Lines`].
     pub key: Vec<Column>,
-    /// The columns that are written of a matched row, in this order; empty for all.
+    /// The columns to write of a matched row, in this order; empty for all.
     pub select: Vec<Column>,
 }
 
-/// A table that was opened: its columns are known and its key was found among them.
+/// An open table: its columns are known, and its key has been found among them.
 pub struct Table {
     input: Input,
     start: u64,
@@ -74,7 +75,7 @@ pub struct Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Rows, without the header; blank and repeated keys are counted.
+    /// Rows, without the header; blank and repeated keys count.
     pub rows: u64,
 }
 
@@ -84,16 +85,16 @@ pub struct Counts {
 pub struct Written {
     /// Rows, without the header.
     pub rows: u64,
-    /// Bytes, with the header; none where batches were given.
+    /// Bytes, with the header; 0 for batches.
     pub bytes: u64,
 }
 
 impl Table {
-    /// Reads the first record of a table and finds the columns that are asked for.
+    /// Reads a table's first record and finds the requested columns.
     ///
     /// # Errors
-    /// When the text is not UTF-8, when its first record cannot be read, and when a column is not
-    /// there; the error then lists the columns.
+    /// If the text is not UTF-8, the first record cannot be read, or a column does not exist; the
+    /// error then lists the columns.
     pub fn open(input: Input, options: &TableOptions) -> Result<Self, TableError> {
         let (format, columns, select) = (options.format, Vec::new(), Vec::new());
         if input.is_batches() != (format == Format::Arrow) {
@@ -134,38 +135,38 @@ impl Table {
         Ok(table)
     }
 
-    /// The file that is read, or what it is that has no name, such as "standard input".
+    /// The file's path, or a description of an input without a name, such as "standard input".
     pub fn path(&self) -> &Path {
         self.input.path()
     }
 
-    /// The names of the columns: from the header, or `#1`, `#2` … where there is none. Empty for a
-    /// CSV file without any record.
+    /// The names of the columns: from the header, or `#1`, `#2` … without one. Empty for a CSV file
+    /// without any record.
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
-    /// How many columns make the key; unknown where there are no columns at all.
+    /// How many columns form the key; unknown if the table has no columns at all.
     pub(crate) fn key_columns(&self) -> Option<usize> {
         (!self.columns.is_empty()).then_some(self.key.len())
     }
 
-    /// The format that the table is read and written in.
+    /// The format in which the table is read and written.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// The file's size when it was opened: what `progress` counts up to in either pass.
+    /// The file's size when it was opened; `progress` counts up to it in either pass.
     pub fn size_bytes(&self) -> u64 {
         self.input.size()
     }
 
-    /// Says whether matched rows could be written to `output`, so that a job need not run to its
-    /// end to find that they cannot.
+    /// Checks whether matched rows could be written to `output`, so that a job does not have to run
+    /// to its end to find out that they cannot.
     ///
     /// # Errors
-    /// When a file is the input, is not a regular one, or its directory cannot be written to; and when the
-    /// columns are not of types that are written.
+    /// If the file is the input, is not a regular one, or its directory is not writable; or if the
+    /// columns have types that cannot be written.
     pub fn check_output(&self, output: &Output<'_>) -> Result<(), TableError> {
         if let Output::File(path) = output {
             check_target(path, &self.input, self.format)?;
@@ -178,14 +179,14 @@ impl Table {
         }
     }
 
-    /// The first pass: gives the key fields of every row, in input order, to `row`.
+    /// The first pass: passes the key fields of every row to `row`, in input order.
     ///
-    /// `progress` gets the number of bytes read so far, once a buffer and at the end. Either pass
-    /// stops at the first error that `row` returns, so that is the way to interrupt it.
+    /// `progress` gets the number of bytes read so far, once per buffer and at the end. Either pass
+    /// stops at the first error that `row` returns, so that is how to interrupt it.
     ///
     /// # Errors
-    /// What `row` returns, and as [`TableError`] whatever is wrong with the table: text that is not
-    /// UTF-8, a ragged row, a quote that is not closed, a file that changed.
+    /// The error that `row` returns, or a [`TableError`] for whatever is wrong with the table: text
+    /// that is not UTF-8, a ragged row, an unclosed quote, a file that changed.
     pub fn scan<E: From<TableError>>(
         &mut self,
         progress: impl FnMut(u64),
@@ -210,15 +211,15 @@ impl Table {
                 columns: self.key.clone(),
             };
         }
-        // Blocks of batches have the key's columns alone.
+        // Blocks of batches contain only the key's columns.
         let (width, columns) = (self.key.len(), (0..self.key.len()).collect());
         Keys { layout: Layout::new(self.format, Some(width)), header: 0, columns }
     }
 
-    /// Reads the table in blocks, in input order. `progress` is as in [`Table::scan`].
+    /// Reads the table in blocks, in input order. `progress` works as in [`Table::scan`].
     ///
     /// # Errors
-    /// As for [`Table::scan`], but for what [`Keys::visit`] finds.
+    /// As for [`Table::scan`], except for what [`Keys::visit`] finds.
     pub(crate) fn read<E: From<TableError>>(
         &self,
         mut progress: impl FnMut(u64),
@@ -258,13 +259,13 @@ impl Table {
         Ok(Counts { rows: rows.saturating_sub(self.header_rows()) })
     }
 
-    /// The second pass: writes the rows that `keep` wants by their number, from 0.
+    /// The second pass: writes the rows that `keep` selects by number, from 0.
     ///
-    /// `scanned` is what the first pass returned. `progress` is as in [`Table::scan`].
+    /// `scanned` is what the first pass returned. `progress` works as in [`Table::scan`].
     ///
     /// # Errors
-    /// What `keep` returns, and as [`TableError`] whatever is wrong with the output or the table; a
-    /// file that is the output is then as it was.
+    /// The error that `keep` returns, or a [`TableError`] for whatever is wrong with the output or
+    /// the table; an output file is then unchanged.
     pub fn write_matched<E: From<TableError>>(
         &mut self,
         scanned: &Counts,
@@ -311,7 +312,7 @@ impl Table {
         Ok(Written { rows: kept, bytes: sheet.complete()? })
     }
 
-    /// The error for a row that is not like the others.
+    /// The error for a row that differs from the others in shape.
     pub(crate) fn refuse(&self, misfit: Misfit) -> TableError {
         let cr_alone = self.format != Format::Lines;
         let line = source::line_at(&self.input, self.start + misfit.offset, cr_alone).ok();
@@ -330,7 +331,7 @@ impl Table {
         u64::from(self.format.has_header() && !self.columns.is_empty())
     }
 
-    /// The names of the columns; none when there is no record.
+    /// The names of the columns; empty if there is no record.
     fn first_record(&self) -> Result<Vec<String>, TableError> {
         let mut reader =
             Reader::new(&self.input, self.start, self.format, None, FIRST_RECORD_BYTES)?;
@@ -358,7 +359,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Gives every row's number, from 0 and without the header, and its key fields.
+    /// Passes on every row's number, from 0 and without the header, and its key fields.
     #[inline]
     pub(crate) fn visit<E>(
         &self,
@@ -372,11 +373,11 @@ impl Keys {
     }
 }
 
-/// Why the rows of a block were not all visited.
+/// Why not all rows of a block were visited.
 pub(crate) enum Stop<E> {
     /// [`Table::refuse`] says what is wrong.
     Misfit(Misfit),
-    /// The visitor would not go on.
+    /// The visitor returned an error.
     Visitor(E),
 }
 

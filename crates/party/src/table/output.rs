@@ -15,15 +15,16 @@ use crate::limits::TABLE_BUFFER_BYTES;
 
 /// Where matched rows go.
 pub enum Output<'w> {
-    /// A file. It appears, or replaces the one that was there, only when it is complete. It is packed
-    /// by gzip if its name ends in `.gz`.
+    /// A file. It appears, or replaces an existing one, only when it is complete. It is packed with
+    /// gzip if its name ends in `.gz`.
     ///
     /// Its mode is 0600 whatever the umask says: matched rows are personal data.
     File(PathBuf),
-    /// A stream, such as standard output. It may have got a part of the rows when an error comes.
+    /// A stream, such as standard output. It may have received some of the rows when an error
+    /// occurs.
     Writer(Box<dyn Write + Send + 'w>),
-    /// Whoever takes batches, of which there is one at least: without any row where none matched. They may
-    /// have been a part of the rows when an error comes.
+    /// A receiver of batches. It gets at least one: an empty one if no row matched. It may have
+    /// received some of the rows when an error occurs.
     Batches(Box<dyn FnMut(RecordBatch) -> io::Result<()> + Send + 'w>),
 }
 
@@ -37,7 +38,7 @@ impl fmt::Debug for Output<'_> {
     }
 }
 
-/// An output that was opened.
+/// An output that has been opened.
 pub(super) enum Opened<'w> {
     Bytes(Draft<'w>),
     Batches(Box<Give<'w>>),
@@ -71,10 +72,10 @@ impl<'w> Output<'w> {
     }
 }
 
-/// What an output without a name is called.
+/// How messages name an output without a name.
 const NAMELESS: &str = "the output";
 
-/// Bytes on their way to an output that is not complete yet.
+/// Bytes on their way to an output that is not yet complete.
 pub(super) struct Draft<'w> {
     path: PathBuf,
     sheet: BufWriter<Sink<'w>>,
@@ -89,7 +90,7 @@ impl Draft<'_> {
         TableError::new(&self.path, Fault::Write(error))
     }
 
-    /// Writes what is buffered and puts a file in its place; the number of bytes written.
+    /// Writes what is buffered and puts a file in place; returns the number of bytes written.
     pub(super) fn complete(self) -> Result<u64, TableError> {
         let Self { path, sheet } = self;
         complete(sheet, &path).map_err(|error| TableError::new(&path, Fault::Write(error)))
@@ -112,7 +113,7 @@ impl Write for Draft<'_> {
     }
 }
 
-/// Batches on their way to who takes them.
+/// Batches on their way to their receiver.
 pub(super) struct BatchSink<'w> {
     give: Box<Give<'w>>,
     schema: SchemaRef,
@@ -128,7 +129,7 @@ impl<'w> BatchSink<'w> {
         &self.schema
     }
 
-    /// Gives a batch, if it has a row.
+    /// Passes on a batch, unless it is empty.
     pub(super) fn give(
         &mut self,
         batch: Result<RecordBatch, ArrowError>,
@@ -143,7 +144,7 @@ impl<'w> BatchSink<'w> {
         given.map_err(|error| TableError::new(Path::new(NAMELESS), Fault::Write(error)))
     }
 
-    /// Gives a batch without rows if there was no other.
+    /// Passes on an empty batch if there was no other.
     pub(super) fn complete(mut self) -> Result<(), TableError> {
         if self.given {
             return Ok(());
@@ -153,19 +154,19 @@ impl<'w> BatchSink<'w> {
     }
 }
 
-/// Says whether `path` could become the output of a table read from `input`.
+/// Checks whether `path` could become the output of a table read from `input`.
 pub(super) fn check_target(path: &Path, input: &Input, format: Format) -> Result<(), TableError> {
     check_name(path, format)?;
     temporary_beside(path, input).map(drop)
 }
 
-/// The output's name must not say that its format is another.
+/// The output's name must not claim another format.
 fn check_name(path: &Path, format: Format) -> Result<(), TableError> {
     let parquet = extension(path).as_deref() == Some("parquet");
     let (format, name) = match format {
         Format::Parquet | Format::Arrow if !parquet => ("Parquet", "ends in .parquet"),
         Format::Csv { .. } if parquet => ("CSV", "does not end in .parquet"),
-        Format::Lines if parquet => ("one id a line", "does not end in .parquet"),
+        Format::Lines if parquet => ("one id per line", "does not end in .parquet"),
         _ => return Ok(()),
     };
     Err(TableError::new(path, Fault::OutputFormat { format, name }))
@@ -218,7 +219,7 @@ fn complete(sheet: BufWriter<Sink<'_>>, path: &Path) -> io::Result<u64> {
     Ok(sink.bytes)
 }
 
-/// The same error without the writer that is kept beside it.
+/// The same error without the writer attached to it.
 fn copy_of(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }

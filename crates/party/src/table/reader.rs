@@ -12,29 +12,29 @@ use crate::limits::{MAXIMUM_COLUMNS, RECORDS_IN_A_ROW_BYTES};
 
 /// Reads a table in blocks of whole rows.
 ///
-/// Lines without a quote, and these are nearly all of nearly every file, are cut from the buffer as
-/// they are. Where a quote stands, or a carriage return that is not part of a line end, `csv_core`
-/// takes over for some records.
+/// Lines without a quote, which means nearly all lines of nearly every file, are cut from the
+/// buffer as they are. At a quote, or at a carriage return that is not part of a line end,
+/// `csv_core` takes over for some records.
 pub(super) struct Reader<'f> {
     input: &'f Input,
     source: Source<'f>,
     layout: Layout,
-    /// None for lines.
+    /// `None` for lines.
     delimiter: Option<u8>,
     /// Made for the first record that needs it.
     csv: Option<Box<csv_core::Reader>>,
     at_once: usize,
-    /// What was read and not yet consumed stands from `start` to `end`.
+    /// What has been read and not yet consumed lies between `start` and `end`.
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Bytes in front of `start`, from the beginning of the text.
+    /// Bytes before `start`, counted from the beginning of the text.
     consumed: u64,
     row: u64,
 }
 
 impl<'f> Reader<'f> {
-    /// Starts a pass at byte `start` of the text, which reads so many bytes `at_once`.
+    /// Starts a pass at byte `start` of the text, reading this many bytes `at_once`.
     pub(super) fn new(
         input: &'f Input,
         start: u64,
@@ -65,7 +65,7 @@ impl<'f> Reader<'f> {
         })
     }
 
-    /// How the rows read so far are laid out.
+    /// The layout of the rows read so far.
     pub(super) fn layout(&self) -> Layout {
         self.layout
     }
@@ -86,7 +86,7 @@ impl<'f> Reader<'f> {
             if found.special {
                 return self.take_records(text, block);
             }
-            // The buffer has no whole line.
+            // The buffer holds no whole line.
             self.source.begin_record(self.consumed);
             if self.fill()? == 0 {
                 let rest = self.unread().len();
@@ -96,7 +96,7 @@ impl<'f> Reader<'f> {
         }
     }
 
-    /// How many bytes in front are whole lines without quotes.
+    /// How many leading bytes are whole lines without quotes.
     fn find_lines(&self) -> Found {
         let unread = self.unread();
         let mut found = Found { lines: 0, special: false };
@@ -125,7 +125,7 @@ impl<'f> Reader<'f> {
         block.offset = self.consumed;
         let rest = self.end - self.start - length;
         if self.start == 0 && rest < length {
-            // What is moved is the shorter part.
+            // Moves the shorter part.
             text.resize(text.len().max(rest), 0);
             text[..rest].copy_from_slice(&self.buffer[length..self.end]);
             std::mem::swap(&mut text, &mut self.buffer);
@@ -170,7 +170,8 @@ impl<'f> Reader<'f> {
         Ok(rows > 0)
     }
 
-    /// Puts one record together behind the first `used` bytes of `text`; the number of its fields.
+    /// Assembles one record after the first `used` bytes of `text`; returns the number of its
+    /// fields.
     fn record(
         &mut self,
         text: &mut Vec<u8>,
@@ -199,7 +200,7 @@ impl<'f> Reader<'f> {
         }
     }
 
-    /// A block has so many rows, the next ones.
+    /// Numbers this many rows, the next ones, in a block.
     fn number(&mut self, block: &mut Block, rows: u64) {
         (block.first, block.count) = (self.row, rows);
         self.row += rows;
@@ -214,7 +215,7 @@ impl<'f> Reader<'f> {
         self.consumed += count as u64;
     }
 
-    /// Reads on; the number of bytes that came.
+    /// Reads more; returns the number of bytes.
     fn fill(&mut self) -> Result<usize, ReadError> {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
@@ -244,14 +245,14 @@ impl<'f> Reader<'f> {
 
 fn csv_reader(delimiter: u8) -> Box<csv_core::Reader> {
     let mut csv = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
-    // It would take the first bytes that it sees for a byte order mark.
+    // Otherwise it would take the first bytes it sees for a byte order mark.
     csv.read_record(b"\n", &mut [], &mut []);
     Box::new(csv)
 }
 
 struct Found {
     lines: usize,
-    /// Whether what follows the lines is not one.
+    /// Whether what follows the lines is not a line.
     special: bool,
 }
 
@@ -261,6 +262,6 @@ enum ReadError {
 }
 
 fn utf8(bytes: Vec<u8>) -> Result<String, ReadError> {
-    // The source gives UTF-8, and it is cut at ASCII characters only.
+    // The source yields UTF-8, and it is cut only at ASCII characters.
     String::from_utf8(bytes).map_err(|_| ReadError::Refused(Fault::NotUtf8))
 }

@@ -7,13 +7,13 @@ use crate::limits::{MAXIMUM_RECORD_BYTES, TABLE_BUFFER_BYTES};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What a [`Source`] gives after the last byte of a CSV file.
+/// What a [`Source`] yields after the last byte of a CSV file.
 ///
-/// The file itself has no NUL, so a record that is nothing but a NUL is the end, and a record that
+/// The file itself contains no NUL, so a record that is only a NUL is the end, and a record that
 /// ends in one was still inside a quote when the file ended.
 pub(super) const END_MARK: &[u8] = b"\n\0";
 
-/// Where the text begins: behind the byte order mark, if there is one.
+/// Where the text begins: after the byte order mark, if there is one.
 pub(super) fn text_start(input: &Input) -> Result<u64, TableError> {
     let head = input.head(4)?;
     if let Some(found) = foreign_signature(&head) {
@@ -33,14 +33,14 @@ pub(super) struct Source<'f> {
     located: Option<Located>,
 }
 
-/// A fault and the offset of the byte where it is, from the beginning of the text.
+/// A fault and the offset of the byte it is at, from the beginning of the text.
 pub(super) struct Located {
     pub(super) offset: u64,
     pub(super) fault: Fault,
 }
 
 impl<'f> Source<'f> {
-    /// Starts a pass at byte `start`, behind the byte order mark if there is one.
+    /// Starts a pass at byte `start`, after the byte order mark if there is one.
     pub(super) fn new(input: &'f Input, start: u64, end_mark: &'static [u8]) -> io::Result<Self> {
         let mut text = input.read()?;
         io::copy(&mut text.by_ref().take(start), &mut io::sink())?;
@@ -55,17 +55,17 @@ impl<'f> Source<'f> {
         })
     }
 
-    /// Says where the record begins that is read next, counted from `start`.
+    /// Sets where the next record begins, counted from `start`.
     pub(super) fn begin_record(&mut self, offset: u64) {
         self.record_start = offset;
     }
 
-    /// The offset in the text where the present record begins.
+    /// The offset in the text where the current record begins.
     pub(super) fn record_position(&self) -> u64 {
         self.start + self.record_start
     }
 
-    /// Why `read` failed, when it was not the operating system.
+    /// Why `read` failed, if the operating system is not to blame.
     pub(super) fn take_fault(&mut self) -> Option<Located> {
         self.located.take()
     }
@@ -104,10 +104,10 @@ impl Read for Source<'_> {
     }
 }
 
-/// The line, from 1, of the first byte at or behind `offset` that is not part of a line end.
+/// The line, from 1, of the first byte at or after `offset` that is not part of a line end.
 ///
-/// It reads the text again from its beginning, so that no line need be counted until one is asked
-/// for. CR alone ends a line only `if cr_alone`.
+/// Reads the text again from its beginning, so that nobody has to count lines until a line number
+/// is needed. CR alone ends a line only `if cr_alone`.
 pub(super) fn line_at(input: &Input, offset: u64, cr_alone: bool) -> io::Result<u64> {
     let mut reader = BufReader::with_capacity(TABLE_BUFFER_BYTES, input.read()?);
     let (mut line, mut position, mut previous_cr) = (1, 0, false);
@@ -133,7 +133,7 @@ pub(super) fn line_at(input: &Input, offset: u64, cr_alone: bool) -> io::Result<
     }
 }
 
-/// What the first bytes of a file say when they are not those of UTF-8 text.
+/// What the first bytes of a file reveal if they are not UTF-8 text.
 fn foreign_signature(head: &[u8]) -> Option<&'static str> {
     match head {
         [0xff, 0xfe, 0, 0, ..] => Some("UTF-32 text (little-endian)"),
@@ -148,7 +148,7 @@ fn foreign_signature(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Checks that chunks, put together, are UTF-8; a character may lie across several of them.
+/// Checks that consecutive chunks are UTF-8; a character may span several of them.
 #[derive(Default)]
 struct Utf8 {
     partial: [u8; 4],
@@ -157,7 +157,7 @@ struct Utf8 {
 }
 
 impl Utf8 {
-    /// The offset from the first chunk's beginning of the first sequence that is not UTF-8.
+    /// The offset, from the beginning of the first chunk, of the first sequence that is not UTF-8.
     fn check(&mut self, chunk: &[u8]) -> Option<u64> {
         let mut rest = chunk;
         while self.length > 0 {
@@ -185,7 +185,7 @@ impl Utf8 {
         None
     }
 
-    /// The offset where a character began of which not all bytes have come.
+    /// The offset of a character whose bytes have not all arrived.
     fn incomplete(&self) -> Option<u64> {
         (self.length > 0).then(|| self.checked - self.length as u64)
     }

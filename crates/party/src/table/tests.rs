@@ -335,7 +335,7 @@ fn zstandard(text: &[u8]) -> Vec<u8> {
     compress_to_vec(text, CompressionLevel::Fastest)
 }
 
-/// Bytes that say how many of them are to be skipped, RFC 8878 section 3.1.2.
+/// A skippable frame: it says how many bytes to skip, RFC 8878 section 3.1.2.
 const SKIPPABLE: [u8; 11] = [0x53, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, b'"', b'"', b'"'];
 
 #[test]
@@ -362,7 +362,7 @@ fn packed_tables_are_read_as_if_they_were_not() {
     }
 }
 
-/// What libzstd 1.5.7 makes, at level 3 and with a checksum, of the numbers 0 to 299 in lines.
+/// What libzstd 1.5.7 makes, at level 3 and with a checksum, of the numbers 0 to 299, one per line.
 const GENUINE_FRAME: &str = "\
     28b52ffd644203850f0086bc6409b0eb24498870529875600061006000875d9b36d8575b5d35d5534b1d75\
     6bd6501f6d74d1440f2d74d0a549037db3cd35d33cb3cc3177e60cf3c926974cf2c822875c9932c8175b5c\
@@ -398,7 +398,7 @@ fn damaged_packed_tables_are_refused() {
         flipped[middle] ^= 0x10;
         for damaged in [&packed[..middle], &packed[..packed.len() - 1], &flipped] {
             let error = refusal(damaged, Format::Lines, &[]).to_string();
-            // A flipped bit may first make text that is none.
+            // A flipped bit may first make the text invalid.
             let text = error.contains("UTF-8") || error.contains("NUL");
             assert!(text || error.contains(&format!("cannot be unpacked as {name}")), "{error}");
         }
@@ -707,7 +707,7 @@ fn a_pass_stops_at_the_first_error_of_its_visitor() {
     assert_eq!(table.scan(|_| {}, |_| Ok(())), Err(Stop::Table));
 }
 
-/// Text with everything that CSV must quote, and characters of every length in UTF-8.
+/// Text with everything that CSV must quote, and UTF-8 characters of every length.
 fn field() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         Just("\"".to_owned()),
@@ -837,7 +837,7 @@ proptest! {
     }
 }
 
-/// A Parquet file with a column of each of some kinds, `rows` rows in groups of 1000.
+/// A Parquet file with columns of various types; `rows` rows in groups of 1000.
 fn parquet_of(rows: usize) -> Vec<u8> {
     use arrow_array::{
         ArrayRef, DictionaryArray, Float64Array, Int64Array, LargeStringArray, RecordBatch,
@@ -896,7 +896,7 @@ fn parquet_keys_are_text_and_whole_numbers() {
     let files = Files::new();
     let path = files.with("table.parquet", parquet_of(20_001));
     let input = Input::open(&path, &std::env::temp_dir()).unwrap();
-    // Its first bytes tell, whatever else is said.
+    // Its first bytes decide, whatever the caller says.
     assert_eq!(Format::guess(&input, Some(b';'), true).unwrap(), Format::Parquet);
     let named = ["number", "id", "small", "large", "words"];
     let mut table = open(&path, Format::Parquet, &named).unwrap();
@@ -936,7 +936,7 @@ fn parquet_rows_are_written_with_their_types() {
         let expected = arrow_select::filter::filter_record_batch(&whole, &wanted).unwrap();
         assert_eq!(batches_of(&output), expected.project(&columns).unwrap());
     }
-    // As a stream it is the same.
+    // The same table as a stream gives the same result.
     let mut table = open(&path, Format::Parquet, &["id"]).unwrap();
     let counts = table.scan(|_| {}, |_| Ok::<_, TableError>(())).unwrap();
     let mut stream = Vec::new();
@@ -961,7 +961,7 @@ fn parquet_that_cannot_be_used_is_refused_with_the_reason() {
         assert!(error.contains(text), "{error}");
     };
     let refused = |key: &[&str], text| says(open(&path, Format::Parquet, key).err().unwrap(), text);
-    refused(&["price"], "\"price\" is of the type Float64; a key is text or a whole number");
+    refused(&["price"], "\"price\" has type Float64; a key is text or a whole number");
     refused(&["nothing"], "no column is called \"nothing\"");
     refused(&[], "no key column was named");
     let cut = files.with("cut.parquet", &bytes[..bytes.len() - 100]);
@@ -971,8 +971,8 @@ fn parquet_that_cannot_be_used_is_refused_with_the_reason() {
     let kept = Input::kept(&bytes[..], &std::env::temp_dir()).unwrap();
     assert_eq!(Format::guess(&kept, None, true).unwrap(), Format::Parquet);
     let options = TableOptions { format: Format::Parquet, key: Vec::new(), select: Vec::new() };
-    says(Table::open(kept, &options).err().unwrap(), "cannot come by standard input");
-    // The output's name says what it is.
+    says(Table::open(kept, &options).err().unwrap(), "cannot come on standard input");
+    // The output's name must match the format.
     let table = open(&path, Format::Parquet, &["id"]).unwrap();
     says(
         table.check_output(&Output::File(files.path("matched.csv"))).unwrap_err(),
@@ -985,7 +985,7 @@ fn parquet_that_cannot_be_used_is_refused_with_the_reason() {
         csv.check_output(&Output::File(files.path("m.parquet"))).unwrap_err(),
         "does not end in .parquet",
     );
-    // It changes between the passes.
+    // The file changes between the passes.
     let mut table = open(&path, Format::Parquet, &["id"]).unwrap();
     let counts = table.scan(|_| {}, |_| Ok::<_, TableError>(())).unwrap();
     std::fs::write(&path, parquet_of(2001)).unwrap();

@@ -1,4 +1,4 @@
-//! Rows of a text on their way out: as lines, as CSV, or as columns of text.
+//! Rows of text on their way out: as lines, as CSV, or as columns of text.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use super::input::Input;
 use super::output::{BatchSink, Draft, Opened, Output};
 use crate::limits::{BATCH_ROWS, TABLE_BUFFER_BYTES};
 
-/// Rows of text on their way to an output, all their columns or those of `select`.
+/// Rows of text on their way to an output, with all their columns or those of `select`.
 pub(super) struct Sheet<'w> {
     to: To<'w>,
-    /// The columns that are written, counted from 0; all if empty.
+    /// The columns to write, counted from 0; empty for all.
     select: Vec<usize>,
 }
 
 enum To<'w> {
-    /// Lines, or CSV by this writer.
+    /// Lines, or CSV through this writer.
     Text(Draft<'w>, Option<Box<csv_core::Writer>>),
     Batches(Columns<'w>),
 }
@@ -56,12 +56,12 @@ impl<'w> Sheet<'w> {
         Ok(Self { to, select: select.to_vec() })
     }
 
-    /// Whether every row has to be cut into its fields.
+    /// Whether every row has to be split into its fields.
     pub(super) fn wants_fields(&self) -> bool {
         !self.select.is_empty() || self.names_columns()
     }
 
-    /// Whether the columns have names without the header.
+    /// Whether the columns get their names without the header.
     pub(super) fn names_columns(&self) -> bool {
         matches!(self.to, To::Batches(_))
     }
@@ -83,7 +83,7 @@ impl<'w> Sheet<'w> {
         }
     }
 
-    /// Completes the output; the number of bytes written, of which batches have none.
+    /// Completes the output; returns the number of bytes written, 0 for batches.
     pub(super) fn complete(self) -> Result<u64, TableError> {
         match self.to {
             To::Text(draft, _) => draft.complete(),
@@ -121,7 +121,7 @@ fn record(
     draft.write_all(&quoted[..written])
 }
 
-/// Gives the chosen fields, each with its place among them.
+/// Passes on the chosen fields, each with its position among them.
 #[inline]
 fn each<E>(
     fields: Fields<'_>,
@@ -135,7 +135,7 @@ fn each<E>(
     columns.try_for_each(|(number, column)| each(number, fields.get(*column)))
 }
 
-/// Columns of text that grow until they are a batch.
+/// Columns of text that grow until they fill a batch.
 struct Columns<'w> {
     sink: BatchSink<'w>,
     builders: Vec<StringBuilder>,
