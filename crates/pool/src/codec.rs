@@ -1,20 +1,24 @@
 //! Rust values on the wires, through `serde`.
 //!
-//! What one side sends as | arrives in Python as | and in Rust as ---|---|--- number, `bool`, text,
-//! `()`, `Option` | `int`, `float`, `bool`, `str`, `None` | the same `i128`, `u128`, [`Integer`] |
-//! `int` of any size | the same `Vec`, slice, array, tuple | `list` | any sequence struct, map with
-//! texts as keys | `dict` | the same enum | `str`, or `dict` with one key | the same bytes:
-//! [`Blob`], `serde_bytes` | `bytes` | the same, also `Vec<u8>` [`Array`] | compatible wires:
-//! nested `list`; second wire: `numpy.ndarray` | [`Array`], or nested `Vec` [`Typed`] | the class
-//! that is registered under its name | [`Typed`]
+//! | What one side sends as | arrives in Python as | and in Rust as |
+//! |---|---|---|
+//! | number, `bool`, text, `()`, `Option` | `int`, `float`, `bool`, `str`, `None` | the same |
+//! | `i128`, `u128`, [`Integer`] | `int` of any size | the same |
+//! | `Vec`, slice, array, tuple | `list` | any sequence |
+//! | struct, map with texts as keys | `dict` | the same |
+//! | enum | `str`, or `dict` with one key | the same |
+//! | bytes: [`Blob`], `serde_bytes` | `bytes` | the same, also `Vec<u8>` |
+//! | [`Array`], compatible wires | nested `list` | [`Array`], or nested `Vec` |
+//! | [`Array`], second wire | `numpy.ndarray` | [`Array`], or nested `Vec` |
+//! | [`Typed`] | the class registered under its name | [`Typed`] |
 //!
 //! A Rust tuple is a list in Python; [`Typed::tuple`] makes a Python `tuple`, and what Python sends
 //! as one can be received as any sequence. A `Vec<u8>` is a list of numbers, as everywhere in
 //! `serde`; use [`Blob`] or `serde_bytes` for `bytes`.
 //!
-//! Values are written as the genuine package writes them, byte by byte. Of the second wire these
-//! extensions of msgpack are known: 1, a typed value: `[name, data]`; 2, an array: `[dtype, shape,
-//! order, buffer or bytes]`; 3, bytes beside the value: the number of the buffer. A buffer is
+//! Values are written byte for byte as the genuine package writes them. The second wire adds these
+//! msgpack extensions: 1, a typed value: `[name, data]`; 2, an array: `[dtype, shape, order, buffer
+//! or bytes]`; 3, bytes sent separately from the value: the number of their buffer. Each buffer is
 //! referred to once.
 
 mod array;

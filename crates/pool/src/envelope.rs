@@ -293,7 +293,7 @@ mod tests {
 
         let body = b"\x82\xa2id\xa15\xa6object\xc4\x02\x07\x08trailing";
         let parsed = Parsed { id: "5".into(), value: 15..16 };
-        assert_eq!(parse(body, Wire::Five), Ok(parsed), "bytes behind the inner document");
+        assert_eq!(parse(body, Wire::Five), Ok(parsed), "bytes after the inner document");
 
         let body = b"\x83\xa2id\xa15\xa1x\x01\xa6object\xc4\x01\x07";
         assert!(parse(body, Wire::Four).is_ok());

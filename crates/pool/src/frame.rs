@@ -14,9 +14,9 @@
 //! | 8 each | bytes of each buffer |
 //! | as said | the value, then the buffers |
 //!
-//! The first 20 bytes are the prefix; prefix, id and lengths are the head. What follows the head is
-//! never looked at here. The lengths add up to the body's length exactly, so that everything is
-//! known to be within the limit for messages before memory is spent on it.
+//! The first 20 bytes are the prefix; prefix, id and lengths are the head. Nothing after the head
+//! is examined here. The lengths add up exactly to the body's length, so everything is known to be
+//! within the limit for messages before any memory is spent on it.
 
 use bytes::Bytes;
 

@@ -149,7 +149,7 @@ impl Shared {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The peer that a request comes from; `None` if more than one could be.
+    /// The peer that a request comes from; `None` unless exactly one matches.
     pub(crate) async fn identify(&self, origin: &Origin) -> Option<Arc<Peer>> {
         let find = |peers: &[Arc<Peer>]| {
             let mut found = peers.iter().filter(|peer| peer.is_sender(origin));
