@@ -1,4 +1,4 @@
-"""Between one event loop and the compiled transport."""
+"""Connects an event loop to the compiled transport."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from convelo._convelo import Completions
 __all__ = ["LoopBinding", "Message", "Receipt", "running_loop", "seconds_of"]
 
 Message = tuple[int, int | str, bytes | memoryview, list[bytes | memoryview] | None]
-"""(wire, id, value, buffers): what arrived, not decoded yet."""
+"""(wire, id, value, buffers): a message as it arrived, not decoded yet."""
 
 
 class Receipt(asyncio.Future[Any]):
-    """The future of a message that was asked for. Cancelling it withdraws the request at once.
+    """The future of a requested message. Cancelling it withdraws the request immediately.
 
-    An ordinary future tells its owner one turn of the loop later, and by then somebody else could
-    have asked for the next message.
+    An ordinary future would tell its owner one turn of the loop later, and by then another caller
+    could have requested the next message.
     """
 
     withdraw: Callable[[asyncio.Future[Any]], object] | None = None
@@ -34,10 +34,10 @@ class Receipt(asyncio.Future[Any]):
 
 
 class LoopBinding:
-    """The event loop that a pool is used from, and the results on their way to it.
+    """The event loop that uses a pool, and the results on their way to it.
 
     Attributes:
-        loop: The loop that the pool was last used from.
+        loop: The loop that last used the pool.
     """
 
     def __init__(self) -> None:
@@ -45,14 +45,14 @@ class LoopBinding:
         self._completions: Completions | None = None
 
     def here(self) -> Completions:
-        """Results for the running loop; where none runs, for the one that would run next."""
+        """Results for the running loop or, if none is running, for the one that would run next."""
         loop = running_loop()
         if loop is self.loop and self._completions is not None:
             return self._completions
         return self.bind(loop or self.near())
 
     def near(self) -> asyncio.AbstractEventLoop:
-        """The running loop; else the bound one; else the one that would run next."""
+        """The running loop, or else the bound one, or else the one that would run next."""
         return running_loop() or _loop_to_run(self.loop)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> Completions:
@@ -66,7 +66,7 @@ _connected: dict[asyncio.AbstractEventLoop, Completions] = {}
 
 
 def _completions_of(loop: asyncio.AbstractEventLoop) -> Completions:
-    """Made and connected at the first call for a loop."""
+    """The results for a loop, made and connected at the first call."""
     known = _connected.get(loop)
     if known is None:
         for other in [other for other in _connected if other.is_closed()]:
@@ -81,7 +81,7 @@ def _loop_to_run(bound: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEve
         return bound
     try:
         with warnings.catch_warnings():
-            # From 3.12 on this warns, from 3.14 on it raises, where no loop was set.
+            # Without a loop set, this warns from 3.12 on and raises from 3.14 on.
             warnings.simplefilter("ignore", DeprecationWarning)
             loop = asyncio.get_event_loop()
     except RuntimeError:
@@ -93,7 +93,7 @@ def _loop_to_run(bound: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEve
 
 
 def seconds_of(timeout: Any) -> float | None:
-    """Seconds of a number, of ``aiohttp.ClientTimeout`` (its ``total``), or ``None`` for no limit.
+    """Seconds from a number or an ``aiohttp.ClientTimeout`` (its ``total``); ``None`` for no limit.
 
     Raises:
         TypeError: It is none of these.
@@ -109,5 +109,5 @@ def seconds_of(timeout: Any) -> float | None:
         )
     if not total >= 0:
         raise ValueError(f"a timeout of {total} seconds is in the past: expected 0 or more")
-    # To aiohttp a total of 0 is no limit.
+    # To aiohttp, a total of 0 means no limit.
     return float(total) if total or total is timeout else None

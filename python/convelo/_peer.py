@@ -1,4 +1,4 @@
-"""One peer of a pool: what is sent to it, and what is awaited from it."""
+"""One peer of a pool: what is sent to it, and what is expected from it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ MessageId = int | str | None
 """Without an id, messages are numbered."""
 
 Limits = tuple[float | None, int]
-"""Seconds that a send has in all, and for how many of them an absent peer is waited for."""
+"""How many seconds a send may take in all, and for how many of them to wait for an absent peer."""
 
 Encoded = tuple[Any, list[Any] | None]
-"""A message ready to be sent: its value, and the buffers that travel beside it."""
+"""A message ready to send: its value, and its separate buffers."""
 
 Encode = Callable[[int, Any], Encoded]
 """Encodes a message for a wire."""
@@ -49,15 +49,15 @@ _EXPIRED = "no message in time"
 class Peer:
     """A peer of a node.
 
-    Each API has a subclass that says how its values are encoded and decoded.
+    Each API has a subclass that encodes and decodes its values.
 
     Attributes:
-        name: What the peer is called here.
-        node: The transport, as soon as that knows the peer.
-        handle: What the node knows it by, once it does.
+        name: The peer's name here.
+        node: The transport, once it knows the peer.
+        handle: The node's handle for the peer, once there is one.
         total_bytes_sent: Bytes of the messages sent so far, without their envelopes.
-        total_bytes_recv: The same of those received.
-        waiting: The requests for messages that have not arrived, and what they asked for.
+        total_bytes_recv: The same for the messages received.
+        waiting: The requests for messages that have not arrived, and the ids they asked for.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class Peer:
         self._address = address
         self._undecided = 0
         self._last_turn: Turn | None = None
-        # Messages that reached a request which was cancelled all the same.
+        # Messages that reached a request although it had been cancelled.
         self._returned: deque[tuple[MessageId, Message]] = deque()
 
     def join(self, node: Node, handle: PeerHandle) -> None:
-        """Makes this the peer that ``node`` knows by ``handle``."""
+        """Binds this peer to its ``handle`` at ``node``."""
         self.node, self.handle = node, handle
         self._node_wire, self._node_send, self._node_recv = handle.wire, node.send, node.recv
 
     @property
     def wire(self) -> int:
-        """The wire that the next message goes by, as far as it is known."""
+        """The wire for the next message, if it is known yet."""
         if self._undecided or self.node is None:
             return WIRE_UNKNOWN
         return self._node_wire()
@@ -96,26 +96,26 @@ class Peer:
 
     @property
     def msg_recv_counter(self) -> int:
-        """Messages asked for so far, which is the next default id."""
+        """Messages requested so far, which is the next default id."""
         return self.counters()[1]
 
     def counters(self) -> tuple[int, int]:
-        """How many messages were sent and asked for."""
+        """How many messages were sent and requested."""
         return (0, 0) if self.node is None else self.handle.counters()
 
     def reset(self) -> None:
-        """Begins the conversation anew: nothing parked, counters at 0."""
+        """Restarts the conversation: nothing parked, counters at 0."""
         if self.node is not None:
             self.handle.reset()
         self._returned.clear()
         self.total_bytes_sent = self.total_bytes_recv = 0
 
     def encode(self, wire: int, message: Any) -> Encoded:
-        """Encodes a message as the API does."""
+        """Encodes a message the way the API does."""
         raise NotImplementedError
 
     def unpack(self, message: Message) -> Any:
-        """The value of a message that has arrived, as the API decodes it."""
+        """Decodes an arrived message the way the API does; returns its value."""
         raise NotImplementedError
 
     def post(
@@ -123,7 +123,7 @@ class Peer:
     ) -> Awaitable[None]:
         """Encodes a message and hands it over.
 
-        What is returned has to be awaited; it ends when the peer has acknowledged the message.
+        Await the result; it completes when the peer has acknowledged the message.
         """
         if self._undecided or not (wire := self._node_wire()):
             return Turn(self, message, message_id, limits, encode or self.encode)
@@ -133,7 +133,7 @@ class Peer:
     def transmit(
         self, wire: int, encoded: Encoded, message_id: MessageId, limits: Limits
     ) -> asyncio.Future[None]:
-        """Hands an encoded message over; the future ends with its acknowledgement."""
+        """Hands over an encoded message; the future completes when it is acknowledged."""
         value, buffers = encoded
         timeout, retries = limits
         future = self._node_send(
@@ -143,7 +143,7 @@ class Peer:
         return future
 
     def request(self, message_id: MessageId) -> Message | Receipt:
-        """A message that is there, or the future of one that is not."""
+        """A message that has arrived, or the future of one that has not."""
         if self._returned and (returned := self.take_returned(message_id)):
             return returned
         receipt = self._node_recv(self._binding.here(), self.handle, message_id)
@@ -153,7 +153,7 @@ class Peer:
         return receipt
 
     def take_returned(self, message_id: MessageId) -> Message | None:
-        """A message that was given back, if there is such a one."""
+        """A message that was given back, if there is one."""
         for position, (asked, message) in enumerate(self._returned):
             if asked == message_id:
                 del self._returned[position]
@@ -168,7 +168,7 @@ class Peer:
     async def wait(
         self, receipt: Receipt, message_id: MessageId, timeout: float | None
     ) -> Message:
-        """Waits for a message. If it is cancelled or times out, nothing has changed."""
+        """Waits for a message. A cancelled or timed-out wait changes nothing."""
         timer = None
         if timeout is not None:
             timer = receipt.get_loop().call_later(timeout, receipt.cancel, _EXPIRED)
@@ -186,7 +186,7 @@ class Peer:
                 timer.cancel()
 
     def promise(self, message_id: MessageId) -> Any:
-        """The value of a message that is there, or the future of one that is not."""
+        """The value of a message that has arrived, or the future of one that has not."""
         raw = self.request(message_id)
         if isinstance(raw, tuple):
             return self.decode(raw)
@@ -223,7 +223,7 @@ class Peer:
         self._returned.append((message_id, message))
 
     def decode(self, message: Message) -> Any:
-        """The value of a message that was received.
+        """Decodes a received message; returns its value.
 
         Raises:
             BodyError: It cannot be decoded.
@@ -244,7 +244,7 @@ class Peer:
         return decoded
 
     def _undo(self, receipt: Receipt, message_id: MessageId) -> None:
-        """Undoes a request, whatever has become of it."""
+        """Undoes a request, whatever happened to it."""
         self.waiting.pop(receipt, None)
         if not receipt.done():
             receipt.cancel()
@@ -256,8 +256,8 @@ class Peer:
 class Turn:
     """A message to a peer whose wire is not known yet.
 
-    The peer is asked when a turn is made. Until it has answered, messages wait for each other in
-    the order of their turns, because that is the order of the default ids.
+    Making a turn asks the peer. Until it has answered, messages wait for each other in the order
+    of their turns, because that is the order of the default ids.
     """
 
     def __init__(
@@ -278,7 +278,7 @@ class Turn:
         return self.take().__await__()
 
     async def take(self) -> None:
-        """Sends the message when the wire is known and all earlier turns are over."""
+        """Sends the message once the wire is known and all earlier turns are over."""
         try:
             try:
                 wire = await self._asked
@@ -289,7 +289,7 @@ class Turn:
                 raise
             previous, self._previous = self._previous, None
             if previous is not None and not previous._over.done():
-                # A turn of a loop that is gone never ends.
+                # A turn on a loop that is gone never ends.
                 if previous._over.get_loop() is self._over.get_loop():
                     await asyncio.wait((previous._over,))
             encoded = self._encode(wire, self._message)
@@ -299,7 +299,7 @@ class Turn:
         await sending
 
     def end(self, _task: object = None) -> None:
-        """Lets the next one have its turn."""
+        """Lets the next turn go ahead."""
         if not self._over.done():
             self._over.set_result(None)
             self._previous = None
@@ -311,7 +311,7 @@ class Turn:
 def encode(
     wire: int, message: Any, state: State, option: int | None, use_pickle: bool, destination: Any
 ) -> Encoded:
-    """Encodes a message for ``wire`` by the serializers of an API."""
+    """Encodes a message for ``wire`` with the serializers of an API."""
     if wire == WIRE_SECOND:
         return encode_second(message, state, option=option, destination=destination)
     value = encode_value(
@@ -328,7 +328,7 @@ def encode(
 async def receive_all(
     peers: Sequence[_Peer], message_id: MessageId, timeout: float | None
 ) -> list[tuple[_Peer, Message]]:
-    """One message of each peer, in order; of none, if one fails or is too late."""
+    """Takes one message from each peer, in order; from none if any of them fails or is late."""
     asked = [(peer, peer.request(message_id)) for peer in peers]
     waiting = {one for _, one in asked if not isinstance(one, tuple)}
     try:
@@ -356,7 +356,7 @@ async def receive_all(
 
 
 def give_back_all(taken: Sequence[tuple[Peer, Message]], message_id: MessageId) -> None:
-    """Gives back what :func:`receive_all` has taken."""
+    """Gives back the messages taken by :func:`receive_all`."""
     for peer, message in taken:
         peer.give_back(message_id, message)
 
@@ -366,10 +366,10 @@ def decode_all(
     message_id: MessageId,
     give_back: Callable[[Sequence[tuple[Peer, Message]], MessageId], object] = give_back_all,
 ) -> list[Any]:
-    """The values of what :func:`receive_all` has taken.
+    """Decodes the messages taken by :func:`receive_all`; returns their values.
 
     Raises:
-        BodyError: One of them cannot be decoded, and is gone; the others are given back.
+        BodyError: One of them cannot be decoded and is lost; the others are given back.
     """
     values = []
     for position, (peer, message) in enumerate(taken):
@@ -394,7 +394,7 @@ def _too_late(
 
 
 def _size_of(value: Any, buffers: list[Any] | None) -> int:
-    """Bytes of an encoded message."""
+    """The number of bytes in an encoded message."""
     if type(value) is bytes:
         total = len(value)
     elif isinstance(value, memoryview):

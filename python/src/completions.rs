@@ -1,8 +1,8 @@
 //! Results on their way from the transport's threads to an event loop.
 //!
-//! The transport never takes the GIL: it pushes on a queue and, when the queue was idle, writes to
-//! an eventfd that the loop watches. `drain` then settles everything that is there: a burst costs
-//! one wake-up.
+//! The transport never takes the GIL: it pushes to a queue and, if the queue was idle, writes to an
+//! eventfd that the loop watches. `drain` then settles everything there is, so a burst costs one
+//! wake-up.
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -21,14 +21,14 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::message;
 
-/// A future of a loop; it is there by the time that its result is taken from the queue.
+/// A loop's future; it is set by the time its result is taken from the queue.
 pub(crate) type Slot = Arc<OnceLock<Py<PyAny>>>;
 
-/// The receives that wait, by the address of their future.
+/// The waiting receives, by the address of their future.
 #[derive(Clone, Default)]
 pub(crate) struct Tokens(Arc<Mutex<HashMap<usize, Awaited>>>);
 
-/// A receive that waits, and the queue its message will come by.
+/// A waiting receive, and the queue that its message will come through.
 pub(crate) type Awaited = (ReceiveToken, Arc<Queue>);
 
 impl Tokens {
@@ -49,7 +49,7 @@ impl Tokens {
 pub(crate) enum Completion {
     /// A send.
     Sent(Py<PyAny>, Result<(), SendError>),
-    /// The question which wire a peer speaks.
+    /// The question of which wire a peer speaks.
     Prepared(Py<PyAny>, PeerHandle, Result<(), SendError>),
     /// A receive that had to wait.
     Received(Slot, Tokens, PeerHandle, Result<Incoming, ReceiveError>),
@@ -75,7 +75,7 @@ impl Queue {
         }
     }
 
-    /// Takes out what came for a future that was cancelled.
+    /// Removes what arrived for a cancelled future.
     pub(crate) fn withdraw(
         &self,
         future: &Bound<'_, PyAny>,
@@ -92,8 +92,8 @@ impl Queue {
         }
     }
 
-    /// Clears the flag before it takes the queue: a push in between is taken now or has written a
-    /// new wake-up. None is lost.
+    /// Clears the flag before taking the queue: a push in between is either taken now or has
+    /// written a new wake-up. None is lost.
     fn take(&self) -> Vec<Completion> {
         let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
         self.armed.store(false, Ordering::Release);
@@ -139,7 +139,7 @@ impl Completions {
         Ok(())
     }
 
-    /// Lets everything go that was sent in this turn of the loop.
+    /// Sends everything that was queued in this turn of the loop.
     fn flush(&self) {
         let corked = std::mem::take(&mut *self.corked());
         for peer in corked {
@@ -147,7 +147,7 @@ impl Completions {
         }
     }
 
-    /// Drops what is queued: the loop is gone. Messages go back to their mailbox.
+    /// Drops what is queued, because the loop is gone. Messages go back to their mailbox.
     fn close(&self, py: Python<'_>) {
         for completion in self.queue.take() {
             if let Completion::Received(slot, tokens, peer, Ok(incoming)) = completion {
@@ -163,7 +163,7 @@ impl Completions {
         self.corked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the transport woken at the end of this turn of the loop, once for a whole burst.
+    /// Wakes the transport at the end of this turn of the loop, once for a whole burst.
     pub(crate) fn flush_soon(slf: &Bound<'_, Self>, peer: &PeerHandle) -> PyResult<()> {
         let this = slf.get();
         let scheduled = {
@@ -189,7 +189,7 @@ impl Completions {
         self.create_future.bind(py).call0()
     }
 
-    /// The future of a message.
+    /// The future for a message.
     pub(crate) fn receipt<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.create_receipt.bind(py).call0()
     }
@@ -245,7 +245,7 @@ fn put_back(peer: &PeerHandle, incoming: Incoming, awaited: Option<Awaited>) {
     }
 }
 
-/// A cancelled future takes nothing.
+/// A cancelled future accepts nothing.
 fn finish(
     py: Python<'_>,
     future: &Bound<'_, PyAny>,
@@ -269,7 +269,7 @@ fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 static FROM_TRANSPORT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// The exception of `convelo.exceptions` for a kind of trouble.
+/// The exception from `convelo.exceptions` for a kind of failure.
 fn exception(
     py: Python<'_>,
     kind: &str,

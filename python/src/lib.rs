@@ -1,6 +1,6 @@
-//! The compiled half of the Python package: the transport, and nothing that knows an object.
+//! The compiled half of the Python package: the transport, and nothing that knows about objects.
 //!
-//! What it offers is described in `convelo/_convelo.pyi`.
+//! `convelo/_convelo.pyi` describes its interface.
 
 mod completions;
 mod message;

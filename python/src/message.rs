@@ -1,4 +1,4 @@
-//! Messages between Python objects and the transport, without copies where it pays.
+//! Messages between Python objects and the transport, without copying where that pays off.
 #![expect(unsafe_code, reason = "memory of Python objects is read and written in place")]
 
 use std::any::Any;
@@ -15,20 +15,20 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBool, PyBytes, PyInt, PyList, PyMemoryView, PySlice, PyString, PyTuple};
 use tokio::io::ReadBuf;
 
-/// Buffers below this size are copied: a borrowed one costs more.
+/// Buffers below this size are copied: borrowing costs more.
 const BORROW_BYTES: usize = 32 << 10;
 
-/// Buffers from this size on are bytes objects from the beginning.
+/// Buffers of at least this size are bytes objects from the beginning.
 const OBJECT_BYTES: usize = 256 << 10;
 
-/// Buffers from this size on ask for huge pages.
+/// Buffers of at least this size ask for huge pages.
 const HUGE_PAGE_BYTES: usize = 4 << 20;
 
-/// Exported buffers that the transport is done with. To release one the GIL is needed, which the
+/// Exported buffers that the transport has finished with. Releasing one needs the GIL, which the
 /// transport does not take.
 static GRAVEYARD: Mutex<Vec<PyBuffer<u8>>> = Mutex::new(Vec::new());
 
-/// Releases what the transport is done with.
+/// Releases the buffers that the transport has finished with.
 pub(crate) fn bury(_: Python<'_>) {
     let dead = {
         let mut graveyard = GRAVEYARD.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,15 +47,15 @@ struct Borrowed {
     buffer: Option<PyBuffer<u8>>,
 }
 
-// SAFETY: the memory is only read, and stays where it is as long as the buffer is exported. The
-// export itself is released under the GIL, in `bury`.
+// SAFETY: the memory is only read, and stays in place as long as the buffer is exported. `bury`
+// releases the export itself, under the GIL.
 unsafe impl Send for Borrowed {}
 // SAFETY: as above.
 unsafe impl Sync for Borrowed {}
 
 impl AsRef<[u8]> for Borrowed {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `start` and `len` are those of a C-contiguous buffer that is still exported.
+        // SAFETY: `start` and `len` belong to a C-contiguous buffer that is still exported.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 }
@@ -76,11 +76,11 @@ pub(crate) fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     }
     let buffer: PyBuffer<u8> = PyBuffer::get(object).map_err(|_| {
         PyTypeError::new_err(
-            "a value or buffer is bytes-like, with items of one byte: cast a memoryview to 'B'",
+            "expected a bytes-like value or buffer with items of one byte: cast memoryviews to 'B'",
         )
     })?;
     if !buffer.is_c_contiguous() {
-        return Err(PyValueError::new_err("a buffer is C-contiguous: make a copy first"));
+        return Err(PyValueError::new_err("expected a C-contiguous buffer: make a copy first"));
     }
     let len = buffer.len_bytes();
     if len == 0 {
@@ -101,7 +101,7 @@ pub(crate) fn pieces_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<Bytes>> {
     Ok(vec![bytes_of(object)?])
 }
 
-/// A message id of Python: an int from -2^63 to 2^64 - 1 or a str.
+/// A message id from Python: an int from -2^63 to 2^64 - 1, or a str.
 pub(crate) fn id_of(object: &Bound<'_, PyAny>) -> PyResult<MessageId> {
     if let Ok(text) = object.cast::<PyString>() {
         return Ok(MessageId::Text(text.to_cow()?.as_ref().into()));
@@ -113,10 +113,10 @@ pub(crate) fn id_of(object: &Bound<'_, PyAny>) -> PyResult<MessageId> {
         if let Ok(number) = object.extract::<u64>() {
             return Ok(MessageId::Int(number.into()));
         }
-        return Err(PyValueError::new_err("a message id is between -2^63 and 2^64 - 1"));
+        return Err(PyValueError::new_err("expected a message id from -2^63 to 2^64 - 1"));
     }
     let kind = object.get_type().name()?;
-    Err(PyTypeError::new_err(format!("a message id is a str or an int, not {kind}")))
+    Err(PyTypeError::new_err(format!("a message id must be a str or an int, not {kind}")))
 }
 
 pub(crate) fn id_to_python(py: Python<'_>, id: &MessageId) -> PyResult<Py<PyAny>> {
@@ -171,7 +171,7 @@ fn chunk_to_python(py: Python<'_>, chunk: Chunk) -> Bound<'_, PyAny> {
     }
 }
 
-/// Hands out bytes objects, so that what arrives is read straight into them.
+/// Hands out bytes objects, so that arriving bytes are read straight into them.
 pub(crate) struct Objects;
 
 impl Allocate for Objects {
@@ -180,7 +180,7 @@ impl Allocate for Objects {
             let buffer: Box<dyn Buffer> = Box::new(vec![0u8; len]);
             return Box::pin(std::future::ready(Some(buffer)));
         }
-        // Off the transport's thread: the GIL may be held for long.
+        // Off the transport's thread: taking the GIL may take long.
         let made = tokio::task::spawn_blocking(move || Object::new(len));
         Box::pin(async move {
             let object = made.await.ok().flatten()?;
@@ -198,7 +198,7 @@ struct Object {
 }
 
 // SAFETY: until the object is handed to Python, which ends this value, nobody else has a reference
-// to it: its memory is this value's alone.
+// to it: its memory belongs to this value alone.
 unsafe impl Send for Object {}
 // SAFETY: as above.
 unsafe impl Sync for Object {}
@@ -207,8 +207,8 @@ impl Object {
     fn new(len: usize) -> Option<Self> {
         let size = isize::try_from(len).ok()?;
         let (bytes, start) = Python::try_attach(|py| {
-            // SAFETY: with a null pointer a new, uninitialised bytes object of this size is
-            // returned, or null and an exception, which is cleared.
+            // SAFETY: with a null pointer, this returns a new, uninitialised bytes object of this
+            // size, or null and an exception, which is cleared.
             unsafe {
                 let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
                 if object.is_null() {
@@ -224,7 +224,7 @@ impl Object {
             let page = 4096;
             let begin = (start as usize).next_multiple_of(page);
             let inside = (start as usize + len).saturating_sub(begin) / page * page;
-            // SAFETY: whole pages inside the object; it is advice and changes no contents.
+            // SAFETY: whole pages inside the object; this is only advice and changes no contents.
             let _ = unsafe {
                 rustix::mm::madvise(
                     begin as *mut std::ffi::c_void,
@@ -240,8 +240,8 @@ impl Object {
 impl Buffer for Object {
     fn read_buf(&mut self, from: usize) -> ReadBuf<'_> {
         let from = from.min(self.len);
-        // SAFETY: inside the object's memory, which nobody else refers to; uninitialised is fine
-        // for this type.
+        // SAFETY: inside the object's memory, which nobody else refers to; this type allows
+        // uninitialised memory.
         let space = unsafe {
             let start = self.start.add(from).cast::<MaybeUninit<u8>>();
             std::slice::from_raw_parts_mut(start, self.len - from)

@@ -1,4 +1,4 @@
-//! The transport of one party, as Python sees it.
+//! One party's transport, as Python sees it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::completions::{Completion, Completions, Queue, Slot, Tokens, receive_e
 use crate::message::{self, Objects};
 use crate::runtime::runtime;
 
-/// How long a message may take from its mailbox to the queue.
+/// How long a message may take to get from its mailbox to the queue.
 const HANDING_OVER: Duration = Duration::from_millis(20);
 
 /// See the stub file.
@@ -34,7 +34,7 @@ pub(crate) struct Node {
 #[pyclass(frozen, module = "convelo._convelo")]
 pub(crate) struct PeerHandle(convelo_pool::PeerHandle);
 
-/// Where notices go: the loop that the node is used from.
+/// Where notices go: the loop that uses the node.
 #[derive(Default)]
 struct Home {
     queue: Mutex<Option<Arc<Queue>>>,
@@ -95,7 +95,7 @@ impl Node {
             (None, None) if roots.is_none() => None,
             _ => {
                 return Err(PyValueError::new_err(
-                    "mutual TLS takes a key and its certificate: give both, or neither and no \
+                    "mutual TLS needs a key and its certificate: give both, or neither and no \
                      authority for plain HTTP",
                 ));
             }
@@ -228,7 +228,7 @@ impl Node {
         self.home.is_at(completions.queue());
         let mut waiting: Option<Slot> = None;
         // No Python code may run inside: the mailbox is locked. The future is made afterwards; the
-        // queue is drained on this very thread, so that it is there in time.
+        // queue is drained on this very thread, so it is there in time.
         let receipt = peer.0.receive(id, || {
             let slot = Slot::default();
             waiting = Some(Arc::clone(&slot));
@@ -259,8 +259,8 @@ impl Node {
         if token.cancel() {
             return Ok(());
         }
-        // Its message has left the mailbox and is in the queue, or will be in a moment. It is put
-        // back before anybody asks for the next one.
+        // Its message has left the mailbox and is in the queue, or soon will be. It is put back
+        // before anybody asks for the next one.
         let began = Instant::now();
         loop {
             if let Some(result) = queue.withdraw(future) {
@@ -349,7 +349,7 @@ impl Node {
             if certificate.is_some() || key.is_some() {
                 return Err(PyValueError::new_err(format!(
                     "'{name}' has a certificate or key, but this pool has none: it speaks plain \
-                     HTTP and could not tell"
+                     HTTP and cannot check either"
                 )));
             }
             return Ok(PeerIdentity::InsecureOrigin);
@@ -365,7 +365,7 @@ impl Node {
             (None, None) => {
                 return Err(PyValueError::new_err(format!(
                     "'{name}' has neither certificate nor key, and this pool has no authority: \
-                     nothing would tell who it is"
+                     there is no way to tell who it is"
                 )));
             }
         };
@@ -376,7 +376,7 @@ impl Node {
 fn key_of(text: &str) -> PyResult<[u8; 32]> {
     let wrong = || {
         PyValueError::new_err(
-            "a key is 'sha256:' and 64 hexadecimal digits: the SHA-256 of its \
+            "expected a key of the form 'sha256:' and 64 hexadecimal digits: the SHA-256 of its \
              SubjectPublicKeyInfo, as convelo keygen and convelo.pki print it",
         )
     };
@@ -391,11 +391,11 @@ fn wire_of(number: u8) -> PyResult<Wire> {
         2 => Ok(Wire::Two),
         4 => Ok(Wire::Four),
         5 => Ok(Wire::Five),
-        _ => Err(PyValueError::new_err(format!("there is no wire {number}: 2, 4 and 5 are known"))),
+        _ => Err(PyValueError::new_err(format!("there is no wire {number}: expected 2, 4 or 5"))),
     }
 }
 
-/// Negative retries are without end.
+/// Negative retries mean no limit.
 fn options(timeout: Option<f64>, retries: i64) -> PyResult<SendOptions> {
     let patience = (retries >= 0).then(|| u32::try_from(retries).unwrap_or(u32::MAX));
     Ok(SendOptions { timeout: timeout.map(seconds).transpose()?, patience, corked: false })
@@ -403,5 +403,5 @@ fn options(timeout: Option<f64>, retries: i64) -> PyResult<SendOptions> {
 
 fn seconds(seconds: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(seconds)
-        .map_err(|_| PyValueError::new_err(format!("{seconds} is not a time in seconds")))
+        .map_err(|_| PyValueError::new_err(format!("expected a time in seconds, not {seconds}")))
 }

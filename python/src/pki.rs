@@ -1,4 +1,4 @@
-//! Keys and certificates for tests and small set-ups.
+//! Keys and certificates for tests and small deployments.
 
 use convelo_channel::{Authority, Expect, Identity, certificate_identity as identity_of};
 use pyo3::exceptions::PyValueError;
@@ -10,14 +10,14 @@ fn wrong(error: impl std::fmt::Display) -> PyErr {
 
 type Pair = (Vec<u8>, Vec<u8>);
 
-/// A new authority: key and certificate in PEM.
+/// A new authority: its key and certificate in PEM.
 #[pyfunction]
 pub(crate) fn make_authority(common_name: &str, days: u32) -> PyResult<Pair> {
     let authority = Authority::generate(common_name, days).map_err(wrong)?;
     Ok((authority.key_pem().as_bytes().to_vec(), authority.certificate_pem().as_bytes().to_vec()))
 }
 
-/// A certificate of an authority for a new key: key and certificate in PEM.
+/// An authority's certificate for a new key: key and certificate in PEM.
 #[pyfunction]
 #[expect(clippy::needless_pass_by_value, reason = "arguments come from Python")]
 pub(crate) fn make_certificate(
@@ -35,7 +35,7 @@ pub(crate) fn make_certificate(
     Ok((issued.key_pem.as_bytes().to_vec(), issued.certificate_pem.into_bytes()))
 }
 
-/// A new key, a certificate that it signs itself, and what peers pin of it.
+/// A new key, its self-signed certificate, and the fingerprint that peers pin.
 #[pyfunction]
 pub(crate) fn make_identity(common_name: &str, days: u32) -> PyResult<(Vec<u8>, Vec<u8>, String)> {
     let identity = Identity::generate();
@@ -44,14 +44,14 @@ pub(crate) fn make_identity(common_name: &str, days: u32) -> PyResult<(Vec<u8>, 
     Ok((identity.to_pem().as_bytes().to_vec(), certificate.into_bytes(), fingerprint))
 }
 
-/// What peers pin of a certificate's key.
+/// The fingerprint of a certificate's key, for peers to pin.
 #[pyfunction]
 pub(crate) fn key_fingerprint(certificate: &[u8]) -> PyResult<String> {
     let key = convelo_channel::certificate_key(&der(certificate)?).map_err(wrong)?;
     Ok(format!("sha256:{}", hex::encode(key)))
 }
 
-/// The issuer's common name and the serial number, as the replaced package shows a party.
+/// The issuer's common name and the serial number, which is how the replaced package shows a party.
 #[pyfunction]
 pub(crate) fn certificate_identity(certificate: &[u8]) -> PyResult<(String, String)> {
     identity_of(&der(certificate)?).map_err(wrong)

@@ -1,4 +1,4 @@
-//! The thread that all nodes of this process run on.
+//! The thread that runs all of this process's nodes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// One thread: it sleeps and wakes cheaper than a pool of threads that watch each other.
+/// One thread: it sleeps and wakes more cheaply than a pool of threads that watch each other.
 struct Thread {
     process: u32,
     handle: Handle,
@@ -22,7 +22,7 @@ fn lock() -> MutexGuard<'static, Option<Thread>> {
     THREAD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The runtime; it is started here. After a fork its thread is gone, and made anew.
+/// The runtime, started on first use. After a fork its thread is gone, and a new one is made.
 pub(crate) fn runtime(py: Python<'_>) -> PyResult<Handle> {
     let mut current = lock();
     if let Some(thread) = &*current
@@ -47,14 +47,15 @@ pub(crate) fn runtime(py: Python<'_>) -> PyResult<Handle> {
         Thread { process: std::process::id(), handle: handle.clone(), stop, joined: thread };
     let forked = current.replace(started);
     drop(current);
-    // Its thread does not exist in this process: nothing of it can be waited for or dropped.
+    // Its thread does not exist in this process: there is nothing to wait for, and nothing may be
+    // dropped.
     std::mem::forget(forked);
     let at_exit = pyo3::wrap_pyfunction!(stop_at_exit, py)?;
     py.import("atexit")?.call_method1("register", (at_exit,))?;
     Ok(handle)
 }
 
-/// Ends the thread while the interpreter is still there: what it holds belongs to Python.
+/// Stops the thread while the interpreter still exists: what it holds belongs to Python.
 #[pyfunction]
 fn stop_at_exit(py: Python<'_>) {
     let Some(thread) = lock().take() else { return };
@@ -63,7 +64,7 @@ fn stop_at_exit(py: Python<'_>) {
         return;
     }
     let _ = thread.stop.send(());
-    // It may wait for the GIL, to make a bytes object.
+    // It may be waiting for the GIL, to make a bytes object.
     py.detach(|| {
         let _ = thread.joined.join();
     });

@@ -1,4 +1,4 @@
-//! A body on its way in: read once, into its final place, and able to go on after a break.
+//! An incoming body: read once, into its final place, and resumable after a break.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -17,18 +17,18 @@ use crate::message::{Allocate, Buffer, Chunk, Incoming, MessageId, Wire};
 use crate::quota::Charge;
 use crate::stream::{self, Carried};
 
-/// A body that cannot be taken.
+/// A body that cannot be accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
-    #[error("the connection ended inside a body: {0}")]
+    #[error("the connection ended in the middle of a body: {0}")]
     Connection(#[from] io::Error),
     #[error("{0}")]
     Malformed(String),
-    #[error("there is no memory for {0} bytes")]
+    #[error("not enough memory for {0} bytes")]
     Memory(u64),
 }
 
-/// What has arrived of a body.
+/// The part of a body that has arrived.
 pub(crate) struct Assembly {
     wire: Wire,
     total: u64,
@@ -38,7 +38,7 @@ pub(crate) struct Assembly {
 }
 
 enum Stage {
-    /// The head of a frame is being read; it grows once its prefix says how long it is.
+    /// The head of a frame is being read; it grows once its prefix states its length.
     Head { bytes: Vec<u8>, needed: usize },
     /// The value and the buffers.
     Pieces(Pieces),
@@ -68,7 +68,7 @@ impl Assembly {
         Self { wire, total, received: 0, stage, charge: None }
     }
 
-    /// With the room that the message has taken.
+    /// Adds the message's share of the quota.
     pub(crate) fn charged(mut self, charge: Charge) -> Self {
         self.charge = Some(charge);
         self
@@ -78,7 +78,7 @@ impl Assembly {
         self.received
     }
 
-    /// Whether a body of `total` bytes goes on here.
+    /// Whether a body of `total` bytes resumes here.
     pub(crate) fn is_continued(&self, offset: u64, total: u64) -> bool {
         (self.received, self.total) == (offset, total)
     }
@@ -131,7 +131,7 @@ impl Assembly {
         Err(BodyError::Malformed("the lengths in the body do not add up to its length".to_owned()))
     }
 
-    /// The message; call it when everything has been read.
+    /// The message; call it after everything has been read.
     pub(crate) fn finish(self) -> Result<Incoming, BodyError> {
         let incomplete = || BodyError::Malformed("the body is not complete".to_owned());
         let Stage::Pieces(pieces) = self.stage else { return Err(incomplete()) };
@@ -150,7 +150,7 @@ fn ended() -> BodyError {
     BodyError::Connection(io::ErrorKind::UnexpectedEof.into())
 }
 
-/// What to do with so much of a frame's head.
+/// What to do once this much of a frame's head has arrived.
 fn head_read(bytes: &mut Vec<u8>, total: u64) -> Result<Stage, BodyError> {
     let malformed = |error: frame::FrameError| BodyError::Malformed(error.to_string());
     if bytes.len() == frame::PREFIX_BYTES {
@@ -169,7 +169,7 @@ impl Pieces {
         Self { id, lengths, current: None, done: Vec::new() }
     }
 
-    /// The piece that has room; nothing when all are full.
+    /// The piece with room left; `None` if all are full.
     async fn reach(&mut self, memory: &dyn Allocate) -> Result<Option<&mut Piece>, BodyError> {
         loop {
             self.done.extend(self.current.take_if(|piece| piece.filled == piece.len));
@@ -190,7 +190,7 @@ impl Pieces {
     }
 }
 
-/// A whole body that is in memory already.
+/// A whole body that is already in memory.
 pub(crate) fn parse(wire: Wire, body: Bytes) -> Result<Incoming, BodyError> {
     if wire != Wire::Two {
         return compatible(wire, Chunk::Bytes(body));
@@ -201,7 +201,7 @@ pub(crate) fn parse(wire: Wire, body: Bytes) -> Result<Incoming, BodyError> {
     let head_len = frame::Prefix::parse(prefix, total).map_err(malformed)?.head_len();
     let head =
         frame::Head::parse(body.get(..head_len).unwrap_or(&body), total).map_err(malformed)?;
-    // The head's parser has checked that the lengths add up to the body's.
+    // The head's parser has checked that the lengths add up to that of the body.
     let mut rest = body.slice(head_len..);
     let mut piece = |len: u64| {
         let len = usize::try_from(len).map_or(rest.len(), |len| len.min(rest.len()));
@@ -241,7 +241,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::memory::Ordinary;
 
-    /// What a future comes to without waiting.
+    /// The result of a future that does not wait.
     pub(crate) fn complete<T>(future: impl Future<Output = T>) -> Option<T> {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(value) => Some(value),
@@ -249,7 +249,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Lets some bytes arrive; whether the body is complete.
+    /// Delivers some bytes; returns whether the body is complete.
     pub(crate) fn feed(assembly: &mut Assembly, bytes: &[u8]) -> bool {
         let mut nothing: Carried = Box::new(tokio::io::empty());
         let mut buffered = BytesMut::from(bytes);

@@ -1,4 +1,4 @@
-//! Connections that go out: dialled, read and written for a [`Lane`], which says what.
+//! Outgoing connections: dialled, read and written as a [`Lane`] says.
 
 use std::io;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ async fn run(shared: Arc<Shared>, peer: Arc<Peer>, kind: LaneKind) {
     carrier.run().await;
     if kind == LaneKind::Extra {
         carrier.peer.outbox.extra_lanes.fetch_sub(1, Ordering::AcqRel);
-        // Something may have come between the last look and the end.
+        // Work may have arrived between the last look and the end.
         if carrier.peer.outbox.has_bulk() {
             provide(&carrier.shared, &carrier.peer, true);
         }
@@ -98,7 +98,7 @@ impl Carrier {
             }
             Err(_) => return Err(Ended::Broken(ConnectionError::NoAnswer { address })),
         };
-        // Without it a small request behind another waits for delayed acknowledgements (40 ms).
+        // Otherwise a small request behind another one waits for delayed acknowledgements (40 ms).
         let _ = tcp.set_nodelay(true);
         let Some(tls) = &self.shared.tls else { return Ok(Box::new(tcp)) };
         let expect = match &config.identity {
@@ -134,7 +134,8 @@ impl Carrier {
         tokio::pin!(stall);
         let mut moved = Instant::now();
         loop {
-            // Registered before the look at the queue: what comes in between is not missed.
+            // Registered before looking at the queue, so that nothing arriving in between is
+            // missed.
             let mut ready = std::pin::pin!(peer.outbox.small_ready.notified());
             let pipelined = self.lane.is_pipelined(&peer);
             if pipelined {
@@ -186,14 +187,14 @@ impl Carrier {
             read = stream::read(stream, &mut self.lane.arrived) => Err(match read {
                 Ok(0) => Ended::Done,
                 Ok(_) => Ended::Broken(ConnectionError::Unasked),
-                // A refusal of our certificate may come before the first request.
+                // The peer may refuse our certificate before the first request.
                 Err(error) => lane::broken(error),
             }),
         }
     }
 }
 
-/// Waits for a request; nothing when this lane is to end, which the primary one never is.
+/// Waits for a request; `None` if this lane should end, which the primary one never does.
 async fn next(peer: &Peer, kind: LaneKind) -> Option<Arc<Request>> {
     let outbox = &peer.outbox;
     loop {
@@ -215,7 +216,7 @@ async fn next(peer: &Peer, kind: LaneKind) -> Option<Arc<Request>> {
                     () = sleep(EXTRA_IDLE) => true,
                 };
                 outbox.idle_lanes.fetch_sub(1, Ordering::AcqRel);
-                // Bulk that waits behind another message of its id has nobody else.
+                // No other lane takes care of bulk queued behind another message with its id.
                 if ended && !outbox.has_bulk() {
                     return None;
                 }

@@ -1,23 +1,24 @@
 //! Rust values on the wires, through `serde`.
 //!
-//! What one side sends as | arrives in Python as | and in Rust as
-//! ---|---|---
-//! number, `bool`, text, `()`, `Option` | `int`, `float`, `bool`, `str`, `None` | the same
-//! `i128`, `u128`, [`Integer`] | `int` of any size | the same
-//! `Vec`, slice, array, tuple | `list` | any sequence
-//! struct, map with texts as keys | `dict` | the same
-//! enum | `str`, or `dict` with one key | the same
-//! bytes: [`Blob`], `serde_bytes` | `bytes` | the same, also `Vec<u8>`
-//! [`Array`] | compatible wires: nested `list`; second wire: `numpy.ndarray` | [`Array`], or nested `Vec`
-//! [`Typed`] | the class that is registered under its name | [`Typed`]
+//! | What one side sends as | arrives in Python as | and in Rust as |
+//! |---|---|---|
+//! | number, `bool`, text, `()`, `Option` | `int`, `float`, `bool`, `str`, `None` | the same |
+//! | `i128`, `u128`, [`Integer`] | `int` of any size | the same |
+//! | `Vec`, slice, array, tuple | `list` | any sequence |
+//! | struct, map with texts as keys | `dict` | the same |
+//! | enum | `str`, or `dict` with one key | the same |
+//! | bytes: [`Blob`], `serde_bytes` | `bytes` | the same, also `Vec<u8>` |
+//! | [`Array`], compatible wires | nested `list` | [`Array`], or nested `Vec` |
+//! | [`Array`], second wire | `numpy.ndarray` | [`Array`], or nested `Vec` |
+//! | [`Typed`] | the class registered under its name | [`Typed`] |
 //!
 //! A Rust tuple is a list in Python; [`Typed::tuple`] makes a Python `tuple`, and what Python sends
 //! as one can be received as any sequence. A `Vec<u8>` is a list of numbers, as everywhere in
 //! `serde`; use [`Blob`] or `serde_bytes` for `bytes`.
 //!
-//! Values are written as the genuine package writes them, byte by byte. Of the second wire these
-//! extensions of msgpack are known: 1, a typed value: `[name, data]`; 2, an array: `[dtype, shape,
-//! order, buffer or bytes]`; 3, bytes beside the value: the number of the buffer. A buffer is
+//! Values are written byte for byte as the genuine package writes them. The second wire adds these
+//! msgpack extensions: 1, a typed value: `[name, data]`; 2, an array: `[dtype, shape, order, buffer
+//! or bytes]`; 3, bytes sent separately from the value: the number of their buffer. Each buffer is
 //! referred to once.
 
 mod array;
@@ -44,55 +45,54 @@ pub use blob::Blob;
 pub use integer::{Integer, IntegerError};
 pub use typed::Typed;
 
-/// Extensions of msgpack on the second wire.
+/// The msgpack extensions of the second wire.
 const TYPED_EXTENSION: i8 = 1;
 const ARRAY_EXTENSION: i8 = 2;
 const BUFFER_EXTENSION: i8 = 3;
 const TABLE_EXTENSION: i8 = 4;
 
-/// A value that cannot be written for a wire, or something that arrived and is not what was asked
-/// for.
+/// A value that cannot be written for a wire, or that arrived and is not what was requested.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
     /// What arrived is broken.
     #[error("what arrived is broken: {0}")]
     Malformed(#[from] DocumentError),
-    /// What arrived is another type than what was asked for.
-    #[error("what arrived is not what was asked for, near byte {position}: {text}")]
+    /// What arrived has a different type from what was requested.
+    #[error("what arrived is not what was requested, near byte {position}: {text}")]
     Mismatch {
         /// The byte near which it was noticed.
         position: usize,
-        /// What is there and what was asked for.
+        /// What was found and what was requested.
         text: String,
     },
     /// The value refused to be written.
     #[error("the value cannot be written: {0}")]
     Refused(String),
-    /// A map that its receiver would take for something else.
+    /// A map that its receiver would mistake for something else.
     #[error(
         "a map or struct with both the keys \"type\" and \"data\" would arrive as something else \
-         on the compatible wires: rename one, or use Typed where a typed value is meant"
+         on the compatible wires: rename one, or use Typed if you mean a typed value"
     )]
     Ambiguous,
-    /// The compatible wires have maps with texts as keys only.
-    #[error("the key of a map is {found}; on the compatible wires keys are texts")]
+    /// On the compatible wires, the keys of maps can only be texts.
+    #[error("the key of a map is {found}; on the compatible wires, keys must be texts")]
     Key {
         /// What it is.
         found: &'static str,
     },
     /// Too many levels.
-    #[error("the value has more than {MAXIMUM_WRITTEN_DEPTH} levels of lists and maps")]
+    #[error("the value nests lists and maps more than {MAXIMUM_WRITTEN_DEPTH} levels deep")]
     Depth,
     /// Too much for one msgpack value.
-    #[error("{what} has {length} bytes or elements; 2^32 - 1 are allowed")]
+    #[error("{what} has {length} bytes or elements, expected at most 2^32 - 1")]
     TooLarge {
         /// What is too large.
         what: &'static str,
         /// How large it is.
         length: usize,
     },
-    /// A `Serialize` that announced another length than it had.
+    /// A `Serialize` that announced a different length from what it wrote.
     #[error("a value announced {announced} elements and wrote {written}")]
     Length {
         /// What it announced.
@@ -100,7 +100,7 @@ pub enum CodecError {
         /// What it wrote.
         written: usize,
     },
-    /// An array that is inconsistent, or has no form on this wire.
+    /// An array that is inconsistent, or cannot be written for this wire.
     #[error(transparent)]
     Array(#[from] ArrayError),
 }
@@ -124,8 +124,8 @@ pub fn to_payload<T: Serialize + ?Sized>(value: &T, wire: Wire) -> Result<Payloa
     Ok(writer.finish())
 }
 
-/// Reads what arrived. What was sent as bytes is not copied when it is received as a [`Blob`], nor
-/// is the content of an [`Array`] on the second wire.
+/// Reads what arrived. Bytes received as a [`Blob`] are not copied, nor is the content of an
+/// [`Array`] on the second wire.
 pub fn from_incoming<T: DeserializeOwned>(incoming: Incoming) -> Result<T, CodecError> {
     let Incoming { wire, value, value_range, buffers, .. } = incoming;
     let value = value.into_bytes();
@@ -137,7 +137,7 @@ pub fn from_incoming<T: DeserializeOwned>(incoming: Incoming) -> Result<T, Codec
     from_parts(wire, &value.slice(value_range), &buffers)
 }
 
-/// Reads a value and the buffers beside it.
+/// Reads a value and its separate buffers.
 pub fn from_parts<T: DeserializeOwned>(
     wire: Wire,
     value: &Bytes,
@@ -146,12 +146,12 @@ pub fn from_parts<T: DeserializeOwned>(
     read::from_parts(wire, value, buffers)
 }
 
-/// Bytes as a payload; not copied from 4 KiB on.
+/// Bytes as a payload; not copied if they are 4 KiB or more.
 pub fn bytes_to_payload(bytes: Bytes, wire: Wire) -> Result<Payload, CodecError> {
     to_payload(&Blob(bytes), wire)
 }
 
-/// The bytes that arrived; not copied.
+/// The bytes that arrived, without copying.
 pub fn bytes_from_incoming(incoming: Incoming) -> Result<Bytes, CodecError> {
     from_incoming::<Blob>(incoming).map(|blob| blob.0)
 }

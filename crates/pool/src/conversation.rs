@@ -65,7 +65,7 @@ pub(crate) struct Arrival {
     /// Held while the message is read.
     reading: Option<Interrupt>,
     ticket: Ticket,
-    /// When it gives up.
+    /// When to give up on it.
     until: Option<Instant>,
 }
 

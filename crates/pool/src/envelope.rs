@@ -1,8 +1,8 @@
 //! The bodies of the compatible wires, as `tno.mpc.communication` writes them.
 //!
-//! The 4.x line sends the map `{"object": value, "id": number or text}`, the 5.x line
-//! `{"object": bytes, "id": text}`, where the bytes are the value as a document of its own. The
-//! value is anything that msgpack can say and is not looked into beyond its structure.
+//! The 4.x line sends the map `{"object": value, "id": number or text}`, the 5.x line `{"object":
+//! bytes, "id": text}`, where the bytes are the value as a document of its own. The value can be
+//! anything msgpack can express; only its structure is examined.
 
 use std::ops::Range;
 
@@ -15,16 +15,16 @@ use crate::msgpack::{Cursor, Token};
 
 pub use crate::msgpack::{DocumentError as EnvelopeError, count_wrappers};
 
-/// A map of two, and its first key.
+/// A map with two entries, and its first key.
 const OPENING: &[u8] = b"\x82\xa6object";
 
 /// The second key.
 const ID_KEY: &[u8] = b"\xa2id";
 
-/// Bytes of the value: what one msgpack marker can announce.
+/// Bytes of the value: the most that one msgpack marker can announce.
 pub const MAXIMUM_VALUE_BYTES: usize = u32::MAX as usize;
 
-/// A message that the compatible wires have no words for.
+/// A message that the compatible wires cannot express.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -33,26 +33,26 @@ pub enum BuildError {
     Wire,
     /// Too many bytes for one msgpack value.
     #[error(
-        "the value has {length} bytes; the compatible wires take {MAXIMUM_VALUE_BYTES} at most: \
-         send it in pieces, or let the peer use convelo too"
+        "the value has {length} bytes, expected at most {MAXIMUM_VALUE_BYTES} on the compatible \
+         wires: send it in pieces, or let the peer use convelo too"
     )]
     TooLarge {
         /// Its bytes.
         length: usize,
     },
-    /// An id of too many bytes.
-    #[error("the id has {length} bytes; {MAXIMUM_ID_BYTES} are allowed")]
+    /// An id with too many bytes.
+    #[error("the id has {length} bytes, expected at most {MAXIMUM_ID_BYTES}")]
     IdLength {
         /// Its bytes.
         length: usize,
     },
-    /// A number that msgpack has no form for.
-    #[error("the id {number} is not between -2^63 and 2^64 - 1")]
+    /// A number that msgpack cannot express.
+    #[error("the id is {number}, expected a number from -2^63 to 2^64 - 1")]
     IdRange {
         /// The number.
         number: i128,
     },
-    /// The 5.x line knows texts only.
+    /// The 5.x line knows only texts.
     #[error("the id {number} is a number; on the 5.x wire ids are texts: use \"{number}\"")]
     IdKind {
         /// The number.
@@ -60,7 +60,7 @@ pub enum BuildError {
     },
 }
 
-/// What is sent before and after a value of `value_len` bytes.
+/// The bytes sent before and after a value of `value_len` bytes.
 pub fn build(wire: Wire, id: &MessageId, value_len: usize) -> Result<(Bytes, Bytes), BuildError> {
     let Ok(length) = u32::try_from(value_len) else {
         return Err(BuildError::TooLarge { length: value_len });
@@ -70,7 +70,7 @@ pub fn build(wire: Wire, id: &MessageId, value_len: usize) -> Result<(Bytes, Byt
         Wire::Five => {
             let mut head = Vec::with_capacity(OPENING.len() + 5);
             head.extend_from_slice(OPENING);
-            encode::write_bin_len(&mut head, length).expect("a vector takes everything");
+            encode::write_bin_len(&mut head, length).expect("a vector accepts everything");
             head.into()
         }
         Wire::Two => return Err(BuildError::Wire),
@@ -88,24 +88,24 @@ pub fn build(wire: Wire, id: &MessageId, value_len: usize) -> Result<(Bytes, Byt
             return Err(BuildError::IdLength { length: text.len() });
         }
         MessageId::Text(text) => {
-            encode::write_str(&mut tail, text).expect("a vector takes everything");
+            encode::write_str(&mut tail, text).expect("a vector accepts everything");
         }
     }
     Ok((head, tail.into()))
 }
 
-/// What an envelope holds.
+/// The content of an envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parsed {
     /// The message's id.
     pub id: MessageId,
-    /// Where in the body the value is: one whole msgpack document.
+    /// Where the value is in the body: one whole msgpack document.
     pub value: Range<usize>,
 }
 
-/// Opens an envelope. Walks the whole document once, so that the value is known to be one document
-/// of at most [`MAXIMUM_DEPTH`](crate::limits::MAXIMUM_DEPTH) levels; bytes behind it are ignored,
-/// as the genuine packages do. Further keys are ignored on the 4.x wire and refused on the 5.x wire.
+/// Opens an envelope. Walks the whole document once, to make sure that the value is one document of
+/// at most [`MAXIMUM_DEPTH`](crate::limits::MAXIMUM_DEPTH) levels. Ignores bytes after it, as the
+/// genuine packages do. Ignores other keys on the 4.x wire and refuses them on the 5.x wire.
 pub fn parse(body: &[u8], wire: Wire) -> Result<Parsed, EnvelopeError> {
     if wire == Wire::Two {
         return Err(EnvelopeError::new(0, "a body of the second wire", "it has no envelope"));
@@ -128,11 +128,11 @@ pub fn parse(body: &[u8], wire: Wire) -> Result<Parsed, EnvelopeError> {
             b"id" if id.is_none() => id = Some(read_id(&mut cursor, wire)?),
             b"object" | b"id" => {
                 let found = "a second \"object\" or \"id\"";
-                return Err(EnvelopeError::new(position, found, "each stands once"));
+                return Err(EnvelopeError::new(position, found, "each occurs once"));
             }
             key if wire == Wire::Five => {
                 let found = format!("the key {:?}", String::from_utf8_lossy(clipped(key)));
-                let required = "a message of the 5.x wire has the keys \"object\" and \"id\" alone";
+                let required = "a message of the 5.x wire has only the keys \"object\" and \"id\"";
                 return Err(EnvelopeError::new(position, found, required));
             }
             key => {
@@ -151,12 +151,12 @@ pub fn parse(body: &[u8], wire: Wire) -> Result<Parsed, EnvelopeError> {
     })
 }
 
-/// Which compatible wire a body seems to be written for. A hint for messages to people and no
-/// more: bytes that were sent under an id of text on the 4.x wire may look like the 5.x wire.
+/// Which compatible wire a body seems to be written for. No more than a hint for messages to
+/// people: bytes sent under a text id on the 4.x wire may look like the 5.x wire.
 pub fn looks_like(body: &[u8]) -> Option<Wire> {
     if let Ok(parsed) = parse(body, Wire::Five) {
         let whole = parse(body, Wire::Four).is_ok_and(|four| {
-            // The bytes' own marker and length are part of the value of the 4.x wire.
+            // On the 4.x wire, the bytes' own marker and length are part of the value.
             four.value.end == parsed.value.end
         });
         if whole {
@@ -206,13 +206,13 @@ fn read_id(cursor: &mut Cursor<'_>, wire: Wire) -> Result<MessageId, EnvelopeErr
     }
 }
 
-/// Writes a number in its smallest form; nothing if msgpack has none.
+/// Writes a number in its smallest form; `None` if msgpack has none.
 pub(crate) fn write_number(to: &mut Vec<u8>, number: i128) -> Option<()> {
     if let Ok(number) = u64::try_from(number) {
-        encode::write_uint(to, number).expect("a vector takes everything");
+        encode::write_uint(to, number).expect("a vector accepts everything");
     } else {
         let number = i64::try_from(number).ok()?;
-        encode::write_sint(to, number).expect("a vector takes everything");
+        encode::write_sint(to, number).expect("a vector accepts everything");
     }
     Some(())
 }
@@ -293,7 +293,7 @@ mod tests {
 
         let body = b"\x82\xa2id\xa15\xa6object\xc4\x02\x07\x08trailing";
         let parsed = Parsed { id: "5".into(), value: 15..16 };
-        assert_eq!(parse(body, Wire::Five), Ok(parsed), "bytes behind the inner document");
+        assert_eq!(parse(body, Wire::Five), Ok(parsed), "bytes after the inner document");
 
         let body = b"\x83\xa2id\xa15\xa1x\x01\xa6object\xc4\x01\x07";
         assert!(parse(body, Wire::Four).is_ok());

@@ -1,4 +1,4 @@
-//! What can go wrong, with the names of peer and message in the text.
+//! What can go wrong, with the names of the peer and message in the text.
 
 use std::sync::Arc;
 use std::{error, fmt, io};
@@ -17,13 +17,13 @@ use crate::message::MessageId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SendErrorKind {
-    /// Nobody answers at the peer's address, and the attempts are used up.
+    /// Nobody answers at the peer's address, and the attempts are exhausted.
     Unreachable,
-    /// The peer answered and refused; another try would be refused again.
+    /// The peer answered and refused; it would refuse another attempt as well.
     Refused,
     /// The peer could not prove who it is, or refused what we proved.
     NotAuthenticated,
-    /// The message is larger than its wire, or the limits here, allow.
+    /// The message is larger than its wire, or a limit here, allows.
     TooLarge,
     /// The deadline passed.
     TimedOut,
@@ -31,22 +31,22 @@ pub enum SendErrorKind {
     Downgraded,
     /// The peer lost its state since we last heard from it.
     Restarted,
-    /// Too many messages wait for being sent to this peer.
+    /// Too many messages are queued for this peer.
     QueueFull,
-    /// The pool is shut down.
+    /// The pool has been shut down.
     Closed,
 }
 
-/// A message that was not delivered, or of which that is not known. Its source is what happened.
+/// A message that was not delivered, or may not have been. The source says what happened.
 #[derive(Clone, Debug)]
 pub struct SendError {
-    /// What kind of trouble.
+    /// The kind of failure.
     pub kind: SendErrorKind,
     /// The peer's name.
     pub peer: String,
-    /// The message's id; nothing while the peer was only asked which wire it speaks.
+    /// The message's id; `None` if the peer was only asked which wire it speaks.
     pub id: Option<MessageId>,
-    /// Whether the peer may have got the message although no acknowledgement came back.
+    /// Whether the peer may have received the message although no acknowledgement arrived.
     pub maybe_delivered: bool,
     source: Box<SendFailure>,
 }
@@ -55,22 +55,22 @@ pub struct SendError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReceiveErrorKind {
-    /// The peer went away.
+    /// The peer is gone.
     Lost,
     /// The peer lost its state since we last heard from it.
     Restarted,
-    /// The pool is shut down.
+    /// The pool has been shut down.
     Closed,
 }
 
-/// A receive that ended without a message. Its source is what happened.
+/// A receive that ended without a message. The source says what happened.
 #[derive(Clone, Debug)]
 pub struct ReceiveError {
-    /// What kind of trouble.
+    /// The kind of failure.
     pub kind: ReceiveErrorKind,
     /// The peer's name.
     pub peer: String,
-    /// The id that was waited for.
+    /// The awaited id.
     pub id: Option<MessageId>,
     source: ReceiveFailure,
 }
@@ -84,30 +84,31 @@ pub(crate) enum SendFailure {
     NotAuthenticated(ConnectionError),
     #[error("the peer refused it with status {status}: {said}{advice}")]
     Refused { status: u16, said: String, advice: Advice },
-    #[error("it has {found} bytes, and at most {limit} are sent on this wire: send it in pieces")]
+    #[error("it has {found} bytes, expected at most {limit} on this wire: send it in pieces")]
     TooLarge { found: u64, limit: u64 },
     #[error(transparent)]
     Frame(FrameError),
     #[error(transparent)]
     Envelope(BuildError),
-    #[error(
-        "it was not acknowledged within its timeout; allow more time or look at the peer's log"
-    )]
+    #[error("it was not acknowledged within its timeout; allow more time, or check the peer's log")]
     TimedOut,
     #[error(
-        "the peer spoke the second wire before and now does not: a downgrade is refused; restart \
-         this pool if the peer was replaced by another program on purpose"
+        "the peer spoke the second wire before and now it does not: a downgrade is refused; \
+         restart this pool if the peer was deliberately replaced by another program"
     )]
     Downgraded,
     #[error(transparent)]
     Restarted(Restarted),
-    #[error("{MAXIMUM_QUEUED} messages to it wait already: await some of them before sending more")]
+    #[error(
+        "{MAXIMUM_QUEUED} messages to it are already waiting: await some of them before sending \
+         more"
+    )]
     QueueFull,
     #[error(transparent)]
     Closed(Closed),
 }
 
-/// A connection that did not come to be, or broke.
+/// A connection that could not be established, or broke.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
     #[error("{address} does not answer within {} s", CONNECT_TIMEOUT.as_secs())]
@@ -118,7 +119,7 @@ pub(crate) enum ConnectionError {
     Handshake { address: String, source: Arc<PeerTlsError> },
     #[error("{address} answers, but not with TLS 1.3 as this pool does: {source}")]
     NoTls { address: String, source: Arc<io::Error> },
-    #[error("{address} proved another key than the one that came first under this name: {proven}")]
+    #[error("{address} proved a different key from the first one under this name: {proven}")]
     AnotherKey { address: String, proven: String },
     #[error("the peer refused our certificate: {0}")]
     RefusedByPeer(String),
@@ -130,13 +131,13 @@ pub(crate) enum ConnectionError {
     Stalled,
     #[error("the peer's answer cannot be read: {0}")]
     Answer(#[from] HeadError),
-    #[error("the peer's answer has {0} bytes, which is longer than an answer may be")]
+    #[error("the peer's answer has {0} bytes, more than an answer may have")]
     AnswerTooLong(u64),
-    #[error("an answer without a question arrived")]
+    #[error("an answer arrived without a question")]
     Unasked,
 }
 
-/// What may help against a refusal.
+/// What may help after a refusal.
 #[derive(Clone, Debug)]
 pub(crate) enum Advice {
     None,
@@ -149,12 +150,12 @@ pub(crate) enum Advice {
     Moved,
 }
 
-/// A peer lost its state.
+/// The peer lost its state.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(crate) enum Restarted {
     #[error("the peer was restarted: its session is a new one{}", loss(*.unreceived))]
     Now { unreceived: usize },
-    /// This is the first that the user hears of it.
+    /// The user has not heard of it before.
     #[error("the peer was restarted since the last message: default ids begin at 0 again")]
     Before,
 }
@@ -168,17 +169,17 @@ pub(crate) enum Closed {
     Unacknowledged,
     #[error("the peer was removed from this pool")]
     Peer,
-    #[error("the conversation was begun anew")]
+    #[error("the conversation was restarted")]
     Conversation,
 }
 
-/// What ended a receive.
+/// Why a receive ended.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(crate) enum ReceiveFailure {
     #[error("the peer has shut down")]
     Goodbye,
     #[error(
-        "the peer went away: nobody answered there for {} s",
+        "the peer went away: nobody answered for {} s",
         PROBE_INTERVAL.as_secs() * u64::from(PROBES_UNTIL_LOST)
     )]
     Silent,
@@ -229,7 +230,7 @@ impl fmt::Display for SendError {
             None => write!(f, "'{}': {}", self.peer, self.source)?,
         }
         if self.maybe_delivered {
-            f.write_str(" (it may have arrived all the same: its acknowledgement is missing)")?;
+            f.write_str(" (it may still have arrived: its acknowledgement is missing)")?;
         }
         Ok(())
     }
@@ -261,7 +262,7 @@ impl fmt::Display for Advice {
         match self {
             Self::None => Ok(()),
             Self::Register { port, key } => {
-                f.write_str("; the peer has to register this pool under its own address and ")?;
+                f.write_str("; the peer must register this pool under its own address and ")?;
                 write!(f, "the port {port}")?;
                 match key {
                     Some(key) => write!(f, " and its key sha256:{}", hex::encode(key)),

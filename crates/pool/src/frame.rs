@@ -14,9 +14,9 @@
 //! | 8 each | bytes of each buffer |
 //! | as said | the value, then the buffers |
 //!
-//! The first 20 bytes are the prefix; prefix, id and lengths are the head. What follows the head is
-//! never looked at here. The lengths add up to the body's length exactly, so that everything is
-//! known to be within the limit for messages before memory is spent on it.
+//! The first 20 bytes are the prefix; prefix, id and lengths are the head. Nothing after the head
+//! is examined here. The lengths add up exactly to the body's length, so everything is known to be
+//! within the limit for messages before any memory is spent on it.
 
 use bytes::Bytes;
 
@@ -38,55 +38,58 @@ const LENGTH_BYTES: usize = size_of::<u64>();
 #[non_exhaustive]
 pub enum FrameError {
     /// It begins with something else.
-    #[error("the body begins with {found:02x?}, not with \"CVP2\": it is not of the second wire")]
+    #[error(
+        "the body begins with {found:02x?}, expected \"CVP2\": it does not belong to the second \
+         wire"
+    )]
     Magic {
         /// The first bytes.
         found: [u8; 4],
     },
-    /// A version that is not known here.
-    #[error("the body has version {found} of the second wire; version 1 is understood")]
+    /// An unknown version.
+    #[error("the body has version {found} of the second wire, expected version 1")]
     Version {
         /// The version.
         found: u8,
     },
-    /// An id of a kind that is not known here, or a number with a length.
-    #[error("the id is of kind {kind} with {length} bytes; kind 0 with 0 bytes or kind 1 is known")]
+    /// An id of an unknown kind, or a number with a length.
+    #[error("the id is of kind {kind} with {length} bytes, expected kind 0 with 0 bytes or kind 1")]
     IdKind {
         /// The kind.
         kind: u8,
-        /// The length beside it.
+        /// The length that came with it.
         length: u16,
     },
-    /// An id of too many bytes.
-    #[error("the id has {length} bytes; {MAXIMUM_ID_BYTES} are allowed")]
+    /// An id with too many bytes.
+    #[error("the id has {length} bytes, expected at most {MAXIMUM_ID_BYTES}")]
     IdLength {
         /// Its bytes.
         length: usize,
     },
-    /// An id that is no number from -2^63 to 2^64 - 1, or no UTF-8.
+    /// A number outside -2^63 to 2^64 - 1, or text that is not UTF-8.
     #[error("the id is {found}")]
     Id {
-        /// What it is.
+        /// What is there.
         found: &'static str,
     },
     /// Too many buffers.
-    #[error("the message has {count} buffers; {MAXIMUM_BUFFERS} are allowed")]
+    #[error("the message has {count} buffers, expected at most {MAXIMUM_BUFFERS}")]
     Buffers {
         /// How many.
         count: usize,
     },
     /// The body ended inside its head.
-    #[error("the body ends after {found} bytes, inside its head of {required} bytes")]
+    #[error("the body ends after {found} bytes, in the middle of its head of {required} bytes")]
     Short {
-        /// Bytes that are there.
+        /// Bytes that have arrived.
         found: u64,
-        /// Bytes that the head has, as far as that is known.
+        /// Bytes in the head, as far as known.
         required: u64,
     },
     /// The lengths do not add up.
     #[error("head, value and buffers have {announced} bytes together, the body has {total}")]
     Total {
-        /// The sum of what the head says; nothing beyond 2^64.
+        /// The sum announced by the head; `u64::MAX` if it is 2^64 or more.
         announced: u64,
         /// The length of the body.
         total: u64,
@@ -103,8 +106,8 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Reads the prefix of a body of `total` bytes. Of `bytes` only the first [`PREFIX_BYTES`] are
-    /// looked at.
+    /// Reads the prefix of a body of `total` bytes. Looks only at the first [`PREFIX_BYTES`] of
+    /// `bytes`.
     pub fn parse(bytes: &[u8], total: u64) -> Result<Self, FrameError> {
         let Some(bytes) = bytes.first_chunk::<PREFIX_BYTES>() else {
             return Err(FrameError::Short {
@@ -142,14 +145,14 @@ impl Prefix {
         Ok(prefix)
     }
 
-    /// Bytes of the head, the prefix included. At most [`PREFIX_BYTES`], [`MAXIMUM_ID_BYTES`] and 8
-    /// for each of [`MAXIMUM_BUFFERS`].
+    /// Bytes of the head, including the prefix: at most [`PREFIX_BYTES`], [`MAXIMUM_ID_BYTES`] and
+    /// 8 for each of [`MAXIMUM_BUFFERS`].
     pub fn head_len(&self) -> usize {
         PREFIX_BYTES + self.id_len + self.buffers * LENGTH_BYTES
     }
 }
 
-/// What a body begins with.
+/// The beginning of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The message's id.
@@ -161,8 +164,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads the head of a body of `total` bytes. `bytes` are the body from its beginning on, at
-    /// least [`Prefix::head_len`] of them.
+    /// Reads the head of a body of `total` bytes. `bytes` is the body from its beginning, at least
+    /// [`Prefix::head_len`] bytes of it.
     pub fn parse(bytes: &[u8], total: u64) -> Result<Self, FrameError> {
         let prefix = Prefix::parse(bytes, total)?;
         let Some(head) = bytes.get(..prefix.head_len()) else {
@@ -187,7 +190,7 @@ impl Head {
     }
 }
 
-/// Writes the head that is sent before the value and the buffers.
+/// Writes the head that precedes the value and the buffers.
 pub fn encode(id: &MessageId, value_len: u64, buffer_lens: &[u64]) -> Result<Bytes, FrameError> {
     let (kind, length, id_len) = match id {
         MessageId::Int(number) => {
@@ -224,7 +227,7 @@ pub fn encode(id: &MessageId, value_len: u64, buffer_lens: &[u64]) -> Result<Byt
     Ok(head.into())
 }
 
-/// The length of a body; the largest number when there is no such length.
+/// The length of a body; `u64::MAX` if it does not fit.
 fn total_len(head: usize, value: u64, buffers: &[u64]) -> u64 {
     buffers.iter().fold((head as u64).saturating_add(value), |sum, len| sum.saturating_add(*len))
 }

@@ -1,8 +1,8 @@
-//! HTTP/1.1 heads as the Pool's wires use them: parsed from what arrived so far, and written.
+//! HTTP/1.1 heads as the pool's wires use them: parsed from what has arrived so far, and written.
 //!
-//! Only what decides something is kept of a head. Unknown headers are ignored, as the genuine
-//! packages ignore ours. Whatever could make two readers of one connection disagree about where a
-//! body ends (a transfer coding, two lengths) is refused.
+//! Keeps only those parts of a head that decide something. Ignores unknown headers, as the genuine
+//! packages ignore ours. Refuses whatever could make two readers of one connection disagree about
+//! where a body ends (a transfer coding, two lengths).
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use bytes::BytesMut;
 
 use crate::limits::{MAXIMUM_HEAD_BYTES, MAXIMUM_HEADERS};
 
-/// A head that is refused.
+/// A refused head.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeadError {
@@ -20,7 +20,7 @@ pub enum HeadError {
     /// Longer than the limit.
     #[error("the head is longer than {MAXIMUM_HEAD_BYTES} bytes or {MAXIMUM_HEADERS} lines")]
     TooLong,
-    /// A header has a value that it cannot have.
+    /// A header with an impossible value.
     #[error("the header '{0}' has a value that cannot be read")]
     Value(&'static str),
 }
@@ -30,9 +30,9 @@ pub enum HeadError {
 pub enum Method {
     /// To deliver a message.
     Post,
-    /// To know whether we are there.
+    /// To ask something.
     Get,
-    /// Nothing that we do.
+    /// Nothing that we offer.
     Other,
 }
 
@@ -42,7 +42,7 @@ pub enum Method {
 pub struct RequestHead {
     /// The method.
     pub method: Method,
-    /// Bytes of the body, where said.
+    /// Bytes of the body, if stated.
     pub content_length: Option<u64>,
     /// Whether the body has a transfer coding.
     pub transfer_coded: bool,
@@ -52,7 +52,7 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// Whether the connection ends after this request.
     pub close: bool,
-    /// The port under which the sender's own server is known.
+    /// The port by which peers know the sender's own server.
     pub server_port: Option<u16>,
     /// The highest wire the sender speaks, or the body's.
     pub wire: Option<u8>,
@@ -99,8 +99,8 @@ pub enum Have {
 }
 
 impl RequestHead {
-    /// Reads a head from the beginning of `bytes`; the number is its length. Nothing when more
-    /// bytes are needed.
+    /// Reads a head from the beginning of `bytes`; also returns its length. `None` if more bytes
+    /// are needed.
     ///
     /// # Errors
     /// [`HeadError`].
@@ -138,7 +138,7 @@ impl RequestHead {
     }
 
     fn header(&mut self, name: &str, value: &[u8]) -> Result<(), HeadError> {
-        // The first byte and the length tell nearly all names apart.
+        // The first byte and the length distinguish nearly all names.
         match name.len() {
             6 if name.eq_ignore_ascii_case("cookie") => {
                 if let Some(port) = server_port(value) {
@@ -193,8 +193,8 @@ impl RequestHead {
 }
 
 impl ResponseHead {
-    /// Reads a head from the beginning of `bytes`; the number is its length. Nothing when more
-    /// bytes are needed.
+    /// Reads a head from the beginning of `bytes`; also returns its length. `None` if more bytes
+    /// are needed.
     ///
     /// # Errors
     /// [`HeadError`].
@@ -225,7 +225,8 @@ impl ResponseHead {
             }
         }
         let status = response.code.unwrap_or_default();
-        // Without a length the body ends with the connection: the next response cannot be found.
+        // Without a length, the body ends with the connection: the next response could not be
+        // found.
         close |= coded || (content_length.is_none() && status >= 200);
         let head = Self {
             status,
@@ -240,7 +241,7 @@ impl ResponseHead {
     }
 }
 
-/// What makes a message of the second wire arrive once.
+/// What makes a message on the second wire arrive exactly once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Numbering {
     pub(crate) session_id: u64,
@@ -250,7 +251,7 @@ pub(crate) struct Numbering {
     pub(crate) offset: u64,
 }
 
-/// Writes the head of a request that delivers a message; `ours` on the second wire.
+/// Writes the head of a request that delivers a message; with `ours` on the second wire.
 pub(crate) fn write_post(
     out: &mut BytesMut,
     host: &str,
@@ -281,14 +282,14 @@ pub(crate) fn write_post(
     out.extend_from_slice(b"\r\n");
 }
 
-/// What a GET of ours asks.
+/// What one of our GETs asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
     /// Are you there, and which wire do you speak?
     Wire,
     /// How much of this message do you have?
     Have(u64),
-    /// None: we are leaving.
+    /// Nothing: we are leaving.
     Bye,
 }
 
@@ -327,14 +328,14 @@ impl Rejection {
     }
 }
 
-/// Writes a rejection, after which the connection ends.
+/// Writes a rejection, which ends the connection.
 pub(crate) fn write_rejection(out: &mut BytesMut, rejection: &Rejection, session_id: u64) {
     let Rejection { status, text, have } = rejection;
     write_response(out, *status, text, session_id, *have, true);
 }
 
-/// Writes a whole response. `text` is for people; on a status other than 200 it is the reason
-/// phrase too, which is all that the genuine packages show.
+/// Writes a whole response. `text` is for people; with a status other than 200 it is also the
+/// reason phrase, which is all that the genuine packages show.
 pub(crate) fn write_response(
     out: &mut BytesMut,
     status: u16,
@@ -395,7 +396,7 @@ fn set_once(
     Ok(())
 }
 
-/// Digits alone: no sign, no spaces, at most 19 of them.
+/// Only digits: no sign, no spaces, at most 19 of them.
 fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 {
         return None;

@@ -2,38 +2,39 @@
 
 use std::time::Duration;
 
-/// Bytes of a request's or response's head.
+/// Bytes of a request or response head.
 pub const MAXIMUM_HEAD_BYTES: usize = 16 << 10;
 
-/// Header lines of a head.
+/// Header lines in a head.
 pub const MAXIMUM_HEADERS: usize = 64;
 
 /// Bytes of a message on the second wire, unless configured otherwise.
 pub const MAXIMUM_MESSAGE_BYTES: u64 = 64 << 30;
 
-/// Bytes of a body on the compatible wires: what msgpack can say in one piece, and its envelope.
+/// Bytes of a body on the compatible wires: the most msgpack can express in one piece, and its
+/// envelope.
 pub const MAXIMUM_COMPATIBLE_BYTES: u64 = (1 << 32) + 4096;
 
 /// Bytes that a peer may have parked here, unless configured otherwise. A single larger message is
-/// taken when nothing else is parked.
+/// accepted if nothing else is parked.
 pub const MAILBOX_BYTES: u64 = 256 << 20;
 
-/// A parked message counts at least this many bytes, so that empty messages are limited too.
+/// A parked message counts for at least this many bytes, so that empty messages are limited too.
 pub const MINIMUM_CHARGE: u64 = 1 << 10;
 
-/// A request waits this long for room in the mailbox before it is answered 503.
+/// A request waits this long for room in the mailbox before it is answered with 503.
 pub const ROOM_WAIT: Duration = Duration::from_secs(30);
 
-/// Pieces of a body from this size on are read into memory of their own.
+/// Pieces of a body of at least this size get their own memory.
 pub const OWN_BUFFER_BYTES: usize = 64 << 10;
 
-/// Buffers from this size on ask for huge pages, which halves the cost of receiving them.
+/// Buffers of at least this size ask for huge pages, which halves the cost of receiving them.
 pub const HUGE_PAGE_BYTES: usize = 4 << 20;
 
-/// Requests smaller than this leave together in one write.
+/// Requests smaller than this are sent together in one write.
 pub const COALESCE_BYTES: usize = 64 << 10;
 
-/// Bodies from this size on travel on a connection of their own and can be resumed.
+/// Bodies of at least this size travel on their own connection and can be resumed.
 pub const BULK_BYTES: u64 = 1 << 20;
 
 /// Connections to one peer that carry bulk.
@@ -42,34 +43,35 @@ pub const BULK_CONNECTIONS: usize = 4;
 /// Connections to one peer on a compatible wire; each carries one request at a time.
 pub const COMPATIBLE_CONNECTIONS: usize = 16;
 
-/// Requests that wait for their answer on one connection of the second wire.
+/// Requests waiting for their answer on one connection of the second wire.
 pub const PIPELINE: usize = 256;
 
-/// Bytes of an answer's body: it is for people.
+/// Bytes of an answer's body: it is meant for people.
 pub const MAXIMUM_ANSWER: u64 = 64 << 10;
 
-/// A lane that is not the primary one ends after this long without work.
+/// A lane other than the primary one ends after this long without work.
 pub const EXTRA_IDLE: Duration = Duration::from_secs(5);
 
-/// A connection must stand, TLS included, within this time.
+/// A connection must be established, including TLS, within this time.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection on which nothing moves for this long while a request or an answer is due is broken.
+/// A connection on which nothing moves for this long while a request or answer is due counts as
+/// broken.
 pub const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// An inbound connection that is idle for this long is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// The head of a request must be whole within this time of its first byte.
+/// The head of a request must be complete this soon after its first byte.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Connections that are open at once, of all peers.
+/// Connections open at once, from all peers.
 pub const MAXIMUM_CONNECTIONS: usize = 1024;
 
-/// Connections whose sender is not known yet, open at once.
+/// Connections open at once whose sender is not yet known.
 pub const MAXIMUM_STRANGERS: usize = 128;
 
-/// A sender that is not in the table is looked for once more for this long: both sides may still be
+/// How long to keep looking for a sender that is not in the table: both sides may still be
 /// starting.
 pub const STRANGER_GRACE: Duration = Duration::from_secs(1);
 
@@ -79,68 +81,69 @@ pub const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
 pub const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
-/// How often a peer that cannot be reached is mentioned in the log.
+/// How often the log mentions that a peer cannot be reached.
 pub const ABSENCE_LOG: Duration = Duration::from_secs(30);
 
-/// What has arrived of a broken bulk message is kept this long for its continuation.
+/// How long the arrived part of a broken bulk message is kept for its continuation.
 pub const PARTIAL_KEPT: Duration = Duration::from_mins(2);
 
-/// On a wire without numbers a repetition is expected within this time.
+/// On a wire without numbers, how long a repetition is expected.
 pub const REPETITION: Duration = Duration::from_secs(15);
 
-/// Messages of such a wire that are remembered for it, of one peer.
+/// How many messages on such a wire are remembered for that, per peer.
 pub const REMEMBERED: usize = 128;
 
-/// Broken bulk messages of one peer that are kept at once.
+/// How many broken bulk messages are kept at once, per peer.
 pub const MAXIMUM_PARTIALS: usize = 8;
 
-/// A message that is on its way twice: the second waits this long for the first to give way.
+/// If a message arrives twice at once, the second waits this long for the first to give way.
 pub const SUPERSEDE_WAIT: Duration = Duration::from_secs(10);
 
-/// Sequence numbers that may be settled out of order; a sender has fewer on their way at once.
+/// Sequence numbers that may be settled out of order; a sender has fewer than this on their way.
 pub const SEQUENCE_WINDOW: usize = 1 << 16;
 
-/// Messages to one peer that may wait for being sent.
+/// Messages that may be queued for one peer.
 pub const MAXIMUM_QUEUED: usize = SEQUENCE_WINDOW / 2;
 
-/// While a receive waits, a peer that was seen before and has no connection here is asked this often
-/// whether it is still there.
+/// While a receive waits for a peer that was seen before and has no connection here, how often to
+/// ask whether it is still there.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// After this many probes without an answer the peer is lost.
+/// After this many unanswered probes the peer is lost.
 pub const PROBES_UNTIL_LOST: u32 = 3;
 
-/// Bytes of a message id that is a text.
+/// Bytes of a text message id.
 pub const MAXIMUM_ID_BYTES: usize = 1 << 10;
 
 /// Buffers of one message on the second wire.
 pub const MAXIMUM_BUFFERS: usize = 1 << 16;
 
-/// Bytes that travel beside the value on the second wire, from this many on; below they stand in it.
+/// On the second wire, bytes from this size on travel separately from the value; smaller ones are
+/// part of it.
 pub const OUT_OF_BAND_BYTES: usize = 4 << 10;
 
-/// Lists, maps and typed values within one another. The 4.x line of the replaced package reads 497
-/// lists and writes 254.
+/// Nesting of lists, maps and typed values. The 4.x line of the replaced package reads 497 lists
+/// and writes 254.
 pub const MAXIMUM_DEPTH: usize = 497;
 
-/// Dimensions of an array, as many as numpy knows.
+/// Dimensions of an array, as many as numpy allows.
 pub const MAXIMUM_DIMENSIONS: usize = 64;
 
-/// Rows without elements that an array is written out as where a list is asked for: they cost
-/// memory that no byte on the wire has paid for.
+/// Rows without elements that an array may expand to when lists are requested: they cost memory
+/// that no byte on the wire has paid for.
 pub const MAXIMUM_EMPTY_ROWS: usize = 1 << 16;
 
-/// Lists, maps and typed values within one another that are written: everybody can read them.
+/// Nesting of lists, maps and typed values when writing: everybody can read this much.
 pub const MAXIMUM_WRITTEN_DEPTH: usize = 254;
 
-/// How long peers are given to hear that we leave.
+/// How long peers have to hear that we are leaving.
 pub const GOODBYE: Duration = Duration::from_millis(500);
 
-/// A peer's host is not looked up more often than this.
+/// A peer's host is looked up at most this often.
 pub const LOOKUP_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long the end of a node waits for its port to be free again.
+/// How long the end of a node waits for its port to become free again.
 pub const PORT_WAIT: Duration = Duration::from_secs(1);
 
-/// How often that is looked at from outside of a runtime.
+/// How often that is checked from outside a runtime.
 pub const PORT_PAUSE: Duration = Duration::from_millis(1);

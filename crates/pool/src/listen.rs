@@ -1,4 +1,4 @@
-//! The open port: connections are taken, and who they come from is proven, before anything is read.
+//! The open port: accepts connections, and proves who they come from before anything is read.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl Open {
     }
 }
 
-/// Tells, when dropped, that a port was closed.
+/// Reports, when dropped, that a port was closed.
 struct Closing(Arc<Shared>);
 
 impl Drop for Closing {
@@ -35,7 +35,7 @@ impl Drop for Closing {
     }
 }
 
-/// Takes connections for as long as the node is there.
+/// Accepts connections for as long as the node exists.
 pub(crate) async fn accept(open: Open) {
     let (listener, shared) = (&open.listener, &open.told.0);
     loop {
@@ -49,7 +49,8 @@ pub(crate) async fn accept(open: Open) {
                 continue;
             }
         };
-        // As they come, whatever their handshakes take: it says whose session is the newer one.
+        // Numbered in order of arrival, however long their handshakes take: that order says which
+        // session is newer.
         let (node, number) = (Arc::clone(shared), shared.connection_number());
         shared.spawn(async move {
             let _seat = seat;
@@ -75,7 +76,7 @@ async fn handshake(
                 _ => Level::Warning,
             };
             let address = address.ip();
-            shared.notice(level, None, &format!("a connection from {address} is refused: {error}"));
+            shared.notice(level, None, &format!("refused a connection from {address}: {error}"));
             None
         }
     }

@@ -1,52 +1,53 @@
 //! The mailbox of one peer: messages that nobody has asked for yet, and receivers whose message has
-//! not come yet.
+//! not arrived yet.
 //!
-//! Pure: no lock, no clock. Its owner wraps it in a lock, and acts on what an operation returned
-//! after the lock is released.
+//! Pure: no locks, no clock. Its owner keeps it behind a lock, and acts on what an operation
+//! returned after releasing the lock.
 //!
-//! Messages of one id leave in the order in which they came, also when one that was handed out is
-//! put back: for this each carries the [`Order`] that the mailbox gave it.
+//! Messages with the same id leave in order of arrival, even if one that was handed out is put
+//! back; for that, each carries the [`Order`] that the mailbox gave it.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use crate::message::MessageId;
 
-/// Tables that have room for more entries than this give it back once they are empty.
+/// Tables with room for more entries than this give it back once they are empty.
 const ROOM_KEPT: usize = 1 << 10;
 
-/// The place of a message among all that this mailbox was given. Nothing before it was delivered.
+/// A message's place among everything delivered to this mailbox. The default stands for a message
+/// that has not been delivered yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Order(u64);
 
 /// A message that remembers the place it was given.
 pub trait Ordered {
-    /// Where the place is kept. Only the mailbox writes to it.
+    /// Where the place is stored. Only the mailbox writes to it.
     fn order(&mut self) -> &mut Order;
 }
 
-/// What became of a message.
+/// What happened to a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Delivered<M, W> {
-    /// It waits for a receiver.
+    /// It is waiting for a receiver.
     Parked,
-    /// It is for this receiver, who has left the mailbox.
+    /// It is for this receiver, which has left the mailbox.
     To(W, M),
 }
 
-/// What became of a receiver.
+/// What happened to a receiver.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<M, W> {
-    /// Its message was there already, and has left the mailbox.
+    /// Its message was already there, and has left the mailbox.
     Now(M, W),
-    /// It waits.
+    /// It is waiting.
     Waiting,
 }
 
-/// A receiver that was taken out without a message.
+/// A receiver removed without a message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Waiter<W> {
-    /// What it was registered with.
+    /// The token it was registered with.
     pub token: u64,
     /// The id it waited for.
     pub id: MessageId,
@@ -54,12 +55,12 @@ pub struct Waiter<W> {
     pub waiter: W,
 }
 
-/// What a mailbox held when it was closed.
+/// The contents of a mailbox when it was closed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Contents<W> {
-    /// All receivers, in the order in which they came.
+    /// All receivers, in order of arrival.
     pub waiting: Vec<Waiter<W>>,
-    /// The ids of all messages; an id stands here once for each of its messages.
+    /// The ids of all messages, each once per message.
     pub parked: Vec<MessageId>,
 }
 
@@ -67,7 +68,7 @@ pub struct Contents<W> {
 #[derive(Debug)]
 pub struct Mailbox<M, W> {
     slots: HashMap<MessageId, Slot<M, W>>,
-    /// For each token the id it waits for and its place among all receivers.
+    /// For each token, the id it is waiting for and its place among all receivers.
     tokens: HashMap<u64, (MessageId, u64)>,
     messages: u64,
     receivers: u64,
@@ -88,7 +89,7 @@ struct Place<W> {
 }
 
 impl<M: Ordered, W> Mailbox<M, W> {
-    /// An empty one.
+    /// An empty mailbox.
     pub fn new() -> Self {
         Self { slots: HashMap::new(), tokens: HashMap::new(), messages: 0, receivers: 0 }
     }
@@ -101,7 +102,7 @@ impl<M: Ordered, W> Mailbox<M, W> {
     }
 
     /// A message that [`Self::deliver`] or [`Self::receive`] handed out was not taken: it goes to
-    /// the next receiver, or back to where it was.
+    /// the next receiver, or back to its place.
     pub fn put_back(&mut self, id: MessageId, message: M) -> Delivered<M, W> {
         self.place(id, message, |parked, mut message| {
             let order = *message.order();
@@ -110,8 +111,8 @@ impl<M: Ordered, W> Mailbox<M, W> {
         })
     }
 
-    /// Somebody wants the message of this id. `token` is the caller's name for this receiver; it
-    /// must not be that of another one that waits here.
+    /// Asks for the message with this id. `token` is the caller's name for this receiver; no other
+    /// receiver waiting here may have the same one.
     pub fn receive(&mut self, id: MessageId, waiter: W, token: u64) -> Received<M, W> {
         let mut slot = match self.slots.entry(id.clone()) {
             Entry::Occupied(slot) => slot,
@@ -122,7 +123,7 @@ impl<M: Ordered, W> Mailbox<M, W> {
                 self.receivers += 1;
                 waiting.push_back(Place { number: self.receivers, token, waiter });
                 let known = self.tokens.insert(token, (id, self.receivers));
-                debug_assert!(known.is_none(), "the token {token} waits already");
+                debug_assert!(known.is_none(), "the token {token} is already waiting");
                 Received::Waiting
             }
             Slot::Parked(parked) => {
@@ -136,7 +137,7 @@ impl<M: Ordered, W> Mailbox<M, W> {
         }
     }
 
-    /// Takes a receiver out, if it still waits.
+    /// Removes a receiver, if it is still waiting.
     pub fn cancel(&mut self, token: u64) -> Option<W> {
         let (id, number) = self.tokens.remove(&token)?;
         let Entry::Occupied(mut slot) = self.slots.entry(id) else { return None };
@@ -150,7 +151,7 @@ impl<M: Ordered, W> Mailbox<M, W> {
         Some(place.waiter)
     }
 
-    /// Takes all receivers out, in the order in which they came. Messages stay.
+    /// Removes all receivers, in order of arrival. Messages stay.
     pub fn take_waiting(&mut self) -> Vec<Waiter<W>> {
         let mut taken = Vec::with_capacity(self.tokens.len());
         self.slots.retain(|id, slot| match slot {
@@ -169,7 +170,7 @@ impl<M: Ordered, W> Mailbox<M, W> {
             .collect()
     }
 
-    /// Takes the first message of this id, if there is one.
+    /// Takes the first message with this id, if there is one.
     pub fn take_parked(&mut self, id: &MessageId) -> Option<M> {
         let Slot::Parked(parked) = self.slots.get_mut(id)? else { return None };
         let message = parked.pop_front();
@@ -180,23 +181,23 @@ impl<M: Ordered, W> Mailbox<M, W> {
         message
     }
 
-    /// Whether a message of this id is here.
+    /// Whether a message with this id is here.
     pub fn is_parked(&self, id: &MessageId) -> bool {
         matches!(self.slots.get(id), Some(Slot::Parked(_)))
     }
 
-    /// Whether somebody waits for this id.
+    /// Whether anybody is waiting for this id.
     pub fn is_awaited(&self, id: &MessageId) -> bool {
         matches!(self.slots.get(id), Some(Slot::Waiting(_)))
     }
 
-    /// Drops all messages and says which, in the order in which they came; an id is named once for
-    /// each of its messages. Receivers stay.
+    /// Drops all messages and returns their ids, in order of arrival, each once per message.
+    /// Receivers stay.
     pub fn drop_parked(&mut self) -> Vec<MessageId> {
         self.drop_parked_if(|_| true)
     }
 
-    /// The same for the ids that are chosen.
+    /// The same, for chosen ids only.
     pub fn drop_parked_if(&mut self, mut chosen: impl FnMut(&MessageId) -> bool) -> Vec<MessageId> {
         let mut dropped = Vec::new();
         self.slots.retain(|id, slot| match slot {
@@ -211,12 +212,12 @@ impl<M: Ordered, W> Mailbox<M, W> {
         dropped.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Empties it: all receivers out, all messages dropped.
+    /// Empties the mailbox: removes all receivers and drops all messages.
     pub fn close(&mut self) -> Contents<W> {
         Contents { waiting: self.take_waiting(), parked: self.drop_parked() }
     }
 
-    /// The ids that have messages here, and how many each.
+    /// The ids that have messages here, each with the number of messages.
     pub fn parked(&self) -> impl Iterator<Item = (&MessageId, usize)> {
         self.slots.iter().filter_map(|(id, slot)| match slot {
             Slot::Parked(parked) => Some((id, parked.len())),
@@ -224,17 +225,17 @@ impl<M: Ordered, W> Mailbox<M, W> {
         })
     }
 
-    /// How many receivers wait.
+    /// The number of waiting receivers.
     pub fn waiting(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether nothing is parked and nobody waits.
+    /// Whether nothing is parked and nobody is waiting.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// Entries there is room for without asking for memory: what it costs to keep.
+    /// How many entries fit without allocating: what keeping the mailbox costs.
     pub fn capacity(&self) -> usize {
         self.slots.capacity() + self.tokens.capacity()
     }

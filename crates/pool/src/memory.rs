@@ -1,4 +1,4 @@
-//! Memory for what arrives: ordinary for small pieces, on huge pages for large ones.
+//! Memory for arriving bytes: ordinary for small pieces, huge pages for large ones.
 
 use std::any::Any;
 use std::future::ready;
@@ -10,7 +10,7 @@ use tokio::io::ReadBuf;
 use crate::limits::HUGE_PAGE_BYTES;
 use crate::message::{Allocate, Allocation, Buffer, Chunk};
 
-/// Memory of this process, given out at once.
+/// This process's own memory, available immediately.
 pub(crate) struct Ordinary;
 
 impl Allocate for Ordinary {
@@ -24,7 +24,7 @@ fn buffer(len: usize) -> Option<Box<dyn Buffer>> {
         return Some(Box::new(vec![0; len]));
     }
     let map = MmapMut::map_anon(len).ok()?;
-    // Advice only: without huge pages it works as well, slower.
+    // Advice only: it also works without huge pages, just slower.
     let _ = map.advise(Advice::HugePage);
     Some(Box::new(map))
 }

@@ -1,4 +1,4 @@
-//! What travels: a message has an id, a value, and on the second wire buffers beside the value.
+//! What travels: a message has an id, a value, and on the second wire separate buffers.
 
 use std::any::Any;
 use std::fmt;
@@ -13,8 +13,8 @@ use tokio::io::ReadBuf;
 use crate::mailbox::{Order, Ordered};
 use crate::quota::Charge;
 
-/// What a message is known by between two parties. `1` and `"1"` are two ids, as in the 4.x line
-/// of the replaced package.
+/// A message's name between two parties. `1` and `"1"` are different ids, as in the 4.x line of the
+/// replaced package.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MessageId {
     /// A number, -2^63 to 2^64 - 1 on the compatible wires.
@@ -50,14 +50,14 @@ impl From<String> for MessageId {
     }
 }
 
-/// How a message is written down.
+/// How a message is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wire {
-    /// As the 4.x line of `tno.mpc.communication` does: one msgpack map.
+    /// As in the 4.x line of `tno.mpc.communication`: one msgpack map.
     Four,
-    /// As the 5.x line does: a msgpack map around a msgpack document.
+    /// As in the 5.x line: a msgpack map around a msgpack document.
     Five,
-    /// Between our own: value and raw buffers, exactly once.
+    /// Between our own pools: value and raw buffers, exactly once.
     Two,
 }
 
@@ -72,14 +72,14 @@ impl Wire {
     }
 }
 
-/// A message to be sent: the value as the wire's codec wrote it, in one or more pieces that are
-/// sent one after the other, and the buffers that go beside it. Nothing of it is copied; it must
-/// not change until the message is acknowledged.
+/// A message to send: the value as the wire's codec wrote it, in one or more consecutive pieces,
+/// and the separate buffers. None of it is copied; it must not change until the message is
+/// acknowledged.
 #[derive(Clone, Default)]
 pub struct Payload {
     /// The pieces of the value.
     pub parts: Vec<Bytes>,
-    /// The buffers that the value refers to; on the second wire only.
+    /// The buffers that the value refers to; only on the second wire.
     pub buffers: Vec<Bytes>,
 }
 
@@ -99,7 +99,7 @@ impl Payload {
         self.value_len() + self.buffers.iter().map(Bytes::len).sum::<usize>()
     }
 
-    /// Whether there is nothing in it at all.
+    /// Whether it is completely empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -113,22 +113,21 @@ impl fmt::Debug for Payload {
 
 /// Memory that arriving bytes are read into, once, in order.
 pub trait Buffer: Send + Sync {
-    /// What is not filled yet: everything from `from` on. `from` is the number of bytes that have
-    /// been filled so far.
+    /// The unfilled part: everything from `from` on. `from` is the number of bytes filled so far.
     fn read_buf(&mut self, from: usize) -> ReadBuf<'_>;
 
-    /// The whole of it. Called only after all of it has been filled.
+    /// All of it. Called only after all of it has been filled.
     fn filled(&self) -> &[u8];
 
-    /// The owner, for whoever knows what it is.
+    /// The owner, for callers that know its type.
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
 }
 
-/// A buffer that may take a while to be had; nothing when there is none.
+/// A buffer that may take a while to allocate; `None` if there is none.
 pub type Allocation = Pin<Box<dyn Future<Output = Option<Box<dyn Buffer>>> + Send>>;
 
-/// Where large buffers come from. A binding of another language hands out its own objects, so that
-/// what arrives is read straight into them.
+/// Where large buffers come from. A binding for another language hands out its own objects, so that
+/// arriving bytes are read straight into them.
 pub trait Allocate: Send + Sync {
     /// A buffer of exactly `len` bytes.
     fn allocate(&self, len: usize) -> Allocation;
@@ -138,7 +137,7 @@ pub trait Allocate: Send + Sync {
 pub enum Chunk {
     /// Ordinary memory.
     Bytes(Bytes),
-    /// Memory of an [`Allocate`].
+    /// Memory from an [`Allocate`].
     Foreign(Box<dyn Buffer>),
 }
 
@@ -151,7 +150,7 @@ impl Chunk {
         }
     }
 
-    /// The bytes as shared memory; not copied.
+    /// The bytes as shared memory, without copying.
     pub fn into_bytes(self) -> Bytes {
         struct Owner(Box<dyn Buffer>);
         impl AsRef<[u8]> for Owner {
@@ -172,7 +171,7 @@ impl fmt::Debug for Chunk {
     }
 }
 
-/// A message that has arrived. As long as it lives it counts against its peer's budget.
+/// A message that has arrived. It counts against its peer's quota for as long as it lives.
 pub struct Incoming {
     /// How it was written.
     pub wire: Wire,
@@ -180,9 +179,9 @@ pub struct Incoming {
     pub id: MessageId,
     /// What holds the value.
     pub value: Chunk,
-    /// Where in it the value is.
+    /// Where the value is in it.
     pub value_range: Range<usize>,
-    /// The buffers beside it.
+    /// The separate buffers.
     pub buffers: Vec<Chunk>,
     pub(crate) charge: Option<Charge>,
     pub(crate) order: Order,
@@ -194,7 +193,7 @@ impl Incoming {
         self.value.as_slice().get(self.value_range.clone()).unwrap_or_default()
     }
 
-    /// Stops counting it against its peer's budget; what becomes of its memory is the caller's.
+    /// Stops counting it against its peer's quota; its memory is now the caller's business.
     pub fn release(&mut self) {
         self.charge = None;
     }

@@ -1,4 +1,4 @@
-//! Walking over msgpack documents that a peer wrote: without recursion, every length checked
+//! Walks through msgpack documents that a peer wrote, without recursion, checking every length
 //! against what is there.
 
 use std::borrow::Cow;
@@ -9,15 +9,15 @@ use rmp::Marker;
 
 use crate::limits::MAXIMUM_DEPTH;
 
-/// A document that is not what it must be.
+/// A document that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("at byte {position}: {found}; {required}")]
 pub struct DocumentError {
-    /// The byte at which it was noticed.
+    /// The byte where it was noticed.
     pub position: usize,
-    /// What is there.
+    /// What was found.
     pub found: Cow<'static, str>,
-    /// What must be there.
+    /// What was expected.
     pub required: &'static str,
 }
 
@@ -31,7 +31,7 @@ impl DocumentError {
     }
 }
 
-/// One step of a document. Ranges are positions in the whole.
+/// One step of a document. Ranges are positions in the whole document.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Token {
     Nil,
@@ -44,9 +44,9 @@ pub(crate) enum Token {
     F64(f64),
     Text(Range<usize>),
     Bytes(Range<usize>),
-    /// So many elements follow.
+    /// This many elements follow.
     List(u32),
-    /// So many keys, each with its value, follow.
+    /// This many keys, each with its value, follow.
     Map(u32),
     Extension(i8, Range<usize>),
 }
@@ -67,7 +67,7 @@ impl Token {
         })
     }
 
-    /// How many documents follow that belong to this one.
+    /// How many of the documents that follow belong to this one.
     fn children(&self) -> u64 {
         match self {
             Self::List(count) => u64::from(*count),
@@ -81,7 +81,7 @@ impl Token {
     }
 }
 
-/// A place in a document.
+/// A position in a document.
 #[derive(Clone, Debug)]
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
@@ -98,7 +98,7 @@ impl<'a> Cursor<'a> {
         self.position
     }
 
-    /// Goes elsewhere. Both ends of `range` must be positions that a token gave.
+    /// Moves to `range`. Both of its ends must be positions that a token returned.
     pub(crate) fn enter(&mut self, range: Range<usize>) -> Range<usize> {
         let rest = self.position..self.end;
         self.position = range.start;
@@ -114,7 +114,7 @@ impl<'a> Cursor<'a> {
         self.bytes.get(range).unwrap_or_default()
     }
 
-    /// The next token, without moving on.
+    /// The next token, without advancing.
     pub(crate) fn peek(&self) -> Result<Token, DocumentError> {
         self.clone().token()
     }
@@ -196,16 +196,16 @@ impl<'a> Cursor<'a> {
                 self.extension(start, len)?
             }
             Marker::Reserved => {
-                return Err(DocumentError::new(start, "the byte c1", "msgpack never uses it"));
+                return Err(DocumentError::new(start, "the byte c1", "msgpack does not use it"));
             }
         })
     }
 
-    /// Passes over one document, however large, and says where it was. `depth` is how many
-    /// containers it lies in.
+    /// Skips one document, however large, and returns where it was. `depth` is how many containers
+    /// it is in.
     pub(crate) fn skip(&mut self, depth: usize) -> Result<Range<usize>, DocumentError> {
         let start = self.position;
-        // Only what is nested asks for memory: one number for each level, at most the limit.
+        // Only nesting costs memory: one number per level, up to the limit.
         let mut outer: Vec<u64> = Vec::new();
         let mut remaining: u64 = 1;
         let mut levels = depth;
@@ -236,7 +236,7 @@ impl<'a> Cursor<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DocumentError> {
         let rest = self.bytes.get(self.position..self.end).unwrap_or_default();
         let Some(bytes) = rest.first_chunk::<N>() else {
-            return Err(DocumentError::new(self.end, "the end", "the document is not complete"));
+            return Err(DocumentError::new(self.end, "the end", "the document is incomplete"));
         };
         self.position += N;
         Ok(*bytes)
@@ -250,7 +250,7 @@ impl<'a> Cursor<'a> {
                 Ok(self.position - len..self.position)
             }
             _ => {
-                let found = format!("a length of {len} where {there} bytes are left");
+                let found = format!("a length of {len} with {there} bytes left");
                 Err(DocumentError::new(start, found, "all bytes of a value must be there"))
             }
         }
@@ -265,33 +265,32 @@ impl<'a> Cursor<'a> {
         Ok(Token::Extension(i8::from_be_bytes([kind]), self.range(start, len)?))
     }
 
-    /// An element has at least one byte.
+    /// Every element has at least one byte.
     fn container(&self, start: usize, token: Token) -> Result<Token, DocumentError> {
         let there = (self.end - self.position) as u64;
         if token.children() <= there {
             return Ok(token);
         }
-        let found =
-            format!("{} of {} where {there} bytes are left", token.name(), token.children());
+        let found = format!("{} of {} with {there} bytes left", token.name(), token.children());
         Err(DocumentError::new(start, found, "an element has at least one byte"))
     }
 }
 
-/// A map that has both the keys "type" and "data": a typed value on the compatible wires.
+/// A map with both keys "type" and "data": a typed value on the compatible wires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wrapper {
-    /// Where the map is, its marker included.
+    /// Where the map is, including its marker.
     pub(crate) range: Range<usize>,
     /// Where the last value of each key is.
     pub(crate) kind: Range<usize>,
     pub(crate) data: Range<usize>,
 }
 
-/// Finds all wrappers of one document, in the order of their beginnings. Extensions are not looked
-/// into. What follows the document is not looked at.
+/// Finds all wrappers of one document, ordered by where they begin. Does not look into extensions,
+/// or at anything after the document.
 pub(crate) fn wrappers(bytes: &[u8]) -> Result<Vec<Wrapper>, DocumentError> {
     let mut found = Vec::new();
-    // A wrapper names its keys; the keys are ordinary text wherever they stand.
+    // A wrapper names its keys, which are ordinary text wherever they occur.
     if memmem::find(bytes, b"type").is_none() || memmem::find(bytes, b"data").is_none() {
         return Ok(found);
     }
@@ -368,7 +367,7 @@ impl Container {
         if !self.map {
             return;
         }
-        // Before a key an even number of children is left, after it an odd one.
+        // Before a key an even number of children remains, after it an odd one.
         if self.remaining % 2 == 1 {
             self.key = match text {
                 b"type" => Key::Type,
@@ -385,9 +384,9 @@ impl Container {
     }
 }
 
-/// How many maps of one msgpack document have both the keys "type" and "data": on the compatible
-/// wires their receiver takes each for a typed value. Of a document that is broken, or too deep,
-/// only those that end before the trouble are counted.
+/// How many maps in one msgpack document have both keys "type" and "data": on the compatible wires,
+/// their receiver takes each of them for a typed value. In a document that is broken or too deep,
+/// only those that end before the fault count.
 pub fn count_wrappers(packed: &[u8]) -> usize {
     let mut count = 0;
     if memmem::find(packed, b"type").is_some() && memmem::find(packed, b"data").is_some() {
@@ -397,7 +396,7 @@ pub fn count_wrappers(packed: &[u8]) -> usize {
 }
 
 pub(crate) fn too_deep(position: usize) -> DocumentError {
-    DocumentError::new(position, "another level", "497 lists and maps may lie in one another")
+    DocumentError::new(position, "another level", "at most 497 lists and maps may be nested")
 }
 
 fn signed(number: impl Into<i64>) -> Token {
@@ -490,7 +489,7 @@ mod tests {
         assert!(Cursor::new(&nested(MAXIMUM_DEPTH + 1)).skip(0).is_err());
         assert!(Cursor::new(&nested(MAXIMUM_DEPTH)).skip(1).is_err());
         assert!(Cursor::new(&nested(1_000_000)).skip(0).is_err());
-        // Side by side they are not in one another.
+        // Next to each other is not nested.
         let wide = [vec![0xdc, 0x10, 0x00], vec![0x90; 4096]].concat();
         assert_eq!(Cursor::new(&wide).skip(0), Ok(0..wide.len()));
     }
@@ -530,7 +529,7 @@ mod tests {
         for bytes in nearly {
             assert_eq!(count_wrappers(&bytes), 0, "{bytes:02x?}");
         }
-        // The two halves in one another are not one wrapper.
+        // Two halves, one inside the other, do not make a wrapper.
         let halves = map(&[(text("type"), map(&[(text("data"), vec![1])]))]);
         assert_eq!(count_wrappers(&halves), 0);
     }

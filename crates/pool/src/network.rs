@@ -1,6 +1,6 @@
-//! Two pools without sockets: lanes on one side, a conversation on the other, and between them a network
-//! that loses, cuts and delays connections. What the shells do between their awaits, [`World`] does here,
-//! in whatever order chance gives.
+//! Two pools without sockets: lanes on one side, a conversation on the other, and between them a
+//! network that loses, cuts and delays connections. [`World`] does what the shells do between their
+//! awaits, in random order.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -38,19 +38,19 @@ enum Event {
         bulk: bool,
         bounded: bool,
     },
-    /// A lane connects, or writes so many bytes.
+    /// A lane connects, or writes this many bytes.
     Write(usize, usize),
-    /// So many bytes reach the receiver, by one of the connections there ever were.
+    /// This many bytes reach the receiver, through any connection that ever existed.
     Up(usize, usize),
-    /// So many bytes of the answers reach a lane.
+    /// This many bytes of the answers reach a lane.
     Down(usize, usize),
-    /// A lane's connection breaks; what is under way may arrive all the same.
+    /// A lane's connection breaks; what is under way may still arrive.
     Cut(usize),
-    /// The receiver sees that a connection is broken.
+    /// The receiver notices that a connection is broken.
     Noticed(usize),
     /// What is parked is received.
     Receive,
-    /// So many seconds pass.
+    /// This many seconds pass.
     Time(u64),
     RestartSender,
     RestartReceiver,
@@ -74,16 +74,16 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A connection. What is under way stays so when the sender's end is gone.
+/// A connection. What is under way stays so after the sender's end is gone.
 struct Link {
     up: BytesMut,
     down: BytesMut,
-    /// What the receiver has read and not looked at.
+    /// What the receiver has read and not yet examined.
     buffered: BytesMut,
     server: Server,
 }
 
-/// Where the receiver is on a connection.
+/// The receiver's state on a connection.
 enum Server {
     Head,
     Asked(u64, Instant),
@@ -106,7 +106,7 @@ struct World {
     links: Vec<Link>,
     sent: u32,
     outcomes: Outcomes,
-    /// Messages by the session of the receiver that got them.
+    /// Messages by the receiver's session that got them.
     delivered: Vec<(u64, MessageId, u32)>,
     /// Messages whose sender is gone.
     orphans: u32,
@@ -192,7 +192,7 @@ impl World {
             }
             Event::Up(..) | Event::Noticed(_) => {}
         }
-        // Whoever waits looks again.
+        // Everything waiting looks again.
         for link in 0..self.links.len() {
             self.serve(link);
         }
@@ -303,7 +303,7 @@ impl World {
         while self.advance(link) {}
     }
 
-    /// What the receiver does next on a connection; false when it waits.
+    /// The receiver's next step on a connection; false if it has to wait.
     fn advance(&mut self, index: usize) -> bool {
         let now = self.now;
         let link = &mut self.links[index];
@@ -439,7 +439,7 @@ impl World {
         http::write_rejection(&mut link.down, rejection, self.receiver_session);
     }
 
-    /// From now on nothing goes wrong: all that was sent is settled, and late bytes arrive.
+    /// From now on nothing goes wrong: everything sent gets settled, and late bytes arrive.
     fn come_to_rest(&mut self) {
         for _ in 0..400 {
             for lane in 0..3 {
@@ -480,8 +480,8 @@ impl World {
         for (session, id, tag) in &self.delivered {
             let times = self.delivered.iter().filter(|(s, _, t)| (s, t) == (session, tag)).count();
             assert_eq!(times, 1, "{tag} came twice to session {session}");
-            // Default ids begin at 0 again with another session of the sender.
-            // Nobody waits for one that was given up on its way: the next of its id goes.
+            // Default ids start at 0 again in the sender's next session. Nobody waits for a message
+            // that was given up on its way: the next one with its id goes ahead.
             let given_up = outcomes.get(tag).is_some_and(Result::is_err);
             if matches!(id, MessageId::Text(_)) && !given_up {
                 let before = latest.insert((*session, id), *tag);
@@ -502,7 +502,7 @@ impl World {
         world
     }
 
-    /// What the sender of a message was told, where it was.
+    /// What a message's sender was told, if anything.
     fn told(&self, tag: u32) -> Option<Result<(), (SendErrorKind, bool)>> {
         let outcomes = self.outcomes.lock().unwrap();
         let outcome = outcomes.get(&tag)?;
@@ -522,8 +522,8 @@ fn bulk(bounded: bool) -> Event {
     Event::Send { id: None, bulk: true, bounded }
 }
 
-/// Its bytes were on their way and went on: it was told that the message had not arrived, and used its
-/// id for another one.
+/// Its bytes were on their way and continued: its sender was told that it had not arrived, and used
+/// its id for another message.
 #[test]
 fn a_send_that_times_out_while_it_is_written_may_arrive() {
     let send = Event::Send { id: None, bulk: false, bounded: true };
@@ -543,7 +543,7 @@ fn a_send_that_times_out_in_the_queue_does_not_arrive() {
     assert!(world.delivered().is_empty());
 }
 
-/// The peer was asked how much had arrived; then the time was over, and the rest was sent all the same.
+/// The peer was asked how much had arrived; then the deadline passed, and the rest was sent anyway.
 #[test]
 fn bulk_that_is_given_up_is_not_gone_on_with() {
     let mut world = World::after(&[
@@ -578,7 +578,8 @@ fn bulk_goes_on_where_it_was_cut() {
     assert_eq!((world.told(1), world.delivered()), (Some(Ok(())), vec![1]));
 }
 
-/// The second lane's refusal named a session that was known by then: its message was refused for good.
+/// The second lane's refusal named a session that was already known by then, so its message was
+/// refused for good.
 #[test]
 fn messages_of_two_lanes_go_again_when_the_peer_was_restarted() {
     let mut world = World::after(&[small(None)]);
@@ -600,8 +601,8 @@ fn messages_of_two_lanes_go_again_when_the_peer_was_restarted() {
     world.check();
 }
 
-/// What a dead process had written was taken for that of a newer one, and the living was told from then
-/// on that its session had ended.
+/// What a dead process had written was attributed to a newer one, and from then on the living
+/// process was told that its session had ended.
 #[test]
 fn what_a_dead_process_left_behind_does_not_displace_the_living_one() {
     let mut world = World::after(&[
@@ -619,7 +620,7 @@ fn what_a_dead_process_left_behind_does_not_displace_the_living_one() {
     world.check();
 }
 
-/// The first attempt may have brought it: what an answer to the second says is not all there is to know.
+/// The first attempt may have delivered it: the answer to the second is not the whole story.
 #[test]
 fn a_message_that_is_refused_at_the_second_attempt_may_have_arrived() {
     let mut world = World::after(&[small(None), Event::Write(0, ALL), Event::Up(0, ALL)]);
@@ -654,7 +655,7 @@ fn patience_with_an_absent_peer_ends() {
     assert_eq!(world.told(1), Some(Err((SendErrorKind::Unreachable, false))));
 }
 
-/// The peer was there and had no room: that is no absence, however long it takes.
+/// The peer was there and had no room: that does not count as absence, however long it takes.
 #[test]
 fn a_peer_that_has_no_room_is_not_absent() {
     let mut world = World::new();
@@ -698,8 +699,9 @@ fn a_full_mailbox_holds_its_sender_back_and_loses_nothing() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
-    /// Whatever the network does: no message comes twice to a session, one that was acknowledged came,
-    /// one that surely failed never comes, and messages of an id keep their order.
+    /// Whatever the network does: no message arrives twice in a session, one that was acknowledged
+    /// arrived, one that certainly failed never arrives, and messages with the same id keep their
+    /// order.
     #[test]
     fn every_message_arrives_once_or_its_sender_knows(events in proptest::collection::vec(event(), 0..120)) {
         let mut world = World::new();

@@ -77,7 +77,7 @@ impl Node {
         shared.advertised.store(advertised.unwrap_or(port), Ordering::Release);
         shared.spawn(listen::accept(Open::new(listener, Arc::clone(shared))));
         if shared.tls.is_none() && !shared.plain_noted.swap(true, Ordering::AcqRel) {
-            let text = "plain HTTP: messages are neither encrypted nor authenticated, and anyone who \
+            let text = "plain HTTP: messages are neither encrypted nor authenticated; anyone who \
                         can send from a peer's host can pose as that peer; give key, certificate \
                         and authority for mutual TLS";
             shared.notice(Level::Warning, None, text);

@@ -2,27 +2,27 @@
 
 use std::sync::Arc;
 
-/// How loud a notice is.
+/// A notice's importance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// For whoever looks closely.
+    /// For close observers.
     Debug,
     /// An ordinary event.
     Info,
-    /// Somebody should look.
+    /// Somebody should take a look.
     Warning,
 }
 
-/// Something that people may want to know. Never holds what a message says.
+/// Something people may want to know. Never contains the content of a message.
 #[derive(Clone, Debug)]
 pub struct Notice {
-    /// How loud.
+    /// Its importance.
     pub level: Level,
     /// The peer it is about.
     pub peer: Option<String>,
-    /// In words.
+    /// The text.
     pub text: String,
 }
 
-/// Takes notices. Called on the transport's threads: it must not block.
+/// Receives notices. Called on the transport's threads: it must not block.
 pub type Observer = Arc<dyn Fn(Notice) + Send + Sync>;

@@ -1,4 +1,4 @@
-//! What is known about each peer, and who a connection comes from.
+//! What is known about each peer, and which peer a connection comes from.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -18,26 +18,26 @@ use crate::session::Session;
 /// Which wire to speak with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireChoice {
-    /// Ask; a peer that does not know the second wire is spoken to on this one.
+    /// Ask; if the peer does not know the second wire, use this one.
     Ask(Wire),
-    /// This one alone.
+    /// Only this one.
     Only(Wire),
 }
 
-/// How a peer is told from others.
+/// How a peer is recognised.
 #[derive(Clone)]
 pub enum PeerIdentity {
-    /// By its address and the port it names: no protection against anybody who can send from that
-    /// host. The form of the replaced package without TLS.
+    /// By its address and the port it names, which does not protect against anyone who can send
+    /// from that host. This is how the replaced package works without TLS.
     InsecureOrigin,
     /// By its address, the port it names and a certificate of the authority; the first key that
-    /// comes is bound to the name.
+    /// arrives is bound to the name.
     FirstKey,
     /// By what it proves in the handshake.
     Proven(Arc<Expect>),
 }
 
-/// A peer, as its node is told of it.
+/// A peer, as described to its node.
 #[derive(Clone)]
 pub struct PeerConfig {
     /// Its name here.
@@ -50,11 +50,12 @@ pub struct PeerConfig {
     pub wire: WireChoice,
     /// How it is recognised.
     pub identity: PeerIdentity,
-    /// Whether ids are texts, as in the 5.x line: numbers, default ones too, become their digits.
+    /// Whether ids are texts, as in the 5.x line: numbers, including default ids, become their
+    /// digits.
     pub text_ids: bool,
 }
 
-/// Takes a message that was waited for, or gives it back.
+/// Takes an awaited message, or returns it.
 pub type Taker = Box<dyn FnOnce(Result<Incoming, ReceiveError>) -> Option<Incoming> + Send>;
 
 pub(crate) struct Peer {
@@ -63,11 +64,11 @@ pub(crate) struct Peer {
     pub(crate) quota: Arc<Quota>,
     pub(crate) outbox: Outbox,
     wire: AtomicU8,
-    /// Connections of this peer that are open here.
+    /// The number of this peer's open connections here.
     pub(crate) inbound: AtomicUsize,
-    /// Whether it has ever been heard of.
+    /// Whether it has ever been heard from.
     pub(crate) seen_once: AtomicBool,
-    /// Whether it was said that the peer seems to speak another wire.
+    /// Whether the user has been told that the peer seems to speak another wire.
     pub(crate) hinted: AtomicBool,
     pub(crate) forgotten: AtomicBool,
     addresses: Mutex<Addresses>,
@@ -106,7 +107,7 @@ impl Peer {
         }
     }
 
-    /// Host and port of its server.
+    /// The host and port of its server.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
@@ -115,12 +116,12 @@ impl Peer {
         &self.config.name
     }
 
-    /// One lock for all that changes with every message.
+    /// One lock for everything that changes with each message.
     pub(crate) fn conversation(&self) -> MutexGuard<'_, Conversation> {
         self.conversation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The wire that is spoken with it; nothing while that is not known.
+    /// The wire spoken with it; `None` until that is known.
     pub(crate) fn wire(&self) -> Option<Wire> {
         match self.wire.load(Ordering::Acquire) {
             2 => Some(Wire::Two),
@@ -130,7 +131,7 @@ impl Peer {
         }
     }
 
-    /// The wire of its bodies without our headers.
+    /// The wire of its bodies that come without our headers.
     pub(crate) fn compatible_wire(&self) -> Wire {
         match self.config.wire {
             WireChoice::Only(Wire::Five) | WireChoice::Ask(Wire::Five) => Wire::Five,
@@ -138,14 +139,14 @@ impl Peer {
         }
     }
 
-    /// It speaks the second wire: from now on, nothing else.
+    /// It speaks the second wire, and from now on nothing else.
     pub(crate) fn speaks_second(&self) {
         if matches!(self.config.wire, WireChoice::Ask(_)) {
             self.wire.store(Wire::Two.number(), Ordering::Release);
         }
     }
 
-    /// It does not know the second wire. False when it did before.
+    /// It does not know the second wire. False if it did before.
     pub(crate) fn speaks_compatible(&self) -> bool {
         let WireChoice::Ask(wire) = self.config.wire else { return true };
         let unknown = 0;
@@ -159,7 +160,7 @@ impl Peer {
         addresses.known.iter().any(|known| same_host(*known, address))
     }
 
-    /// Looks its host up; not more often than `pause` allows.
+    /// Looks up its host, but not more often than `pause` allows.
     pub(crate) async fn resolve(&self, pause: Duration) {
         {
             let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,7 +180,7 @@ impl Peer {
         }
     }
 
-    /// Whether a request is this peer's.
+    /// Whether a request comes from this peer.
     pub(crate) fn is_sender(&self, origin: &Origin) -> bool {
         if self.forgotten.load(Ordering::Acquire) {
             return false;
@@ -198,13 +199,13 @@ impl Peer {
         }
     }
 
-    /// Binds the first key that comes; false for another one.
+    /// Binds the first key that arrives; false for any other key.
     pub(crate) fn bind(&self, key: [u8; 32]) -> bool {
         let mut bound = self.bound_key.lock().unwrap_or_else(PoisonError::into_inner);
         *bound.get_or_insert(key) == key
     }
 
-    /// A message that was handed out was not taken.
+    /// Puts back a message that was handed out and not taken.
     pub(crate) fn put_back(&self, incoming: Incoming) {
         let delivered = self.conversation().mailbox.put_back(incoming.id.clone(), incoming);
         self.hand_over(delivered);
@@ -218,7 +219,7 @@ impl Peer {
         }
     }
 
-    /// What a session id says; a new session is begun, and whatever hung on the old one ends.
+    /// Judges a session id. A new session starts here, and everything tied to the old one ends.
     pub(crate) fn meets(&self, session_id: u64, connection: u64) -> Session {
         self.seen_once.store(true, Ordering::Release);
         let mut conversation = self.conversation();
@@ -238,7 +239,7 @@ impl Peer {
         session
     }
 
-    /// Ends every receive that waits.
+    /// Ends every waiting receive.
     pub(crate) fn end_waiting(&self, cause: ReceiveFailure) {
         let mut conversation = self.conversation();
         let waiters = conversation.mailbox.take_waiting();
@@ -255,7 +256,8 @@ impl Peer {
         }
     }
 
-    /// This side ends the conversation: what waits for it, in both directions, is told so.
+    /// This side ends the conversation: everything waiting for the peer, in both directions, is
+    /// told so.
     pub(crate) fn close(&self, sends: Closed, receives: Closed) {
         for request in self.outbox.pending() {
             self.fail(&request, SendFailure::Closed(sends));
@@ -272,7 +274,7 @@ impl Peer {
         });
     }
 
-    /// Ends the requests whose deadline has passed; when the next one does.
+    /// Ends the requests whose deadline has passed; returns when the next deadline is.
     pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         for request in self.outbox.pending() {
@@ -305,7 +307,7 @@ pub(crate) struct Origin {
     pub(crate) proven: Option<Arc<ProvenPeer>>,
 }
 
-/// One host has several loopback addresses.
+/// A host can have several loopback addresses.
 fn same_host(a: IpAddr, b: IpAddr) -> bool {
     let canonical = |address: IpAddr| match address.to_canonical() {
         IpAddr::V6(address) if address.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),

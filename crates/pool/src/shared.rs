@@ -1,4 +1,4 @@
-//! What all tasks of a node share: its configuration, its peers, its end.
+//! What all tasks of a node share: its configuration, its peers, and its shutdown.
 
 use std::future::Future;
 use std::hash::BuildHasher as _;
@@ -19,9 +19,9 @@ use crate::message::Allocate;
 use crate::notice::{Level, Notice, Observer};
 use crate::peers::{Origin, Peer, PeerIdentity};
 
-/// How a node is made.
+/// How to set up a node.
 pub struct NodeConfig {
-    /// Mutual TLS with this; without it connections are plain and peers known by origin alone.
+    /// Mutual TLS with this; without it, connections are plain and peers known only by origin.
     pub tls: Option<PeerTls>,
     /// Bytes that each peer may have parked here.
     pub mailbox_bytes: u64,
@@ -29,7 +29,7 @@ pub struct NodeConfig {
     pub message_bytes: u64,
     /// Where large buffers come from.
     pub memory: Arc<dyn Allocate>,
-    /// Told what happens, beside `tracing`.
+    /// Receives notices, in addition to `tracing`.
     pub observer: Option<Observer>,
 }
 
@@ -48,7 +48,7 @@ impl Default for NodeConfig {
 pub(crate) struct Shared {
     pub(crate) session_id: u64,
     pub(crate) tls: Option<Arc<PeerTls>>,
-    /// SHA-256 of the key that this pool proves, with TLS.
+    /// SHA-256 of the key that this pool proves to own, with TLS.
     pub(crate) key_id: Option<[u8; 32]>,
     pub(crate) message_limit: u64,
     pub(crate) memory: Arc<dyn Allocate>,
@@ -70,12 +70,12 @@ pub(crate) struct Shared {
     pub(crate) deadlines: Notify,
     pub(crate) next_deadline: AtomicU64,
     pub(crate) started: Instant,
-    /// Ports that are open here.
+    /// The number of open ports.
     pub(crate) listening: watch::Sender<usize>,
 }
 
 impl Shared {
-    /// What the tasks of a node share. Nothing is opened yet.
+    /// The shared state of a node's tasks. Opens nothing yet.
     pub(crate) fn new(config: NodeConfig, runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
             session_id: random(),
@@ -125,7 +125,7 @@ impl Shared {
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// What every request says of this pool.
+    /// What every request says about this pool.
     pub(crate) fn introduction(&self) -> Introduction {
         Introduction {
             session_id: self.session_id,
@@ -149,7 +149,7 @@ impl Shared {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The peer that a request comes from; several that could be it are none.
+    /// The peer that a request comes from; `None` unless exactly one matches.
     pub(crate) async fn identify(&self, origin: &Origin) -> Option<Arc<Peer>> {
         let find = |peers: &[Arc<Peer>]| {
             let mut found = peers.iter().filter(|peer| peer.is_sender(origin));
@@ -179,7 +179,7 @@ impl Shared {
     }
 }
 
-/// A keyed hash of bodies: a peer cannot make two that collide.
+/// A keyed hash of bodies: a peer cannot construct collisions.
 #[derive(Default)]
 pub(crate) struct BodyHasher(std::hash::RandomState);
 
@@ -189,7 +189,7 @@ impl BodyHasher {
     }
 }
 
-/// Between half and all of a pause.
+/// A random time between half of a pause and all of it.
 pub(crate) fn jittered(pause: Duration) -> Duration {
     let part = u32::try_from(random() % 1024).unwrap_or(0);
     pause / 2 + pause / 2 * part / 1024
@@ -202,6 +202,6 @@ pub(crate) fn now() -> u64 {
 
 fn random() -> u64 {
     let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
+    getrandom::fill(&mut bytes).expect("the operating system provides randomness");
     u64::from_le_bytes(bytes)
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use crate::limits::COALESCE_BYTES;
 
-/// What carries a connection: TCP, or TLS over it from either end.
+/// What a connection runs over: TCP, or TLS on top of it from either end.
 pub(crate) type Carried = Box<dyn Duplex>;
 
 /// Bytes in both directions.
@@ -19,17 +19,17 @@ pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// What is to be written: small pieces joined, large ones as they are.
+/// Bytes waiting to be written: small pieces joined, large ones as they are.
 #[derive(Default)]
 pub(crate) struct Out {
     pieces: VecDeque<Bytes>,
     small: BytesMut,
-    /// Written, and perhaps still inside the TLS session.
+    /// Written, but possibly still inside the TLS session.
     unflushed: bool,
 }
 
 impl Out {
-    /// Where heads and small bodies are written to.
+    /// The buffer for heads and small bodies.
     pub(crate) fn small(&mut self) -> &mut BytesMut {
         &mut self.small
     }
@@ -47,7 +47,7 @@ impl Out {
         self.pieces.is_empty() && self.small.is_empty() && !self.unflushed
     }
 
-    /// Whether more requests may be added without delaying them for long.
+    /// Whether more requests can be added without delaying those already in it for long.
     pub(crate) fn is_light(&self) -> bool {
         self.pieces.is_empty() && self.small.len() < COALESCE_BYTES
     }
@@ -89,13 +89,13 @@ impl Out {
 
 /// What moved on a connection.
 pub(crate) enum Moved {
-    /// Bytes arrived; none is the end.
+    /// Bytes arrived; 0 at the end.
     Read(usize),
-    /// Bytes left.
+    /// Bytes were written.
     Wrote,
 }
 
-/// Waits until something moves in either direction. Nothing is lost when the future is dropped.
+/// Waits until something moves in either direction. Dropping the future loses nothing.
 pub(crate) async fn exchange(
     stream: &mut Carried,
     out: &mut Out,
@@ -123,7 +123,7 @@ pub(crate) async fn flush(stream: &mut Carried, out: &mut Out) -> io::Result<()>
     Ok(())
 }
 
-/// Reads some bytes behind those that are there; none is the end.
+/// Reads some bytes after those already there; 0 at the end.
 pub(crate) async fn read(stream: &mut Carried, into: &mut BytesMut) -> io::Result<usize> {
     into.reserve(16 << 10);
     poll_fn(|cx| poll_read(stream, into, cx)).await
@@ -134,13 +134,13 @@ fn poll_read(
     into: &mut BytesMut,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    // The future has no state of its own: dropping it after one poll loses nothing.
+    // The future is stateless: dropping it after one poll loses nothing.
     pin!(stream.read_buf(into)).poll(cx)
 }
 
 #[cfg(test)]
 impl Out {
-    /// What would be written next, so many bytes at most.
+    /// What would be written next, up to this many bytes.
     pub(crate) fn drain(&mut self, most: usize) -> BytesMut {
         self.seal();
         let mut drained = BytesMut::new();

@@ -1,4 +1,4 @@
-//! What is looked after without being asked: deadlines, peers that are waited for, certificates.
+//! Background duties: deadlines, peers that are waited for, certificates.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -13,7 +13,7 @@ use crate::limits::{CONNECT_TIMEOUT, PROBE_INTERVAL, PROBES_UNTIL_LOST};
 use crate::notice::Level;
 use crate::shared::Shared;
 
-/// Ends the requests whose deadline has passed, for as long as the node is there.
+/// Ends the requests whose deadline has passed, for as long as the node exists.
 pub(crate) async fn deadlines(shared: Arc<Shared>) {
     loop {
         let earlier = shared.deadlines.notified();
@@ -30,7 +30,7 @@ pub(crate) async fn deadlines(shared: Arc<Shared>) {
     }
 }
 
-/// Asks after peers that are waited for and have no connection here.
+/// Probes peers that are waited for and have no connection here.
 pub(crate) async fn peers(shared: Arc<Shared>) {
     loop {
         sleep(PROBE_INTERVAL).await;
@@ -58,7 +58,7 @@ pub(crate) async fn peers(shared: Arc<Shared>) {
     }
 }
 
-/// Renews a certificate with evidence.
+/// Renews a certificate that carries evidence.
 pub(crate) async fn certificate(tls: Arc<PeerTls>, shared: Weak<Shared>) {
     let renewing = tls.keep_fresh(|error| {
         if let Some(shared) = shared.upgrade() {

@@ -36,8 +36,8 @@ pub(crate) struct Block {
     /// How many rows there are.
     pub(super) count: u64,
     pub(super) text: String,
-    /// Where each field ends in `text`, for records reassembled from text with quotes, which then
-    /// has no delimiters; empty if `text` consists of the file's own lines.
+    /// Where each field ends in `text`, if it holds records reassembled from quoted text, without
+    /// delimiters; empty if `text` consists of the file's own lines.
     pub(super) ends: Vec<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Arrays of numbers, as numpy has them.
+//! Arrays of numbers, as in numpy.
 
 use std::fmt;
 
@@ -10,21 +10,21 @@ use super::hand::{self, Handed};
 use super::{Blob, CodecError};
 use crate::limits::{MAXIMUM_DIMENSIONS, MAXIMUM_EMPTY_ROWS};
 
-/// An array: `numpy.ndarray` in Python, with its dtype, shape and byte order, when both sides speak
-/// the second wire. On the compatible wires it travels as numpy's arrays do there, as nested lists:
-/// whoever receives it as an [`Array`] gets `<f8`, `<f4`, `<i8`, `<u8` or `|b1`, in C order.
+/// An array: `numpy.ndarray` in Python, with its dtype, shape and byte order, if both sides speak
+/// the second wire. On the compatible wires it travels like numpy's arrays, as nested lists: if
+/// received as an [`Array`], it has type `<f8`, `<f4`, `<i8`, `<u8` or `|b1`, in C order.
 ///
-/// The fields are checked when it is sent, and have been checked when it was received.
+/// Sending checks the fields; those of a received array have been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Array {
-    /// What an element is, as numpy's `dtype.str` says it: `<f8`, `>i4`, `|b1`, `<U5`. Objects and
+    /// The type of an element, as in numpy's `dtype.str`: `<f8`, `>i4`, `|b1`, `<U5`. Objects and
     /// records cannot be sent.
     pub dtype: String,
     /// Elements along each axis; no axes for a single element.
     pub shape: Vec<usize>,
     /// Which axis changes fastest in `data`.
     pub order: ElementOrder,
-    /// The elements one after the other, without gaps.
+    /// The elements in sequence, without gaps.
     pub data: Bytes,
 }
 
@@ -47,7 +47,7 @@ impl ElementOrder {
     }
 }
 
-/// An array that contradicts itself, or has no form where it shall go.
+/// An array that contradicts itself, or cannot be written where it should go.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArrayError {
@@ -61,7 +61,7 @@ pub enum ArrayError {
         dtype: String,
     },
     /// A dtype whose elements are not plain numbers.
-    #[error("the elements of dtype '{dtype}' are no numbers of {required}")]
+    #[error("the elements have dtype '{dtype}', expected numbers of {required}")]
     Elements {
         /// The dtype.
         dtype: String,
@@ -69,19 +69,19 @@ pub enum ArrayError {
         required: &'static str,
     },
     /// Too many axes.
-    #[error("an array has {found} axes; {MAXIMUM_DIMENSIONS} are allowed")]
+    #[error("an array has {found} axes, expected at most {MAXIMUM_DIMENSIONS}")]
     Axes {
         /// How many.
         found: usize,
     },
-    /// Shape, dtype and data do not agree.
+    /// Shape, dtype and data do not match.
     #[error("an array of dtype '{dtype}' and shape {shape:?} cannot have {bytes} bytes")]
     Size {
         /// The dtype.
         dtype: String,
         /// The shape.
         shape: Vec<usize>,
-        /// Bytes that are there.
+        /// Bytes in the data.
         bytes: usize,
     },
     /// Rows without elements.
@@ -93,8 +93,8 @@ pub enum ArrayError {
         /// The shape.
         shape: Vec<usize>,
     },
-    /// Nested lists that are no array.
-    #[error("the lists that arrived are no array: {found}")]
+    /// Nested lists that do not form an array.
+    #[error("the lists that arrived do not form an array: {found}")]
     Lists {
         /// Why.
         found: &'static str,
@@ -105,14 +105,14 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A Rust type that is an element of an [`Array`].
+/// A Rust type that can be an element of an [`Array`].
 pub trait Element: Copy + sealed::Sealed {
-    /// Its dtype with the lowest byte first.
+    /// Its dtype in little-endian order.
     const DTYPE: &'static str;
-    /// Writes the lowest byte first.
+    /// Writes it in little-endian order.
     #[doc(hidden)]
     fn write(self, to: &mut Vec<u8>);
-    /// Takes it from a number of exactly this type.
+    /// Reads it from a number of exactly this type.
     #[doc(hidden)]
     fn from_bytes(bytes: &[u8], big_endian: bool) -> Option<Self>;
 }
@@ -167,8 +167,8 @@ impl Array {
         Ok(array)
     }
 
-    /// The elements in C order, whatever byte order and order they arrived in. Their type must be
-    /// that of the array.
+    /// The elements in C order, whatever byte and axis order they arrived in. Their type must match
+    /// the array's.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, ArrayError> {
         let dtype = self.check()?;
         let required = Dtype::parse(T::DTYPE);
@@ -187,14 +187,14 @@ impl Array {
         Ok(elements)
     }
 
-    /// Checks that the fields agree with one another.
+    /// Checks that the fields are consistent.
     pub(super) fn check(&self) -> Result<Dtype, ArrayError> {
         let dtype = Dtype::parse(&self.dtype)
             .ok_or_else(|| ArrayError::Dtype { dtype: self.dtype.chars().take(64).collect() })?;
         if self.shape.len() > MAXIMUM_DIMENSIONS {
             return Err(ArrayError::Axes { found: self.shape.len() });
         }
-        // Also without elements the axes must be some that an array can have.
+        // Even without elements, the axes must be possible for an array.
         let mut lengths = self.shape.iter().filter(|length| **length != 0);
         let possible = lengths
             .try_fold(dtype.bytes, |product, length| product.checked_mul(*length))
@@ -210,7 +210,7 @@ impl Array {
         Ok(dtype)
     }
 
-    /// How to reach the elements as numbers.
+    /// Gives access to the elements as numbers.
     pub(super) fn layout(&self) -> Result<Layout<'_>, ArrayError> {
         let dtype = self.check()?;
         if !dtype.is_number() {
@@ -225,7 +225,7 @@ impl Array {
     }
 }
 
-/// What a `dtype.str` says.
+/// The meaning of a `dtype.str`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Dtype {
     kind: u8,
@@ -304,7 +304,7 @@ impl Number {
     }
 }
 
-/// An array whose elements can be reached.
+/// An array with accessible elements.
 pub(super) struct Layout<'a> {
     data: &'a [u8],
     shape: &'a [usize],
@@ -333,7 +333,7 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// Part of an array: what is left when the first `axis` indices are fixed.
+/// Part of an array: what remains when the first `axis` indices are fixed.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     layout: &'a Layout<'a>,
@@ -342,7 +342,7 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// How many parts it has; nothing if it is an element.
+    /// The number of its parts; `None` if it is an element.
     pub(super) fn rows(&self) -> Option<usize> {
         self.layout.shape.get(self.axis).copied()
     }
@@ -398,7 +398,7 @@ fn half([low, high, ..]: [u8; 8]) -> f32 {
     let fraction = bits & 0x3ff;
     let magnitude = match exponent {
         0 => {
-            // 2^-24, the smallest number there is, so many times.
+            // 2^-24, the smallest positive number, this many times.
             let smallest = f32::from_bits(0x3380_0000);
             let [f0, f1, ..] = fraction.to_le_bytes();
             (f32::from(u16::from_le_bytes([f0, f1])) * smallest).to_bits()
@@ -409,7 +409,7 @@ fn half([low, high, ..]: [u8; 8]) -> f32 {
     f32::from_bits(sign | magnitude)
 }
 
-/// What kinds of numbers there are in nested lists.
+/// Which kinds of numbers occur in nested lists.
 #[derive(Debug, Default)]
 pub(super) struct Census(u8);
 
@@ -438,7 +438,7 @@ impl Census {
         self.0 & kinds != 0
     }
 
-    /// The dtype that holds all elements, and how to write one.
+    /// The dtype that fits all elements, and how to write one.
     pub(super) fn dtype(&self) -> Result<(&'static str, WriteNumber), ArrayError> {
         if self.has(BOOLS) && self.has(INTEGERS | SINGLES | DOUBLES) {
             return Err(ArrayError::Lists { found: "bools and numbers are mixed" });
@@ -541,7 +541,7 @@ impl<'de> Visitor<'de> for ArrayVisitor {
     }
 }
 
-/// Reads an array where nested sequences are asked for.
+/// Reads an array when nested sequences are requested.
 pub(super) struct ViewReader<'a>(pub(super) View<'a>);
 
 impl<'de> de::Deserializer<'de> for ViewReader<'_> {
@@ -552,7 +552,7 @@ impl<'de> de::Deserializer<'de> for ViewReader<'_> {
         let mut access = Rows { view: self.0, next: 0, count: rows };
         let value = visitor.visit_seq(&mut access)?;
         if access.next < rows {
-            let text = format!("an array of {rows} rows, of which {} were asked for", access.next);
+            let text = format!("an array of {rows} rows, of which {} were requested", access.next);
             return Err(de::Error::custom(text));
         }
         Ok(value)
@@ -606,7 +606,7 @@ impl<'de> SeqAccess<'de> for &mut Rows<'_> {
 }
 
 impl Layout<'_> {
-    /// Lets a visitor see the whole as nested sequences.
+    /// Shows a visitor the whole array as nested sequences.
     pub(super) fn visit<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, CodecError> {
         ViewReader(self.view()).deserialize_any(visitor)
     }

@@ -1,4 +1,4 @@
-//! Bytes that are not copied.
+//! Bytes without copying.
 
 use std::fmt;
 use std::ops::Deref;
@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::hand::{self, Handed};
 use crate::limits::OUT_OF_BAND_BYTES;
 
-/// Bytes: `bytes` in Python. From 4 KiB on they are sent as they lie in memory, and what arrives is
-/// a view of what was read from the connection.
+/// Bytes: `bytes` in Python. At 4 KiB and more they are sent straight from memory, and what arrives
+/// is a view of what was read from the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Blob(pub Bytes);
 

@@ -1,8 +1,8 @@
-//! What `serde` has no words for, handed from a value to its serializer or back, on the side.
+//! What `serde` cannot express, passed between a value and its serializer on the side.
 //!
-//! A value lays it down here, then goes through `serde` in a form that everybody understands; our
-//! own serializer picks it up and uses it instead. Whoever lays something down clears it when the
-//! call returns, so that nothing is found by anybody else.
+//! A value leaves it here, then goes through `serde` in a form that everybody understands; our own
+//! serializer picks it up and uses it instead. Whoever leaves something here clears it when the
+//! call returns, so that nobody else finds it.
 
 use std::cell::RefCell;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{Array, Integer};
 
-/// The names of the newtypes that our own serializer and deserializer know.
+/// The newtype names that our own serializer and deserializer know.
 pub(super) const ARRAY: &str = "$convelo_pool::Array";
 pub(super) const INTEGER: &str = "$convelo_pool::Integer";
 pub(super) const TYPED: &str = "$convelo_pool::Typed";
@@ -25,7 +25,7 @@ thread_local! {
     static HANDED: RefCell<Option<Handed>> = const { RefCell::new(None) };
 }
 
-/// Does `call` while `handed` can be taken.
+/// Runs `call` while `handed` is available.
 pub(super) fn with<T>(handed: Handed, call: impl FnOnce() -> T) -> T {
     struct Clear;
     impl Drop for Clear {

@@ -7,12 +7,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::hand::{self, Handed};
 
-/// An integer of any size, as bytes: `int` in Python. It does not calculate; it carries, between
-/// Python and whichever library does.
+/// An integer of any size, as bytes: `int` in Python. It does no arithmetic; it carries integers
+/// between Python and any library that does.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Integer(Vec<u8>);
 
-/// An integer that is too large for a type.
+/// An integer too large for a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an integer of {bytes} bytes does not fit; receive it as convelo_pool::Integer")]
 pub struct IntegerError {
@@ -21,7 +21,7 @@ pub struct IntegerError {
 }
 
 impl Integer {
-    /// The integer that these bytes are in two's complement, the lowest first. No bytes are 0.
+    /// The integer in these bytes: two's complement, little-endian. No bytes mean 0.
     pub fn from_signed_bytes_le(bytes: &[u8]) -> Self {
         let mut bytes = bytes.to_vec();
         while let [.., next, last] = bytes[..]
@@ -35,12 +35,12 @@ impl Integer {
         Self(bytes)
     }
 
-    /// The integer that these bytes are, the lowest first.
+    /// The unsigned integer in these bytes, little-endian.
     pub fn from_unsigned_bytes_le(bytes: &[u8]) -> Self {
         Self::from_signed_bytes_le(&[bytes, &[0]].concat())
     }
 
-    /// In two's complement, the lowest byte first, at least one, and no more than it takes.
+    /// Two's complement, little-endian: at least one byte, and no more than necessary.
     pub fn signed_bytes_le(&self) -> &[u8] {
         &self.0
     }
@@ -58,7 +58,7 @@ impl Integer {
 
     fn to_u128(&self) -> Option<u128> {
         match self.0.as_slice() {
-            // The seventeenth byte holds nothing but the sign.
+            // The seventeenth byte holds only the sign.
             [bytes @ .., 0] if bytes.len() == size_of::<u128>() => {
                 Some(u128::from_le_bytes(*bytes.first_chunk()?))
             }
@@ -66,7 +66,8 @@ impl Integer {
         }
     }
 
-    /// As the genuine package writes it: with room for a sign beside all bits of the magnitude.
+    /// As the genuine package writes it: with room for a sign in addition to the bits of the
+    /// magnitude.
     pub(super) fn wire_bytes(&self) -> Vec<u8> {
         let mut bytes = self.0.clone();
         if let [rest @ .., 0x80] = bytes.as_slice()
@@ -95,7 +96,7 @@ impl Integer {
     }
 }
 
-/// What stands above a byte that is the highest.
+/// The sign extension of a highest byte.
 fn sign(byte: u8) -> u8 {
     if byte < 0x80 { 0 } else { 0xff }
 }
@@ -113,7 +114,7 @@ macro_rules! numbers {
     ($($number:ty),*) => {$(
         impl From<$number> for Integer {
             fn from(number: $number) -> Self {
-                // The extra byte keeps the highest bit of an unsigned number from being a sign.
+                // The extra byte keeps an unsigned number's highest bit from looking like a sign.
                 #[allow(unused_comparisons, reason = "a macro for signed and unsigned numbers")]
                 let above = if number < 0 { 0xff } else { 0 };
                 Self::from_signed_bytes_le(&[&number.to_le_bytes()[..], &[above]].concat())

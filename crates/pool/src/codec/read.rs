@@ -1,4 +1,4 @@
-//! Values from msgpack.
+//! Reads values from msgpack.
 
 use std::ops::Range;
 
@@ -61,11 +61,11 @@ struct Reader<'de> {
 /// What comes next.
 enum Item<'de> {
     Plain(Token),
-    /// A typed value. The cursor stands at its content; [`Reader::leave`] goes on behind it.
+    /// A typed value. The cursor is at its content; [`Reader::leave`] continues after it.
     Typed(&'de str, Range<usize>),
 }
 
-/// Bytes, and what owns them.
+/// Bytes and their owner.
 struct Owned<'de> {
     owner: &'de Bytes,
     range: Range<usize>,
@@ -167,7 +167,7 @@ impl<'de> Reader<'de> {
         Owned { owner: self.value, range }
     }
 
-    /// The buffer of this number, once: a number costs a peer next to nothing.
+    /// The buffer with this number, once: a number costs a peer next to nothing.
     fn buffer(&mut self, number: u64) -> Result<Owned<'de>, CodecError> {
         let used = usize::try_from(number).ok().and_then(|number| self.used.get_mut(number));
         match (used, usize::try_from(number).ok().and_then(|number| self.buffers.get(number))) {
@@ -186,7 +186,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// What the content of a buffer extension says.
+    /// The buffer that an extension's content refers to.
     fn buffer_extension(&mut self, content: Range<usize>) -> Result<Owned<'de>, CodecError> {
         let behind = self.cursor.enter(content);
         let Token::Unsigned(number) = self.cursor.token()? else {
@@ -250,7 +250,7 @@ impl<'de> Reader<'de> {
                 self.lists()
             }
             Item::Plain(token) => {
-                Err(self.mismatch(format!("{} where an array was asked for", token.name())))
+                Err(self.mismatch(format!("{} where an array was requested", token.name())))
             }
             Item::Typed("ndarray", behind) if self.wire != Wire::Two => {
                 let array = self.wrapped_array()?;
@@ -258,12 +258,12 @@ impl<'de> Reader<'de> {
                 Ok(array)
             }
             Item::Typed(name, _) => {
-                Err(self.mismatch(format!("a value of the type '{name}' is no array")))
+                Err(self.mismatch(format!("a value of the type '{name}' is not an array")))
             }
         }
     }
 
-    /// Nested lists of numbers, all of one length on each level.
+    /// Nested lists of numbers, all of the same length on each level.
     fn lists(&mut self) -> Result<Array, CodecError> {
         let mut shape = Vec::new();
         let mut first = self.cursor.clone();
@@ -294,7 +294,7 @@ impl<'de> Reader<'de> {
     }
 
     /// `{"values": lists or one element, "shape": tuple}`, the form of arrays that are not plain.
-    /// Says where the two are.
+    /// Returns where the two are.
     fn wrapped(&mut self) -> Result<(Range<usize>, Range<usize>), CodecError> {
         let wrong = "the type 'ndarray' has the keys \"values\" and \"shape\"";
         let (mut values, mut shape) = (None, None);
@@ -326,14 +326,16 @@ impl<'de> Reader<'de> {
         self.leave(behind)?;
         let without = array.data.is_empty() && shape.contains(&0);
         if array.shape != shape && !without {
-            return Err(ArrayError::Lists { found: "their shape is not the announced one" }.into());
+            return Err(
+                ArrayError::Lists { found: "their shape differs from the announced one" }.into()
+            );
         }
         array.shape = shape;
         array.check()?;
         Ok(array)
     }
 
-    /// The number of a typed value "int".
+    /// The number in a typed value "int".
     fn large(&mut self) -> Result<Integer, CodecError> {
         match self.cursor.token()? {
             Token::Bytes(range) => Ok(Integer::from_signed_bytes_le(self.cursor.slice(range))),
@@ -355,10 +357,10 @@ impl<'de> Reader<'de> {
                 Ok(integer)
             }
             Item::Plain(token) => {
-                Err(self.mismatch(format!("{} where an integer was asked for", token.name())))
+                Err(self.mismatch(format!("{} where an integer was requested", token.name())))
             }
             Item::Typed(name, _) => {
-                Err(self.mismatch(format!("a value of the type '{name}' is no integer")))
+                Err(self.mismatch(format!("a value of the type '{name}' is not an integer")))
             }
         }
     }
@@ -432,16 +434,16 @@ impl<'de> Reader<'de> {
                 array.layout()?.visit(visitor)
             }
             Token::Extension(TABLE_EXTENSION, _) if self.wire == Wire::Two => {
-                Err(self.mismatch("a table of pandas, which only Python receives"))
+                Err(self.mismatch("a pandas table, which only Python can receive"))
             }
             token @ Token::Extension(..) => {
-                Err(self.mismatch(format!("{}, which is not known here", token.name())))
+                Err(self.mismatch(format!("{}, which is unknown here", token.name())))
             }
         }
     }
 }
 
-/// Reads lists of exactly this shape.
+/// Reads lists with exactly this shape.
 fn rows(
     cursor: &mut Cursor<'_>,
     shape: &[usize],
@@ -533,7 +535,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
                     Ok(value)
                 }
                 Item::Plain(token) => Err(self.mismatch(format!(
-                    "{} where a value with the name of its type was asked for",
+                    "{} where a value with the name of its type was requested",
                     token.name()
                 ))),
             },
@@ -593,11 +595,11 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
             }
             Item::Plain(Token::Map(1)) => self.deeper(|reader| visitor.visit_enum(reader)),
             Item::Plain(token) => Err(self.mismatch(format!(
-                "{} where the name of a variant, or a map with that one key, was asked for",
+                "{} where the name of a variant, or a map with that one key, was requested",
                 token.name()
             ))),
             Item::Typed(name, _) => {
-                Err(self.mismatch(format!("a value of the type '{name}' is no variant")))
+                Err(self.mismatch(format!("a value of the type '{name}' is not a variant")))
             }
         }
     }
@@ -624,7 +626,7 @@ impl Children<'_, '_> {
             return Ok(());
         }
         let asked = count - self.remaining;
-        Err(self.reader.mismatch(format!("{count} elements, of which {asked} were asked for")))
+        Err(self.reader.mismatch(format!("{count} elements, of which {asked} were requested")))
     }
 }
 
@@ -669,7 +671,7 @@ impl<'de> MapAccess<'de> for &mut Children<'_, 'de> {
     }
 }
 
-/// The name and the content of a typed value.
+/// The name and content of a typed value.
 struct Pair<'r, 'de> {
     reader: &'r mut Reader<'de>,
     name: Option<&'de str>,

@@ -11,8 +11,9 @@ use super::hand;
 
 const FIELDS: &[&str] = &["type", "data"];
 
-/// A value under the name of its type. In Python it becomes whatever is registered under the name:
-/// `data` is what the class's `serialize` returned. `"mpz"` and `"bitarray"`, for example, are bytes.
+/// A value with the name of its type. In Python it becomes whatever is registered under that name:
+/// `data` is what the class's `serialize` returned. `"mpz"` and `"bitarray"`, for example, are
+/// bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Typed<T> {
     /// The name.

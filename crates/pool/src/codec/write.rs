@@ -1,4 +1,4 @@
-//! Values to msgpack, as the genuine package writes them.
+//! Writes values as msgpack, the way the genuine package does.
 
 use std::mem;
 
@@ -16,12 +16,12 @@ use super::{ARRAY_EXTENSION, BUFFER_EXTENSION, CodecError, Integer, TYPED_EXTENS
 use crate::limits::{MAXIMUM_BUFFERS, MAXIMUM_WRITTEN_DEPTH, OUT_OF_BAND_BYTES};
 use crate::message::{Payload, Wire};
 
-const NO_ERROR: &str = "a vector takes everything";
+const NO_ERROR: &str = "a vector accepts everything";
 
 /// Writes one value.
 pub(super) struct Writer {
     wire: Wire,
-    /// What is full already; `out` comes behind it.
+    /// Parts that are full; `out` comes after them.
     parts: Vec<Bytes>,
     out: Vec<u8>,
     buffers: Vec<Bytes>,
@@ -65,7 +65,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Bytes in place.
+    /// Writes bytes in place.
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
         let length = checked("bytes", bytes.len())?;
         encode::write_bin_len(&mut self.out, length).expect(NO_ERROR);
@@ -84,7 +84,7 @@ impl Writer {
             && self.buffers.len() < MAXIMUM_BUFFERS
     }
 
-    /// Puts bytes beside the value and writes their number.
+    /// Sends bytes separately from the value and writes their number.
     fn buffer(&mut self, bytes: Bytes) {
         encode::write_uint(&mut self.out, self.buffers.len() as u64).expect(NO_ERROR);
         self.buffers.push(bytes);
@@ -116,7 +116,7 @@ impl Writer {
         Ok(())
     }
 
-    /// An integer that msgpack has no form for.
+    /// An integer that msgpack cannot express.
     fn large(&mut self, integer: &Integer) -> Result<(), CodecError> {
         let bytes = integer.wire_bytes();
         if self.wire == Wire::Two {
@@ -156,7 +156,7 @@ impl Writer {
         if !array.shape.is_empty() {
             return self.rows(layout.view());
         }
-        // As a zero-dimensional array of numpy is written.
+        // Written like a zero-dimensional numpy array.
         self.map_head(2)?;
         self.text("type")?;
         self.text("ndarray")?;
@@ -201,7 +201,7 @@ impl Writer {
         }
     }
 
-    /// A list or a map, of a length that may not be known yet.
+    /// A list or map whose length may not be known yet.
     fn open(&mut self, form: Form, count: Option<usize>) -> Result<Open<'_>, CodecError> {
         self.deeper()?;
         let mark = if let Some(count) = count {
@@ -217,7 +217,7 @@ impl Writer {
         Ok(Open { writer: self, form, announced: count, written: 0, mark, levels: 1, keys: 0 })
     }
 
-    /// A map with one key, around the content of a variant.
+    /// A map with one key, around a variant's content.
     fn variant(&mut self, name: &str) -> Result<(), CodecError> {
         self.deeper()?;
         self.map_head(1)?;
@@ -440,20 +440,20 @@ impl<'w> Serializer for &'w mut Writer {
 enum Form {
     List,
     Map,
-    /// A map that is meant to have the keys "type" and "data".
+    /// A map that deliberately has the keys "type" and "data".
     Typed,
 }
 
 const TYPE_KEY: u8 = 1;
 const DATA_KEY: u8 = 2;
 
-/// A list or map that is being written.
+/// A list or map being written.
 pub(super) struct Open<'w> {
     writer: &'w mut Writer,
     form: Form,
     announced: Option<usize>,
     written: usize,
-    /// Which part comes behind the head, when that can only be written at the end.
+    /// The part that comes after the head, if the head can only be written at the end.
     mark: Option<usize>,
     levels: usize,
     keys: u8,
@@ -486,14 +486,14 @@ impl Open<'_> {
         Ok(())
     }
 
-    /// Writes a key; what it is shows in what was written.
+    /// Writes a key; its kind shows in what was written.
     fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), CodecError> {
         let mark = self.writer.parts.len();
         let start = self.writer.out.len();
         key.serialize(&mut *self.writer)?;
         let written = match self.writer.parts.get(mark) {
             None => self.writer.out.get(start..).unwrap_or_default(),
-            // A key this large has begun in what was flushed.
+            // A key this large began in what has been flushed.
             Some(part) => part.get(start..).unwrap_or_default(),
         };
         let text = match written {
