@@ -11,9 +11,8 @@ use tokio::io::AsyncRead as _;
 use crate::envelope;
 use crate::frame;
 use crate::limits::OWN_BUFFER_BYTES;
-use crate::mailbox::Order;
 use crate::memory;
-use crate::message::{Allocate, Buffer, Chunk, Incoming, MessageId, Wire};
+use crate::message::{Allocate, Buffer, Chunk, Incoming, MessageId, Order, Wire};
 use crate::quota::Charge;
 use crate::stream::{self, Carried};
 

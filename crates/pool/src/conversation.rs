@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::body::Assembly;
-use crate::error::ReceiveFailure;
+use crate::error::{ReceiveError, ReceiveFailure};
 use crate::http::{Have, Rejection};
 use crate::limits::{
     MAXIMUM_PARTIALS, PARTIAL_KEPT, REMEMBERED, REPETITION, ROOM_WAIT, SUPERSEDE_WAIT,
 };
 use crate::mailbox::{Delivered, Mailbox, Waiter};
 use crate::message::{Incoming, MessageId, Wire};
-use crate::peers::Taker;
 use crate::quota::{Charge, Quota, Ticket};
 use crate::session::{Counter, Place, Seen, Session, Standing};
 
@@ -42,6 +41,9 @@ pub(crate) struct Conversation {
     pub(crate) restarted: bool,
     pub(crate) probes: u32,
 }
+
+/// Takes an awaited message, or returns it.
+pub type Taker = Box<dyn FnOnce(Result<Incoming, ReceiveError>) -> Option<Incoming> + Send>;
 
 /// A waiting receive.
 pub(crate) struct Waiting {

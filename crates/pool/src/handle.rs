@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::client;
-use crate::conversation::Waiting;
+use crate::conversation::{Taker, Waiting};
 use crate::error::{Closed, ReceiveError, ReceiveFailure, Restarted, SendError, SendFailure};
 use crate::http::Question;
 use crate::limits::{MAXIMUM_COMPATIBLE_BYTES, MAXIMUM_QUEUED};
 use crate::mailbox::Received;
 use crate::message::{Incoming, MessageId, Payload, Wire};
 use crate::outbox::{Done, Kind, Message, Request};
-use crate::peers::{Peer, Taker};
+use crate::peers::Peer;
 use crate::session::Place;
 use crate::shared::Shared;
 

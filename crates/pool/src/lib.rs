@@ -60,12 +60,13 @@ mod stream;
 mod watch;
 
 pub use codec::{Array, ArrayError, Blob, CodecError, ElementOrder, Integer, Typed};
+pub use conversation::Taker;
 pub use error::{ReceiveError, ReceiveErrorKind, SendError, SendErrorKind};
 pub use handle::{PeerHandle, Receipt, ReceiveToken, SendOptions};
 pub use message::{Allocate, Allocation, Buffer, Chunk, Incoming, MessageId, Payload, Wire};
 pub use node::{Dropped, Node};
 pub use notice::{Level, Notice, Observer};
 pub use outbox::Done;
-pub use peers::{PeerConfig, PeerIdentity, Taker, WireChoice};
+pub use peers::{PeerConfig, PeerIdentity, WireChoice};
 pub use pool::{ChunkReceiver, ChunkSender, Peer, Pool, PoolBuilder, PoolError};
 pub use shared::NodeConfig;

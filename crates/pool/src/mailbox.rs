@@ -11,20 +11,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use crate::message::MessageId;
+pub use crate::message::{Order, Ordered};
 
 /// Tables with room for more entries than this give it back once they are empty.
 const ROOM_KEPT: usize = 1 << 10;
-
-/// A message's place among everything delivered to this mailbox. The default stands for a message
-/// that has not been delivered yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Order(u64);
-
-/// A message that remembers the place it was given.
-pub trait Ordered {
-    /// Where the place is stored. Only the mailbox writes to it.
-    fn order(&mut self) -> &mut Order;
-}
 
 /// What happened to a message.
 #[derive(Debug, PartialEq, Eq)]

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::ReadBuf;
 
-use crate::mailbox::{Order, Ordered};
 use crate::quota::Charge;
 
 /// A message's name between two parties. `1` and `"1"` are different ids, as in the 4.x line of the
@@ -197,6 +196,17 @@ impl Incoming {
     pub fn release(&mut self) {
         self.charge = None;
     }
+}
+
+/// A message's place among everything delivered to a mailbox. The default stands for a message
+/// that has not been delivered yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Order(pub(crate) u64);
+
+/// A message that remembers the place it was given.
+pub trait Ordered {
+    /// Where the place is stored. Only the mailbox writes to it.
+    fn order(&mut self) -> &mut Order;
 }
 
 impl Ordered for Incoming {

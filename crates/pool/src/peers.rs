@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use convelo_channel::{Expect, ProvenPeer};
 
@@ -54,9 +54,6 @@ pub struct PeerConfig {
     /// digits.
     pub text_ids: bool,
 }
-
-/// Takes an awaited message, or returns it.
-pub type Taker = Box<dyn FnOnce(Result<Incoming, ReceiveError>) -> Option<Incoming> + Send>;
 
 pub(crate) struct Peer {
     pub(crate) config: PeerConfig,
@@ -192,9 +189,7 @@ impl Peer {
             (PeerIdentity::FirstKey, Some(proven)) => {
                 from && proven.chained() && self.bind(proven.key_id())
             }
-            (PeerIdentity::Proven(expect), Some(proven)) => {
-                expect.accepts(proven, crate::shared::now()).is_ok()
-            }
+            (PeerIdentity::Proven(expect), Some(proven)) => expect.accepts(proven, now()).is_ok(),
             _ => false,
         }
     }
@@ -314,4 +309,9 @@ fn same_host(a: IpAddr, b: IpAddr) -> bool {
         other => other,
     };
     canonical(a) == canonical(b)
+}
+
+/// Unix seconds.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

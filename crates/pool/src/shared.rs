@@ -4,7 +4,7 @@ use std::future::Future;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use convelo_channel::PeerTls;
 use tokio::runtime::Handle;
@@ -193,11 +193,6 @@ impl BodyHasher {
 pub(crate) fn jittered(pause: Duration) -> Duration {
     let part = u32::try_from(random() % 1024).unwrap_or(0);
     pause / 2 + pause / 2 * part / 1024
-}
-
-/// Unix seconds.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn random() -> u64 {

@@ -16,12 +16,8 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{
     Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow_array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, RecordBatchReader,
-    new_null_array,
-};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchReader, new_null_array};
 use arrow_ipc::reader::StreamReader;
-use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use arrow_select::take::take;
@@ -31,6 +27,7 @@ use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
+use super::arrow_stream;
 use super::block::Block;
 use super::error::{Fault, TableError};
 use super::format::Format;
@@ -128,43 +125,6 @@ pub(super) fn copy<'w, E: From<TableError>>(
     Ok((rows, kept, sheet))
 }
 
-/// Writes batches as an Arrow stream, in pieces of about this many bytes.
-pub(super) fn stream(
-    batches: impl RecordBatchReader,
-    bytes: usize,
-    mut give: impl FnMut(&mut Vec<u8>) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    let schema = batches.schema();
-    let unfit = |error: ArrowError| fault(Format::Arrow, &error);
-    let mut writer = StreamWriter::try_new(Vec::new(), &schema).map_err(unfit)?;
-    // A slice of a nested column may carry the whole column along.
-    let nested = schema.fields().iter().any(|field| field.data_type().is_nested());
-    for batch in batches {
-        let batch = batch.map_err(|error| Fault::Read(io::Error::other(error)))?;
-        let at_once = if nested { batch.num_rows().max(1) } else { BATCH_ROWS };
-        for first in (0..batch.num_rows()).step_by(at_once) {
-            let slice = batch.slice(first, at_once.min(batch.num_rows() - first));
-            writer.write(&compact(&slice).map_err(unfit)?).map_err(unfit)?;
-            if writer.get_ref().len() >= bytes {
-                give(writer.get_mut())?;
-            }
-        }
-    }
-    writer.finish().map_err(unfit)?;
-    give(writer.get_mut())
-}
-
-/// The same rows, in views that keep no other rows alive.
-fn compact(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let columns = batch.columns().iter().map(|column| match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
-        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-        _ => Arc::clone(column),
-    });
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &options)
-}
-
 /// Rows on their way to an output.
 pub(super) enum Sheet<'w> {
     Parquet(Box<ArrowWriter<Draft<'w>>>, PathBuf),
@@ -193,7 +153,7 @@ impl<'w> Sheet<'w> {
             Self::Parquet(writer, path) => {
                 writer.write(batch).map_err(|error| unwritten(path, error))
             }
-            Self::Batches(sink) => sink.give(compact(batch)),
+            Self::Batches(sink) => sink.give(arrow_stream::compact(batch)),
         }
     }
 

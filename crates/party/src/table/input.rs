@@ -16,7 +16,7 @@ use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use zeroize::Zeroizing;
 
-use super::batches;
+use super::arrow_stream;
 use super::error::{Fault, TableError};
 use crate::limits::{KEPT_SEGMENT_BYTES, TABLE_BUFFER_BYTES};
 use crate::spill::EncryptedFile;
@@ -88,7 +88,7 @@ impl Input {
     pub fn batches(batches: impl RecordBatchReader, temporary: &Path) -> Result<Self, TableError> {
         let path = PathBuf::from("the stream of batches");
         let mut kept = Kept::nothing(temporary);
-        batches::stream(batches, KEPT_SEGMENT_BYTES, |piece| kept.keep(piece))
+        arrow_stream::write(batches, KEPT_SEGMENT_BYTES, |piece| kept.keep(piece))
             .map_err(|fault| TableError::new(&path, fault))?;
         Self::new(path, Origin::Batches(kept))
     }

@@ -21,6 +21,7 @@
 //! no byte order mark, quotes only where needed; for batches, Parquet. An output that takes batches
 //! gets them from any table: from text, as columns of text.
 
+mod arrow_stream;
 mod batches;
 mod block;
 mod column;
