@@ -482,10 +482,10 @@ fn stopped_while_nobody_reads_its_rows() {
     shell.current_dir(parties[0].path(".")).args(["-c", script]);
     let alice = Process::spawn("alice", shell.env("CONVELO", convelo.get_program()));
     world.run_lines(&parties[1], &ids).wait().expect(0);
-    alice.wait_for("joins them");
+    alice.wait_for("joining them");
     thread::sleep(Duration::from_millis(500));
     alice.terminate();
-    alice.wait_within(Duration::from_secs(20)).expect(130).says("while the result was written");
+    alice.wait_within(Duration::from_secs(20)).expect(130).says("while the result was being written");
 }
 
 #[test]

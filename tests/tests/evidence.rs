@@ -152,7 +152,7 @@ fn collateral_is_fetched_verified_and_never_goes_back() {
     // With a configuration of Intel's quote provider; errors say where.
     alice.write("qcnl.conf", format!("PCCS_URL={url}/sgx/certification/v3/\nRETRY_TIMES=0\n"));
     let qcnl = format!("collateral export --for {} --qcnl qcnl.conf {trusted}", service.address);
-    run(&qcnl).expect(0).says("version 3 of the interface has ended");
+    run(&qcnl).expect(0).says("version 3 of the interface has been retired");
     alice.write("qcnl.conf", "{\n \"pccs_url\": \"http://x\"\n \"retry_times\": 1 }");
     run(&qcnl).expect(2).says("line 3");
     drop(pccs);

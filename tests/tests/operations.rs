@@ -131,7 +131,7 @@ fn figures_for_an_opentelemetry_collector() {
         run.wait().expect(0);
     });
     taken(&collector, TAKEN);
-    service.process.wait_for("takes the figures again");
+    service.process.wait_for("accepts the figures again");
     service.process.terminate();
     // The push of this second, and the final one.
     let last = thread::spawn(move || {

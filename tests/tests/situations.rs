@@ -233,7 +233,7 @@ fn party_killed_while_uploading() {
     scene.parties[1].write("ids.txt", table);
     let alice = scene.run(0, &["id-1"]);
     let bob = scene.world.run_ids(&scene.parties[1]);
-    bob.wait_for("job key agreed");
+    bob.wait_for("agreed on a job key");
     scene.service.process.freeze();
     bob.wait_for("read 2,000,000 rows");
     thread::sleep(Duration::from_millis(300));
