@@ -31,7 +31,7 @@
 //! // What travels is the canonical form; anyone who reads it gets the same job.
 //! let read = Job::from_canonical(job.canonical().as_bytes())?;
 //! assert_eq!(read.digest(), job.digest());
-//! Other terms make another job.
+//! // Other terms make another job.
 //! let mut terms = job.terms();
 //! terms.maximum_keys = 2000;
 //! let larger = Job::try_from(terms)?;
