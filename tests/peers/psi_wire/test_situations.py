@@ -354,4 +354,4 @@ def test_options_that_do_not_go_together(scene: Any) -> None:
     text = says(*listen, *certificate, "--psi-key", "service.pem")
     assert "say which clients to accept" in text
     key = scene.key().with_suffix(".pem").name
-    assert "does not belong to" in says(*listen, *certificate, "--psi-key", key)
+    assert "does not match the first certificate" in says(*listen, *certificate, "--psi-key", key)
