@@ -485,7 +485,10 @@ fn stopped_while_nobody_reads_its_rows() {
     alice.wait_for("joining them");
     thread::sleep(Duration::from_millis(500));
     alice.terminate();
-    alice.wait_within(Duration::from_secs(20)).expect(130).says("while the result was being written");
+    alice
+        .wait_within(Duration::from_secs(20))
+        .expect(130)
+        .says("while the result was being written");
 }
 
 #[test]
