@@ -229,7 +229,7 @@ impl Observer for Narrator {
                 let vouched = if pinned {
                     ""
                 } else {
-                    "; no key is pinned: the service vouches for who they are"
+                    "; no keys are pinned: only the service identifies them"
                 };
                 self.line(format_args!(
                     "all {} parties are here: {}{vouched}",

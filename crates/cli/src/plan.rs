@@ -47,8 +47,8 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
             }
         }
         Parties::Unpinned { count } => lines.push(format!(
-            "{count} parties that this job does not pin: only the attested service vouches for \
-             who they are; each at most {} keys; each learns {}",
+            "{count} parties whose keys this job does not pin: only the attested service identifies \
+             them; each at most {} keys; each learns {}",
             job.maximum_keys(),
             learns(job, ""),
         )),

@@ -17,9 +17,8 @@
 //! The key is unknown to anyone who holds no identity key of the roster, and it is fresh if at
 //! least one party's share is. A relay that shows parties different offers is noticed in step 3,
 //! because the shares do not open under different transcripts; a party that gives the others
-//! different shares is noticed in step 4. If a job pins no identities, the parties have only the
-//! attested service's word for who the members are: a service that lies can then put itself between
-//! them.
+//! different shares is noticed in step 4. If a job pins no identities, the parties must trust the
+//! attested service to identify the members; a dishonest service can then place itself between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -122,7 +122,7 @@ pub enum What {
 pub enum Parties {
     /// Parties known by name and key.
     Named(Vec<Party>),
-    /// A number of parties without pinned keys: only the attested service vouches for who they are.
+    /// A number of parties whose keys are not pinned: only the attested service identifies them.
     #[serde(rename = "open")]
     Unpinned {
         /// Number of parties, 2 to 64.
