@@ -19,6 +19,7 @@ from convelo import (
     PeerUnreachable,
     Pool,
     PoolClosed,
+    QueueFull,
     ReceiveTimeout,
     RepetitionError,
     SendError,
@@ -404,6 +405,17 @@ async def test_bounded_sends_raise_typed_errors() -> None:
     silent.close()
     for writer in held:
         writer.close()
+
+
+async def test_a_full_queue_refuses_the_next_message_at_once() -> None:
+    most = 32_768
+    async with await lonely() as alice:
+        for number in range(most):
+            alice.asend("bob", number)
+        with pytest.raises(QueueFull, match=f"{most} messages") as caught:
+            await alice.send("bob", 1, "one more", timeout=5)
+        assert (caught.value.peer, caught.value.message_id) == ("bob", "one more")
+        assert not caught.value.maybe_delivered
 
 
 async def test_timeouts_of_aiohttp_are_understood() -> None:

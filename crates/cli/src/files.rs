@@ -1,7 +1,7 @@
 //! Small files that a command reads or writes: jobs, keys, policies, collateral.
 
 use std::fs::{self, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use convelo_attest::{Collateral, Policy};
@@ -22,17 +22,29 @@ pub(crate) fn text(path: &Path, what: &str) -> Result<String, Failure> {
 
 /// Reads a file of bounded size.
 pub(crate) fn bytes(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
-    let failed = |error: &dyn std::fmt::Display| {
-        Failure::usage(format!("{what} {}: {error}", path.display()))
-    };
-    let file = fs::File::open(path).map_err(|error| failed(&error))?;
+    let failed = |error: String| Failure::usage(format!("{what} {}: {error}", path.display()));
+    let file = fs::File::open(path).map_err(|error| failed(unreadable(&error)))?;
     let mut bytes = Vec::new();
-    file.take(MAXIMUM_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    file.take(MAXIMUM_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed(unreadable(&error)))?;
     if bytes.len() as u64 > MAXIMUM_FILE_BYTES {
         let limit = MAXIMUM_FILE_BYTES >> 20;
-        return Err(failed(&format!("larger than {limit} MiB; is this the right file?")));
+        return Err(failed(format!("larger than {limit} MiB; is this the right file?")));
     }
     Ok(bytes)
+}
+
+/// Why a file cannot be read, and what to do.
+fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "there is no such file; check the path".to_owned(),
+        ErrorKind::IsADirectory => "this is a directory; give a file".to_owned(),
+        ErrorKind::PermissionDenied => "this user may not read it; check its owner and its \
+                                        permissions"
+            .to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// Reads and validates a job file.
@@ -141,7 +153,7 @@ pub(crate) fn create(path: &Path, contents: &[u8], mode: u32) -> Result<(), Fail
     #[cfg(not(unix))]
     let _ = mode;
     options.open(path).and_then(|mut file| file.write_all(contents)).map_err(|error| {
-        if error.kind() == std::io::ErrorKind::AlreadyExists {
+        if error.kind() == ErrorKind::AlreadyExists {
             let text = format!("{} already exists; it was not overwritten", path.display());
             return Failure::usage(text);
         }

@@ -6,6 +6,7 @@ use convelo_psi::{Job, KeyId, Mode, Outcome, SignedStatement, Statement, reveal}
 
 use super::{FORM, Receipt, ServiceEntry, Witness};
 use crate::limits::MAXIMUM_FILE_BYTES;
+use crate::plan::policy_of;
 use crate::summary::{Counted, Matched};
 
 /// A receipt that is valid.
@@ -198,13 +199,12 @@ impl Reader {
         own: Option<&Policy>,
     ) -> Result<Option<Verdict>, ReceiptError> {
         let Mode::Attested(service) = job.mode();
-        let Some(policy) = service.policy() else {
+        let policy = policy_of(job).map_err(|error| ReceiptError::Form(error.to_string()))?;
+        let Some(policy) = policy else {
             let pinned = service.key.map_or_else(|| "none".to_owned(), |key| key.to_string());
             self.equal("pinned key, NOT ATTESTED", &noted.key.to_string(), &pinned)?;
             return Ok(None);
         };
-        let policy = Policy::from_json(policy)
-            .map_err(|error| ReceiptError::Form(format!("its job's policy: {error}")))?;
         let Some(collateral) = &noted.collateral else {
             return Err(ReceiptError::Form("it encloses no collateral".to_owned()));
         };
