@@ -103,6 +103,15 @@ def test_receives_are_cancelled_while_their_messages_arrive(duo: tuple[Pool, Poo
     assert received == list(range(300))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, also if these tests run in the background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_receive_leaves_no_trace(duo: tuple[Pool, Pool]) -> None:
     alice, bob = duo
 

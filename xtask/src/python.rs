@@ -60,7 +60,9 @@ pub(crate) fn prepare(environment: &str) -> Result<(), String> {
     }
     run(Command::new(&interpreter).args(["-m", "venv"]).arg(&directory))?;
     run(pip(environment)
-        .args(["install", "--quiet", "--require-hashes", "--no-deps", "--requirement"])
+        // Most of what is installed is never imported.
+        .args(["install", "--quiet", "--no-compile", "--require-hashes", "--no-deps"])
+        .arg("--requirement")
         .arg(&lock))?;
     fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))
 }

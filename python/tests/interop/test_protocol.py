@@ -170,7 +170,7 @@ def test_genuine_starts_and_sends_first(
 def test_version_5_comes_up_within_our_retries(network: NetworkOf, run: Any) -> None:
     async def exchange() -> None:
         net = network(False)
-        theirs, ours = net.genuine("5.0.4"), net.ours("convelo.compat.tno5", 5)
+        theirs, ours = net.genuine("5.0.4"), net.ours("convelo.compat.tno5", 5, tries=60)
         try:
             await theirs.spawn()
             await ours.start()

@@ -32,6 +32,7 @@ class Party:
         peers: Port, and path of the certificate with TLS, of every peer.
         tls: Paths of ``key``, ``cert`` and ``ca_cert``; ``None`` without TLS.
         wires: What ``add_http_client`` of our package is told of each peer.
+        tries: How often a communicator of the 5.0 API tries to connect, once a second.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Party:
         peers: dict[str, tuple[int, str | None]],
         tls: dict[str, str] | None = None,
         wires: dict[str, int] | None = None,
+        tries: int = 3,
     ) -> None:
         self.module = importlib.import_module(module)
         self.api, self.port, self.peers, self.tls = api, port, peers, tls
-        self.wires = wires or {}
+        self.wires, self.tries = wires or {}, tries
         self.pool: Any = None
 
     def register_classes(self) -> None:
@@ -78,7 +80,9 @@ class Party:
                     "ssl_client_context": self._context(ssl.Purpose.SERVER_AUTH),
                     "ssl_server_context": self._context(ssl.Purpose.CLIENT_AUTH),
                 }
-        communicator = self.module.HttpCommunicator(addr="127.0.0.1", port=self.port, **contexts)
+        communicator = self.module.HttpCommunicator(
+            addr="127.0.0.1", port=self.port, conn_retry_max=self.tries, **contexts
+        )
         self.pool = self.module.Pool("me", communicator, timeout=None)
         for name, (port, cert) in self.peers.items():
             more = {"cert": cert} if cert else {}
