@@ -18,10 +18,12 @@ __all__ = [
     "PeerHandle",
     "certificate_identity",
     "count_wrappers",
+    "footprint",
     "key_fingerprint",
     "make_authority",
     "make_certificate",
     "make_identity",
+    "parquet_claims",
 ]
 
 WIRE_UNKNOWN: int
@@ -86,7 +88,13 @@ class Node:
         compatible: int = 4,
         certificate: bytes | None = None,
         key: str | None = None,
-    ) -> PeerHandle: ...
+        trust_first: bool = False,
+    ) -> PeerHandle:
+        """With TLS and neither ``certificate`` nor ``key``, nothing is accepted from the peer.
+
+        Unless it is ``trust_first``: then the first party that comes from its address is the peer.
+        """
+
     def prepare(
         self, completions: Completions, peer: PeerHandle, timeout: float | None, retries: int
     ) -> asyncio.Future[int]: ...
@@ -114,6 +122,23 @@ class Node:
 
 def count_wrappers(packed: Buffer) -> int:
     """How many maps in a msgpack document have both keys, ``type`` and ``data``."""
+
+def footprint(document: Buffer, *, any_keys: bool = False) -> int:
+    """Bytes of memory that the objects of a msgpack document take, at most.
+
+    Not counted is what its extensions become. ``any_keys`` says that keys need not be texts.
+    """
+
+def parquet_claims(
+    file: Buffer,
+) -> tuple[int, int, list[tuple[int, bool, int, int, int, int]], list[tuple[bytes, bytes]]]:
+    """What a Parquet file claims, before any library reads it.
+
+    Returns:
+        The rows, the bytes of memory that its metadata needs, and its columns: bytes of a value,
+        whether values are of variable length, how many there are, how many of them refer to a
+        dictionary, its bytes, and the bytes of all pages. Then its own key-value metadata.
+    """
 
 def make_authority(common_name: str, days: int) -> tuple[bytes, bytes]: ...
 def make_certificate(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -20,6 +21,7 @@ __all__ = [
     "DEFAULT_TIMEOUT_SECONDS",
     "PoolCore",
     "limits_of",
+    "warn_of_first_party",
     "warn_of_plain_http",
 ]
 
@@ -43,7 +45,7 @@ class PoolCore(Generic[_AnyPeer]):
     Args:
         logger: For what concerns the pool as a whole.
         notices: For what the transport reports.
-        message_limit: The most bytes in one message.
+        message_limit: The most bytes in one message; by default ``mailbox_limit``.
         mailbox_limit: The most bytes of one peer's messages that may wait here to be received.
         text_ids: Whether default ids are text, as in the 5.0 API.
         on_error: Called with each error of a message that nobody awaits.
@@ -208,6 +210,19 @@ class PoolCore(Generic[_AnyPeer]):
         if self.node is not None:
             self.node.abort()
 
+    def __del__(self) -> None:
+        node = getattr(self, "node", None)
+        if node is None or self.is_closed or node.port is None:
+            return
+        node.abort()
+        warnings.warn(
+            f"a pool that nobody refers to was never shut down: it no longer listens on port "
+            f"{node.port}. Keep a reference to it, and await pool.shutdown()",
+            ResourceWarning,
+            stacklevel=2,
+            source=self,
+        )
+
     def discard(self) -> None:
         """Ends a transport that could not be used; another may be opened."""
         if self.node is not None:
@@ -270,6 +285,17 @@ def warn_of_plain_http(logger: logging.Logger, advice: str, *, why: str = "") ->
             why,
             advice,
         )
+
+
+def warn_of_first_party(logger: logging.Logger, name: str, advice: str) -> None:
+    """Warns that nothing but an address and an authority says who a peer is."""
+    logger.warning(
+        "Peer '%s' is registered without a certificate: the first party that comes from its "
+        "address and port with a certificate of our authorities is taken for it, until one comes "
+        "whose certificate names the peer's host when that of the first does not. Use %s",
+        name,
+        advice,
+    )
 
 
 class _Letter:

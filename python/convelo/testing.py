@@ -16,6 +16,9 @@ from any event loop, so the scope need not match that of pytest-asyncio's loops.
 With the ini option ``convelo_pool_api = 5``, the pools have the API of 5.0 (the factory must then
 be awaited, and pools are reset for each test). ``mock_pool_duo``, ``mock_pool_trio`` and
 ``mock_pool_group_factory`` are always available.
+
+Another plugin with this option is that of the genuine package. Where it is present, however it was
+loaded, all of these names are its own.
 """
 
 from __future__ import annotations
@@ -23,42 +26,52 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.metadata
-import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from collections.abc import Iterator
+from typing import Any, Literal, cast
 
 import pytest
 
-if TYPE_CHECKING:
-    from convelo.compat import tno, tno5
-
-__all__ = [
-    "determine_pool_scope",
-    "http_pool_duo",
-    "http_pool_group_factory",
-    "http_pool_trio",
-    "mock_pool_duo",
-    "mock_pool_group_factory",
-    "mock_pool_trio",
-]
+__all__ = ["Scope", "determine_pool_scope", "pool_api"]
 
 _OPTION = "--fixture-pool-scope"
 _INI = "convelo_pool_api"
-_GENUINE_PLUGINS = frozenset(("tno_communication_pools", "tno_pool_fixtures"))
+_GROUP = "convelo"
+_FIXTURES = "convelo.fixtures"
 
 Scope = Literal["function", "class", "module", "package", "session"]
 SCOPES: tuple[Scope, ...] = ("function", "class", "module", "package", "session")
 
-_Factory = Callable[..., Any]
 
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the option and the ini option."""
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Adds the ini option. The option follows when all other plugins have added theirs."""
     parser.addini(_INI, "the API of the pool fixtures: 4 (default) or 5", default="4")
-    installed = importlib.metadata.entry_points(group="pytest11")
-    if _GENUINE_PLUGINS.isdisjoint(plugin.name for plugin in installed):
-        # Otherwise the genuine package adds the option, and adding it twice is an error.
-        parser.getgroup("convelo").addoption(
+    for plugin in pluginmanager.get_plugins():
+        named = getattr(plugin, "pytest_plugins", ())
+        named = [named] if isinstance(named, str) else list(named)
+        if __name__ in named:
+            # A conftest names us: then the hook below is running already.
+            for other in named:
+                pluginmanager.import_plugin(other)
+            _add_option(parser)
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Iterator[None]:
+    """Adds the option after the last plugin that may have it too was loaded."""
+    if _OPTION in args[:-1] and not _is_taken(parser):
+        # pytest did not know it yet and took its value for a path.
+        paths = early_config.known_args_namespace.file_or_dir
+        value = args[args.index(_OPTION) + 1]
+        paths[:] = [path for path in paths if path != value]
+    yield
+    _add_option(parser)
+
+
+def _add_option(parser: pytest.Parser) -> None:
+    if not _is_taken(parser):
+        parser.getgroup(_GROUP).addoption(
             _OPTION,
             default=None,
             choices=SCOPES,
@@ -66,10 +79,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         )
 
 
+def _is_taken(parser: pytest.Parser, *, by_another: bool = False) -> bool:
+    """Whether the option is there. Only the parser knows: a plugin may be named by ``-p`` or
+    ``pytest_plugins``, and then no package's metadata mentions it."""
+    groups: list[Any] = [*getattr(parser, "_groups"), getattr(parser, "_anonymous")]  # noqa: B009
+    return any(
+        _OPTION in known.names()
+        for group in groups
+        if not (by_another and group.name == _GROUP)
+        for known in group.options
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Widens the scope of the ``event_loop`` fixture of pytest-asyncio before 0.23 with ours."""
+    """Defines the fixtures, unless the genuine plugin does.
+
+    Also widens the scope of the ``event_loop`` fixture of pytest-asyncio before 0.23 with ours.
+    """
     if config.getini(_INI) not in ("4", "5"):
         raise pytest.UsageError(f"expected {_INI} to be 4 or 5, not {config.getini(_INI)}")
+    if _is_taken(getattr(config, "_parser"), by_another=True):  # noqa: B009
+        return
+    config.pluginmanager.register(importlib.import_module(_FIXTURES), _FIXTURES)
     scope = config.getoption(_OPTION, None)
     if scope in (None, "function"):
         return
@@ -92,7 +123,7 @@ def determine_pool_scope(fixture_name: str, config: pytest.Config) -> Scope:
     """The scope of the pool fixtures, for use as ``pytest.fixture(scope=determine_pool_scope)``."""
     del fixture_name
     option = config.getoption(_OPTION, None)
-    if option is None and _api(config) == 5:
+    if option is None and pool_api(config) == 5:
         try:
             option = config.getini("asyncio_default_fixture_loop_scope")
         except (KeyError, ValueError):
@@ -100,196 +131,13 @@ def determine_pool_scope(fixture_name: str, config: pytest.Config) -> Scope:
     return cast(Scope, option or "function")
 
 
-def _given_scope(fixture_name: str, config: pytest.Config) -> Scope:
-    # Pools of the 5.0 API are reset for each test.
-    return "function" if _api(config) == 5 else determine_pool_scope(fixture_name, config)
-
-
-def _api(config: pytest.Config) -> int:
+def pool_api(config: pytest.Config) -> int:
+    """Which API the pools have: 4 or 5."""
     return int(config.getini(_INI))
 
 
-@pytest.fixture(scope=determine_pool_scope)
-def _pool_factory() -> Iterator[Callable[..., tno.Pool]]:
-    """Makes pools of the 4.8 API, and ends them."""
-    from convelo.compat.tno import Pool
-
-    pools: list[tno.Pool] = []
-
-    def make(*arguments: Any, **keywords: Any) -> tno.Pool:
-        pools.append(Pool(*arguments, **keywords))
-        return pools[-1]
-
-    yield make
-    _end(pools)
-
-
-@pytest.fixture(scope=determine_pool_scope)
-def _pool_factory_5() -> Iterator[Callable[..., tno5.Pool]]:
-    from convelo.compat.tno5 import Pool
-
-    pools: list[tno5.Pool] = []
-
-    def make(name: str, communicator: Any) -> tno5.Pool:
-        # As in the genuine fixtures: on a slow machine, a receive takes as long as it takes.
-        pools.append(Pool(name, communicator, timeout=None))
-        return pools[-1]
-
-    yield make
-    _end(pools)
-
-
-def _end(pools: Sequence[tno.Pool | tno5.Pool]) -> None:
-    errors: list[Exception] = []
-    for pool in pools:
-        try:
-            pool.abort()
-        except Exception as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
-
-
-@pytest.fixture(scope=determine_pool_scope)
-def _http_groups(request: pytest.FixtureRequest) -> Callable[[int], tuple[tno.Pool, ...]]:
-    pool_factory: _Factory = request.getfixturevalue("_pool_factory")
-    groups: dict[int, tuple[tno.Pool, ...]] = {}
-
-    def group(count: int) -> tuple[tno.Pool, ...]:
-        _check(count)
-        if count not in groups:
-            groups[count] = tuple(pool_factory() for _ in range(count))
-            for pool in groups[count]:
-                pool.add_http_server(0, "127.0.0.1")
-            for pool, (index, other) in itertools.product(groups[count], enumerate(groups[count])):
-                if pool is not other:
-                    assert other.http_server is not None
-                    pool.add_http_client(f"local{index}", "127.0.0.1", other.http_server.port)
-        return groups[count]
-
-    return group
-
-
-def _groups_5(
-    pool_factory: _Factory,
-    make: Callable[[int], tuple[Any, Callable[[], Any]]],
-) -> Callable[[int], tuple[tno5.Pool, ...]]:
-    groups: dict[int, tuple[tno5.Pool, ...]] = {}
-
-    def group(count: int) -> tuple[tno5.Pool, ...]:
-        _check(count)
-        if count not in groups:
-            made = [make(index) for index in range(count)]
-            groups[count] = tuple(
-                pool_factory(f"local{index}", communicator)
-                for index, (communicator, _) in enumerate(made)
-            )
-            for pool, (index, (communicator, connection)) in itertools.product(
-                groups[count], enumerate(made)
-            ):
-                if pool.communicator is not communicator:
-                    pool.add_client(f"local{index}", connection())
-            for pool in groups[count]:
-                _at_once(pool.initialize())
-        for pool in groups[count]:
-            pool.reset()
-        return groups[count]
-
-    return group
-
-
-@pytest.fixture(scope=determine_pool_scope)
-def _http_groups_5(request: pytest.FixtureRequest) -> Callable[[int], tuple[tno5.Pool, ...]]:
-    from convelo.compat.tno5 import HttpCommunicator, HttpConnection
-
-    def make(index: int) -> tuple[HttpCommunicator, Callable[[], HttpConnection]]:
-        communicator = HttpCommunicator("127.0.0.1", 0)
-        communicator.listen()
-        return communicator, lambda: HttpConnection("127.0.0.1", communicator.port)
-
-    return _groups_5(request.getfixturevalue("_pool_factory_5"), make)
-
-
-@pytest.fixture(scope=determine_pool_scope)
-def _mock_groups_5(request: pytest.FixtureRequest) -> Callable[[int], tuple[tno5.Pool, ...]]:
-    from convelo.compat.tno5 import MockCommunicator, MockConnection
-
-    def make(index: int) -> tuple[MockCommunicator, Callable[[], MockConnection]]:
-        communicator = MockCommunicator(f"local{index}")
-        return communicator, lambda: MockConnection(communicator)
-
-    return _groups_5(request.getfixturevalue("_pool_factory_5"), make)
-
-
-def _at_once(work: Coroutine[Any, Any, None]) -> None:
-    """Runs a coroutine that never waits, whether or not a loop is running."""
-    try:
-        work.send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("initialize had to wait for something")
-
-
-def _check(count: int) -> None:
-    if count < 1:
-        raise ValueError(f"expected at least one pool in a group, not {count}")
-
-
-def _awaited(
-    group: Callable[[int], tuple[tno5.Pool, ...]],
-) -> Callable[[int], Awaitable[tuple[tno5.Pool, ...]]]:
-    async def factory(n_pools: int) -> tuple[tno5.Pool, ...]:
-        return group(n_pools)
-
-    return factory
-
-
-@pytest.fixture(scope=_given_scope)
-def http_pool_group_factory(
-    request: pytest.FixtureRequest,
-) -> Callable[[int], Any]:
-    """Called with a number, returns that many pools; the same ones for the same number."""
-    if _api(request.config) == 5:
-        return _awaited(request.getfixturevalue("_http_groups_5"))
-    return cast(Callable[[int], Any], request.getfixturevalue("_http_groups"))
-
-
-@pytest.fixture(scope=_given_scope)
-def http_pool_duo(request: pytest.FixtureRequest) -> tuple[Any, Any]:
-    """Two pools that know each other."""
-    return cast(tuple[Any, Any], _http(request, 2))
-
-
-@pytest.fixture(scope=_given_scope)
-def http_pool_trio(request: pytest.FixtureRequest) -> tuple[Any, Any, Any]:
-    """Three pools that know each other."""
-    return cast(tuple[Any, Any, Any], _http(request, 3))
-
-
-def _http(request: pytest.FixtureRequest, count: int) -> tuple[Any, ...]:
-    groups = "_http_groups_5" if _api(request.config) == 5 else "_http_groups"
-    return cast(tuple[Any, ...], request.getfixturevalue(groups)(count))
-
-
-@pytest.fixture
-def mock_pool_group_factory(
-    _mock_groups_5: Callable[[int], tuple[tno5.Pool, ...]],
-) -> Callable[[int], Awaitable[tuple[tno5.Pool, ...]]]:
-    """Like ``http_pool_group_factory`` of the 5.0 API, without a network."""
-    return _awaited(_mock_groups_5)
-
-
-@pytest.fixture
-def mock_pool_duo(
-    _mock_groups_5: Callable[[int], tuple[tno5.Pool, ...]],
-) -> tuple[tno5.Pool, tno5.Pool]:
-    """Two pools of the 5.0 API, connected without a network."""
-    return cast("tuple[tno5.Pool, tno5.Pool]", _mock_groups_5(2))
-
-
-@pytest.fixture
-def mock_pool_trio(
-    _mock_groups_5: Callable[[int], tuple[tno5.Pool, ...]],
-) -> tuple[tno5.Pool, tno5.Pool, tno5.Pool]:
-    """Three pools of the 5.0 API, connected without a network."""
-    return cast("tuple[tno5.Pool, tno5.Pool, tno5.Pool]", _mock_groups_5(3))
+def __getattr__(name: str) -> Any:
+    # For those who import fixtures by name. As members, pytest would find them here.
+    if name.startswith(("http_pool_", "mock_pool_", "_pool_factory")):
+        return getattr(importlib.import_module(_FIXTURES), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,9 @@ use crate::runtime::runtime;
 /// How long a message may take to get from its mailbox to the queue.
 const HANDING_OVER: Duration = Duration::from_millis(20);
 
+/// How many notices wait for a loop that could hear them.
+const EARLY_NOTICES: usize = 64;
+
 /// See the stub file.
 #[pyclass(frozen, module = "convelo._convelo")]
 pub(crate) struct Node {
@@ -46,9 +49,13 @@ impl Home {
     fn notice(&self, notice: Notice) {
         let Some(hook) = &self.hook else { return };
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*queue {
-            Some(queue) => queue.push(Completion::Notice(Arc::clone(hook), notice)),
-            None => self.early.lock().unwrap_or_else(PoisonError::into_inner).push(notice),
+        if let Some(queue) = &*queue {
+            queue.push(Completion::Notice(Arc::clone(hook), notice));
+            return;
+        }
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        if early.len() < EARLY_NOTICES {
+            early.push(notice);
         }
     }
 
@@ -113,7 +120,7 @@ impl Node {
         let with_tls = tls.is_some();
         config.tls = tls;
         config.mailbox_bytes = mailbox_limit.unwrap_or(config.mailbox_bytes);
-        config.message_bytes = message_limit.unwrap_or(config.message_bytes);
+        config.message_bytes = message_limit;
         Ok(Self {
             transport: Transport::new(config, runtime(py)?),
             tls: with_tls,
@@ -139,7 +146,8 @@ impl Node {
         })
     }
 
-    #[pyo3(signature = (name, host, port, *, wire=0, compatible=4, certificate=None, key=None))]
+    #[pyo3(signature = (name, host, port, *, wire=0, compatible=4, certificate=None, key=None,
+                        trust_first=false))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn add_peer(
         &self,
@@ -150,12 +158,13 @@ impl Node {
         compatible: u8,
         certificate: Option<&[u8]>,
         key: Option<&str>,
+        trust_first: bool,
     ) -> PyResult<PeerHandle> {
         let choice = match wire {
             0 => WireChoice::Ask(wire_of(compatible)?),
             wire => WireChoice::Only(wire_of(wire)?),
         };
-        let identity = self.identity(&name, certificate, key)?;
+        let identity = self.identity(&name, certificate, key, trust_first)?;
         let text_ids = self.text_ids || choice == WireChoice::Only(Wire::Five);
         let config = PeerConfig { name, host, port, wire: choice, identity, text_ids };
         Ok(PeerHandle(self.transport.add_peer(config)))
@@ -344,6 +353,7 @@ impl Node {
         name: &str,
         certificate: Option<&[u8]>,
         key: Option<&str>,
+        trust_first: bool,
     ) -> PyResult<PeerIdentity> {
         if !self.tls {
             if certificate.is_some() || key.is_some() {
@@ -361,7 +371,8 @@ impl Node {
             (Some(certificate), None) => Expect::certificate(certificate)
                 .map_err(|error| PyValueError::new_err(error.to_string()))?,
             (None, Some(key)) => Expect::Key(key_of(key)?),
-            (None, None) if self.authorities => return Ok(PeerIdentity::FirstKey),
+            (None, None) if self.authorities && trust_first => return Ok(PeerIdentity::FirstKey),
+            (None, None) if self.authorities => return Ok(PeerIdentity::SendOnly),
             (None, None) => {
                 return Err(PyValueError::new_err(format!(
                     "'{name}' has neither certificate nor key, and this pool has no authority: \

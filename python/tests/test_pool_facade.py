@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import ssl
 import threading
+import warnings
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -16,10 +18,10 @@ import pytest
 
 from convelo import (
     BodyError,
+    MessageTooLarge,
     PeerUnreachable,
     Pool,
     PoolClosed,
-    QueueFull,
     ReceiveTimeout,
     RepetitionError,
     SendError,
@@ -407,17 +409,6 @@ async def test_bounded_sends_raise_typed_errors() -> None:
         writer.close()
 
 
-async def test_a_full_queue_refuses_the_next_message_at_once() -> None:
-    most = 32_768
-    async with await lonely() as alice:
-        for number in range(most):
-            alice.asend("bob", number)
-        with pytest.raises(QueueFull, match=f"{most} messages") as caught:
-            await alice.send("bob", 1, "one more", timeout=5)
-        assert (caught.value.peer, caught.value.message_id) == ("bob", "one more")
-        assert not caught.value.maybe_delivered
-
-
 async def test_timeouts_of_aiohttp_are_understood() -> None:
     class ClientTimeout:
         total = 0.5
@@ -706,3 +697,53 @@ async def test_frames_arrive_as_frames(duo: Duo, rows: int) -> None:
     ):
         await alice.send("bob", value)
         equal(await bob.recv("alice"), value)
+
+
+async def test_a_pool_that_nobody_refers_to_says_that_it_ends() -> None:
+    pool = Pool()
+    pool.add_http_server(0, "127.0.0.1")
+    assert pool.http_server is not None
+    port = pool.http_server.port
+    pool.add_http_client("peer", "127.0.0.1", 1)
+    with pytest.warns(ResourceWarning, match=f"never shut down: .* port {port}"):
+        del pool
+        gc.collect()
+    with pytest.raises(OSError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_a_pool_of_5_that_nobody_refers_to_says_that_it_ends() -> None:
+    from convelo.compat import tno5
+
+    communicator = tno5.HttpCommunicator("127.0.0.1", 0)
+    pool = tno5.Pool("alice", communicator)
+    await pool.initialize()
+    port = communicator.port
+    with pytest.warns(ResourceWarning, match=f"never shut down: .* port {port}"):
+        del pool, communicator
+        gc.collect()
+
+
+async def test_a_pool_that_was_shut_down_says_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        for ended in (True, False):
+            pool = Pool()
+            pool.add_http_server(0, "127.0.0.1")
+            if ended:
+                await pool.shutdown()
+            else:
+                pool.abort()
+            del pool
+            gc.collect()
+
+
+async def test_the_default_limit_of_a_message_is_the_mailboxs(connect: Connect) -> None:
+    alice, bob = connect(mailbox_limit=1 << 20)
+    with pytest.raises(MessageTooLarge, match=str(1 << 20)):
+        await alice.send("bob", bytes(1 << 20))
+    await alice.send("bob", bytes(1000))
+    assert await bob.recv("alice") == bytes(1000)
+    alice, bob = connect(mailbox_limit=1 << 20, message_limit=4 << 20)
+    await alice.send("bob", bytes(2 << 20))
+    assert await bob.recv("alice") == bytes(2 << 20)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -167,20 +165,79 @@ def test_fixtures_that_are_imported_from_the_test_package(pytester: pytest.Pytes
     run(pytester, text).assert_outcomes(passed=2)
 
 
-def test_beside_the_plugin_of_the_genuine_package(
-    pytester: pytest.Pytester, tmp_path: Path
+GENUINE_LIKE = """
+import pytest
+
+def pytest_addoption(parser):
+    parser.addoption("--fixture-pool-scope", default="function")
+
+@pytest.fixture
+def http_pool_duo():
+    return "the genuine ones"
+"""
+
+USES_IT = """
+def test_duo(http_pool_duo, pytestconfig):
+    assert http_pool_duo == "the genuine ones"
+    assert pytestconfig.getoption("--fixture-pool-scope") == "module"
+
+def test_none_of_ours_is_defined(request):
+    import pytest
+    for name in ("http_pool_trio", "http_pool_group_factory", "mock_pool_duo"):
+        with pytest.raises(pytest.FixtureLookupError):
+            request.getfixturevalue(name)
+"""
+
+
+def genuine_like(pytester: pytest.Pytester, *, entry_point: bool) -> None:
+    """A plugin with the option and a fixture of the genuine package's, which pytest would not take
+    twice. It is where the tests run, which is on the path of the processes."""
+    pytester.makepyfile(genuine_like_plugin=GENUINE_LIKE)
+    if entry_point:
+        metadata = pytester.mkdir("genuine_like-1.dist-info")
+        (metadata / "METADATA").write_text("Name: genuine-like\nVersion: 1\n")
+        (metadata / "entry_points.txt").write_text(
+            "[pytest11]\nanother_name = genuine_like_plugin\n"
+        )
+
+
+def test_beside_the_genuine_plugin_by_its_entry_point(pytester: pytest.Pytester) -> None:
+    genuine_like(pytester, entry_point=True)
+    run(pytester, USES_IT, "--fixture-pool-scope=module").assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_beside_the_genuine_plugin_given_by_p(
+    pytester: pytest.Pytester, ours_first: bool
 ) -> None:
-    """It has an option of the same name, which pytest would not take twice."""
-    site = tmp_path / "site"
-    metadata = site / "genuine_like-1.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Name: genuine-like\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text(
-        "[pytest11]\ntno_communication_pools = genuine_like_plugin\n"
+    genuine_like(pytester, entry_point=False)
+    plugins = ["-p", "convelo.testing", "-p", "genuine_like_plugin"]
+    if not ours_first:
+        plugins = plugins[2:] + plugins[:2]
+    result = run(pytester, USES_IT, *plugins, "--fixture-pool-scope=module")
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("ours", ["", "'convelo.testing', ", "last"])
+def test_beside_the_genuine_plugin_in_pytest_plugins(
+    pytester: pytest.Pytester, ours: str
+) -> None:
+    genuine_like(pytester, entry_point=False)
+    named = "'genuine_like_plugin', 'convelo.testing'" if ours == "last" else (
+        f"{ours}'genuine_like_plugin'"
     )
-    (site / "genuine_like_plugin.py").write_text(
-        "def pytest_addoption(parser):\n"
-        "    parser.addoption('--fixture-pool-scope', default='function')\n"
-    )
-    pytester.syspathinsert(site)
-    run(pytester, BASIC, "--fixture-pool-scope=module").assert_outcomes(passed=8)
+    pytester.makeconftest(f"pytest_plugins = [{named}]")
+    run(pytester, USES_IT, "--fixture-pool-scope=module").assert_outcomes(passed=2)
+
+
+def test_the_option_in_the_help_of_pytest(pytester: pytest.Pytester) -> None:
+    result = run(pytester, BASIC, "--help")
+    assert result.stdout.str().count("--fixture-pool-scope=") == 1
+
+
+def test_fixtures_by_name_from_the_plugin(pytester: pytest.Pytester) -> None:
+    text = """
+    from convelo.testing import http_pool_duo, http_pool_group_factory
+    def test_duo(http_pool_duo): assert len(http_pool_duo) == 2
+    """
+    run(pytester, text).assert_outcomes(passed=1)

@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering;
 
 use convelo_channel::{Expect, PeerTlsError};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::conversation::Source;
 use crate::error::ConnectionError;
 use crate::lane::{self, Ended, Lane, LaneKind};
 use crate::limits::{
@@ -88,7 +90,7 @@ impl Carrier {
     async fn connect(&mut self) -> Result<Carried, Ended> {
         let config = &self.peer.config;
         let address = self.peer.authority().to_owned();
-        self.lane.connection = self.shared.connection_number();
+        self.lane.source = Source { connection: self.shared.connection_number(), party: 0 };
         let connect = TcpStream::connect((config.host.as_str(), config.port));
         let tcp = match timeout(CONNECT_TIMEOUT, connect).await {
             Ok(Ok(tcp)) => tcp,
@@ -107,10 +109,12 @@ impl Carrier {
         };
         match tls.connect(tcp, &expect).await {
             Ok((stream, proven)) => {
-                let first = matches!(config.identity, PeerIdentity::FirstKey);
-                if first && !self.peer.bind(proven.key_id()) {
-                    let proven = proven.describe();
-                    return Err(Ended::Refused(ConnectionError::AnotherKey { address, proven }));
+                if matches!(config.identity, PeerIdentity::FirstKey) {
+                    self.lane.source.party =
+                        self.shared.claim(&self.peer, &proven).map_err(|held| {
+                            let proven = proven.describe();
+                            Ended::Refused(ConnectionError::AnotherKey { address, proven, held })
+                        })?;
                 }
                 Ok(Box::new(stream))
             }
@@ -133,7 +137,11 @@ impl Carrier {
         let stall = sleep(STALL_TIMEOUT);
         tokio::pin!(stall);
         let mut moved = Instant::now();
+        let mut party = peer.party.subscribe();
         loop {
+            if *party.borrow_and_update() != self.lane.source.party {
+                return Ended::Done;
+            }
             // Registered before looking at the queue, so that nothing arriving in between is
             // missed.
             let mut ready = std::pin::pin!(peer.outbox.small_ready.notified());
@@ -145,7 +153,7 @@ impl Carrier {
             self.lane.fill(&peer, &ours);
             let idle = self.lane.is_idle();
             if idle && self.lane.out.is_empty() && !pipelined {
-                match self.idle(stream).await {
+                match self.idle(stream, &mut party).await {
                     Ok(request) => self.lane.start(&peer, &ours, request),
                     Err(ended) => return ended,
                 }
@@ -160,14 +168,17 @@ impl Carrier {
                     match result {
                         Ok(Moved::Wrote) => lane.wrote(),
                         Ok(Moved::Read(0)) => return lane.closed(),
-                        Ok(Moved::Read(_)) => {
+                        Ok(Moved::Read(_)) if party.has_changed().is_ok_and(|changed| !changed) => {
                             if let Err(ended) = lane.read(&peer, &ours) {
                                 return ended;
                             }
                         }
+                        // It comes from a party that has lost the peer's name to another one.
+                        Ok(Moved::Read(_)) => return Ended::Done,
                         Err(error) => return lane::broken(error),
                     }
                 }
+                _ = party.changed() => {}
                 () = &mut ready, if pipelined && room => {}
                 () = &mut stall => {
                     if moved.elapsed() >= STALL_TIMEOUT && !idle {
@@ -181,8 +192,14 @@ impl Carrier {
     }
 
     /// Waits for work on a connection that carries one request at a time.
-    async fn idle(&mut self, stream: &mut Carried) -> Result<Arc<Request>, Ended> {
+    async fn idle(
+        &mut self,
+        stream: &mut Carried,
+        party: &mut watch::Receiver<u64>,
+    ) -> Result<Arc<Request>, Ended> {
         tokio::select! {
+            biased;
+            _ = party.changed() => Err(Ended::Done),
             request = next(&self.peer, self.lane.kind) => request.ok_or(Ended::Idle),
             read = stream::read(stream, &mut self.lane.arrived) => Err(match read {
                 Ok(0) => Ended::Done,

@@ -36,7 +36,7 @@ use serde::Serialize;
 use serde::de::{self, DeserializeOwned};
 use serde::ser;
 
-use crate::limits::MAXIMUM_WRITTEN_DEPTH;
+use crate::limits::MAXIMUM_VALUE_DEPTH;
 use crate::message::{Incoming, Payload, Wire};
 use crate::msgpack::DocumentError;
 
@@ -82,7 +82,7 @@ pub enum CodecError {
         found: &'static str,
     },
     /// Too many levels.
-    #[error("the value nests lists and maps more than {MAXIMUM_WRITTEN_DEPTH} levels deep")]
+    #[error("the value nests lists and maps more than {MAXIMUM_VALUE_DEPTH} levels deep")]
     Depth,
     /// Too much for one msgpack value.
     #[error("{what} has {length} bytes or elements, expected at most 2^32 - 1")]
@@ -166,7 +166,7 @@ mod tests {
     use serde::{Deserialize, Serializer};
 
     use super::*;
-    use crate::limits::{MAXIMUM_DEPTH, OUT_OF_BAND_BYTES};
+    use crate::limits::OUT_OF_BAND_BYTES;
 
     const WIRES: [Wire; 3] = [Wire::Two, Wire::Four, Wire::Five];
 
@@ -512,18 +512,46 @@ mod tests {
     #[test]
     fn depth() {
         for wire in WIRES {
-            let deepest = nested(MAXIMUM_WRITTEN_DEPTH);
+            let deepest = nested(MAXIMUM_VALUE_DEPTH);
             assert_eq!(there_and_back(&deepest, wire), deepest);
-            let error = to_payload(&nested(MAXIMUM_WRITTEN_DEPTH + 1), wire).unwrap_err();
+            let error = to_payload(&nested(MAXIMUM_VALUE_DEPTH + 1), wire).unwrap_err();
             assert!(matches!(error, CodecError::Depth));
 
             let lists = |levels: usize| [vec![0x91; levels - 1], vec![0x90]].concat();
-            assert!(read::<Nested>(wire, &lists(MAXIMUM_DEPTH)).is_ok());
-            assert!(read::<Nested>(wire, &lists(MAXIMUM_DEPTH + 1)).is_err());
+            assert!(read::<Nested>(wire, &lists(MAXIMUM_VALUE_DEPTH)).is_ok());
+            assert!(read::<Nested>(wire, &lists(MAXIMUM_VALUE_DEPTH + 1)).is_err());
             assert!(read::<Nested>(wire, &lists(1_000_000)).is_err());
         }
         let wide: Vec<Vec<u8>> = vec![Vec::new(); 10_000];
         assert_eq!(there_and_back(&wide, Wire::Four), wide, "side by side is not in one another");
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Tree {
+        Leaf(i64),
+        Branch { name: String, children: Vec<Tree>, more: BTreeMap<String, Tree> },
+    }
+
+    /// The nesting that serde's derived code and a peer's document have in common.
+    #[test]
+    fn a_peer_that_nests_as_deep_as_it_can_leaves_room_on_the_stack() {
+        let read_all = || {
+            for wire in WIRES {
+                let lists = [vec![0x91; MAXIMUM_VALUE_DEPTH - 1], vec![0x90]].concat();
+                assert!(read::<Nested>(wire, &lists).is_ok());
+                assert!(read::<serde_json::Value>(wire, &lists).is_ok());
+                let mut tree = Tree::Leaf(5);
+                for _ in 0..MAXIMUM_VALUE_DEPTH / 3 {
+                    let (name, more) = (String::new(), BTreeMap::new());
+                    tree = Tree::Branch { name, children: vec![tree], more };
+                }
+                assert!(there_and_back(&tree, wire) == tree);
+                let maps = [b"\x81\xa0".repeat(MAXIMUM_VALUE_DEPTH), vec![0xc0]].concat();
+                assert!(read::<serde_json::Value>(wire, &maps).is_ok());
+            }
+        };
+        let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(read_all).unwrap();
+        thread.join().unwrap();
     }
 
     #[test]

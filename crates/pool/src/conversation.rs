@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::body::Assembly;
-use crate::error::{ReceiveError, ReceiveFailure};
+use crate::error::{ReceiveError, ReceiveFailure, Restarted};
 use crate::http::{Have, Rejection};
 use crate::limits::{
     MAXIMUM_PARTIALS, PARTIAL_KEPT, REMEMBERED, REPETITION, ROOM_WAIT, SUPERSEDE_WAIT,
@@ -37,9 +37,20 @@ pub(crate) struct Conversation {
     recent: Recent,
     /// Why nothing more is to be expected from the peer.
     pub(crate) gone: Option<ReceiveFailure>,
-    /// The peer restarted, and the user has not yet been told.
-    pub(crate) restarted: bool,
+    /// Why the conversation began again, if the user has not yet been told.
+    restarted: Option<Restarted>,
     pub(crate) probes: u32,
+    /// How many parties had the peer's name before this one.
+    party: u64,
+}
+
+/// What a message comes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source {
+    /// The number of the connection.
+    pub(crate) connection: u64,
+    /// Which of the parties that have had the peer's name is at its other end.
+    pub(crate) party: u64,
 }
 
 /// Takes an awaited message, or returns it.
@@ -56,7 +67,7 @@ pub(crate) type Interrupt = Arc<Notify>;
 
 /// A message whose head has arrived.
 pub(crate) struct Arrival {
-    connection: u64,
+    source: Source,
     /// On the second wire.
     numbered: Option<Numbered>,
     pub(crate) wire: Wire,
@@ -93,7 +104,7 @@ pub(crate) enum Step {
 
 impl Arrival {
     pub(crate) fn new(
-        connection: u64,
+        source: Source,
         wire: Wire,
         numbered: Option<Numbered>,
         total: u64,
@@ -102,17 +113,7 @@ impl Arrival {
     ) -> Self {
         let whole = whole && offset == 0 && numbered.is_some();
         let ticket = Ticket::default();
-        Self {
-            connection,
-            numbered,
-            wire,
-            total,
-            offset,
-            whole,
-            reading: None,
-            ticket,
-            until: None,
-        }
+        Self { source, numbered, wire, total, offset, whole, reading: None, ticket, until: None }
     }
 
     /// The number of body bytes in this request.
@@ -150,13 +151,15 @@ impl Conversation {
             partials: BTreeMap::new(),
             recent: Recent::default(),
             gone: None,
-            restarted: false,
+            restarted: None,
             probes: 0,
+            party: 0,
         }
     }
 
     /// The next step for a message whose head has arrived, possibly some time ago.
     pub(crate) fn step(&mut self, arrival: &mut Arrival, now: Instant) -> Result<Step, Rejection> {
+        self.same_party(arrival.source)?;
         let mut kept = None;
         if let Some(numbered) = arrival.numbered {
             let number = numbered.sequence_number;
@@ -224,6 +227,8 @@ impl Conversation {
         body: u64,
         now: Instant,
     ) -> Result<Option<Delivered<Incoming, Waiting>>, Rejection> {
+        // The name may have gone to another party while the message was being read.
+        self.same_party(arrival.source)?;
         let first = if let Some(numbered) = arrival.numbered {
             // Its session may have ended while it was being read; in a new session, the same number
             // means another message.
@@ -231,7 +236,7 @@ impl Conversation {
             self.seen.settle(numbered.sequence_number)
         } else {
             self.gone = None;
-            self.is_first(&incoming.id, body, arrival.connection, now)
+            self.is_first(&incoming.id, body, arrival.source.connection, now)
         };
         Ok(first.then(|| self.mailbox.deliver(incoming.id.clone(), incoming)))
     }
@@ -288,10 +293,13 @@ impl Conversation {
 
     /// Judges a session id. After [`Session::Restarted`], call [`Self::restart`] under the same
     /// lock.
-    pub(crate) fn meets(&mut self, session_id: u64, connection: u64) -> Session {
-        let session = self.seen.session(session_id, connection);
+    pub(crate) fn meets(&mut self, session_id: u64, source: Source) -> Session {
+        if source.party != self.party {
+            return Session::Past;
+        }
+        let session = self.seen.session(session_id, source.connection);
         match session {
-            Session::First => self.seen.begin(session_id, connection),
+            Session::First => self.seen.begin(session_id, source.connection),
             Session::Same => self.gone = None,
             Session::Past | Session::Restarted => {}
         }
@@ -330,8 +338,49 @@ impl Conversation {
             self.receiving.take(false);
             self.mailbox.receive(waiter.id, waiter.waiter, waiter.token);
         }
-        self.restarted = used && ended.is_empty() && unsent == 0;
+        let untold = used && ended.is_empty() && unsent == 0;
+        self.restarted = untold.then_some(Restarted::Before);
         (ended, dropped.len())
+    }
+
+    /// Another party has the name now: nothing that came from the one before is left. Of the sends,
+    /// `unsent` end and surely do not arrive, and `maybe_sent` end and may. Returns the number of
+    /// the party, and the receives that end: all of them, if anything has been exchanged.
+    pub(crate) fn displace(
+        &mut self,
+        unsent: usize,
+        maybe_sent: usize,
+    ) -> (u64, Vec<Waiter<Waiting>>) {
+        self.party += 1;
+        self.seen = Seen::default();
+        self.partials.clear();
+        for (_, interrupt) in self.reading.drain() {
+            interrupt.notify_one();
+        }
+        self.recent = Recent::default();
+        (self.gone, self.probes) = (None, 0);
+        self.mailbox.drop_parked();
+        let (sent, received) = (self.sending.taken(), self.receiving.taken());
+        if sent <= unsent as u64 && received <= self.mailbox.waiting() as u64 {
+            return (self.party, Vec::new());
+        }
+        self.sending.reset();
+        self.receiving.reset();
+        let ended = self.mailbox.take_waiting();
+        let untold = ended.is_empty() && unsent + maybe_sent == 0;
+        self.restarted = untold.then_some(Restarted::Displaced);
+        (self.party, ended)
+    }
+
+    /// Which of the parties that have had the peer's name this is, counted from 0.
+    pub(crate) fn party(&self) -> u64 {
+        self.party
+    }
+
+    /// Why the conversation began again, if that concerns a message with a chosen id, or with a
+    /// default one, and nobody has been told.
+    pub(crate) fn untold(&mut self, chosen: bool) -> Option<Restarted> {
+        self.restarted.take_if(|why| !chosen || *why == Restarted::Displaced)
     }
 
     /// Starts over at the user's request: counters at 0, nothing parked.
@@ -340,7 +389,7 @@ impl Conversation {
         self.sending.reset();
         self.receiving.reset();
         self.prefix.clear();
-        self.restarted = false;
+        self.restarted = None;
     }
 
     /// The id for a message to send, and its place.
@@ -363,6 +412,13 @@ impl Conversation {
             MessageId::Text(text) if prefix.is_empty() => MessageId::Text(text),
             MessageId::Text(text) => format!("{prefix}{text}").into(),
         }
+    }
+
+    fn same_party(&self, source: Source) -> Result<(), Rejection> {
+        if source.party == self.party {
+            return Ok(());
+        }
+        Err(Rejection::new(401, "another party has proved that it is the one you spoke as"))
     }
 
     fn same_session(&self, numbered: Numbered) -> Result<(), Rejection> {
@@ -470,10 +526,15 @@ mod tests {
     const SESSION: u64 = 7;
     const MAILBOX: u64 = 64 << 10;
 
+    /// A connection of the first party.
+    fn on(connection: u64) -> Source {
+        Source { connection, party: 0 }
+    }
+
     /// A conversation with a peer whose session has started.
     fn conversation() -> Conversation {
         let mut conversation = Conversation::new(Arc::new(Quota::new(MAILBOX)), false);
-        assert_eq!(conversation.meets(SESSION, 0), Session::First);
+        assert_eq!(conversation.meets(SESSION, on(0)), Session::First);
         conversation
     }
 
@@ -485,11 +546,11 @@ mod tests {
 
     fn arrival(session_id: u64, number: u64, total: usize, offset: usize) -> Arrival {
         let numbered = Numbered { session_id, sequence_number: number, floor: 0 };
-        Arrival::new(0, Wire::Two, Some(numbered), total as u64, offset as u64, false)
+        Arrival::new(on(0), Wire::Two, Some(numbered), total as u64, offset as u64, false)
     }
 
     fn unnumbered(connection: u64, total: usize) -> Arrival {
-        Arrival::new(connection, Wire::Four, None, total as u64, 0, false)
+        Arrival::new(on(connection), Wire::Four, None, total as u64, 0, false)
     }
 
     fn read(conversation: &mut Conversation, arrival: &mut Arrival, now: Instant) -> Assembly {
@@ -709,7 +770,7 @@ mod tests {
         else {
             panic!("it is not read");
         };
-        assert_eq!(conversation.meets(8, 1), Session::Restarted);
+        assert_eq!(conversation.meets(8, on(1)), Session::Restarted);
         conversation.restart(8, 1, 0, 0);
         assert!(complete(interrupt.notified()).is_some(), "its reader is told");
         assert!(feed(&mut assembly, &body));
@@ -720,6 +781,55 @@ mod tests {
         assert_eq!(step(&mut conversation, &mut present, now), "read from 0");
         let mut later = arrival(SESSION, 1, body.len(), 0);
         assert_eq!(step(&mut conversation, &mut later, now), "409 None");
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_party_that_lost_the_name() {
+        let (mut conversation, now) = (conversation(), Instant::now());
+        let body = body("x", 1000);
+        assert!(bring(&mut conversation, 0, &body, now));
+        let mut numbered = arrival(SESSION, 1, body.len(), 0);
+        let Ok(Step::Read(mut assembly, Some(interrupt))) = conversation.step(&mut numbered, now)
+        else {
+            panic!("it is not read");
+        };
+        let mut late = unnumbered(1, 100);
+        assert_eq!(step(&mut conversation, &mut late, now), "read from 0");
+        let (party, ended) = conversation.displace(0, 0);
+        assert_eq!((party, ended.len()), (1, 0));
+        assert!(complete(interrupt.notified()).is_some(), "its reader is told");
+        assert!(!conversation.mailbox.is_parked(&"x".into()));
+        // What it was sending, and what it sends now, is refused.
+        assert!(feed(&mut assembly, &body));
+        let refused = conversation.complete(&numbered, assembly.finish().unwrap(), 0, now);
+        assert_eq!(refused.err().map(|rejection| rejection.status), Some(401));
+        conversation.leave(&mut numbered);
+        let incoming = crate::body::parse(Wire::Two, body.clone()).unwrap();
+        let refused = conversation.complete(&late, incoming, 0, now);
+        assert_eq!(refused.err().map(|rejection| rejection.status), Some(401));
+        assert_eq!(step(&mut conversation, &mut unnumbered(1, 100), now), "401 None");
+        assert_eq!(conversation.meets(SESSION, on(1)), Session::Past);
+        let next = Source { connection: 0, party };
+        assert_eq!(conversation.meets(8, next), Session::First);
+        // Nothing had been taken from it, so nobody has to know.
+        assert!(conversation.untold(false).is_none());
+    }
+
+    #[test]
+    fn whoever_dealt_with_a_party_that_lost_the_name_is_told() {
+        for sent in [false, true] {
+            let mut conversation = conversation();
+            let _ = if sent { conversation.send_id(None) } else { conversation.receive_id(None) };
+            conversation.displace(0, 0);
+            assert_eq!(conversation.untold(true), Some(Restarted::Displaced));
+            assert!(conversation.untold(true).is_none(), "only once");
+            assert_eq!((conversation.sending.peek(), conversation.receiving.peek()), (0, 0));
+        }
+        // A send that surely did not arrive was no deal.
+        let mut conversation = conversation();
+        conversation.send_id(None);
+        conversation.displace(1, 0);
+        assert!(conversation.untold(false).is_none());
     }
 
     /// It held room in the mailbox for as long as it might have been resumed.
@@ -733,7 +843,7 @@ mod tests {
         conversation.broke(&given_up, assembly, now);
         conversation.leave(&mut given_up);
         let numbered = Numbered { session_id: SESSION, sequence_number: 1, floor: 1 };
-        let mut next = Arrival::new(1, Wire::Two, Some(numbered), large.len() as u64, 0, false);
+        let mut next = Arrival::new(on(1), Wire::Two, Some(numbered), large.len() as u64, 0, false);
         assert_eq!(step(&mut conversation, &mut next, now), "read from 0");
     }
 
@@ -745,7 +855,7 @@ mod tests {
         let mut late = arrival(SESSION, 0, body.len(), 0);
         let mut assembly = read(&mut conversation, &mut late, now);
         feed(&mut assembly, &body[..300]);
-        assert_eq!(conversation.meets(8, 1), Session::Restarted);
+        assert_eq!(conversation.meets(8, on(1)), Session::Restarted);
         conversation.restart(8, 1, 0, 0);
         conversation.broke(&late, assembly, now);
         conversation.leave(&mut late);

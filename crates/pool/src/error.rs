@@ -84,7 +84,10 @@ pub(crate) enum SendFailure {
     NotAuthenticated(ConnectionError),
     #[error("the peer refused it with status {status}: {said}{advice}")]
     Refused { status: u16, said: String, advice: Advice },
-    #[error("it has {found} bytes, expected at most {limit} on this wire: send it in pieces")]
+    #[error(
+        "it has {found} bytes, expected at most {limit} on this wire and by this pool's limit of a \
+         message: send it in pieces, or raise that limit on both sides"
+    )]
     TooLarge { found: u64, limit: u64 },
     #[error(transparent)]
     Frame(FrameError),
@@ -119,8 +122,12 @@ pub(crate) enum ConnectionError {
     Handshake { address: String, source: Arc<PeerTlsError> },
     #[error("{address} answers, but not with TLS 1.3 as this pool does: {source}")]
     NoTls { address: String, source: Arc<io::Error> },
-    #[error("{address} proved a different key from the first one under this name: {proven}")]
-    AnotherKey { address: String, proven: String },
+    #[error(
+        "{address} proved {proven}, but the first party under this name had the key sha256:{}; \
+         register the party's certificate or key, so that no other one is taken for it",
+        hex::encode(held)
+    )]
+    AnotherKey { address: String, proven: String, held: [u8; 32] },
     #[error("the peer refused our certificate: {0}")]
     RefusedByPeer(String),
     #[error("the connection broke: {0}")]
@@ -150,14 +157,20 @@ pub(crate) enum Advice {
     Moved,
 }
 
-/// The peer lost its state.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+/// The conversation begins again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Restarted {
     #[error("the peer was restarted: its session is a new one{}", loss(*.unreceived))]
     Now { unreceived: usize },
     /// The user has not heard of it before.
     #[error("the peer was restarted since the last message: default ids begin at 0 again")]
     Before,
+    #[error(
+        "what was exchanged so far was with another party: its certificate did not prove that it \
+         was the peer as well as that of the present one does; default ids begin at 0 again. \
+         Register the peer's certificate or key"
+    )]
+    Displaced,
 }
 
 /// This side ended it.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::client;
 use crate::conversation::{Taker, Waiting};
-use crate::error::{Closed, ReceiveError, ReceiveFailure, Restarted, SendError, SendFailure};
+use crate::error::{Closed, ReceiveError, ReceiveFailure, SendError, SendFailure};
 use crate::http::Question;
 use crate::limits::{MAXIMUM_COMPATIBLE_BYTES, MAXIMUM_QUEUED};
 use crate::mailbox::Received;
@@ -102,6 +102,7 @@ impl PeerHandle {
     /// Removes the peer: nothing more is accepted from it, and everything waiting for it ends.
     pub fn forget(&self) {
         self.peer.forgotten.store(true, Ordering::Release);
+        self.shared.release(&self.peer);
         self.peer.close(Closed::Peer, Closed::Peer);
     }
 
@@ -168,9 +169,9 @@ impl PeerHandle {
             return false;
         }
         let mut conversation = peer.conversation();
-        if id.is_none() && std::mem::take(&mut conversation.restarted) {
+        if let Some(restarted) = conversation.untold(id.is_some()) {
             drop(conversation);
-            done(Err(peer.send_error(None, SendFailure::Restarted(Restarted::Before))));
+            done(Err(peer.send_error(id.as_ref(), SendFailure::Restarted(restarted))));
             return false;
         }
         let (id, place) = conversation.send_id(id);
@@ -215,11 +216,10 @@ impl PeerHandle {
     pub fn receive(&self, id: Option<MessageId>, make_taker: impl FnOnce() -> Taker) -> Receipt {
         let (shared, peer) = (&self.shared, &self.peer);
         let mut conversation = peer.conversation();
-        if id.is_none() && std::mem::take(&mut conversation.restarted) {
+        if let Some(restarted) = conversation.untold(id.is_some()) {
             drop(conversation);
-            return Receipt::Failed(
-                peer.receive_error(None, ReceiveFailure::Restarted(Restarted::Before)),
-            );
+            let failure = ReceiveFailure::Restarted(restarted);
+            return Receipt::Failed(peer.receive_error(id, failure));
         }
         let (id, place) = conversation.receive_id(id);
         if let Some(incoming) = conversation.mailbox.take_parked(&id) {

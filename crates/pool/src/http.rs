@@ -52,6 +52,9 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// Whether the connection ends after this request.
     pub close: bool,
+    /// Whether a web browser sent it: it has a header that browsers add to the requests of web
+    /// pages, and no pool sends.
+    pub from_browser: bool,
     /// The port by which peers know the sender's own server.
     pub server_port: Option<u16>,
     /// The highest wire the sender speaks, or the body's.
@@ -122,6 +125,7 @@ impl RequestHead {
             content_coded: false,
             expects_continue: false,
             close: false,
+            from_browser: false,
             server_port: None,
             wire: None,
             session_id: None,
@@ -159,7 +163,10 @@ impl RequestHead {
             }
             17 if name.eq_ignore_ascii_case("transfer-encoding") => self.transfer_coded = true,
             _ => {
-                let Some(ours) = name.get(7..).filter(|_| is_ours(name)) else { return Ok(()) };
+                let Some(ours) = name.get(7..).filter(|_| is_ours(name)) else {
+                    self.from_browser |= is_browsers(name);
+                    return Ok(());
+                };
                 match ours {
                     _ if ours.eq_ignore_ascii_case("wire") => {
                         self.wire = Some(wire(value)?);
@@ -380,6 +387,14 @@ fn complete(
     }
 }
 
+/// `Sec-Fetch-Site` and its kin, and what older browsers send.
+fn is_browsers(name: &str) -> bool {
+    name.as_bytes().get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"sec-"))
+        || ["origin", "referer", "accept-language"]
+            .iter()
+            .any(|browsers| name.eq_ignore_ascii_case(browsers))
+}
+
 fn is_ours(name: &str) -> bool {
     name.as_bytes().get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"x-pool-"))
 }
@@ -514,6 +529,17 @@ mod tests {
         assert!(request(text).unwrap().unwrap().0.transfer_coded);
         let text = "POST / HTTP/1.1\r\nContent-Encoding: deflate\r\n\r\n";
         assert!(request(text).unwrap().unwrap().0.content_coded);
+    }
+
+    #[test]
+    fn requests_of_web_pages_are_recognised() {
+        for name in ["Origin", "sec-fetch-site", "SEC-FETCH-MODE", "Sec-CH-UA", "referer"] {
+            let text = format!("POST / HTTP/1.1\r\n{name}: null\r\nContent-Length: 1\r\n\r\n");
+            assert!(request(&text).unwrap().unwrap().0.from_browser, "{name}");
+        }
+        let pools = "POST / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\n\
+                     User-Agent: Python/3.11 aiohttp/3.9\r\nSecond: 2\r\nOriginal: 1\r\n\r\n";
+        assert!(!request(pools).unwrap().unwrap().0.from_browser);
     }
 
     #[test]

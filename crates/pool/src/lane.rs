@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BytesMut};
 
+use crate::conversation::Source;
 use crate::error::{Advice, ConnectionError, SendFailure};
 use crate::http::{self, Have, Numbering, Question, ResponseHead};
 use crate::limits::{ABSENCE_LOG, MAXIMUM_ANSWER, PIPELINE, RETRY_FIRST, RETRY_LONGEST};
@@ -79,8 +80,8 @@ pub(crate) struct Aftermath {
 
 pub(crate) struct Lane {
     pub(crate) kind: LaneKind,
-    /// The number of its connection.
-    pub(crate) connection: u64,
+    /// Its connection, and the party at its other end.
+    pub(crate) source: Source,
     /// What is waiting to be written.
     pub(crate) out: Out,
     /// What has been read and not yet examined.
@@ -109,7 +110,7 @@ impl Lane {
     pub(crate) fn new(kind: LaneKind) -> Self {
         Self {
             kind,
-            connection: 0,
+            source: Source { connection: 0, party: 0 },
             out: Out::default(),
             arrived: BytesMut::new(),
             flights: VecDeque::new(),
@@ -295,7 +296,7 @@ impl Lane {
         let second = request.message().is_some_and(|message| message.wire == Wire::Two);
         if let (Some(2), Some(session_id)) = (head.wire, head.session_id) {
             self.progress = true;
-            if peer.meets(session_id, self.connection) == Session::Restarted && request.is_over() {
+            if peer.meets(session_id, self.source) == Session::Restarted && request.is_over() {
                 return Err(Ended::Done);
             }
         }

@@ -28,12 +28,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod binding;
 mod body;
 mod client;
 pub mod codec;
 mod conversation;
 pub mod envelope;
 mod error;
+pub mod footprint;
 pub mod frame;
 mod handle;
 pub mod http;
@@ -49,13 +51,15 @@ mod network;
 mod node;
 mod notice;
 mod outbox;
+pub mod parquet;
 mod peers;
 mod pool;
 mod quota;
-
+mod reports;
 mod server;
 mod session;
 mod shared;
+mod strangers;
 mod stream;
 mod watch;
 

@@ -8,15 +8,12 @@ pub const MAXIMUM_HEAD_BYTES: usize = 16 << 10;
 /// Header lines in a head.
 pub const MAXIMUM_HEADERS: usize = 64;
 
-/// Bytes of a message on the second wire, unless configured otherwise.
-pub const MAXIMUM_MESSAGE_BYTES: u64 = 64 << 30;
-
 /// Bytes of a body on the compatible wires: the most msgpack can express in one piece, and its
 /// envelope.
 pub const MAXIMUM_COMPATIBLE_BYTES: u64 = (1 << 32) + 4096;
 
-/// Bytes that a peer may have parked here, unless configured otherwise. A single larger message is
-/// accepted if nothing else is parked.
+/// Bytes that a peer may have parked here, unless configured otherwise, and the limit of a single
+/// message that has no limit of its own. A larger one is accepted if nothing else is parked.
 pub const MAILBOX_BYTES: u64 = 256 << 20;
 
 /// A parked message counts for at least this many bytes, so that empty messages are limited too.
@@ -62,14 +59,27 @@ pub const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// An inbound connection that is idle for this long is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// The head of a request must be complete this soon after its first byte.
+/// The head of a known peer's request must be complete this soon after its first byte.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Connections open at once, from all peers.
-pub const MAXIMUM_CONNECTIONS: usize = 1024;
+/// Until its sender is known, a connection has this long in all for its handshake and its heads.
+pub const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections open at once whose sender is not yet known.
-pub const MAXIMUM_STRANGERS: usize = 128;
+/// Connections open at once from one peer. Our own pools open at most 17, the replaced package
+/// 100.
+pub const PEER_CONNECTIONS: usize = 256;
+
+/// Connections open at once whose sender is not known yet, from all hosts where no peer is.
+pub const MAXIMUM_STRANGERS: usize = 256;
+
+/// The same from one host: more than the replaced package's 100, which may all arrive at once.
+pub const STRANGERS_PER_HOST: usize = 128;
+
+/// Lines that the log gets about strangers at once, and about those that claim to be one peer.
+pub const REPORTS_AT_ONCE: u32 = 10;
+
+/// After that, one more in this time; it says how many were left out.
+pub const REPORT_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long to keep looking for a sender that is not in the table: both sides may still be
 /// starting.
@@ -122,9 +132,14 @@ pub const MAXIMUM_BUFFERS: usize = 1 << 16;
 /// part of it.
 pub const OUT_OF_BAND_BYTES: usize = 4 << 10;
 
-/// Nesting of lists, maps and typed values. The 4.x line of the replaced package reads 497 lists
-/// and writes 254.
+/// Nesting of lists, maps and typed values in a document that is looked through without recursion.
+/// The 4.x line of the replaced package reads 497 lists.
 pub const MAXIMUM_DEPTH: usize = 497;
+
+/// Nesting of lists, maps and typed values when they are written, and when they are read into the
+/// caller's type: everybody writes this much, and serde takes stack for each level. A peer must not
+/// be able to use up the 2 MiB of a thread.
+pub const MAXIMUM_VALUE_DEPTH: usize = 254;
 
 /// Dimensions of an array, as many as numpy allows.
 pub const MAXIMUM_DIMENSIONS: usize = 64;
@@ -132,9 +147,6 @@ pub const MAXIMUM_DIMENSIONS: usize = 64;
 /// Rows without elements that an array may expand to when lists are requested: they cost memory
 /// that no byte on the wire has paid for.
 pub const MAXIMUM_EMPTY_ROWS: usize = 1 << 16;
-
-/// Nesting of lists, maps and typed values when writing: everybody can read this much.
-pub const MAXIMUM_WRITTEN_DEPTH: usize = 254;
 
 /// How long peers have to hear that we are leaving.
 pub const GOODBYE: Duration = Duration::from_millis(500);

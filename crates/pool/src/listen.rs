@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use convelo_channel::PeerTlsError;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::limits::INTRODUCTION_TIMEOUT;
 use crate::notice::Level;
-use crate::server::Connection;
+use crate::server::{Connection, Stranger};
 use crate::shared::Shared;
 use crate::stream::Carried;
 
@@ -39,12 +40,12 @@ impl Drop for Closing {
 pub(crate) async fn accept(open: Open) {
     let (listener, shared) = (&open.listener, &open.told.0);
     loop {
-        let Ok(seat) = Arc::clone(&shared.seats).acquire_owned().await else { return };
-        let Ok(stranger) = Arc::clone(&shared.strangers).acquire_owned().await else { return };
         let (tcp, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                shared.notice(Level::Warning, None, &format!("accept failed: {error}"));
+                // Most likely too many files are open: a stranger's place has one.
+                shared.strangers.make_room();
+                shared.report(Level::Warning, &format!("accept failed: {error}"));
                 sleep(convelo_channel::limits::ACCEPT_PAUSE).await;
                 continue;
             }
@@ -52,10 +53,21 @@ pub(crate) async fn accept(open: Open) {
         // Numbered in order of arrival, however long their handshakes take: that order says which
         // session is newer.
         let (node, number) = (Arc::clone(shared), shared.connection_number());
-        shared.spawn(async move {
-            let _seat = seat;
-            if let Some((stream, proven)) = handshake(&node, tcp, address).await {
+        let of_peer = shared.is_host_of_peer(address.ip());
+        let (place, dismissed) = shared.strangers.arrive(address.ip(), of_peer);
+        let introduced_by = Instant::now() + INTRODUCTION_TIMEOUT;
+        let serving = async move {
+            let shaken = timeout_at(introduced_by, handshake(&node, tcp, address)).await;
+            if let Ok(Some((stream, proven))) = shaken {
+                let stranger = Stranger { introduced_by, _place: place };
                 Connection::new(node, number, stream, address, proven, stranger).serve().await;
+            }
+        };
+        shared.spawn(async move {
+            tokio::select! {
+                biased;
+                () = serving => {}
+                () = dismissed => {}
             }
         });
     }
@@ -76,7 +88,7 @@ async fn handshake(
                 _ => Level::Warning,
             };
             let address = address.ip();
-            shared.notice(level, None, &format!("refused a connection from {address}: {error}"));
+            shared.report(level, &format!("refused a connection from {address}: {error}"));
             None
         }
     }

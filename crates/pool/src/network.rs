@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use crate::body::tests::complete;
 use crate::body::{self, Assembly, BodyError};
-use crate::conversation::{Arrival, Interrupt, Step};
+use crate::conversation::{Arrival, Interrupt, Source, Step};
 use crate::error::{ConnectionError, SendError, SendErrorKind};
 use crate::http::{self, Have, Method, Rejection, RequestHead};
 use crate::lane::{Ended, Introduction, Lane, LaneKind, give_back};
@@ -228,7 +228,7 @@ impl World {
             let Some(request) = machine.kind.take(&self.sender) else { return };
             give_back(&self.sender, vec![request]);
             *link = Some(self.links.len());
-            machine.connection = self.links.len() as u64;
+            machine.source.connection = self.links.len() as u64;
             self.links.push(Link {
                 up: BytesMut::new(),
                 down: BytesMut::new(),
@@ -395,17 +395,17 @@ impl World {
     }
 
     fn begin(&mut self, index: usize, head: &RequestHead) -> Result<Server, Rejection> {
+        let source = Source { connection: index as u64, party: 0 };
         if head.method == Method::Get {
             let number = head.sequence_number.expect("nothing else is asked here");
-            if self.receiver.meets(head.session_id.unwrap(), index as u64) == Session::Past {
+            if self.receiver.meets(head.session_id.unwrap(), source) == Session::Past {
                 return Err(Rejection::new(409, "your session has ended"));
             }
             return Ok(Server::Asked(number, self.now + SUPERSEDE_WAIT));
         }
         let (length, here) = (head.content_length.unwrap(), self.links[index].buffered.len());
         let session_id = self.receiver_session;
-        let arrival =
-            admit(&self.receiver, head, length, here as u64, session_id, LIMIT, index as u64)?;
+        let arrival = admit(&self.receiver, head, length, here as u64, session_id, LIMIT, source)?;
         Ok(Server::Waiting(arrival))
     }
 

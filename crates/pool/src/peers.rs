@@ -1,19 +1,22 @@
 //! What is known about each peer, and which peer a connection comes from.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use convelo_channel::{Expect, ProvenPeer};
+use tokio::sync::watch;
 
-use crate::conversation::{Conversation, Waiting};
+use crate::conversation::{Conversation, Source, Waiting};
 use crate::error::{Closed, ReceiveError, ReceiveFailure, Restarted, SendError, SendFailure};
 use crate::mailbox::{Delivered, Waiter};
 use crate::message::{Incoming, MessageId, Wire};
 use crate::outbox::{Outbox, Request};
 use crate::quota::Quota;
+use crate::reports::Reports;
 use crate::session::Session;
+use crate::strangers::canonical;
 
 /// Which wire to speak with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +33,13 @@ pub enum PeerIdentity {
     /// By its address and the port it names, which does not protect against anyone who can send
     /// from that host. This is how the replaced package works without TLS.
     InsecureOrigin,
-    /// By its address, the port it names and a certificate of the authority; the first key that
-    /// arrives is bound to the name.
+    /// By its address, the port it names and a certificate of the authority. The name belongs to
+    /// the first party that proves all this, until one comes whose certificate names the peer's
+    /// host when that of the first does not.
     FirstKey,
+    /// By nothing: any party of the authority may answer at its address, and nothing is accepted
+    /// from it. This is how the replaced package's 5.x line treats a peer without a certificate.
+    SendOnly,
     /// By what it proves in the handshake.
     Proven(Arc<Expect>),
 }
@@ -69,8 +76,10 @@ pub(crate) struct Peer {
     pub(crate) hinted: AtomicBool,
     pub(crate) forgotten: AtomicBool,
     addresses: Mutex<Addresses>,
-    bound_key: Mutex<Option<[u8; 32]>>,
     conversation: Mutex<Conversation>,
+    /// The party that has its name now, as [`Conversation::party`] counts them.
+    pub(crate) party: watch::Sender<u64>,
+    pub(crate) reports: Reports,
 }
 
 #[derive(Default)]
@@ -99,8 +108,9 @@ impl Peer {
             hinted: AtomicBool::new(false),
             forgotten: AtomicBool::new(false),
             addresses: Mutex::default(),
-            bound_key: Mutex::new(None),
             conversation: Mutex::new(conversation),
+            party: watch::Sender::new(0),
+            reports: Reports::default(),
         }
     }
 
@@ -154,7 +164,7 @@ impl Peer {
 
     pub(crate) fn has_address(&self, address: IpAddr) -> bool {
         let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        addresses.known.iter().any(|known| same_host(*known, address))
+        addresses.known.iter().any(|known| canonical(*known) == canonical(address))
     }
 
     /// Looks up its host, but not more often than `pause` allows.
@@ -177,27 +187,60 @@ impl Peer {
         }
     }
 
-    /// Whether a request comes from this peer.
+    /// Whether a request comes from this peer, if that can be said without a claim.
     pub(crate) fn is_sender(&self, origin: &Origin) -> bool {
-        if self.forgotten.load(Ordering::Acquire) {
-            return false;
-        }
-        let from = origin.server_port == Some(self.config.port)
-            && self.has_address(origin.address.ip().to_canonical());
         match (&self.config.identity, &origin.proven) {
-            (PeerIdentity::InsecureOrigin, None) => from,
-            (PeerIdentity::FirstKey, Some(proven)) => {
-                from && proven.chained() && self.bind(proven.key_id())
-            }
+            (PeerIdentity::InsecureOrigin, None) => self.is_origin(origin),
             (PeerIdentity::Proven(expect), Some(proven)) => expect.accepts(proven, now()).is_ok(),
             _ => false,
         }
     }
 
-    /// Binds the first key that arrives; false for any other key.
-    pub(crate) fn bind(&self, key: [u8; 32]) -> bool {
-        let mut bound = self.bound_key.lock().unwrap_or_else(PoisonError::into_inner);
-        *bound.get_or_insert(key) == key
+    /// Whether nobody has registered its key, and a request of a party of the authority comes from
+    /// its address and names its port.
+    pub(crate) fn is_unregistered_origin(&self, origin: &Origin) -> bool {
+        matches!(self.config.identity, PeerIdentity::FirstKey | PeerIdentity::SendOnly)
+            && self.is_origin(origin)
+            && origin.proven.as_ref().is_some_and(|proven| proven.chained())
+    }
+
+    fn is_origin(&self, origin: &Origin) -> bool {
+        origin.server_port == Some(self.config.port) && self.has_address(origin.address.ip())
+    }
+
+    /// The key that somebody has registered for it.
+    pub(crate) fn registered_key(&self) -> Option<[u8; 32]> {
+        match &self.config.identity {
+            PeerIdentity::Proven(expect) => expect.pinned_key(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Acquire)
+    }
+
+    /// Another party has its name from now on; returns its number. What ends with the conversation
+    /// so far is to be told so.
+    pub(crate) fn displace(&self) -> (u64, Displaced) {
+        let pending = self.outbox.pending().into_iter();
+        let sends: Vec<_> = pending.filter(|request| request.message().is_some()).collect();
+        let maybe_sent = sends.iter().filter(|request| request.may_arrive()).count();
+        let mut conversation = self.conversation();
+        let (party, receives) = conversation.displace(sends.len() - maybe_sent, maybe_sent);
+        self.party.send_replace(party);
+        if matches!(self.config.wire, WireChoice::Ask(_)) {
+            self.wire.store(0, Ordering::Release);
+        }
+        (party, Displaced { sends, receives })
+    }
+
+    /// Tells all who waited for the party that had its name.
+    pub(crate) fn tell(&self, displaced: Displaced) {
+        for request in displaced.sends {
+            self.fail(&request, SendFailure::Restarted(Restarted::Displaced));
+        }
+        self.end(displaced.receives, ReceiveFailure::Restarted(Restarted::Displaced));
     }
 
     /// Puts back a message that was handed out and not taken.
@@ -215,15 +258,16 @@ impl Peer {
     }
 
     /// Judges a session id. A new session starts here, and everything tied to the old one ends.
-    pub(crate) fn meets(&self, session_id: u64, connection: u64) -> Session {
+    pub(crate) fn meets(&self, session_id: u64, source: Source) -> Session {
         self.seen_once.store(true, Ordering::Release);
         let mut conversation = self.conversation();
-        let session = conversation.meets(session_id, connection);
+        let session = conversation.meets(session_id, source);
         if session != Session::Restarted {
             return session;
         }
         let (unsent, kept) = self.outbox.take_defaults();
-        let (ended, unreceived) = conversation.restart(session_id, connection, unsent.len(), kept);
+        let (ended, unreceived) =
+            conversation.restart(session_id, source.connection, unsent.len(), kept);
         drop(conversation);
         let restarted = Restarted::Now { unreceived };
         tracing::warn!(peer = self.name(), "{restarted}");
@@ -295,20 +339,17 @@ impl Peer {
     }
 }
 
+/// What waited for a party that lost a peer's name to another one.
+pub(crate) struct Displaced {
+    sends: Vec<Arc<Request>>,
+    receives: Vec<Waiter<Waiting>>,
+}
+
 /// Where a request comes from.
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     pub(crate) server_port: Option<u16>,
     pub(crate) proven: Option<Arc<ProvenPeer>>,
-}
-
-/// A host can have several loopback addresses.
-fn same_host(a: IpAddr, b: IpAddr) -> bool {
-    let canonical = |address: IpAddr| match address.to_canonical() {
-        IpAddr::V6(address) if address.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        other => other,
-    };
-    canonical(a) == canonical(b)
 }
 
 /// Unix seconds.

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::codec::{self, CodecError};
 use crate::error::{Closed, ReceiveError, SendError, SendFailure};
 use crate::handle::{PeerHandle, Receipt, ReceiveToken, SendOptions};
-use crate::limits::{MAILBOX_BYTES, MAXIMUM_MESSAGE_BYTES};
+use crate::limits::MAILBOX_BYTES;
 use crate::message::{Incoming, MessageId, Payload, Wire};
 use crate::node::{Dropped, Node};
 use crate::peers::{PeerConfig, PeerIdentity, WireChoice};
@@ -126,7 +126,7 @@ pub struct PoolBuilder {
     options: SendOptions,
     receive_timeout: Option<Duration>,
     mailbox_bytes: u64,
-    message_bytes: u64,
+    message_bytes: Option<u64>,
 }
 
 impl PoolBuilder {
@@ -189,10 +189,10 @@ impl PoolBuilder {
         self
     }
 
-    /// The largest message to send or accept, in bytes; 64 GiB by default.
+    /// The largest message to send or accept, in bytes; by default as many as may be parked.
     #[must_use]
     pub fn message_bytes(mut self, bytes: u64) -> Self {
-        self.message_bytes = bytes;
+        self.message_bytes = Some(bytes);
         self
     }
 
@@ -249,7 +249,7 @@ impl Pool {
             },
             receive_timeout: None,
             mailbox_bytes: MAILBOX_BYTES,
-            message_bytes: MAXIMUM_MESSAGE_BYTES,
+            message_bytes: None,
         }
     }
 

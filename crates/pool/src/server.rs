@@ -10,23 +10,23 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use convelo_channel::ProvenPeer;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::body::{self, Assembly, BodyError};
-use crate::conversation::{Arrival, Interrupt, Numbered, Step};
+use crate::conversation::{Arrival, Interrupt, Numbered, Source, Step};
 use crate::envelope;
 use crate::error::ReceiveFailure;
 use crate::http::{self, Have, Method, Rejection, RequestHead};
 use crate::limits::{
-    HEAD_TIMEOUT, IDLE_TIMEOUT, MAXIMUM_COMPATIBLE_BYTES, OWN_BUFFER_BYTES, STALL_TIMEOUT,
-    STRANGER_GRACE, SUPERSEDE_WAIT,
+    HEAD_TIMEOUT, IDLE_TIMEOUT, MAXIMUM_COMPATIBLE_BYTES, OWN_BUFFER_BYTES, PEER_CONNECTIONS,
+    STALL_TIMEOUT, STRANGER_GRACE, SUPERSEDE_WAIT,
 };
 use crate::message::{Incoming, MessageId, Wire};
 use crate::notice::Level;
 use crate::peers::{Origin, Peer};
 use crate::session::Session;
-use crate::shared::Shared;
+use crate::shared::{Shared, Unidentified};
+use crate::strangers::Place;
 use crate::stream::{self, Carried, Out};
 
 /// One accepted connection.
@@ -38,10 +38,18 @@ pub(crate) struct Connection {
     buffered: BytesMut,
     out: Out,
     peer: Option<Arc<Peer>>,
-    /// Held until the sender is known.
-    stranger: Option<OwnedSemaphorePermit>,
+    /// Which of the parties that have had the peer's name this is.
+    party: u64,
+    /// Until the sender is known.
+    stranger: Option<Stranger>,
     /// Whether an answer to a message without a number may still be unsent.
     answering: bool,
+}
+
+/// A connection whose sender is not known yet.
+pub(crate) struct Stranger {
+    pub(crate) introduced_by: Instant,
+    pub(crate) _place: Place,
 }
 
 /// Why a connection ended.
@@ -74,7 +82,7 @@ impl Connection {
         stream: Carried,
         address: SocketAddr,
         proven: Option<ProvenPeer>,
-        stranger: OwnedSemaphorePermit,
+        stranger: Stranger,
     ) -> Self {
         Self {
             shared,
@@ -84,6 +92,7 @@ impl Connection {
             buffered: BytesMut::new(),
             out: Out::default(),
             peer: None,
+            party: 0,
             stranger: Some(stranger),
             answering: false,
         }
@@ -110,6 +119,13 @@ impl Connection {
 
     async fn requests(&mut self) -> Result<(), ConnectionEnd> {
         while let Some(head) = self.head().await? {
+            if head.from_browser {
+                let address = self.origin.address.ip().to_canonical();
+                let text = format!("refused what a web browser at {address} requested");
+                self.shared.report(Level::Warning, &text);
+                let text = "this is a pool, and web pages may not send to it";
+                return Err(Rejection::new(403, text).into());
+            }
             match head.method {
                 Method::Get => self.question(&head).await?,
                 Method::Post => self.message(&head).await?,
@@ -138,15 +154,19 @@ impl Connection {
                 Ok(None) => {}
                 Err(error) => return Err(Rejection::new(400, error.to_string()).into()),
             }
-            stream::flush(&mut self.stream, &mut self.out).await?;
+            let introduced_by = self.stranger.as_ref().map(|stranger| stranger.introduced_by);
+            let until = introduced_by.unwrap_or_else(|| Instant::now() + STALL_TIMEOUT);
+            let flush = timeout_at(until, stream::flush(&mut self.stream, &mut self.out));
+            flush.await.map_err(|_| ConnectionEnd::Broken)??;
             self.answering = false;
-            let wait = if self.buffered.is_empty() {
-                IDLE_TIMEOUT
-            } else {
-                let since = *since.get_or_insert_with(Instant::now);
-                HEAD_TIMEOUT.saturating_sub(since.elapsed())
-            };
-            let read = timeout(wait, stream::read(&mut self.stream, &mut self.buffered));
+            let until = introduced_by.unwrap_or_else(|| {
+                if self.buffered.is_empty() {
+                    Instant::now() + IDLE_TIMEOUT
+                } else {
+                    *since.get_or_insert_with(Instant::now) + HEAD_TIMEOUT
+                }
+            });
+            let read = timeout_at(until, stream::read(&mut self.stream, &mut self.buffered));
             let read = read.await.map_err(|_| ConnectionEnd::Refused(None))??;
             if read == 0 {
                 return if self.buffered.is_empty() {
@@ -166,9 +186,13 @@ impl Connection {
         let mut have = None;
         if head.wire == Some(2)
             && let Some(session_id) = head.session_id
-            && let Some(peer) = self.sender(head, false).await
+            && let Some(peer) = match self.sender(head, false).await {
+                Ok(peer) => Some(peer),
+                Err(Unidentified::Crowded) => return Err(crowded().into()),
+                Err(_) => None,
+            }
         {
-            meet(&peer, session_id, self.number)?;
+            meet(&peer, session_id, self.source())?;
             if let Some(number) = head.sequence_number {
                 have = Some(have_of(&peer, number).await);
             }
@@ -185,14 +209,13 @@ impl Connection {
     /// A POST: a message.
     async fn message(&mut self, head: &RequestHead) -> Result<(), ConnectionEnd> {
         let length = body_length(head, self.origin.proven.is_some())?;
-        let Some(peer) = self.sender(head, true).await else {
-            let text = self.stranger_text(head);
-            self.shared.notice(Level::Warning, None, &text);
-            return Err(Rejection::new(401, text).into());
+        let peer = match self.sender(head, true).await {
+            Ok(peer) => peer,
+            Err(unidentified) => return Err(self.unidentified(head, unidentified).into()),
         };
         let here = self.buffered.len() as u64;
         let (session_id, limit) = (self.shared.session_id, self.shared.message_limit);
-        let mut arrival = admit(&peer, head, length, here, session_id, limit, self.number)?;
+        let mut arrival = admit(&peer, head, length, here, session_id, limit, self.source())?;
         let outcome = self.arrive(head, &peer, &mut arrival).await;
         if arrival.holds() {
             peer.conversation().leave(&mut arrival);
@@ -303,31 +326,64 @@ impl Connection {
     }
 
     /// Identifies the sender, patiently while both sides may still be starting.
-    async fn sender(&mut self, head: &RequestHead, patient: bool) -> Option<Arc<Peer>> {
+    async fn sender(
+        &mut self,
+        head: &RequestHead,
+        patient: bool,
+    ) -> Result<Arc<Peer>, Unidentified> {
         if let Some(peer) = &self.peer
             && (self.origin.server_port == head.server_port || self.origin.proven.is_some())
-            && !peer.forgotten.load(Ordering::Acquire)
+            && !peer.is_forgotten()
         {
-            return Some(Arc::clone(peer));
+            return Ok(Arc::clone(peer));
         }
         self.origin.server_port = head.server_port;
-        let until = Instant::now() + if patient { STRANGER_GRACE } else { Duration::ZERO };
-        loop {
-            let changed = self.shared.peers_changed.notified();
-            let peer = self.shared.identify(&self.origin).await;
-            if let Some(peer) = peer {
-                if let Some(before) = self.peer.replace(Arc::clone(&peer)) {
-                    before.inbound.fetch_sub(1, Ordering::AcqRel);
-                }
-                peer.inbound.fetch_add(1, Ordering::AcqRel);
-                peer.conversation().probes = 0;
-                self.stranger = None;
-                return Some(peer);
+        let patience = if patient { STRANGER_GRACE } else { Duration::ZERO };
+        let (peer, party) = identify(&self.shared, &self.origin, patience).await?;
+        if let Some(before) = self.peer.take() {
+            before.inbound.fetch_sub(1, Ordering::AcqRel);
+        }
+        if peer.inbound.fetch_add(1, Ordering::AcqRel) >= PEER_CONNECTIONS {
+            peer.inbound.fetch_sub(1, Ordering::AcqRel);
+            return Err(Unidentified::Crowded);
+        }
+        peer.conversation().probes = 0;
+        (self.peer, self.party) = (Some(Arc::clone(&peer)), party);
+        self.stranger = None;
+        Ok(peer)
+    }
+
+    fn source(&self) -> Source {
+        Source { connection: self.number, party: self.party }
+    }
+
+    /// Says in the log who was refused, and to whoever that is what to do. Names of peers are only
+    /// for the log.
+    fn unidentified(&self, head: &RequestHead, unidentified: Unidentified) -> Rejection {
+        let stranger = self.stranger_text(head);
+        let proven = self.origin.proven.as_ref().map_or_else(String::new, |it| it.describe());
+        match unidentified {
+            Unidentified::Crowded => return crowded(),
+            Unidentified::Nobody => self.shared.report(Level::Warning, &stranger),
+            Unidentified::AnotherKey { peer, held } => {
+                let text = format!(
+                    "refused a party of the authority that came from its address and proved \
+                     {proven}: the first one there had the key sha256:{}; register the peer's \
+                     certificate or key, so that no other one is taken for it",
+                    hex::encode(held)
+                );
+                self.shared.report_about(&peer, Level::Warning, &text);
             }
-            if tokio::time::timeout_at(until, changed).await.is_err() {
-                return None;
+            Unidentified::SendOnly(peer) => {
+                let text = format!(
+                    "refused a party of the authority that came from its address and proved \
+                     {proven}: nothing says how the peer is recognised; register its certificate \
+                     or key"
+                );
+                self.shared.report_about(&peer, Level::Warning, &text);
             }
         }
+        Rejection::new(401, stranger)
     }
 
     fn stranger_text(&self, head: &RequestHead) -> String {
@@ -423,6 +479,22 @@ impl Connection {
     }
 }
 
+/// Who sends from here; waits this long for a peer that is only being registered.
+async fn identify(
+    shared: &Shared,
+    origin: &Origin,
+    patience: Duration,
+) -> Result<(Arc<Peer>, u64), Unidentified> {
+    let until = Instant::now() + patience;
+    loop {
+        let changed = shared.peers_changed.notified();
+        let identified = shared.identify(origin).await;
+        if identified.is_ok() || timeout_at(until, changed).await.is_err() {
+            return identified;
+        }
+    }
+}
+
 /// The length of a POST's body. Says nothing about peers before the length is known.
 fn body_length(head: &RequestHead, proven: bool) -> Result<u64, Rejection> {
     if head.content_coded {
@@ -446,7 +518,7 @@ pub(crate) fn admit(
     here: u64,
     own_session: u64,
     limit: u64,
-    connection: u64,
+    source: Source,
 ) -> Result<Arrival, Rejection> {
     let numbered = match (head.wire, head.session_id, head.sequence_number) {
         (Some(2), Some(session_id), Some(sequence_number)) => {
@@ -477,20 +549,26 @@ pub(crate) fn admit(
                 let text = "this pool was restarted since you last heard from it";
                 return Err(Rejection::new(409, text));
             }
-            meet(peer, numbered.session_id, connection)?;
+            meet(peer, numbered.session_id, source)?;
         }
     }
     let whole = here >= total && total < OWN_BUFFER_BYTES as u64;
-    Ok(Arrival::new(connection, wire, numbered, total, offset, whole))
+    Ok(Arrival::new(source, wire, numbered, total, offset, whole))
 }
 
 /// Meets a request's session on the second wire; a session that has ended is told so.
-fn meet(peer: &Peer, session_id: u64, connection: u64) -> Result<(), Rejection> {
-    peer.speaks_second();
-    match peer.meets(session_id, connection) {
+fn meet(peer: &Peer, session_id: u64, source: Source) -> Result<(), Rejection> {
+    match peer.meets(session_id, source) {
         Session::Past => Err(Rejection::new(409, "your session has ended")),
-        Session::First | Session::Same | Session::Restarted => Ok(()),
+        Session::First | Session::Same | Session::Restarted => {
+            peer.speaks_second();
+            Ok(())
+        }
     }
+}
+
+fn crowded() -> Rejection {
+    Rejection::new(503, format!("you have {PEER_CONNECTIONS} connections here already"))
 }
 
 /// How much of a message is here, once nobody is reading it.

@@ -157,6 +157,11 @@ impl Counter {
         self.returned.first().copied().unwrap_or(self.next)
     }
 
+    /// How many places are taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.next - self.returned.len() as u64
+    }
+
     /// Whether any id has been used.
     pub(crate) fn is_used(&self) -> bool {
         self.next > 0

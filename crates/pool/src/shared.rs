@@ -2,22 +2,24 @@
 
 use std::future::Future;
 use std::hash::BuildHasher as _;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use convelo_channel::PeerTls;
+use convelo_channel::{PeerTls, ProvenPeer};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
+use crate::binding::{Bindings, Claim, Decision};
 use crate::lane::Introduction;
-use crate::limits::{
-    LOOKUP_PAUSE, MAILBOX_BYTES, MAXIMUM_CONNECTIONS, MAXIMUM_MESSAGE_BYTES, MAXIMUM_STRANGERS,
-};
+use crate::limits::{LOOKUP_PAUSE, MAILBOX_BYTES};
 use crate::memory::Ordinary;
 use crate::message::Allocate;
 use crate::notice::{Level, Notice, Observer};
 use crate::peers::{Origin, Peer, PeerIdentity};
+use crate::reports::Reports;
+use crate::strangers::Strangers;
 
 /// How to set up a node.
 pub struct NodeConfig {
@@ -25,8 +27,8 @@ pub struct NodeConfig {
     pub tls: Option<PeerTls>,
     /// Bytes that each peer may have parked here.
     pub mailbox_bytes: u64,
-    /// Bytes of the largest message.
-    pub message_bytes: u64,
+    /// Bytes of the largest message; by default as many as may be parked.
+    pub message_bytes: Option<u64>,
     /// Where large buffers come from.
     pub memory: Arc<dyn Allocate>,
     /// Receives notices, in addition to `tracing`.
@@ -38,7 +40,7 @@ impl Default for NodeConfig {
         Self {
             tls: None,
             mailbox_bytes: MAILBOX_BYTES,
-            message_bytes: MAXIMUM_MESSAGE_BYTES,
+            message_bytes: None,
             memory: Arc::new(Ordinary),
             observer: None,
         }
@@ -58,14 +60,16 @@ pub(crate) struct Shared {
     observer: Option<Observer>,
     pub(crate) runtime: Handle,
     pub(crate) peers: RwLock<Vec<Arc<Peer>>>,
+    bindings: Mutex<Bindings>,
     pub(crate) port: AtomicU16,
     pub(crate) advertised: AtomicU16,
     connections: AtomicU64,
     pub(crate) tokens: AtomicU64,
     pub(crate) closing: AtomicBool,
     stopped: watch::Sender<bool>,
-    pub(crate) strangers: Arc<Semaphore>,
-    pub(crate) seats: Arc<Semaphore>,
+    pub(crate) strangers: Arc<Strangers>,
+    warnings: Reports,
+    remarks: Reports,
     pub(crate) plain_noted: AtomicBool,
     pub(crate) deadlines: Notify,
     pub(crate) next_deadline: AtomicU64,
@@ -81,7 +85,7 @@ impl Shared {
             session_id: random(),
             key_id: config.tls.as_ref().map(|tls| tls.credential().key_id()),
             tls: config.tls.map(Arc::new),
-            message_limit: config.message_bytes,
+            message_limit: config.message_bytes.unwrap_or(config.mailbox_bytes),
             memory: config.memory,
             peers_changed: Notify::new(),
             hasher: BodyHasher::default(),
@@ -89,14 +93,16 @@ impl Shared {
             observer: config.observer,
             runtime,
             peers: RwLock::default(),
+            bindings: Mutex::default(),
             port: AtomicU16::new(0),
             advertised: AtomicU16::new(0),
             connections: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             stopped: watch::Sender::new(false),
-            strangers: Arc::new(Semaphore::new(MAXIMUM_STRANGERS)),
-            seats: Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS)),
+            strangers: Arc::default(),
+            warnings: Reports::default(),
+            remarks: Reports::default(),
             plain_noted: AtomicBool::new(false),
             deadlines: Notify::new(),
             next_deadline: AtomicU64::new(u64::MAX),
@@ -145,20 +151,36 @@ impl Shared {
         }
     }
 
+    /// A notice about strangers, which they cannot have written as often as they like.
+    pub(crate) fn report(&self, level: Level, text: &str) {
+        let reports = if level == Level::Warning { &self.warnings } else { &self.remarks };
+        if let Some(line) = reports.line(text, Instant::now()) {
+            self.notice(level, None, &line);
+        }
+    }
+
+    /// Whether a peer is at this address.
+    pub(crate) fn is_host_of_peer(&self, address: IpAddr) -> bool {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.iter().any(|peer| !peer.is_forgotten() && peer.has_address(address))
+    }
+
     pub(crate) fn all_peers(&self) -> Vec<Arc<Peer>> {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The peer that a request comes from; `None` unless exactly one matches.
-    pub(crate) async fn identify(&self, origin: &Origin) -> Option<Arc<Peer>> {
-        let find = |peers: &[Arc<Peer>]| {
-            let mut found = peers.iter().filter(|peer| peer.is_sender(origin));
-            let first = found.next().cloned();
-            first.filter(|_| found.next().is_none())
-        };
-        let peers = self.all_peers();
-        if let Some(peer) = find(&peers) {
-            return Some(peer);
+    /// The same about strangers that claim to be one peer.
+    pub(crate) fn report_about(&self, peer: &Peer, level: Level, text: &str) {
+        if let Some(line) = peer.reports.line(text, Instant::now()) {
+            self.notice(level, Some(peer.name()), &line);
+        }
+    }
+
+    /// The peer that a request comes from, and which of the parties that have had its name.
+    pub(crate) async fn identify(&self, origin: &Origin) -> Result<(Arc<Peer>, u64), Unidentified> {
+        let peers = self.present_peers();
+        if let Ok(found) = self.find(&peers, origin) {
+            return Ok(found);
         }
         for peer in &peers {
             if origin.server_port == Some(peer.config.port)
@@ -167,7 +189,89 @@ impl Shared {
                 peer.resolve(LOOKUP_PAUSE).await;
             }
         }
-        find(&peers)
+        self.find(&peers, origin)
+    }
+
+    /// A registered key comes first: its owner cannot take the name of a peer without one.
+    fn find(&self, peers: &[Arc<Peer>], origin: &Origin) -> Result<(Arc<Peer>, u64), Unidentified> {
+        if let Some(peer) = only(peers, |peer| peer.is_sender(origin))? {
+            return Ok((Arc::clone(peer), 0));
+        }
+        let (Some(proven), Some(peer)) =
+            (&origin.proven, only(peers, |peer| peer.is_unregistered_origin(origin))?)
+        else {
+            return Err(Unidentified::Nobody);
+        };
+        match peer.config.identity {
+            PeerIdentity::FirstKey => match self.claim(peer, proven) {
+                Ok(party) => Ok((Arc::clone(peer), party)),
+                Err(held) => Err(Unidentified::AnotherKey { peer: Arc::clone(peer), held }),
+            },
+            PeerIdentity::SendOnly => Err(Unidentified::SendOnly(Arc::clone(peer))),
+            PeerIdentity::InsecureOrigin | PeerIdentity::Proven(_) => Err(Unidentified::Nobody),
+        }
+    }
+
+    /// Whether a peer without a registered key is the party that proved this: which of those that
+    /// have had its name, or the key that holds it.
+    pub(crate) fn claim(&self, peer: &Peer, proven: &ProvenPeer) -> Result<u64, [u8; 32]> {
+        let key = proven.key_id();
+        let claim = Claim { key, names_host: proven.names_host(&peer.config.host) };
+        let peers = self.present_peers();
+        let registered =
+            |key: &[u8; 32]| peers.iter().any(|peer| peer.registered_key().as_ref() == Some(key));
+        let mut bindings = self.bindings();
+        if peer.is_forgotten() {
+            return Err(key);
+        }
+        let decision = bindings.claim(peer.name(), claim, registered);
+        let (party, displaced) = match decision {
+            Decision::Refused(held) => return Err(held),
+            Decision::First | Decision::Same => (peer.conversation().party(), None),
+            Decision::Displaces(_) => {
+                let (party, displaced) = peer.displace();
+                (party, Some(displaced))
+            }
+        };
+        drop(bindings);
+        if let Some(displaced) = displaced {
+            peer.tell(displaced);
+        }
+        let who = proven.describe();
+        match decision {
+            Decision::First => {
+                let text = format!(
+                    "nobody has said who it is; from now on it is the first party at its address \
+                     that the authority certifies: {who}"
+                );
+                self.notice(Level::Info, Some(peer.name()), &text);
+            }
+            Decision::Displaces(held) => {
+                let text = format!(
+                    "another party proves better that it is the peer: {who}; what was exchanged \
+                     so far was with the key sha256:{}. Register the peer's certificate or key",
+                    hex::encode(held)
+                );
+                self.notice(Level::Warning, Some(peer.name()), &text);
+            }
+            Decision::Same | Decision::Refused(_) => {}
+        }
+        Ok(party)
+    }
+
+    /// A peer's name belongs to nobody.
+    pub(crate) fn release(&self, peer: &Peer) {
+        self.bindings().release(peer.name());
+    }
+
+    fn bindings(&self) -> MutexGuard<'_, Bindings> {
+        self.bindings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn present_peers(&self) -> Vec<Arc<Peer>> {
+        let mut peers = self.all_peers();
+        peers.retain(|peer| !peer.is_forgotten());
+        peers
     }
 
     pub(crate) fn expect_deadline(&self, deadline: Instant) {
@@ -177,6 +281,28 @@ impl Shared {
             self.deadlines.notify_one();
         }
     }
+}
+
+/// Why a request comes from no peer.
+pub(crate) enum Unidentified {
+    /// Nobody here, or more than one, matches.
+    Nobody,
+    /// The peer at its address has this other key.
+    AnotherKey { peer: Arc<Peer>, held: [u8; 32] },
+    /// Nobody has said how the peer at its address is recognised.
+    SendOnly(Arc<Peer>),
+    /// The peer has too many connections here.
+    Crowded,
+}
+
+/// The only peer of which this holds; an error if there are several.
+fn only(
+    peers: &[Arc<Peer>],
+    holds: impl Fn(&Peer) -> bool,
+) -> Result<Option<&Arc<Peer>>, Unidentified> {
+    let mut found = peers.iter().filter(|peer| holds(peer));
+    let first = found.next();
+    if found.next().is_some() { Err(Unidentified::Nobody) } else { Ok(first) }
 }
 
 /// A keyed hash of bodies: a peer cannot construct collisions.

@@ -16,6 +16,7 @@ import ormsgpack
 from convelo._convelo import count_wrappers
 from convelo.exceptions import AmbiguousDict, BodyError
 from convelo.wire import dangerous
+from convelo.wire.budget import Budget, is_scalar
 from convelo.wire.coding import PLAIN, Decoder, Encoder
 from convelo.wire.errors import TooDeep, Undecodable
 from convelo.wire.plugins import numpy as numpy_plugin
@@ -266,16 +267,20 @@ def decode_value(
     Raises:
         BodyError: it cannot be decoded: malformed, of a type that is not registered here
             (:class:`~convelo.wire.errors.UnknownType`), nested too deep
-            (:class:`~convelo.wire.errors.TooDeep`), or refused by its deserializer, whose
+            (:class:`~convelo.wire.errors.TooDeep`), standing for too much memory
+            (:class:`~convelo.wire.errors.TooLarge`), or refused by its deserializer, whose
             exception is the cause.
     """
+    budget = Budget(len(document))
     try:
+        if is_scalar(document):
+            return _unpackb(document, option=option)
+        budget.pay_document(document, option)
         value = _unpackb(document, option=option)
-    except ValueError as error:
+    except BodyError:
+        raise
+    except (IndexError, ValueError) as error:
         raise Undecodable(f"what arrived is not a msgpack document: {error}") from error
-    kind = type(value)
-    if kind is not dict and kind is not list:
-        return value
     if wire not in (4, 5):
         raise ValueError(f"the compatible wires are 4 and 5, not {wire}")
     if use_pickle:
@@ -284,7 +289,8 @@ def decode_value(
         state = default_state()
     decoder = CompatibleDecoder(state, state.receiving(keywords))
     try:
-        return decoder.restore(value)
+        with budget:
+            return decoder.restore(value)
     except (BodyError, MemoryError):
         raise
     except RecursionError as error:

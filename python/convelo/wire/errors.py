@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from convelo.exceptions import BodyError
 
-__all__ = ["TooDeep", "Undecodable", "UnknownType"]
+__all__ = ["TooDeep", "TooLarge", "Undecodable", "UnknownType"]
 
 
 class Undecodable(BodyError, ValueError):
     """What arrived is not a value of its wire: cut off, malformed, or beyond a limit."""
+
+
+class TooLarge(Undecodable):
+    """What arrived would take far more memory than it has bytes."""
+
+    def __init__(self, size: int, what: str) -> None:
+        super().__init__(
+            f"{size} bytes arrived that stand for far more memory, in {what}: expected at most 64 "
+            "times their size and 1 MiB. Send it in parts, or in a form that is not compressed."
+        )
 
 
 class TooDeep(BodyError, RecursionError):

@@ -10,10 +10,15 @@ import decimal
 from collections.abc import Callable
 from typing import Any
 
+from convelo.wire.budget import current_budget
 from convelo.wire.registration import Registration
 from convelo.wire.state import builtin, default_state, register
 
 __all__ = ["register_extras"]
+
+# Bytes of memory for a set, and at most for an item in its table.
+_SET_MEMORY = 240
+_ITEM_MEMORY = 128
 
 
 def register_extras(
@@ -65,9 +70,13 @@ def _items(value: Any, _encoder: Any) -> list[Any]:
 
 def _builder(build: Callable[[list[Any]], Any]) -> Callable[..., Any]:
     def deserialize(data: list[Any], decoder: Any) -> Any:
-        return build(data if decoder is None else decoder.restore(data))
+        return built(data if decoder is None else decoder.restore(data))
 
-    deserialize.build = build  # type: ignore[attr-defined]
+    def built(items: list[Any]) -> Any:
+        current_budget().pay(_SET_MEMORY + _ITEM_MEMORY * len(items), "sets")
+        return build(items)
+
+    deserialize.build = built  # type: ignore[attr-defined]
     return deserialize
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import ormsgpack
 
 from convelo.exceptions import BodyError
+from convelo.wire.budget import Budget, current_budget, is_scalar
 from convelo.wire.coding import PLAIN, Decoder, Encoder
 from convelo.wire.compatible import (
     LARGE,
@@ -37,7 +38,9 @@ from convelo.wire.errors import TooDeep, Undecodable, UnknownType
 from convelo.wire.nesting import depth_of
 from convelo.wire.plugins import arrow, serialize_int, serialize_tuple
 from convelo.wire.plugins.numpy import checked_shape, filled, is_array
+from convelo.wire.plugins.pandas import checked_labels, deserialize_timestamp
 from convelo.wire.state import DEFAULT_PACK_OPTION, State, default_state
+from convelo.wire.zones import is_zone
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,12 +60,20 @@ Buffer = bytes | bytearray | memoryview
 MAX_TYPED = 127
 """How deep typed values may be nested."""
 
-_COPIES = 32
+# The copies of typed values inside each other leave room in the receiver's budget for the values.
+_COPIES = 20
 _COPIES_SLACK = 1 << 20
 _STACK = 4096
 _LEVELS = 1022
 _MAX_DTYPE_FIELDS = 1 << 12
 _MAX_DTYPE_DEPTH = 16
+
+# Bytes of memory for an object that an extension stands for, beside its content.
+_TYPED_MEMORY = 128
+_ARRAY_MEMORY = 384
+_FIELD_MEMORY = 512
+_COLUMN_MEMORY = 3 << 9
+_CELL_MEMORY = 24
 
 _BUFFERS = frozenset((bytes, bytearray, memoryview))
 _INTEGER = b"\x92\xa3int"
@@ -75,15 +86,6 @@ _ISO = "Timestamp.iso"
 _packb = ormsgpack.packb
 _unpackb = ormsgpack.unpackb
 _Ext = ormsgpack.Ext
-
-# The first bytes of documents that cannot contain typed values.
-_SCALAR = bytes(
-    not any(
-        first <= head <= last
-        for first, last in ((0x80, 0x9F), (0xC7, 0xC9), (0xD4, 0xD8), (0xDC, 0xDF))
-    )
-    for head in range(256)
-)
 
 
 def encode(
@@ -214,6 +216,11 @@ class SecondEncoder(Encoder):
         if function is not None and not hasattr(function, "core"):
             return None
         dtype = value.dtype
+        if value.size and not dtype.itemsize:
+            raise TypeError(
+                f"an array of {value.size} elements of no bytes (dtype {dtype}) cannot be sent: "
+                "send its shape"
+            )
         if dtype.hasobject:
             if dtype.kind == "O":
                 return self.typed("ndarray", [list(value.shape), list(value.flat)])
@@ -274,7 +281,7 @@ class SecondEncoder(Encoder):
             name = None
         else:
             name = getattr(zone, "key", None) or getattr(zone, "zone", None)
-            if name is None:
+            if not is_zone(name):
                 if value.nanosecond:
                     return None
                 return self.typed(_ISO, value.isoformat())
@@ -331,18 +338,23 @@ def decode(
 
     Raises:
         BodyError: it cannot be decoded: malformed, of a type that is not registered here, nested
-            too deep, or refused by its deserializer, whose exception is the cause.
+            too deep, standing for too much memory, or refused by its deserializer, whose exception
+            is the cause.
     """
     try:
-        if _SCALAR[value[0]]:
+        if is_scalar(value):
             return _unpackb(value, option=option)
     except (IndexError, ValueError) as error:
         raise Undecodable(f"what arrived is not a msgpack document: {error}") from error
     if state is None:
         state = default_state()
     decoder = SecondDecoder(state, state.receiving(keywords), buffers or (), writable, option)
+    size = len(value)
+    for buffer in decoder.buffers:
+        size += buffer.nbytes if type(buffer) is memoryview else len(buffer)
     try:
-        return decoder.document(value)
+        with Budget(size) as budget:
+            return decoder.document(value, budget)
     except (BodyError, MemoryError):
         raise
     except RecursionError as error:
@@ -356,7 +368,16 @@ def decode(
 class SecondDecoder(Decoder):
     """Reads one document, with the buffers next to it."""
 
-    __slots__ = ("_allowance", "_error", "_option", "_path", "_stack", "buffers", "writable")
+    __slots__ = (
+        "_allowance",
+        "_budget",
+        "_error",
+        "_option",
+        "_path",
+        "_stack",
+        "buffers",
+        "writable",
+    )
 
     def __init__(
         self,
@@ -370,14 +391,17 @@ class SecondDecoder(Decoder):
         self.buffers = buffers
         self.writable = writable
         self._option = option
+        self._budget = current_budget()
         self._error: BaseException | None = None
         self._allowance = 0
         # Each document within another takes stack, depending on how deeply it is nested.
         self._path: list[tuple[bytes, int, bool]] = []
         self._stack = 0
 
-    def document(self, value: Buffer) -> Any:
-        """The value of the whole document."""
+    def document(self, value: Buffer, budget: Budget) -> Any:
+        """The value of the whole document, which may take what ``budget`` has."""
+        self._budget = budget
+        budget.pay_document(value, self._option)
         self._allowance = _COPIES * len(value) + _COPIES_SLACK
         self._stack = min(len(value), _LEVELS)
         try:
@@ -398,6 +422,8 @@ class SecondDecoder(Decoder):
     def _extension(self, code: int, payload: bytes) -> Any:
         try:
             self._enter(payload)
+            self._budget.pay_document(payload, self._option)
+            self._budget.pay(_TYPED_MEMORY, "typed values")
             inner = _unpackb(payload, ext_hook=self._extension, option=self._option)
             reader = _READERS.get(code)
             if reader is None:
@@ -467,6 +493,7 @@ class SecondDecoder(Decoder):
             owner = buffer.obj
             if isinstance(owner, bytes) and len(owner) == buffer.nbytes and buffer.c_contiguous:
                 return owner
+        self._budget.pay(memoryview(buffer).nbytes, "bytes")
         return bytes(buffer)
 
     def _content(self, content: Any) -> Buffer:
@@ -493,17 +520,24 @@ class SecondDecoder(Decoder):
 
         sizes = checked_shape(shape)
         length = memoryview(buffer).nbytes
-        if dtype.hasobject or prod(sizes) * dtype.itemsize != length:
+        # Elements of no bytes would get some from numpy, which nobody wrote.
+        without = not length and 0 not in sizes
+        if dtype.hasobject or without or prod(sizes) * dtype.itemsize != length:
             raise Undecodable(
                 f"{length} bytes do not make an array of shape {sizes} and dtype {dtype}"
             )
-        if not length:
-            return np.empty(sizes, dtype, order)
-        view: npt.NDArray[Any] = np.ndarray(sizes, dtype, buffer, order=order)
-        if self.writable:
-            return view.copy(order)
-        view.flags.writeable = False
-        return view
+        self._budget.pay(_ARRAY_MEMORY, "arrays")
+        # Always over bytes that arrived: what numpy allocates holds what was there before.
+        content = buffer
+        if self.writable or not length:
+            self._budget.pay(length, "writable arrays")
+            content = bytearray(buffer)
+        array: npt.NDArray[Any] = np.ndarray(sizes, dtype, content, order=order)
+        if array.nbytes != length:
+            raise Undecodable(f"{length} bytes became an array of {array.nbytes}")
+        if content is buffer:
+            array.flags.writeable = False
+        return array
 
     def _frame(self, described: Any) -> Any:
         if type(described) is not list or len(described) != 5:
@@ -513,6 +547,8 @@ class SecondDecoder(Decoder):
         kind, number, labels, names, left_out = described
         frame = arrow.read(self._buffer(number))
         frame = _with_columns(frame, left_out)
+        if names is not None:
+            checked_labels(names)
         if names is not None:
             frame.index = frame.index.set_names(names)
         if kind == "Series" and type(labels) is list and frame.shape[1] == len(labels) == 1:
@@ -537,7 +573,7 @@ _READERS: dict[int, Callable[[SecondDecoder, Any], Any]] = {
 
 _OWN_TYPES: dict[str, Callable[[SecondDecoder, Any], Any]] = {
     _STRUCTURED: SecondDecoder._structured,
-    _ISO: lambda decoder, data: _timestamp_of_text(data),
+    _ISO: lambda decoder, data: deserialize_timestamp(data),
 }
 
 
@@ -547,6 +583,9 @@ def _with_columns(frame: pd.DataFrame, left_out: Any) -> pd.DataFrame:
 
     if type(left_out) is not list:
         raise Undecodable("malformed omitted columns: expected a list")
+    current_budget().pay(
+        len(left_out) * (_COLUMN_MEMORY + _CELL_MEMORY * len(frame)), "columns of a frame"
+    )
     for column in left_out:
         if type(column) is not list or len(column) != 2 or type(column[1]) is not list:
             raise Undecodable("a malformed omitted column: expected a position and values")
@@ -566,29 +605,32 @@ def _index(labels: Any) -> pd.Index[Any]:
     import pandas as pd
 
     if type(labels) is list:
-        return pd.Index(labels) if labels else pd.Index([], dtype=object)
+        return pd.Index(checked_labels(labels)) if labels else pd.Index([], dtype=object)
     if type(labels) is not dict or type(labels.get("names")) is not list:
         raise Undecodable(
             "malformed columns: expected a list of names, or a dict that describes them"
         )
-    names = labels["names"]
+    names = checked_labels(labels["names"])
     if _RANGE in labels:
         start, stop, step = labels[_RANGE]
         return pd.RangeIndex(start, stop, step, name=names[0])
     if _LEVELED in labels:
-        return pd.MultiIndex.from_tuples(
-            [tuple(label) for label in labels[_LEVELED]], names=names
-        )
+        if not all(type(label) is list for label in labels[_LEVELED]):
+            raise Undecodable("malformed columns: expected a list for each label")
+        tuples = [tuple(label) for label in labels[_LEVELED]]
+        return pd.MultiIndex.from_tuples(checked_labels(tuples), names=names)
     dtype = labels.get("dtype")
     if type(dtype) is not str:
         raise Undecodable("malformed columns: expected a dtype")
     numeric = dtype.rstrip("0123456789") in ("int", "uint", "float", "bool", "object")
-    return pd.Index(labels["values"], dtype=dtype if numeric else None, name=names[0])
+    values = checked_labels(labels["values"])
+    return pd.Index(values, dtype=dtype if numeric else None, name=names[0])
 
 
 def _object_array(data: list[Any]) -> npt.NDArray[np.object_]:
     if len(data) != 2 or type(data[1]) is not list:
         raise Undecodable("a malformed array of objects: expected a shape and values")
+    current_budget().pay(_ARRAY_MEMORY + 8 * len(data[1]), "arrays of objects")
     return filled(data[1], checked_shape(data[0]))
 
 
@@ -603,17 +645,10 @@ def _timestamp(data: list[Any]) -> pd.Timestamp:
     stamp = pd.Timestamp(np.datetime64(count, unit))
     if zone is None:
         return stamp
-    if type(zone) is not str:
-        raise Undecodable("a malformed time zone: expected a name")
+    if not is_zone(zone):
+        raise Undecodable("a time zone is not known here: expected a name of the IANA's database")
+    current_budget().pay_zone(zone)
     return stamp.tz_localize("UTC").tz_convert(zone)
-
-
-def _timestamp_of_text(data: Any) -> pd.Timestamp:
-    import pandas as pd
-
-    if type(data) is not str:
-        raise Undecodable("a malformed timestamp: expected text in ISO form")
-    return pd.Timestamp(data)
 
 
 def _describe(dtype: np.dtype[Any]) -> Any:
@@ -639,6 +674,7 @@ def _described(form: Any, room: int) -> np.dtype[Any]:
 
     if room == 0:
         raise Undecodable("a dtype is nested too deep")
+    current_budget().pay(_FIELD_MEMORY, "fields of a dtype")
     if type(form) is str:
         return _plain_dtype(form)
     if type(form) is list and len(form) == 2:
@@ -686,4 +722,7 @@ def _plain_dtype(name: str) -> np.dtype[Any]:
     dtype: np.dtype[Any] = np.dtype(name)
     if dtype.hasobject:
         raise Undecodable("an array of Python objects cannot travel as a buffer")
+    if dtype.itemsize != int(size) * (4 if kind == "U" else 1):
+        # Sizes beyond 31 bits overflow before numpy 2.
+        raise Undecodable(f"an array of dtype {name[:40]!r} has elements that are too large")
     return dtype

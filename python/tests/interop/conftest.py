@@ -66,22 +66,29 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str
 
 
 class Network:
-    """Parties by name, each knowing all others; the first of them is ours."""
+    """Parties by name, each knowing all others; the first of them is ours.
+
+    Attributes:
+        ports: The parties', in order.
+        unpinned: Whether nobody has the others' certificates.
+    """
 
     def __init__(self, run: Runner, certificates: list[dict[str, str]] | None) -> None:
         self.run = run
         self._certificates = certificates
-        self._ports = free_ports(3)
+        self.ports = free_ports(3)
+        self.unpinned = False
         self._names = ["ours", "theirs", "others"]
 
     def _options(self, index: int, count: int) -> dict[str, Any]:
         tls = self._certificates
+        known = None if self.unpinned else tls
         peers = {
-            self._names[other]: (self._ports[other], tls[other]["cert"] if tls else None)
+            self._names[other]: (self.ports[other], known[other]["cert"] if known else None)
             for other in range(count)
             if other != index
         }
-        return {"port": self._ports[index], "peers": peers, "tls": tls[index] if tls else None}
+        return {"port": self.ports[index], "peers": peers, "tls": tls[index] if tls else None}
 
     def ours(self, module: str, api: int, count: int = 2, **more: Any) -> Party:
         party = Party(module, api, **self._options(0, count), **more)

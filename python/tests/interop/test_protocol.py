@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import sample_values
 from genuine_process import GenuinePeer, PeerFailed
 from interop_support import VERSIONS, api_of, facade_of
 from pool_party import Party
+from raw_http import body_5, post
 
 every_version = pytest.mark.parametrize("version", VERSIONS)
 plain_and_tls = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
@@ -266,5 +268,31 @@ def test_a_registered_name_with_another_certificate_is_refused(
         finally:
             await theirs.stop()
             await ours.stop()
+
+    run(exchange())
+
+
+@pytest.mark.parametrize("module", ["genuine", "convelo.compat.tno5"])
+def test_version_5_refuses_a_peer_without_a_certificate_over_tls(
+    module: str, network: NetworkOf, certificates: list[dict[str, str]], run: Any
+) -> None:
+    """Whoever it is, and the peer itself as well."""
+
+    async def exchange() -> None:
+        net = network(True)
+        net.unpinned = True
+        party = net.genuine("5.0.4", 0) if module == "genuine" else net.ours(module, 5)
+        try:
+            await party.start()
+            for tls in certificates[1:]:
+                sender = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                sender.check_hostname = False
+                sender.verify_mode = ssl.CERT_NONE
+                sender.load_cert_chain(tls["cert"], tls["key"])
+                port, peer_port = net.ports[:2]
+                status, _ = await post(port, body_5("forged", "a"), peer_port, tls=sender)
+                assert status == 401
+        finally:
+            await party.stop()
 
     run(exchange())

@@ -67,11 +67,17 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(days=2))
         )
 
-    def issue(self, file: str, serial: int, hosts: Sequence[str] = ("localhost",)) -> dict[str, str]:
+    def issue(
+        self,
+        file: str,
+        serial: int,
+        hosts: Sequence[str] = ("localhost",),
+        addresses: Sequence[str] = ("127.0.0.1",),
+    ) -> dict[str, str]:
         """Writes ``<file>.pem`` and ``<file>.crt``; returns what ``Pool`` takes."""
         key = ec.generate_private_key(ec.SECP256R1())
         places: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
-        places.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+        places += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         certificate = (
             self._builder(common_name(file), serial, key)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)

@@ -59,17 +59,21 @@ async def post(
     server_port: int | None,
     *,
     tls: ssl.SSLContext | None = None,
+    source: str = "127.0.0.1",
     **headers: str,
 ) -> tuple[int, bytes]:
     """Sends one message on a connection of its own; returns status and body of the answer."""
-    return await exchange(port, head(len(body), server_port, **headers) + body, tls=tls)
+    request = head(len(body), server_port, **headers) + body
+    return await exchange(port, request, tls=tls, source=source)
 
 
 async def exchange(
-    port: int, request: bytes, *, tls: ssl.SSLContext | None = None
+    port: int, request: bytes, *, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1"
 ) -> tuple[int, bytes]:
     """Sends any bytes on a connection of its own; returns status and body of the answer."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=tls, local_addr=(source, 0)
+    )
     try:
         writer.write(request)
         return await read_answer(reader)

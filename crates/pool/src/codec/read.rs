@@ -15,7 +15,7 @@ use super::hand::{self, Handed};
 use super::{
     ARRAY_EXTENSION, BUFFER_EXTENSION, CodecError, Integer, TABLE_EXTENSION, TYPED_EXTENSION,
 };
-use crate::limits::{MAXIMUM_DEPTH, MAXIMUM_DIMENSIONS, OUT_OF_BAND_BYTES};
+use crate::limits::{MAXIMUM_DIMENSIONS, MAXIMUM_VALUE_DEPTH, OUT_OF_BAND_BYTES};
 use crate::message::Wire;
 use crate::msgpack::{self, Cursor, DocumentError, Token, Wrapper};
 
@@ -106,8 +106,10 @@ impl<'de> Reader<'de> {
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, CodecError>,
     ) -> Result<T, CodecError> {
-        if self.depth == MAXIMUM_DEPTH {
-            return Err(msgpack::too_deep(self.cursor.position()).into());
+        if self.depth == MAXIMUM_VALUE_DEPTH {
+            return Err(self
+                .broken("another level", "at most 254 lists, maps and typed values may be nested")
+                .into());
         }
         self.depth += 1;
         let result = read(self)?;

@@ -13,7 +13,7 @@ use serde::ser::{
 use super::array::{Array, Number, View};
 use super::hand::{self, Handed};
 use super::{ARRAY_EXTENSION, BUFFER_EXTENSION, CodecError, Integer, TYPED_EXTENSION};
-use crate::limits::{MAXIMUM_BUFFERS, MAXIMUM_WRITTEN_DEPTH, OUT_OF_BAND_BYTES};
+use crate::limits::{MAXIMUM_BUFFERS, MAXIMUM_VALUE_DEPTH, OUT_OF_BAND_BYTES};
 use crate::message::{Payload, Wire};
 
 const NO_ERROR: &str = "a vector accepts everything";
@@ -46,7 +46,7 @@ impl Writer {
 
     fn deeper(&mut self) -> Result<(), CodecError> {
         self.depth += 1;
-        if self.depth > MAXIMUM_WRITTEN_DEPTH { Err(CodecError::Depth) } else { Ok(()) }
+        if self.depth > MAXIMUM_VALUE_DEPTH { Err(CodecError::Depth) } else { Ok(()) }
     }
 
     fn list_head(&mut self, count: usize) -> Result<(), CodecError> {

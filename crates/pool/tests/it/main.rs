@@ -4,4 +4,5 @@
 
 mod mailbox_model;
 mod pool;
+mod strangers;
 mod wire_vectors;

@@ -18,27 +18,27 @@ use tokio::time::{sleep, timeout};
 /// Nothing here takes long; whatever does, hangs.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("it hangs")
 }
 
-fn plain() -> PoolBuilder {
+pub(crate) fn plain() -> PoolBuilder {
     Pool::builder().insecure_plain_http()
 }
 
-fn local(name: &str, port: u16) -> Peer {
+pub(crate) fn local(name: &str, port: u16) -> Peer {
     Peer::new(name, "127.0.0.1", port)
 }
 
 /// Two pools that know each other as alice and bob.
-fn duo() -> (Pool, Pool) {
+pub(crate) fn duo() -> (Pool, Pool) {
     let alice = plain().listen("127.0.0.1", 0).unwrap();
     let bob = plain().peer(local("alice", alice.port())).listen("127.0.0.1", 0).unwrap();
     alice.add_peer(local("bob", bob.port())).unwrap();
     (alice, bob)
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
@@ -217,6 +217,7 @@ async fn a_large_message_behind_a_slow_one_of_its_id_is_sent() {
     let bob = plain()
         .peer(local("alice", alice.port()))
         .mailbox_bytes(64 << 10)
+        .message_bytes(4 << 20)
         .listen("127.0.0.1", 0)
         .unwrap();
     alice.add_peer(local("bob", bob.port())).unwrap();

@@ -111,6 +111,8 @@ class HTTPClient(Peer):
             wire=WIRE_UNKNOWN if wire is None else wire,
             certificate=cert,
             key=key,
+            # As in the genuine package, a certificate need not be registered.
+            trust_first=True,
         )
         self.join(core.node, handle)
         self.pool = pool

@@ -19,6 +19,7 @@ from convelo._pool import (
     DEFAULT_TIMEOUT_SECONDS,
     PoolCore,
     limits_of,
+    warn_of_first_party,
     warn_of_plain_http,
 )
 from convelo._tls import certificate_pem, mutual_context
@@ -63,7 +64,7 @@ class Pool:
         identity: Path of a PEM file with our private key and our self-signed certificate, as
             ``python -m convelo.pki identity`` makes it. It replaces the other three; each peer is
             then known by its certificate or key.
-        message_limit: The most bytes in one message.
+        message_limit: The most bytes in one message; by default ``mailbox_limit``.
         mailbox_limit: The most bytes of one peer's messages that may wait here to be received;
             beyond that, the sender has to wait.
         writable_arrays: Whether to copy numpy arrays from peers that use convelo, so that they can
@@ -263,12 +264,7 @@ class Pool:
             # Without authorities a certificate says no more than its key.
             key, certificate = key_fingerprint(certificate), None
         if self.ca_cert is not None and certificate is None and key is None:
-            logger.warning(
-                "Peer '%s' is registered without a certificate: the first to connect from its "
-                "address and port with a certificate of our authorities is taken for it from then "
-                "on. Use add_http_client(..., cert=...) or key=...",
-                name,
-            )
+            warn_of_first_party(logger, name, "add_http_client(..., cert=...) or key=...")
         if port is None:
             port = 443 if self._is_tls else 80
         replaced = self.core.peers.pop(name, None)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import ormsgpack
 
 from convelo.wire import dangerous
+from convelo.wire.budget import Budget
 from convelo.wire.coding import current_encoder
 from convelo.wire.compatible import CompatibleDecoder, CompatibleEncoder
 from convelo.wire.registration import Registration
@@ -240,9 +241,11 @@ class Serialization(Registration[SupportsSerialization]):
             KeyError: it has no id or no object.
             NotImplementedError: a type is not registered, and ``use_pickle`` is false.
         """
-        body = ormsgpack.unpackb(obj, option=option)
-        decoder = CompatibleDecoder(STATE, {**kwargs, "use_pickle": use_pickle})
-        restored = decoder.restore(body["object"])
+        with Budget(len(obj)) as budget:
+            budget.pay_document(obj, option)
+            body = ormsgpack.unpackb(obj, option=option)
+            decoder = CompatibleDecoder(STATE, {**kwargs, "use_pickle": use_pickle})
+            restored = decoder.restore(body["object"])
         return body["id"], restored
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from convelo.wire.budget import current_budget
 from convelo.wire.plugins import gmpy, numpy, pandas
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def deserialize_tensor(data: Any, decoder: Any) -> Tensor:
     if isinstance(data, bytes):
         from safetensors.torch import load
 
+        # What is read, the tensor, and a description of every tensor in the file.
+        current_budget().pay(24 * len(data), "tensors")
         return load(data)[TENSOR_KEY]
     import torch
 

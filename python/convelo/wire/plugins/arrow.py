@@ -1,12 +1,17 @@
 """pandas frames as Arrow IPC streams: the second wire's form.
 
 A stream from a peer is checked before pandas sees it: only types whose size in memory follows from
-their size on the wire, no compressed bodies, and offsets that stay within their buffers.
+the number of their values, no compressed bodies, offsets that stay within their buffers, and time
+zones that there are.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from convelo.wire.budget import current_budget
+from convelo.wire.plugins import columns, schema
+from convelo.wire.zones import check_schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Refused", "read", "write"]
 
 _ROWS_PER_BYTE = 8
-_EXTENSIONS = frozenset(("pandas.period", "pandas.interval"))
+# Bytes of memory for a column, and for its part in a batch.
+_COLUMN = 2 << 10
+_PART = 512
 _ARROW_OBJECTS = frozenset(
     ("string", "bytes", "decimal", "date", "time", "datetime", "datetime64", "timedelta")
 )
@@ -36,9 +43,9 @@ def write(frame: pd.DataFrame) -> tuple[pa.Buffer, list[tuple[int, list[Any]]]]:
         Refused: the index, or a column of pandas' own types, has no Arrow form.
     """
     try:
-        import pyarrow as pa
+        pa = schema.pyarrow()
     except ImportError as error:
-        raise Refused("pyarrow is not installed") from error
+        raise Refused("pyarrow is not installed, or too old") from error
 
     frame = frame.copy(deep=False)
     frame.columns = [str(position) for position in range(frame.shape[1])]
@@ -77,33 +84,52 @@ def read(stream: Any) -> pd.DataFrame:
     """
     # Importing pandas registers its extension types with pyarrow.
     import pandas as pd
-    import pyarrow as pa
 
+    pa = schema.pyarrow()
     buffer = pa.py_buffer(stream)
     try:
-        _refuse_compression(pa, buffer)
+        _check_messages(pa, buffer)
         with pa.ipc.open_stream(buffer) as reader:
             if not all(_held(field.type, top=True) for field in reader.schema):
                 raise ValueError("an Arrow stream has a column of an unsupported type")
+            check_schema(reader.schema)
             table = reader.read_all()
         table.validate(full=True)
         if table.num_columns and table.num_rows > _ROWS_PER_BYTE * buffer.size:
             raise ValueError("an Arrow stream claims more rows than it has bits")
+        for column in table.columns:
+            _pay(column)
         frame: pd.DataFrame = table.to_pandas()
         for position, kind in enumerate(frame.dtypes):
             if isinstance(kind, pd.CategoricalDtype):
                 # Its codes are a view of the stream, which is read-only.
                 frame.isetitem(position, frame.iloc[:, position].array.copy())
+    except MemoryError:
+        # pyarrow's own is one of its exceptions too.
+        raise
     except (pa.ArrowException, KeyError, TypeError, OSError) as error:
         raise ValueError(f"an Arrow stream cannot be read: {error}") from error
     return frame
+
+
+def _pay(column: Any) -> None:
+    """Pays for what pandas makes of a column. Columns may share the bytes of one."""
+    columns.pay_zones(column.type)
+    amount = _COLUMN + len(column) * columns.weight(column.type)
+    for chunk in column.chunks:
+        for array in columns.dictionaries(chunk):
+            values = array.dictionary
+            amount += 3 * len(values) * columns.weight(values.type) + 5 * values.nbytes
+        # Of a text, a byte may become a character of 4.
+        amount += 5 * chunk.nbytes
+    current_budget().pay(amount, "columns of a frame")
 
 
 def _held(kind: pa.DataType, *, top: bool) -> bool:
     """Whether arrays of ``kind`` take memory in proportion to their bytes on the wire."""
     from pyarrow import types
 
-    if getattr(kind, "extension_name", None) in _EXTENSIONS:
+    if getattr(kind, "extension_name", None) in schema.EXTENSIONS:
         return _held(kind.storage_type, top=False)
     if types.is_dictionary(kind):
         return top and _held(kind.value_type, top=False)
@@ -131,62 +157,35 @@ def _held(kind: pa.DataType, *, top: bool) -> bool:
     )
 
 
+# The places of fields in the tables of Arrow's format, and the kinds of messages.
 _BODY_COMPRESSION = 3
 _DICTIONARY_DATA = 1
 _MESSAGE_KIND = 1
 _MESSAGE_HEADER = 2
+_SCHEMA = 1
 _DICTIONARY_BATCH = 2
 _RECORD_BATCH = 3
 
 
-def _refuse_compression(pa: Any, buffer: pa.Buffer) -> None:
-    """A compressed body states its own uncompressed size, and readers believe it."""
+def _check_messages(pa: Any, buffer: pa.Buffer) -> None:
+    """Checks the schema, and that no body is compressed: it would state its own uncompressed size,
+    and readers believe it."""
     messages = pa.MessageReader.open_stream(buffer)
+    fields = 0
     while True:
         try:
             message = messages.read_next_message()
         except StopIteration:
             return
-        table = _Table.root(message.metadata.to_pybytes())
+        table = schema.Table.root(message.metadata.to_pybytes())
         kind = table.byte(_MESSAGE_KIND)
+        header = table.table(_MESSAGE_HEADER)
+        if kind == _SCHEMA and header is not None:
+            fields = schema.check(header)
         if kind not in (_DICTIONARY_BATCH, _RECORD_BATCH):
             continue
-        batch = table.table(_MESSAGE_HEADER)
-        if kind == _DICTIONARY_BATCH and batch is not None:
-            batch = batch.table(_DICTIONARY_DATA)
-        if batch is None or batch.table(_BODY_COMPRESSION) is not None:
+        current_budget().pay((1 + fields) * _PART, "batches of a frame")
+        if kind == _DICTIONARY_BATCH and header is not None:
+            header = header.table(_DICTIONARY_DATA)
+        if header is None or header.table(_BODY_COMPRESSION) is not None:
             raise ValueError("an Arrow stream has compressed bodies, expected uncompressed ones")
-
-
-class _Table:
-    """A flatbuffer table, as far as we need it here."""
-
-    def __init__(self, data: bytes, start: int) -> None:
-        self.data = data
-        self.start = start
-
-    @classmethod
-    def root(cls, data: bytes) -> _Table:
-        return cls(data, _number(data, 0, 4))
-
-    def _field(self, slot: int) -> int | None:
-        vtable = self.start - _number(self.data, self.start, 4, signed=True)
-        place = 4 + 2 * slot
-        if place + 2 > _number(self.data, vtable, 2):
-            return None
-        offset = _number(self.data, vtable + place, 2)
-        return self.start + offset if offset else None
-
-    def byte(self, slot: int) -> int:
-        field = self._field(slot)
-        return 0 if field is None else _number(self.data, field, 1)
-
-    def table(self, slot: int) -> _Table | None:
-        field = self._field(slot)
-        return None if field is None else _Table(self.data, field + _number(self.data, field, 4))
-
-
-def _number(data: bytes, start: int, size: int, *, signed: bool = False) -> int:
-    if not 0 <= start <= len(data) - size:
-        raise ValueError("the metadata of an Arrow stream is truncated")
-    return int.from_bytes(data[start : start + size], "little", signed=signed)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any, Union
 from typing import no_type_check as typeguard_ignore
 
+from convelo.wire.budget import current_budget
+
 __all__ = ["GmpyTypes", "deserialize", "serialize", "typeguard_ignore"]
 
 GmpyTypes = Union["gmpy2.xmpz", "gmpy2.mpz", "gmpy2.mpfr", "gmpy2.mpq", "gmpy2.mpc"]  # type: ignore[name-defined]  # noqa: F821
@@ -61,13 +63,25 @@ def deserialize(data: bytes, _decoder: Any = None) -> Any:
     if tag == _MPFR:
         if _checked(data, 0) != len(data):
             raise ValueError("bytes are left after an mpfr")
+        _pay(data)
         return gmpy2.from_binary(_cut(data))
     if tag == _MPC:
         middle = _checked(data, 0)
         if middle >= len(data) or middle + _checked(data, middle) != len(data):
             raise ValueError("an mpc has two parts")
+        _pay(data)
         return gmpy2.from_binary(_cut(data))
     raise ValueError(f"no gmpy2 number starts with the byte {tag}")
+
+
+def _pay(data: bytes) -> None:
+    """Zero, nan and infinity have a precision, and memory for it, that no byte has paid for."""
+    start = 0
+    while start < len(data):
+        precision = min(_precision(data, start), _SPECIAL_PRECISION)
+        if _length(data, start) == _SPECIAL:
+            current_budget().pay(precision // 8, "the precision of numbers")
+        start += _length(data, start)
 
 
 def _mpq(data: bytes) -> Any:

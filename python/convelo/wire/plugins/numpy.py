@@ -9,6 +9,8 @@ from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from convelo.wire.budget import current_budget
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["MAX_DIMENSIONS", "checked_shape", "deserialize", "filled", "is_array", "serialize"]
 
 MAX_DIMENSIONS = 64
+
+_SCALARS = frozenset((bool, int, float, complex, str, bytes))
 
 
 def is_array(value: Any) -> bool:
@@ -39,10 +43,19 @@ def deserialize(data: dict[str, Any], _decoder: Any = None) -> npt.NDArray[Any]:
 
     values, shape = data["values"], data["shape"]
     if not shape:
-        return np.array(values)
+        if type(values) in _SCALARS:
+            current_budget().pay(4 * len(values) if type(values) is str else 0, "arrays of texts")
+            return np.array(values)
+        # numpy would look for dimensions and a common type in it: as wide as the widest text.
+        single: npt.NDArray[Any] = np.fromiter([values], dtype=object, count=1).reshape(())
+        return single
     checked = checked_shape(shape)
-    flat: Any = values
-    for _ in checked[1:]:
+    flat: Any = [values]
+    for _ in checked:
+        if any(type(item) is not list and type(item) is not tuple for item in flat):
+            raise ValueError("expected lists, nested as deep as the array has dimensions")
+        count = sum(map(len, flat))
+        current_budget().pay(8 * count, "arrays of objects")
         flat = list(chain.from_iterable(flat))
     return filled(flat, checked)
 

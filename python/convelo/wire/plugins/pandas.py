@@ -7,11 +7,12 @@ that fails too the whole frame is a dict of ``index``, ``columns`` and ``data``.
 from __future__ import annotations
 
 import datetime
-import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from convelo.exceptions import AmbiguousDict
+from convelo.exceptions import AmbiguousDict, OptionalImportError
+from convelo.wire.budget import current_budget
+from convelo.wire.plugins import parquet
 from convelo.wire.plugins.numpy import filled
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TEMP_COLUMN_NAME",
+    "checked_labels",
     "deserialize_frame",
     "deserialize_series",
     "deserialize_timestamp",
@@ -31,6 +33,12 @@ TEMP_COLUMN_NAME = "TNO_MPC_COMMUNICATION_TEMPNAME"
 """The column that holds a series without a name."""
 
 _WORD_BITS = 63
+_LONGEST_TIME = 64
+
+# Bytes of memory for a column, a cell and a label of a frame that arrives as lists.
+_COLUMN_MEMORY = 512
+_CELL_MEMORY = 24
+_LABEL_MEMORY = 24
 
 
 def serialize_frame(value: pd.DataFrame, encoder: Any) -> bytes | dict[str, Any]:
@@ -38,7 +46,7 @@ def serialize_frame(value: pd.DataFrame, encoder: Any) -> bytes | dict[str, Any]
     if encoder.strict:
         _refuse_lookalikes(value)
     try:
-        return _parquet(value)
+        return parquet.write(value)
     except ImportError:
         warnings.warn(
             "With pyarrow, pandas objects would travel as Parquet, which is smaller and faster: "
@@ -94,7 +102,7 @@ def _with_wrappers(value: pd.DataFrame, encoder: Any) -> bytes | dict[str, Any]:
             items = [prepared(item) for item in value.iloc[:, position].array]
             changed.isetitem(position, filled(items, (len(items),)))
     try:
-        return _parquet(changed)
+        return parquet.write(changed)
     except Exception as error:
         if not isinstance(error, ImportError | OverflowError) and not _refused(error):
             raise
@@ -107,13 +115,13 @@ def deserialize_frame(data: bytes | dict[str, Any], decoder: Any) -> pd.DataFram
     Raises:
         ImportError: it is parquet, and pyarrow is not installed.
     """
-    import pandas as pd
-
     if isinstance(data, dict):
-        frame = pd.DataFrame(data["data"], index=data["index"], columns=data["columns"])
+        frame = _of_rows(data)
     else:
         try:
-            frame = pd.read_parquet(io.BytesIO(data))
+            frame = parquet.read(data)
+        except OptionalImportError:
+            raise
         except ImportError as error:
             raise ImportError(
                 "The pandas object arrived as a Parquet file; to read it, "
@@ -127,6 +135,44 @@ def deserialize_frame(data: bytes | dict[str, Any], decoder: Any) -> pd.DataFram
             items = [_restored(item, decoder) for item in column.array]
             frame.isetitem(position, filled(items, (len(items),)))
     return frame
+
+
+def _of_rows(data: dict[str, Any]) -> pd.DataFrame:
+    """The frame of lists of rows. pandas would repeat a single value, and fill up short rows."""
+    import pandas as pd
+
+    index, columns, rows = data["index"], data["columns"], data["data"]
+    if type(rows) is not list or len(rows) != len(checked_labels(index)):
+        raise ValueError("expected a row for each label of the index")
+    width = len(checked_labels(columns))
+    if any(type(row) not in (list, tuple) or len(row) != width for row in rows):
+        raise ValueError("expected a value for each column in every row")
+    current_budget().pay(
+        _COLUMN_MEMORY * width + _CELL_MEMORY * (len(rows) + 1) * (width + 1), "rows of a frame"
+    )
+    return pd.DataFrame(rows, index=index, columns=columns)
+
+
+def checked_labels(labels: Any) -> list[Any]:
+    """``labels`` of rows or columns, if each is a value or a tuple, and all tuples have one length.
+
+    pandas would fill up shorter ones, and take lists and arrays for levels.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    if type(labels) is not list:
+        raise ValueError("expected a list of labels")
+    lengths = set()
+    for label in labels:
+        if type(label) is tuple:
+            lengths.add(len(label))
+        elif hasattr(label, "__len__") and type(label) not in (str, bytes):
+            raise ValueError(f"expected a value or a tuple as label, found {type(label).__name__}")
+    if len(lengths) > 1:
+        raise ValueError("expected labels of one length")
+    current_budget().pay(_LABEL_MEMORY * len(labels) * max(lengths, default=1), "labels")
+    return labels
 
 
 def _restored(item: Any, decoder: Any) -> Any:
@@ -155,16 +201,17 @@ def serialize_timestamp(value: pd.Timestamp, _encoder: Any = None) -> str:
 
 
 def deserialize_timestamp(data: str, _decoder: Any = None) -> pd.Timestamp:
-    """The timestamp that ``data`` holds."""
+    """The timestamp that ``data`` holds.
+
+    Raises:
+        ValueError: it is not a text of a timestamp's length.
+    """
     import pandas as pd
 
+    if type(data) is not str or len(data) > _LONGEST_TIME:
+        raise ValueError("a malformed timestamp: expected text in ISO form")
+
     return pd.Timestamp(data)
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    data = frame.to_parquet()
-    assert data is not None
-    return data
 
 
 def _split(frame: pd.DataFrame) -> dict[str, Any]:

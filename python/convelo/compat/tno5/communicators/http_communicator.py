@@ -16,6 +16,7 @@ from convelo._pool import (
     DEFAULT_TIMEOUT_SECONDS,
     PoolCore,
     limits_of,
+    warn_of_first_party,
     warn_of_plain_http,
 )
 from convelo._tls import certificate_pem
@@ -42,6 +43,14 @@ class HttpConnection:
         key: The peer's public key, instead of ``cert``: ``sha256:`` and hexadecimal digits, as
             ``python -m convelo.pki fingerprint`` prints it.
         wire: 2 (convelo's own) or 5 (the genuine package's); by default the peer is asked.
+        trust_first: With TLS and neither ``cert`` nor ``key``, take the first party for the peer
+            that comes from its address and port with a certificate of our authorities, until one
+            comes whose certificate names ``addr`` when that of the first does not. Without it, as
+            in the genuine package, nothing is accepted from the peer, and what is sent to it goes
+            to any party of our authorities that answers at its address.
+
+    Raises:
+        ValueError: ``trust_first`` together with ``cert`` or ``key``.
     """
 
     def __init__(
@@ -53,13 +62,17 @@ class HttpConnection:
         *,
         key: str | None = None,
         wire: int | None = None,
+        trust_first: bool = False,
     ) -> None:
+        if trust_first and (cert or key):
+            raise ValueError("give a certificate or a key, or else trust_first")
         self.addr = addr
         self.port = port
         self.cert = cert
         self.cert_type = cert_type
         self.key = key
         self.wire = wire
+        self.trust_first = trust_first
         self._certificate = None if not cert else certificate_pem(cert, cert_type)
         self._client: Client | None = None
 
@@ -141,7 +154,8 @@ class HttpCommunicator(Communicator[HttpConnection]):
 
         Raises:
             OSError: The address cannot be bound.
-            ValueError: A connection has a certificate or key, but there is no TLS.
+            ValueError: A connection has a certificate, a key or ``trust_first``, but there is no
+                TLS.
         """
         files = self._files
         if files is None:
@@ -162,8 +176,11 @@ class HttpCommunicator(Communicator[HttpConnection]):
     def _connect(self, name: str, connection: HttpConnection) -> None:
         node = self.core.node
         assert node is not None
-        if (connection.cert or connection.key) and not self.use_ssl:
+        pinned = bool(connection.cert or connection.key)
+        if pinned and not self.use_ssl:
             raise ValueError(f"connection '{name}' has a certificate or key, but there is no TLS")
+        if connection.trust_first and not self.use_ssl:
+            raise ValueError(f"connection '{name}' has trust_first, but there is no TLS")
         client = self.core.peers.get(name) or Client(self.core.binding, name, DefaultPacker())
         wire = client.only_wire or connection.wire
         handle = node.add_peer(
@@ -174,7 +191,18 @@ class HttpCommunicator(Communicator[HttpConnection]):
             compatible=5,
             certificate=connection._certificate,
             key=connection.key,
+            trust_first=connection.trust_first,
         )
+        if connection.trust_first:
+            warn_of_first_party(logger, name, "HttpConnection(..., cert=...) or key=...")
+        elif self.use_ssl and not pinned:
+            logger.warning(
+                "Peer '%s' is registered without a certificate: nothing is accepted from it (as in "
+                "the genuine package), and what is sent to it goes to any party of our authorities "
+                "that answers at its address. Use HttpConnection(..., cert=...) or key=..., or "
+                "trust_first=True to take the first party for it that comes from its address",
+                name,
+            )
         client.join(node, handle)
         connection._client = client
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 import ormsgpack
 
 from convelo.compat.tno5.exceptions import NumpySerializationWarning
+from convelo.wire.budget import Budget
 from convelo.wire.coding import current_encoder
 from convelo.wire.compatible import CompatibleDecoder, CompatibleEncoder
 from convelo.wire.plugins.numpy import is_array
@@ -167,8 +168,10 @@ class Serializer(Registration[SupportsSerialization]):
             NotImplementedError: a type is not registered.
         """
         opts = opts or DefaultDeserializerOpts
-        value = ormsgpack.unpackb(obj, option=opts.ormsgpack_option)
-        return CompatibleDecoder(STATE, opts).restore(value)
+        with Budget(len(obj)) as budget:
+            budget.pay_document(obj, opts.ormsgpack_option)
+            value = ormsgpack.unpackb(obj, option=opts.ormsgpack_option)
+            return CompatibleDecoder(STATE, opts).restore(value)
 
     @classmethod
     def transform_into_native(cls, obj: Any, opts: SerializerOpts) -> Any:
