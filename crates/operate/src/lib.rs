@@ -1,22 +1,25 @@
 //! What an operator opens next to the measured service: the status port, figures pushed to an
-//! OpenTelemetry collector, the wire of Intel's "PSI with SGX", and collateral files that others
-//! keep fresh.
+//! OpenTelemetry collector, the wire of Intel's "PSI with SGX", a list of admitted keys, and
+//! collateral files that others keep fresh.
 //!
 //! `convelo-service`, the program that is measured, contains none of this. Here a [`Service`] is
-//! observed through its [`Observer`](convelo_service::Observer), and other clients are served from
+//! observed through its [`Observer`], and other clients are served from
 //! its [`Shared`](convelo_service::Shared) memory.
 
+mod admit;
 mod collateral;
 pub mod limits;
 mod otlp;
 mod psi_wire;
 mod status;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
-use convelo_service::{Service, ServiceError};
+use convelo_service::{Observer, Service, ServiceError};
 use tokio::sync::watch;
 
+pub use admit::{AdmitError, AdmitFile};
 pub use collateral::CollateralFile;
 pub use otlp::{Collector, CollectorError};
 pub use psi_wire::{PsiError, PsiPort, PsiTls, PsiWire};
@@ -38,6 +41,8 @@ pub struct Extras {
     pub psi: Option<PsiPort>,
     /// Where to push the figures.
     pub collector: Option<Collector>,
+    /// The list of admitted keys that the service was given, to keep current.
+    pub admit: Option<Arc<AdmitFile>>,
 }
 
 /// Runs a service with these extras until `stop` ends and all clients have been told. If an extra
@@ -50,7 +55,35 @@ pub async fn run(
     extras: Extras,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServiceError> {
-    let Extras { status, psi, collector } = extras;
+    let (observer, instance) = (service.observer(), service.address().to_string());
+    beside(observer, instance, extras, stop, |stop| service.run(stop)).await
+}
+
+/// Runs the port for clients of Intel's "PSI with SGX" without a service of our own, with these
+/// extras, until `stop` ends and all clients have been told.
+///
+/// # Errors
+/// If the port fails as a whole.
+pub async fn run_psi(
+    port: PsiPort,
+    extras: Extras,
+    stop: impl Future<Output = ()>,
+) -> Result<(), PsiError> {
+    let (observer, instance) = (port.observer(), port.address().to_string());
+    beside(observer, instance, extras, stop, |stop| async { Ok(port.run(stop).await?) }).await
+}
+
+/// Ends when everything is to stop.
+type Stop<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+async fn beside<'a, Main: Future<Output = Result<(), Error>>, Error>(
+    observer: Observer,
+    instance: String,
+    extras: Extras,
+    stop: impl Future<Output = ()> + 'a,
+    main: impl FnOnce(Stop<'a>) -> Main,
+) -> Result<(), Error> {
+    let Extras { status, psi, collector, admit } = extras;
     // Dropped when the service is told to stop, or has failed.
     let (running, stopping) = watch::channel(());
     let stop = async move {
@@ -63,7 +96,6 @@ pub async fn run(
             let _ = stopping.changed().await;
         }
     };
-    let (observer, instance) = (service.observer(), service.address().to_string());
     let status = status.map(|port| {
         let serving = port.run(observer.clone(), stopped());
         tokio::spawn(async {
@@ -80,16 +112,17 @@ pub async fn run(
             }
         })
     });
+    let admitting = admit.map(|list| tokio::spawn(list.keep_current()));
     let collector = collector.map(Arc::new);
     let pushing = collector.as_ref().map(|collector| {
         let pushing = Arc::clone(collector).keep_telling(observer.clone(), instance.clone());
         tokio::spawn(pushing)
     });
-    let ended = service.run(stop).await;
+    let ended = main(Box::pin(stop)).await;
     if let Some(psi) = psi {
         let _ = psi.await;
     }
-    pushing.into_iter().chain(status).for_each(|task| task.abort());
+    pushing.into_iter().chain(status).chain(admitting).for_each(|task| task.abort());
     if let Some(collector) = collector
         && let Err(why) = collector.tell(&observer, &instance).await
     {

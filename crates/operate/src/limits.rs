@@ -8,6 +8,12 @@ pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many requests a connection to the status port may have open at once.
 pub const STATUS_AT_ONCE: usize = 4;
 
+/// How many connections the status port keeps open at once; the oldest go.
+pub const STATUS_CONNECTIONS: usize = 64;
+
+/// How many of them may come from one source.
+pub const STATUS_CONNECTIONS_EACH: usize = 32;
+
 /// How long to wait for a collector to answer.
 pub const COLLECTOR_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -17,8 +23,24 @@ pub const SHORTEST_PUSH: Duration = Duration::from_secs(1);
 /// How many clients of the psi.PSI wire may wait at once for others, or for their job's turn.
 pub const MAXIMUM_PSI_WAITING: usize = 256;
 
-/// The longest message that those clients can receive.
-pub const MAXIMUM_PSI_RESULT_BYTES: usize = 4 << 20;
+/// The longest message that those clients can receive, unless somebody has raised their limit.
+pub const DEFAULT_PSI_RESULT_BYTES: u64 = 4 << 20;
+
+/// A message of those clients must begin to arrive within this time.
+pub const PSI_UPLOAD_GRACE: Duration = Duration::from_mins(1);
+
+/// How many bytes of a message must have arrived, on average, for every second after
+/// [`PSI_UPLOAD_GRACE`]: the memory for reading it is reserved.
+pub const PSI_BYTES_PER_SECOND: u64 = 16 << 10;
+
+/// How often that is checked.
+pub const PSI_UPLOAD_CHECK: Duration = Duration::from_secs(10);
+
+/// How often the list of admitted keys is looked at.
+pub const ADMIT_CHECK: Duration = Duration::from_secs(1);
+
+/// The largest list of admitted keys, in bytes.
+pub const MAXIMUM_ADMIT_BYTES: u64 = 4 << 20;
 
 /// How much memory a message of ids takes while it is read, as a multiple of its length: the bytes,
 /// a string for each id, the strings without blank ones, and their pseudonyms.

@@ -8,6 +8,7 @@
 
 mod ids;
 mod jobs;
+mod paced;
 
 use std::future::Future;
 use std::io;
@@ -16,12 +17,16 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use convelo_attest::{Policy, QuoteSource, Refusal as EvidenceRefusal};
-use convelo_channel::{Expect, Identity, Listener, ListenerError, Peer, PeerStream, PeerTls};
+use convelo_attest::{Evidence, Policy, QuoteSource, Refusal as EvidenceRefusal};
+use convelo_channel::{
+    Acquaintance, Expect, Identity, Listener, ListenerError, Peer, PeerStream, PeerTls, Seated,
+    stranger_line,
+};
 use convelo_psi::{KeyId, Pseudonymiser, engine};
-use convelo_service::{Reservation, Shared};
+use convelo_service::limits::WINDOW_BYTES;
+use convelo_service::{Observer, Reservation, Shared};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tonic::body::Body;
@@ -30,6 +35,7 @@ use tonic::{Code, Request, Response, Status};
 
 use self::ids::Ids;
 use self::jobs::{Client, ConnectionId, Effect, Jobs, Number, Refusal, fits};
+use self::paced::Paced;
 use crate::limits::PSI_READING_FACTOR;
 use crate::proto::psi_server::{Psi, PsiServer};
 use crate::proto::{
@@ -45,13 +51,20 @@ pub struct PsiWire {
     pub tls: PsiTls,
     /// The longest message of ids.
     pub message_bytes: u64,
+    /// The longest result; clients that were not told otherwise receive no more than
+    /// [`DEFAULT_PSI_RESULT_BYTES`](crate::limits::DEFAULT_PSI_RESULT_BYTES).
+    pub result_bytes: u64,
     /// How long a client waits for the others, and then the job for its sets.
     pub deadline: Duration,
     /// How long a client whose connection broke may take to come back.
     pub reconnect_within: Duration,
+    /// Whether every connection comes through a balancer that says where it comes from (PROXY
+    /// protocol, version 2).
+    pub behind_balancer: bool,
 }
 
 /// How the service and the clients identify each other.
+#[expect(clippy::large_enum_variant, reason = "a program has one")]
 pub enum PsiTls {
     /// RA-TLS: the service's certificate carries its evidence. Clients may use any key.
     Attested {
@@ -101,6 +114,9 @@ pub enum PsiError {
     /// The operating system refused.
     #[error("the socket failed: {0}")]
     Io(#[from] io::Error),
+    /// The gRPC server failed.
+    #[error("the gRPC server failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
 }
 
 /// State shared by the calls.
@@ -114,6 +130,7 @@ struct Hub {
     policies: Vec<Policy>,
     shared: Shared,
     message_bytes: u64,
+    result_bytes: u64,
     deadline: Duration,
     reconnect_within: Duration,
     /// When the running job began.
@@ -127,20 +144,22 @@ impl PsiPort {
     /// # Errors
     /// [`PsiError`].
     pub async fn bind(wire: PsiWire, shared: Shared) -> Result<Self, PsiError> {
-        let PsiWire { listen, tls, message_bytes, deadline, reconnect_within } = wire;
+        let PsiWire { listen, message_bytes, result_bytes, deadline, reconnect_within, .. } = wire;
         let reading_bytes = message_bytes.saturating_mul(PSI_READING_FACTOR);
         let memory_bytes = shared.budget().total();
         if reading_bytes > memory_bytes {
             return Err(PsiError::Memory { message_bytes, reading_bytes, memory_bytes });
         }
-        let (listener, attested, policy) = match tls {
+        // Clients of this wire show certificates of every kind, and learn from a call's status what
+        // is wrong with theirs.
+        let (tls, attested, expect, policy) = match wire.tls {
             PsiTls::Attested { identity, source, client_policy } => {
-                (Listener::bind(&listen, identity, source).await?, true, client_policy)
+                let tls = PeerTls::attested(identity, source, None);
+                (tls.map_err(ListenerError::from)?, true, None, client_policy)
             }
-            PsiTls::Unattested { tls, expect } => {
-                (Listener::bind_unattested(&listen, tls.for_http2(), expect).await?, false, None)
-            }
+            PsiTls::Unattested { tls, expect } => (tls, false, Some(expect), None),
         };
+        let listener = Listener::bind_judging_later(&listen, tls.for_http2(), expect).await?;
         let hub = Hub {
             jobs: Mutex::default(),
             changed: Notify::new(),
@@ -148,12 +167,18 @@ impl PsiPort {
             policies: policy.into_iter().collect(),
             shared,
             message_bytes,
+            result_bytes,
             deadline,
             reconnect_within,
             began: Mutex::new(Instant::now()),
             next_connection: AtomicU64::new(0),
         };
-        Ok(Self { address: listener.address()?, listener, hub: Arc::new(hub) })
+        let (address, hub) = (listener.address()?, Arc::new(hub));
+        let door = Arc::clone(&hub);
+        let listener = listener
+            .knowing(Arc::new(move |key| door.knows(key)))
+            .behind_balancer(wire.behind_balancer);
+        Ok(Self { listener, address, hub })
     }
 
     /// The address the port listens on.
@@ -164,6 +189,10 @@ impl PsiPort {
     /// Whether the certificate tells clients which program runs here.
     pub fn is_attested(&self) -> bool {
         self.hub.attested
+    }
+
+    pub(crate) fn observer(&self) -> Observer {
+        self.hub.shared.observer()
     }
 
     /// Serves until `stop` ends; then tells every client, and returns when all have heard.
@@ -179,7 +208,10 @@ impl PsiPort {
             let connection = hub.next_connection.fetch_add(1, Ordering::Relaxed);
             let peer = stream.peer().clone();
             let client = Client { key: KeyId::of_spki(&peer.spki), connection };
-            (Caller { client, peer }, Presence(Arc::clone(&hub), connection))
+            (
+                Caller { client, peer, seated: Arc::default() },
+                Presence(Arc::clone(&hub), connection),
+            )
         };
         let close = async {
             let _ = hub.change(|jobs| Ok(jobs.close()));
@@ -193,6 +225,25 @@ impl PsiPort {
 struct Caller {
     client: Client,
     peer: Peer,
+    seated: Arc<Mutex<Option<Seated>>>,
+}
+
+impl Caller {
+    /// Gives the connection of a client that takes part a seat.
+    fn seat(&self) -> Result<(), Refusal> {
+        let mut seated = self.seated.lock().unwrap_or_else(PoisonError::into_inner);
+        if seated.is_none() {
+            let kept = self.peer.place.keep().ok_or_else(|| {
+                let text =
+                    "too many clients are connected from this address, or with this key; try later";
+                Refusal::new(Code::ResourceExhausted, text)
+            })?;
+            *seated = Some(kept.seat());
+            // Their clients send as much as flow control lets them before they hear whose turn it is.
+            self.peer.place.expect(u64::from(WINDOW_BYTES));
+        }
+        Ok(())
+    }
 }
 
 /// A client is present as long as its connection stands.
@@ -207,6 +258,47 @@ impl Drop for Presence {
 impl Hub {
     fn jobs(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn knows(&self, key: &[u8; 32]) -> Acquaintance {
+        match self.shared.acquaintance(key) {
+            Some(Acquaintance::Admitted) => Acquaintance::Admitted,
+            Some(_) if self.jobs().has(KeyId(*key)) => Acquaintance::Seated,
+            _ => Acquaintance::Stranger,
+        }
+    }
+
+    /// Why a client may call nothing at all, if that is so.
+    fn refused(&self, caller: &Caller) -> Result<(), Refusal> {
+        if let Some(refusal) = &caller.peer.refusal {
+            let text = format!("this client's certificate was refused: {refusal}");
+            return Err(Refusal::new(Code::Unauthenticated, text));
+        }
+        if self.shared.acquaintance(&caller.client.key.0).is_none() {
+            let text = format!(
+                "this service's operator has not admitted the key {}; have it added to the service's list",
+                caller.client.key
+            );
+            return Err(Refusal::new(Code::PermissionDenied, text));
+        }
+        Ok(())
+    }
+
+    /// Verifies a client's evidence, if there are policies for it.
+    async fn judge(&self, peer: &Peer) -> Result<(), Status> {
+        for policy in &self.policies {
+            let evidence = Evidence::from_certificate_with(
+                &peer.certificate,
+                unix_now(),
+                policy.certificate_rules(),
+            )
+            .and_then(|evidence| evidence.ok_or_else(EvidenceRefusal::missing_evidence));
+            let (source, policies) = (peer.address.ip(), std::slice::from_ref(policy));
+            let judged =
+                self.shared.judge(source, "this client", evidence.map(Arc::new), policies).await;
+            judged.map_err(|failed| Status::unauthenticated(failed.explanation))?;
+        }
+        Ok(())
     }
 
     /// Applies a change to the jobs and carries out its effects.
@@ -225,13 +317,17 @@ impl Hub {
     fn act(self: &Arc<Self>, effect: &Effect) {
         match *effect {
             Effect::Begun(number) => {
-                tracing::info!("a job of psi.PSI clients begins");
+                if let Some(left_out) = stranger_line() {
+                    tracing::info!(left_out, "a job of psi.PSI clients begins");
+                }
                 *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 self.shared.job_opened();
                 self.after(self.deadline, move |jobs| jobs.late(number));
             }
             Effect::Settled(number, result) => {
-                tracing::info!("a job of psi.PSI clients is over");
+                if let Some(left_out) = stranger_line() {
+                    tracing::info!(left_out, "a job of psi.PSI clients is over");
+                }
                 let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
                 self.shared.job_over(began.elapsed(), result);
                 self.after(self.deadline, move |jobs| {
@@ -304,6 +400,21 @@ impl Hub {
         }
     }
 
+    /// Decides on a call before any of it is read.
+    async fn let_in(&self, caller: &Caller, uploads: bool) -> Result<Option<Reading>, Refusal> {
+        self.refused(caller)?;
+        // One that comes back to its job may not have to connect again.
+        if self.jobs().has(caller.client.key) {
+            caller.seat()?;
+        }
+        if !uploads {
+            return Ok(None);
+        }
+        let reading = self.admit(caller.client).await?;
+        caller.peer.place.expect(self.message_bytes);
+        Ok(Some(reading))
+    }
+
     /// Admits a message of ids before any of it is read: it must be this client's turn, and there
     /// must be memory for the message.
     async fn admit(&self, client: Client) -> Result<Reading, Refusal> {
@@ -319,6 +430,10 @@ impl Hub {
             Refusal::new(Code::ResourceExhausted, text)
         })
     }
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn failed() -> Refusal {
@@ -351,16 +466,15 @@ impl Service<http::Request<Body>> for Gate {
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let (hub, mut inner) = (Arc::clone(&self.hub), self.inner.clone());
-        let caller = request.extensions().get::<Caller>().map(|caller| caller.client);
+        let caller = request.extensions().get::<Caller>().cloned();
         let uploads = request.uri().path() == "/psi.PSI/DataUpload";
         Box::pin(async move {
-            if let (true, Some(client)) = (uploads, caller) {
-                match hub.admit(client).await {
-                    Ok(reading) => request.extensions_mut().insert(reading),
-                    Err(refusal) => return Ok(Status::from(refusal).into_http()),
-                };
-            }
-            inner.call(request).await
+            let Some(caller) = caller else { return inner.call(request).await };
+            match hub.let_in(&caller, uploads).await {
+                Ok(reading) => reading.map(|reading| request.extensions_mut().insert(reading)),
+                Err(refusal) => return Ok(Status::from(refusal).into_http()),
+            };
+            inner.call(request.map(|body| Body::new(Paced::new(body)))).await
         })
     }
 }
@@ -395,14 +509,12 @@ impl Psi for Calls {
         &self,
         request: Request<ConnectRequest>,
     ) -> Result<Response<ConnectReply>, Status> {
-        let Caller { client, peer } = caller(&request)?;
+        let caller = caller(&request)?;
+        let client = caller.client;
         let wanted = request.into_inner().client_num;
         let hub = &self.0;
-        if hub.attested {
-            let evidence = peer.evidence.ok_or_else(EvidenceRefusal::missing_evidence);
-            let judged = hub.shared.judge("this client", evidence, &hub.policies).await;
-            judged.map_err(|failed| Status::unauthenticated(failed.explanation))?;
-        }
+        hub.judge(&caller.peer).await?;
+        caller.seat()?;
         hub.change(|jobs| jobs.connect(client, wanted))?;
         let Some(count) = hub.wait(|jobs| jobs.connected(client)).await? else {
             return Err(hub.jobs().waited(client).into());
@@ -446,7 +558,7 @@ impl Psi for Calls {
         hub.changed.notify_waiters();
         let matched = tokio::task::spawn_blocking(move || ids.matched(&bitmap));
         let data = matched.await.map_err(|_| failed())?.map_err(|_| failed())?;
-        fits(&data)?;
+        fits(&data, hub.result_bytes)?;
         Ok(Response::new(Results { data }))
     }
 }

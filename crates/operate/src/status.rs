@@ -6,6 +6,8 @@
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::UNIX_EPOCH;
 
 use axum::Router;
@@ -13,16 +15,20 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use convelo_channel::{Holder, Lost, Slot, SlotLimits, Slots};
 use convelo_service::limits::JOB_SECONDS;
 use convelo_service::{Figures, Observer};
 use convelo_wire::proto::join_service_server::SERVICE_NAME;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::Connected;
 use tonic::transport::{Error, Server};
 use tonic_health::ServingStatus;
 use tonic_health::server::health_reporter;
 
-use crate::limits::{STATUS_AT_ONCE, STATUS_TIMEOUT};
+use crate::limits::{STATUS_AT_ONCE, STATUS_CONNECTIONS, STATUS_CONNECTIONS_EACH, STATUS_TIMEOUT};
 
 /// A port that answers.
 pub struct StatusPort {
@@ -64,16 +70,72 @@ impl StatusPort {
             .fallback(|| async {
                 (StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics\n")
             });
+        let slots = Slots::new(SlotLimits {
+            open: STATUS_CONNECTIONS,
+            open_each: STATUS_CONNECTIONS_EACH,
+            kept: 0,
+            kept_each: 0,
+        });
+        let connections = TcpListenerStream::new(self.listener).map(move |accepted| {
+            let tcp = accepted?;
+            let (slot, lost) = slots.take([Holder::source(tcp.peer_addr()?.ip())]);
+            io::Result::Ok(Connection { tcp, lost, _slot: slot })
+        });
         let serving = Server::builder()
             .accept_http1(true)
             .timeout(STATUS_TIMEOUT)
             .concurrency_limit_per_connection(STATUS_AT_ONCE)
-            .serve_with_incoming(router, TcpListenerStream::new(self.listener));
+            .serve_with_incoming(router, connections);
         let stopping = async {
             stop.await;
             reporter.set_service_status(SERVICE_NAME, ServingStatus::NotServing).await;
         };
         tokio::join!(serving, stopping).0
+    }
+}
+
+/// A connection that ends when others need its place: nobody must fill the port, and with it the
+/// service's table of open files.
+struct Connection {
+    tcp: TcpStream,
+    lost: Lost,
+    _slot: Slot,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if Pin::new(&mut self.lost).poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut self.tcp).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(context)
     }
 }
 

@@ -1,16 +1,19 @@
 //! Makes the quotes that parties ask for, and verifies those they send.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use convelo_attest::{Collateral, Evidence, Policy, QuoteSource, Refusal, Role};
-use convelo_channel::{Binding, Exchange, Peer, os_rng};
+use convelo_channel::{Exchange, Holder, Peer, os_rng};
+use convelo_psi::agreement::AGREEMENT_VERSION;
 use convelo_wire::{Challenge, Failed, Proof, Reason};
 use rand_core::Rng as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use crate::limits::{ATTEST_TIMEOUT, QUOTES_AT_ONCE, VERIFICATIONS_AT_ONCE};
+use crate::limits::{ATTEST_TIMEOUT, QUOTES_AT_ONCE, TURNS_EACH, VERIFICATIONS_AT_ONCE};
 
 /// What was proved on a stream, and when.
 pub(crate) struct Session {
@@ -54,13 +57,17 @@ pub trait CollateralSource: Send + Sync {
     fn current(&self) -> Option<Arc<Collateral>>;
 }
 
-/// Proves what this service is, and judges what parties prove.
+/// Proves what this service is.
 pub(crate) struct Attester {
     source: Arc<dyn QuoteSource>,
-    collateral: Option<Arc<dyn CollateralSource>>,
     offer: Option<Arc<dyn CollateralSource>>,
-    strangers: Gates,
-    seated: Gates,
+    quotes: Gates,
+}
+
+/// Judges what parties prove.
+pub(crate) struct Verifier {
+    collateral: Option<Arc<dyn CollateralSource>>,
+    verifications: Gates,
 }
 
 /// Who is waiting for a turn. Each queue has turns of its own: a crowd of strangers must not keep a
@@ -73,17 +80,84 @@ pub(crate) enum Queue {
     Seated,
 }
 
-/// How many quotes are made, and how many verified, at once.
+/// Turns for those without a seat, and for parties of a job.
 struct Gates {
-    quotes: Arc<Semaphore>,
-    verifications: Arc<Semaphore>,
+    strangers: Gate,
+    seated: Gate,
 }
 
 impl Gates {
-    fn new() -> Self {
-        Self {
-            quotes: Arc::new(Semaphore::new(QUOTES_AT_ONCE)),
-            verifications: Arc::new(Semaphore::new(VERIFICATIONS_AT_ONCE)),
+    fn new(at_once: usize) -> Self {
+        Self { strangers: Gate::new(at_once), seated: Gate::new(at_once) }
+    }
+
+    fn of(&self, queue: Queue) -> &Gate {
+        match queue {
+            Queue::Strangers => &self.strangers,
+            Queue::Seated => &self.seated,
+        }
+    }
+}
+
+/// Turns for slow work. The queue for them holds few from each source, so that a crowd from one
+/// address waits for itself.
+struct Gate {
+    turns: Arc<Semaphore>,
+    sources: Mutex<HashMap<Holder, Weak<Semaphore>>>,
+}
+
+/// The right to do the work.
+struct Turn {
+    _of_all: OwnedSemaphorePermit,
+    _of_the_source: OwnedSemaphorePermit,
+}
+
+impl Gate {
+    fn new(at_once: usize) -> Self {
+        Self { turns: Arc::new(Semaphore::new(at_once)), sources: Mutex::default() }
+    }
+
+    async fn turn(&self, source: IpAddr) -> Turn {
+        let own = self.of(Holder::source(source));
+        let of_the_source = own.acquire_owned().await.expect("the semaphore is never closed");
+        let all = Arc::clone(&self.turns).acquire_owned().await;
+        let of_all = all.expect("the semaphore is never closed");
+        Turn { _of_all: of_all, _of_the_source: of_the_source }
+    }
+
+    fn of(&self, source: Holder) -> Arc<Semaphore> {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = sources.get(&source).and_then(Weak::upgrade) {
+            return own;
+        }
+        sources.retain(|_, waiting| waiting.strong_count() > 0);
+        let own = Arc::new(Semaphore::new(TURNS_EACH));
+        sources.insert(source, Arc::downgrade(&own));
+        own
+    }
+
+    /// Runs slow work away from the jobs, a bounded number at once: those who flood the service
+    /// with evidence wait for each other, and no running job waits for them. A turn lasts until the
+    /// work is done, even if nobody is waiting for it any more: a device that hangs must not pile
+    /// up threads.
+    async fn apart<T: Send + 'static>(
+        &self,
+        source: IpAddr,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failed> {
+        let busy =
+            || Failed::new(Reason::NoRoom, "the service is busy with attestation; try later");
+        let turn = timeout(ATTEST_TIMEOUT, self.turn(source)).await.map_err(|_| busy())?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        });
+        match timeout(ATTEST_TIMEOUT, done).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(_)) => {
+                Err(Failed::new(Reason::Internal, "attestation failed inside the service"))
+            }
+            Err(_) => Err(busy()),
         }
     }
 }
@@ -91,17 +165,9 @@ impl Gates {
 impl Attester {
     pub(crate) fn new(
         source: Arc<dyn QuoteSource>,
-        collateral: Option<Arc<dyn CollateralSource>>,
         offer: Option<Arc<dyn CollateralSource>>,
     ) -> Self {
-        Self { source, collateral, offer, strangers: Gates::new(), seated: Gates::new() }
-    }
-
-    fn gates(&self, queue: Queue) -> &Gates {
-        match queue {
-            Queue::Strangers => &self.strangers,
-            Queue::Seated => &self.seated,
-        }
+        Self { source, offer, quotes: Gates::new(QUOTES_AT_ONCE) }
     }
 
     /// Answers a challenge with a quote over it.
@@ -111,27 +177,32 @@ impl Attester {
     pub(crate) async fn answer(
         &self,
         queue: Queue,
-        binding: &Binding,
+        peer: &Peer,
         challenge: Challenge,
     ) -> Result<(Exchange, Proof), Failed> {
         let mut nonce = [0; 32];
         os_rng().fill_bytes(&mut nonce);
         let exchange =
             Exchange { party_nonce: challenge.nonce, service_nonce: nonce, job: challenge.job.0 };
-        let report_data = binding.report_data(Role::Service, &exchange);
+        let report_data = peer.binding.report_data(Role::Service, &exchange);
         let source = Arc::clone(&self.source);
         let offer = self.offer.clone();
-        let made = apart(&self.gates(queue).quotes, move || {
+        let made = self.quotes.of(queue).apart(peer.address.ip(), move || {
             let offered = offer.and_then(|offer| offer.current());
             let offered = offered.map(|offered| offered.to_json().into_bytes());
             source.quote(&report_data).map(|quote| (quote, offered.unwrap_or_default()))
-        })
-        .await?;
-        let (quote, collateral) = made.map_err(|error| {
+        });
+        let (quote, collateral) = made.await?.map_err(|error| {
             tracing::error!(%error, "no quote could be made");
             Failed::new(Reason::Internal, "the service could not make a quote; its log says why")
         })?;
-        Ok((exchange, Proof { nonce, quote, collateral }))
+        Ok((exchange, Proof { nonce, quote, collateral, agreement: AGREEMENT_VERSION }))
+    }
+}
+
+impl Verifier {
+    pub(crate) fn new(collateral: Option<Arc<dyn CollateralSource>>) -> Self {
+        Self { collateral, verifications: Gates::new(VERIFICATIONS_AT_ONCE) }
     }
 
     /// Verifies a party's evidence against every policy.
@@ -141,6 +212,7 @@ impl Attester {
     pub(crate) async fn judge(
         &self,
         queue: Queue,
+        source: IpAddr,
         name: &str,
         evidence: Result<Arc<Evidence>, Refusal>,
         policies: &[Policy],
@@ -155,7 +227,7 @@ impl Attester {
         let evidence = evidence.map_err(refused)?;
         let collateral = self.collateral.clone();
         let policies = policies.to_vec();
-        let verified = apart(&self.gates(queue).verifications, move || {
+        let verified = self.verifications.of(queue).apart(source, move || {
             let collateral = collateral.and_then(|collateral| collateral.current())?;
             Some(policies.iter().try_for_each(|policy| {
                 convelo_attest::verify(&evidence, &collateral, policy, unix_now()).map(drop)
@@ -170,27 +242,6 @@ impl Attester {
     }
 }
 
-/// Runs slow work away from the jobs, a bounded number at once: those who flood the service with
-/// evidence wait for each other, and no running job waits for them. A turn lasts until the work is
-/// done, even if nobody is waiting for it any more: a device that hangs must not pile up threads.
-async fn apart<T: Send + 'static>(
-    gate: &Arc<Semaphore>,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Failed> {
-    let busy = || Failed::new(Reason::NoRoom, "the service is busy with attestation; try later");
-    let turn = timeout(ATTEST_TIMEOUT, Arc::clone(gate).acquire_owned()).await;
-    let turn = turn.map_err(|_| busy())?.expect("the semaphore is never closed");
-    let done = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        work()
-    });
-    match timeout(ATTEST_TIMEOUT, done).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(_)) => Err(Failed::new(Reason::Internal, "attestation failed inside the service")),
-        Err(_) => Err(busy()),
-    }
-}
-
 pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -201,35 +252,63 @@ mod tests {
 
     use super::*;
 
+    const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
     #[tokio::test(start_paused = true)]
     async fn a_device_that_hangs_keeps_its_turn() {
-        let gate = Arc::new(Semaphore::new(1));
+        let gate = Arc::new(Gate::new(1));
         let (release, hang) = mpsc::sync_channel::<()>(1);
         let first = tokio::spawn({
             let gate = Arc::clone(&gate);
-            async move { apart(&gate, move || hang.recv().is_ok()).await }
+            async move { gate.apart(SOURCE, move || hang.recv().is_ok()).await }
         });
-        while gate.available_permits() > 0 {
+        while gate.turns.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         tokio::time::advance(ATTEST_TIMEOUT * 2).await;
         assert_eq!(first.await.expect("no panic").unwrap_err().reason, Reason::NoRoom);
-        assert_eq!(gate.available_permits(), 0, "the work still runs");
+        assert_eq!(gate.turns.available_permits(), 0, "the work still runs");
         release.send(()).expect("the work still runs");
-        let turn = Arc::clone(&gate).acquire_owned().await;
-        drop(turn.expect("a turn"));
-        assert!(apart(&gate, || true).await.expect("done"));
+        drop(gate.turn(SOURCE).await);
+        assert!(gate.apart(SOURCE, || true).await.expect("done"));
     }
 
     #[tokio::test]
     async fn a_crowd_of_strangers_does_not_keep_a_party_from_its_turn() {
-        let attester = Attester::new(Arc::new(Echo), None, None);
-        let crowd = &attester.gates(Queue::Strangers).quotes;
+        let attester = Attester::new(Arc::new(Echo), None);
+        let crowd = &attester.quotes.of(Queue::Strangers).turns;
         let _turns = crowd.acquire_many(4).await.expect("all turns");
         assert_eq!(QUOTES_AT_ONCE, 4);
         assert_eq!(crowd.available_permits(), 0);
-        let gate = &attester.gates(Queue::Seated).quotes;
-        assert!(apart(gate, || true).await.expect("a turn"));
+        let gate = attester.quotes.of(Queue::Seated);
+        assert!(gate.apart(SOURCE, || true).await.expect("a turn"));
+    }
+
+    /// Everyone in the crowd has been waiting for longer than the newcomer from elsewhere.
+    #[tokio::test]
+    async fn a_crowd_from_one_address_waits_for_itself() {
+        let gate = Arc::new(Gate::new(1));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let first = gate.turn(SOURCE).await;
+        let crowd = std::iter::repeat_n(SOURCE, 100).chain([OTHER]);
+        let waiting: Vec<_> = crowd
+            .map(|source| {
+                let (gate, order) = (Arc::clone(&gate), Arc::clone(&order));
+                tokio::spawn(async move {
+                    let _turn = gate.turn(source).await;
+                    order.lock().expect("no panic").push(source);
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        drop(first);
+        for turn in waiting {
+            turn.await.expect("its turn");
+        }
+        let order = order.lock().expect("no panic");
+        let place = order.iter().position(|source| *source == OTHER);
+        assert!(place.is_some_and(|place| place < TURNS_EACH), "{place:?} of {}", order.len());
     }
 
     struct Echo;

@@ -1,18 +1,46 @@
 //! The memory that all jobs share, reserved before use.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use convelo_channel::Holder;
+
+use crate::limits::MEMORY_SHARE;
 
 /// A number of bytes that reservations are taken from.
 #[derive(Clone)]
 pub struct Budget {
     total: u64,
-    left: Arc<AtomicU64>,
+    used: Arc<Mutex<Used>>,
+}
+
+#[derive(Default)]
+struct Used {
+    all: u64,
+    by: HashMap<Holder, u64>,
+}
+
+/// What one party needs.
+pub(crate) struct Need {
+    pub(crate) bytes: u64,
+    /// Whom it counts for; nobody, if the operator has admitted the party.
+    pub(crate) holders: Vec<Holder>,
+}
+
+/// Why there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// There is less memory than that in all.
+    Ever,
+    /// Others have too much of it at present.
+    Now,
+    /// Nobody may have so much of it for themselves.
+    Share,
 }
 
 impl Budget {
     pub(crate) fn new(bytes: u64) -> Self {
-        Self { total: bytes, left: Arc::new(AtomicU64::new(bytes)) }
+        Self { total: bytes, used: Arc::default() }
     }
 
     /// The size of the budget when nothing is reserved.
@@ -22,9 +50,47 @@ impl Budget {
 
     /// Takes `bytes` if that many are left.
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
-        let take = |left: u64| left.checked_sub(bytes);
-        let taken = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
-        taken.is_ok().then(|| Reservation { budget: self.clone(), bytes })
+        self.reserve_all(&[Need { bytes, holders: Vec::new() }]).ok()
+    }
+
+    /// The most that those from one address, or with one key, may have.
+    pub(crate) fn share(&self) -> u64 {
+        self.total / MEMORY_SHARE
+    }
+
+    /// Takes what all of these need, or nothing.
+    pub(crate) fn reserve_all(&self, needs: &[Need]) -> Result<Reservation, NoRoom> {
+        let bytes = needs.iter().map(|need| need.bytes).fold(0, u64::saturating_add);
+        let mut by: HashMap<Holder, u64> = HashMap::new();
+        for need in needs {
+            for holder in &need.holders {
+                let held = by.entry(*holder).or_default();
+                *held = held.saturating_add(need.bytes);
+            }
+        }
+        let mut used = self.lock();
+        if bytes > self.total {
+            return Err(NoRoom::Ever);
+        }
+        let beyond = |(holder, more): (&Holder, &u64)| {
+            used.by.get(holder).copied().unwrap_or_default().saturating_add(*more) > self.share()
+        };
+        if by.iter().any(beyond) {
+            return Err(NoRoom::Share);
+        }
+        if bytes > self.total - used.all {
+            return Err(NoRoom::Now);
+        }
+        used.all += bytes;
+        for (holder, more) in &by {
+            *used.by.entry(*holder).or_default() += more;
+        }
+        drop(used);
+        Ok(Reservation { budget: self.clone(), bytes, by })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -32,11 +98,21 @@ impl Budget {
 pub struct Reservation {
     budget: Budget,
     bytes: u64,
+    by: HashMap<Holder, u64>,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.left.fetch_add(self.bytes, Ordering::AcqRel);
+        let mut used = self.budget.lock();
+        used.all -= self.bytes;
+        for (holder, bytes) in &self.by {
+            if let Some(held) = used.by.get_mut(holder) {
+                *held -= bytes;
+                if *held == 0 {
+                    used.by.remove(holder);
+                }
+            }
+        }
     }
 }
 
@@ -52,5 +128,27 @@ mod tests {
         drop(first);
         assert!(budget.reserve(100).is_some());
         assert_eq!(budget.total(), 100);
+    }
+
+    fn need(bytes: u64, source: u8, key: u8) -> Need {
+        let holders = vec![Holder::source([192, 0, 2, source].into()), Holder::Key([key; 32])];
+        Need { bytes, holders }
+    }
+
+    #[test]
+    fn nobody_has_more_than_half_for_themselves() {
+        let budget = Budget::new(100);
+        let refused = |needs: &[Need]| budget.reserve_all(needs).map(drop).unwrap_err();
+        assert_eq!(refused(&[need(30, 1, 1), need(21, 1, 2)]), NoRoom::Share, "one source");
+        assert_eq!(refused(&[need(30, 1, 1), need(21, 2, 1)]), NoRoom::Share, "one key");
+        let first = budget.reserve_all(&[need(30, 1, 1), need(20, 1, 2)]).expect("a half");
+        assert_eq!(refused(&[need(1, 1, 3)]), NoRoom::Share);
+        let second = budget.reserve_all(&[need(30, 2, 4)]).expect("there is room");
+        assert_eq!(refused(&[need(30, 3, 5)]), NoRoom::Now);
+        assert_eq!(refused(&[need(101, 3, 5)]), NoRoom::Ever);
+        drop((first, second));
+        assert!(budget.lock().by.is_empty());
+        let admitted = Need { bytes: 100, holders: Vec::new() };
+        assert!(budget.reserve_all(&[admitted]).is_ok());
     }
 }

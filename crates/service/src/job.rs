@@ -8,17 +8,21 @@
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::time::Duration;
 
-use convelo_psi::agreement::{Confirmation, KeyOffer, Member, SealedShare};
-use convelo_psi::reveal;
+use convelo_channel::Holder;
+
+use convelo_psi::agreement::{Assembled, Confirmation, KeyOffer, Member, SealedShare};
+use convelo_psi::limits::{MAXIMUM_NAME_BYTES, SEALED_SHARE_BYTES};
+use convelo_psi::reveal::{self, Answer};
 use convelo_psi::{
-    Bitmap, Job, KeyId, Outcome, ReceivedSet, SetReceiver, SignedStatement, Statement, engine,
-    statement,
+    Bitmap, Job, KeyId, PSEUDONYM_BYTES, ReceivedSet, SetReceiver, SignedStatement, Statement,
+    engine,
 };
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use convelo_wire::{self as wire, Announcement, Bytes, Failed, FromParty, Reason, ToParty};
 
-use crate::budget::{Budget, Reservation};
+use crate::budget::{Budget, Need, NoRoom, Reservation};
 
 /// Names one connection within the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +36,8 @@ pub(crate) struct Arrival {
     pub(crate) offer: KeyOffer,
     /// How many messages of the job the party has received, if it is resuming a run.
     pub(crate) received: Option<u64>,
+    /// Whose share of the memory its set counts for; nobody's, if the operator has admitted it.
+    pub(crate) holders: Vec<Holder>,
 }
 
 /// What happens to a job.
@@ -48,6 +54,12 @@ pub(crate) enum Event {
     Expelled(ConnectionId, Failed),
     /// The job's deadline passed.
     Deadline,
+    /// The job has waited this long for its parties, as long as it may.
+    Unfilled(Duration),
+    /// The service has no room for the job any longer.
+    Crowded,
+    /// By now, every party should have uploaded this many bytes of its set, or all of it.
+    Pace(u64),
     /// The service has been asked to stop.
     Shutdown,
     /// The engine is done.
@@ -62,6 +74,8 @@ pub(crate) enum Effect {
     Send(ConnectionId, ToParty),
     /// End a stream, after what was sent before.
     Close(ConnectionId),
+    /// Expect this many bytes of a set.
+    Expect(ConnectionId, u64),
     /// Report when the party of this broken stream has run out of time to come back.
     Await(ConnectionId),
     /// Run the engine over the sets, ordered by party name; the reservation lives as long as they
@@ -81,6 +95,8 @@ pub(crate) trait Sign {
 /// The state of one job.
 pub(crate) struct JobMachine {
     job: Job,
+    /// Random bytes that name this run to the parties.
+    run: [u8; 32],
     budget: Budget,
     /// Memory for all sets, from their announcement until they are joined.
     room: Option<Reservation>,
@@ -94,6 +110,7 @@ struct Seat {
     attached: bool,
     spki: Vec<u8>,
     offer: KeyOffer,
+    holders: Vec<Holder>,
     /// How many messages have been taken from the party since all had arrived.
     taken: u64,
     /// What has been sent to the party since then.
@@ -126,8 +143,9 @@ enum Phase {
 }
 
 impl JobMachine {
-    pub(crate) fn new(job: Job, budget: Budget) -> Self {
-        Self { job, budget, room: None, seats: BTreeMap::new(), phase: Phase::Gathering }
+    /// A job without parties. `run` are random bytes.
+    pub(crate) fn new(job: Job, run: [u8; 32], budget: Budget) -> Self {
+        Self { job, run, budget, room: None, seats: BTreeMap::new(), phase: Phase::Gathering }
     }
 
     /// Whether an arrival means this job. A settled job is not meant, except by a party that comes
@@ -140,6 +158,21 @@ impl JobMachine {
             (phase, None | Some(0)) if phase != Phase::Settled => true,
             _ => seat.is_some_and(|seat| seat.is_of(arrival)),
         }
+    }
+
+    /// Whether the job still waits for parties.
+    pub(crate) fn is_gathering(&self) -> bool {
+        self.phase == Phase::Gathering
+    }
+
+    /// Whether the parties are uploading their sets.
+    pub(crate) fn is_uploading(&self) -> bool {
+        self.phase == Phase::Uploading
+    }
+
+    /// The keys of those who have a seat.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = KeyId> {
+        self.seats.values().map(|seat| KeyId::of_spki(&seat.spki))
     }
 
     /// Handles one event. `seconds_left` is the time to the deadline, for those waiting;
@@ -206,6 +239,10 @@ impl JobMachine {
                 None => Vec::new(),
             },
             Event::Deadline => self.deadline(),
+            Event::Unfilled(waited) if self.phase == Phase::Gathering => self.unfilled(waited),
+            Event::Crowded if self.phase != Phase::Settled => self.crowded(),
+            Event::Pace(bytes) if self.phase == Phase::Uploading => self.pace(bytes),
+            Event::Unfilled(_) | Event::Crowded | Event::Pace(_) => Vec::new(),
             Event::Shutdown => {
                 let text = "the service is shutting down; nothing of the job is kept, run it again";
                 self.fail(&Failed::new(Reason::Shutdown, text))
@@ -224,7 +261,7 @@ impl JobMachine {
         if back && self.phase != Phase::Gathering {
             return self.resumed(arrival);
         }
-        let Arrival { connection, name, spki, offer, received } = arrival;
+        let Arrival { connection, name, spki, offer, received, holders } = arrival;
         let mut effects = Vec::new();
         if let Some(seat) = self.seats.get(&name) {
             if seat.spki != spki {
@@ -257,6 +294,7 @@ impl JobMachine {
             attached: true,
             spki,
             offer,
+            holders,
             taken: 0,
             sent: Vec::new(),
             shares: None,
@@ -270,8 +308,9 @@ impl JobMachine {
         }
         if self.seats.len() == self.job.parties().count() {
             self.phase = Phase::Sharing;
-            let members = self.members();
-            effects.extend(self.tell_all(|_| ToParty::Assembled(members.clone())));
+            let assembled = self.assembled();
+            effects.extend(self.expect());
+            effects.extend(self.tell_all(|_| ToParty::Assembled(assembled.clone())));
         } else {
             effects.extend(self.tell_waiting(seconds_left));
         }
@@ -281,6 +320,7 @@ impl JobMachine {
     /// A party comes back: sends it again what it has not received.
     fn resumed(&mut self, arrival: Arrival) -> Vec<Effect> {
         let Arrival { connection, name, received, .. } = arrival;
+        let (phase, parties) = (self.phase, self.job.parties().count());
         let Some(seat) = self.seats.get_mut(&name) else { return Vec::new() };
         let missed = received.and_then(|received| usize::try_from(received).ok());
         let Some(missed) = missed.and_then(|received| seat.sent.get(received..)) else {
@@ -293,6 +333,7 @@ impl JobMachine {
             effects = refuse(seat.connection, Failed::new(Reason::Replaced, text));
         }
         (seat.connection, seat.attached) = (connection, true);
+        effects.extend(seat.expect(phase, parties));
         effects.push(Effect::Send(connection, ToParty::Resumed { taken: seat.taken }));
         effects.extend(missed.iter().map(|message| Effect::Send(connection, message.clone())));
         if matches!(seat.sent.last(), Some(ToParty::Failed(_))) {
@@ -456,31 +497,28 @@ impl JobMachine {
         Ok(self.tell_all(|name| ToParty::Shares(inboxes.remove(name).unwrap_or_default())))
     }
 
-    fn confirmation(&mut self, name: &str, tag: Confirmation) -> Result<Vec<Effect>, Failed> {
+    fn confirmation(
+        &mut self,
+        name: &str,
+        confirmation: Confirmation,
+    ) -> Result<Vec<Effect>, Failed> {
         self.in_phase(name, Phase::Confirming, "a confirmation")?;
         let seat = self.seat(name)?;
-        if seat.confirmation.replace(tag).is_some() {
+        if seat.confirmation.replace(confirmation).is_some() {
             return Err(protocol(name, "a confirmation arrived twice"));
         }
         if !self.seats.values().all(|seat| seat.confirmation.is_some()) {
             return Ok(Vec::new());
         }
         self.phase = Phase::Announcing;
-        let all: Vec<(String, [u8; 32])> = self
-            .seats
-            .iter()
-            .filter_map(|(name, seat)| Some((name.clone(), seat.confirmation.as_ref()?.0)))
-            .collect();
+        let all = self.seats.iter().filter_map(|(name, seat)| {
+            let (party, confirmation) = (name.clone(), seat.confirmation.clone()?);
+            Some(wire::NamedConfirmation { party, confirmation })
+        });
+        let all: Vec<_> = all.collect();
         Ok(self.tell_all(|name| {
-            ToParty::Confirmations(
-                all.iter()
-                    .filter(|(party, _)| party != name)
-                    .map(|(party, tag)| wire::NamedConfirmation {
-                        party: party.clone(),
-                        tag: Confirmation(*tag),
-                    })
-                    .collect(),
-            )
+            let others = all.iter().filter(|entry| entry.party != name);
+            ToParty::Confirmations(others.cloned().collect())
         }))
     }
 
@@ -498,8 +536,9 @@ impl JobMachine {
             );
             return Err(Failed::of_party(Reason::OverCap, name, text));
         }
-        if self.job.services() == 1 && announcement.keys != self.job.padded(announcement.keys) {
-            let text = "its set is not padded to a multiple of pad_keys_to, as the job demands";
+        if self.job.services() == 1 && !self.job.is_sent(announcement.keys) {
+            let text = "its set is not padded to a multiple of pad_keys_to, or has no canaries, as the \
+                        job demands";
             return Err(protocol(name, text));
         }
         if self.seat(name)?.announced.replace(announcement).is_some() {
@@ -517,28 +556,52 @@ impl JobMachine {
                 empty.push(name.clone());
             }
         }
-        let mut effects = self.tell_all(|_| ToParty::Ready);
+        let mut effects = self.expect();
+        effects.extend(self.tell_all(|_| ToParty::Ready));
         for name in empty {
             effects.extend(self.uploaded(&name)?);
         }
         Ok(effects)
     }
 
+    /// What is still to come of every party in this phase.
+    fn expect(&self) -> Vec<Effect> {
+        let parties = self.job.parties().count();
+        self.seats.values().filter_map(|seat| seat.expect(self.phase, parties)).collect()
+    }
+
     /// Memory for all sets at once, so that no two jobs wait for what the other one holds.
     fn reserve(&self, sizes: &[u64]) -> Result<Reservation, Failed> {
-        let needed = sizes.iter().map(|keys| engine::memory(*keys, self.job.parties().count()));
-        let needed = needed.fold(0, u64::saturating_add);
-        self.budget.reserve(needed).ok_or_else(|| {
+        let parties = self.job.parties().count();
+        let needs = self.seats.values().zip(sizes).map(|(seat, keys)| Need {
+            bytes: engine::memory(*keys, parties),
+            holders: seat.holders.clone(),
+        });
+        let needs: Vec<_> = needs.collect();
+        self.budget.reserve_all(&needs).map_err(|why| {
+            let needed = needs.iter().map(|need| need.bytes).fold(0, u64::saturating_add);
             // A power of two: the exact figure would tell each party how large the others' sets
             // are.
             let most = needed.max(1 << 20).checked_next_power_of_two().unwrap_or(u64::MAX) >> 20;
-            let total = self.budget.total() >> 20;
-            let (why, what) = if needed > self.budget.total() {
-                let what = format!("it needs a service that may use {most} MiB");
-                (format!("has {total} MiB"), what)
-            } else {
-                let why = "has given too much of its memory to other jobs for the moment";
-                (why.to_owned(), "run the job again later".to_owned())
+            let (why, what) = match why {
+                NoRoom::Ever => {
+                    let total = self.budget.total() >> 20;
+                    let what = format!("it needs a service that may use {most} MiB");
+                    (format!("has {total} MiB"), what)
+                }
+                NoRoom::Now => {
+                    let why = "has given too much of its memory to other jobs for the moment";
+                    (why.to_owned(), "run the job again later".to_owned())
+                }
+                NoRoom::Share => {
+                    let share = self.budget.share() >> 20;
+                    let why = format!(
+                        "lets all parties at one address, or with one key, use {share} MiB at once"
+                    );
+                    let what = "run the job again later, or have the service's operator admit the \
+                                parties' keys";
+                    (why, what.to_owned())
+                }
             };
             let text = format!(
                 "the sets of this job need up to {most} MiB at the service, which {why}; nothing was \
@@ -609,33 +672,34 @@ impl JobMachine {
         }
         self.phase = Phase::Settled;
         let names: Vec<String> = self.seats.keys().cloned().collect();
-        let outcomes = reveal::outcomes(&self.job, &names, bitmaps);
-        let members = self.members();
+        let answers = reveal::answers(&self.job, &names, bitmaps);
+        let transcript = self.assembled().transcript(self.job.digest());
+        let members: Vec<_> =
+            self.seats.iter().map(|(name, seat)| (name.clone(), seat.key())).collect();
         let mut effects = vec![Effect::Settled];
-        for ((name, seat), outcome) in self.seats.iter_mut().zip(outcomes) {
+        // Nothing here may depend on what a party is told: the host might see which it was.
+        for ((name, seat), Answer { told, bitmap }) in self.seats.iter_mut().zip(answers) {
             let announced = seat.announced.as_ref();
             let keys = announced.map_or(0, |announcement| announcement.keys);
             let statement = Statement {
                 job: self.job.digest(),
                 party: name.clone(),
-                party_key: KeyId::of_spki(&seat.spki),
+                party_key: seat.key(),
                 members: members.clone(),
                 keys,
                 set_blake3: announced.map_or([0; 32], |announcement| announcement.blake3),
-                outcome: statement::digest(&outcome),
+                told,
                 finished_at,
+                transcript: Some(transcript),
             }
             .encode();
             let signature = signer.sign(&statement);
             let signed = SignedStatement { statement, signature };
-            let bitmap_bytes = reveal::bitmap_bytes(&self.job, &outcome, keys);
-            let bitmap = match &outcome {
-                Outcome::Intersection(bitmap) => bitmap.as_bytes().to_vec(),
-                // Zeros in place of what is withheld.
-                _ => vec![0; usize::try_from(bitmap_bytes).expect("the set was in memory")],
-            };
-            let outcome = outcome.map(|_| (), |count| count);
-            effects.extend(seat.send(ToParty::Outcome { outcome, bitmap_bytes, signed }));
+            let bitmap_bytes = reveal::bitmap_bytes(&self.job, name, keys);
+            let sent = usize::try_from(bitmap_bytes).expect("the set was in memory");
+            let bitmap = bitmap.as_bytes()[..sent].to_vec();
+            let (kind, count) = (told.kind, told.count);
+            effects.extend(seat.send(ToParty::Outcome { kind, count, bitmap_bytes, signed }));
             let bitmap = Bytes::from(bitmap);
             for start in (0..bitmap.len()).step_by(MAXIMUM_CHUNK_BYTES) {
                 let end = bitmap.len().min(start + MAXIMUM_CHUNK_BYTES);
@@ -645,16 +709,62 @@ impl JobMachine {
         effects
     }
 
+    /// The job has waited long enough for its parties.
+    fn unfilled(&mut self, waited: Duration) -> Vec<Effect> {
+        let text = format!(
+            "the job has waited {} s for {}, as long as this service lets a job wait whose first party \
+             its operator has not admitted; start the parties at about the same time",
+            waited.as_secs(),
+            self.awaited()
+        );
+        self.fail(&Failed::new(Reason::Deadline, text))
+    }
+
+    fn crowded(&mut self) -> Vec<Effect> {
+        let text = if self.phase == Phase::Gathering {
+            format!(
+                "the job was waiting for {}; too many jobs wait for parties at this service, and this \
+                 one had waited longest; start it again once all parties are ready",
+                self.awaited()
+            )
+        } else {
+            "the service runs as many jobs as it can, or as many as were opened from one address or by \
+             one key; nothing was uploaded; run the job again later"
+                .to_owned()
+        };
+        self.fail(&Failed::new(Reason::NoRoom, text))
+    }
+
+    /// Ends a job whose memory is reserved for parties that do not use it.
+    fn pace(&mut self, bytes: u64) -> Vec<Effect> {
+        let behind = |seat: &Seat| match &seat.upload {
+            Upload::Running(set) => {
+                set.received() < set.declared().min(bytes / PSEUDONYM_BYTES as u64)
+            }
+            _ => false,
+        };
+        let slow = self.seats.iter().filter(|(_, seat)| behind(seat));
+        let slow: Vec<String> = slow.map(|(name, _)| name.clone()).collect();
+        if slow.is_empty() {
+            return Vec::new();
+        }
+        let were = if slow.len() == 1 { "was" } else { "were" };
+        let text = format!(
+            "the upload of {} {were} too slow: the memory for the sets cannot be held back for so \
+             long; nothing of the job is kept",
+            quoted(&slow)
+        );
+        let failed = match &slow[..] {
+            [one] => Failed::of_party(Reason::Deadline, one, text),
+            _ => Failed::new(Reason::Deadline, text),
+        };
+        self.fail(&failed)
+    }
+
     fn deadline(&mut self) -> Vec<Effect> {
         let seconds = self.job.deadline_seconds();
         let text = if self.phase == Phase::Gathering {
-            let missing = self.missing();
-            let who = if missing.is_empty() {
-                let count = self.job.parties().count() - self.seats.len();
-                format!("{count} of {} parties", self.job.parties().count())
-            } else {
-                quoted(&missing)
-            };
+            let who = self.awaited();
             format!("the job's deadline of {seconds} s passed while waiting for {who}")
         } else {
             let late: Vec<String> = self
@@ -717,20 +827,29 @@ impl JobMachine {
         Some(name.clone())
     }
 
-    fn members(&self) -> Vec<Member> {
-        self.seats
-            .iter()
-            .map(|(name, seat)| Member {
-                name: name.clone(),
-                spki: seat.spki.clone(),
-                offer: seat.offer.clone(),
-            })
-            .collect()
+    fn assembled(&self) -> Assembled {
+        let member = |(name, seat): (&String, &Seat)| Member {
+            name: name.clone(),
+            spki: seat.spki.clone(),
+            offer: seat.offer.clone(),
+        };
+        Assembled { run: self.run, members: self.seats.iter().map(member).collect() }
     }
 
     fn missing(&self) -> Vec<String> {
         let names = self.job.parties().named().iter().map(|party| &party.name);
         names.filter(|name| !self.seats.contains_key(*name)).cloned().collect()
+    }
+
+    /// Who is missing, in words.
+    fn awaited(&self) -> String {
+        let missing = self.missing();
+        if missing.is_empty() {
+            let count = self.job.parties().count() - self.seats.len();
+            format!("{count} of {} parties", self.job.parties().count())
+        } else {
+            quoted(&missing)
+        }
     }
 
     fn tell_waiting(&mut self, seconds_left: u64) -> Vec<Effect> {
@@ -752,9 +871,28 @@ impl JobMachine {
 }
 
 impl Seat {
+    fn key(&self) -> KeyId {
+        KeyId::of_spki(&self.spki)
+    }
+
     /// Whether it is the seat of a party that comes back, and not of another program with its key.
     fn is_of(&self, arrival: &Arrival) -> bool {
         arrival.received.is_some() && self.spki == arrival.spki && self.offer == arrival.offer
+    }
+
+    /// What is still to come of the party in this phase: its shares for all others, or its set.
+    fn expect(&self, phase: Phase, parties: usize) -> Option<Effect> {
+        let bytes = match &self.upload {
+            Upload::Running(set) => {
+                let keys = set.declared().saturating_sub(set.received());
+                keys.saturating_mul(PSEUDONYM_BYTES as u64)
+            }
+            _ if phase == Phase::Sharing && self.shares.is_none() => {
+                (parties * (SEALED_SHARE_BYTES + 3 * MAXIMUM_NAME_BYTES)) as u64
+            }
+            _ => return None,
+        };
+        self.attached.then_some(Effect::Expect(self.connection, bytes))
     }
 
     /// Sends a message, and keeps it if parties count it.

@@ -16,6 +16,9 @@ mod figures;
 mod grpc;
 mod job;
 pub mod limits;
+#[cfg(feature = "oblivious")]
+#[doc(hidden)]
+pub mod oblivious;
 mod registry;
 mod server;
 mod shared;
@@ -25,4 +28,4 @@ pub use attester::CollateralSource;
 pub use budget::{Budget, Reservation};
 pub use figures::{Figures, JobSeconds};
 pub use server::{Config, Observer, Service, ServiceError};
-pub use shared::Shared;
+pub use shared::{AdmitList, Shared};

@@ -21,14 +21,43 @@ pub const SESSION_CAP: Duration = Duration::from_hours(1);
 /// A party may challenge the service again after this time.
 pub const CHALLENGE_INTERVAL: Duration = Duration::from_mins(5);
 
-/// How many jobs may be open at once.
-pub const MAXIMUM_JOBS: usize = 1024;
+/// How many of these turns those from one address may take or wait for at once; the others of them
+/// wait outside the queue.
+pub const TURNS_EACH: usize = 2;
+
+/// How many jobs may run at once. A job runs once all its parties have come.
+pub const MAXIMUM_RUNNING_JOBS: usize = 1024;
+
+/// How many jobs may wait for parties at once; if there are more, the oldest end.
+pub const MAXIMUM_WAITING_JOBS: usize = 512;
+
+/// How many jobs of either kind may have been opened from one address, or by one key, unless the
+/// operator has admitted the key.
+pub const MAXIMUM_JOBS_EACH: usize = 256;
+
+/// How long a job waits for its parties if it was opened by a key that the operator has not
+/// admitted; never longer than the job's deadline.
+pub const WAITING_TIMEOUT: Duration = Duration::from_hours(1);
+
+/// A party must begin to upload its set within this time after the memory for it was reserved.
+pub const UPLOAD_GRACE: Duration = Duration::from_mins(1);
+
+/// How many bytes of its set a party must have uploaded, on average, for every second after
+/// [`UPLOAD_GRACE`].
+pub const UPLOAD_BYTES_PER_SECOND: u64 = 16 << 10;
+
+/// How often that is checked.
+pub const UPLOAD_CHECK: Duration = Duration::from_secs(10);
 
 /// How many streams a connection may carry at once.
 pub const MAXIMUM_STREAMS: u32 = 4;
 
 /// How many bytes of pseudonyms all jobs together may hold, unless configured otherwise: 4 GiB.
 pub const DEFAULT_MEMORY: u64 = 4 << 30;
+
+/// Those from one address, or with one key, may hold at most this part of the memory, unless the
+/// operator has admitted the key: a half.
+pub const MEMORY_SHARE: u64 = 2;
 
 /// How many events of a job may wait to be handled. A chunk is one event, so this bounds what a job
 /// holds besides its sets; a party that sends faster waits.

@@ -11,6 +11,7 @@ use convelo_attest::{Gramine, QuoteSource, Tsm};
 use convelo_channel::Identity;
 use convelo_service::limits::{DEFAULT_MEMORY, RECONNECT_WITHIN};
 use convelo_service::{Config, Service};
+use convelo_untrusted::Terminal;
 
 /// Where evidence comes from: Gramine's directory in an enclave, and Linux's in a TDX guest.
 const GRAMINE: &str = "/dev/attestation";
@@ -18,13 +19,15 @@ const TSM: &str = "/sys/kernel/config/tsm/report";
 
 fn main() -> ExitCode {
     convelo_heap::one_arena();
+    // In an enclave, the host sees no memory anyway, and Gramine may not know the call.
+    let _ = convelo_heap::no_core_dumps();
     serve()
 }
 
 #[tokio::main]
 async fn serve() -> ExitCode {
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| Terminal::new(std::io::stderr()))
         .with_ansi(false)
         .with_target(false)
         .with_max_level(tracing::Level::INFO)
@@ -46,6 +49,9 @@ async fn serve() -> ExitCode {
         collateral: None,
         offer: None,
         provider_policy: None,
+        admit: None,
+        behind_balancer: false,
+        insecure_simulated: false,
         memory,
         reconnect_within: RECONNECT_WITHIN,
         insecure_ratls_only: false,

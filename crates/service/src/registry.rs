@@ -3,22 +3,29 @@
 //! A task owns its job's state machine and everything that the job holds; when it ends, so does all
 //! of that. Parties reach it through a bounded queue of events.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use convelo_attest::{Policy, Refusal};
-use convelo_channel::{Identity, Peer};
+use convelo_channel::{
+    Acquaintance, Holder, Identity, Lost, Peer, Place, Slot, SlotLimits, Slots, os_rng,
+    stranger_line,
+};
 use convelo_psi::{Job, JobDigest, KeyId, Mode, Parties, ReceivedSet, Verify, engine};
-use convelo_wire::{Failed, Hello, Reason, ToParty};
+use convelo_wire::{Failed, FromParty, Hello, Reason, ToParty};
+use rand_core::Rng as _;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::attester::{Session, unix_now};
 use crate::budget::Reservation;
 use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Sign};
-use crate::limits::{EVENT_QUEUE, MAXIMUM_JOBS};
+use crate::limits::{
+    EVENT_QUEUE, MAXIMUM_JOBS_EACH, MAXIMUM_RUNNING_JOBS, MAXIMUM_WAITING_JOBS,
+    UPLOAD_BYTES_PER_SECOND, UPLOAD_CHECK, UPLOAD_GRACE, WAITING_TIMEOUT,
+};
 use crate::shared::Shared;
 
 /// The open jobs of a service.
@@ -27,10 +34,14 @@ pub(crate) struct Registry {
     identity: Identity,
     /// The operator's policy for every party's evidence.
     provider_policy: Option<Policy>,
+    /// Whether the operator accepts policies for a simulated platform.
+    insecure_simulated: bool,
     /// How long a party whose connection broke may take to come back.
     patience: Duration,
     next_connection: AtomicU64,
     shared: Shared,
+    /// A job is kept once all its parties have come.
+    slots: Arc<Slots>,
 }
 
 #[derive(Default)]
@@ -43,14 +54,14 @@ struct Open {
 
 struct Handle {
     job: Job,
+    /// The key of the party that opened it.
+    opener: KeyId,
     inbox: mpsc::Sender<Input>,
+    seated: SeatedKeys,
 }
 
-impl Open {
-    fn count(&self) -> usize {
-        self.jobs.len() + self.settled.len()
-    }
-}
+/// The keys of those who have a seat in a job.
+type SeatedKeys = Arc<Mutex<HashSet<KeyId>>>;
 
 impl Handle {
     fn is(&self, inbox: &mpsc::Sender<Input>) -> bool {
@@ -87,6 +98,8 @@ impl Newcomer {
 /// The way back to one party. Dropping it tells its reader that the job is finished with it.
 struct Outbox {
     messages: mpsc::Sender<ToParty>,
+    /// The connection, to tell it what is expected.
+    place: Option<Place>,
     _open: oneshot::Sender<()>,
 }
 
@@ -121,6 +134,7 @@ impl Registry {
     pub(crate) fn new(
         identity: Identity,
         provider_policy: Option<Policy>,
+        insecure_simulated: bool,
         patience: Duration,
         shared: Shared,
     ) -> Arc<Self> {
@@ -128,9 +142,16 @@ impl Registry {
             open: Mutex::default(),
             identity,
             provider_policy,
+            insecure_simulated,
             patience,
             next_connection: AtomicU64::new(0),
             shared,
+            slots: Slots::new(SlotLimits {
+                open: MAXIMUM_WAITING_JOBS,
+                open_each: MAXIMUM_JOBS_EACH,
+                kept: MAXIMUM_RUNNING_JOBS,
+                kept_each: MAXIMUM_JOBS_EACH,
+            }),
         })
     }
 
@@ -142,6 +163,7 @@ impl Registry {
     pub(crate) async fn enter(
         self: &Arc<Self>,
         peer: &Peer,
+        acquaintance: Acquaintance,
         hello: Hello,
         session: Option<&Session>,
         outgoing: mpsc::Sender<ToParty>,
@@ -161,7 +183,11 @@ impl Registry {
             (Some(session), Some(_)) => session.evidence(),
             (None, Some(evidence)) => Ok(Arc::clone(evidence)),
         };
-        self.shared.judge(&hello.party, evidence, &policies).await?;
+        self.shared.judge(peer.address.ip(), &hello.party, evidence, &policies).await?;
+        let holders = match acquaintance {
+            Acquaintance::Admitted => Vec::new(),
+            _ => peer.holders().into(),
+        };
         let name = hello.party.clone();
         let connection = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
         let (open, closed) = oneshot::channel();
@@ -172,8 +198,9 @@ impl Registry {
                 spki: peer.spki.to_vec(),
                 offer: hello.offer,
                 received: hello.received,
+                holders: holders.clone(),
             },
-            outbox: Outbox { messages: outgoing, _open: open },
+            outbox: Outbox { messages: outgoing, place: Some(peer.place.clone()), _open: open },
         };
         let goes_on = newcomer.arrival.received;
         let known = goes_on.map(|_| self.may_go_on(digest));
@@ -190,7 +217,7 @@ impl Registry {
                     );
                     return Err(Failed::of_party(Reason::ConnectionLost, &name, text));
                 }
-                None => self.inbox(&job, &peer.spki)?,
+                None => self.inbox(&job, &peer.spki, &holders)?,
             };
             match newcomer.knock(&inbox).await? {
                 Ok(()) => {
@@ -212,10 +239,16 @@ impl Registry {
         settled.chain(open.jobs.get(&digest)).map(|handle| handle.inbox.clone()).collect()
     }
 
-    /// Whether another job could be opened.
+    /// Whether another job could run.
     pub(crate) fn takes_jobs(&self) -> bool {
+        !self.lock().closing && self.slots.kept() < MAXIMUM_RUNNING_JOBS
+    }
+
+    /// Whether somebody with this key has a seat in a job.
+    pub(crate) fn has_seated(&self, key: &[u8; 32]) -> bool {
         let open = self.lock();
-        !open.closing && open.count() < MAXIMUM_JOBS
+        let mut handles = open.jobs.values().chain(&open.settled);
+        handles.any(|handle| lock(&handle.seated).contains(&KeyId(*key)))
     }
 
     /// Accepts no more jobs, and tells every party of every job that the service is stopping.
@@ -233,7 +266,12 @@ impl Registry {
     }
 
     /// The inbox of a job, which is opened first if necessary.
-    fn inbox(self: &Arc<Self>, job: &Job, spki: &[u8]) -> Result<mpsc::Sender<Input>, Failed> {
+    fn inbox(
+        self: &Arc<Self>,
+        job: &Job,
+        spki: &[u8],
+        holders: &[Holder],
+    ) -> Result<mpsc::Sender<Input>, Failed> {
         let digest = job.digest();
         let mut open = self.lock();
         if open.closing {
@@ -246,7 +284,7 @@ impl Registry {
         let rival = open
             .jobs
             .values()
-            .find(|handle| handle.job.name() == job.name() && concerns(&handle.job, job, key));
+            .find(|handle| handle.job.name() == job.name() && concerns(handle, job, key));
         if let Some(rival) = rival {
             let differences = job.differences(&rival.job).join("; ");
             let text = format!(
@@ -256,21 +294,43 @@ impl Registry {
             );
             return Err(Failed::new(Reason::OtherTerms, text));
         }
-        if open.count() >= MAXIMUM_JOBS {
-            let text = format!("the service has {MAXIMUM_JOBS} jobs open, its limit; try later");
-            return Err(Failed::new(Reason::NoRoom, text));
-        }
+        let (slot, lost) = self.slots.take(holders);
+        let now = Instant::now();
+        let deadline = now + Duration::from_secs(job.deadline_seconds());
+        let waits_until = if holders.is_empty() {
+            slot.welcome();
+            deadline
+        } else {
+            deadline.min(now + WAITING_TIMEOUT)
+        };
         let (inbox, inputs) = mpsc::channel(EVENT_QUEUE);
-        let handle = Handle { job: job.clone(), inbox: inbox.clone() };
+        let seated = SeatedKeys::default();
+        let handle = Handle {
+            job: job.clone(),
+            opener: key,
+            inbox: inbox.clone(),
+            seated: Arc::clone(&seated),
+        };
         open.jobs.insert(digest, handle);
-        tracing::info!(job = %digest.short(), parties = job.parties().count(), "a job is opened");
+        let told = if holders.is_empty() { Some(0) } else { stranger_line() };
+        if let Some(left_out) = told {
+            let (job, parties) = (digest.short(), job.parties().count());
+            tracing::info!(%job, parties, left_out, "a job is opened");
+        }
         self.shared.job_opened();
         let opened = Instant::now();
+        let mut run = [0; 32];
+        os_rng().fill_bytes(&mut run);
         let task = Task {
-            machine: JobMachine::new(job.clone(), self.shared.budget.clone()),
+            machine: JobMachine::new(job.clone(), run, self.shared.budget.clone()),
             outboxes: HashMap::new(),
             inbox: inbox.downgrade(),
-            deadline: Instant::now() + Duration::from_secs(job.deadline_seconds()),
+            seated,
+            slot,
+            lost,
+            deadline,
+            waits_until,
+            uploading: None,
             patience: self.patience,
             absent: VecDeque::new(),
             signer: Signer(self.identity.clone()),
@@ -285,7 +345,9 @@ impl Registry {
             let (result, elapsed) = task.run(inputs, settled).await;
             registry.forget(&own);
             registry.shared.job_over(elapsed, result);
-            tracing::info!(job = %digest.short(), "a job is over");
+            if told.is_some() {
+                tracing::info!(job = %digest.short(), "a job is over");
+            }
         });
         Ok(inbox)
     }
@@ -322,12 +384,21 @@ impl Registry {
                         the job nor the service has a policy to verify it against";
             return Err(Failed::new(Reason::InvalidJob, text));
         }
+        if policies.iter().any(Policy::is_simulated) && !self.insecure_simulated {
+            let text = "the policy for the providers accepts a simulated platform, whose evidence proves \
+                        nothing, and this service was not started with --insecure-simulated";
+            return Err(Failed::new(Reason::InvalidJob, text));
+        }
         Ok(policies)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A party may open or join a job only if the job lists it, with the key it proved.
@@ -350,11 +421,14 @@ fn on_the_roster(job: &Job, name: &str, spki: &[u8]) -> Result<(), Failed> {
     Err(Failed::new(Reason::Stranger, text))
 }
 
-/// Whether a party that brings `new` means `open`: the open job lists its key, or neither job lists
-/// anybody.
-fn concerns(open: &Job, new: &Job, key: KeyId) -> bool {
-    match (open.parties(), new.parties()) {
-        (Parties::Named(parties), _) => parties.iter().any(|party| party.key == key),
+/// Whether a party that brings `new` means `open`: the open job lists its key and was opened by
+/// somebody whom its own job lists, or neither job lists anybody. A stranger may list whom it
+/// likes.
+fn concerns(open: &Handle, new: &Job, key: KeyId) -> bool {
+    let lists = |job: &Job, key| job.parties().named().iter().any(|party| party.key == key);
+    match (open.job.parties(), new.parties()) {
+        (Parties::Named(_), Parties::Named(_)) => lists(&open.job, key) && lists(new, open.opener),
+        (Parties::Named(_), Parties::Unpinned { .. }) => lists(&open.job, key),
         (Parties::Unpinned { .. }, Parties::Unpinned { .. }) => true,
         (Parties::Unpinned { .. }, Parties::Named(_)) => false,
     }
@@ -373,7 +447,15 @@ struct Task {
     machine: JobMachine,
     outboxes: HashMap<ConnectionId, Outbox>,
     inbox: mpsc::WeakSender<Input>,
+    /// For the registry, which wants to know who belongs here.
+    seated: SeatedKeys,
+    slot: Slot,
+    lost: Lost,
     deadline: Instant,
+    /// How long the job may wait for its parties.
+    waits_until: Instant,
+    /// When the parties were told to upload, and when their pace is checked next.
+    uploading: Option<(Instant, Instant)>,
     /// How long a party whose connection broke may take to come back.
     patience: Duration,
     /// Until when parties may come back, earliest first.
@@ -420,11 +502,19 @@ impl Task {
 
     /// What happens to the job next; nothing if an arrival meant another job.
     async fn next(&mut self, inputs: &mut mpsc::Receiver<Input>) -> Option<Event> {
-        let absent = self.absent.front().copied();
-        let wake = absent.map_or(self.deadline, |(until, _)| until.min(self.deadline));
-        match tokio::time::timeout_at(wake, inputs.recv()).await {
-            Ok(Some(Input::Event(event))) => Some(event),
-            Ok(Some(Input::Arrived(newcomer, answer))) => {
+        let gathering = self.machine.is_gathering();
+        let ends = if gathering { self.waits_until } else { self.deadline };
+        let absent = self.absent.front().map(|(until, _)| *until);
+        let check = self.uploading.map(|(_, next)| next);
+        let wake = absent.into_iter().chain(check).fold(ends, Instant::min);
+        let input = tokio::select! {
+            input = inputs.recv() => input,
+            () = &mut self.lost, if gathering => return Some(Event::Crowded),
+            () = sleep_until(wake) => return Some(self.woken(gathering)),
+        };
+        match input {
+            Some(Input::Event(event)) => Some(event),
+            Some(Input::Arrived(newcomer, answer)) => {
                 if !self.machine.is_meant_by(&newcomer.arrival) {
                     let _ = answer.send(Err(newcomer));
                     return None;
@@ -435,23 +525,40 @@ impl Task {
                 Some(Event::Arrived(arrival))
             }
             // The registry holds a sender as long as the task runs.
-            Ok(None) => Some(Event::Shutdown),
-            Err(_) => match absent {
-                Some((until, connection)) if until <= self.deadline => {
-                    self.absent.pop_front();
-                    Some(Event::Lost(connection))
-                }
-                _ => Some(Event::Deadline),
-            },
+            None => Some(Event::Shutdown),
         }
+    }
+
+    /// What the time has come for.
+    fn woken(&mut self, gathering: bool) -> Event {
+        let now = Instant::now();
+        if let Some((until, connection)) = self.absent.front().copied()
+            && until <= now
+        {
+            self.absent.pop_front();
+            return Event::Lost(connection);
+        }
+        if now >= self.deadline {
+            return Event::Deadline;
+        }
+        if gathering {
+            return Event::Unfilled(WAITING_TIMEOUT);
+        }
+        let (since, _) = self.uploading.unwrap_or((now, now));
+        self.uploading = Some((since, now + UPLOAD_CHECK));
+        let late = now.saturating_duration_since(since + UPLOAD_GRACE).as_secs();
+        Event::Pace(late * UPLOAD_BYTES_PER_SECOND)
     }
 
     /// Runs one event.
     fn step(&mut self, event: Event) -> Progress {
-        let left = self.deadline.saturating_duration_since(Instant::now()).as_secs();
+        let gathering = self.machine.is_gathering();
+        let until = if gathering { self.waits_until } else { self.deadline };
+        let left = until.saturating_duration_since(Instant::now()).as_secs();
         let mut queue = vec![event];
         let mut progress = Progress::default();
         while let Some(event) = queue.pop() {
+            let stays = matches!(&event, Event::Message(_, Ok(FromParty::Chunk(_))));
             for effect in self.machine.handle(event, left, unix_now(), &self.signer) {
                 match effect {
                     Effect::Send(connection, message) => {
@@ -461,6 +568,12 @@ impl Task {
                         if full {
                             self.outboxes.remove(&connection);
                             queue.push(Event::Left(connection));
+                        }
+                    }
+                    Effect::Expect(connection, bytes) => {
+                        let outbox = self.outboxes.get(&connection);
+                        if let Some(place) = outbox.and_then(|outbox| outbox.place.as_ref()) {
+                            place.expect(bytes);
                         }
                     }
                     Effect::Close(connection) => {
@@ -474,6 +587,21 @@ impl Task {
                     Effect::Finished => progress.finished = true,
                 }
             }
+            if !stays {
+                *lock(&self.seated) = self.machine.keys().collect();
+            }
+        }
+        if gathering && !self.machine.is_gathering() && !progress.settled && !self.slot.keep() {
+            let crowded = self.step(Event::Crowded);
+            progress.settled |= crowded.settled;
+            progress.finished |= crowded.finished;
+        }
+        let uploading = self.machine.is_uploading();
+        if uploading && self.uploading.is_none() {
+            let now = Instant::now();
+            self.uploading = Some((now, now + UPLOAD_GRACE + UPLOAD_CHECK));
+        } else if !uploading {
+            self.uploading = None;
         }
         progress
     }
@@ -492,5 +620,243 @@ impl Task {
                 let _ = inbox.send(Input::Event(event)).await;
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use convelo_psi::agreement::{Confirmation, KeyOffer, SealedShare};
+    use convelo_psi::limits::ONE_TIME_KEY_BYTES;
+    use convelo_psi::terms;
+    use convelo_wire::Announcement;
+
+    use super::*;
+    use crate::budget::Budget;
+
+    const SOURCE: Holder = Holder::Source(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    const DEADLINE: Duration = Duration::from_hours(7 * 24);
+    const NAMES: [&str; 2] = ["alice", "bob"];
+
+    /// A job of two parties and seven days, whose task runs.
+    struct Scene {
+        inbox: mpsc::Sender<Input>,
+        budget: Budget,
+        slots: Arc<Slots>,
+        seated: SeatedKeys,
+        messages: Vec<mpsc::Receiver<ToParty>>,
+        opened: Instant,
+    }
+
+    impl Scene {
+        fn new(waits: Duration) -> Self {
+            let service = terms::Service::default();
+            let deadline = DEADLINE.as_secs();
+            let job = Job::unpinned("job", 2, 10_000_000, deadline, service).expect("valid");
+            let (budget, opened) = (Budget::new(1 << 30), Instant::now());
+            let slots = Slots::new(SlotLimits { open: 2, open_each: 2, kept: 1, kept_each: 1 });
+            let (slot, lost) = slots.take([SOURCE]);
+            let (inbox, inputs) = mpsc::channel(EVENT_QUEUE);
+            let seated = SeatedKeys::default();
+            let task = Task {
+                machine: JobMachine::new(job, [0; 32], budget.clone()),
+                outboxes: HashMap::new(),
+                inbox: inbox.downgrade(),
+                seated: Arc::clone(&seated),
+                slot,
+                lost,
+                deadline: opened + DEADLINE,
+                waits_until: opened + waits,
+                uploading: None,
+                patience: Duration::from_secs(30),
+                absent: VecDeque::new(),
+                signer: Signer(Identity::generate()),
+            };
+            tokio::spawn(async move { task.run(inputs, || opened.elapsed()).await });
+            Self { inbox, budget, slots, seated, messages: Vec::new(), opened }
+        }
+
+        async fn arrive(&mut self) {
+            let number = self.messages.len();
+            let (messages, received) = mpsc::channel(100);
+            let (open, _closed) = oneshot::channel();
+            self.messages.push(received);
+            let key = u8::try_from(number).expect("two");
+            let arrival = Arrival {
+                connection: ConnectionId(number as u64),
+                name: NAMES[number].to_owned(),
+                spki: vec![key],
+                offer: KeyOffer {
+                    one_time_key: Box::new([key; ONE_TIME_KEY_BYTES]),
+                    signature: Vec::new(),
+                },
+                received: None,
+                holders: vec![SOURCE],
+            };
+            let newcomer =
+                Newcomer { arrival, outbox: Outbox { messages, place: None, _open: open } };
+            assert!(newcomer.knock(&self.inbox).await.expect("a job").is_ok());
+        }
+
+        async fn say(&self, party: usize, message: FromParty) {
+            let event = Event::Message(ConnectionId(party as u64), Ok(message));
+            self.inbox.send(Input::Event(event)).await.expect("a job");
+        }
+
+        /// Both parties come, agree, and announce this many keys.
+        async fn announce(&mut self, keys: u64) {
+            self.arrive().await;
+            self.arrive().await;
+            let each = [(0, 1), (1, 0)];
+            for (party, other) in each {
+                let (from, to) = (NAMES[party].to_owned(), NAMES[other].to_owned());
+                let share = SealedShare { from, to, sealed: vec![7; 80] };
+                self.say(party, FromParty::Shares(vec![share])).await;
+            }
+            for (party, _) in each {
+                self.say(
+                    party,
+                    FromParty::Confirmation(Confirmation { tag: [7; 32], signature: Vec::new() }),
+                )
+                .await;
+            }
+            for (party, _) in each {
+                let announcement = Announcement { keys, blake3: [7; 32] };
+                self.say(party, FromParty::Announcement(announcement)).await;
+            }
+            for messages in &mut self.messages {
+                while !matches!(messages.recv().await, None | Some(ToParty::Ready)) {}
+            }
+        }
+
+        /// Why a party's stream ends, and how long after the job was opened.
+        async fn failure(&mut self, party: usize) -> (Failed, Duration) {
+            loop {
+                let message = self.messages[party].recv().await;
+                if let ToParty::Failed(failed) = message.expect("the stream ends with a reason") {
+                    return (failed, self.opened.elapsed());
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_of_strangers_does_not_wait_as_long_as_its_first_party_wishes() {
+        let mut scene = Scene::new(WAITING_TIMEOUT);
+        scene.arrive().await;
+        let Some(ToParty::Waiting(waiting)) = scene.messages[0].recv().await else {
+            panic!("not told to wait");
+        };
+        assert_eq!(waiting.seconds_left, WAITING_TIMEOUT.as_secs());
+        let (failed, after) = scene.failure(0).await;
+        assert_eq!((failed.reason, after), (Reason::Deadline, WAITING_TIMEOUT));
+        let text = "the job has waited 3600 s for 1 of 2 parties, as long as this service lets";
+        assert!(failed.explanation.starts_with(text), "{failed}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_is_admitted_waits_until_its_deadline() {
+        let mut scene = Scene::new(DEADLINE);
+        scene.arrive().await;
+        let (failed, after) = scene.failure(0).await;
+        assert_eq!((failed.reason, after), (Reason::Deadline, DEADLINE));
+        assert!(failed.explanation.contains("the job's deadline of 604800 s passed"), "{failed}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_job_that_waits_makes_room() {
+        let mut scene = Scene::new(WAITING_TIMEOUT);
+        scene.arrive().await;
+        let _newcomers = [(); 2].map(|()| scene.slots.take([SOURCE]));
+        let (failed, _) = scene.failure(0).await;
+        assert_eq!(failed.reason, Reason::NoRoom);
+        assert!(failed.explanation.contains("this one had waited longest"), "{failed}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_runs_makes_no_room() {
+        let mut scene = Scene::new(WAITING_TIMEOUT);
+        scene.announce(1000).await;
+        let newcomers = [(); 3].map(|()| scene.slots.take([SOURCE]));
+        assert!(!newcomers[2].0.keep());
+        assert_eq!(scene.failure(0).await.1, UPLOAD_GRACE + UPLOAD_CHECK, "nobody uploads");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_cannot_run_says_so() {
+        let mut scene = Scene::new(WAITING_TIMEOUT);
+        let (other, _lost) = scene.slots.take([SOURCE]);
+        assert!(other.keep());
+        scene.arrive().await;
+        scene.arrive().await;
+        for party in [0, 1] {
+            let (failed, _) = scene.failure(party).await;
+            assert_eq!(failed.reason, Reason::NoRoom);
+            assert!(failed.explanation.contains("runs as many jobs as it can"), "{failed}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_for_sets_that_nobody_uploads_is_given_back() {
+        let mut scene = Scene::new(WAITING_TIMEOUT);
+        scene.announce(10_000_000).await;
+        let (failed, after) = scene.failure(1).await;
+        assert_eq!((failed.reason, after), (Reason::Deadline, UPLOAD_GRACE + UPLOAD_CHECK));
+        let text = "the upload of 'alice', 'bob' were too slow";
+        assert!(failed.explanation.starts_with(text), "{failed}");
+        assert!(scene.budget.reserve(1 << 30).is_some(), "all memory is free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_drips_holds_no_memory() {
+        let mut scene = Scene::new(WAITING_TIMEOUT);
+        scene.announce(10_000_000).await;
+        for value in 0..100_u128 {
+            let chunk = (value + 1).to_be_bytes().to_vec();
+            for party in [0, 1] {
+                let event =
+                    Event::Message(ConnectionId(party), Ok(FromParty::Chunk(chunk.clone().into())));
+                let _ = scene.inbox.send(Input::Event(event)).await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let (failed, after) = scene.failure(0).await;
+        assert_eq!(failed.reason, Reason::Deadline);
+        assert!(failed.explanation.contains("too slow"), "{failed}");
+        assert!(after < Duration::from_secs(110));
+        assert!(scene.budget.reserve(1 << 30).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_upload_goes_on() {
+        const A_SECOND: u128 = UPLOAD_BYTES_PER_SECOND as u128 / 16;
+        let mut scene = Scene::new(WAITING_TIMEOUT);
+        scene.announce(10_000_000).await;
+        for second in 0..600 {
+            let values = (0..A_SECOND).map(|value| second * A_SECOND + value + 1);
+            let chunk: Vec<u8> = values.flat_map(u128::to_be_bytes).collect();
+            for party in [0, 1] {
+                scene.say(party, FromParty::Chunk(chunk.clone().into())).await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        for messages in &mut scene.messages {
+            while let Ok(message) = messages.try_recv() {
+                assert!(!matches!(message, ToParty::Failed(_)));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_with_a_seat_are_known() {
+        let mut scene = Scene::new(WAITING_TIMEOUT);
+        scene.arrive().await;
+        let has = |scene: &Scene, key: u8| lock(&scene.seated).contains(&KeyId::of_spki(&[key]));
+        let _ = scene.messages[0].recv().await;
+        assert!(has(&scene, 0) && !has(&scene, 1));
+        scene.inbox.send(Input::Event(Event::Left(ConnectionId(0)))).await.expect("a job");
+        scene.inbox.closed().await;
+        assert!(!has(&scene, 0));
     }
 }

@@ -18,11 +18,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::attester::{Attester, CollateralSource};
-use crate::budget::Budget;
 use crate::figures::{Figures, Tally};
 use crate::limits::{OUTGOING_QUEUE, RECLAIM_AFTER};
 use crate::registry::Registry;
-use crate::shared::Shared;
+use crate::shared::{AdmitList, Shared};
 use crate::stream::{Entrance, serve};
 
 /// What a service needs to start.
@@ -40,6 +39,14 @@ pub struct Config {
     pub offer: Option<Arc<dyn CollateralSource>>,
     /// What the operator requires of every provider's evidence, in addition to what the job says.
     pub provider_policy: Option<Policy>,
+    /// The keys that may use the service; anyone may, if there is no list.
+    pub admit: Option<Arc<dyn AdmitList>>,
+    /// Whether every connection comes through a balancer that says where it comes from (PROXY
+    /// protocol, version 2).
+    pub behind_balancer: bool,
+    /// Accepts policies for providers, the operator's or a job's, that name a simulated platform's
+    /// root: such evidence proves nothing.
+    pub insecure_simulated: bool,
     /// How many bytes of pseudonyms all jobs together may hold.
     pub memory: u64,
     /// How long a party whose connection broke in a running job may take to come back.
@@ -59,7 +66,11 @@ pub struct Service {
 
 /// Shows what a service counts and whether it accepts jobs, while it runs.
 #[derive(Clone)]
-pub struct Observer(Arc<Entrance>);
+pub struct Observer {
+    pub(crate) shared: Shared,
+    /// None if the service's own wire is not served.
+    pub(crate) registry: Option<Arc<Registry>>,
+}
 
 /// A service that could not start, or failed.
 #[derive(Debug, thiserror::Error)]
@@ -85,21 +96,23 @@ impl Service {
         let source = Arc::clone(&config.source);
         let listener = Listener::bind(&config.listen, config.identity.clone(), source).await?;
         let address = listener.address()?;
-        let shared = Shared {
-            budget: Budget::new(config.memory),
-            attester: Arc::new(Attester::new(config.source, config.collateral, config.offer)),
-            tally: Tally::new(config.memory),
-        };
+        let shared = Shared::new(config.memory, config.collateral, config.admit);
         let entrance = Arc::new(Entrance {
             registry: Registry::new(
                 config.identity,
                 config.provider_policy,
+                config.insecure_simulated,
                 config.reconnect_within,
                 shared.clone(),
             ),
             shared,
+            attester: Attester::new(config.source, config.offer),
             insecure_ratls_only: config.insecure_ratls_only,
         });
+        let door = Arc::clone(&entrance);
+        let listener = listener
+            .knowing(Arc::new(move |key| door.knows(key)))
+            .behind_balancer(config.behind_balancer);
         Ok(Self { listener, address, entrance })
     }
 
@@ -110,7 +123,7 @@ impl Service {
 
     /// For those who observe the service.
     pub fn observer(&self) -> Observer {
-        Observer(Arc::clone(&self.entrance))
+        Observer { registry: Some(Arc::clone(&self.entrance.registry)), ..self.shared().observer() }
     }
 
     /// For a wire that is served next to the service's own.
@@ -143,12 +156,12 @@ impl Service {
 impl Observer {
     /// The current figures.
     pub fn figures(&self) -> Figures {
-        self.0.shared.tally.figures()
+        self.shared.tally.figures()
     }
 
-    /// Whether another job could be opened.
+    /// Whether another job could run.
     pub fn takes_jobs(&self) -> bool {
-        self.0.registry.takes_jobs()
+        self.registry.as_ref().is_none_or(|registry| registry.takes_jobs())
     }
 }
 

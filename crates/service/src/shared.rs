@@ -1,42 +1,86 @@
 //! What a service shares with other wires that are served next to its own.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use convelo_attest::{Evidence, Policy, Refusal};
+use convelo_channel::Acquaintance;
 use convelo_wire::Failed;
 
-use crate::attester::{Attester, Queue};
+use crate::attester::{CollateralSource, Queue, Verifier};
 use crate::budget::Budget;
 use crate::figures::Tally;
+use crate::server::Observer;
+
+/// The keys that the operator admits, which something else keeps up to date while the service runs.
+pub trait AdmitList: Send + Sync {
+    /// Whether the list has this key: SHA-256 of its `SubjectPublicKeyInfo`. Must not block.
+    fn admits(&self, key: &[u8; 32]) -> bool;
+}
 
 /// The memory, verifier, figures and limits of a service, shared by all wires: which wire serves a
 /// client does not change how much there is of each.
 #[derive(Clone)]
 pub struct Shared {
     pub(crate) budget: Budget,
-    pub(crate) attester: Arc<Attester>,
+    pub(crate) verifier: Arc<Verifier>,
     pub(crate) tally: Arc<Tally>,
+    pub(crate) admit: Option<Arc<dyn AdmitList>>,
 }
 
 impl Shared {
+    /// For wires that are served without the service's own: this many bytes for all jobs, and a list
+    /// of the keys that may use them, if there is one. No evidence can be verified.
+    pub fn alone(memory: u64, admit: Option<Arc<dyn AdmitList>>) -> Self {
+        Self::new(memory, None, admit)
+    }
+
+    pub(crate) fn new(
+        memory: u64,
+        collateral: Option<Arc<dyn CollateralSource>>,
+        admit: Option<Arc<dyn AdmitList>>,
+    ) -> Self {
+        Self {
+            budget: Budget::new(memory),
+            verifier: Arc::new(Verifier::new(collateral)),
+            tally: Tally::new(memory),
+            admit,
+        }
+    }
+
+    /// For those who observe what is served without the service's own wire.
+    pub fn observer(&self) -> Observer {
+        Observer { shared: self.clone(), registry: None }
+    }
+
     /// The memory for all jobs.
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Verifies, against every policy, the evidence of somebody who has no seat in a job yet; a
-    /// refusal calls them `name`.
+    /// Whether somebody with this key may use the service, and as whom: anyone may, unless there is
+    /// a list. Nothing if they may not.
+    pub fn acquaintance(&self, key: &[u8; 32]) -> Option<Acquaintance> {
+        match &self.admit {
+            None => Some(Acquaintance::Stranger),
+            Some(list) => list.admits(key).then_some(Acquaintance::Admitted),
+        }
+    }
+
+    /// Verifies, against every policy, the evidence of somebody who has no seat in a job yet and
+    /// comes from `source`; a refusal calls them `name`.
     ///
     /// # Errors
     /// The refusal, in words.
     pub async fn judge(
         &self,
+        source: IpAddr,
         name: &str,
         evidence: Result<Arc<Evidence>, Refusal>,
         policies: &[Policy],
     ) -> Result<(), Failed> {
-        self.attester.judge(Queue::Strangers, name, evidence, policies).await
+        self.verifier.judge(Queue::Strangers, source, name, evidence, policies).await
     }
 
     /// Counts a job that begins.

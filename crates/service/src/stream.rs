@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use convelo_channel::Peer;
-use convelo_wire::{Challenge, Failed, FromParty, Proof, Reason, ToParty, proto};
+use convelo_channel::{Acquaintance, Peer, Seated, stranger_line};
+use convelo_psi::KeyId;
+use convelo_wire::{Challenge, Failed, FromParty, Proof, Reason, ToParty, WireError, proto};
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tonic::Streaming;
 
-use crate::attester::{Queue, Session};
+use crate::attester::{Attester, Queue, Session};
 use crate::job::Event;
 use crate::limits::{CHALLENGE_INTERVAL, HELLO_TIMEOUT, SESSION_CAP};
 use crate::registry::{Entered, Registry, Seat};
@@ -18,8 +19,32 @@ use crate::shared::Shared;
 pub(crate) struct Entrance {
     pub(crate) registry: Arc<Registry>,
     pub(crate) shared: Shared,
+    pub(crate) attester: Attester,
     /// Whether a party may arrive without a Challenge.
     pub(crate) insecure_ratls_only: bool,
+}
+
+impl Entrance {
+    /// Who a key belongs to: a party that has a seat is no stranger.
+    pub(crate) fn knows(&self, key: &[u8; 32]) -> Acquaintance {
+        match self.shared.acquaintance(key) {
+            Some(Acquaintance::Admitted) => Acquaintance::Admitted,
+            Some(_) if self.registry.has_seated(key) => Acquaintance::Seated,
+            _ => Acquaintance::Stranger,
+        }
+    }
+
+    fn acquaintance(&self, peer: &Peer) -> Result<Acquaintance, Failed> {
+        let key = KeyId::of_spki(&peer.spki);
+        if self.shared.acquaintance(&key.0).is_none() {
+            let text = format!(
+                "this service's operator has not admitted the key {key}; have it added to the \
+                 service's list, or use the key that is on it"
+            );
+            return Err(Failed::new(Reason::Stranger, text));
+        }
+        Ok(self.knows(&key.0))
+    }
 }
 
 /// Handles one stream from its Challenge to its end.
@@ -30,10 +55,13 @@ pub(crate) async fn serve(
     outgoing: mpsc::Sender<ToParty>,
 ) {
     let opened = open(&entrance, &peer, &mut incoming, &outgoing).await;
-    let (mut entered, session) = match opened {
+    let (mut entered, _seated, session) = match opened {
         Ok(opened) => opened,
         Err(failed) => {
-            tracing::info!(address = %peer.address, reason = ?failed.reason, "a party was refused");
+            if let Some(left_out) = stranger_line() {
+                let (address, reason) = (peer.address, failed.reason);
+                tracing::info!(%address, %reason, left_out, "a party was refused");
+            }
             let _ = outgoing.send(ToParty::Failed(failed)).await;
             return;
         }
@@ -87,7 +115,9 @@ pub(crate) async fn serve(
 
 /// Has the job end a seated party's stream; all its parties hear why.
 async fn expel(seat: &Seat, failed: Failed) {
-    tracing::info!(reason = ?failed.reason, "a seated party was refused");
+    if let Some(left_out) = stranger_line() {
+        tracing::info!(reason = %failed.reason, left_out, "a seated party was refused");
+    }
     seat.send(|connection| Event::Expelled(connection, failed)).await;
 }
 
@@ -124,8 +154,7 @@ impl Renewal {
         if challenge.job.0 != last.exchange.job {
             return Err(protocol("a Challenge for another job arrived"));
         }
-        let (exchange, proof) =
-            entrance.shared.attester.answer(Queue::Seated, &peer.binding, challenge).await?;
+        let (exchange, proof) = entrance.attester.answer(Queue::Seated, peer, challenge).await?;
         if entered.policies.is_empty() {
             self.session = Some(Session::new(exchange));
         } else {
@@ -151,8 +180,14 @@ impl Renewal {
         session.take(peer, quote)?;
         entrance
             .shared
-            .attester
-            .judge(Queue::Seated, &entered.name, session.evidence(), &entered.policies)
+            .verifier
+            .judge(
+                Queue::Seated,
+                peer.address.ip(),
+                &entered.name,
+                session.evidence(),
+                &entered.policies,
+            )
             .await?;
         self.session = Some(session);
         Ok(())
@@ -165,16 +200,17 @@ async fn open(
     peer: &Peer,
     incoming: &mut Streaming<proto::FromParty>,
     outgoing: &mpsc::Sender<ToParty>,
-) -> Result<(Entered, Option<Session>), Failed> {
+) -> Result<(Entered, Seated, Option<Session>), Failed> {
+    let acquaintance = entrance.acquaintance(peer)?;
+    let queue = match acquaintance {
+        Acquaintance::Stranger => Queue::Strangers,
+        Acquaintance::Seated | Acquaintance::Admitted => Queue::Seated,
+    };
     let mut session: Option<Session> = None;
     loop {
         match (next(incoming).await?, &mut session) {
             (FromParty::Challenge(challenge), None) => {
-                let (exchange, proof) = entrance
-                    .shared
-                    .attester
-                    .answer(Queue::Strangers, &peer.binding, challenge)
-                    .await?;
+                let (exchange, proof) = entrance.attester.answer(queue, peer, challenge).await?;
                 session = Some(Session::new(exchange));
                 let _ = outgoing.send(ToParty::Proof(proof)).await;
             }
@@ -186,11 +222,16 @@ async fn open(
                     return Err(Failed::new(Reason::NotAttested, text));
                 }
                 let session = session.take();
+                let kept = peer.place.keep().ok_or_else(|| {
+                    let text = "too many parties are connected from this address, or with this key; \
+                                try later, or have the service's operator admit the key";
+                    Failed::new(Reason::NoRoom, text)
+                })?;
                 let entered = entrance
                     .registry
-                    .enter(peer, hello, session.as_ref(), outgoing.clone())
+                    .enter(peer, acquaintance, hello, session.as_ref(), outgoing.clone())
                     .await?;
-                return Ok((entered, session));
+                return Ok((entered, kept.seat(), session));
             }
             _ => {
                 return Err(protocol(
@@ -207,7 +248,10 @@ async fn next(incoming: &mut Streaming<proto::FromParty>) -> Result<FromParty, F
         .map_err(|_| protocol("no Hello arrived in time"))?
         .map_err(|_| protocol("the stream broke before its Hello"))?
         .ok_or_else(|| protocol("the stream ended before its Hello"))?;
-    message.try_into().map_err(|error: convelo_wire::WireError| protocol(&error.to_string()))
+    message.try_into().map_err(|error: WireError| match error {
+        WireError::Version { .. } => Failed::new(Reason::Version, error.to_string()),
+        _ => protocol(&error.to_string()),
+    })
 }
 
 fn protocol(text: &str) -> Failed {

@@ -1,7 +1,9 @@
 //! The checked forms of the messages, and the one way to and from the generated types.
 
-use convelo_psi::agreement::{Confirmation, KeyOffer, Member, SealedShare};
-use convelo_psi::{JobDigest, Outcome, SignedStatement};
+use convelo_psi::agreement::{
+    AGREEMENT_VERSION, Assembled, Confirmation, KeyOffer, Member, SealedShare,
+};
+use convelo_psi::{JobDigest, OutcomeKind, SignedStatement};
 use prost::bytes::Bytes;
 
 use crate::limits::{
@@ -18,6 +20,17 @@ pub enum WireError {
     /// The oneof of a message was not set; this happens if a newer peer sends a kind unknown here.
     #[error("a message of an unknown kind arrived: the peer may run a newer version")]
     Unknown,
+    /// The peer speaks another version of the key agreement.
+    #[error(
+        "the program speaks version {found} of the key agreement, expected version {expected}: the older \
+         of the two programs must be upgraded"
+    )]
+    Version {
+        /// The peer's.
+        found: u32,
+        /// Ours.
+        expected: u32,
+    },
     /// A field has a length or value outside its limits.
     #[error("{field}: found {found}, expected {expected}")]
     Field {
@@ -63,6 +76,8 @@ pub struct Proof {
     pub quote: Vec<u8>,
     /// Collateral that the service offers, as it arrived; within its size limit, empty for none.
     pub collateral: Vec<u8>,
+    /// The version of the key agreement that the service relays.
+    pub agreement: u32,
 }
 
 /// What a party is about to upload.
@@ -79,8 +94,8 @@ pub struct Announcement {
 pub struct NamedConfirmation {
     /// The party's name.
     pub party: String,
-    /// Its tag.
-    pub tag: Confirmation,
+    /// What it shows.
+    pub confirmation: Confirmation,
 }
 
 /// What a party sends.
@@ -127,7 +142,7 @@ pub enum ToParty {
     /// Who is missing.
     Waiting(Waiting),
     /// Every party has arrived.
-    Assembled(Vec<Member>),
+    Assembled(Assembled),
     /// Shares sealed to this party.
     Shares(Vec<SealedShare>),
     /// The other parties' confirmations.
@@ -143,8 +158,10 @@ pub enum ToParty {
     },
     /// The result.
     Outcome {
-        /// What the party learns, without the bits of a bitmap.
-        outcome: Outcome<()>,
+        /// What kind of result it is.
+        kind: OutcomeKind,
+        /// How many keys all parties have, if the party is told.
+        count: u64,
         /// How many bytes of a bitmap follow; if the result is withheld, they mean nothing.
         bitmap_bytes: u64,
         /// What the service says about it, signed by the key of its certificate.
@@ -176,6 +193,10 @@ impl TryFrom<proto::FromParty> for FromParty {
                 Self::Evidence(evidence.quote)
             }
             Message::Hello(hello) => {
+                // First, because the rest of another version has another form.
+                if hello.agreement != AGREEMENT_VERSION {
+                    return Err(another_version(hello.agreement));
+                }
                 at_most("hello.job", hello.job.len(), MAXIMUM_JOB_BYTES)?;
                 let offer = hello.offer.ok_or_else(|| missing("hello.offer"))?;
                 Self::Hello(Hello {
@@ -187,9 +208,10 @@ impl TryFrom<proto::FromParty> for FromParty {
                 })
             }
             Message::Shares(shares) => Self::Shares(shares_from_proto(shares)?),
-            Message::Confirmation(confirmation) => {
-                Self::Confirmation(Confirmation(array("confirmation.tag", &confirmation.tag)?))
-            }
+            Message::Confirmation(confirmation) => Self::Confirmation(confirmation_from_proto(
+                &confirmation.tag,
+                confirmation.signature,
+            )?),
             Message::Announcement(announcement) => Self::Announcement(Announcement {
                 keys: announcement.keys,
                 blake3: array("announcement.blake3", &announcement.blake3)?,
@@ -219,10 +241,11 @@ impl From<FromParty> for proto::FromParty {
                 offer: Some(offer_to_proto(&hello.offer)),
                 software: hello.software,
                 received: hello.received,
+                agreement: AGREEMENT_VERSION,
             }),
             FromParty::Shares(shares) => Message::Shares(shares_to_proto(shares)),
-            FromParty::Confirmation(tag) => {
-                Message::Confirmation(proto::Confirmation { tag: tag.0.to_vec() })
+            FromParty::Confirmation(Confirmation { tag, signature }) => {
+                Message::Confirmation(proto::Confirmation { tag: tag.to_vec(), signature })
             }
             FromParty::Announcement(announcement) => Message::Announcement(proto::Announcement {
                 keys: announcement.keys,
@@ -251,6 +274,8 @@ impl TryFrom<proto::ToParty> for ToParty {
                     nonce: array("proof.nonce", &proof.nonce)?,
                     quote: proof.quote,
                     collateral: proof.collateral,
+                    // A service of version 1 knows no such field.
+                    agreement: proof.agreement.max(1),
                 })
             }
             Message::Waiting(waiting) => Self::Waiting(Waiting {
@@ -259,9 +284,10 @@ impl TryFrom<proto::ToParty> for ToParty {
                 missing_count: waiting.missing_count,
                 seconds_left: waiting.seconds_left,
             }),
-            Message::Assembled(assembled) => {
-                Self::Assembled(members("assembled.members", assembled.members)?)
-            }
+            Message::Assembled(assembled) => Self::Assembled(Assembled {
+                run: array("assembled.run", &assembled.run)?,
+                members: members("assembled.members", assembled.members)?,
+            }),
             Message::Shares(shares) => Self::Shares(shares_from_proto(shares)?),
             Message::Confirmations(confirmations) => {
                 let entries = confirmations.confirmations;
@@ -272,7 +298,7 @@ impl TryFrom<proto::ToParty> for ToParty {
                         .map(|entry| {
                             Ok(NamedConfirmation {
                                 party: name("confirmations.party", entry.party)?,
-                                tag: Confirmation(array("confirmations.tag", &entry.tag)?),
+                                confirmation: confirmation_from_proto(&entry.tag, entry.signature)?,
                             })
                         })
                         .collect::<Result<_, WireError>>()?,
@@ -286,18 +312,13 @@ impl TryFrom<proto::ToParty> for ToParty {
             },
             Message::Outcome(outcome) => {
                 at_most("outcome.signature", outcome.signature.len(), MAXIMUM_SIGNATURE_BYTES)?;
-                let count = || outcome.count.ok_or_else(|| missing("outcome.count"));
+                let kind = u64::try_from(outcome.kind).ok().and_then(OutcomeKind::from_number);
+                let kind = kind.ok_or_else(|| {
+                    field("outcome.kind", outcome.kind.to_string(), "the number of a Kind")
+                })?;
                 Self::Outcome {
-                    outcome: match proto::Kind::try_from(outcome.kind) {
-                        Ok(proto::Kind::Intersection) => Outcome::Intersection(()),
-                        Ok(proto::Kind::Count) => Outcome::Count(count()?),
-                        Ok(proto::Kind::Withheld) => Outcome::Withheld,
-                        Ok(proto::Kind::Nothing) => Outcome::Nothing,
-                        Ok(proto::Kind::Unspecified) | Err(_) => {
-                            let found = outcome.kind.to_string();
-                            return Err(field("outcome.kind", found, "the number of a Kind"));
-                        }
-                    },
+                    kind,
+                    count: outcome.count.ok_or_else(|| missing("outcome.count"))?,
                     bitmap_bytes: outcome.bitmap_bytes,
                     signed: SignedStatement {
                         statement: outcome.statement,
@@ -337,6 +358,7 @@ impl From<ToParty> for proto::ToParty {
                 nonce: proof.nonce.to_vec(),
                 quote: proof.quote,
                 collateral: proof.collateral,
+                agreement: proof.agreement,
             }),
             ToParty::Waiting(waiting) => Message::Waiting(proto::Waiting {
                 present: waiting.present,
@@ -344,16 +366,20 @@ impl From<ToParty> for proto::ToParty {
                 missing_count: waiting.missing_count,
                 seconds_left: waiting.seconds_left,
             }),
-            ToParty::Assembled(members) => Message::Assembled(proto::Assembled {
-                members: members.iter().map(member_to_proto).collect(),
-            }),
+            ToParty::Assembled(Assembled { run, members }) => {
+                Message::Assembled(proto::Assembled {
+                    members: members.iter().map(member_to_proto).collect(),
+                    run: run.to_vec(),
+                })
+            }
             ToParty::Shares(shares) => Message::Shares(shares_to_proto(shares)),
             ToParty::Confirmations(confirmations) => Message::Confirmations(proto::Confirmations {
                 confirmations: confirmations
                     .into_iter()
                     .map(|entry| proto::NamedConfirmation {
                         party: entry.party,
-                        tag: entry.tag.0.to_vec(),
+                        tag: entry.confirmation.tag.to_vec(),
+                        signature: entry.confirmation.signature,
                     })
                     .collect(),
             }),
@@ -362,15 +388,10 @@ impl From<ToParty> for proto::ToParty {
             ToParty::Uploads { complete, missing } => {
                 Message::Uploads(proto::Uploads { complete, missing })
             }
-            ToParty::Outcome { outcome, bitmap_bytes, signed } => {
-                let (kind, count) = match outcome {
-                    Outcome::Intersection(()) => (proto::Kind::Intersection, 0),
-                    Outcome::Count(count) => (proto::Kind::Count, count),
-                    Outcome::Withheld => (proto::Kind::Withheld, 0),
-                    Outcome::Nothing => (proto::Kind::Nothing, 0),
-                };
+            // No branch here depends on the kind: the service's host might see it.
+            ToParty::Outcome { kind, count, bitmap_bytes, signed } => {
                 Message::Outcome(proto::Outcome {
-                    kind: kind.into(),
+                    kind: kind.number().into(),
                     bitmap_bytes,
                     count: Some(count),
                     statement: signed.statement,
@@ -432,10 +453,20 @@ fn names(field: &'static str, names: Vec<String>) -> Result<Vec<String>, WireErr
     names.into_iter().map(|entry| name(field, entry)).collect()
 }
 
+fn another_version(found: u32) -> WireError {
+    // A program of version 1 knows no such field.
+    WireError::Version { found: found.max(1), expected: AGREEMENT_VERSION }
+}
+
+fn confirmation_from_proto(tag: &[u8], signature: Vec<u8>) -> Result<Confirmation, WireError> {
+    at_most("confirmation.signature", signature.len(), MAXIMUM_SIGNATURE_BYTES)?;
+    Ok(Confirmation { tag: array("confirmation.tag", tag)?, signature })
+}
+
 fn offer_from_proto(offer: proto::KeyOffer) -> Result<KeyOffer, WireError> {
     at_most("offer.signature", offer.signature.len(), MAXIMUM_SIGNATURE_BYTES)?;
     Ok(KeyOffer {
-        one_time_key: array("offer.one_time_key", &offer.one_time_key)?,
+        one_time_key: Box::new(array("offer.one_time_key", &offer.one_time_key)?),
         signature: offer.signature,
     })
 }

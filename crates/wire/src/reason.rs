@@ -3,8 +3,8 @@
 use crate::limits::MAXIMUM_EXPLANATION_BYTES;
 use crate::proto;
 
-/// The kinds of failure that are sent. Programs see each as a separate case; the words for people
-/// are in [`Failed::explanation`].
+/// The kinds of failure that are sent. Programs see each as a separate case, and logs its name; the
+/// words for people are in [`Failed::explanation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The person or program running a party stopped it.
@@ -41,8 +41,36 @@ pub enum Reason {
     InvalidJob,
     /// The stream has no fresh attestation.
     NotAttested,
+    /// The party speaks another version of the key agreement.
+    Version,
     /// The service failed, or a newer peer sent a reason that this version does not know.
     Internal,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::Table => "table",
+            Self::OverCap => "over-cap",
+            Self::KeyAgreement => "key-agreement",
+            Self::ConnectionLost => "connection-lost",
+            Self::Deadline => "deadline",
+            Self::Stranger => "stranger",
+            Self::NameTaken => "name-taken",
+            Self::OtherTerms => "other-terms",
+            Self::JobRunning => "job-running",
+            Self::Replaced => "replaced",
+            Self::Protocol => "protocol",
+            Self::NoRoom => "no-room",
+            Self::Shutdown => "shutdown",
+            Self::Attestation => "attestation",
+            Self::InvalidJob => "invalid-job",
+            Self::NotAttested => "not-attested",
+            Self::Version => "version",
+            Self::Internal => "internal",
+        })
+    }
 }
 
 /// A stream's end without a result, as told to a party.
@@ -89,6 +117,7 @@ impl From<proto::Reason> for Reason {
             proto::Reason::Attestation => Self::Attestation,
             proto::Reason::InvalidJob => Self::InvalidJob,
             proto::Reason::NotAttested => Self::NotAttested,
+            proto::Reason::Version => Self::Version,
             proto::Reason::Unspecified | proto::Reason::Internal => Self::Internal,
         }
     }
@@ -114,6 +143,7 @@ impl From<Reason> for proto::Reason {
             Reason::Attestation => Self::Attestation,
             Reason::InvalidJob => Self::InvalidJob,
             Reason::NotAttested => Self::NotAttested,
+            Reason::Version => Self::Version,
             Reason::Internal => Self::Internal,
         }
     }

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use convelo_psi::agreement::{KeyOffer, Member};
+use convelo_psi::agreement::AGREEMENT_VERSION;
+use convelo_psi::limits::ONE_TIME_KEY_BYTES;
+use convelo_psi::reveal::Told;
 use convelo_psi::statement::StatementError;
-use convelo_psi::{JobDigest, KeyId, Outcome, Statement};
+use convelo_psi::{JobDigest, KeyId, OutcomeKind, Statement};
 use convelo_wire::limits::{
     MAXIMUM_CHUNK_BYTES, MAXIMUM_EXPLANATION_BYTES, MAXIMUM_JOB_BYTES, MAXIMUM_MESSAGE_BYTES,
     MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_SIGNATURE_BYTES, MAXIMUM_SOFTWARE_BYTES,
@@ -48,7 +50,7 @@ fn up_to(limit: usize) -> impl Strategy<Value = Vec<u8>> {
 
 /// Every reason but `REASON_UNSPECIFIED`, as it travels.
 fn reason() -> impl Strategy<Value = i32> {
-    1..=18
+    1..=19
 }
 
 fn hidden<T>(entries: Vec<Hidden<T>>) -> Vec<T> {
@@ -56,7 +58,7 @@ fn hidden<T>(entries: Vec<Hidden<T>>) -> Vec<T> {
 }
 
 fn offer() -> impl Strategy<Value = Hidden<proto::KeyOffer>> {
-    (bytes(32), up_to(MAXIMUM_SIGNATURE_BYTES))
+    (bytes(ONE_TIME_KEY_BYTES), up_to(MAXIMUM_SIGNATURE_BYTES))
         .prop_map(|(one_time_key, signature)| Hidden(proto::KeyOffer { one_time_key, signature }))
 }
 
@@ -79,13 +81,16 @@ fn messages_of_parties() -> impl Strategy<Value = Hidden<from_party::Message>> {
     prop_oneof![
         (up_to(300), name(), offer(), text(), any::<Option<u64>>()).prop_map(
             |(job, party, offer, software, received)| {
-                let offer = Some(offer.0);
-                Message::Hello(proto::Hello { job, party, offer, software, received }).into()
+                let (offer, agreement) = (Some(offer.0), AGREEMENT_VERSION);
+                let hello = proto::Hello { job, party, offer, software, received, agreement };
+                Message::Hello(hello).into()
             }
         ),
         Just(Hidden(Message::Received(proto::Received {}))),
         shares().prop_map(|shares| Message::Shares(shares.0).into()),
-        bytes(32).prop_map(|tag| Message::Confirmation(proto::Confirmation { tag }).into()),
+        (bytes(32), up_to(MAXIMUM_SIGNATURE_BYTES)).prop_map(|(tag, signature)| {
+            Message::Confirmation(proto::Confirmation { tag, signature }).into()
+        }),
         (any::<u64>(), bytes(32)).prop_map(|(keys, blake3)| {
             Message::Announcement(proto::Announcement { keys, blake3 }).into()
         }),
@@ -103,7 +108,11 @@ fn messages_of_parties() -> impl Strategy<Value = Hidden<from_party::Message>> {
 fn messages_of_the_service() -> impl Strategy<Value = Hidden<to_party::Message>> {
     use to_party::Message;
     let result = prop_oneof![
-        any::<u64>().prop_map(|bytes| (i32::from(proto::Kind::Intersection), bytes, 0)),
+        any::<[u64; 2]>().prop_map(|[bytes, count]| (
+            i32::from(proto::Kind::Intersection),
+            bytes,
+            count
+        )),
         any::<u64>().prop_map(|count| (proto::Kind::Count.into(), 0, count)),
         any::<u64>().prop_map(|bytes| (proto::Kind::Withheld.into(), bytes, 0)),
         Just((proto::Kind::Nothing.into(), 0, 0)),
@@ -115,14 +124,18 @@ fn messages_of_the_service() -> impl Strategy<Value = Hidden<to_party::Message>>
                 Message::Waiting(waiting).into()
             }
         ),
-        members().prop_map(|members| {
-            Message::Assembled(proto::Assembled { members: members.0 }).into()
+        (members(), bytes(32)).prop_map(|(members, run)| {
+            Message::Assembled(proto::Assembled { members: members.0, run }).into()
         }),
         shares().prop_map(|shares| Message::Shares(shares.0).into()),
-        vec((name(), bytes(32)), 0..4).prop_map(|entries| {
+        vec((name(), bytes(32), up_to(MAXIMUM_SIGNATURE_BYTES)), 0..4).prop_map(|entries| {
             let entries = entries.into_iter();
-            let confirmations =
-                entries.map(|(party, tag)| proto::NamedConfirmation { party, tag }).collect();
+            let confirmations = entries.map(|(party, tag, signature)| proto::NamedConfirmation {
+                party,
+                tag,
+                signature,
+            });
+            let confirmations = confirmations.collect();
             Message::Confirmations(proto::Confirmations { confirmations }).into()
         }),
         Just(Hidden(Message::Ready(proto::Ready {}))),
@@ -139,9 +152,11 @@ fn messages_of_the_service() -> impl Strategy<Value = Hidden<to_party::Message>>
         ),
         up_to(300)
             .prop_map(|bits| Message::Bitmap(proto::BitmapChunk { bits: bits.into() }).into()),
-        (bytes(32), up_to(300), up_to(300)).prop_map(|(nonce, quote, collateral)| {
-            Message::Proof(proto::Proof { nonce, quote, collateral }).into()
-        }),
+        (bytes(32), up_to(300), up_to(300), 1..=u32::MAX).prop_map(
+            |(nonce, quote, collateral, agreement)| {
+                Message::Proof(proto::Proof { nonce, quote, collateral, agreement }).into()
+            }
+        ),
         (reason(), name(), text()).prop_map(|(reason, party, explanation)| {
             Message::Failed(proto::Failed { reason, party, explanation }).into()
         }),
@@ -223,6 +238,7 @@ proptest! {
                 offer: Some(key_offer()),
                 software: software.to_owned(),
                 received: None,
+                agreement: AGREEMENT_VERSION,
             }))
         };
         if let Ok(FromParty::Hello(hello)) = hello("alice", &text) {
@@ -263,45 +279,42 @@ proptest! {
         job in any::<[u8; 32]>(),
         party in name(),
         party_key in any::<[u8; 32]>(),
-        members in members(),
+        members in vec((name(), any::<[u8; 32]>()), 0..4),
         keys in prop_oneof![Just(0), any::<u64>()],
         set_blake3 in any::<[u8; 32]>(),
-        (kind, result) in (1..=4, any::<[u8; 32]>()),
+        (kind, result, count) in (1..=4, any::<[u8; 32]>(), any::<u64>()),
         finished_at in prop_oneof![Just(0), any::<u64>()],
+        transcript in any::<[u8; 32]>(),
     ) {
-        let outcome = match kind {
-            1 => Outcome::Intersection(result),
-            2 => Outcome::Count(result),
-            3 => Outcome::Withheld,
-            _ => Outcome::Nothing,
-        };
+        let (result, count) = if kind <= 2 { (result, count) } else { ([0; 32], 0) };
         let message = proto::Statement {
-            label: "convelo/join/statement/v1".to_owned(),
+            label: "convelo/join/statement/v2".to_owned(),
             job_digest: job.to_vec(),
             party: party.clone(),
             party_key: party_key.to_vec(),
-            members: members.0.clone(),
+            members: members
+                .iter()
+                .map(|(name, key)| proto::StatedMember { name: name.clone(), key: key.to_vec() })
+                .collect(),
             keys,
             set_blake3: set_blake3.to_vec(),
             kind,
-            result_sha256: if kind <= 2 { result.to_vec() } else { vec![0; 32] },
+            result_sha256: result.to_vec(),
             finished_at,
+            transcript: transcript.to_vec(),
+            count: count.to_be_bytes().to_vec(),
         };
-        let members = members.0.into_iter().map(|member| {
-            let offer = member.offer.unwrap();
-            let one_time_key = offer.one_time_key.try_into().unwrap();
-            let offer = KeyOffer { one_time_key, signature: offer.signature };
-            Member { name: member.name, spki: member.public_key, offer }
-        });
+        let kind = OutcomeKind::from_number(u64::try_from(kind).unwrap()).unwrap();
         let statement = Statement {
             job: JobDigest(job),
             party,
             party_key: KeyId(party_key),
-            members: members.collect(),
+            members: members.into_iter().map(|(name, key)| (name, KeyId(key))).collect(),
             keys,
             set_blake3,
-            outcome,
+            told: Told { kind, count, sha256: result },
             finished_at,
+            transcript: Some(transcript),
         };
         let bytes = message.encode_to_vec();
         prop_assert_eq!(statement.encode(), &*bytes);
@@ -311,12 +324,14 @@ proptest! {
     /// One statement has one form: what is read is what was signed, to the last bit.
     #[test]
     fn an_altered_statement_is_refused_or_another_one(
-        members in members(),
+        members in vec((name(), bytes(32)), 0..4),
         place in any::<prop::sample::Index>(),
         byte in any::<u8>(),
         keep in any::<prop::sample::Index>(),
     ) {
-        let message = proto::Statement { members: members.0, ..statement() };
+        let members = members.into_iter();
+        let members = members.map(|(name, key)| proto::StatedMember { name, key }).collect();
+        let message = proto::Statement { members, ..statement() };
         let mut bytes = message.encode_to_vec();
         let at = place.index(bytes.len());
         bytes[at] = byte;
@@ -329,7 +344,7 @@ proptest! {
 
 fn statement() -> proto::Statement {
     proto::Statement {
-        label: "convelo/join/statement/v1".to_owned(),
+        label: "convelo/join/statement/v2".to_owned(),
         job_digest: vec![1; 32],
         party: "alice".to_owned(),
         party_key: vec![2; 32],
@@ -339,11 +354,18 @@ fn statement() -> proto::Statement {
         kind: proto::Kind::Count.into(),
         result_sha256: vec![4; 32],
         finished_at: 1,
+        transcript: vec![5; 32],
+        count: vec![0; 8],
     }
 }
 
+fn stated() -> proto::StatedMember {
+    proto::StatedMember { name: "m".repeat(MAXIMUM_NAME_BYTES), key: vec![3; 32] }
+}
+
 fn key_offer() -> proto::KeyOffer {
-    proto::KeyOffer { one_time_key: vec![1; 32], signature: vec![2; MAXIMUM_SIGNATURE_BYTES] }
+    let signature = vec![2; MAXIMUM_SIGNATURE_BYTES];
+    proto::KeyOffer { one_time_key: vec![1; ONE_TIME_KEY_BYTES], signature }
 }
 
 fn hello() -> proto::Hello {
@@ -353,6 +375,7 @@ fn hello() -> proto::Hello {
         offer: Some(key_offer()),
         software: "s".repeat(MAXIMUM_SOFTWARE_BYTES),
         received: None,
+        agreement: AGREEMENT_VERSION,
     }
 }
 
@@ -407,10 +430,24 @@ fn limits_of_hello() {
     one_above("hello.offer", &at_limit, parse, |hello| hello.offer = None);
     let change = |hello: &mut proto::Hello| hello.offer.as_mut().unwrap().signature.push(2);
     one_above("offer.signature", &at_limit, parse, change);
-    for length in [0, 31, 33] {
+    for length in [0, 32, ONE_TIME_KEY_BYTES - 1, ONE_TIME_KEY_BYTES + 1] {
         one_above("offer.one_time_key", &at_limit, parse, |hello| {
             hello.offer.as_mut().unwrap().one_time_key = vec![1; length];
         });
+    }
+}
+
+/// The first version has no such field, and one-time keys of another length.
+#[test]
+fn another_version_of_the_key_agreement() {
+    let offer = proto::KeyOffer { one_time_key: vec![1; 32], signature: vec![2; 70] };
+    for (agreement, found) in [(0, 1), (1, 1), (3, 3), (u32::MAX, u32::MAX)] {
+        let hello = proto::Hello { agreement, offer: Some(offer.clone()), ..hello() };
+        let refused = party_sends(from_party::Message::Hello(hello));
+        assert_eq!(refused, Err(WireError::Version { found, expected: AGREEMENT_VERSION }));
+        let proof = proto::Proof { nonce: vec![0; 32], agreement, ..Default::default() };
+        let Ok(ToParty::Proof(proof)) = to_party(to_party::Message::Proof(proof)) else { panic!() };
+        assert_eq!(proof.agreement, found);
     }
 }
 
@@ -432,8 +469,10 @@ fn limits_of_shares() {
 fn limits_of_what_else_a_party_sends() {
     let parse = |message| party_sends(from_party::Message::Confirmation(message));
     for length in [0, 31, 33] {
-        let at_limit = proto::Confirmation { tag: vec![0; 32] };
+        let signature = vec![0; MAXIMUM_SIGNATURE_BYTES];
+        let at_limit = proto::Confirmation { tag: vec![0; 32], signature };
         one_above("confirmation.tag", &at_limit, parse, |message| message.tag = vec![0; length]);
+        one_above("confirmation.signature", &at_limit, parse, |message| message.signature.push(0));
     }
     let parse = |message| party_sends(from_party::Message::Announcement(message));
     for length in [0, 31, 33] {
@@ -467,19 +506,22 @@ fn limits_of_what_the_service_sends() {
     one_above("uploads.complete", &uploads, parse, |uploads| uploads.complete[0].push('n'));
     one_above("uploads.missing", &uploads, parse, |uploads| uploads.missing.push("n".to_owned()));
 
-    let assembled = proto::Assembled { members: vec![member(); MAXIMUM_PARTIES] };
+    let assembled = proto::Assembled { members: vec![member(); MAXIMUM_PARTIES], run: vec![0; 32] };
     let parse = |message| service_sends(to_party::Message::Assembled(message));
     one_above("assembled.members", &assembled, parse, |all| all.members.push(member()));
     one_above("member.public_key", &assembled, parse, |all| all.members[63].public_key.push(3));
     one_above("member.name", &assembled, parse, |all| all.members[63].name.push('m'));
     one_above("member.offer", &assembled, parse, |all| all.members[63].offer = None);
+    one_above("assembled.run", &assembled, parse, |all| all.run.push(0));
+    one_above("assembled.run", &assembled, parse, |all| all.run.clear());
 
-    let entry = proto::NamedConfirmation { party: "p".repeat(64), tag: vec![0; 32] };
+    let signature = vec![0; MAXIMUM_SIGNATURE_BYTES];
+    let entry = proto::NamedConfirmation { party: "p".repeat(64), tag: vec![0; 32], signature };
     let all = proto::Confirmations { confirmations: vec![entry.clone(); MAXIMUM_PARTIES] };
     let parse = |message| service_sends(to_party::Message::Confirmations(message));
     one_above("confirmations", &all, parse, |all| all.confirmations.push(entry));
     one_above("confirmations.party", &all, parse, |all| all.confirmations[63].party.push('p'));
-    one_above("confirmations.tag", &all, parse, |all| all.confirmations[63].tag.push(0));
+    one_above("confirmation.tag", &all, parse, |all| all.confirmations[63].tag.push(0));
 
     let outcome = proto::Outcome {
         kind: proto::Kind::Count.into(),
@@ -523,6 +565,7 @@ fn everything_at_its_limits_fits_into_one_message() {
         proto::ToParty {
             message: Some(to_party::Message::Assembled(proto::Assembled {
                 members: vec![member(); MAXIMUM_PARTIES],
+                run: vec![0; 32],
             })),
         }
         .encoded_len(),
@@ -573,7 +616,7 @@ fn a_message_of_unknown_kind_is_told_apart() {
 
 #[test]
 fn an_unknown_reason_is_a_failure_of_the_service() {
-    for reason in [0, 19, -1, i32::MAX] {
+    for reason in [0, 20, -1, i32::MAX] {
         let leave = from_party::Message::Leave(proto::Leave { reason });
         assert!(matches!(from_party(leave), Ok(FromParty::Leave(Reason::Internal))));
     }
@@ -582,7 +625,7 @@ fn an_unknown_reason_is_a_failure_of_the_service() {
 #[test]
 fn every_reason_travels_as_itself() {
     let mut seen = std::collections::HashSet::new();
-    for reason in 1..=18 {
+    for reason in 1..=19 {
         let leave = from_party::Message::Leave(proto::Leave { reason });
         let Ok(FromParty::Leave(checked)) = from_party(leave) else { panic!("{reason}") };
         assert_eq!(i32::from(proto::Reason::from(checked)), reason);
@@ -595,8 +638,8 @@ fn statement_label() {
     let bytes = statement().encode_to_vec();
     assert!(Statement::decode(&bytes).is_ok());
     // Whoever has other bytes signed must not have a statement signed with them.
-    assert!(bytes.starts_with(b"\x0a\x19convelo/join/statement/v1"));
-    for label in ["", "convelo/join/statement/v2", "convelo/join/statement/v1 "] {
+    assert!(bytes.starts_with(b"\x0a\x19convelo/join/statement/v2"));
+    for label in ["", "convelo/join/statement/v3", "convelo/join/statement/v2 "] {
         let other = proto::Statement { label: label.to_owned(), ..statement() };
         refused(&other.encode_to_vec(), "statement.label");
     }
@@ -606,7 +649,7 @@ fn statement_label() {
 fn limits_of_a_statement() {
     let refused_with = |field: &str, change: fn(&mut proto::Statement)| {
         let mut message =
-            proto::Statement { members: vec![member(); MAXIMUM_PARTIES], ..statement() };
+            proto::Statement { members: vec![stated(); MAXIMUM_PARTIES], ..statement() };
         assert!(Statement::decode(&message.encode_to_vec()).is_ok());
         change(&mut message);
         refused(&message.encode_to_vec(), field);
@@ -615,20 +658,20 @@ fn limits_of_a_statement() {
     refused_with("statement.party", |message| message.party.clear());
     refused_with("statement.party", |message| message.party.push('\n'));
     refused_with("statement.party_key", |message| message.party_key.clear());
-    refused_with("statement.members", |message| message.members.push(member()));
+    refused_with("statement.members", |message| message.members.push(stated()));
     refused_with("member.name", |message| message.members[63].name.push('m'));
-    refused_with("member.public_key", |message| message.members[63].public_key.push(3));
-    refused_with("offer.one_time_key", |message| message.members[63].offer = None);
-    refused_with("offer.signature", |message| {
-        message.members[63].offer.as_mut().unwrap().signature.push(2);
-    });
+    refused_with("member.key", |message| message.members[63].key.push(3));
     refused_with("statement.set_blake3", |message| message.set_blake3.truncate(31));
     refused_with("statement.kind", |message| message.kind = 0);
     refused_with("statement.kind", |message| message.kind = 5);
     refused_with("statement.result_sha256", |message| message.result_sha256.clear());
     // What is withheld has no digest.
-    refused_with("statement", |message| message.kind = proto::Kind::Withheld.into());
-    for more in [&b"\x58\x01"[..], b"\x50\x01", b"\x00"] {
+    refused_with("statement.result_sha256", |message| {
+        message.kind = proto::Kind::Withheld.into();
+    });
+    refused_with("statement.transcript", |message| message.transcript.push(5));
+    refused_with("statement.count", |message| message.count.clear());
+    for more in [&b"\x68\x01"[..], b"\x50\x01", b"\x00"] {
         refused(&[&*statement().encode_to_vec(), more].concat(), "statement");
     }
 }

@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use super::ids::Ids;
-use crate::limits::{MAXIMUM_PSI_RESULT_BYTES, MAXIMUM_PSI_WAITING};
+use crate::limits::MAXIMUM_PSI_WAITING;
 
 /// Names one connection.
 pub(crate) type ConnectionId = u64;
@@ -143,6 +143,13 @@ impl Jobs {
 
     fn count(&self, wanted: usize) -> usize {
         self.waiting.iter().filter(|waiting| waiting.wanted == wanted).count()
+    }
+
+    /// Whether a client is waiting, or has a seat in a job.
+    pub(crate) fn has(&self, key: KeyId) -> bool {
+        let mut seats = self.running.iter().chain(&self.settled).flat_map(|job| &job.seats);
+        self.waiting.iter().any(|waiting| waiting.client.key == key)
+            || seats.any(|seat| seat.client.key == key)
     }
 
     /// Whether a client is waiting, or has a seat in the running job and is connected.
@@ -391,17 +398,17 @@ fn closing() -> Refusal {
 }
 
 /// Refuses a result that these clients cannot receive.
-pub(crate) fn fits(result: &[String]) -> Result<(), Refusal> {
+pub(crate) fn fits(result: &[String], most: u64) -> Result<(), Refusal> {
     // One field of a message: tag, length, text.
     let field = |id: &String| 1 + prost::length_delimiter_len(id.len()) + id.len();
     let bytes: usize = result.iter().map(field).sum();
-    if bytes <= MAXIMUM_PSI_RESULT_BYTES {
+    if bytes as u64 <= most {
         return Ok(());
     }
     let text = format!(
-        "the result has {} ids in {bytes} bytes, and clients of this kind receive at most \
-         {MAXIMUM_PSI_RESULT_BYTES}; nothing of it was sent; 'convelo run' or 'convelo join' takes results \
-         of any size",
+        "the result has {} ids in {bytes} bytes, and this service sends clients of this kind at most {most}; \
+         nothing of it was sent; raise the clients' limit (grpc.max_receive_message_length) and then the \
+         service's, or use 'convelo run' or 'convelo join', which take results of any size",
         result.len()
     );
     Err(Refusal::new(Code::ResourceExhausted, text))

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 
+use convelo_psi::limits::ONE_TIME_KEY_BYTES;
 use convelo_psi::terms;
 use stateright::{Checker as _, Model, Property};
 
@@ -263,7 +264,7 @@ impl Jobs {
         let service = terms::Service::default();
         let job = Job::unpinned("model", self.parties, 1000, 60, service).expect("valid");
         let budget = Budget::new(BUDGET);
-        let machine = JobMachine::new(job.clone(), budget.clone());
+        let machine = JobMachine::new(job.clone(), [0; 32], budget.clone());
         let mut replayed =
             Replayed { machine, budget, joining: None, over: false, effects: Vec::new() };
         for happened in history {
@@ -320,7 +321,9 @@ impl Jobs {
                 };
                 FromParty::Shares(others.map(share).collect())
             }
-            Up::Confirmation => FromParty::Confirmation(Confirmation([0; 32])),
+            Up::Confirmation => {
+                FromParty::Confirmation(Confirmation { tag: [0; 32], signature: Vec::new() })
+            }
             Up::Announcement => {
                 let blake3 = blake3::hash(&wire).into();
                 FromParty::Announcement(Announcement { keys, blake3 })
@@ -347,8 +350,12 @@ impl Jobs {
             connection: ConnectionId(connection),
             name: NAMES[party].to_owned(),
             spki: vec![party.try_into().unwrap_or(0)],
-            offer: KeyOffer { one_time_key: [run; 32], signature: Vec::new() },
+            offer: KeyOffer {
+                one_time_key: Box::new([run; ONE_TIME_KEY_BYTES]),
+                signature: Vec::new(),
+            },
             received,
+            holders: Vec::new(),
         }
     }
 
@@ -406,7 +413,9 @@ impl Jobs {
                     job.settled = true;
                     continue;
                 }
-                Effect::Join(..) | Effect::Finished | Effect::Await(_) => continue,
+                Effect::Join(..) | Effect::Finished | Effect::Await(_) | Effect::Expect(..) => {
+                    continue;
+                }
             };
             let player = &mut state.players[Self::party(connection)];
             // A connection that is broken, or was replaced by a newer one, has no reader.

@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 
 use convelo_channel::{Identity, os_rng};
 use convelo_psi::agreement::{Confirming, JobKey, Opening, Sealing};
-use convelo_psi::limits::MAXIMUM_KEYS;
-use convelo_psi::{Parties, Party, PseudonymSet, Reveal, SetBuilder, Terms, What, terms};
+use convelo_psi::limits::{MAXIMUM_KEYS, ONE_TIME_KEY_BYTES};
+use convelo_psi::{Outcome, Parties, Party, PseudonymSet, Reveal, SetBuilder, Terms, What, terms};
 use proptest::prelude::*;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -14,6 +14,9 @@ const NAMES: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
 
 /// Bytes of pseudonyms that the jobs of these tests share.
 const BUDGET: u64 = 1 << 20;
+
+/// Names the run to its parties.
+const RUN: [u8; 32] = [1; 32];
 
 /// Stands in for a signature; what is signed can be compared.
 struct Hash;
@@ -43,7 +46,7 @@ struct World {
 impl World {
     fn new(job: Job) -> Self {
         let budget = Budget::new(BUDGET);
-        let machine = JobMachine::new(job.clone(), budget.clone());
+        let machine = JobMachine::new(job.clone(), RUN, budget.clone());
         Self {
             job,
             machine,
@@ -86,6 +89,7 @@ impl World {
                 Effect::Join(sets, reservations) => {
                     assert!(self.joining.replace((sets, reservations)).is_none(), "joined twice");
                 }
+                Effect::Expect(..) => {}
                 Effect::Settled => {
                     assert!(!std::mem::replace(&mut self.settled, true), "settled twice");
                 }
@@ -148,7 +152,7 @@ struct Player {
     ranks: Vec<u32>,
     learned: Option<(Outcome<()>, u64)>,
     bits: Vec<u8>,
-    members: Vec<Member>,
+    assembled: Option<Assembled>,
     offer: Option<KeyOffer>,
     /// How many messages came, and which were sent, since all had come.
     received: u64,
@@ -181,7 +185,7 @@ impl Player {
             ranks: Vec::new(),
             learned: None,
             bits: Vec::new(),
-            members: Vec::new(),
+            assembled: None,
             offer: None,
             received: 0,
             sent: Vec::new(),
@@ -198,7 +202,8 @@ impl Player {
         let (connection, name) = (self.connection, self.name.clone());
         self.offer = Some(offer.clone());
         (self.received, self.sent) = (0, Vec::new());
-        Arrival { connection, name, spki: self.identity.spki().to_vec(), offer, received: None }
+        let (spki, holders) = (self.identity.spki().to_vec(), Vec::new());
+        Arrival { connection, name, spki, offer, received: None, holders }
     }
 
     /// The connection breaks, with what was under way to the party in it.
@@ -218,7 +223,8 @@ impl Player {
         let offer = self.offer.clone().expect("it was there before");
         let (spki, received) = (self.identity.spki().to_vec(), Some(self.received));
         let (connection, name) = (self.connection, self.name.clone());
-        world.event(Event::Arrived(Arrival { connection, name, spki, offer, received }));
+        let holders = Vec::new();
+        world.event(Event::Arrived(Arrival { connection, name, spki, offer, received, holders }));
     }
 
     fn says(&mut self, world: &mut World, message: FromParty) {
@@ -257,9 +263,9 @@ impl Player {
                 self.stage = stage;
                 None
             }
-            (Stage::Opening(opening), ToParty::Assembled(members)) => {
-                self.members.clone_from(members);
-                Some(match opening.assembled(&job, members, &mut os_rng()) {
+            (Stage::Opening(opening), ToParty::Assembled(assembled)) => {
+                self.assembled = Some(assembled.clone());
+                Some(match opening.assembled(&job, assembled, &mut os_rng()) {
                     Ok((sealing, shares)) => {
                         self.stage = Stage::Sealing(sealing);
                         FromParty::Shares(shares)
@@ -277,8 +283,10 @@ impl Player {
                 })
             }
             (Stage::Confirming(confirming), ToParty::Confirmations(all)) => {
-                let all: Vec<_> =
-                    all.iter().map(|entry| (entry.party.clone(), entry.tag)).collect();
+                let all: Vec<_> = all
+                    .iter()
+                    .map(|entry| (entry.party.clone(), entry.confirmation.clone()))
+                    .collect();
                 Some(match confirming.confirmed(&all) {
                     Ok(key) => {
                         let set = self.set(&key);
@@ -304,10 +312,13 @@ impl Player {
                 }
                 None
             }
-            (_, ToParty::Outcome { outcome, bitmap_bytes, signed }) => {
+            (_, ToParty::Outcome { kind, count, bitmap_bytes, signed }) => {
                 assert_eq!(signed.signature, Hash.sign(&signed.statement));
-                self.check(&Statement::decode(&signed.statement).unwrap(), *outcome, &job);
-                self.learned = Some((*outcome, *bitmap_bytes));
+                let statement = Statement::decode(&signed.statement).unwrap();
+                assert_eq!(statement.told.kind, *kind);
+                assert_eq!(statement.told.count, *count);
+                self.check(&statement, &job);
+                self.learned = Some((kind.outcome((), *count), *bitmap_bytes));
                 self.has_all().then_some(FromParty::Received)
             }
             (_, ToParty::Bitmap(bits)) => {
@@ -350,14 +361,17 @@ impl Player {
         builder.finish().expect("in memory")
     }
 
-    fn check(&self, statement: &Statement, outcome: Outcome<()>, job: &Job) {
+    fn check(&self, statement: &Statement, job: &Job) {
         assert_eq!(statement.job, job.digest());
         assert_eq!(statement.party, self.name);
         assert_eq!(statement.party_key, KeyId::of_spki(self.identity.spki()));
-        assert_eq!(statement.members, self.members);
+        let assembled = self.assembled.as_ref().expect("all had come");
+        let members = assembled.members.iter();
+        let members = members.map(|member| (&*member.name, KeyId::of_spki(&member.spki)));
+        assert!(statement.members().eq(members));
+        assert_eq!(statement.transcript, Some(assembled.transcript(job.digest())));
         assert_eq!(statement.keys, self.keys.len() as u64);
         assert_eq!(statement.finished_at, 1_700_000_000);
-        assert_eq!(statement.outcome.kind(), outcome.kind());
     }
 
     /// The keys in the bitmap that arrived.
@@ -511,19 +525,12 @@ fn withheld_result_in_the_length_of_the_reply() {
             arrive_all(&mut world, &mut players);
             play(&mut world, &mut players);
             world.join();
-            // The signatures of the members' offers differ in length; they are in the statement too.
+            // Signatures over offers and confirmations differ in length, before the result.
             let lengths = |messages: Vec<ToParty>| {
-                let (mut members, mut lengths) = (0, Vec::new());
-                for message in messages {
-                    let (assembled, outcome) = (
-                        matches!(message, ToParty::Assembled(_)),
-                        matches!(message, ToParty::Outcome { .. }),
-                    );
-                    let length = wire::proto::ToParty::from(message).encoded_len();
-                    members = if assembled { length } else { members };
-                    lengths.push(if outcome { length - members } else { length });
-                }
-                lengths.split_off(lengths.len() - 2)
+                let from = messages.len() - 2;
+                let last = messages.into_iter().skip(from);
+                last.map(|message| wire::proto::ToParty::from(message).encoded_len())
+                    .collect::<Vec<_>>()
             };
             world.outboxes.into_values().map(lengths).collect::<Vec<_>>()
         });
@@ -981,7 +988,11 @@ fn hello() -> FromParty {
 }
 
 fn offer(number: u8) -> KeyOffer {
-    KeyOffer { one_time_key: [number; 32], signature: Vec::new() }
+    KeyOffer { one_time_key: Box::new([number; ONE_TIME_KEY_BYTES]), signature: Vec::new() }
+}
+
+fn no_confirmation() -> Confirmation {
+    Confirmation { tag: [0; 32], signature: Vec::new() }
 }
 
 fn announcement(keys: u64) -> FromParty {
@@ -992,7 +1003,7 @@ fn announcement(keys: u64) -> FromParty {
 fn messages_out_of_turn() {
     for phase in RUNNING {
         let shares = FromParty::Shares(Vec::new());
-        let confirmation = FromParty::Confirmation(Confirmation([0; 32]));
+        let confirmation = FromParty::Confirmation(no_confirmation());
         let chunk = FromParty::Chunk(vec![0; 16].into());
         for (message, what, due) in [
             (shares, "shares", Some(Phase::Sharing)),
@@ -1034,7 +1045,7 @@ fn what_is_sent_twice() {
     assert!(world.failure_of_all(&players).explanation.contains("shares arrived twice"));
 
     let (mut world, players) = world_in(Phase::Confirming, 3);
-    let confirmation = || FromParty::Confirmation(Confirmation([0; 32]));
+    let confirmation = || FromParty::Confirmation(no_confirmation());
     world.send(ConnectionId(1), confirmation());
     world.send(ConnectionId(1), confirmation());
     assert!(world.failure_of_all(&players).explanation.contains("a confirmation arrived twice"));
@@ -1157,11 +1168,11 @@ fn a_relay_that_swaps_an_offer_is_noticed_by_the_parties() {
     world.event(Event::Arrived(arrival));
     players[1].arrive(&mut world);
     let job = world.job.clone();
-    let Some(ToParty::Assembled(members)) = world.receive(ConnectionId(1)) else { panic!() };
+    let Some(ToParty::Assembled(assembled)) = world.receive(ConnectionId(1)) else { panic!() };
     let Stage::Opening(opening) = std::mem::replace(&mut players[1].stage, Stage::Waiting) else {
         panic!()
     };
-    assert!(opening.assembled(&job, members, &mut os_rng()).is_err());
+    assert!(opening.assembled(&job, assembled, &mut os_rng()).is_err());
 }
 
 /// What may happen to a job, in any order.
@@ -1212,7 +1223,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 fn out_of_turn(kind: u8) -> Result<FromParty, wire::WireError> {
     Ok(match kind {
         0 => FromParty::Shares(Vec::new()),
-        1 => FromParty::Confirmation(Confirmation([0; 32])),
+        1 => FromParty::Confirmation(no_confirmation()),
         2 => announcement(1),
         3 => announcement(0),
         4 => FromParty::Chunk(vec![0; 16].into()),

@@ -117,6 +117,10 @@ pub struct Proof {
     /// party verifies like any other and may do without.
     #[prost(bytes = "vec", tag = "3")]
     pub collateral: ::prost::alloc::vec::Vec<u8>,
+    /// The version of the key agreement that the service relays: 2; absent from a service of version 1. Told
+    /// to the party alone, which says no Hello to another version.
+    #[prost(uint32, tag = "4")]
+    pub agreement: u32,
 }
 /// A party's own proof.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -151,6 +155,10 @@ pub struct Hello {
     /// Proofs, Waiting and Uploads do not count. Told to the service alone, which knows that it sent them.
     #[prost(uint64, optional, tag = "5")]
     pub received: ::core::option::Option<u64>,
+    /// The version of the key agreement that the party speaks: 2; absent from a party of version 1, which is
+    /// refused. Told to the service alone.
+    #[prost(uint32, tag = "6")]
+    pub agreement: u32,
 }
 /// The run goes on: the service sends what the party has not received, from there on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -169,7 +177,7 @@ pub struct Received {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct KeyOffer {
-    /// X25519 public key, 32 bytes, made for this run. Public.
+    /// X-Wing public key (ML-KEM-768, then X25519), 1216 bytes, made for this run. Public.
     #[prost(bytes = "vec", tag = "1")]
     pub one_time_key: ::prost::alloc::vec::Vec<u8>,
     /// ECDSA P-256 SHA-256 signature (DER) by the party's identity key over label, job digest, party
@@ -200,6 +208,9 @@ pub struct Assembled {
     /// All members, this party included, sorted by name.
     #[prost(message, repeated, tag = "1")]
     pub members: ::prost::alloc::vec::Vec<Member>,
+    /// 32 random bytes that the service made for this run. Told to every party; a public value.
+    #[prost(bytes = "vec", tag = "2")]
+    pub run: ::prost::alloc::vec::Vec<u8>,
 }
 /// Shares of the job key, sealed by HPKE (RFC 9180).
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -219,11 +230,11 @@ pub struct SealedShare {
     /// Whom it is sealed to. Told to the service and the recipient.
     #[prost(string, tag = "2")]
     pub to: ::prost::alloc::string::String,
-    /// Encapsulated key and ciphertext. The service relays it and cannot open it.
+    /// Encapsulated key (1120 bytes) and ciphertext (48). The service relays it and cannot open it.
     #[prost(bytes = "vec", tag = "3")]
     pub sealed: ::prost::alloc::vec::Vec<u8>,
 }
-/// Shows that a party derived the same job key as the others.
+/// Shows that a party derived the same job key as the others, in this run.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Confirmation {
@@ -231,6 +242,11 @@ pub struct Confirmation {
     /// every other party; says nothing about the job key.
     #[prost(bytes = "vec", tag = "1")]
     pub tag: ::prost::alloc::vec::Vec<u8>,
+    /// ECDSA P-256 SHA-256 signature (DER) by the party's identity key over label, job digest, transcript (what
+    /// Assembled shows), party name and tag. Told to the service and to every other party: proof that the
+    /// party took part in this run.
+    #[prost(bytes = "vec", tag = "2")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
 }
 /// The other parties' confirmations.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -250,6 +266,9 @@ pub struct NamedConfirmation {
     /// Its tag.
     #[prost(bytes = "vec", tag = "2")]
     pub tag: ::prost::alloc::vec::Vec<u8>,
+    /// Its signature.
+    #[prost(bytes = "vec", tag = "3")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
 }
 /// What a party is about to upload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -329,7 +348,8 @@ pub struct Outcome {
     /// count or gives this party nothing. The length says nothing but the party's own number.
     #[prost(uint64, tag = "2")]
     pub bitmap_bytes: u64,
-    /// How many keys every party has, if kind is COUNT, else 0. Told to this party alone.
+    /// How many keys every party has, canaries not counted, if kind is INTERSECTION or COUNT, else 0. Told to
+    /// this party alone.
     #[prost(fixed64, optional, tag = "3")]
     pub count: ::core::option::Option<u64>,
     /// A serialised Statement. For this party's receipt.
@@ -349,11 +369,11 @@ pub struct BitmapChunk {
     pub bits: ::prost::bytes::Bytes,
 }
 /// What the service signs for one party at the end of a job. Everything in it is told to that party
-/// alone, and to whom it shows its receipt.
+/// alone, and to whom it shows its receipt. Whatever the result, it has the same length.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Statement {
-    /// "convelo/join/statement/v1".
+    /// "convelo/join/statement/v2".
     #[prost(string, tag = "1")]
     pub label: ::prost::alloc::string::String,
     /// SHA-256 of the canonical job.
@@ -367,7 +387,7 @@ pub struct Statement {
     pub party_key: ::prost::alloc::vec::Vec<u8>,
     /// The members of the job and the keys they proved.
     #[prost(message, repeated, tag = "5")]
-    pub members: ::prost::alloc::vec::Vec<Member>,
+    pub members: ::prost::alloc::vec::Vec<StatedMember>,
     /// The number of keys this party uploaded.
     #[prost(uint64, tag = "6")]
     pub keys: u64,
@@ -383,6 +403,24 @@ pub struct Statement {
     /// When the service finished the join, Unix seconds by the service's clock.
     #[prost(uint64, tag = "10")]
     pub finished_at: u64,
+    /// SHA-256 over what Assembled showed: the transcript that all parties signed (docs/job-key.md).
+    #[prost(bytes = "vec", tag = "11")]
+    pub transcript: ::prost::alloc::vec::Vec<u8>,
+    /// How many keys every party has, canaries not counted, 8 bytes big-endian, if kind is INTERSECTION or
+    /// COUNT, else zeros.
+    #[prost(bytes = "vec", tag = "12")]
+    pub count: ::prost::alloc::vec::Vec<u8>,
+}
+/// A member in a Statement.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct StatedMember {
+    /// The party's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// SHA-256 of the party's SubjectPublicKeyInfo.
+    #[prost(bytes = "vec", tag = "2")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
 }
 /// Why a stream ends without a result.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -442,6 +480,8 @@ pub enum Reason {
     /// The stream has no fresh attestation: it did not begin with a Challenge, named another job in it,
     /// or went on for more than an hour without another.
     NotAttested = 18,
+    /// The party speaks another version of the key agreement.
+    Version = 19,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -469,6 +509,7 @@ impl Reason {
             Self::InvalidJob => "REASON_INVALID_JOB",
             Self::Internal => "REASON_INTERNAL",
             Self::NotAttested => "REASON_NOT_ATTESTED",
+            Self::Version => "REASON_VERSION",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -493,6 +534,7 @@ impl Reason {
             "REASON_INVALID_JOB" => Some(Self::InvalidJob),
             "REASON_INTERNAL" => Some(Self::Internal),
             "REASON_NOT_ATTESTED" => Some(Self::NotAttested),
+            "REASON_VERSION" => Some(Self::Version),
             _ => None,
         }
     }

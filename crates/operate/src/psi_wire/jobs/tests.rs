@@ -2,6 +2,7 @@ use convelo_psi::engine;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::DEFAULT_PSI_RESULT_BYTES;
 
 /// A client with the key of this number, on its first connection.
 fn client(number: u8) -> Client {
@@ -292,9 +293,12 @@ fn the_line_has_an_end() {
 fn a_result_that_their_clients_cannot_receive_is_refused() {
     // 18 bytes on the wire for each.
     let ids = |count: usize| (0..count).map(|id| format!("{id:016}")).collect::<Vec<_>>();
-    let most = MAXIMUM_PSI_RESULT_BYTES / 18;
-    assert!(fits(&ids(most)).is_ok());
-    refused(fits(&ids(most + 1)), Code::ResourceExhausted, "'convelo run' or 'convelo join'");
+    for limit in [DEFAULT_PSI_RESULT_BYTES, 3 * DEFAULT_PSI_RESULT_BYTES] {
+        let most = usize::try_from(limit / 18).expect("small");
+        assert!(fits(&ids(most), limit).is_ok());
+        let text = "'convelo run' or 'convelo join'";
+        refused(fits(&ids(most + 1), limit), Code::ResourceExhausted, text);
+    }
 }
 
 #[derive(Clone, Debug)]
