@@ -7,6 +7,7 @@
 //!
 //! `hash-id` comes from the IANA Named Information registry: 1 SHA-256, 7 SHA-384, 8 SHA-512.
 
+use convelo_untrusted::Untrusted;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq;
 
@@ -37,8 +38,8 @@ pub(crate) enum Malformed {
     Form(&'static str),
     /// The quote is longer than any genuine quote.
     QuoteSize(usize),
-    /// A claim unknown to this version; its name, made printable.
-    UnknownClaim(String),
+    /// A claim unknown to this version; its name.
+    UnknownClaim(Untrusted),
     /// No `pubkey-hash` claim: the quote is bound to no key.
     NoPubkeyHash,
 }
@@ -79,8 +80,7 @@ pub(crate) fn bind(claims: &[u8], spki: &[u8], foreign: bool) -> Result<bool, Ma
         let key = &start[..start.len() - rest.len()];
         let known = name == PUBKEY_HASH.as_bytes() || name == b"nonce";
         if !known && !foreign {
-            let name = String::from_utf8_lossy(name).escape_debug().take(64).collect();
-            return Err(Malformed::UnknownClaim(name));
+            return Err(Malformed::UnknownClaim(Untrusted::from_bytes(name)));
         }
         if seen.contains(&key) {
             return Err(Malformed::Form("a claim that appears twice"));

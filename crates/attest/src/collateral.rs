@@ -1,16 +1,21 @@
 //! The signed facts about a platform: TCB info, QE identity, revocation lists.
 
 mod pcs;
+mod seen;
 mod signatures;
 
 use std::fmt;
 
+use convelo_untrusted::{Untrusted, shown};
 use dcap_qvl::{QeIdentity, QuoteCollateralV3, TcbInfo};
 use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
 use x509_cert::certificate::Rfc5280;
 use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode;
+use x509_cert::der::oid::AssociatedOid as _;
+use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::CrlNumber;
 
 use crate::date;
 use crate::limits::MAXIMUM_COLLATERAL_BYTES;
@@ -18,6 +23,7 @@ use crate::quote::Tee;
 use crate::text::json_message;
 
 pub use pcs::{Answers, PckCa, PlatformId, root_crl_address};
+pub use seen::{SeenLists, SeenListsError};
 
 /// A collateral bundle, as Intel's provisioning service or a PCCS issued it.
 ///
@@ -94,15 +100,21 @@ pub(crate) struct Part {
     pub(crate) name: &'static str,
     pub(crate) issued: u64,
     pub(crate) next_update: u64,
+    /// The number of a revocation list. Intel does not raise it: all of its lists have number 1.
+    pub(crate) number: Option<u64>,
     /// Whether the policy's maximum age applies. It does not apply to the root's revocation list,
     /// which Intel issues once a year.
     pub(crate) ages: bool,
 }
 
+const ROOT_LIST: &str = "root revocation list";
+const PCK_LIST: &str = "PCK revocation list";
+
 #[derive(Clone)]
 struct RevocationList {
     issued: u64,
     next_update: u64,
+    number: Option<u64>,
     serials: Vec<Vec<u8>>,
 }
 
@@ -131,7 +143,8 @@ impl Collateral {
             ("SGX", "QE") => Tee::Sgx,
             ("TDX", "TD_QE") => Tee::Tdx,
             (tcb, qe) => {
-                let message = format!("a QE identity '{qe}' beside a TCB info '{tcb}'");
+                let (qe, tcb) = (Untrusted::new(qe), Untrusted::new(tcb));
+                let message = format!("a QE identity {qe} beside a TCB info {tcb}");
                 return Err(part("QE identity", message));
             }
         };
@@ -139,23 +152,25 @@ impl Collateral {
         if !qe_identity.tcb_levels.is_sorted_by(|a, b| a.tcb.isvsvn > b.tcb.isvsvn) {
             return Err(part("QE identity", "its levels are not in descending order"));
         }
-        let root_crl = RevocationList::parse("root revocation list", &bundle.root_ca_crl)?;
-        let pck_crl = RevocationList::parse("PCK revocation list", &bundle.pck_crl)?;
+        let root_crl = RevocationList::parse(ROOT_LIST, &bundle.root_ca_crl)?;
+        let pck_crl = RevocationList::parse(PCK_LIST, &bundle.pck_crl)?;
         let parts = [
             Part {
                 name: "TCB info",
                 issued: day("TCB info", &tcb_info.issue_date)?,
                 next_update: day("TCB info", &tcb_info.next_update)?,
+                number: None,
                 ages: true,
             },
             Part {
                 name: "QE identity",
                 issued: day("QE identity", &qe_identity.issue_date)?,
                 next_update: day("QE identity", &qe_identity.next_update)?,
+                number: None,
                 ages: true,
             },
-            pck_crl.part("PCK revocation list", true),
-            root_crl.part("root revocation list", false),
+            pck_crl.part(PCK_LIST, true),
+            root_crl.part(ROOT_LIST, false),
         ];
         Ok(Self {
             pce_id: bytes("TCB info", &tcb_info.pce_id)?,
@@ -217,6 +232,16 @@ impl Collateral {
         &self.parts
     }
 
+    /// The root's revocation list.
+    pub(crate) fn root_list(&self) -> Part {
+        self.root_crl.part(ROOT_LIST, false)
+    }
+
+    /// The revocation list of the authority that issues PCK certificates.
+    pub(crate) fn pck_list(&self) -> Part {
+        self.pck_crl.part(PCK_LIST, true)
+    }
+
     /// Whether the PCK revocation list names this serial number.
     pub(crate) fn revokes_pck(&self, serial: &[u8]) -> bool {
         self.pck_crl.names(serial)
@@ -249,9 +274,13 @@ impl RevocationList {
             .map_err(|error| part(name, error.to_string()))?
             .tbs_cert_list;
         let next_update = list.next_update.ok_or_else(|| part(name, "it has no next update"))?;
+        let number = list.crl_extensions.iter().flatten();
+        let mut number = number.filter(|extension| extension.extn_id == CrlNumber::OID);
+        let number = number.next().map(|extension| number_of(name, extension)).transpose()?;
         Ok(Self {
             issued: list.this_update.to_unix_duration().as_secs(),
             next_update: next_update.to_unix_duration().as_secs(),
+            number,
             serials: list
                 .revoked_certificates
                 .unwrap_or_default()
@@ -262,12 +291,22 @@ impl RevocationList {
     }
 
     fn part(&self, name: &'static str, ages: bool) -> Part {
-        Part { name, issued: self.issued, next_update: self.next_update, ages }
+        let Self { issued, next_update, number, .. } = *self;
+        Part { name, issued, next_update, number, ages }
     }
 
     fn names(&self, serial: &[u8]) -> bool {
         self.serials.iter().any(|revoked| revoked == serial)
     }
+}
+
+fn number_of(name: &'static str, extension: &Extension) -> Result<u64, CollateralError> {
+    let number = CrlNumber::from_der(extension.extn_value.as_bytes())
+        .map_err(|error| part(name, format!("its number: {error}")))?;
+    let bytes = number.0.as_bytes();
+    let fits = bytes.len() <= size_of::<u64>();
+    fits.then(|| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        .ok_or_else(|| part(name, "a number of 2^64 or more"))
 }
 
 fn encode(bundle: &QuoteCollateralV3) -> String {
@@ -297,6 +336,6 @@ fn signer_serial(chain: &str) -> Result<Vec<u8>, CollateralError> {
     Ok(signer.tbs_certificate().serial_number().as_bytes().to_vec())
 }
 
-fn part(part: &'static str, message: impl Into<String>) -> CollateralError {
-    CollateralError::Part { part, message: message.into() }
+fn part(part: &'static str, message: impl AsRef<str>) -> CollateralError {
+    CollateralError::Part { part, message: shown(message.as_ref()) }
 }

@@ -61,6 +61,9 @@ pub struct CertificateRules {
     /// [`MAXIMUM_CERTIFICATE_LIFETIME_SECONDS`] and the clock slack; Gramine's own certificates
     /// live for thirty years.
     pub maximum_lifetime_seconds: u64,
+    /// Whether evidence may be what Gramine wrote before version 1.8: its own extension alone, with
+    /// a quote over the bare key, which may be an RSA key.
+    pub allow_legacy_evidence: bool,
     /// Whether to skip claims other than `pubkey-hash` and `nonce` instead of refusing them.
     /// Skipped claims are shown to nobody.
     pub skip_foreign_claims: bool,
@@ -71,6 +74,7 @@ impl Default for CertificateRules {
         Self {
             maximum_lifetime_seconds: MAXIMUM_CERTIFICATE_LIFETIME_SECONDS
                 + CERTIFICATE_CLOCK_SLACK_SECONDS,
+            allow_legacy_evidence: false,
             skip_foreign_claims: false,
         }
     }
@@ -104,8 +108,9 @@ impl Evidence {
     /// key; at most one DICE extension, in deterministic CBOR; validity at `now` (Unix seconds) and
     /// lifetime; the quote's canonical form; report data = SHA-256(claims) and 32 zero bytes; and
     /// claims that name this certificate's key. A certificate with nothing but a legacy evidence
-    /// extension is refused with an error that says so. A legacy extension may accompany the DICE
-    /// one, as Gramine writes it; it must then hold a quote of the same enclave over the same key.
+    /// extension is refused with an error that says so, unless the rules allow it; its quote must
+    /// then be over the certificate's key. A legacy extension may accompany the DICE one, as Gramine
+    /// writes it; it must then hold a quote of the same enclave over the same key.
     pub fn from_certificate_with(
         der: &[u8],
         now: u64,
@@ -113,7 +118,7 @@ impl Evidence {
     ) -> Result<Option<Self>, Refusal> {
         let certificate = parse(der)?;
         let Some(value) = evidence_extension(&certificate)? else {
-            return Ok(None);
+            return Self::from_legacy(&certificate, now, rules);
         };
         let spki = spki(&certificate)?;
         let (not_before, not_after) = validity(&certificate, now, rules)?;
@@ -133,6 +138,30 @@ impl Evidence {
         if let Some(legacy) = legacy_extension(&certificate)? {
             evidence.agrees_with(&Quote::parse(legacy)?)?;
         }
+        Ok(Some(evidence))
+    }
+
+    /// Reads a certificate without a DICE extension.
+    fn from_legacy(
+        certificate: &Certificate,
+        now: u64,
+        rules: &CertificateRules,
+    ) -> Result<Option<Self>, Refusal> {
+        if !rules.allow_legacy_evidence {
+            return refuse_legacy(certificate).map(|()| None);
+        }
+        let Some(quote) = legacy_extension(certificate)? else {
+            return refuse_legacy(certificate).map(|()| None);
+        };
+        let spki = match rsa_spki(certificate) {
+            Some(rsa) => rsa,
+            None => spki(certificate)?,
+        };
+        let (not_before, not_after) = validity(certificate, now, rules)?;
+        let report_data = legacy_report_data(&spki);
+        let quote = Quote::parse(quote)?;
+        let evidence = Self { quote, spki, report_data, not_before, not_after };
+        evidence.check_binding()?;
         Ok(Some(evidence))
     }
 
@@ -227,6 +256,7 @@ const LEGACY: [(ObjectIdentifier, &str); 3] = [
     (ObjectIdentifier::new_unwrap("1.2.840.113741.1337.6"), "Gramine's documentation"),
     (ObjectIdentifier::new_unwrap("1.2.840.113741.1"), "CCZoo's own generator"),
 ];
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const CURVES: [ObjectIdentifier; 2] = [
     ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7"),
@@ -284,6 +314,12 @@ fn evidence_extension(certificate_: &Certificate) -> Result<Option<&[u8]>, Refus
         }
         return Ok(Some(first.extn_value.as_bytes()));
     }
+    Ok(None)
+}
+
+/// Refuses a certificate that has legacy evidence alone.
+fn refuse_legacy(certificate_: &Certificate) -> Result<(), Refusal> {
+    let extensions = certificate_.tbs_certificate().extensions().map_or(&[][..], Vec::as_slice);
     for (oid, writer) in LEGACY {
         if extensions.iter().any(|extension| extension.extn_id == oid) {
             return Err(certificate("legacy-evidence", Matter::Peer)
@@ -292,7 +328,13 @@ fn evidence_extension(certificate_: &Certificate) -> Result<Option<&[u8]>, Refus
                 .advice("upgrade the peer to Gramine 1.8 or later, which writes both"));
         }
     }
-    Ok(None)
+    Ok(())
+}
+
+/// The SubjectPublicKeyInfo (DER) of an RSA key.
+fn rsa_spki(certificate_: &Certificate) -> Option<Vec<u8>> {
+    let info = certificate_.tbs_certificate().subject_public_key_info();
+    if info.algorithm.oid == RSA { info.to_der().ok() } else { None }
 }
 
 /// Gramine's legacy evidence; a certificate has at most one such extension.
@@ -383,7 +425,7 @@ fn malformed(what: Malformed) -> Refusal {
             .expected(format!("at most {} bytes", crate::limits::MAXIMUM_QUOTE_BYTES))
             .advice("no genuine platform makes such a quote: check who is answering"),
         Malformed::UnknownClaim(name) => certificate("unknown-claim", Matter::Peer)
-            .found(format!("a claim named '{name}'"))
+            .found(format!("a claim named '{name:#}'"))
             .expected("only pubkey-hash and, optionally, nonce")
             .advice(
                 "the claim would be bound but not understood: refuse the peer, or skip foreign claims",

@@ -1,6 +1,7 @@
 //! What a certificate or quote says about itself. None of it is proven: inspecting is not
 //! verifying.
 
+use convelo_untrusted::shown;
 use dcap_qvl::intel;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -52,7 +53,7 @@ fn certificate(der: &[u8], now: u64) -> Result<Inspection, Refusal> {
     let mut inspection = Inspection {
         kind: "certificate",
         fields: vec![
-            ("subject", subject(&parsed)),
+            ("subject", format!("{:#}", subject(&parsed))),
             ("key", format!("sha256:{}", hex::encode(Sha256::digest(&spki)))),
             ("valid from", date::show(begins)),
             ("valid until", date::show(ends)),
@@ -70,8 +71,11 @@ fn certificate(der: &[u8], now: u64) -> Result<Inspection, Refusal> {
             date::span(strict.maximum_lifetime_seconds)
         ));
     }
-    let lenient =
-        CertificateRules { maximum_lifetime_seconds: u64::MAX, skip_foreign_claims: true };
+    let lenient = CertificateRules {
+        maximum_lifetime_seconds: u64::MAX,
+        skip_foreign_claims: true,
+        ..Default::default()
+    };
     match Evidence::from_certificate_with(der, begins, &lenient) {
         Ok(Some(evidence)) => {
             inspection.fields.push((
@@ -123,11 +127,11 @@ fn quote(quote: &Quote, inspection: &mut Inspection) {
                 format!("sha256:{} (of its PPID)", hex::encode(Sha256::digest(&pck.ppid))),
             ),
         ]),
-        Err(error) => inspection.warnings.push(format!("its PCK certificate: {error}")),
+        Err(error) => inspection.warnings.push(shown(&format!("its PCK certificate: {error}"))),
     }
     let genuine = root.as_slice() == INTEL_SGX_ROOT_CA;
-    let name =
-        Certificate::from_der(root).map_or_else(|_| "unreadable".to_owned(), |root| subject(&root));
+    let name = Certificate::from_der(root)
+        .map_or_else(|_| "unreadable".to_owned(), |root| format!("{:#}", subject(&root)));
     let digest = hex::encode(Sha256::digest(root));
     inspection.fields.push(("root", format!("{name} (SHA-256 {digest})")));
     if !genuine {

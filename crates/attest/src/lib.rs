@@ -69,7 +69,10 @@ mod text;
 mod verdict;
 mod verify;
 
-pub use collateral::{Answers, Collateral, CollateralError, PckCa, PlatformId, root_crl_address};
+pub use collateral::{
+    Answers, Collateral, CollateralError, PckCa, PlatformId, SeenLists, SeenListsError,
+    root_crl_address,
+};
 pub use evidence::{
     CertificateRules, Evidence, Extension, extension, extensions, report_data, spki_of,
 };

@@ -34,3 +34,17 @@ pub const LONGEST_COLLATERAL_AGE_DAYS: u64 = 30;
 
 /// The longest grace period a policy may grant to a platform that is out of date, in days.
 pub const LONGEST_GRACE_PERIOD_DAYS: u64 = 365;
+
+/// The longest validity that a policy may accept in a certificate on the psi.PSI wire, in days: a
+/// hundred years. Gramine's default is thirty.
+pub const LONGEST_CERTIFICATE_DAYS: u64 = 36_525;
+
+/// Seconds in a day.
+pub(crate) const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
+
+/// Longest file of revocation lists that were seen, in bytes: each takes about 130.
+pub const MAXIMUM_SEEN_BYTES: usize = 16 * 1024;
+
+/// Most issuers of revocation lists that are remembered. Intel has three, and each simulated
+/// platform two.
+pub const MAXIMUM_SEEN_LISTS: usize = 64;

@@ -8,6 +8,7 @@ mod sigstruct;
 
 use std::fmt;
 
+use convelo_untrusted::{Untrusted, shown};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -15,13 +16,23 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::der::pem::{self, LineEnding};
 
-use crate::limits::{DEFAULT_COLLATERAL_AGE_DAYS, MAXIMUM_POLICY_BYTES};
+use crate::evidence::CertificateRules;
+use crate::limits::{DEFAULT_COLLATERAL_AGE_DAYS, MAXIMUM_POLICY_BYTES, SECONDS_PER_DAY};
 use crate::measurements::Measurements;
 use crate::refusal::{Matter, Refusal, Stage};
 use crate::text::position;
 
 use file::File;
 use rule::{DomainRule, EnclaveRule, Mismatch, Svn};
+
+/// Which platforms a policy without a list of them accepts.
+pub(crate) fn any_platform(simulated: bool) -> &'static str {
+    if simulated {
+        "any platform of the simulated root (under Intel's root: any Intel platform)"
+    } else {
+        "any Intel platform"
+    }
+}
 
 /// What is accepted as evidence. Anything the policy does not name is refused.
 ///
@@ -31,12 +42,17 @@ use rule::{DomainRule, EnclaveRule, Mismatch, Svn};
 /// advisories = []                        # default; accepted one by one, e.g. "INTEL-SA-00615"
 /// maximum_collateral_age_days = 7        # default; 1 to 30
 /// minimum_evaluation_number = 17         # optional: TCB info of an older evaluation is refused
+/// root_crl_issued_since = "2026-02-26T13:04:00Z"   # optional: an older list of the root is refused
+/// minimum_root_crl_number = 1            # optional, and the same for the lists' numbers; Intel
+/// minimum_pck_crl_number = 1             # does not raise them: all of its lists have number 1
 /// platforms = ["64 hex digits"]          # optional: SHA-256 of the accepted platforms' PPIDs
 /// # insecure_simulated_root = """-----BEGIN CERTIFICATE-----…"""  # instead of Intel's root
 /// allow_cached_keys = false              # default: Intel's registration keeps no root keys of it
 /// allow_dynamic_platform = true          # default: processor packages may be added to it
 /// allow_smt = true                       # default: two threads may share a core
 /// grace_period_days = 0                  # default; up to 365: how long a platform may be out of date
+/// longest_certificate_days = 10950       # on the psi.PSI wire alone; default: 25 hours
+/// allow_legacy_evidence = false          # on the psi.PSI wire alone; default: no Gramine before 1.8
 /// [[enclave]]                            # any one of these: an SGX enclave
 /// name = "convelo-service 0.1.0"
 /// mr_enclave = "64 hex digits"           # at least one of mr_enclave and mr_signer
@@ -52,10 +68,10 @@ use rule::{DomainRule, EnclaveRule, Mismatch, Svn};
 /// [[trust_domain]]                       # or one of these: a TDX trust domain
 /// name = "convelo-service 0.1.0"
 /// mr_td = "96 hex digits"                # the firmware
+/// rtmr0 = "96 hex digits"                # its configuration, which the host supplies; or "any"
 /// rtmr1 = "96 hex digits"                # the kernel
 /// rtmr2 = "96 hex digits"                # its command line and first file system
-/// rtmr0 = "96 hex digits"                # optional, as all below: the firmware's configuration
-/// rtmr3 = "96 hex digits"                # what is measured at run time
+/// rtmr3 = "96 hex digits"                # optional, as all below: what is measured at run time
 /// mr_config_id = "96 hex digits"
 /// mr_owner = "96 hex digits"
 /// mr_owner_config = "96 hex digits"
@@ -68,6 +84,10 @@ use rule::{DomainRule, EnclaveRule, Mismatch, Svn};
 /// the grace period, a platform that is out of date is accepted although its status is not named;
 /// the period starts at the date of the best level that the platform reaches (Intel's `tcbDate`). A
 /// platform with an advisory that the policy does not name is refused.
+///
+/// The last two are for clients of Intel's "PSI with SGX": everyone else's certificates live for a
+/// day at most and carry DICE evidence, whatever a policy says. The quote and its binding to the
+/// key are verified in any case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     anchor: Anchor,
@@ -75,11 +95,13 @@ pub struct Policy {
     advisories: Vec<String>,
     maximum_collateral_age_days: u64,
     minimum_evaluation_number: Option<u32>,
+    lists: ListRule,
     platforms: Vec<[u8; 32]>,
     grace_period_days: u64,
     platform: PlatformRule,
     enclaves: Vec<EnclaveRule>,
     trust_domains: Vec<DomainRule>,
+    certificate_rules: CertificateRules,
     warnings: Vec<String>,
 }
 
@@ -125,7 +147,7 @@ impl Policy {
             PolicyError {
                 line: at.map(|at| at.0),
                 column: at.map(|at| at.1),
-                message: error.message().to_owned(),
+                message: shown(error.message()),
             }
         })?;
         file.try_into()
@@ -204,13 +226,20 @@ impl Policy {
             advisories: Vec::new(),
             maximum_collateral_age_days: DEFAULT_COLLATERAL_AGE_DAYS,
             minimum_evaluation_number: None,
+            lists: ListRule::default(),
             platforms: Vec::new(),
             grace_period_days: 0,
             platform: PlatformRule::default(),
             enclaves: Vec::new(),
             trust_domains: Vec::new(),
+            certificate_rules: CertificateRules::default(),
             warnings: Vec::new(),
         }
+    }
+
+    /// How certificates of clients of Intel's "PSI with SGX" are read.
+    pub fn certificate_rules(&self) -> &CertificateRules {
+        &self.certificate_rules
     }
 
     /// Accepts evidence of the simulated platform with this root (PEM) *instead of* Intel's. Such
@@ -250,12 +279,21 @@ impl Policy {
         if let Some(number) = self.minimum_evaluation_number {
             value["minimum_evaluation_number"] = number.into();
         }
+        for (name, lowest) in self.lists.stated() {
+            value[name] = lowest;
+        }
         if !self.platforms.is_empty() {
             let platforms: Vec<_> = self.platforms.iter().map(hex::encode).collect();
             value["platforms"] = platforms.into();
         }
         for (name, allowed) in self.platform.changed() {
             value[name] = allowed.into();
+        }
+        if let Some(days) = self.longest_certificate_days() {
+            value["longest_certificate_days"] = days.into();
+        }
+        if self.certificate_rules.allow_legacy_evidence {
+            value["allow_legacy_evidence"] = true.into();
         }
         if let Anchor::Simulated { der, .. } = &self.anchor {
             value["insecure_simulated_root"] = certificate_to_pem(der).into();
@@ -289,6 +327,10 @@ impl Policy {
             lines.push("# TCB info from an older evaluation by Intel is refused.".to_owned());
             lines.push(format!("minimum_evaluation_number = {number}"));
         }
+        for (name, lowest) in self.lists.stated() {
+            lines.push("# An older revocation list is refused.".to_owned());
+            lines.push(format!("{name} = {lowest}"));
+        }
         if !self.platforms.is_empty() {
             let platforms: Vec<_> =
                 self.platforms.iter().map(|id| format!("\"{}\"", hex::encode(id))).collect();
@@ -297,6 +339,14 @@ impl Policy {
         }
         for (name, allowed) in self.platform.changed() {
             lines.push(format!("{name} = {allowed}"));
+        }
+        if let Some(days) = self.longest_certificate_days() {
+            lines.push("# How long certificates may be valid on the psi.PSI wire.".to_owned());
+            lines.push(format!("longest_certificate_days = {days}"));
+        }
+        if self.certificate_rules.allow_legacy_evidence {
+            lines.push("# Evidence of Gramine before 1.8, on the psi.PSI wire.".to_owned());
+            lines.push("allow_legacy_evidence = true".to_owned());
         }
         if let Anchor::Simulated { der, .. } = &self.anchor {
             lines.push(String::new());
@@ -324,6 +374,12 @@ impl Policy {
         Sha256::digest(canonical(&self.to_json())).into()
     }
 
+    fn longest_certificate_days(&self) -> Option<u64> {
+        let seconds = self.certificate_rules.maximum_lifetime_seconds;
+        let usual = CertificateRules::default().maximum_lifetime_seconds;
+        (seconds != usual).then_some(seconds / SECONDS_PER_DAY)
+    }
+
     /// Whether evidence from a simulated platform is accepted (and Intel's is not).
     pub fn is_simulated(&self) -> bool {
         matches!(self.anchor, Anchor::Simulated { .. })
@@ -342,7 +398,12 @@ impl Policy {
             lines
                 .push("SIMULATED: accepts a simulated platform, which protects nothing".to_owned());
         }
-        lines.push(format!("root: {} (SHA-256 {digest})", self.anchor.name()));
+        lines.push(match &self.anchor {
+            Anchor::Intel => format!("root: {} (SHA-256 {digest})", self.anchor.name()),
+            Anchor::Simulated { name, .. } => {
+                format!("root: not Intel's; it calls itself '{name}' (SHA-256 {digest})")
+            }
+        });
         lines.extend(self.enclaves.iter().map(|enclave| format!("enclave: {enclave}")));
         lines.extend(self.trust_domains.iter().map(|domain| format!("trust domain: {domain}")));
         lines.push(format!("TCB status: {}", words(&self.tcb_statuses)));
@@ -358,13 +419,28 @@ impl Policy {
         if let Some(number) = self.minimum_evaluation_number {
             lines.push(format!("collateral: evaluation {number} or later"));
         }
+        for (name, lowest) in self.lists.stated() {
+            lines.push(format!("collateral: {name} = {lowest}"));
+        }
         for (name, allowed) in self.platform.changed() {
             lines.push(format!("platforms: {name} = {allowed}"));
         }
-        if !self.platforms.is_empty() {
-            lines.push(format!("platforms: only the {} named", self.platforms.len()));
-        }
+        lines.push(format!("platforms: {}", self.platforms_in_words()));
         lines
+    }
+
+    /// Which platforms are accepted, in words.
+    pub fn platforms_in_words(&self) -> String {
+        match self.platforms.len() {
+            0 => any_platform(self.is_simulated()).to_owned(),
+            named => format!("only the {named} named"),
+        }
+    }
+
+    /// Whether evidence of any platform under the root is accepted: also of one whose keys somebody has
+    /// taken out of it, which no TCB status and no advisory shows.
+    pub fn accepts_any_platform(&self) -> bool {
+        self.platforms.is_empty()
     }
 
     pub(crate) fn anchor(&self) -> &Anchor {
@@ -381,6 +457,10 @@ impl Policy {
 
     pub(crate) fn minimum_evaluation_number(&self) -> Option<u32> {
         self.minimum_evaluation_number
+    }
+
+    pub(crate) fn lists(&self) -> ListRule {
+        self.lists
     }
 
     /// SHA-256 of the PPIDs of the accepted platforms; if empty, any platform.
@@ -452,9 +532,33 @@ impl Policy {
     }
 }
 
+/// How old a revocation list may be, apart from its own dates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ListRule {
+    pub(crate) minimum_root_number: Option<u64>,
+    pub(crate) minimum_pck_number: Option<u64>,
+    /// Unix seconds.
+    pub(crate) root_issued_since: Option<u64>,
+}
+
+impl ListRule {
+    /// What is stated, as it stands in a policy.
+    fn stated(self) -> impl Iterator<Item = (&'static str, Value)> {
+        let since = self.root_issued_since.map(|since| crate::date::show(since).into());
+        [
+            ("minimum_root_crl_number", self.minimum_root_number.map(Value::from)),
+            ("minimum_pck_crl_number", self.minimum_pck_number.map(Value::from)),
+            ("root_crl_issued_since", since),
+        ]
+        .into_iter()
+        .filter_map(|(name, stated)| Some((name, stated?)))
+    }
+}
+
 impl PolicyError {
-    pub(crate) fn unplaced(message: impl Into<String>) -> Self {
-        Self { line: None, column: None, message: message.into() }
+    /// The message may repeat what the policy says: its author may be somebody else.
+    pub(crate) fn unplaced(message: impl AsRef<str>) -> Self {
+        Self { line: None, column: None, message: shown(message.as_ref()) }
     }
 }
 
@@ -581,15 +685,14 @@ impl Anchor {
         }
         let certificate = Certificate::from_der(&der)
             .map_err(|error| format!("insecure_simulated_root is not a certificate: {error}"))?;
-        let name = subject(&certificate);
+        let name = format!("{:#}", subject(&certificate));
         Ok(Self::Simulated { der, name })
     }
 }
 
-/// A certificate's subject for messages: printable, and no longer than a line.
-pub(crate) fn subject(certificate: &Certificate) -> String {
-    let name = certificate.tbs_certificate().subject().to_string();
-    name.chars().filter(|c| !c.is_control()).take(128).collect()
+/// A certificate's subject: what it calls itself.
+pub(crate) fn subject(certificate: &Certificate) -> Untrusted {
+    Untrusted::new(certificate.tbs_certificate().subject().to_string())
 }
 
 /// Exactly two hex digits per byte, not all zero.

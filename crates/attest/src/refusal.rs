@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use convelo_untrusted::shown;
 use serde::Serialize;
 
 /// The stage of verification that refused the evidence.
@@ -126,10 +127,10 @@ impl Refusal {
         }
     }
 
-    /// Says what was found.
+    /// Says what was found, which may repeat what the peer says.
     #[must_use]
     pub fn found(mut self, found: impl Into<String>) -> Self {
-        self.found = found.into();
+        self.found = shown(&found.into());
         self
     }
 

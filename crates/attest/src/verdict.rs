@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use convelo_untrusted::shown;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::date;
 use crate::measurements::Measurements;
-use crate::policy::TcbStatus;
+use crate::policy::{self, TcbStatus};
 use crate::quote::Tee;
 use crate::refusal::{Matter, Refusal, Stage};
 
@@ -27,6 +28,7 @@ pub struct Check {
 #[derive(Clone, Debug)]
 pub struct Verdict {
     pub(crate) simulated: bool,
+    pub(crate) any_platform: bool,
     pub(crate) name: String,
     pub(crate) measurements: Box<Measurements>,
     pub(crate) tcb_status: TcbStatus,
@@ -47,6 +49,26 @@ impl Verdict {
     /// anything that shows this verdict must say so.
     pub fn simulated(&self) -> bool {
         self.simulated
+    }
+
+    /// Whether the policy accepts any platform under its root, instead of naming some.
+    pub fn any_platform(&self) -> bool {
+        self.any_platform
+    }
+
+    /// This verdict, for evidence that another policy accepts as well.
+    #[must_use]
+    pub fn confirmed_by(self, other: &Self) -> Self {
+        Self { any_platform: self.any_platform && other.any_platform, ..self }
+    }
+
+    /// Which platforms the policy accepts, in words.
+    pub fn platforms_in_words(&self) -> &'static str {
+        if self.any_platform {
+            policy::any_platform(self.simulated)
+        } else {
+            "only those that the policy names"
+        }
     }
 
     /// The policy's name for the enclave or trust domain.
@@ -148,6 +170,7 @@ impl Verdict {
     pub fn to_json(&self) -> serde_json::Value {
         let mut value = json!({
             "simulated": self.simulated,
+            "any_platform": self.any_platform,
             "tee": self.tee(),
             "enclave": self.name,
             "tcb_status": self.tcb_status,
@@ -171,8 +194,10 @@ impl Verdict {
         let platform = if self.simulated {
             "on a SIMULATED platform".to_owned()
         } else {
-            format!("on a genuine {} platform", self.tee())
+            let any = if self.any_platform { " (any Intel platform is accepted)" } else { "" };
+            format!("on a genuine {} platform{any}", self.tee())
         };
+
         let advisories = match self.advisories.as_slice() {
             [] => String::new(),
             some => format!(", accepted advisories {}", some.join(" ")),
@@ -184,7 +209,7 @@ impl Verdict {
             }
             Measurements::Tdx(tdx) => format!("mr_td {}", hex::encode(tdx.mr_td)),
         };
-        let (name, status) = (&self.name, self.tcb_status);
+        let (name, status) = (shown(&self.name), self.tcb_status);
         format!("{name} ({measured}) {platform}, TCB {status}{advisories}{fresh}")
     }
 }

@@ -13,6 +13,7 @@
 
 mod platform;
 
+use convelo_untrusted::Untrusted;
 use dcap_qvl::verify::QuoteVerifier;
 use dcap_qvl::{QuoteClaims, QuotePolicy, intel};
 use x509_cert::Certificate;
@@ -58,6 +59,7 @@ pub fn verify_listing(
         platform::check(quote, &claims, collateral, policy, now, checks)?;
     Ok(Verdict {
         simulated: policy.is_simulated(),
+        any_platform: policy.accepts_any_platform(),
         name: name.to_owned(),
         measurements: Box::new(quote.measurements()),
         tcb_status,
@@ -87,8 +89,10 @@ fn root(quote: &Quote, policy: &Policy, checks: &mut Vec<Check>) -> Result<(), R
         passed(checks, "root", anchor.name(), anchor.name());
         return Ok(());
     }
-    let found = Certificate::from_der(last)
-        .map_or_else(|_| "an unreadable certificate".to_owned(), |root| subject(&root));
+    let found = Certificate::from_der(last).map_or_else(
+        |_| "an unreadable root".to_owned(),
+        |root| format!("an unknown root '{:#}'", subject(&root)),
+    );
     let advice = if policy.is_simulated() {
         "the policy names a simulated root, so genuine evidence is refused: leave out \
          insecure_simulated_root for real enclaves, or use the root of your simulated platform"
@@ -97,7 +101,7 @@ fn root(quote: &Quote, policy: &Policy, checks: &mut Vec<Check>) -> Result<(), R
          as insecure_simulated_root"
     };
     Err(Refusal::new(Stage::Quote, "unknown-root", Matter::Policy)
-        .found(format!("evidence signed under an unknown root '{found}'"))
+        .found(format!("evidence signed under {found}"))
         .expected(format!("evidence signed under {}", anchor.name()))
         .advice(advice))
 }
@@ -170,6 +174,7 @@ fn in_force(
             .expected(format!("evaluation {} or later", minimum.unwrap_or_default()))
             .advice("it does not cover newer findings: fetch new collateral"));
     }
+    recent_lists(collateral, policy)?;
     passed(
         checks,
         "collateral",
@@ -182,6 +187,37 @@ fn in_force(
     );
     same_platform(quote, collateral, checks)?;
     not_revoked(quote, collateral, now)
+}
+
+/// The revocation lists are as recent as the policy demands: until their next ones are due, older
+/// ones stay in force, the root's for a year.
+fn recent_lists(collateral: &Collateral, policy: &Policy) -> Result<(), Refusal> {
+    let rule = policy.lists();
+    let (root, pck) = (collateral.root_list(), collateral.pck_list());
+    let older = |found: String, expected: String| {
+        stale("revocation-list-old", Matter::Collateral)
+            .found(found)
+            .expected(expected)
+            .advice("it does not name what was revoked since: fetch new collateral")
+    };
+    for (list, minimum) in [(root, rule.minimum_root_number), (pck, rule.minimum_pck_number)] {
+        let Some(minimum) = minimum.filter(|minimum| list.number.is_none_or(|it| it < *minimum))
+        else {
+            continue;
+        };
+        let number = list.number.map_or_else(|| "without a number".to_owned(), |it| it.to_string());
+        return Err(older(
+            format!("{} number {number}", list.name),
+            format!("number {minimum} or higher"),
+        ));
+    }
+    match rule.root_issued_since {
+        Some(since) if root.issued < since => Err(older(
+            format!("{} issued at {}", root.name, date::show(root.issued)),
+            format!("one issued at {} or later", date::show(since)),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The collateral is for the quote's technology and has the FMSPC and PCE id of the quote's PCK
@@ -271,12 +307,13 @@ fn signatures(
         .verify_with_policy(quote.bytes(), collateral.bundle(), now, &QuotePolicy::claims_only(now))
         .map_err(|error| {
             let found = format!("{error:#}");
+            let told = format!("a library says {}", Untrusted::new(found.as_str()));
             if found.contains(DCAP_REVOKED) {
                 return platform::refused_status("Revoked".to_owned(), policy);
             }
             if DCAP_QUOTING_ENCLAVE.iter().any(|beginning| found.contains(beginning)) {
                 return Refusal::new(Stage::Signature, "quoting-enclave", Matter::Platform)
-                    .found(found)
+                    .found(told)
                     .expected("the quoting enclave that the collateral's QE identity describes")
                     .advice(
                         "fetch new collateral; if the error persists, the platform does not use \
@@ -284,7 +321,7 @@ fn signatures(
                     );
             }
             Refusal::new(Stage::Signature, "signature", Matter::Peer)
-                .found(found)
+                .found(told)
                 .expected(format!("a chain of signatures from {} to the report", root.name()))
                 .advice(
                     "either the evidence was altered or the collateral is for another platform: \

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use subtle::Choice;
 use zeroize::Zeroize;
 
 /// One bit for every rank `0..n` of a [`PseudonymSet`](crate::PseudonymSet).
@@ -88,11 +89,26 @@ impl Bitmap {
         self.bytes[rank / 8] |= 1 << (rank % 8);
     }
 
+    /// Clears the bit of `rank`.
+    ///
+    /// # Panics
+    /// If `rank` is not below [`Bitmap::len`].
+    pub fn clear(&mut self, rank: usize) {
+        assert!(rank < self.length, "rank {rank} of a bitmap over {} keys", self.length);
+        self.bytes[rank / 8] &= !(1 << (rank % 8));
+    }
+
     /// Like [`Bitmap::set`] if it is `wanted`; otherwise does nothing. There is no branch on which
     /// of the two it is, so there is nothing for a processor to predict.
     pub(crate) fn set_if(&mut self, rank: usize, wanted: bool) {
         assert!(rank < self.length, "rank {rank} of a bitmap over {} keys", self.length);
         self.bytes[rank / 8] |= u8::from(wanted) << (rank % 8);
+    }
+
+    /// Clears all bits unless they are `wanted`, with the same work either way.
+    pub(crate) fn keep_if(&mut self, wanted: Choice) {
+        let mask = wanted.unwrap_u8().wrapping_neg();
+        self.bytes.iter_mut().for_each(|byte| *byte &= mask);
     }
 
     /// Whether the bit of `rank` is set.

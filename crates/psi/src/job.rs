@@ -51,6 +51,7 @@ struct Content {
     deadline_seconds: u64,
     maximum_keys: u64,
     pad_keys_to: Option<u64>,
+    canaries: u64,
     keys: Vec<KeyPart>,
     reveal: Reveal,
     parties: Parties,
@@ -72,6 +73,8 @@ pub struct Service {
     /// Its key. Present if `verify` is [`Verify::Provider`] and parties are named: then nothing
     /// else is known about the service. Otherwise it is demanded in addition to the evidence.
     pub key: Option<KeyId>,
+    /// Whether TLS with it must use a key exchange that is hybrid: X25519MLKEM768.
+    pub hybrid: bool,
     /// Whose evidence is verified, and by which policy.
     pub verify: Verify,
 }
@@ -105,6 +108,16 @@ impl Service {
         match &self.verify {
             Verify::Service { policy } | Verify::TwoWay { policy, .. } => policy.as_ref(),
             Verify::Provider { .. } => None,
+        }
+    }
+
+    /// What the service accepts as the providers' evidence.
+    pub fn provider_policy(&self) -> Option<&Value> {
+        match &self.verify {
+            Verify::TwoWay { provider_policy, .. } | Verify::Provider { provider_policy } => {
+                provider_policy.as_ref()
+            }
+            Verify::Service { .. } => None,
         }
     }
 }
@@ -160,6 +173,7 @@ impl Job {
             deadline_seconds,
             maximum_keys,
             pad_keys_to: None,
+            canaries: None,
             service,
             provider_policy: None,
             keys: vec![KeyPart { name: "id".to_owned(), normalise: vec![Step::Trim] }],
@@ -208,6 +222,27 @@ impl Job {
     /// The number to a multiple of which every set is padded.
     pub fn pad_keys_to(&self) -> Option<u64> {
         self.content.pad_keys_to
+    }
+
+    /// How many canaries there are of each pattern at each service; 0 if the job has none.
+    pub fn canaries(&self) -> u64 {
+        self.content.canaries
+    }
+
+    /// How many canaries a party sends to each service: those of every pattern that it is in.
+    pub fn canaries_of_a_party(&self) -> u64 {
+        let patterns = match self.parties().count() {
+            2 => 2,
+            parties => parties as u64 + 1,
+        };
+        self.canaries() * patterns
+    }
+
+    /// The smallest part of the matches, or of the keys of one pattern, about which a service that
+    /// lies is found with a probability of 1 - 2^-20 or more; none without canaries.
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    pub fn lie_found_from(&self) -> Option<f64> {
+        (self.canaries() > 0).then(|| 1.0 - (-20.0 / self.canaries() as f64).exp2())
     }
 
     /// The parts of a key.
@@ -260,12 +295,32 @@ impl Job {
         }
     }
 
+    /// The most distinct keys that the party `name` can send to all services together. An honest
+    /// party keeps to its cap; this is more where the rest of what is sent only hides a size.
+    pub fn most_keys_of(&self, name: &str) -> u64 {
+        self.most_keys(self.maximum_keys_of(name))
+    }
+
+    /// The most distinct keys that a party with this cap can send to all services together.
+    fn most_keys(&self, cap: u64) -> u64 {
+        self.sent(cap).saturating_mul(self.services() as u64)
+    }
+
     /// The number of pseudonyms that a party with `keys` keys sends to each service.
     pub fn sent(&self, keys: u64) -> u64 {
+        let canaries = self.canaries_of_a_party();
         match self.services() {
-            1 => self.padded(keys),
-            services => shard::size(self.padded(keys), services),
+            1 => self.padded(keys) + canaries,
+            // A shard's bitmap ends at a whole byte.
+            services => shard::size(self.padded(keys), services) + canaries.next_multiple_of(8),
         }
+    }
+
+    /// Whether a single service may be sent so many pseudonyms: padded as the job demands, and the
+    /// canaries.
+    pub fn is_sent(&self, pseudonyms: u64) -> bool {
+        let keys = pseudonyms.checked_sub(self.canaries_of_a_party());
+        keys.is_some_and(|keys| self.padded(keys) == keys)
     }
 
     /// A number of keys, padded as the job demands, before the keys are spread over services.

@@ -4,7 +4,7 @@
 //! decisions go out. A record's walk through this crate: [`Normaliser`] makes a key of its columns,
 //! [`Pseudonymiser`] a pseudonym of the key under the job key from [`agreement`], [`SetBuilder`] a
 //! sorted set of the pseudonyms; the service receives the set with [`SetReceiver`], joins sets with
-//! [`engine::intersect`], and [`reveal::outcomes`] decides who learns what. [`ideal`] says in a few
+//! [`engine::intersect`], and [`reveal::answers`] decides who learns what. [`ideal`] says in a few
 //! lines what all of this computes.
 //!
 //! A job is what the parties agree on before anything else; its digest is its identity:
@@ -69,9 +69,9 @@
 //! }
 //! let (sets, received): (Vec<_>, Vec<_>) = received.into_iter().unzip();
 //! let names = ["alice", "bob"].map(str::to_owned);
-//! let outcomes = reveal::outcomes(&job, &names, engine::intersect(received));
-//! for ((set, table), outcome) in sets.iter().zip(tables).zip(outcomes) {
-//!     let Outcome::Intersection(ranks) = outcome else { panic!("everybody learns it") };
+//! let answers = reveal::answers(&job, &names, engine::intersect(received));
+//! for ((set, table), answer) in sets.iter().zip(tables).zip(answers) {
+//!     let Outcome::Intersection(ranks) = answer.outcome() else { panic!("everybody learns it") };
 //!     let rows = set.rows(&ranks, 3, false)?;
 //!     let matched: Vec<_> = (0..3).filter(|row| rows.is_set(*row)).map(|row| table[row]).collect();
 //!     assert!(matched == ["ball", "kite"] || matched == ["kite", "ball "]);
@@ -81,6 +81,7 @@
 
 pub mod agreement;
 mod bitmap;
+mod canaries;
 pub mod engine;
 pub mod ideal;
 mod job;
@@ -93,6 +94,7 @@ mod set;
 pub mod statement;
 
 pub use bitmap::{Bitmap, BitmapError};
+pub use canaries::{Canaries, CanaryCounts, CanaryError, RankedCanaries};
 pub use job::{
     JOB_VERSION, Job, JobDigest, JobDigestError, JobError, KeyId, KeyIdError, Mode, Parties, Party,
     Position, Reveal, Service, Shard, Terms, Verify, What, terms,
@@ -101,7 +103,7 @@ pub use keys::{
     Encoded, KeyPart, Normaliser, PSEUDONYM_BYTES, Pseudonym, PseudonymQueue, Pseudonymiser,
     RECIPE_VERSION, Step, StepError, UNICODE_VERSION, encode_parts,
 };
-pub use outcome::Outcome;
+pub use outcome::{Outcome, OutcomeKind};
 pub use received::{ReceivedSet, SetError, SetReceiver};
 pub use set::{Chunks, PseudonymSet, Segment, SetBuilder, Spill};
 pub use statement::{SignedStatement, Statement};

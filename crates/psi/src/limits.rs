@@ -39,6 +39,17 @@ pub const MAXIMUM_DEADLINE_SECONDS: u64 = 7 * 24 * 3600;
 /// The highest cap that a job may state on one party's number of distinct keys.
 pub const MAXIMUM_KEYS: u64 = 1 << 32;
 
+/// How many times as many keys as its cap a party may be able to send, because sizes are hidden:
+/// with more, the cap would bound something else than it says.
+pub const MAXIMUM_CAP_FACTOR: u64 = 2;
+
+/// Fewest canaries of each pattern, if there are any: with these, a service that lies about half of
+/// all keys is found with a probability of 1 - 2^-20.
+pub const MINIMUM_CANARIES: u64 = 20;
+
+/// Most canaries of each pattern.
+pub const MAXIMUM_CANARIES: u64 = 1 << 16;
+
 /// Integers in a job stay below 2^53, where RFC 8785 (IEEE 754 doubles) is exact.
 pub const MAXIMUM_INTEGER: u64 = (1 << 53) - 1;
 
@@ -49,11 +60,17 @@ pub const MAXIMUM_ENCODED_KEY_BYTES: usize = 4096;
 /// Longest SubjectPublicKeyInfo of a party's identity key, in bytes. A P-256 key takes 91.
 pub const MAXIMUM_SPKI_BYTES: usize = 256;
 
-/// Longest signature of a one-time key, in bytes: a DER-encoded ECDSA-P256 signature.
+/// Longest signature, in bytes: ECDSA-P256 in DER.
 pub const MAXIMUM_SIGNATURE_BYTES: usize = 72;
 
 /// Length of one party's contribution to the job key, in bytes.
 pub const SHARE_BYTES: usize = 32;
 
+/// Length of a one-time key, in bytes: an X-Wing public key (ML-KEM-768, then X25519).
+pub const ONE_TIME_KEY_BYTES: usize = 1184 + 32;
+
+/// Length of what X-Wing encapsulates a key to, in bytes.
+pub const ENCAPSULATED_KEY_BYTES: usize = 1088 + 32;
+
 /// Length of a sealed share, in bytes: encapsulated key, share, authentication tag.
-pub const SEALED_SHARE_BYTES: usize = 32 + SHARE_BYTES + 16;
+pub const SEALED_SHARE_BYTES: usize = ENCAPSULATED_KEY_BYTES + SHARE_BYTES + 16;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use subtle::{Choice, ConditionallySelectable};
 
 /// What one party learns about a finished job. `I` conveys the intersection (a bitmap, keys, their
 /// digest), `C` a count.
@@ -45,8 +46,13 @@ impl<I, C> Outcome<I, C> {
     }
 
     /// Which of the four it is.
-    pub fn kind(&self) -> Outcome<(), ()> {
-        self.as_ref().map(|_| (), |_| ())
+    pub fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Intersection(_) => OutcomeKind::INTERSECTION,
+            Self::Count(_) => OutcomeKind::COUNT,
+            Self::Withheld => OutcomeKind::WITHHELD,
+            Self::Nothing => OutcomeKind::NOTHING,
+        }
     }
 
     /// The word for its kind.
@@ -72,6 +78,48 @@ impl<I, C, E> Outcome<Result<I, E>, C> {
             Self::Withheld => Outcome::Withheld,
             Self::Nothing => Outcome::Nothing,
         })
+    }
+}
+
+/// Which of the four an [`Outcome`] is, as the number that the protocol has for it: it can be
+/// selected without a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutcomeKind(u8);
+
+impl OutcomeKind {
+    /// [`Outcome::Intersection`]
+    pub const INTERSECTION: Self = Self(1);
+    /// [`Outcome::Count`]
+    pub const COUNT: Self = Self(2);
+    /// [`Outcome::Withheld`]
+    pub const WITHHELD: Self = Self(3);
+    /// [`Outcome::Nothing`]
+    pub const NOTHING: Self = Self(4);
+
+    /// The kind with this number in the protocol.
+    pub fn from_number(number: u64) -> Option<Self> {
+        u8::try_from(number).ok().filter(|number| (1..=4).contains(number)).map(Self)
+    }
+
+    /// Its number in the protocol.
+    pub fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The outcome of this kind that conveys this intersection, or this count.
+    pub fn outcome<I, C>(self, intersection: I, count: C) -> Outcome<I, C> {
+        match self {
+            Self::INTERSECTION => Outcome::Intersection(intersection),
+            Self::COUNT => Outcome::Count(count),
+            Self::WITHHELD => Outcome::Withheld,
+            _ => Outcome::Nothing,
+        }
+    }
+}
+
+impl ConditionallySelectable for OutcomeKind {
+    fn conditional_select(a: &Self, b: &Self, choice: Choice) -> Self {
+        Self(u8::conditional_select(&a.0, &b.0, choice))
     }
 }
 

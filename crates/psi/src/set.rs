@@ -362,6 +362,33 @@ impl PseudonymSet {
         Ok(pseudonyms)
     }
 
+    /// The ranks of these pseudonyms, which must be ascending and in the set.
+    ///
+    /// # Errors
+    /// Those of the [`Spill`]; none without one.
+    ///
+    /// # Panics
+    /// If one is not in the set, or they are not ascending.
+    pub fn ranks_of(&self, these: impl IntoIterator<Item = Pseudonym>) -> io::Result<Vec<usize>> {
+        let bits = self.buckets.len().ilog2();
+        let mut these = these.into_iter().peekable();
+        let (mut ranks, mut before) = (Vec::new(), 0);
+        let mut entries = Entries::default();
+        for (number, (bucket, distinct)) in self.buckets.iter().zip(&self.lengths).enumerate() {
+            if these.peek().is_some_and(|next| bucket_of(*next, bits) == number) {
+                bucket.load(&mut entries, self.store())?;
+                for (rank, pseudonym) in (before..).zip(entries.distinct()) {
+                    if these.next_if_eq(&pseudonym).is_some() {
+                        ranks.push(rank);
+                    }
+                }
+            }
+            before += distinct;
+        }
+        assert!(these.next().is_none(), "not all of them are in the set");
+        Ok(ranks)
+    }
+
     /// The rows, out of `rows`, whose pseudonyms have their rank in `ranks`; if several rows have
     /// the same pseudonym, `only_first` takes the one with the smallest number.
     ///

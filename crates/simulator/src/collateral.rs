@@ -21,6 +21,10 @@ pub struct CollateralKnobs {
     pub valid_days: i64,
     /// Days from the issue of the PCK revocation list to its expiry.
     pub crl_valid_days: i64,
+    /// How many whole days before `now` the root's revocation list was issued.
+    pub root_crl_days_ago: i64,
+    /// The numbers of the revocation lists: the root's, and the PCK CA's.
+    pub crl_numbers: [u8; 2],
     /// The status of the TCB level that the platform reaches.
     pub tcb_status: String,
     /// The status of the level that the quoting enclave reaches.
@@ -63,6 +67,8 @@ impl Default for CollateralKnobs {
             issued_days_ago: 0,
             valid_days: 30,
             crl_valid_days: 30,
+            root_crl_days_ago: 20,
+            crl_numbers: [1, 1],
             tcb_status: UP_TO_DATE.to_owned(),
             qe_status: UP_TO_DATE.to_owned(),
             advisories: Vec::new(),
@@ -109,12 +115,16 @@ impl Platform {
         Ok(QuoteCollateralV3 {
             pck_crl_issuer_chain: self.ca_chain(),
             root_ca_crl: self.root_crl(
-                [now - 20 * DAY, now + 365 * DAY],
+                [now - knobs.root_crl_days_ago * DAY, now + 365 * DAY],
+                knobs.crl_numbers[0],
                 knobs.revoke_ca,
                 knobs.revoke_tcb_signer,
             )?,
-            pck_crl: self
-                .pck_crl([issued, issued + knobs.crl_valid_days * DAY], knobs.revoke_pck)?,
+            pck_crl: self.pck_crl(
+                [issued, issued + knobs.crl_valid_days * DAY],
+                knobs.crl_numbers[1],
+                knobs.revoke_pck,
+            )?,
             tcb_info_issuer_chain: chain.clone(),
             tcb_info_signature: sign_raw(key, tcb_info.as_bytes())?.to_vec(),
             tcb_info,

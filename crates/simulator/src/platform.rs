@@ -233,15 +233,21 @@ impl Platform {
     pub(crate) fn root_crl(
         &self,
         window: [i64; 2],
+        number: u8,
         revoke_ca: bool,
         revoke_tcb_signer: bool,
     ) -> Result<Vec<u8>, Error> {
-        self.root.crl(window, &[(revoke_ca, CA), (revoke_tcb_signer, TCB_SIGNER)])
+        self.root.crl(window, number, &[(revoke_ca, CA), (revoke_tcb_signer, TCB_SIGNER)])
     }
 
     /// The PCK CA's revocation list, DER, with or without the PCK certificate.
-    pub(crate) fn pck_crl(&self, window: [i64; 2], revoke_pck: bool) -> Result<Vec<u8>, Error> {
-        self.ca.crl(window, &[(revoke_pck, PCK)])
+    pub(crate) fn pck_crl(
+        &self,
+        window: [i64; 2],
+        number: u8,
+        revoke_pck: bool,
+    ) -> Result<Vec<u8>, Error> {
+        self.ca.crl(window, number, &[(revoke_pck, PCK)])
     }
 
     /// A byte string that differs between platforms and reveals nothing about their keys.
@@ -297,11 +303,16 @@ impl Platform {
 }
 
 impl Authority {
-    fn crl(&self, [issued, next]: [i64; 2], revoked: &[(bool, Role)]) -> Result<Vec<u8>, Error> {
+    fn crl(
+        &self,
+        [issued, next]: [i64; 2],
+        number: u8,
+        revoked: &[(bool, Role)],
+    ) -> Result<Vec<u8>, Error> {
         let list = CertificateRevocationListParams {
             this_update: time(issued)?,
             next_update: time(next)?,
-            crl_number: SerialNumber::from_slice(&[1]),
+            crl_number: SerialNumber::from_slice(&[number]),
             issuing_distribution_point: None,
             revoked_certs: revoked
                 .iter()

@@ -114,6 +114,16 @@ impl Collateral {
                 });
             }
         }
+        for (ours, theirs) in self.parts().iter().zip(held.parts()) {
+            if ours.number < theirs.number {
+                let shown = |number: Option<u64>| number.map_or_else(none, |it| it.to_string());
+                return Err(CollateralError::Older {
+                    part: ours.name,
+                    found: format!("number {}", shown(ours.number)),
+                    held: format!("number {}", shown(theirs.number)),
+                });
+            }
+        }
         if self.evaluation_number() < held.evaluation_number() {
             return Err(CollateralError::Older {
                 part: "TCB evaluation",
@@ -128,6 +138,15 @@ impl Collateral {
     pub fn dates(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
         self.parts().iter().map(|part| (part.name, part.issued, part.next_update))
     }
+
+    /// Name and number of each revocation list that has one, for people.
+    pub fn list_numbers(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.parts().iter().filter_map(|part| Some((part.name, part.number?)))
+    }
+}
+
+fn none() -> String {
+    "none".to_owned()
 }
 
 fn key(

@@ -8,11 +8,14 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::rule::{ANY, DomainRule, EnclaveRule, Svn};
 use super::{
-    Anchor, PlatformRule, Policy, PolicyError, TcbStatus, default_statuses, digits, measurement,
+    Anchor, ListRule, PlatformRule, Policy, PolicyError, TcbStatus, default_statuses, digits,
+    measurement,
 };
+use crate::date;
+use crate::evidence::CertificateRules;
 use crate::limits::{
-    DEFAULT_COLLATERAL_AGE_DAYS, LONGEST_COLLATERAL_AGE_DAYS, LONGEST_GRACE_PERIOD_DAYS,
-    MAXIMUM_NAME_BYTES,
+    DEFAULT_COLLATERAL_AGE_DAYS, LONGEST_CERTIFICATE_DAYS, LONGEST_COLLATERAL_AGE_DAYS,
+    LONGEST_GRACE_PERIOD_DAYS, MAXIMUM_NAME_BYTES, SECONDS_PER_DAY,
 };
 
 #[derive(Deserialize)]
@@ -27,6 +30,9 @@ pub(super) struct File {
     #[serde(default)]
     maximum_collateral_age_days: Age,
     minimum_evaluation_number: Option<u32>,
+    minimum_root_crl_number: Option<u64>,
+    minimum_pck_crl_number: Option<u64>,
+    root_crl_issued_since: Option<Day>,
     #[serde(default)]
     platforms: Platforms,
     #[serde(default)]
@@ -36,6 +42,8 @@ pub(super) struct File {
     allow_cached_keys: Option<bool>,
     allow_dynamic_platform: Option<bool>,
     allow_smt: Option<bool>,
+    longest_certificate_days: Option<CertificateDays>,
+    allow_legacy_evidence: Option<bool>,
     #[serde(default)]
     enclave: Vec<Enclave>,
     #[serde(default)]
@@ -57,13 +65,18 @@ impl TryFrom<File> for Policy {
         let mut advisories: Vec<String> = file.advisories.into_iter().map(|id| id.0).collect();
         advisories.sort_unstable();
         advisories.dedup();
-        let usual = PlatformRule::default();
+        let (usual, rules) = (PlatformRule::default(), CertificateRules::default());
         Ok(Self {
             anchor: file.insecure_simulated_root.0,
             tcb_statuses,
             advisories,
             maximum_collateral_age_days: file.maximum_collateral_age_days.0,
             minimum_evaluation_number: file.minimum_evaluation_number,
+            lists: ListRule {
+                minimum_root_number: file.minimum_root_crl_number,
+                minimum_pck_number: file.minimum_pck_crl_number,
+                root_issued_since: file.root_crl_issued_since.map(|day| day.0),
+            },
             platforms: file.platforms.0,
             platform: PlatformRule {
                 allow_cached_keys: file.allow_cached_keys.unwrap_or(usual.allow_cached_keys),
@@ -75,7 +88,29 @@ impl TryFrom<File> for Policy {
             grace_period_days: file.grace_period_days.0,
             enclaves: file.enclave.into_iter().map(|enclave| enclave.0).collect(),
             trust_domains: file.trust_domain.into_iter().map(|domain| domain.0).collect(),
+            certificate_rules: CertificateRules {
+                maximum_lifetime_seconds: file
+                    .longest_certificate_days
+                    .map_or(rules.maximum_lifetime_seconds, |days| days.0 * SECONDS_PER_DAY),
+                allow_legacy_evidence: file.allow_legacy_evidence.unwrap_or_default(),
+                ..rules
+            },
             warnings: Vec::new(),
+        })
+    }
+}
+
+/// A date in the one form of collateral, in Unix seconds.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Day(u64);
+
+impl TryFrom<String> for Day {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        date::parse(&text).map(Self).ok_or_else(|| {
+            format!("'{}' is no date, expected \"2026-02-26T13:04:00Z\"", text.escape_debug())
         })
     }
 }
@@ -217,6 +252,22 @@ impl TryFrom<u64> for Grace {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(try_from = "u64")]
+struct CertificateDays(u64);
+
+impl TryFrom<u64> for CertificateDays {
+    type Error = String;
+
+    fn try_from(days: u64) -> Result<Self, String> {
+        if (1..=LONGEST_CERTIFICATE_DAYS).contains(&days) {
+            Ok(Self(days))
+        } else {
+            Err(format!("{days} days, expected 1 to {LONGEST_CERTIFICATE_DAYS}"))
+        }
+    }
+}
+
 struct Enclave(EnclaveRule);
 
 impl<'de> Deserialize<'de> for Enclave {
@@ -249,7 +300,7 @@ impl<'de> Deserialize<'de> for Domain {
             type Value = Domain;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table with name, mr_td, rtmr1, rtmr2")
+                f.write_str("a table with name, mr_td, rtmr0, rtmr1, rtmr2")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Domain, A::Error> {
@@ -266,7 +317,7 @@ impl<'de> Deserialize<'de> for Domain {
 struct DomainFields {
     name: String,
     mr_td: Option<Measurement<48>>,
-    rtmr0: Option<Digits<48>>,
+    rtmr0: Option<Configuration>,
     rtmr1: Option<Digits<48>>,
     rtmr2: Option<Digits<48>>,
     rtmr3: Option<Digits<48>>,
@@ -282,15 +333,19 @@ impl TryFrom<DomainFields> for Domain {
 
     fn try_from(fields: DomainFields) -> Result<Self, String> {
         let name = program_name(fields.name)?;
-        let rtmr = [fields.rtmr0, fields.rtmr1, fields.rtmr2, fields.rtmr3];
-        let rtmr = rtmr.map(|value| value.map(|value| value.0));
-        let (Some(mr_td), [_, Some(_), Some(_), _]) = (fields.mr_td, rtmr) else {
+        let rtmr = [fields.rtmr1, fields.rtmr2, fields.rtmr3];
+        let [rtmr1, rtmr2, rtmr3] = rtmr.map(|value| value.map(|value| value.0));
+        let (Some(mr_td), Some(Configuration(rtmr0)), Some(_), Some(_)) =
+            (fields.mr_td, fields.rtmr0, rtmr1, rtmr2)
+        else {
             return Err(format!(
-                "trust domain '{name}' needs mr_td, rtmr1 and rtmr2: they measure the firmware, the \
-                 kernel and what the kernel is started with, and whatever is not measured could \
-                 be anybody's"
+                "trust domain '{name}' needs mr_td, rtmr0, rtmr1 and rtmr2: they measure the firmware, \
+                 its configuration, the kernel and what the kernel is started with, and whatever is not \
+                 measured could be anybody's; rtmr0 = \"any\" accepts whatever tables and devices the \
+                 host gives the virtual machine"
             ));
         };
+        let rtmr = [rtmr0, rtmr1, rtmr2, rtmr3];
         Ok(Self(DomainRule {
             name,
             mr_td: mr_td.0,
@@ -400,6 +455,19 @@ impl<const N: usize> TryFrom<String> for Digits<N> {
 
     fn try_from(text: String) -> Result<Self, String> {
         digits("value", &text).map(Self)
+    }
+}
+
+/// What the host configures of a virtual machine, or nothing for `"any"`.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+struct Configuration(Option<[u8; 48]>);
+
+impl TryFrom<String> for Configuration {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == ANY { Ok(Self(None)) } else { digits("value", &text).map(|d| Self(Some(d))) }
     }
 }
 

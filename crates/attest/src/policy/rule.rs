@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use convelo_untrusted::shown;
 use serde_json::{Map, Value};
 
 use crate::measurements::{Measurements, SgxMeasurements, TdxMeasurements};
@@ -25,7 +26,7 @@ pub(crate) struct EnclaveRule {
     pub(crate) isv_ext_prod_id: Option<[u8; 16]>,
 }
 
-/// One accepted TDX trust domain. `None` fields are not compared.
+/// One accepted TDX trust domain. `None` fields are not compared; for `rtmr0` the policy has to say so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DomainRule {
     pub(crate) name: String,
@@ -143,7 +144,8 @@ impl DomainRule {
             };
         put("mr_td", "measurement", bytes(Some(self.mr_td)), |f| Found::Bytes(&f.mr_td));
         let [rtmr0, rtmr1, rtmr2, rtmr3] = self.rtmr.map(bytes);
-        put("rtmr0", "measurement", rtmr0, |f| Found::Bytes(&f.rtmr[0]));
+        let rtmr0 = rtmr0.unwrap_or(Required::Any);
+        put("rtmr0", "measurement", Some(rtmr0), |f| Found::Bytes(&f.rtmr[0]));
         put("rtmr1", "measurement", rtmr1, |f| Found::Bytes(&f.rtmr[1]));
         put("rtmr2", "measurement", rtmr2, |f| Found::Bytes(&f.rtmr[2]));
         put("rtmr3", "measurement", rtmr3, |f| Found::Bytes(&f.rtmr[3]));
@@ -263,7 +265,7 @@ fn compare(rule: &str, fields: Fields<'_>) -> Result<(), Mismatch> {
                 rank,
                 code: field.code,
                 found: format!("{} {}", field.found_name(), field.value.show(&found)),
-                expected: format!("{} ({rule})", field.value),
+                expected: format!("{} ({})", field.value, shown(rule)),
             });
         }
     }
@@ -271,7 +273,7 @@ fn compare(rule: &str, fields: Fields<'_>) -> Result<(), Mismatch> {
 }
 
 fn describe(rule: &str, fields: &Fields<'_>) -> String {
-    let mut parts = vec![rule.to_owned()];
+    let mut parts = vec![shown(rule)];
     parts.extend(fields.iter().map(|(field, _)| format!("{} {}", field.found_name(), field.value)));
     parts.join(", ")
 }

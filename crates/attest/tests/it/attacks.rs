@@ -9,7 +9,8 @@ use crate::kit::{
 use convelo_attest::{
     CertificateRules, Collateral, CollateralError, Evidence, MAXIMUM_CERTIFICATE_BYTES,
     MAXIMUM_COLLATERAL_BYTES, MAXIMUM_QUOTE_BYTES, Matter, Measurements, Policy, QuoteSource,
-    Refusal, Stage, TcbStatus, Tee, Verdict, extension, extensions, report_data, spki_of, verify,
+    Refusal, SeenLists, Stage, TcbStatus, Tee, Verdict, extension, extensions, report_data,
+    spki_of, verify,
 };
 use convelo_simulator::{
     CertificateKnobs, CollateralKnobs, Enclave, Platform, PlatformKnobs, TrustDomain,
@@ -404,6 +405,78 @@ fn revoked_tcb_signer() {
     assert!(refusal.found.contains("signer of the TCB info"), "{refusal}");
 }
 
+/// The PCK CA has been revoked. Whoever hands over collateral leaves out the root's new list; the old
+/// one stays in force for a year.
+#[test]
+fn revocation_of_a_platform_ca_held_back() {
+    let revoked = CollateralKnobs {
+        revoke_ca: true,
+        root_crl_days_ago: 1,
+        crl_numbers: [2, 1],
+        ..CollateralKnobs::default()
+    };
+    let held_back = CollateralKnobs { root_crl_days_ago: 300, ..CollateralKnobs::default() };
+    assert_eq!(judge_under(&revoked, &policy(), NOW).unwrap_err().code, "revoked");
+    judge_under(&held_back, &policy(), NOW).unwrap();
+
+    let number = policy_with("version = 1", "version = 1\nminimum_root_crl_number = 2");
+    let refusal = judge_under(&held_back, &number, NOW).unwrap_err();
+    assert_eq!(refusal.code, "revocation-list-old");
+    assert!(refusal.to_string().contains("number 1; "), "{refusal}");
+    assert_eq!(judge_under(&revoked, &number, NOW).unwrap_err().code, "revoked");
+    let pck = policy_with("version = 1", "version = 1\nminimum_pck_crl_number = 2");
+    assert_eq!(judge_under(&held_back, &pck, NOW).unwrap_err().code, "revocation-list-old");
+    // Intel does not raise the numbers; the date tells its lists apart.
+    let since = "version = 1\nroot_crl_issued_since = \"2026-06-01T00:00:00Z\"";
+    let since = policy_with("version = 1", since);
+    assert_eq!(judge_under(&held_back, &since, NOW).unwrap_err().code, "revocation-list-old");
+
+    // A party that has seen the new list, on whatever platform, notices as well.
+    let mut seen = SeenLists::default();
+    assert!(seen.admit(&collateral(&held_back)).unwrap(), "nothing was seen before");
+    assert!(!seen.admit(&collateral(&held_back)).unwrap());
+    let elsewhere = CollateralKnobs { fmspc: [9; 6], revoke_ca: false, ..revoked };
+    assert!(seen.admit(&collateral(&elsewhere)).unwrap(), "it is newer");
+    let mut seen = SeenLists::from_json(&seen.to_json()).unwrap();
+    let before = seen.clone();
+    let refusal = seen.admit(&collateral(&held_back)).unwrap_err();
+    assert_eq!((refusal.code, refusal.matter), ("list-older-than-seen", Matter::Collateral));
+    assert!(refusal.found.contains("root revocation list"), "{refusal}");
+    assert_eq!(seen, before);
+    assert!(!seen.admit(&collateral(&elsewhere)).unwrap());
+}
+
+#[test]
+fn revocation_list_of_an_authority_held_back() {
+    let newer = collateral(&CollateralKnobs::default());
+    let older = collateral(&CollateralKnobs { issued_days_ago: 3, ..CollateralKnobs::default() });
+    let (mut one, mut other) = (SeenLists::default(), SeenLists::default());
+    one.admit(&newer).unwrap();
+    other.admit(&older).unwrap();
+    assert!(one.admit(&older).unwrap_err().found.contains("PCK revocation list"));
+    // Two processes that remember in one file.
+    assert_eq!(other.merged(&one), one);
+    assert_eq!(one.clone().merged(&SeenLists::default()), one);
+    // A number that falls under a later date.
+    let low = CollateralKnobs { crl_numbers: [1, 0], ..CollateralKnobs::default() };
+    assert!(one.admit(&collateral(&low)).is_err());
+    let error = collateral(&low).may_replace(&newer).unwrap_err().to_string();
+    assert!(error.contains("number 0") && error.contains("number 1"), "{error}");
+}
+
+#[test]
+fn unreadable_memory_of_revocation_lists() {
+    let entry = |number: usize| format!("\"{number}\": {{\"issued\": 1, \"number\": null}}");
+    let lists = |count| (0..count).map(entry).collect::<Vec<_>>().join(",");
+    let text =
+        |version, count| format!("{{\"version\": {version}, \"lists\": {{{}}}}}", lists(count));
+    SeenLists::from_json(&text(1, 64)).unwrap();
+    for bad in ["", "[]", "{}", &text(2, 1), &text(1, 65), &text(1, 1).replace("null", "-1")] {
+        SeenLists::from_json(bad).unwrap_err();
+    }
+    SeenLists::from_json(&" ".repeat(17_000)).unwrap_err();
+}
+
 #[test]
 fn collateral_of_a_low_evaluation_number() {
     let strict = policy_with("version = 1", "version = 1\nminimum_evaluation_number = 17");
@@ -434,6 +507,127 @@ fn machine_that_the_policy_does_not_name() {
     // It is what 'attest inspect' shows.
     let shown = convelo_attest::inspect(&quote(&enclave(), &key()), NOW).unwrap();
     assert!(shown.fields.iter().any(|(_, value)| value.contains(&own)), "{own}");
+}
+
+/// A key taken out of one genuine machine signs evidence of any program. Only the list of machines
+/// refuses it, and whoever reads about a policy without one is told so.
+#[test]
+fn leaked_key_of_another_machine() {
+    let any = policy();
+    assert!(any.accepts_any_platform());
+    let told =
+        |policy: &Policy| policy.describe().into_iter().find(|l| l.starts_with("platforms: "));
+    assert!(told(&any).unwrap().contains("any Intel platform"));
+    let measurement = "ab".repeat(32);
+    let intel = format!("version = 1\n[[enclave]]\nname = \"x\"\nmr_enclave = \"{measurement}\"\n");
+    let intel = Policy::from_toml(&intel).unwrap();
+    assert_eq!(told(&intel).unwrap(), "platforms: any Intel platform");
+    let verdict = judge(&enclave()).unwrap();
+    assert!(verdict.any_platform() && verdict.platforms_in_words().contains("any Intel platform"));
+    assert_eq!(verdict.to_json()["any_platform"], true);
+
+    let machine = "5".repeat(64);
+    let named = policy_with("version = 1", &format!("version = 1\nplatforms = [\"{machine}\"]"));
+    assert!(!named.accepts_any_platform());
+    assert_eq!(told(&named).unwrap(), "platforms: only the 1 named");
+    let leaked =
+        verify(&evidence(&enclave()), &collateral(&CollateralKnobs::default()), &named, NOW);
+    assert_eq!(leaked.unwrap_err().code, "platform");
+}
+
+/// Whatever is written in collateral, refusals and errors show it plainly.
+fn shown_plainly(bundle: &str) {
+    let text = match Collateral::from_json(bundle) {
+        Err(error) => error.to_string(),
+        Ok(collateral) => match verify(&evidence(&enclave()), &collateral, &policy(), NOW) {
+            Err(refusal) => refusal.to_string(),
+            Ok(_) => return,
+        },
+    };
+    assert!(text.chars().all(convelo_untrusted::is_plain), "{text:?}");
+}
+
+/// Replaces, one after another, every string in a value.
+fn each_string(value: &serde_json::Value, text: &str, mut spoilt: impl FnMut(&serde_json::Value)) {
+    fn pointers(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::String(_) => found.push(at.to_owned()),
+            serde_json::Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    pointers(item, &format!("{at}/{index}"), found);
+                }
+            }
+            serde_json::Value::Object(fields) => {
+                for (name, field) in fields {
+                    pointers(field, &format!("{at}/{name}"), found);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    pointers(value, "", &mut found);
+    assert!(!found.is_empty());
+    for pointer in found {
+        let mut other = value.clone();
+        *other.pointer_mut(&pointer).unwrap() = text.into();
+        spoilt(&other);
+    }
+}
+
+#[test]
+fn collateral_paints_on_the_terminal() {
+    let genuine = collateral(&CollateralKnobs::default()).to_json();
+    let genuine: serde_json::Value = serde_json::from_str(&genuine).unwrap();
+    for text in
+        ["\u{1b}[2K\u{9b}2J\nerror: verified\u{202e}\u{2066}\u{3164}", "\u{5d0}1\u{661}\u{300}"]
+    {
+        each_string(&genuine, text, |spoilt| shown_plainly(&spoilt.to_string()));
+        for part in ["tcb_info", "qe_identity"] {
+            let inner = serde_json::from_str(genuine[part].as_str().unwrap()).unwrap();
+            each_string(&inner, text, |spoilt| {
+                let mut bundle = genuine.clone();
+                bundle[part] = spoilt.to_string().into();
+                shown_plainly(&bundle.to_string());
+            });
+        }
+        let mut bundle = genuine.clone();
+        bundle[text] = 1.into();
+        shown_plainly(&bundle.to_string());
+    }
+}
+
+/// The author of a policy names a program, and the root of a simulated platform.
+#[test]
+fn names_in_a_policy_paint_on_the_terminal() {
+    let plain = |text: &str| {
+        assert!(text.chars().all(convelo_untrusted::is_plain), "{text:?}");
+    };
+    let toml = policy_toml(&platform(), &[("the service", &enclave())]);
+    for name in ["\\u202Eecivres", "\\u200B", "e\\u0301", "\\u05D0\\u0661", "\\u3164"] {
+        let policy = Policy::from_toml(&toml.replace("the service", name)).unwrap();
+        policy.describe().iter().for_each(|line| plain(line));
+        let judged = |enclave: &Enclave| {
+            verify(&evidence(enclave), &collateral(&CollateralKnobs::default()), &policy, NOW)
+        };
+        plain(&judged(&enclave()).unwrap().to_string());
+        let another = Enclave { isv_svn: 0, ..enclave() };
+        plain(&judged(&another).unwrap_err().to_string());
+    }
+    for key in ["\\u001B[2K", "\\u202Eecivres", "a\\nb"] {
+        let error = Policy::from_toml(&format!("\"{key}\" = 1\n{toml}")).unwrap_err();
+        plain(&error.to_string());
+    }
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let name = "Intel SGX Root CA\u{1b}[8m\u{202e}'";
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let root = params.self_signed(&key()).unwrap().pem();
+    let policy = policy().with_insecure_simulated_root(&root).unwrap();
+    let lines = policy.describe();
+    assert!(lines.iter().all(|line| line.chars().all(convelo_untrusted::is_plain)), "{lines:?}");
+    let root = lines.iter().find(|line| line.starts_with("root: ")).unwrap();
+    assert!(root.starts_with("root: not Intel's; it calls itself 'CN=Intel SGX Root CA"), "{root}");
 }
 
 #[test]

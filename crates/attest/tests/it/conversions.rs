@@ -114,9 +114,13 @@ fn what_is_no_signed_enclave() {
 #[test]
 fn a_policy_file_says_the_same_as_the_policy() {
     let machines = format!("version = 1\nminimum_evaluation_number = 3\nplatforms = [\"{A}\"]");
+    let lists = "version = 1\nminimum_root_crl_number = 2\nminimum_pck_crl_number = 3\n\
+                 root_crl_issued_since = \"2026-02-26T13:04:00Z\"";
+    assert_eq!(policy_with("version = 1", lists).to_json()["minimum_root_crl_number"], 2);
     let all = [
         policy(),
         policy_with("version = 1", &machines),
+        policy_with("version = 1", lists),
         env(&[("RA_TLS_ALLOW_SW_HARDENING_NEEDED", "1")]).unwrap(),
         Policy::from_measurement("a \"quoted\" name\u{e9}", A, None, None, 3).unwrap(),
         Policy::from_sigstruct("x", &sigstruct()).unwrap().with_exact_isv_svn(),

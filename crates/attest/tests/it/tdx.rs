@@ -204,15 +204,16 @@ fn every_altered_bit_of_a_tdx_quote() {
 #[test]
 fn policies_that_leave_a_part_of_the_machine_open() {
     let whole = domain_policy_toml(&platform(), &[("the service", &domain())]);
-    for missing in ["mr_td", "rtmr1", "rtmr2"] {
+    for missing in ["mr_td", "rtmr0", "rtmr1", "rtmr2"] {
         let lines: Vec<&str> = whole.lines().filter(|line| !line.starts_with(missing)).collect();
         let error = Policy::from_toml(&lines.join("\n")).unwrap_err();
-        assert!(error.message.contains("needs mr_td, rtmr1 and rtmr2"), "{error}");
+        assert!(error.message.contains("needs mr_td, rtmr0, rtmr1 and rtmr2"), "{error}");
         assert!(error.line.is_some(), "{error}");
     }
-    for optional in ["rtmr0", "rtmr3"] {
-        let lines: Vec<&str> = whole.lines().filter(|line| !line.starts_with(optional)).collect();
-        Policy::from_toml(&lines.join("\n")).unwrap();
+    let lines: Vec<&str> = whole.lines().filter(|line| !line.starts_with("rtmr3")).collect();
+    Policy::from_toml(&lines.join("\n")).unwrap();
+    for wrong in ["\"all\"", "\"\"", "0"] {
+        Policy::from_toml(&configured(&whole, wrong)).unwrap_err();
     }
     let short = whole.replace("rtmr1 = \"", "rtmr1 = \"00");
     let error = Policy::from_toml(&short).unwrap_err();
@@ -220,6 +221,28 @@ fn policies_that_leave_a_part_of_the_machine_open() {
     let neither = whole.split("[[trust_domain]]").next().unwrap();
     let error = Policy::from_toml(neither).unwrap_err();
     assert!(error.message.contains("[[enclave]]"), "{error}");
+}
+
+/// The policy with another `rtmr0`.
+fn configured(policy: &str, rtmr0: &str) -> String {
+    let line = policy.lines().find(|line| line.starts_with("rtmr0")).unwrap();
+    policy.replace(line, &format!("rtmr0 = {rtmr0}"))
+}
+
+/// The host supplies the virtual machine's tables and devices, which `rtmr0` measures: whoever wants to
+/// accept any of them says so.
+#[test]
+fn another_configuration_of_the_virtual_machine() {
+    let other =
+        TrustDomain { rtmr: [[1; 48], domain().rtmr[1], domain().rtmr[2], [0; 48]], ..domain() };
+    assert_eq!(code(judge_by(&other, &domain_policy())), "measurement");
+    let whole = domain_policy_toml(&platform(), &[("the service", &domain())]);
+    let any = Policy::from_toml(&configured(&whole, "\"any\"")).unwrap();
+    judge_by(&other, &any).unwrap();
+    assert_eq!(any.to_json()["trust_domain"][0]["rtmr0"], "any");
+    assert_eq!(Policy::from_json(&any.to_json()).unwrap(), any);
+    assert_eq!(Policy::from_toml(&any.to_toml()).unwrap(), any);
+    assert!(any.describe().iter().any(|line| line.contains("rtmr0 any")), "{:?}", any.describe());
 }
 
 fn domain() -> TrustDomain {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use super::terms::{Parties, Party, Terms};
+use super::terms::{Parties, Party, Service, Terms};
 
 pub(super) fn differences(here: &Terms, there: &Terms) -> Vec<String> {
     let mut lines = Lines(Vec::new());
@@ -19,11 +19,15 @@ pub(super) fn differences(here: &Terms, there: &Terms) -> Vec<String> {
     lines.compare("maximum_keys", &here.maximum_keys, &there.maximum_keys);
     let (ours, theirs) = (here.pad_keys_to, there.pad_keys_to);
     lines.compare_optional("pad_keys_to", ours.as_ref(), theirs.as_ref());
+    lines.compare_optional("canaries", here.canaries.as_ref(), there.canaries.as_ref());
     let (ours, theirs) = (&here.service, &there.service);
     lines.compare_optional("service.address", ours.address.as_ref(), theirs.address.as_ref());
     lines.compare("service.addresses", &ours.addresses.join(", "), &theirs.addresses.join(", "));
     lines.compare("service.verify", &text(&ours.verify), &text(&theirs.verify));
     lines.compare_optional("service.key", ours.key.as_ref(), theirs.key.as_ref());
+    let exchange = |service: &Service| service.key_exchange.as_ref().map(text);
+    let (our_exchange, their_exchange) = (exchange(ours), exchange(theirs));
+    lines.compare_optional("service.key_exchange", our_exchange.as_ref(), their_exchange.as_ref());
     if ours.policy != theirs.policy {
         lines.0.push("service.policy differs".to_owned());
     }

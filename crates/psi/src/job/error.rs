@@ -1,5 +1,7 @@
 //! Why something is not a job.
 
+use convelo_untrusted::shown;
+
 /// Why something is not a job: where, what was found and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}", position.map(|at| format!("line {}, column {}: ", at.line, at.column))
@@ -31,7 +33,8 @@ impl JobError {
         self.position
     }
 
-    pub(super) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into(), position: None }
+    /// The message may repeat what the job says: its author may be somebody else.
+    pub(super) fn new(field: impl Into<String>, message: impl AsRef<str>) -> Self {
+        Self { field: field.into(), message: shown(message.as_ref()), position: None }
     }
 }

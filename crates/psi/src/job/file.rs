@@ -38,7 +38,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use toml::Spanned;
 
-use super::terms::{Mode, Parties, Party, Reveal, Service, Terms, Verify, What};
+use super::terms::{KeyExchange, Mode, Parties, Party, Reveal, Service, Terms, Verify, What};
 use super::{JOB_VERSION, Job, JobError, KeyId, Position, validation};
 use crate::keys::{KeyPart, Step};
 use crate::limits::MAXIMUM_JOB_FILE_BYTES;
@@ -77,6 +77,7 @@ struct File {
     deadline: Option<Spanned<String>>,
     maximum_keys: Option<Spanned<u64>>,
     pad_keys_to: Option<Spanned<u64>>,
+    canaries: Option<Spanned<u64>>,
     service: Option<Spanned<ServiceTable>>,
     provider: Option<Spanned<ProviderTable>>,
     #[serde(default)]
@@ -94,6 +95,7 @@ struct ServiceTable {
     addresses: Option<Spanned<Vec<Spanned<String>>>>,
     verify: Option<Verify>,
     key: Option<Spanned<String>>,
+    key_exchange: Option<KeyExchange>,
     policy: Option<Spanned<toml::Value>>,
 }
 
@@ -184,6 +186,7 @@ fn read(text: &str, places: &mut Places) -> Result<Terms, JobError> {
             "maximum_keys = 1000000 (the most distinct keys a party may send)",
         )?,
         pad_keys_to: places.optional("pad_keys_to", file.pad_keys_to),
+        canaries: places.optional("canaries", file.canaries),
         service: read_service(file.service, places)?,
         provider_policy: match places.optional("provider", file.provider) {
             Some(provider) => read_policy("provider.policy", provider.policy, places)?,
@@ -229,6 +232,7 @@ fn read_service(
         address: places.optional("service.address", table.address),
         verify: table.verify.unwrap_or_default(),
         key,
+        key_exchange: table.key_exchange,
         policy: read_policy("service.policy", table.policy, places)?,
     })
 }

@@ -28,6 +28,11 @@ pub struct Terms {
     /// that the service and the network learn only that multiple. Absent: sizes are not hidden.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad_keys_to: Option<u64>,
+    /// How many canaries there are of each pattern, 20 to 65,536: keys of no record that all parties
+    /// agree on, by which each finds out whether the service joins what it is sent. Absent: none. All
+    /// parties and the service see the number. Needs `reveal.what = "intersection"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canaries: Option<u64>,
     /// The attested service that joins.
     pub service: Service,
     /// What the service accepts as evidence of the providers. Required if parties are named and
@@ -73,11 +78,23 @@ pub struct Service {
     /// evidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyId>,
+    /// The key exchange that TLS between the parties and the service must use. Absent: what both
+    /// sides have, X25519MLKEM768 first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_exchange: Option<KeyExchange>,
     /// What the providers accept as the service's evidence: an object, read by the verifier.
     /// Required if parties are named and `verify` is not "provider"; refused if `verify` is
     /// "provider", because nothing would apply it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Value>,
+}
+
+/// A key exchange of TLS, by its registered name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyExchange {
+    /// X25519 and ML-KEM-768: what is recorded stays secret from a later quantum computer.
+    #[serde(rename = "X25519MLKEM768")]
+    X25519MlKem768,
 }
 
 /// Whose evidence is verified, in a word.

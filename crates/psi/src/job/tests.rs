@@ -136,14 +136,16 @@ fn order_and_spelled_out_defaults_do_not_change_the_digest() {
 #[test]
 fn every_field_changes_the_digest() {
     let terms = parsed(&example()).terms();
-    let changes: [fn(&mut Terms); 16] = [
+    let changes: [fn(&mut Terms); 18] = [
         |terms| terms.name.push('x'),
         |terms| terms.deadline_seconds += 1,
         |terms| terms.maximum_keys += 1,
         |terms| terms.pad_keys_to = Some(1000),
+        |terms| terms.canaries = Some(20),
         |terms| terms.service.address = None,
         |terms| terms.service.verify = terms::Verify::TwoWay,
         |terms| terms.service.key = Some(KeyId([7; 32])),
+        |terms| terms.service.key_exchange = Some(terms::KeyExchange::X25519MlKem768),
         |terms| terms.service.policy = Some(serde_json::json!({"version": 2})),
         |terms| terms.provider_policy = Some(serde_json::json!({})),
         |terms| terms.keys.swap(0, 1),
@@ -524,7 +526,8 @@ prop_compose! {
         let key = (pinned || verify == terms::Verify::Provider).then_some(KeyId(key));
         let policy = (verify != terms::Verify::Provider).then_some(service_policy);
         let provider_policy = (verify != terms::Verify::Service).then_some(provider_policy);
-        let service = terms::Service { address, addresses: Vec::new(), verify, key, policy };
+        let default = terms::Service::default();
+        let service = terms::Service { address, verify, key, policy, ..default };
         (service, provider_policy)
     }
 }
@@ -534,7 +537,7 @@ prop_compose! {
         name in name(),
         deadline_seconds in 1u64..=604_800,
         maximum_keys in 1u64..=1 << 32,
-        pad_keys_to in proptest::option::weighted(0.3, 1u64..=1 << 32),
+        pad_keys_to in proptest::option::weighted(0.3, any::<prop::sample::Index>()),
         (service, provider_policy) in service(),
         keys in proptest::collection::btree_map(
             name(), proptest::collection::vec(step(), 0..4), 1..5),
@@ -557,13 +560,17 @@ prop_compose! {
         }
         let smallest = parties.iter().map(|party| party.maximum_keys.unwrap_or(maximum_keys))
             .chain([maximum_keys]).min().unwrap();
-        let minimum = minimum.index(usize::try_from(smallest).unwrap()) as u64;
+        let below = |index: prop::sample::Index| {
+            index.index(usize::try_from(smallest).unwrap()) as u64
+        };
+        let (minimum, pad_keys_to) = (below(minimum), pad_keys_to.map(|step| below(step) + 1));
         let (parties, to) = match open {
             Some(count) => (Parties::Unpinned { count }, Vec::new()),
             None => (Parties::Named(parties), to),
         };
         Terms {
             version: 1, name, mode: terms::Mode::Attested, deadline_seconds, maximum_keys, pad_keys_to,
+            canaries: None,
             service, provider_policy,
             keys: keys.into_iter().map(|(name, normalise)| KeyPart { name, normalise }).collect(),
             reveal: Reveal { what, to, minimum },
@@ -638,11 +645,76 @@ fn what_a_job_over_several_services_cannot_have() {
     assert!(changed(&one, |terms| terms.shard = Some(Shard { number: 0 })).is_err());
 }
 
+/// A cap of 20 keys let a dishonest party send 384 to 16 services, and with padding as many as it
+/// liked.
+#[test]
+fn cap_that_bounds_far_less_than_it_says() {
+    let with = |services: usize, cap: u64, step: Option<u64>| {
+        let addresses = (0..if services == 1 { 0 } else { services })
+            .map(|host| format!("psi-{host}.example.org:7443"));
+        let addresses = addresses.collect();
+        let service = terms::Service { addresses, ..terms::Service::default() };
+        let mut terms = unpinned(2, 1 << 20).unwrap().terms();
+        (terms.service, terms.maximum_keys, terms.pad_keys_to) = (service, cap, step);
+        Job::try_from(terms)
+    };
+    let error = with(16, 20, None).unwrap_err();
+    assert_eq!(error.field, "maximum_keys");
+    assert!(error.to_string().contains("384 distinct keys, 19.2 times"), "{error}");
+    let error = with(1, 20, Some(1000)).unwrap_err().to_string();
+    assert!(error.contains("1000 distinct keys, 50.0 times"), "{error}");
+    for services in [2, 4, 8, 16] {
+        let caps = (1..2000).filter(|cap| with(services, *cap, None).is_ok());
+        for cap in caps.chain([1 << 32]) {
+            let job = with(services, cap, None).unwrap();
+            let most = job.most_keys_of("alice");
+            assert_eq!(most, services as u64 * job.sent(cap));
+            assert!((cap..=2 * cap).contains(&most), "{services} services, a cap of {cap}: {most}");
+        }
+    }
+    // A party's own cap counts as well.
+    let keys = ["alice", "bob"].into_iter().zip([KeyId([1; 32]), KeyId([2; 32])]);
+    let own = changed(&named(keys), |terms| {
+        let Parties::Named(parties) = &mut terms.parties else { panic!("named") };
+        (parties[1].maximum_keys, terms.pad_keys_to) = (Some(10), Some(100));
+    });
+    assert_eq!(own.unwrap_err().field, "party[1].maximum_keys");
+    assert_eq!(unpinned(2, 1).unwrap().most_keys_of("alice"), 1);
+}
+
+#[test]
+fn canaries_of_a_job() {
+    let with = |canaries, change: fn(&mut Terms)| {
+        changed(&unpinned(3, 1000).unwrap(), |terms| {
+            terms.canaries = Some(canaries);
+            change(terms);
+        })
+    };
+    let job = with(50, |_| {}).unwrap();
+    assert_eq!((job.canaries(), job.canaries_of_a_party(), job.sent(100)), (50, 200, 300));
+    let padded = with(50, |terms| terms.pad_keys_to = Some(100)).unwrap();
+    assert_eq!(padded.sent(101), 400);
+    let refused = |canaries, change: fn(&mut Terms), text: &str| {
+        let error = with(canaries, change).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    };
+    refused(19, |_| {}, "canaries is 19 of each pattern, expected 20 to 65536");
+    refused(65_537, |_| {}, "expected 20 to 65536");
+    refused(20, |terms| terms.reveal.what = What::Count, "does not show which keys");
+    // A dishonest party could send keys in their place.
+    refused(300, |_| {}, "2200 distinct keys");
+}
+
 #[test]
 fn sizes_are_padded_to_a_multiple() {
     let job = unpinned(2, 1000).unwrap();
     assert_eq!([0, 1, 999].map(|keys| job.padded(keys)), [0, 1, 999]);
-    let to = |step| changed(&job, |terms| terms.pad_keys_to = Some(step)).unwrap();
+    let to = |step: u64| {
+        let change = |terms: &mut Terms| {
+            (terms.pad_keys_to, terms.maximum_keys) = (Some(step), step.max(1000));
+        };
+        changed(&job, change).unwrap()
+    };
     let keys = [0, 1, 100, 101, 1000].map(|keys| to(100).padded(keys));
     assert_eq!(keys, [100, 100, 100, 200, 1000]);
     assert_eq!([0, 1 << 32].map(|keys| to(MAXIMUM_KEYS).padded(keys)), [1 << 32; 2]);

@@ -8,9 +8,10 @@ use super::terms::{self, Parties, Terms, What};
 use super::{Content, JOB_VERSION, Job, JobDigest, JobError, Mode, Service, Verify};
 use crate::keys::KeyPart;
 use crate::limits::{
-    MAXIMUM_ADDRESS_BYTES, MAXIMUM_DEADLINE_SECONDS, MAXIMUM_INTEGER, MAXIMUM_JOB_BYTES,
-    MAXIMUM_KEY_PARTS, MAXIMUM_KEYS, MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_POLICY_DEPTH,
-    MAXIMUM_SERVICES, MAXIMUM_STEPS, MINIMUM_DEADLINE_SECONDS, MINIMUM_PARTIES,
+    MAXIMUM_ADDRESS_BYTES, MAXIMUM_CANARIES, MAXIMUM_CAP_FACTOR, MAXIMUM_DEADLINE_SECONDS,
+    MAXIMUM_INTEGER, MAXIMUM_JOB_BYTES, MAXIMUM_KEY_PARTS, MAXIMUM_KEYS, MAXIMUM_NAME_BYTES,
+    MAXIMUM_PARTIES, MAXIMUM_POLICY_DEPTH, MAXIMUM_SERVICES, MAXIMUM_STEPS, MINIMUM_CANARIES,
+    MINIMUM_DEADLINE_SECONDS, MINIMUM_PARTIES,
 };
 
 impl TryFrom<Terms> for Job {
@@ -29,6 +30,14 @@ impl TryFrom<Terms> for Job {
         check_range("maximum_keys", terms.maximum_keys, 1..=MAXIMUM_KEYS, "keys")?;
         if let Some(step) = terms.pad_keys_to {
             check_range("pad_keys_to", step, 1..=MAXIMUM_KEYS, "keys")?;
+        }
+        if let Some(canaries) = terms.canaries {
+            check_range(
+                "canaries",
+                canaries,
+                MINIMUM_CANARIES..=MAXIMUM_CANARIES,
+                "of each pattern",
+            )?;
         }
         check_keys(&terms.keys)?;
         check_parties(&terms.parties)?;
@@ -51,12 +60,45 @@ impl TryFrom<Terms> for Job {
             deadline_seconds: terms.deadline_seconds,
             maximum_keys: terms.maximum_keys,
             pad_keys_to: terms.pad_keys_to,
+            canaries: terms.canaries.unwrap_or(0),
             keys: terms.keys,
             reveal: terms.reveal,
             parties: terms.parties,
         });
-        Ok(Self { content, shard: terms.shard, canonical: canonical.into(), digest })
+        let job = Self { content, shard: terms.shard, canonical: canonical.into(), digest };
+        check_caps(&job)?;
+        Ok(job)
     }
+}
+
+/// Where sizes are hidden, a party sends more pseudonyms than it has keys, and a dishonest one can
+/// send keys in their place. A cap must still be about what it says.
+fn check_caps(job: &Job) -> Result<(), JobError> {
+    let check = |field: String, cap: u64| {
+        let most = job.most_keys(cap);
+        if most <= cap.saturating_mul(MAXIMUM_CAP_FACTOR) {
+            return Ok(());
+        }
+        let what = match job.services() {
+            1 => "what is sent is padded".to_owned(),
+            services => format!("each of {services} shards is padded"),
+        };
+        let text = format!(
+            "{field} is {cap}, but {what}, so a party can send {most} distinct keys, {}.{} times as \
+             many, expected at most {MAXIMUM_CAP_FACTOR} times: raise {field}, or pad less or name \
+             fewer services",
+            most / cap,
+            most % cap * 10 / cap
+        );
+        Err(JobError::new(field, text))
+    };
+    check("maximum_keys".to_owned(), job.maximum_keys())?;
+    for (index, party) in job.parties().named().iter().enumerate() {
+        if let Some(cap) = party.maximum_keys {
+            check(format!("party[{index}].maximum_keys"), cap)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether `name` can be the name of a job, a party or a key part.
@@ -175,6 +217,11 @@ fn check_reveal(terms: &Terms) -> Result<(), JobError> {
             "reveal.to names parties of a job whose parties are not pinned: remove it, or name \
              the parties in [[party]]",
         ));
+    }
+    if terms.canaries.is_some() && reveal.what == What::Count {
+        let text = "canaries are found in an intersection, and reveal.what = \"count\" does not show \
+                    which keys were counted: remove them, or reveal the intersection";
+        return Err(JobError::new("canaries", text));
     }
     for (index, name) in reveal.to.iter().enumerate() {
         let field = format!("reveal.to[{index}]");
@@ -306,7 +353,8 @@ fn service(
         terms::Verify::Provider => Verify::Provider { provider_policy },
     };
     let addresses = service.address.map_or(service.addresses, |address| vec![address]);
-    Ok(Service { addresses, key, verify })
+    let hybrid = service.key_exchange == Some(terms::KeyExchange::X25519MlKem768);
+    Ok(Service { addresses, key, hybrid, verify })
 }
 
 fn check_name(field: &str, name: &str) -> Result<(), JobError> {

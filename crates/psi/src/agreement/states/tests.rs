@@ -1,6 +1,7 @@
 use aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1_SIGNING;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
+use sha2::Digest as _;
 
 use super::*;
 use crate::job::tests::{changed, named, unpinned};
@@ -45,19 +46,19 @@ impl Run {
 
     fn assembled(&self, party: usize) -> Result<(Sealing, Vec<SealedShare>), AgreementError> {
         let mut openings = self.openings();
-        let members = members(&openings);
-        openings.remove(party).assembled(&self.job, &members, &mut rng())
+        let assembled = assembled(&openings);
+        openings.remove(party).assembled(&self.job, &assembled, &mut rng())
     }
 
     /// All parties up to the exchange of shares, with what each of them receives.
     fn sealed(&self) -> (Vec<Sealing>, Vec<Vec<SealedShare>>) {
         let openings = self.openings();
-        let members = members(&openings);
+        let assembled = assembled(&openings);
         let mut sealings = Vec::new();
         let mut sent = Vec::new();
         for opening in openings {
             let (sealing, shares) =
-                opening.assembled(&self.job, &members, &mut rng()).expect("assembled");
+                opening.assembled(&self.job, &assembled, &mut rng()).expect("assembled");
             sealings.push(sealing);
             sent.extend(shares);
         }
@@ -66,15 +67,24 @@ impl Run {
     }
 }
 
-fn members(openings: &[Opening]) -> Vec<Member> {
-    openings
-        .iter()
-        .map(|opening| Member {
-            name: opening.name.clone(),
-            spki: opening.spki.clone(),
-            offer: opening.offer(),
-        })
-        .collect()
+fn assembled(openings: &[Opening]) -> Assembled {
+    let member = |opening: &Opening| Member {
+        name: opening.name.clone(),
+        spki: spki_of(&opening.identity),
+        offer: opening.offer(),
+    };
+    Assembled { run: [9; 32], members: openings.iter().map(member).collect() }
+}
+
+/// The same once more: what somebody has who got hold of all of it.
+fn duplicate(opening: &Opening) -> Opening {
+    Opening {
+        digest: opening.digest,
+        name: opening.name.clone(),
+        identity: opening.identity.clone(),
+        secret: opening.secret.clone(),
+        offer: opening.offer(),
+    }
 }
 
 fn inbox(sent: &[SealedShare], name: &str) -> Vec<SealedShare> {
@@ -82,7 +92,7 @@ fn inbox(sent: &[SealedShare], name: &str) -> Vec<SealedShare> {
 }
 
 fn confirmations(names: &[String], own: &[Confirmation]) -> Vec<(String, Confirmation)> {
-    names.iter().cloned().zip(own.iter().copied()).collect()
+    names.iter().cloned().zip(own.iter().cloned()).collect()
 }
 
 fn error<T>(result: Result<T, AgreementError>) -> AgreementError {
@@ -114,7 +124,7 @@ fn all_parties_get_one_key() {
             assert!(keys.iter().all(|key| key.pseudonym_key == keys[0].pseudonym_key));
             let pseudonym = keys[0].pseudonymiser().pseudonym(b"key");
             assert!(pseudonym == keys[1].pseudonymiser().pseudonym(b"key"));
-            assert!(own[0] != own[1]);
+            assert!(own[0].tag != own[1].tag);
         }
     }
 }
@@ -129,23 +139,56 @@ fn two_runs_of_a_job_have_different_keys() {
     assert_ne!(key(), key());
 }
 
-/// Every label, frame and order of the derivation, so that no change goes unnoticed.
+/// Every label, frame and order of `docs/job-key.md`, computed apart from this code, so that no
+/// change goes unnoticed.
 #[test]
-fn derivation_vector() {
+fn vectors_of_the_document() {
     let digest = JobDigest([1; 32]);
+    let transcript = [4; 32];
     let shares = BTreeMap::from([
         ("alice", Share::new([2; SHARE_BYTES])),
         ("bob", Share::new([3; SHARE_BYTES])),
     ]);
-    let (key, confirmations) = derive(digest, &[4; 32], &shares);
-    assert_eq!(hex::encode(*key.pseudonym_key), "043a11d0900355380ebd8c790a6ac4f7");
+    let (key, tags) = derive(digest, &transcript, &shares);
+    assert_eq!(hex::encode(*key.pseudonym_key), "604e8af959315185f3dc1064b35e5928");
     assert_eq!(
-        hex::encode(confirmations["alice"].0),
-        "a96ca32e3046a46e01ed3c8bf038a1470b36f64c8e7c1c230f289208c076cc00"
+        hex::encode(tags["alice"]),
+        "985e3317a6ff63a7faf9d030dd2438dbcc37e0b46e3b06316e09f81aa9e7df91"
     );
     assert_eq!(
-        hex::encode(confirmations["bob"].0),
-        "a6135544ca4d7e3496f541b449ce87d87a8232a99b847d9fc5a768c76f3265a2"
+        hex::encode(tags["bob"]),
+        "ac3372ddb3d41ce3dfadba9d6e7cf83bfa9496cb8ea0d3efc55667b2f771f509"
+    );
+    let key = |byte| JobKey { pseudonym_key: Zeroizing::new([byte; 16]) };
+    let combined = JobKey::combined(vec![key(1), key(2)], digest);
+    assert_eq!(hex::encode(*combined.pseudonym_key), "95c6478d3d5852fcc046e5d36193d33b");
+
+    let member = |name: &str, byte: u8, signature| Member {
+        name: name.to_owned(),
+        spki: vec![byte; 91],
+        offer: KeyOffer {
+            one_time_key: Box::new([byte + 1; ONE_TIME_KEY_BYTES]),
+            signature: vec![byte + 2; signature],
+        },
+    };
+    let members = vec![member("bob", 9, 72), member("alice", 6, 70)];
+    let shown = Assembled { run: [5; 32], members };
+    assert_eq!(
+        hex::encode(shown.transcript(digest)),
+        "17b3f8824a0dd6abd81bda815cb6aec5cb792c83806069d2d8df145c75296871"
+    );
+    let sha256 = |bytes: Vec<u8>| hex::encode(Sha256::digest(bytes));
+    assert_eq!(
+        sha256(offer_message(digest, "alice", &[7; ONE_TIME_KEY_BYTES])),
+        "c02e00727105d3ad5ad1fc8e92823bcdb21aebe990f73d5a8da4cae16d8cc951"
+    );
+    assert_eq!(
+        sha256(share_info(digest, &transcript, "alice", "bob")),
+        "13fb5774126d4d5306731ee56109ead71edf06e8309d8cab0bb21aa14201b282"
+    );
+    assert_eq!(
+        sha256(confirmed_message(digest, &transcript, "alice", &[12; 32])),
+        "f10ea0d1b1a0ae024ac4cf048f214cfcb69b88491b72c3363811cba592162a88"
     );
 }
 
@@ -153,11 +196,11 @@ fn derivation_vector() {
 fn swapped_offer() {
     let run = Run::named(3);
     let mut openings = run.openings();
-    let mut members = members(&openings);
-    let swap = members[1].offer.clone();
-    members[1].offer = std::mem::replace(&mut members[2].offer, swap);
+    let mut assembled = assembled(&openings);
+    let swap = assembled.members[1].offer.clone();
+    assembled.members[1].offer = std::mem::replace(&mut assembled.members[2].offer, swap);
     assert_eq!(
-        error(openings.remove(0).assembled(&run.job, &members, &mut rng())),
+        error(openings.remove(0).assembled(&run.job, &assembled, &mut rng())),
         AgreementError::Signature { name: "party01".to_owned() }
     );
 }
@@ -166,11 +209,10 @@ fn swapped_offer() {
 fn one_time_key_of_the_relay() {
     let run = Run::named(2);
     let mut openings = run.openings();
-    let mut members = members(&openings);
-    let (_, public) = X25519HkdfSha256::gen_keypair_with_rng(&mut rng());
-    members[1].offer.one_time_key = public.to_bytes().into();
+    let mut assembled = assembled(&openings);
+    assembled.members[1].offer.one_time_key = one_time_key(&mut rng()).1;
     assert_eq!(
-        error(openings.remove(0).assembled(&run.job, &members, &mut rng())),
+        error(openings.remove(0).assembled(&run.job, &assembled, &mut rng())),
         AgreementError::Signature { name: "party01".to_owned() }
     );
 }
@@ -182,10 +224,10 @@ fn offer_of_another_job() {
         Run { job: run.job.clone(), names: run.names.clone(), identities: run.identities.clone() };
     other.job = changed(&run.job, |terms| terms.name = "other".to_owned()).expect("valid");
     let mut openings = run.openings();
-    let mut members = members(&openings);
-    members[1].offer = other.openings()[1].offer();
+    let mut assembled = assembled(&openings);
+    assembled.members[1].offer = other.openings()[1].offer();
     assert_eq!(
-        error(openings.remove(0).assembled(&run.job, &members, &mut rng())),
+        error(openings.remove(0).assembled(&run.job, &assembled, &mut rng())),
         AgreementError::Signature { name: "party01".to_owned() }
     );
 }
@@ -194,10 +236,10 @@ fn offer_of_another_job() {
 fn offer_under_another_name() {
     let run = Run::unpinned(2);
     let mut openings = run.openings();
-    let mut members = members(&openings);
-    members[1].name = "mallory".to_owned();
+    let mut assembled = assembled(&openings);
+    assembled.members[1].name = "mallory".to_owned();
     assert_eq!(
-        error(openings.remove(0).assembled(&run.job, &members, &mut rng())),
+        error(openings.remove(0).assembled(&run.job, &assembled, &mut rng())),
         AgreementError::Signature { name: "mallory".to_owned() }
     );
 }
@@ -206,10 +248,10 @@ fn offer_under_another_name() {
 fn job_changed_under_way() {
     let run = Run::named(2);
     let mut openings = run.openings();
-    let members = members(&openings);
+    let assembled = assembled(&openings);
     let job = changed(&run.job, |terms| terms.reveal.minimum = 1).expect("valid");
     assert_eq!(
-        error(openings.remove(0).assembled(&job, &members, &mut rng())),
+        error(openings.remove(0).assembled(&job, &assembled, &mut rng())),
         AgreementError::JobChanged
     );
 }
@@ -218,11 +260,11 @@ fn job_changed_under_way() {
 fn stranger_among_the_members() {
     let run = Run::named(2);
     let mut openings = run.openings();
-    let mut members = members(&openings);
+    let mut assembled = assembled(&openings);
     let mallory = Opening::new(&run.job, "mallory", &identity(), &mut rng());
-    members[1] = self::members(&[mallory]).remove(0);
+    assembled.members[1] = self::assembled(&[mallory]).members.remove(0);
     assert_eq!(
-        error(openings.remove(0).assembled(&run.job, &members, &mut rng())),
+        error(openings.remove(0).assembled(&run.job, &assembled, &mut rng())),
         AgreementError::Stranger { name: "mallory".to_owned() }
     );
 }
@@ -233,8 +275,9 @@ fn one_party_too_many_or_too_few() {
         let run = Run::unpinned(3);
         let mut openings = run.openings();
         let more = Opening::new(&run.job, "party03", &identity(), &mut rng());
-        let crowd = members(&openings).into_iter().chain(members(&[more])).take(count);
-        let crowd: Vec<_> = crowd.collect();
+        let mut crowd = assembled(&openings);
+        crowd.members.extend(assembled(&[more]).members);
+        crowd.members.truncate(count);
         assert_eq!(
             error(openings.remove(0).assembled(&run.job, &crowd, &mut rng())),
             AgreementError::PartyCount { found: count, expected: 3 }
@@ -248,9 +291,9 @@ fn wrong_key_for_a_name() {
     let impostor = identity();
     let mut openings = run.openings();
     openings[1] = Opening::new(&run.job, "party01", &impostor, &mut rng());
-    let members = members(&openings);
+    let assembled = assembled(&openings);
     assert_eq!(
-        error(openings.remove(0).assembled(&run.job, &members, &mut rng())),
+        error(openings.remove(0).assembled(&run.job, &assembled, &mut rng())),
         AgreementError::WrongKey {
             name: "party01".to_owned(),
             found: key_id(&impostor),
@@ -277,13 +320,13 @@ fn two_members_with_one_key() {
 fn one_time_key_copied_from_another_member() {
     let run = Run::unpinned(3);
     let mut openings = run.openings();
-    let mut members = members(&openings);
-    let copied = members[1].offer.one_time_key;
+    let mut assembled = assembled(&openings);
+    let copied = assembled.members[1].offer.one_time_key.clone();
     let message = offer_message(run.job.digest(), "party02", &copied);
     let signature = signature(&run.identities[2], &message);
-    members[2].offer = KeyOffer { one_time_key: copied, signature };
+    assembled.members[2].offer = KeyOffer { one_time_key: copied, signature };
     assert_eq!(
-        error(openings.remove(0).assembled(&run.job, &members, &mut rng())),
+        error(openings.remove(0).assembled(&run.job, &assembled, &mut rng())),
         AgreementError::SharedKey { name: "party02".to_owned() }
     );
 }
@@ -292,7 +335,7 @@ fn one_time_key_copied_from_another_member() {
 fn one_identity_in_two_encodings() {
     let run = Run::unpinned(2);
     let mut openings = run.openings();
-    let mut members = members(&openings);
+    let mut assembled = assembled(&openings);
     let point = run.identities[1].public_key().as_ref();
     // AlgorithmIdentifier of id-ecPublicKey with prime256v1 (RFC 5480), compressed point.
     let mut spki =
@@ -300,23 +343,25 @@ fn one_identity_in_two_encodings() {
     spki.push(2 + point[64] % 2);
     spki.extend_from_slice(&point[1..33]);
     assert!(ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &spki).is_ok());
-    members[1].spki = spki;
+    assembled.members[1].spki = spki;
     assert_eq!(
-        error(openings.remove(0).assembled(&run.job, &members, &mut rng())),
+        error(openings.remove(0).assembled(&run.job, &assembled, &mut rng())),
         AgreementError::BadIdentityKey { name: "party01".to_owned() }
     );
 }
 
+/// An ML-KEM-768 key has coefficients below its modulus (FIPS 203, 7.2).
 #[test]
-fn one_time_key_of_low_order() {
+fn one_time_key_that_is_none() {
     let run = Run::unpinned(2);
     let mut openings = run.openings();
-    let mut members = members(&openings);
-    let message = offer_message(run.job.digest(), "party01", &[0; 32]);
+    let mut assembled = assembled(&openings);
+    let one_time_key = Box::new([0xff; ONE_TIME_KEY_BYTES]);
+    let message = offer_message(run.job.digest(), "party01", &one_time_key);
     let signature = signature(&run.identities[1], &message);
-    members[1].offer = KeyOffer { one_time_key: [0; 32], signature };
+    assembled.members[1].offer = KeyOffer { one_time_key, signature };
     assert_eq!(
-        error(openings.remove(0).assembled(&run.job, &members, &mut rng())),
+        error(openings.remove(0).assembled(&run.job, &assembled, &mut rng())),
         AgreementError::BadOneTimeKey { name: "party01".to_owned() }
     );
 }
@@ -327,23 +372,23 @@ fn our_own_entry_changed() {
 
     let run = Run::unpinned(2);
     let mut openings = run.openings();
-    let mut members = members(&openings);
-    members[0].name = "mallory".to_owned();
-    let changed = openings.remove(0).assembled(&run.job, &members, &mut rng());
+    let mut assembled = assembled(&openings);
+    assembled.members[0].name = "mallory".to_owned();
+    let changed = openings.remove(0).assembled(&run.job, &assembled, &mut rng());
     assert_eq!(error(changed), own_entry("name"));
 
     let mut openings = run.openings();
-    let mut members = self::members(&openings);
+    let mut assembled = self::assembled(&openings);
     let impostor = Opening::new(&run.job, "party00", &identity(), &mut rng());
-    members[0] = self::members(&[impostor]).remove(0);
-    let changed = openings.remove(0).assembled(&run.job, &members, &mut rng());
+    assembled.members[0] = self::assembled(&[impostor]).members.remove(0);
+    let changed = openings.remove(0).assembled(&run.job, &assembled, &mut rng());
     assert_eq!(error(changed), own_entry("identity key"));
 
     let run = Run::named(2);
     let mut openings = run.openings();
-    let mut members = self::members(&openings);
-    members[0].offer = run.openings()[0].offer();
-    let changed = openings.remove(0).assembled(&run.job, &members, &mut rng());
+    let mut assembled = self::assembled(&openings);
+    assembled.members[0].offer = run.openings()[0].offer();
+    let changed = openings.remove(0).assembled(&run.job, &assembled, &mut rng());
     assert_eq!(error(changed), own_entry("one-time key"));
 }
 
@@ -374,7 +419,8 @@ fn share_from_ourselves() {
 #[test]
 fn relay_alters_share() {
     let run = Run::named(2);
-    for byte in [0, 31, 32, 63, 64, SEALED_SHARE_BYTES - 1] {
+    // In ML-KEM's part, in X25519's, in the share, in its tag.
+    for byte in [0, 1087, 1088, ENCAPSULATED_KEY_BYTES, SEALED_SHARE_BYTES - 1] {
         let (mut sealings, mut inboxes) = run.sealed();
         inboxes[0][0].sealed[byte] ^= 1;
         assert_eq!(
@@ -383,7 +429,14 @@ fn relay_alters_share() {
             "byte {byte}"
         );
     }
-    for length in [0, 31, 32, SEALED_SHARE_BYTES - 1, SEALED_SHARE_BYTES + 1] {
+    let lengths = [
+        0,
+        32 + SHARE_BYTES + 16,
+        ENCAPSULATED_KEY_BYTES,
+        SEALED_SHARE_BYTES - 1,
+        SEALED_SHARE_BYTES + 1,
+    ];
+    for length in lengths {
         let (mut sealings, mut inboxes) = run.sealed();
         inboxes[0][0].sealed.resize(length, 0);
         assert_eq!(
@@ -394,32 +447,85 @@ fn relay_alters_share() {
     }
 }
 
-/// The relay knows every public value, but not the sender's one-time secret.
+/// The relay knows every public value, so it can seal a share of its own. Then the party whose share
+/// it replaced confirms another key.
 #[test]
 fn relay_substitutes_share() {
     let run = Run::named(2);
-    let (mut sealings, mut inboxes) = run.sealed();
-    let recipient =
-        PublicKey::from_bytes(&X25519HkdfSha256::sk_to_pk(&sealings[0].secret).to_bytes())
-            .expect("public key");
-    let info = share_info(run.job.digest(), &sealings[0].transcript, "party01", "party00");
-    let relays_own = X25519HkdfSha256::gen_keypair_with_rng(&mut rng());
-    for mode in [OpModeS::Base, OpModeS::Auth(relays_own)] {
-        let (encapped, ciphertext) = hpke::single_shot_seal_with_rng::<
-            ChaCha20Poly1305,
-            HkdfSha256,
-            X25519HkdfSha256,
-        >(
-            &mode, &recipient, &info, &[0; SHARE_BYTES], &[], &mut rng()
+    let openings = run.openings();
+    let assembled = assembled(&openings);
+    let transcript = assembled.transcript(run.job.digest());
+    let recipient = PublicKey::from_bytes(&*openings[0].offer.one_time_key).expect("a public key");
+    let info = share_info(run.job.digest(), &transcript, "party01", "party00");
+    let (encapped, ciphertext) =
+        hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, XWing>(
+            &OpModeS::Base,
+            &recipient,
+            &info,
+            &[0; SHARE_BYTES],
+            &[],
+            &mut rng(),
         )
         .expect("sealed");
-        inboxes[0][0].sealed = [&encapped.to_bytes()[..], &ciphertext].concat();
-        assert_eq!(
-            sealings[0].open(&inboxes[0][0]).err(),
-            Some(AgreementError::Unreadable { name: "party01".to_owned() })
-        );
+    let substituted = SealedShare {
+        from: "party01".to_owned(),
+        to: "party00".to_owned(),
+        sealed: [&encapped.to_bytes()[..], &ciphertext].concat(),
+    };
+    let mut sealings = openings
+        .into_iter()
+        .map(|opening| opening.assembled(&run.job, &assembled, &mut rng()).expect("assembled"))
+        .collect::<Vec<_>>()
+        .into_iter();
+    let (first, to_second) = sealings.next().expect("two");
+    let (second, _) = sealings.next().expect("two");
+    let (first, own_first) = first.shares(&[substituted]).expect("it opens");
+    let (second, own_second) = second.shares(&to_second).expect("genuine");
+    assert!(first.key.pseudonym_key != second.key.pseudonym_key);
+    let all = confirmations(&run.names, &[own_first, own_second]);
+    assert_eq!(
+        error(first.confirmed(&all)),
+        AgreementError::Mismatch { name: "party01".to_owned() }
+    );
+    assert_eq!(
+        error(second.confirmed(&all)),
+        AgreementError::Mismatch { name: "party00".to_owned() }
+    );
+}
+
+/// The service has got hold of the one-time key of an earlier run, with which Bob signed for this
+/// job. In a later run it plays Bob: it shows his old offer, opens what is sealed to it, and derives
+/// the key. It cannot sign the later run.
+#[test]
+fn one_time_key_of_an_earlier_run_has_leaked() {
+    let run = Run::named(2);
+    let leaked = run.openings().remove(1);
+    let earlier = run.sealed();
+    let confirmed_earlier = {
+        let (mut sealings, inboxes) = earlier;
+        sealings.remove(1).shares(&inboxes[1]).expect("shares").1
+    };
+
+    let alice = run.openings().remove(0);
+    let shown = assembled(&[duplicate(&alice), duplicate(&leaked)]);
+    let (alice, to_bob) = alice.assembled(&run.job, &shown, &mut rng()).expect("all signed");
+    // The service does what Bob would do, but it has a key of its own in place of his identity.
+    let service = Opening { identity: identity(), ..duplicate(&leaked) };
+    let (service, to_alice) = service.seal(&shown, &mut rng()).expect("sealed");
+    let (service, forged) = service.shares(&to_bob).expect("it opens what is sealed to Bob");
+    let (alice, own) = alice.shares(&to_alice).expect("shares");
+    assert_eq!(alice.key.pseudonym_key, service.key.pseudonym_key, "the service has the key");
+
+    let not_this_run = AgreementError::NotThisRun { name: "party01".to_owned() };
+    let signatures =
+        [forged.signature.clone(), confirmed_earlier.signature, leaked.offer.signature, Vec::new()];
+    for signature in signatures {
+        let confirmation = Confirmation { tag: forged.tag, signature };
+        let all = confirmations(&run.names, &[own.clone(), confirmation]);
+        assert_eq!(alice.check(&all), Err(not_this_run.clone()));
     }
-    assert!(sealings.remove(0).shares(&inboxes[0]).is_err());
+    let all = confirmations(&run.names, &[own, forged]);
+    assert_eq!(error(alice.confirmed(&all)), not_this_run);
 }
 
 #[test]
@@ -493,13 +599,13 @@ fn relay_shows_different_offers() {
     let run = Run::named(3);
     let earlier = run.openings();
     let mut openings = run.openings();
-    let members = members(&openings);
-    let mut equivocated = members.clone();
-    equivocated[2].offer = earlier[2].offer();
+    let assembled = assembled(&openings);
+    let mut equivocated = assembled.clone();
+    equivocated.members[2].offer = earlier[2].offer();
     let (_, from_second) =
         openings.remove(1).assembled(&run.job, &equivocated, &mut rng()).expect("all signed");
     let (first, _) =
-        openings.remove(0).assembled(&run.job, &members, &mut rng()).expect("all signed");
+        openings.remove(0).assembled(&run.job, &assembled, &mut rng()).expect("all signed");
     assert_eq!(
         error(first.shares(&inbox(&from_second, "party00"))),
         AgreementError::Unreadable { name: "party01".to_owned() }
@@ -512,21 +618,15 @@ fn relay_shows_different_offers() {
 fn equivocating_relay_is_caught_by_confirmation() {
     let run = Run::named(3);
     let mut openings = run.openings();
-    let members = members(&openings);
+    let assembled = assembled(&openings);
     let dishonest = openings.remove(2);
-    let again = Opening {
-        digest: dishonest.digest,
-        name: dishonest.name.clone(),
-        spki: dishonest.spki.clone(),
-        secret: dishonest.secret.clone(),
-        offer: dishonest.offer(),
-    };
-    let (_, to_first) = dishonest.assembled(&run.job, &members, &mut rng()).expect("assembled");
-    let (_, to_second) = again.assembled(&run.job, &members, &mut rng()).expect("assembled");
+    let again = duplicate(&dishonest);
+    let (_, to_first) = dishonest.assembled(&run.job, &assembled, &mut rng()).expect("assembled");
+    let (_, to_second) = again.assembled(&run.job, &assembled, &mut rng()).expect("assembled");
     let (second, from_second) =
-        openings.remove(1).assembled(&run.job, &members, &mut rng()).expect("assembled");
+        openings.remove(1).assembled(&run.job, &assembled, &mut rng()).expect("assembled");
     let (first, from_first) =
-        openings.remove(0).assembled(&run.job, &members, &mut rng()).expect("assembled");
+        openings.remove(0).assembled(&run.job, &assembled, &mut rng()).expect("assembled");
     let deliver = |name: &str, sent: [&[SealedShare]; 2]| inbox(&sent.concat(), name);
     let (first, own_first) =
         first.shares(&deliver("party00", [&from_second, &to_first])).expect("all open");
@@ -534,7 +634,8 @@ fn equivocating_relay_is_caught_by_confirmation() {
         second.shares(&deliver("party01", [&from_first, &to_second])).expect("all open");
     assert_ne!(first.key.pseudonym_key, second.key.pseudonym_key);
 
-    let third = first.others["party02"];
+    // It cannot both be right, whichever of the two keys the dishonest party confirms.
+    let third = Confirmation { tag: first.others["party02"].tag, signature: Vec::new() };
     let all = confirmations(&run.names, &[own_first, own_second, third]);
     assert_eq!(
         error(first.confirmed(&all)),
@@ -549,40 +650,46 @@ fn equivocating_relay_is_caught_by_confirmation() {
 #[test]
 fn relay_forges_confirmations() {
     let run = Run::named(3);
-    let confirming = || {
-        let (mut sealings, inboxes) = run.sealed();
-        sealings.remove(0).shares(&inboxes[0]).expect("shares")
+    let (sealings, inboxes) = run.sealed();
+    let confirming = sealings
+        .into_iter()
+        .zip(&inboxes)
+        .map(|(sealing, inbox)| sealing.shares(inbox).expect("shares"));
+    let (mut states, own): (Vec<_>, Vec<_>) = confirming.unzip();
+    let state = states.remove(0);
+    let named = |entries: &[(&str, &Confirmation)]| -> Vec<(String, Confirmation)> {
+        entries.iter().map(|(name, tag)| ((*name).to_owned(), (*tag).clone())).collect()
     };
-    let named = |entries: &[(&str, Confirmation)]| -> Vec<(String, Confirmation)> {
-        entries.iter().map(|(name, tag)| ((*name).to_owned(), *tag)).collect()
-    };
+    let name = |name: &str| name.to_owned();
 
-    let (state, own) = confirming();
-    let reflected = named(&[("party01", own), ("party02", own)]);
+    let reflected = named(&[("party01", &own[0]), ("party02", &own[0])]);
+    assert_eq!(state.check(&reflected), Err(AgreementError::Mismatch { name: name("party01") }));
+    let only = named(&[("party01", &own[1])]);
     assert_eq!(
-        error(state.confirmed(&reflected)),
-        AgreementError::Mismatch { name: "party01".to_owned() }
+        state.check(&only),
+        Err(AgreementError::MissingConfirmation { name: name("party02") })
     );
+    let twice = named(&[("party01", &own[1]), ("party01", &own[1])]);
+    assert_eq!(state.check(&twice), Err(AgreementError::Twice { name: name("party01") }));
+    let strange = named(&[("mallory", &own[1])]);
+    assert_eq!(state.check(&strange), Err(AgreementError::Stranger { name: name("mallory") }));
+    // The right tag with the signature of another party, or of none.
+    for signature in [&own[2].signature[..], &[]] {
+        let forged = Confirmation { tag: own[1].tag, signature: signature.to_vec() };
+        let all = named(&[("party01", &forged), ("party02", &own[2])]);
+        assert_eq!(state.check(&all), Err(AgreementError::NotThisRun { name: name("party01") }));
+    }
+    assert!(state.confirmed(&named(&[("party02", &own[2]), ("party01", &own[1])])).is_ok());
+}
 
-    let (state, _) = confirming();
-    let only = named(&[("party01", state.others["party01"])]);
-    assert_eq!(
-        error(state.confirmed(&only)),
-        AgreementError::MissingConfirmation { name: "party02".to_owned() }
-    );
-
-    let (state, _) = confirming();
-    let tag = state.others["party01"];
-    assert_eq!(
-        error(state.confirmed(&named(&[("party01", tag), ("party01", tag)]))),
-        AgreementError::Twice { name: "party01".to_owned() }
-    );
-
-    let (state, own) = confirming();
-    assert_eq!(
-        error(state.confirmed(&named(&[("mallory", own)]))),
-        AgreementError::Stranger { name: "mallory".to_owned() }
-    );
+/// What names a run is part of what is signed, even if all offers were the same.
+#[test]
+fn confirmation_of_a_run_under_another_number() {
+    let run = Run::named(2);
+    let openings = run.openings();
+    let (one, mut other) = (assembled(&openings), assembled(&openings));
+    other.run[31] ^= 1;
+    assert_ne!(one.transcript(run.job.digest()), other.transcript(run.job.digest()));
 }
 
 #[test]
@@ -602,8 +709,8 @@ fn debug_shows_no_secret() {
 fn hostile_name_is_cut_and_escaped_in_errors() {
     let run = Run::unpinned(2);
     let mut openings = run.openings();
-    let mut members = members(&openings);
-    members[1].name = format!("\u{1b}[2J{}", "x".repeat(1000));
-    let text = error(openings.remove(0).assembled(&run.job, &members, &mut rng())).to_string();
+    let mut assembled = assembled(&openings);
+    assembled.members[1].name = format!("\u{1b}[2J{}", "x".repeat(1000));
+    let text = error(openings.remove(0).assembled(&run.job, &assembled, &mut rng())).to_string();
     assert!(!text.contains('\u{1b}') && text.len() < 200, "{text}");
 }
