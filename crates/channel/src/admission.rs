@@ -1,53 +1,95 @@
-//! Who may begin a handshake: a source that has failed too often lately may not, for a while.
+//! Who may begin a handshake, and when.
 //!
-//! A handshake that ends with an invalid certificate costs both sides about the same, and costs the
-//! service some of the CPU time that its jobs need. A source that keeps failing is turned away
-//! before any cryptography; the others do not notice.
+//! A source that has shown too many invalid certificates lately may not, for a while: such a
+//! handshake costs both sides about the same, and costs the service some of the CPU time that its
+//! jobs need. It is turned away before any cryptography; the others do not notice. Nothing else
+//! counts, so that connections that are merely broken off close no address to those who share it.
+//! A source that begins very many handshakes of any kind waits for its turn.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits::{FAILURES_AT_ONCE, FAILURES_PER_SECOND, MAXIMUM_FAILING_SOURCES};
+use crate::limits::{
+    FAILURES_AT_ONCE, FAILURES_PER_SECOND, HANDSHAKES_AT_ONCE, HANDSHAKES_PER_SECOND, LONGEST_TURN,
+    MAXIMUM_COUNTED_SOURCES,
+};
 
-/// The failures of every source, stored as the moment when they will be forgotten.
-#[derive(Default)]
-pub(crate) struct Admission(Mutex<HashMap<IpAddr, Instant>>);
+/// What each source has done lately.
+pub(crate) struct Admission {
+    failures: Counts,
+    handshakes: Counts,
+}
 
 impl Admission {
+    pub(crate) fn new() -> Self {
+        Self {
+            failures: Counts::new(FAILURES_AT_ONCE, FAILURES_PER_SECOND),
+            handshakes: Counts::new(HANDSHAKES_AT_ONCE, HANDSHAKES_PER_SECOND),
+        }
+    }
+
     /// Whether a connection from this source may begin a handshake.
     pub(crate) fn admits(&self, source: IpAddr, now: Instant) -> bool {
-        let forgotten = self.sources().get(&block(source)).copied();
-        forgotten.is_none_or(|at| at.saturating_duration_since(now) < span(FAILURES_AT_ONCE))
+        self.failures.count(source, 0, now) < self.failures.span(FAILURES_AT_ONCE)
     }
 
-    /// Records a failed handshake.
+    /// Records an invalid certificate.
     pub(crate) fn failed(&self, source: IpAddr, now: Instant) {
-        let mut sources = self.sources();
-        if sources.len() >= MAXIMUM_FAILING_SOURCES {
-            sources.retain(|_, at| *at > now);
-        }
-        // With more sources than this, the limits on connections and handshakes hold instead.
-        if sources.len() >= MAXIMUM_FAILING_SOURCES {
-            sources.clear();
-        }
-        let forgotten = sources.entry(block(source)).or_insert(now);
-        *forgotten = (*forgotten).max(now) + span(1);
+        self.failures.count(source, 1, now);
     }
 
-    fn sources(&self) -> MutexGuard<'_, HashMap<IpAddr, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Records a handshake that is to begin; returns how long it must wait for its turn.
+    pub(crate) fn turn(&self, source: IpAddr, now: Instant) -> Duration {
+        let counted = self.handshakes.count(source, 1, now);
+        counted.saturating_sub(self.handshakes.span(HANDSHAKES_AT_ONCE))
     }
 }
 
-/// How long it takes to forget this many failures.
-fn span(failures: u32) -> Duration {
-    Duration::from_secs(1) * failures / FAILURES_PER_SECOND
+/// How often every source has done something, stored as the moment when that will be forgotten.
+struct Counts {
+    per_second: u32,
+    /// No source's count takes longer to forget: whoever overdoes it leaves no debt to those who
+    /// share the address.
+    longest: Duration,
+    forgotten: Mutex<HashMap<IpAddr, Instant>>,
+}
+
+impl Counts {
+    fn new(at_once: u32, per_second: u32) -> Self {
+        let longest = Duration::from_secs(1) * at_once / per_second + LONGEST_TURN;
+        Self { per_second, longest, forgotten: Mutex::default() }
+    }
+
+    /// Counts so many more; returns how long it takes to forget them all.
+    fn count(&self, source: IpAddr, more: u32, now: Instant) -> Duration {
+        let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = block(source);
+        if more == 0 {
+            let at = forgotten.get(&source).copied();
+            return at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        }
+        if forgotten.len() >= MAXIMUM_COUNTED_SOURCES {
+            forgotten.retain(|_, at| *at > now);
+        }
+        // With more sources than this, the limits on connections and handshakes hold instead.
+        if forgotten.len() >= MAXIMUM_COUNTED_SOURCES {
+            forgotten.clear();
+        }
+        let at = forgotten.entry(source).or_insert(now);
+        *at = ((*at).max(now) + self.span(more)).min(now + self.longest);
+        at.saturating_duration_since(now)
+    }
+
+    /// How long it takes to forget this many.
+    fn span(&self, number: u32) -> Duration {
+        Duration::from_secs(1) * number / self.per_second
+    }
 }
 
 /// Anyone with one IPv6 address has 2^64 of them.
-fn block(source: IpAddr) -> IpAddr {
+pub(crate) fn block(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,
         IpAddr::V6(address) => match address.to_ipv4_mapped() {
@@ -67,13 +109,14 @@ mod tests {
 
     #[test]
     fn a_source_that_keeps_failing_waits_and_is_forgiven() {
-        let (admission, now) = (Admission::default(), Instant::now());
+        let (admission, now) = (Admission::new(), Instant::now());
         for _ in 0..FAILURES_AT_ONCE {
             assert!(admission.admits(source(1), now));
             admission.failed(source(1), now);
         }
         assert!(!admission.admits(source(1), now));
         assert!(admission.admits(source(2), now), "others do not notice");
+        let span = |failures| admission.failures.span(failures);
         let later = now + span(1);
         assert!(admission.admits(source(1), later));
         admission.failed(source(1), later);
@@ -83,7 +126,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_network_are_one_source() {
-        let (admission, now) = (Admission::default(), Instant::now());
+        let (admission, now) = (Admission::new(), Instant::now());
         for last in 0..FAILURES_AT_ONCE {
             admission.failed(Ipv6Addr::from_bits((7 << 64) + u128::from(last)).into(), now);
         }
@@ -97,11 +140,27 @@ mod tests {
     }
 
     #[test]
+    fn a_source_with_very_many_handshakes_waits_and_others_do_not() {
+        let (admission, now) = (Admission::new(), Instant::now());
+        for _ in 0..HANDSHAKES_AT_ONCE {
+            assert_eq!(admission.turn(source(1), now), Duration::ZERO);
+        }
+        let each = admission.handshakes.span(1);
+        assert_eq!(admission.turn(source(1), now), each);
+        assert_eq!(admission.turn(source(1), now), 2 * each);
+        assert_eq!(admission.turn(source(2), now), Duration::ZERO);
+        assert_eq!(admission.turn(source(1), now + 3 * each), Duration::ZERO);
+        for _ in 0..10 * HANDSHAKES_AT_ONCE {
+            assert!(admission.turn(source(1), now) <= LONGEST_TURN);
+        }
+    }
+
+    #[test]
     fn flood_of_distinct_sources_is_bounded() {
-        let (admission, now) = (Admission::default(), Instant::now());
-        for address in 0..3 * u32::try_from(MAXIMUM_FAILING_SOURCES).unwrap_or(0) {
+        let (admission, now) = (Admission::new(), Instant::now());
+        for address in 0..3 * u32::try_from(MAXIMUM_COUNTED_SOURCES).unwrap_or(0) {
             admission.failed(std::net::Ipv4Addr::from_bits(address).into(), now);
-            assert!(admission.sources().len() <= MAXIMUM_FAILING_SOURCES);
+            assert!(admission.failures.forgotten.lock().unwrap().len() <= MAXIMUM_COUNTED_SOURCES);
         }
     }
 }

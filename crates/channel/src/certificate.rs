@@ -1,21 +1,23 @@
 //! The parts of a certificate that we read: X.509 versions 1 to 3 in DER. webpki has no parser for
 //! version 1, and users of the replaced package hold such certificates. Paths are left to webpki.
 
+use convelo_untrusted::{Untrusted, is_plain};
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use time::macros::format_description;
+use webpki::EndEntityCert;
 use x509_cert::der::asn1::{AnyRef, BitStringRef, OctetStringRef};
 use x509_cert::der::oid::{AssociatedOid, ObjectIdentifier};
 use x509_cert::der::{self, Decode, Reader, SliceReader, Tag, TagNumber};
 use x509_cert::ext::Extension;
-use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectKeyIdentifier};
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName, SubjectKeyIdentifier};
 use x509_cert::name::Name;
 use x509_cert::time::Validity;
 
-/// How many characters of a name a message shows.
-const SHOWN_CHARACTERS: usize = 100;
+/// The longest common name, in characters; the rest is cut.
+const MAXIMUM_NAME_CHARACTERS: usize = 100;
 
 /// One certificate, with nothing in it verified.
 pub(crate) struct Certificate<'a> {
@@ -109,6 +111,16 @@ impl<'a> Certificate<'a> {
         Some(<&OctetStringRef>::from_der(value).ok()?.as_bytes())
     }
 
+    /// Whether the certificate, `der`, is for this host, a DNS name or an IP address.
+    pub(crate) fn names_host(&self, der: &[u8], host: &str) -> bool {
+        if self.extension(SubjectAltName::OID).is_none() {
+            return common_name(self.subject).is_some_and(|name| name.eq_ignore_ascii_case(host));
+        }
+        let Ok(host) = ServerName::try_from(host) else { return false };
+        EndEntityCert::try_from(&CertificateDer::from(der))
+            .is_ok_and(|certificate| certificate.verify_is_valid_for_subject_name(&host).is_ok())
+    }
+
     /// Whether the key `spki` signed this certificate.
     pub(crate) fn is_signed_by(&self, spki: &[u8], algorithms: &WebPkiSupportedAlgorithms) -> bool {
         let spki = SubjectPublicKeyInfoDer::from(spki);
@@ -132,12 +144,9 @@ impl<'a> Certificate<'a> {
         )
     }
 
-    /// The issuer's common name, or its whole name if it has none.
+    /// The issuer's common name, or its whole name if it has none, without what is not plain.
     pub(crate) fn issuer_common_name(&self) -> String {
-        Name::from_der(self.issuer)
-            .ok()
-            .and_then(|name| name.common_name().ok().flatten())
-            .map_or_else(|| shown_name(self.issuer), |common| printable(common.value().as_ref()))
+        common_name(self.issuer).map_or_else(|| shown_name(self.issuer), |common| plain(&common))
     }
 
     /// The serial number, decimal.
@@ -158,11 +167,18 @@ pub(crate) fn fingerprint(key_id: &[u8; 32]) -> String {
     format!("sha256:{}", hex::encode(key_id))
 }
 
-/// A name in one line of bounded length, without control characters.
+/// The common name in a name (DER).
+fn common_name(name: &[u8]) -> Option<String> {
+    let name = Name::from_der(name).ok()?;
+    let common = name.common_name().ok()??;
+    Some(common.value().into_owned())
+}
+
+/// A name that its owner chose, for a message that puts it between single quotation marks.
 pub(crate) fn shown_name(name: &[u8]) -> String {
     Name::from_der(name).map_or_else(
         |_| "a name that cannot be read".to_owned(),
-        |name| printable(&name.to_string()),
+        |name| format!("{:#}", Untrusted::new(name.to_string())),
     )
 }
 
@@ -178,14 +194,8 @@ pub(crate) fn shown_time(unix: u64) -> String {
         .unwrap_or_else(|| format!("{unix} seconds after 1970"))
 }
 
-fn printable(text: &str) -> String {
-    let mut shown: String =
-        text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARACTERS + 1).collect();
-    if shown.chars().count() > SHOWN_CHARACTERS {
-        shown.pop();
-        shown.push('…');
-    }
-    shown
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| is_plain(*c)).take(MAXIMUM_NAME_CHARACTERS).collect()
 }
 
 fn is_next<'a>(reader: &impl Reader<'a>, number: u32) -> bool {
@@ -235,7 +245,7 @@ fn decimal(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{decimal, printable};
+    use super::{decimal, plain};
 
     #[test]
     fn serials_of_any_length_and_sign() {
@@ -250,9 +260,8 @@ mod tests {
     }
 
     #[test]
-    fn names_in_messages_are_bounded_and_in_one_line() {
-        assert_eq!(printable("a\nb\u{1b}[31m"), "ab[31m");
-        assert_eq!(printable(&"x".repeat(100)).chars().count(), 100);
-        assert_eq!(printable(&"x".repeat(500)).chars().count(), 101);
+    fn common_names_are_bounded_and_in_one_line() {
+        assert_eq!(plain("a\nb\u{1b}[31m\u{202e}"), "ab[31m");
+        assert_eq!(plain(&"x".repeat(500)).chars().count(), 100);
     }
 }

@@ -35,6 +35,15 @@ pub enum DialError {
     /// The service's evidence or key was refused: final.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The service does not have the key exchange that is demanded: final.
+    #[error(
+        "{address} does not have the key exchange X25519MLKEM768, which the job demands: upgrade the \
+         service, or have the job demand less"
+    )]
+    KeyExchange {
+        /// Where.
+        address: String,
+    },
     /// The TLS handshake failed for another reason.
     #[error(
         "{address} answers, but the TLS handshake failed: {source}; \
@@ -48,8 +57,9 @@ pub enum DialError {
     },
 }
 
-/// Dials services under one credential. Clones share what has been verified: evidence that was
-/// accepted a moment ago costs only a look-up.
+/// Dials services under one credential, which a service only sees after the handshake has found what
+/// is expected of it. Clones share what has been verified: evidence that was accepted a moment ago
+/// costs only a look-up.
 #[derive(Clone, Debug)]
 pub struct Dialler(Arc<PeerTls>);
 
@@ -98,7 +108,17 @@ impl Dialler {
         Self(Arc::new(PeerTls::new(credential, None).of_service()))
     }
 
+    /// Dials under this credential, and accepts no other key exchange than X25519MLKEM768: what is
+    /// recorded on the way stays secret from a later quantum computer.
+    pub fn hybrid(credential: Credential) -> Self {
+        Self(Arc::new(PeerTls::new(credential, None).of_service().hybrid_only()))
+    }
+
     /// Dials `address` (`host:port`), where a service must meet `expect`.
+    ///
+    /// With [`Expect::EvidenceWithOffer`], the handshake verifies nothing. So this is only a look: the
+    /// service sees a key made for this one connection. To meet it under this dialler's credential,
+    /// have it [attest](Dialled::attest), and dial again with [`Attested::same_service`].
     ///
     /// # Errors
     /// [`DialError`]; each case says whether another try can help.
@@ -117,9 +137,17 @@ impl Dialler {
         address: &str,
         expect: &Expect,
     ) -> Result<Dialled, DialError> {
-        let (tls, peer) =
-            self.0.connect(tcp, expect).await.map_err(|error| failed(address, error))?;
-        let own = Arc::clone(self.0.credential().spki());
+        let tls = match expect {
+            Expect::EvidenceWithOffer { .. } => {
+                let anonymous = self.0.under_a_new_key().map_err(|error| {
+                    failed(address, PeerTlsError::Handshake(io::Error::other(error)))
+                })?;
+                Arc::new(anonymous)
+            }
+            _ => Arc::clone(&self.0),
+        };
+        let own = Arc::clone(tls.credential().spki());
+        let (tls, peer) = tls.connect(tcp, expect).await.map_err(|error| failed(address, error))?;
         let binding = Binding::of(tls.get_ref().1, own, Arc::clone(peer.spki()))
             .map_err(|error| failed(address, PeerTlsError::Handshake(error)))?;
         // Boxed, because the state of a connection would add kilobytes to every caller's future.
@@ -134,6 +162,22 @@ impl Dialler {
     pub async fn certificate_of(&self, address: &str) -> Result<Vec<u8>, DialError> {
         let shown = self.0.certificate_of(reach(address).await?).await;
         shown.map_err(|error| failed(address, error))
+    }
+}
+
+impl<S> Attested<S> {
+    /// What the same service must show on another connection: if it offered collateral, its evidence
+    /// under that collateral and its key; otherwise what was expected of it here.
+    pub fn same_service(&self) -> Expect {
+        let Attestation { expect, peer, .. } = &self.attestation;
+        match (expect, &self.answered.fresh) {
+            (Expect::EvidenceWithOffer { policies, .. }, Some(fresh)) => Expect::SameService {
+                policies: policies.clone(),
+                collateral: Arc::clone(fresh.collateral()),
+                key: peer.key_id(),
+            },
+            (expect, _) => expect.clone(),
+        }
     }
 }
 
@@ -160,7 +204,7 @@ impl Dialled {
     /// of the stream is returned with the verdict; otherwise it is dropped.
     ///
     /// # Errors
-    /// [`AttestError`]. [`AttestError`].
+    /// [`AttestError`].
     pub async fn attest<S, E>(
         self,
         job: [u8; 32],
@@ -185,7 +229,7 @@ impl Dialled {
     /// # Errors
     /// A [`Refusal`] if the evidence could not be verified in the handshake.
     pub fn insecure_ratls_only(self) -> Result<ServiceStream, Refusal> {
-        if let Expect::EvidenceWithOffer { .. } = self.expect {
+        if let Expect::EvidenceWithOffer { .. } | Expect::SameService { .. } = self.expect {
             return Err(no_collateral("none when the certificate was presented"));
         }
         Ok(ServiceStream { tls: self.tls, trusted: Arc::new(AtomicBool::new(true)), left: 0 })
@@ -218,11 +262,22 @@ async fn reach(address: &str) -> Result<TcpStream, DialError> {
 fn failed(address: &str, error: PeerTlsError) -> DialError {
     let source = match error {
         PeerTlsError::Refused(refusal) => return DialError::Refused(refusal),
+        PeerTlsError::Handshake(source) if nothing_in_common(&source) => {
+            return DialError::KeyExchange { address: address.to_owned() };
+        }
         PeerTlsError::Handshake(source) => source,
-        PeerTlsError::TimedOut => timed_out(HANDSHAKE_TIMEOUT),
+        PeerTlsError::TimedOut | PeerTlsError::Silent => timed_out(HANDSHAKE_TIMEOUT),
         PeerTlsError::RefusedByPeer(_) => io::Error::new(io::ErrorKind::InvalidData, error),
     };
     DialError::Handshake { address: address.to_owned(), source }
+}
+
+/// Whether the service found no key exchange that it has in ours, which include every usual one
+/// unless only a hybrid one is accepted.
+fn nothing_in_common(error: &io::Error) -> bool {
+    let alert = rustls::Error::AlertReceived(rustls::AlertDescription::HandshakeFailure);
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    cause == Some(&alert)
 }
 
 fn timed_out(after: std::time::Duration) -> io::Error {

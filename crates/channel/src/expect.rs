@@ -31,14 +31,25 @@ pub enum Expect {
         key: Option<[u8; 32]>,
     },
     /// Like `Evidence`, but verified with collateral that the service itself offers on the
-    /// connection. The handshake only reads its certificate; the verdict comes from
-    /// [`Dialled::attest`](crate::Dialled::attest), and nothing but a challenge can be sent before
-    /// that. The policies say how old the collateral may be. Peers that offer nothing never pass.
+    /// connection. The handshake only reads its certificate, so it shows the service a key made for
+    /// this one connection; the verdict comes from [`Dialled::attest`](crate::Dialled::attest), and
+    /// nothing but a challenge can be sent before that. The policies say how old the collateral may
+    /// be. Peers that offer nothing never pass.
     EvidenceWithOffer {
         /// The policies.
         policies: Vec<Arc<Policy>>,
         /// The key demanded in addition to the evidence: SHA-256 of its `SubjectPublicKeyInfo`.
         key: Option<[u8; 32]>,
+    },
+    /// The service that met `EvidenceWithOffer` on another connection: the handshake verifies its
+    /// evidence with the collateral that it offered there. On this connection, it offers some again.
+    SameService {
+        /// The policies.
+        policies: Vec<Arc<Policy>>,
+        /// The collateral that it offered.
+        collateral: Arc<Collateral>,
+        /// Its key: SHA-256 of the `SubjectPublicKeyInfo`.
+        key: [u8; 32],
     },
 }
 
@@ -55,6 +66,16 @@ impl Expect {
         Ok(Self::Certificate(der.to_vec()))
     }
 
+    /// The key that a peer must have, SHA-256 of its `SubjectPublicKeyInfo`, if there is only one.
+    pub fn pinned_key(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Key(key) | Self::SameService { key, .. } => Some(*key),
+            Self::Certificate(der) => Certificate::parse(der).ok().map(|it| it.key_id()),
+            Self::Chained => None,
+            Self::Evidence { key, .. } | Self::EvidenceWithOffer { key, .. } => *key,
+        }
+    }
+
     /// Whether a peer that proved this is the expected one, at `now` (Unix seconds). Returns a
     /// verdict if evidence was demanded.
     pub fn accepts(&self, peer: &ProvenPeer, now: u64) -> Result<Option<Verdict>, Refusal> {
@@ -67,6 +88,10 @@ impl Expect {
             Self::Chained => peer.demand_path().map(|()| None),
             Self::Evidence { policies, collateral, key } => {
                 demand_evidence(peer, key.as_ref())?;
+                peer.verdict_under(policies, collateral, now).map(Some)
+            }
+            Self::SameService { policies, collateral, key } => {
+                demand_evidence(peer, Some(key))?;
                 peer.verdict_under(policies, collateral, now).map(Some)
             }
             Self::EvidenceWithOffer { .. } => Err(no_collateral("none here, and none offered")),
@@ -103,6 +128,7 @@ impl std::fmt::Debug for Expect {
                 .field("policies", &policies.len())
                 .field("key", &key.as_ref().map(fingerprint))
                 .finish_non_exhaustive(),
+            Self::SameService { key, .. } => write!(f, "SameService({})", fingerprint(key)),
         }
     }
 }

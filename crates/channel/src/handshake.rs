@@ -30,6 +30,9 @@ pub(crate) enum Kind {
     Pool,
 }
 
+/// The code of the refusal of a peer that shows no certificate.
+pub(crate) const NO_CERTIFICATE: &str = "no-certificate";
+
 /// What we demand of the peer during the handshake.
 pub(crate) enum Demand {
     /// Proof that it holds the key of its certificate. The accepting side asks afterwards who the
@@ -44,6 +47,8 @@ pub(crate) enum Demand {
 /// What one handshake demands, and what it found.
 pub(crate) struct Handshake {
     pub(crate) kind: Kind,
+    /// Whether a certificate is judged after the handshake, whatever it is worth.
+    pub(crate) judged_later: bool,
     pub(crate) demand: Demand,
     pub(crate) roots: Option<Roots>,
     pub(crate) provider: Arc<CryptoProvider>,
@@ -133,6 +138,7 @@ impl Handshake {
             .map(|roots| roots.verify(&der, &certificate, intermediates, side, now, algorithms));
         if let Some(Err(refusal)) = &chained
             && !certificate.is_self_issued()
+            && !self.judged_later
         {
             return Err(refusal.clone());
         }
@@ -343,7 +349,7 @@ fn check_sizes(
 
 fn no_certificate() -> Refusal {
     refusal(
-        "no-certificate",
+        NO_CERTIFICATE,
         Matter::Peer,
         "no certificate".to_owned(),
         "a certificate from the peer: both sides prove who they are",

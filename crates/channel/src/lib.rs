@@ -106,9 +106,12 @@ mod handshake;
 mod identity;
 pub mod limits;
 mod listen;
+mod log_limit;
 mod proven;
 mod provider;
+pub mod proxy_protocol;
 mod roots;
+mod slots;
 mod tls;
 mod verdicts;
 
@@ -121,9 +124,13 @@ pub use credential::{Credential, CredentialError};
 pub use dial::{AttestError, Attested, DialError, Dialled, Dialler, ServiceStream};
 pub use expect::Expect;
 pub use identity::{Identity, IdentityError};
-pub use listen::{Listener, ListenerError, Peer, PeerStream};
+pub use listen::{
+    Acquaintance, Acquaintances, Kept, Listener, ListenerError, Peer, PeerStream, Place, Seated,
+};
+pub use log_limit::stranger_line;
 pub use proven::ProvenPeer;
 pub use roots::Roots;
+pub use slots::{Holder, Lost, Slot, SlotLimits, Slots};
 pub use tls::{PeerTls, PeerTlsError, refused_by_peer};
 
 /// The one provider of cryptography for TLS, passed explicitly wherever TLS is used.

@@ -8,21 +8,71 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A TLS handshake, including evidence, must end within this time.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How many handshakes a listener runs at once; further connections wait in the accept queue.
-pub const MAXIMUM_HANDSHAKES: usize = 64;
+/// A stranger's first flight, the whole ClientHello, must arrive within this time, and so must what
+/// a balancer says before it.
+pub const FIRST_FLIGHT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How many connections a listener keeps open at once.
-pub const MAXIMUM_CONNECTIONS: usize = 1024;
+/// How many handshakes a listener runs at once.
+pub const MAXIMUM_HANDSHAKES: usize = 512;
 
-/// How many handshakes from one source may fail at once, with [`FAILURES_PER_SECOND`] more each
-/// second; beyond that, its connections are closed before their handshake.
+/// How many of them may come from one source.
+pub const MAXIMUM_HANDSHAKES_EACH: usize = 256;
+
+/// How many connections without a seat a listener keeps open at once.
+pub const MAXIMUM_STRANGERS: usize = 512;
+
+/// How many of them one source or one key may have.
+pub const MAXIMUM_STRANGERS_EACH: usize = 256;
+
+/// How many connections with a seat a listener keeps open at once.
+pub const MAXIMUM_SEATED: usize = 1024;
+
+/// How many of them one source or one key may have, unless the operator has admitted the key.
+pub const MAXIMUM_SEATED_EACH: usize = 512;
+
+/// A connection that has had no seat for this long, or up to twice as long, ends.
+pub const SEAT_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How many bytes a connection may send besides uploads that are expected: HTTP/2's preface, the
+/// answer to a challenge and the longest Hello, with room to spare.
+pub const MAXIMUM_UNEXPECTED_BYTES: u64 = 96 << 10;
+
+/// How many more a connection with a seat may send each second, up to as many again: signs of life,
+/// key agreement, fresh attestation.
+pub const UNEXPECTED_BYTES_PER_SECOND: u64 = 1 << 10;
+
+/// How many bytes may come around an upload besides what carries it.
+pub const ROOM_AROUND_AN_UPLOAD: u64 = 64 << 10;
+
+/// The longest PROXY protocol header, including what it may say besides addresses.
+pub const MAXIMUM_PROXY_HEADER_BYTES: usize = 1 << 10;
+
+/// How many lines about strangers may be logged at once, with [`LOG_LINES_PER_SECOND`] more each
+/// second; the next line says how many were left out.
+pub const LOG_LINES_AT_ONCE: u32 = 50;
+
+/// See [`LOG_LINES_AT_ONCE`].
+pub const LOG_LINES_PER_SECOND: u32 = 2;
+
+/// How many invalid certificates one source may show at once, with [`FAILURES_PER_SECOND`] more
+/// each second; beyond that, its connections are closed before their handshake.
 pub const FAILURES_AT_ONCE: u32 = 100;
 
 /// See [`FAILURES_AT_ONCE`].
 pub const FAILURES_PER_SECOND: u32 = 10;
 
-/// How many sources we remember failures of.
-pub const MAXIMUM_FAILING_SOURCES: usize = 4096;
+/// How many handshakes one source may begin at once, with [`HANDSHAKES_PER_SECOND`] more each
+/// second; beyond that, they wait for their turn.
+pub const HANDSHAKES_AT_ONCE: u32 = 256;
+
+/// See [`HANDSHAKES_AT_ONCE`].
+pub const HANDSHAKES_PER_SECOND: u32 = 100;
+
+/// No handshake waits longer for its turn.
+pub const LONGEST_TURN: Duration = Duration::from_secs(2);
+
+/// How many sources we remember this of.
+pub const MAXIMUM_COUNTED_SOURCES: usize = 4096;
 
 /// How long our certificates are valid. A peer's clock may be slow by [`CERTIFICATE_BACKDATE`].
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(24);

@@ -43,6 +43,15 @@ impl ProvenPeer {
         matches!(self.chained, Some(Ok(())))
     }
 
+    /// Whether an authority of our [`Roots`](crate::Roots) has certified that the key belongs to
+    /// this host: a DNS name or IP address among the certificate's alternative names or, if it has
+    /// none, its common name.
+    pub fn names_host(&self, host: &str) -> bool {
+        self.chained()
+            && Certificate::parse(&self.certificate)
+                .is_ok_and(|certificate| certificate.names_host(&self.certificate, host))
+    }
+
     /// Evidence from the certificate, bound to the key; nobody has accepted it yet. Also nothing if
     /// we dialled and demanded only a key, because then we ignore it.
     pub fn evidence(&self) -> Option<&Arc<Evidence>> {

@@ -17,18 +17,18 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig, Error, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, TlsConnector, client, server};
 
 use crate::credential::Credential;
 use crate::expect::Expect;
-use crate::handshake::{Demand, Handshake, Kind};
+use crate::handshake::{Demand, Handshake, Kind, NO_CERTIFICATE};
 use crate::identity::{Identity, IdentityError};
 use crate::limits::{
-    CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY, HANDSHAKE_TIMEOUT,
+    CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY, FIRST_FLIGHT_TIMEOUT, HANDSHAKE_TIMEOUT,
     MAXIMUM_REFUSAL_LINGER_BYTES, REFUSAL_LINGER,
 };
 use crate::proven::ProvenPeer;
-use crate::provider::{peer_provider, provider};
+use crate::provider::{hybrid_provider, peer_provider, provider};
 use crate::roots::Roots;
 use crate::verdicts::Verdicts;
 
@@ -51,6 +51,7 @@ pub struct PeerTls {
     attested: Option<Arc<(Identity, Arc<dyn QuoteSource>)>>,
     roots: Option<Roots>,
     kind: Kind,
+    judged_later: bool,
     provider: Arc<CryptoProvider>,
     protocols: Vec<Vec<u8>>,
     verdicts: Arc<Verdicts>,
@@ -76,6 +77,17 @@ pub enum PeerTlsError {
     /// The peer said nothing for too long.
     #[error("the TLS handshake did not end within {} s", HANDSHAKE_TIMEOUT.as_secs())]
     TimedOut,
+    /// The peer did not even begin.
+    #[error("no whole ClientHello arrived within {} s", FIRST_FLIGHT_TIMEOUT.as_secs())]
+    Silent,
+}
+
+impl PeerTlsError {
+    /// Whether the peer showed a certificate, and it was invalid. A handshake that ends in any
+    /// other way says nothing about whoever began it.
+    pub(crate) fn is_invalid_certificate(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code != NO_CERTIFICATE)
+    }
 }
 
 impl PeerTls {
@@ -87,6 +99,7 @@ impl PeerTls {
             attested: None,
             roots,
             kind: Kind::Pool,
+            judged_later: false,
             provider: peer_provider(),
             protocols: Vec::new(),
             verdicts: Arc::default(),
@@ -110,9 +123,36 @@ impl PeerTls {
         Self { protocols: vec![HTTP2.to_vec()], ..self }
     }
 
+    /// The same, but no peer is refused for its certificate alone: anyone who proves a key may say
+    /// what they want, and learn from whoever accepts the connection why they do not get it. For a
+    /// side that accepts.
+    #[must_use]
+    pub(crate) fn judging_later(self) -> Self {
+        Self { judged_later: true, ..self }
+    }
+
     /// The same between a party and a service.
     pub(crate) fn of_service(self) -> Self {
         Self { kind: Kind::Service, provider: provider(), ..self }.for_http2()
+    }
+
+    /// The same with no key exchange but X25519MLKEM768.
+    pub(crate) fn hybrid_only(self) -> Self {
+        Self { provider: hybrid_provider(), ..self }
+    }
+
+    /// The same under a key that nobody knows and that is used once.
+    pub(crate) fn under_a_new_key(&self) -> Result<Self, IdentityError> {
+        Ok(Self {
+            credential: RwLock::new(Identity::generate().plain()?),
+            attested: None,
+            roots: self.roots.clone(),
+            kind: self.kind,
+            provider: Arc::clone(&self.provider),
+            protocols: self.protocols.clone(),
+            verdicts: Arc::clone(&self.verdicts),
+            judged_later: self.judged_later,
+        })
     }
 
     /// The credential presented now.
@@ -160,6 +200,23 @@ impl PeerTls {
         self.end(&handshake, Box::pin(acceptor.accept(tcp).into_fallible())).await
     }
 
+    /// The same for a side that strangers connect to: the first flight must arrive soon, and once it
+    /// has, `turn` says when to go on.
+    pub(crate) async fn accept_promptly(
+        &self,
+        tcp: TcpStream,
+        turn: impl AsyncFnOnce(),
+    ) -> Result<(server::TlsStream<TcpStream>, ProvenPeer), PeerTlsError> {
+        tcp.set_nodelay(true).map_err(PeerTlsError::Handshake)?;
+        let first = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
+        let first = tokio::time::timeout(FIRST_FLIGHT_TIMEOUT, Box::pin(first)).await;
+        let first = first.map_err(|_| PeerTlsError::Silent)?.map_err(PeerTlsError::Handshake)?;
+        turn().await;
+        let handshake = self.handshake(Demand::AnyKey);
+        let config = Arc::new(self.server_config(&handshake));
+        self.end(&handshake, Box::pin(first.into_stream(config).into_fallible())).await
+    }
+
     /// The dialling side of a handshake. Nothing but the handshake is sent to a peer that does not
     /// meet `expect`. In TLS 1.3 the peer judges our certificate after this has returned; its
     /// refusal is the error of the first read, see [`refused_by_peer`].
@@ -200,6 +257,7 @@ impl PeerTls {
     fn handshake(&self, demand: Demand) -> Arc<Handshake> {
         Arc::new(Handshake {
             kind: self.kind,
+            judged_later: self.judged_later,
             demand,
             roots: self.roots.clone(),
             provider: Arc::clone(&self.provider),

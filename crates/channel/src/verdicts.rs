@@ -90,10 +90,13 @@ pub(crate) fn verify_evidence(
     collateral: &Collateral,
     now: u64,
 ) -> Result<Verdict, Refusal> {
-    let mut first = None;
+    let mut first: Option<Verdict> = None;
     for policy in policies {
         let verdict = convelo_attest::verify(evidence, collateral, policy, now)?;
-        first.get_or_insert(verdict);
+        first = Some(match first {
+            Some(first) => first.confirmed_by(&verdict),
+            None => verdict,
+        });
     }
     first.ok_or_else(no_policy)
 }

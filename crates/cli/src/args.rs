@@ -60,7 +60,8 @@ pub(crate) enum Command {
 /// How much is said, and how.
 #[derive(Args, Clone, Copy)]
 pub(crate) struct Voice {
-    /// Print nothing on stderr but errors
+    /// Print nothing on stderr but errors and what takes protection away (SIMULATED, NOT ATTESTED,
+    /// NOT FRESH)
     #[arg(long, short)]
     pub(crate) quiet: bool,
     /// Print a summary in JSON on stdout
@@ -134,6 +135,8 @@ pub(crate) struct Check {
     pub(crate) contact: bool,
     #[command(flatten)]
     pub(crate) trust: Trust,
+    #[command(flatten)]
+    pub(crate) consent: Consent,
     /// Print the plan in JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,
@@ -163,9 +166,23 @@ pub(crate) struct Serve {
     /// [default: the simulated platform's]
     #[arg(long, value_name = "FILE")]
     pub(crate) offer_collateral: Option<PathBuf>,
-    /// Accept evidence of the simulated platform with this root, in addition to --policy
+    /// Accept evidence of the simulated platform with this root, in addition to --policy; implies
+    /// --insecure-simulated
     #[arg(long, value_name = "PEM", requires = "policy")]
     pub(crate) insecure_simulated_root: Option<PathBuf>,
+    /// Serve only those whose keys are in this file: on each line a fingerprint, as 'convelo keygen'
+    /// prints it, and its owner's name; read again when it changes [default: anyone who proves a
+    /// key]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admit: Option<PathBuf>,
+    /// Take a connection's source from the PROXY protocol header (version 2) of a balancer; then
+    /// nothing but the balancer may reach the port
+    #[arg(long)]
+    pub(crate) behind_balancer: bool,
+    /// Accept providers' evidence of a simulated platform, if --policy or a job names its root:
+    /// SIMULATED, for tests; implied by --simulated
+    #[arg(long)]
+    pub(crate) insecure_simulated: bool,
     /// Memory for the joins of all jobs together, 18.5 to 31 bytes per key (K, M, G)
     #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes)]
     pub(crate) memory: u64,
@@ -200,7 +217,8 @@ pub(crate) struct PsiWireArgs {
     /// nowhere]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) psi_listen: Option<String>,
-    /// Use ordinary mutual TLS with this certificate (chain) instead of RA-TLS: NOT ATTESTED
+    /// Use ordinary mutual TLS with this certificate (chain) instead of RA-TLS: NOT ATTESTED. Where
+    /// there is no source of evidence, nothing but psi.PSI is served
     #[arg(long, value_name = "PEM", requires_all = ["psi_listen", "psi_key"])]
     pub(crate) insecure_psi_certificate: Option<PathBuf>,
     /// The key of that certificate
@@ -215,6 +233,9 @@ pub(crate) struct PsiWireArgs {
     /// The longest message of ids; reading it takes six times as much of --memory
     #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
     pub(crate) psi_message: u64,
+    /// The longest result; their clients receive no more than 4M unless they are told to
+    #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = bytes)]
+    pub(crate) psi_result: u64,
     /// How long a client waits for the others, and then the job for their ids (s, m, h)
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = seconds)]
     pub(crate) psi_deadline: u64,
@@ -254,6 +275,25 @@ pub(crate) struct Trust {
     pub(crate) insecure_ratls_only: bool,
 }
 
+/// What this party accepts although it takes protection away from it. A job file cannot decide that.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Consent {
+    /// Accept evidence of a simulated platform, for tests: SIMULATED, nothing is protected
+    #[arg(long)]
+    pub(crate) insecure_simulated: bool,
+    /// Accept that nobody verifies the service, if the job says verify = "provider": NOT ATTESTED,
+    /// its operator sees what it sees and can answer anything
+    #[arg(long)]
+    pub(crate) insecure_unattested: bool,
+}
+
+impl From<Consent> for convelo_party::Consent {
+    fn from(consent: Consent) -> Self {
+        let Consent { insecure_simulated, insecure_unattested } = consent;
+        Self { insecure_simulated, insecure_unattested }
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct Run {
     /// The job file, identical at every party
@@ -282,6 +322,12 @@ pub(crate) struct Run {
     pub(crate) policy: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) trust: Trust,
+    /// Remember here the newest revocation lists seen, and refuse older ones [default:
+    /// seen-lists.json next to the job file]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) seen_lists: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) consent: Consent,
     /// Where the receipt goes [default: OUTPUT.receipt.json, else JOB-NAME.receipt.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,
@@ -415,12 +461,19 @@ pub(crate) struct Join {
     pub(crate) identity: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) trust: Trust,
-    /// Accept evidence of the simulated platform with this root, in addition to --policy
+    #[command(flatten)]
+    pub(crate) consent: Consent,
+    /// Accept evidence of the simulated platform with this root, in addition to --policy; implies
+    /// --insecure-simulated
     #[arg(long, value_name = "PEM")]
     pub(crate) insecure_simulated_root: Option<PathBuf>,
     /// Write the result to this file instead of stdout
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Remember here the newest revocation lists seen, and refuse older ones [default:
+    /// seen-lists.json next to the policy]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) seen_lists: Option<PathBuf>,
     /// Where the receipt goes [default: DATA.receipt.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,
@@ -630,6 +683,9 @@ pub(crate) enum Receipt {
     Verify {
         /// The receipt
         file: PathBuf,
+        /// The job file that it must be about: without it, the receipt says what the job was
+        #[arg(long, value_name = "FILE")]
+        job: Option<PathBuf>,
         /// A policy of your own, which must accept the evidence too
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,

@@ -101,9 +101,15 @@ fn advice(hint: Hint) -> &'static str {
         Hint::Collateral => {
             "fetch it with 'convelo collateral export', and pass it with --collateral FILE"
         }
+        Hint::SeenLists => {
+            "restore the file, or name another one with --seen-lists FILE: this party then forgets \
+             which revocation lists it has seen"
+        }
         Hint::Address => "give it with --service HOST:PORT",
         Hint::NoAddress => "leave out --service",
         Hint::Policy => "give one with --policy FILE, or put it in the job",
+        Hint::Simulated => "for a test, accept it with --insecure-simulated",
+        Hint::Unattested => "accept it with --insecure-unattested",
         Hint::ServiceKey => "'convelo serve --identity FILE' shows the key of a service",
         Hint::QuoteSource => "run in an enclave or a trust domain",
         Hint::Output => "say where they go with --output FILE",

@@ -8,11 +8,13 @@ use convelo_attest::{Collateral, Policy};
 use convelo_channel::Identity;
 use convelo_party::limits::MAXIMUM_FILE_BYTES;
 use convelo_psi::{Job, KeyId};
+use zeroize::Zeroizing;
 
 use crate::exit::Failure;
 
 /// The name of a collateral file next to a job file or a policy.
 const COLLATERAL: &str = "collateral.json";
+const SEEN_LISTS: &str = "seen-lists.json";
 
 /// Reads a text file of bounded size.
 pub(crate) fn text(path: &Path, what: &str) -> Result<String, Failure> {
@@ -22,17 +24,49 @@ pub(crate) fn text(path: &Path, what: &str) -> Result<String, Failure> {
 
 /// Reads a file of bounded size.
 pub(crate) fn bytes(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
+    Ok(read(path, what)?.0)
+}
+
+/// Reads a file with a private key and makes something of it.
+///
+/// # Errors
+/// If `parse` fails, or if anybody but the file's owner can read it: then the key is not this party's
+/// alone.
+pub(crate) fn secret<T>(
+    path: &Path,
+    what: &str,
+    parse: impl FnOnce(&[u8]) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let (bytes, file) = read(path, what)?;
+    let parsed = parse(&Zeroizing::new(bytes))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let metadata = file.metadata().map_err(Failure::usage)?;
+        let mode = metadata.permissions().mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(Failure::usage(format!(
+                "{what} {path}: others than its owner can use this file (mode {mode:04o}), expected \
+                 0600: run 'chmod 600 {path}'; if somebody may have read it, make a new key",
+                path = path.display()
+            )));
+        }
+    }
+    Ok(parsed)
+}
+
+/// A file of bounded size, and its content.
+fn read(path: &Path, what: &str) -> Result<(Vec<u8>, fs::File), Failure> {
     let failed = |error: String| Failure::usage(format!("{what} {}: {error}", path.display()));
     let file = fs::File::open(path).map_err(|error| failed(unreadable(&error)))?;
     let mut bytes = Vec::new();
-    file.take(MAXIMUM_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| failed(unreadable(&error)))?;
+    let mut reader = (&file).take(MAXIMUM_FILE_BYTES + 1);
+    reader.read_to_end(&mut bytes).map_err(|error| failed(unreadable(&error)))?;
     if bytes.len() as u64 > MAXIMUM_FILE_BYTES {
         let limit = MAXIMUM_FILE_BYTES >> 20;
         return Err(failed(format!("larger than {limit} MiB; is this the right file?")));
     }
-    Ok(bytes)
+    Ok((bytes, file))
 }
 
 /// Why a file cannot be read, and what to do.
@@ -99,6 +133,11 @@ pub(crate) fn collateral_if_any(
         .map_err(|error| Failure::usage(format!("the collateral {}: {error}", path.display())))
 }
 
+/// The file that remembers revocation lists: the one that the flag names, or next to another file.
+pub(crate) fn seen_lists(flag: Option<PathBuf>, beside: &Path) -> PathBuf {
+    flag.unwrap_or_else(|| sibling(beside, SEEN_LISTS))
+}
+
 /// Reads a party's key from the file the flag names, or from `NAME.key` next to another file.
 pub(crate) fn identity(
     flag: Option<&Path>,
@@ -119,21 +158,14 @@ pub(crate) fn identity(
     read_identity(&path)
 }
 
-/// Reads a key file; warns if anyone but its owner can read it.
+/// Reads a key file, which nobody but its owner may be able to read.
 pub(crate) fn read_identity(path: &Path) -> Result<Identity, Failure> {
-    let pem = zeroize::Zeroizing::new(text(path, "the key")?);
-    let identity = Identity::from_pem(&pem).map_err(|error| {
-        Failure::usage(format!("{}: {error}; make one with 'convelo keygen'", path.display()))
-    })?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let open = fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0);
-        if open {
-            tracing::warn!(file = %path.display(), "others can read this key: chmod 600 it");
-        }
-    }
-    Ok(identity)
+    secret(path, "the key", |pem| {
+        let pem = std::str::from_utf8(pem).unwrap_or_default();
+        Identity::from_pem(pem).map_err(|error| {
+            Failure::usage(format!("{}: {error}; make one with 'convelo keygen'", path.display()))
+        })
+    })
 }
 
 /// The fingerprint that others pin.

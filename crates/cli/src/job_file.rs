@@ -75,11 +75,17 @@ maximum_keys = 10000000
 # number, so that the service and the network learn no more than that multiple.
 # pad_keys_to = 1000000
 
+# Keys whose answers all parties know, by which each finds out whether the service answers wrongly about
+# a stated part of the keys: 1 % of them or more, with 1400 of each kind.
+# canaries = 1400
+
 [service]
 address = \"{service}\"
 # Whose evidence is verified: \"service\", or \"two-way\" (the parties run in enclaves too; say what to
 # accept from them in [provider.policy]), or \"provider\" (nobody verifies the service).
 verify = \"service\"
+# TLS with the service must be secret from a later quantum computer, too; if absent, that is preferred.
+# key_exchange = \"X25519MLKEM768\"
 
 # What every party accepts as the service's evidence.
 [service.policy]

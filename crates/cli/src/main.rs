@@ -27,6 +27,9 @@ use exit::Failure;
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(commands::join::long_flags(std::env::args_os()));
+    if let Err(error) = convelo_heap::no_core_dumps() {
+        output::say(format_args!("warning: core dumps could not be switched off: {error}"));
+    }
     match run(cli.command) {
         Ok(code) => code,
         Err(failure) => {

@@ -1,5 +1,6 @@
 //! Everything that is printed: data on stdout, everything else on stderr.
 
+use std::cmp::Ordering;
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,8 +10,10 @@ use clap::CommandFactory as _;
 use convelo_party::table::Output;
 use convelo_party::{Counted, Counts, Event, Matched, Observer, Summary};
 use convelo_psi::Outcome;
+use convelo_untrusted::Terminal;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use serde_json::ser::Formatter;
 use tracing_subscriber::Layer as _;
 pub(crate) use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -22,16 +25,42 @@ use crate::exit::Failure;
 
 /// Writes one line of data to stdout. A closed stdout is not a failure: the reader has seen enough.
 pub(crate) fn data(line: impl Display) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let _ = writeln!(Terminal::new(std::io::stdout().lock()), "{line}");
 }
 
-/// Writes one line of JSON to stdout, immediately: a program may be waiting for it.
+/// Writes one line of JSON to stdout, immediately: a program may be waiting for it. In ASCII, which
+/// changes nothing for a program and shows everything to a person.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    let line = serde_json::to_string(value).map_err(Failure::job)?;
+    let mut line = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut line, Ascii);
+    value.serialize(&mut serializer).map_err(Failure::job)?;
+    let line = String::from_utf8(line).map_err(Failure::job)?;
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())
         .map_err(|error| Failure::job(format!("cannot write to standard output: {error}")))
+}
+
+/// JSON whose strings are ASCII.
+struct Ascii;
+
+impl Formatter for Ascii {
+    fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> std::io::Result<()>
+    where
+        W: ?Sized + std::io::Write,
+    {
+        let mut units = [0; 2];
+        for character in fragment.chars() {
+            if matches!(character, ' '..='~') {
+                writer.write_all(&[character as u8])?;
+                continue;
+            }
+            for unit in character.encode_utf16(&mut units) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Standard output as the place for rows. It is locked only for each write, so others can print in between.
@@ -41,7 +70,7 @@ pub(crate) fn rows() -> Output<'static> {
 
 /// Writes one line for people to stderr. A closed stderr is not a failure.
 pub(crate) fn say(line: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(Terminal::new(std::io::stderr().lock()), "{line}");
 }
 
 /// Writes why the program failed.
@@ -65,17 +94,11 @@ pub(crate) fn start_logging(default: LevelFilter) {
         }
         Err(_) => fallback,
     };
-    let colour = std::io::stderr().is_terminal() && !no_colour();
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
+        .with_writer(|| Terminal::new(std::io::stderr()))
+        .with_ansi(false)
         .with_target(false);
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
-}
-
-/// <https://no-color.org>
-fn no_colour() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Shows a run on stderr: a line for each step and, on a terminal, a bar for slow ones.
@@ -92,7 +115,13 @@ struct State {
     absent: bool,
     lost: bool,
     waiting: Vec<String>,
+    /// How many lines there were about the progress of others.
+    progress: usize,
 }
+
+/// The most lines about the progress of others, which the service tells: 64 parties arrive and upload,
+/// each line comes once, and a connection may break now and then.
+const MAXIMUM_PROGRESS_LINES: usize = 256;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -108,11 +137,15 @@ impl Narrator {
         Self { voice, me: me.to_owned(), bars, state: Mutex::default() }
     }
 
-    /// Prints one line; above the bar, if there is one.
+    /// Prints one line, unless everything is to be quiet; above the bar, if there is one.
     pub(crate) fn line(&self, line: impl Display) {
-        if self.voice.quiet {
-            return;
+        if !self.voice.quiet {
+            self.notice(line);
         }
+    }
+
+    /// Prints one line in any case.
+    pub(crate) fn notice(&self, line: impl Display) {
         match &self.state().bar {
             Some((_, bar)) => bar.suspend(|| say(&line)),
             None => say(line),
@@ -185,7 +218,23 @@ impl Narrator {
             state.waiting = vec![whom.clone()];
         }
         let left = duration(Duration::from_secs(waiting.seconds_left));
-        self.line(format_args!("waiting for {whom}; {left} left"));
+        self.others(format_args!("waiting for {whom}; {left} left"));
+    }
+
+    /// Prints a line about the progress of others, of which there are only so many.
+    fn others(&self, line: impl Display) {
+        let lines = {
+            let mut state = self.state();
+            state.progress = state.progress.saturating_add(1);
+            state.progress
+        };
+        match lines.cmp(&MAXIMUM_PROGRESS_LINES) {
+            Ordering::Less => self.line(line),
+            Ordering::Equal => {
+                self.line("the service tells more about the others than is shown here");
+            }
+            Ordering::Greater => {}
+        }
     }
 
     fn read(&self, counts: Counts) {
@@ -253,10 +302,10 @@ impl Observer for Narrator {
             Event::Uploads { complete, missing }
                 if !missing.is_empty() && complete.contains(&self.me) =>
             {
-                self.line(format_args!("waiting for the set of {}", missing.join(", ")));
+                self.others(format_args!("waiting for the set of {}", missing.join(", ")));
             }
             Event::JoinRunning => {
-                self.line("the service has all sets and is joining them");
+                self.others("the service has all sets and is joining them");
                 self.progress(Stage::Joining, 0, 0);
             }
             Event::Result => self.clear_bar(),
@@ -289,6 +338,10 @@ pub(crate) fn conclusion(summary: &Summary) -> Vec<String> {
     }];
     if let (Outcome::Intersection(matched), Some(output)) = (summary.result, &summary.output) {
         lines.push(format!("wrote {} rows to {}", HumanCount(matched.rows), output.display()));
+    }
+    if let Some(canaries) = summary.canaries {
+        let asked = canaries.in_all + canaries.not_in_all;
+        lines.push(format!("the service answered rightly about {} canaries", HumanCount(asked)));
     }
     for receipt in &summary.receipts {
         lines.push(format!("receipt: {}", receipt.display()));

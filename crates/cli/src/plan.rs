@@ -4,12 +4,26 @@ use convelo_attest::Policy;
 use convelo_party::Plan;
 use convelo_psi::{Job, Mode, Parties, Service, Verify, What};
 
-/// The plan, a line at a time.
-pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec<String> {
+/// What takes protection away from a party in this job: nothing silences these lines.
+pub(crate) fn notices<'a>(
+    job: &Job,
+    policies: impl IntoIterator<Item = &'a Policy>,
+    insecure_ratls_only: bool,
+) -> Vec<&'static str> {
+    let Mode::Attested(service) = job.mode();
+    let unattested = matches!(service.verify, Verify::Provider { .. });
+    let simulated = policies.into_iter().any(Policy::is_simulated);
+    [(simulated, SIMULATED), (unattested, NOT_ATTESTED), (insecure_ratls_only, NOT_FRESH)]
+        .into_iter()
+        .filter_map(|(holds, notice)| holds.then_some(notice))
+        .collect()
+}
+
+/// The plan, a line at a time; the policies are for the service and for the providers.
+pub(crate) fn lines(job: &Job, policies: [Option<&Policy>; 2], me: Option<&str>) -> Vec<String> {
     let mut lines = vec![format!("job {} (digest {})", job.name(), job.digest())];
-    if policy.is_some_and(Policy::is_simulated) {
-        lines.push(SIMULATED.to_owned());
-    }
+    lines
+        .extend(notices(job, policies.into_iter().flatten(), false).into_iter().map(str::to_owned));
     let Mode::Attested(service) = job.mode();
     lines.push(match service.addresses.as_slice() {
         [] => "service: named at run time".to_owned(),
@@ -20,9 +34,14 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
             several.join(", ")
         ),
     });
+    if service.hybrid {
+        lines.push("TLS with it: X25519MLKEM768 and no other key exchange".to_owned());
+    }
     lines.push(format!("evidence: {}", evidence(service)));
-    for line in policy.map(Policy::describe).unwrap_or_default() {
-        lines.push(format!("  {line}"));
+    for (policy, whose) in policies.into_iter().zip(["service", "parties"]) {
+        let Some(policy) = policy else { continue };
+        lines.push(format!("what is accepted as evidence of the {whose}:"));
+        lines.extend(policy.describe().into_iter().map(|line| format!("  {line}")));
     }
     let key: Vec<String> = job
         .keys()
@@ -39,21 +58,32 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
             for party in parties {
                 let you = if me == Some(&party.name) { " (you)" } else { "" };
                 lines.push(format!(
-                    "party {}{you}: at most {} keys; learns {}",
+                    "party {}{you}: at most {}; learns {}",
                     party.name,
-                    job.maximum_keys_of(&party.name),
+                    cap(job, &party.name),
                     learns(job, &party.name),
                 ));
             }
         }
         Parties::Unpinned { count } => lines.push(format!(
             "{count} parties whose keys this job does not pin: only the attested service identifies \
-             them; each at most {} keys; each learns {}",
-            job.maximum_keys(),
+             them; each at most {}; each learns {}",
+            cap(job, ""),
             learns(job, ""),
         )),
     }
     lines.extend(minimum(job));
+    if let Some(part) = job.lie_found_from() {
+        lines.push(format!(
+            "canaries: {} of each pattern; each party sends {} of them{}; a service that leaves out {:.3} % \
+             of the matches or more, or makes up as many of the keys that one party lacks, is found with \
+             a probability of 1 - 2^-20, unless it colludes with a party",
+            job.canaries(),
+            job.canaries_of_a_party(),
+            if job.services() > 1 { " to each service" } else { "" },
+            part * 100.0
+        ));
+    }
     let size = match job.pad_keys_to() {
         Some(step) => format!("the size of each set, padded to a multiple of {step},"),
         None => "the size of each set".to_owned(),
@@ -75,12 +105,12 @@ pub(crate) fn lines(job: &Job, policy: Option<&Policy>, me: Option<&str>) -> Vec
 pub(crate) fn brief(plan: &Plan) -> Vec<String> {
     let (job, me) = (plan.job(), plan.name());
     let mut lines = vec![format!("job {}, digest {}", job.name(), job.digest())];
-    if plan.policies().any(Policy::is_simulated) {
-        lines.push(SIMULATED.to_owned());
-    }
-    let Mode::Attested(service) = job.mode();
-    if matches!(service.verify, Verify::Provider { .. }) {
-        lines.push(evidence(service).to_owned());
+    let of_any = plan.policies().filter(|policy| policy.accepts_any_platform()).count();
+    if of_any > 0 && of_any == plan.policies().count() {
+        let policy = plan.policies().next();
+        lines.extend(
+            policy.map(|policy| format!("the service may run on {}", policy.platforms_in_words())),
+        );
     }
     match job.parties() {
         Parties::Named(parties) => {
@@ -119,7 +149,28 @@ pub(crate) fn learns(job: &Job, name: &str) -> &'static str {
     }
 }
 
+/// How many keys a party may send, and how many it can.
+fn cap(job: &Job, name: &str) -> String {
+    let (cap, most) = (job.maximum_keys_of(name), job.most_keys_of(name));
+    if most == cap {
+        return format!("{cap} keys");
+    }
+    let tenths = most.saturating_mul(10).div_ceil(cap);
+    format!(
+        "{cap} keys (a dishonest party can send {most}, {}.{} times as many, in place of what hides \
+         sizes)",
+        tenths / 10,
+        tenths % 10
+    )
+}
+
 const SIMULATED: &str = "SIMULATED: this job accepts a simulated platform, which protects nothing";
+
+const NOT_ATTESTED: &str = "NOT ATTESTED: nobody verifies the service, which is identified by its pinned \
+                            key only";
+
+const NOT_FRESH: &str = "NOT FRESH: the service need not attest the connection; whoever has a key that an \
+                         enclave once made passes";
 
 fn minimum(job: &Job) -> Option<String> {
     (job.reveal().minimum > 0).then(|| {

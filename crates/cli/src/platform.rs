@@ -29,6 +29,11 @@ pub(crate) fn source(from: &Platform, name: &str) -> Result<Arc<dyn QuoteSource>
     }
 }
 
+/// Whether evidence can be made here: a platform was named, or this is an enclave.
+pub(crate) fn is_here(from: &Platform) -> bool {
+    from.simulated.is_some() || from.tdx.is_some() || from.attestation.exists()
+}
+
 /// Makes a simulated platform, with the policies that accept the stand-ins for our two programs.
 pub(crate) fn simulate(dir: &Path, tee: Tee) -> Result<Simulated, Failure> {
     let platform = Simulated::create(dir, unix_now(), tee).map_err(Failure::usage)?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use convelo_party::table::Table;
-use convelo_party::{Observer, Plan, Summary};
+use convelo_party::{Observer, Plan, Summary, provider_policy_of};
 use convelo_psi::Outcome;
 
 use crate::exit::{Code, Failure};
@@ -19,6 +19,12 @@ pub(crate) async fn run(
     json: bool,
 ) -> Result<ExitCode, Failure> {
     let stop = stop::requested();
+    let providers = provider_policy_of(plan.job())?;
+    let policies = plan.policies().chain(&providers);
+    let notices = plan::notices(plan.job(), policies, plan.insecure_ratls_only());
+    for notice in &notices {
+        narrator.notice(notice);
+    }
     for line in plan::brief(&plan) {
         narrator.line(line);
     }
@@ -29,6 +35,8 @@ pub(crate) async fn run(
         narrator.line(line);
     }
     if json {
+        let mut summary = serde_json::to_value(&summary).map_err(Failure::job)?;
+        summary["notices"] = notices.into();
         output::json(&summary)?;
     }
     Ok(code(&summary))

@@ -1,4 +1,5 @@
-//! How the process's allocator deals with the system.
+//! What the system does with the process's memory: what it gets back from the allocator, and that it
+//! never writes it to a disk as a core dump.
 //!
 //! glibc's allocator keeps freed memory that lies below memory still in use, in each of its arenas,
 //! for as long as the process runs: after a hundred parties, their transport buffers and what was
@@ -8,6 +9,8 @@
 //! By default, the allocator has the system map and unmap each buffer of 128 KiB or more and clear
 //! its pages every time. In all arenas but the first, it asks for memory page by page, with a call
 //! for each, and `malloc_trim` cannot reach the end of those arenas, however large it is.
+
+use std::io;
 
 /// Gives all whole pages that the allocator holds and nobody uses back to the system. This takes
 /// time, and holds each arena while looking through it, so do not call it on a thread that others
@@ -49,4 +52,28 @@ pub fn one_arena() {
         libc::mallopt(libc::M_MMAP_THRESHOLD, BUFFER_BYTES);
         libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
     }
+}
+
+/// Keeps the system from dumping this process's memory when it crashes, into a file or to a program that
+/// collects dumps. Other processes of the same user cannot read it any longer either (`ptrace`,
+/// `/proc/PID/mem`); the superuser can. Programs that this one starts inherit the limit on files.
+///
+/// # Errors
+/// The system's, if it refuses one of the two.
+pub fn no_core_dumps() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: setrlimit reads the structure behind the pointer, which outlives the call.
+        if unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // A program that collects dumps gets them whatever the limit is.
+    #[cfg(target_os = "linux")]
+    // SAFETY: with PR_SET_DUMPABLE, prctl takes one number and touches no memory.
+    if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

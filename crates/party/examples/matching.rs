@@ -98,6 +98,9 @@ impl Meeting {
             collateral: None,
             offer: None,
             provider_policy: None,
+            admit: None,
+            behind_balancer: false,
+            insecure_simulated: true,
             memory: 1 << 26,
             reconnect_within: Duration::from_secs(30),
             insecure_ratls_only: false,
@@ -138,6 +141,7 @@ impl Meeting {
         let (_, identity) = if name == alice.0 { alice } else { bob };
         let plan = Plan::builder(self.job.clone(), name, identity.clone())?
             .collateral(self.platform.collateral(&CollateralKnobs::default()))
+            .insecure_simulated(true)
             .output(output)
             .build()?;
         Ok(run(plan, table, observer, pending()).await?)

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use convelo_attest::{Collateral, QuoteSource, Verdict};
+use convelo_attest::{Collateral, QuoteSource, Refusal, Verdict};
 use convelo_channel::{Answer, Attestation, Challenge, Dialled, Expect, Fresh};
 use convelo_psi::JobDigest;
+use convelo_psi::agreement::AGREEMENT_VERSION;
 use convelo_wire::Proof;
 
 use crate::error::{Error, Kind};
+use crate::seen::Seen;
 
 /// What this party asks of the service, and what it shows about itself.
 #[derive(Clone)]
@@ -20,9 +22,23 @@ pub(crate) struct Terms {
     pub(crate) job: JobDigest,
     /// Asks for no fresh attestation.
     pub(crate) insecure_ratls_only: bool,
+    /// The newest revocation lists that this party has seen.
+    pub(crate) seen: Option<Arc<Seen>>,
 }
 
 impl Terms {
+    /// Refuses what was proved under older revocation lists than this party has seen.
+    pub(crate) fn admit(
+        &self,
+        verified: Option<&Collateral>,
+        refused: impl FnOnce(Refusal) -> Error,
+    ) -> Result<(), Error> {
+        match (&self.seen, verified) {
+            (Some(seen), Some(collateral)) => seen.admit(collateral, refused),
+            _ => Ok(()),
+        }
+    }
+
     /// This party's own quote, if it has a source of quotes.
     pub(crate) fn quote(&self, report_data: &[u8; 64]) -> Result<Option<Vec<u8>>, Error> {
         let quote = self.source.as_ref().map(|source| source.quote(report_data)).transpose();
@@ -105,14 +121,50 @@ impl Renewal {
             return Err(Error::new(Kind::Job, text));
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let answered = self.attestation.verify(challenge, &answer(proof), now);
+        let answered = self.attestation.verify(challenge, &answer(proof)?, now);
         let answered = answered.map_err(Error::refused_since)?;
+        let fresh = answered.fresh.as_ref();
+        self.terms.admit(fresh.map(|fresh| &**fresh.collateral()), Error::refused_since)?;
         self.terms.quote(&answered.own_report_data)
     }
 }
 
 /// A proof, as it arrived.
-pub(crate) fn answer(proof: Proof) -> Answer {
-    let Proof { nonce, quote, collateral } = proof;
-    Answer { nonce, quote, collateral }
+///
+/// # Errors
+/// If it comes from a service that relays another version of the key agreement.
+pub(crate) fn answer(proof: Proof) -> Result<Answer, Error> {
+    let Proof { nonce, quote, collateral, agreement } = proof;
+    if agreement != AGREEMENT_VERSION {
+        let text = format!(
+            "the service relays version {agreement} of the key agreement, expected version \
+             {AGREEMENT_VERSION}: the older of the two programs must be upgraded; nothing was sent \
+             to the service but a challenge with the job's digest"
+        );
+        return Err(Error::new(Kind::Job, text));
+    }
+    Ok(Answer { nonce, quote, collateral })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A service of the first version says nothing about one, which is read as 1.
+    #[test]
+    fn service_of_an_older_version() {
+        let proof = |agreement| Proof {
+            nonce: [0; 32],
+            quote: Vec::new(),
+            collateral: Vec::new(),
+            agreement,
+        };
+        assert!(answer(proof(AGREEMENT_VERSION)).is_ok());
+        for other in [1, 3] {
+            let error = answer(proof(other)).err().map(|error| error.to_string());
+            let error = error.unwrap_or_default();
+            let expected = format!("version {other} of the key agreement, expected version 2");
+            assert!(error.contains(&expected), "{error}");
+        }
+    }
 }

@@ -4,7 +4,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use convelo_channel::{Answer, AttestError, DialError, Dialled, Dialler, Expect, ServiceStream};
+use convelo_channel::{
+    Answer, AttestError, Attested, DialError, Dialled, Dialler, Expect, ServiceStream,
+};
+use convelo_untrusted::Untrusted;
 use convelo_wire::limits::MAXIMUM_MESSAGE_BYTES;
 use convelo_wire::proto::join_service_client::JoinServiceClient;
 use convelo_wire::{Challenge, FromParty, ToParty, proto};
@@ -17,7 +20,7 @@ use tonic::Streaming;
 use tonic::transport::{Endpoint, Uri};
 
 use crate::attestation::{Proved, Renewal, Terms, answer};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Speaker, Why};
 use crate::event::{Event, Observer};
 use crate::limits::{
     ATTEST_AGAIN, ATTEST_RETRY, ATTEST_TIMEOUT, CHUNKS_IN_FLIGHT, FIRST_RETRY, HANDSHAKE_RETRIES,
@@ -78,10 +81,27 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Opens the stream. Until the service has proved what it is, it gets nothing of the job but
-    /// the digest: the only ways to a [`Connection`] are [`Dialled::attest`] and the escape hatch
-    /// that names its danger.
+    /// Opens the stream to a service that was dialled at this address. Until the service has proved
+    /// what it is, it gets nothing of the job but the digest: the only ways to a [`Connection`] are
+    /// [`Dialled::attest`] and the escape hatch that names its danger.
+    ///
+    /// If there is no collateral to verify its evidence with in the handshake, the service has not
+    /// seen who this party is. It proves what it is on that connection, and this party shows itself
+    /// on another one, to the same service.
     pub(crate) async fn open(
+        service: Dialled,
+        (address, dialler): (&str, &Dialler),
+        terms: &Terms,
+        deadline: Instant,
+    ) -> Result<Self, Error> {
+        if !matches!(terms.expect, Expect::EvidenceWithOffer { .. }) {
+            return Self::under_own_key(service, terms, deadline).await;
+        }
+        let same = attest(service, terms, deadline).await?.same_service();
+        Self::under_own_key(dialler.dial(address, &same).await?, terms, deadline).await
+    }
+
+    async fn under_own_key(
         service: Dialled,
         terms: &Terms,
         deadline: Instant,
@@ -90,22 +110,20 @@ impl Connection {
         let attest_at = Instant::now() + ATTEST_AGAIN;
         if terms.insecure_ratls_only {
             let proved = Proved::by_certificate(&service, &terms.expect);
-            let stream = Stream::open(service.insecure_ratls_only()?, deadline).await?;
+            terms.admit(proved.collateral(), Error::from)?;
+            let mut stream = Stream::open(service.insecure_ratls_only()?, deadline).await?;
+            stream.speaker = Speaker::of(&proved);
             let (renewal, owed) = (None, None);
             return Ok(Self { stream, certificate, proved, renewal, attest_at, owed });
         }
-        let job = terms.job;
-        let carry =
-            async |stream, nonce| challenge(stream, Challenge { nonce, job }, deadline).await;
-        let attested = service.attest(job.0, carry).await.map_err(|error| match error {
-            AttestError::Refused(refusal) => Error::refused_on_challenge(refusal),
-            AttestError::Carrier(error) => error,
-        })?;
+        let attested = attest(service, terms, deadline).await?;
         let quote = terms.quote(&attested.answered.own_report_data)?;
+        let proved = attested.answered.fresh.map_or(Proved::Key, Proved::Fresh);
+        terms.admit(proved.collateral(), Error::refused_on_challenge)?;
         let connection = Self {
-            stream: attested.carrier,
+            stream: Stream { speaker: Speaker::of(&proved), ..attested.carrier },
             certificate,
-            proved: attested.answered.fresh.map_or(Proved::Key, Proved::Fresh),
+            proved,
             renewal: Some(Renewal::new(attested.attestation, terms.clone())),
             attest_at,
             owed: None,
@@ -192,6 +210,20 @@ impl Connection {
     }
 }
 
+/// Has a service prove what it is, for the job of these terms.
+async fn attest(
+    service: Dialled,
+    terms: &Terms,
+    deadline: Instant,
+) -> Result<Attested<Stream>, Error> {
+    let job = terms.job;
+    let carry = async |stream, nonce| challenge(stream, Challenge { nonce, job }, deadline).await;
+    service.attest(job.0, carry).await.map_err(|error| match error {
+        AttestError::Refused(refusal) => Error::refused_on_challenge(refusal),
+        AttestError::Carrier(error) => error,
+    })
+}
+
 /// All that a service receives before it has proved what it is: the start of a stream, and a
 /// challenge.
 async fn challenge(
@@ -207,7 +239,7 @@ async fn challenge(
                     something other than a proof";
         return Err(Error::new(Kind::Job, text));
     };
-    Ok((stream, answer(proof)))
+    Ok((stream, answer(proof)?))
 }
 
 /// Both directions of a call.
@@ -215,10 +247,13 @@ struct Stream {
     outgoing: mpsc::Sender<FromParty>,
     incoming: Streaming<proto::ToParty>,
     deadline: Instant,
+    /// Who says what arrives.
+    speaker: Speaker,
 }
 
 impl Stream {
     async fn open(stream: ServiceStream, deadline: Instant) -> Result<Self, Error> {
+        let speaker = Speaker::Unverified;
         let slot = Mutex::new(Some(TokioIo::new(stream)));
         let connector = tower::service_fn(move |_: Uri| {
             // This one verified connection and no other: a reconnect would skip the verdict.
@@ -232,15 +267,15 @@ impl Stream {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .connect_with_connector(connector)
             .await
-            .map_err(|error| lost(&error))?;
+            .map_err(|error| lost(&error, speaker))?;
         let (outgoing, messages) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let messages = ReceiverStream::new(messages).map(proto::FromParty::from);
         let mut client = JoinServiceClient::new(channel)
             .max_decoding_message_size(MAXIMUM_MESSAGE_BYTES)
             .max_encoding_message_size(MAXIMUM_MESSAGE_BYTES);
         let call = tokio::time::timeout_at(deadline, client.join(messages)).await;
-        let incoming = call.map_err(|_| late())?.map_err(|status| lost(&status))?.into_inner();
-        Ok(Self { outgoing, incoming, deadline })
+        let call = call.map_err(|_| late())?.map_err(|status| lost(&status, speaker))?;
+        Ok(Self { outgoing, incoming: call.into_inner(), deadline, speaker })
     }
 
     async fn send(&self, message: FromParty) -> Result<bool, Error> {
@@ -252,12 +287,13 @@ impl Stream {
         let message = tokio::time::timeout_at(self.deadline, self.incoming.message())
             .await
             .map_err(|_| late())?
-            .map_err(|status| lost(&status))?;
+            .map_err(|status| lost(&status, self.speaker))?;
         let Some(message) = message else {
-            return Err(Error::connection_broke("the service ended the stream without a reason"));
+            let text = "the service ended the stream without a reason";
+            return Err(Error::connection_broke(Why::Known(text.to_owned())));
         };
         match ToParty::try_from(message) {
-            Ok(ToParty::Failed(failed)) => Err(failed.into()),
+            Ok(ToParty::Failed(failed)) => Err(Error::failed(failed, self.speaker)),
             Ok(message) => Ok(message),
             Err(error) => Err(Error::new(
                 Kind::Job,
@@ -283,10 +319,42 @@ fn late() -> Error {
     )
 }
 
-fn lost(error: &dyn std::error::Error) -> Error {
-    let mut cause: &dyn std::error::Error = error;
+/// What ended a connection. The operating system's words are safe; a status is what the service says,
+/// and a library may repeat what it sent.
+fn lost(error: &(dyn std::error::Error + 'static), speaker: Speaker) -> Error {
+    let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    Error::connection_broke(&cause.to_string())
+    let system = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    let status = cause.downcast_ref::<tonic::Status>();
+    Error::connection_broke(match (system, status) {
+        (Some(_), _) => Why::Known(cause.to_string()),
+        (None, Some(status)) => Why::Said(speaker, Untrusted::new(status.message())),
+        (None, None) => Why::Unknown(Untrusted::new(cause.to_string())),
+    })
+}
+
+#[cfg(test)]
+impl Connection {
+    /// A connection that accepts nothing more, and on which these messages arrive.
+    pub(crate) fn deaf(messages: impl Iterator<Item = ToParty> + Send + 'static) -> Self {
+        use tonic::codec::{Codec as _, EncodeBody, SingleMessageCompressionOverride};
+        let mut codec = tonic_prost::ProstCodec::<proto::ToParty, proto::ToParty>::default();
+        let messages = tokio_stream::iter(messages.map(|message| Ok(message.into())));
+        let compression = SingleMessageCompressionOverride::default();
+        let body = EncodeBody::new_server(codec.encoder(), messages, None, compression, None);
+        let ok = tonic::codegen::http::StatusCode::OK;
+        let incoming = Streaming::new_response(codec.decoder(), body, ok, None, None);
+        let (outgoing, _) = mpsc::channel(1);
+        let deadline = Instant::now() + Duration::from_mins(1);
+        Self {
+            stream: Stream { outgoing, incoming, deadline, speaker: Speaker::Verified },
+            certificate: Vec::new(),
+            proved: Proved::Key,
+            renewal: None,
+            attest_at: deadline,
+            owed: None,
+        }
+    }
 }

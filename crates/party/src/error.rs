@@ -6,8 +6,10 @@ use convelo_attest::{Matter, Refusal};
 use convelo_channel::{DialError, IdentityError};
 use convelo_psi::JobError;
 use convelo_psi::agreement::AgreementError;
+use convelo_untrusted::Untrusted;
 use convelo_wire::{Failed, Reason};
 
+use crate::attestation::Proved;
 use crate::table::{Fault, TableError};
 
 /// The kinds of failure; the command line has an exit code for each.
@@ -26,6 +28,26 @@ pub enum Kind {
     Stopped,
 }
 
+/// Who says what arrives on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaker {
+    /// Whoever answers at the service's address: nobody has verified what runs there.
+    Unverified,
+    /// A service whose evidence was accepted.
+    Verified,
+}
+
+/// Why a connection broke.
+#[derive(Clone, Debug)]
+pub(crate) enum Why {
+    /// In the words of this program or the operating system.
+    Known(String),
+    /// What the other end says.
+    Said(Speaker, Untrusted),
+    /// In the words of a library, which may repeat what the other end sent.
+    Unknown(Untrusted),
+}
+
 /// What would help. The caller says it in its own words: as a flag, or a keyword.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
@@ -36,12 +58,18 @@ pub enum Hint {
     TemporaryDirectory,
     /// Other collateral for the service's platform.
     Collateral,
+    /// Another file that remembers the newest revocation lists, or none there.
+    SeenLists,
     /// The address of the service.
     Address,
     /// No address other than those of the job.
     NoAddress,
     /// A policy that says which evidence of the service to accept.
     Policy,
+    /// This party's consent to evidence of a simulated platform.
+    Simulated,
+    /// This party's consent to a service that nobody verifies.
+    Unattested,
     /// The service's key, in the job.
     ServiceKey,
     /// A source of evidence about this party.
@@ -77,7 +105,7 @@ pub(crate) enum Cause {
         "the connection to the service broke ({0}); it may have been stopped, or refused this \
          party's certificate; nothing of the job is kept, run it again"
     )]
-    Broken(String),
+    Broken(Why),
     #[error("the service was refused and nothing was sent to it: {0}")]
     Refused(#[source] Refusal),
     #[error(
@@ -91,8 +119,9 @@ pub(crate) enum Cause {
          sent to it: {0}"
     )]
     RefusedSince(#[source] Refusal),
-    #[error(transparent)]
-    Failed(Failed),
+    /// The service ended the job, with its explanation.
+    #[error("{speaker} says {said}")]
+    Failed { reason: Reason, speaker: Speaker, said: Untrusted },
     #[error(transparent)]
     Job(JobError),
     #[error(transparent)]
@@ -114,9 +143,22 @@ impl Error {
         Self { kind, cause: Box::new(cause), hint: None, service: None }
     }
 
-    /// A broken connection, with the cause in words; another may continue where it ended.
-    pub(crate) fn connection_broke(cause: &str) -> Self {
-        Self::of(Kind::Job, Cause::Broken(cause.to_owned()))
+    /// A broken connection; another may continue where it ended.
+    pub(crate) fn connection_broke(why: Why) -> Self {
+        Self::of(Kind::Job, Cause::Broken(why))
+    }
+
+    /// The service ended the job.
+    pub(crate) fn failed(failed: Failed, speaker: Speaker) -> Self {
+        let Failed { reason, explanation, .. } = failed;
+        let kind = match reason {
+            Reason::Attestation => Kind::Attestation,
+            // `OverCap` is about another party: too many keys of this one are noticed here, before
+            // anything is sent.
+            Reason::InvalidJob => Kind::Usage,
+            _ => Kind::Job,
+        };
+        Self::of(kind, Cause::Failed { reason, speaker, said: Untrusted::new(explanation) })
     }
 
     /// The answer to the first challenge was refused.
@@ -178,7 +220,7 @@ impl Error {
     /// The service's reason, if the failure came from there.
     pub fn reason(&self) -> Option<Reason> {
         match self.cause() {
-            Cause::Failed(failed) => Some(failed.reason),
+            Cause::Failed { reason, .. } => Some(*reason),
             _ => None,
         }
     }
@@ -257,15 +299,31 @@ impl From<tokio::task::JoinError> for Error {
     }
 }
 
-impl From<Failed> for Error {
-    fn from(failed: Failed) -> Self {
-        let kind = match failed.reason {
-            Reason::Attestation => Kind::Attestation,
-            // `OverCap` is about another party: too many keys of this one are noticed here, before
-            // anything is sent.
-            Reason::InvalidJob => Kind::Usage,
-            _ => Kind::Job,
-        };
-        Self::of(kind, Cause::Failed(failed))
+impl Speaker {
+    /// Who speaks on a connection whose service proved this.
+    pub(crate) fn of(proved: &Proved) -> Self {
+        match proved {
+            Proved::Key => Self::Unverified,
+            Proved::Fresh(_) | Proved::Certificate(..) => Self::Verified,
+        }
+    }
+}
+
+impl std::fmt::Display for Speaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unverified => "an unverified service",
+            Self::Verified => "the service",
+        })
+    }
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Known(words) => f.write_str(words),
+            Self::Said(speaker, said) => write!(f, "{speaker} says {said}"),
+            Self::Unknown(words) => write!(f, "{words}"),
+        }
     }
 }

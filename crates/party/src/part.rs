@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use convelo_attest::Verdict;
 use convelo_channel::{Identity, os_rng};
-use convelo_psi::agreement::{JobKey, Member, Opening};
-use convelo_psi::statement::{self, Seen};
+use convelo_psi::agreement::{Assembled, JobKey, Opening};
+use convelo_psi::reveal::Told;
+use convelo_psi::statement::Seen;
 use convelo_psi::{
-    Bitmap, Job, KeyId, Outcome, Parties, PseudonymSet, SignedStatement, Statement, reveal,
+    Bitmap, Job, KeyId, Outcome, Parties, PseudonymSet, RankedCanaries, SignedStatement, Statement,
+    reveal,
 };
 use convelo_wire::{Announcement, FromParty, Hello, Reason, ToParty};
 use tokio::task::JoinHandle;
@@ -35,7 +37,7 @@ pub(crate) struct Part {
 /// What the parties agreed on through one service before the table was read.
 pub(crate) struct Agreed {
     pub(crate) key: JobKey,
-    pub(crate) members: Vec<Member>,
+    pub(crate) assembled: Assembled,
 }
 
 /// What one service answered, verified; without its bitmap.
@@ -95,23 +97,32 @@ impl Part {
     pub(crate) async fn join(
         &mut self,
         set: &Arc<PseudonymSet>,
+        canaries: &RankedCanaries,
         ranks: Range<usize>,
-        members: &[Member],
+        assembled: &Assembled,
     ) -> Result<(Outcome<Bitmap>, Answer), Error> {
-        let answer = self.upload(set, ranks, members).await;
+        let answer = self.upload(set, canaries, ranks, assembled).await;
         answer.map_err(|error| at(&self.job, &self.address, error))
     }
 
     async fn upload(
         &mut self,
         set: &Arc<PseudonymSet>,
+        canaries: &RankedCanaries,
         ranks: Range<usize>,
-        members: &[Member],
+        assembled: &Assembled,
     ) -> Result<(Outcome<Bitmap>, Answer), Error> {
         let blake3 = blake3(set, ranks.clone()).await?;
         let outcome = self.send(set, ranks.clone(), blake3).await?;
         let (outcome, signed) = self.outcome(outcome, ranks.len()).await?;
-        let told = outcome.as_ref().map(Bitmap::count_ones, |count| *count);
+        // Marks over nothing are refused below: the job does not grant them.
+        if let Outcome::Intersection(marks) = &outcome
+            && marks.len() == ranks.len()
+        {
+            let checked = canaries.check(ranks.clone(), marks);
+            checked.map_err(|error| Error::new(Kind::Job, error.to_string()))?;
+        }
+        let told = outcome.as_ref().map(|marks| reveal::common(&self.job, marks), |count| *count);
         if !reveal::allows(&self.job, &self.name, told) {
             let word = told.as_str();
             let text = format!("the service answered '{word}', which the job's terms do not allow");
@@ -123,14 +134,16 @@ impl Part {
         let statement = signed.verify(&spki).map_err(|error| {
             Error::new(Kind::Job, format!("the service's signed statement is refused: {error}"))
         })?;
-        let key_of = |member: &Member| KeyId::of_spki(&member.spki);
+        let members = assembled.members.iter();
+        let members = members.map(|member| (&*member.name, KeyId::of_spki(&member.spki)));
         let seen = Seen {
             job: self.job.digest(),
             party: &self.name,
-            members: members.iter().map(|member| (&*member.name, key_of(member))).collect(),
+            members: members.collect(),
             keys: ranks.len() as u64,
             set_blake3: blake3,
-            outcome: statement::digest(&outcome),
+            told: Told::of(&self.job, &outcome),
+            transcript: Some(assembled.transcript(self.job.digest())),
         };
         if let Some(contradiction) = statement.contradiction(&seen) {
             let text = format!(
@@ -164,15 +177,15 @@ impl Part {
             received: None,
         };
         session.hello(hello).await?;
-        let members = loop {
+        let assembled = loop {
             match session.next().await? {
                 ToParty::Waiting(waiting) => self.progress.on(Event::Waiting(&waiting)),
-                ToParty::Assembled(members) => break members,
+                ToParty::Assembled(assembled) => break assembled,
                 _ => return Err(out_of_turn("before all parties had come")),
             }
         };
-        let (sealing, shares) = opening.assembled(job, &members, &mut os_rng())?;
-        let names = members.iter().map(|member| member.name.as_str()).collect();
+        let (sealing, shares) = opening.assembled(job, &assembled, &mut os_rng())?;
+        let names = assembled.members.iter().map(|member| member.name.as_str()).collect();
         let pinned = matches!(job.parties(), Parties::Named(_));
         self.progress.on(Event::Assembled { names, pinned });
         session.send(FromParty::Shares(shares)).await?;
@@ -185,10 +198,10 @@ impl Part {
             return Err(out_of_turn("in place of the other parties' confirmations"));
         };
         let confirmations: Vec<_> =
-            confirmations.into_iter().map(|entry| (entry.party, entry.tag)).collect();
+            confirmations.into_iter().map(|entry| (entry.party, entry.confirmation)).collect();
         let key = confirming.confirmed(&confirmations)?;
         self.progress.on(Event::KeyAgreed);
-        Ok(Agreed { key, members })
+        Ok(Agreed { key, assembled })
     }
 
     /// Sends the set, and waits for the outcome.
@@ -239,10 +252,10 @@ impl Part {
         answer: ToParty,
         keys: usize,
     ) -> Result<(Outcome<Bitmap>, SignedStatement), Error> {
-        let ToParty::Outcome { outcome, bitmap_bytes, signed } = answer else {
+        let ToParty::Outcome { kind, count, bitmap_bytes, signed } = answer else {
             return Err(out_of_turn("in place of the outcome"));
         };
-        let expected = reveal::bitmap_bytes(&self.job, &outcome, keys as u64);
+        let expected = reveal::bitmap_bytes(&self.job, &self.name, keys as u64);
         if bitmap_bytes != expected {
             let text = format!(
                 "the service announces a bitmap of {bitmap_bytes} bytes for {keys} keys, expected \
@@ -259,9 +272,13 @@ impl Part {
                 _ => return Err(out_of_turn("in place of a piece of the bitmap")),
             }
         }
-        let outcome = outcome.map(|()| Bitmap::from_bytes(keys, bits), |count| count).transpose();
-        let outcome = outcome
-            .map_err(|error| Error::new(Kind::Job, format!("the service's bitmap: {error}")))?;
+        let unsound = |error: &dyn std::fmt::Display| {
+            Error::new(Kind::Job, format!("the service's bitmap: {error}"))
+        };
+        // A party that is told a count, or nothing, gets no bits.
+        let keys = if expected == 0 { 0 } else { keys };
+        let bitmap = Bitmap::from_bytes(keys, bits).map_err(|error| unsound(&error))?;
+        let outcome = kind.outcome(bitmap, count);
         Ok((outcome, signed))
     }
 }

@@ -6,6 +6,7 @@ use convelo_attest::{
     Answers, Collateral, CollateralError, MAXIMUM_COLLATERAL_BYTES, PlatformId, Tee,
     root_crl_address,
 };
+use convelo_untrusted::shown;
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
@@ -167,7 +168,8 @@ impl PcsClient {
         let route = route.split('?').next().unwrap_or(route);
         let passing = |why: String| Failure::Passing(format!("{route}: {why}"));
         let finally = |why: String| Failure::Final(format!("{route}: {why}"));
-        let mut answer = self.agent.get(url).call().map_err(|error| passing(error.to_string()))?;
+        let mut answer =
+            self.agent.get(url).call().map_err(|error| passing(shown(&error.to_string())))?;
         let status = answer.status().as_u16();
         if status != 200 {
             let why = format!("status {status}, {}", advice(status));
@@ -191,7 +193,7 @@ impl PcsClient {
             .with_config()
             .limit(MAXIMUM_COLLATERAL_BYTES as u64)
             .read_to_vec()
-            .map_err(|error| passing(error.to_string()))?;
+            .map_err(|error| passing(shown(&error.to_string())))?;
         if length.is_some_and(|length| length != body.len() as u64) {
             return Err(passing("the answer ends too early".to_owned()));
         }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use convelo_attest::{Collateral, Policy, QuoteSource};
 use convelo_channel::{Expect, Identity};
-use convelo_psi::{Job, KeyId, Mode, Outcome, Parties, Verify, reveal};
+use convelo_psi::{Job, KeyId, Mode, OutcomeKind, Parties, Verify, reveal};
 
 use crate::error::{Error, Hint, Kind};
 use crate::first_pass::check_key_columns;
+use crate::seen::Seen;
 use crate::spill::Memory;
 use crate::table::{Output, Table};
 
@@ -35,9 +36,23 @@ pub(crate) struct Conditions {
     /// Where evidence about this party comes from, if the job asks for it.
     pub(crate) source: Option<Arc<dyn QuoteSource>>,
     pub(crate) insecure_ratls_only: bool,
+    /// The newest revocation lists that this party has seen.
+    pub(crate) seen: Option<Arc<Seen>>,
     pub(crate) memory: Memory,
     pub(crate) only_first: bool,
     pub(crate) receipt: Option<PathBuf>,
+}
+
+/// What a party accepts although it takes protection away from that party: by default, nothing. The
+/// author of a job cannot decide it for the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Consent {
+    /// A policy that accepts a simulated platform, for the services or for the other providers: such
+    /// evidence proves nothing.
+    pub insecure_simulated: bool,
+    /// A service that nobody verifies, in a job with `verify = "provider"`: its operator sees what the
+    /// service sees, and can answer anything.
+    pub insecure_unattested: bool,
 }
 
 /// A plan in the making: what a party brings to a job, and what it demands beyond the job's terms.
@@ -49,7 +64,9 @@ pub struct PlanBuilder {
     collateral: Option<Collateral>,
     address: Option<String>,
     source: Option<Arc<dyn QuoteSource>>,
+    consent: Consent,
     insecure_ratls_only: bool,
+    seen_lists: Option<PathBuf>,
     memory: Memory,
     output: Option<Output<'static>>,
     only_first: bool,
@@ -77,7 +94,9 @@ impl Plan {
             collateral: None,
             address: None,
             source: None,
+            consent: Consent::default(),
             insecure_ratls_only: false,
+            seen_lists: None,
             memory: Memory::default(),
             output: None,
             only_first: false,
@@ -104,6 +123,11 @@ impl Plan {
     /// own. Empty if the services are known only by a pinned key.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
         self.conditions.policies.iter().map(|policy| &**policy)
+    }
+
+    /// Whether the services need not attest the connections afresh.
+    pub fn insecure_ratls_only(&self) -> bool {
+        self.conditions.insecure_ratls_only
     }
 
     /// Checks that a table fits the job and that its rows can be written to the output. A run
@@ -145,12 +169,34 @@ impl PlanBuilder {
         Self { source: source.into(), ..self }
     }
 
+    /// Accepts evidence of a simulated platform, if the job or this party's own policy names its root:
+    /// nothing is protected by hardware then. Without it, such a plan is refused.
+    #[must_use]
+    pub fn insecure_simulated(self, insecure_simulated: bool) -> Self {
+        Self { consent: Consent { insecure_simulated, ..self.consent }, ..self }
+    }
+
+    /// Accepts that nobody verifies the service, if the job says `verify = "provider"`. Without it,
+    /// such a plan is refused.
+    #[must_use]
+    pub fn insecure_unattested(self, insecure_unattested: bool) -> Self {
+        Self { consent: Consent { insecure_unattested, ..self.consent }, ..self }
+    }
+
     /// Skips the fresh attestation of the connection: plain RA-TLS, as other implementations of the
     /// service speak it. The verdict then rests on a key that an enclave made at some point. This
     /// is the only way in which a party can demand less than the job's parties do by default.
     #[must_use]
     pub fn insecure_ratls_only(self, insecure_ratls_only: bool) -> Self {
         Self { insecure_ratls_only, ..self }
+    }
+
+    /// A file that remembers the newest revocation lists that this party has seen, of any service:
+    /// a service whose collateral has older ones is refused. Without it, a service can hold back a
+    /// revocation for as long as an older list is in force.
+    #[must_use]
+    pub fn seen_lists(self, path: impl Into<Option<PathBuf>>) -> Self {
+        Self { seen_lists: path.into(), ..self }
     }
 
     /// How much memory the run may use, and where it stores keys that do not fit.
@@ -186,6 +232,7 @@ impl PlanBuilder {
         let addresses = addresses(&self.job, self.address)?;
         let policies = policy_of(&self.job)?.into_iter().chain(self.policies);
         let policies: Vec<_> = policies.map(Arc::new).collect();
+        check_consent(&self.job, &policies, self.consent)?;
         if self.insecure_ratls_only {
             check_collateral(&policies, self.collateral.as_ref())?;
         }
@@ -210,6 +257,7 @@ impl PlanBuilder {
             addresses,
             source,
             insecure_ratls_only: self.insecure_ratls_only,
+            seen: self.seen_lists.map(Seen::open).transpose()?.map(Arc::new),
             memory: self.memory,
             only_first: self.only_first,
             receipt: self.receipt,
@@ -226,6 +274,49 @@ pub fn policy_of(job: &Job) -> Result<Option<Policy>, Error> {
     let Mode::Attested(service) = job.mode();
     let policy = service.policy().map(Policy::from_json).transpose();
     policy.map_err(|error| Error::new(Kind::Usage, format!("[service.policy] of the job: {error}")))
+}
+
+/// The policy that a job contains for its providers.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn provider_policy_of(job: &Job) -> Result<Option<Policy>, Error> {
+    let Mode::Attested(service) = job.mode();
+    let policy = service.provider_policy().map(Policy::from_json).transpose();
+    policy
+        .map_err(|error| Error::new(Kind::Usage, format!("[provider.policy] of the job: {error}")))
+}
+
+/// Nobody else decides that this party does without protection.
+pub(crate) fn check_consent(
+    job: &Job,
+    policies: &[Arc<Policy>],
+    consent: Consent,
+) -> Result<(), Error> {
+    let Mode::Attested(service) = job.mode();
+    if matches!(service.verify, Verify::Provider { .. }) && !consent.insecure_unattested {
+        let text = "nobody verifies the service in this job (verify = \"provider\"): its operator sees \
+                    pseudonyms and sizes, and can answer anything; nothing was sent";
+        return Err(usage(text, Hint::Unattested));
+    }
+    let providers = provider_policy_of(job)?;
+    let simulated = |whose: &str| {
+        let text = format!(
+            "the policy for {whose} accepts a simulated platform, whose evidence proves nothing; \
+             nothing was sent"
+        );
+        Err(usage(text, Hint::Simulated))
+    };
+    if consent.insecure_simulated {
+        return Ok(());
+    }
+    if policies.iter().any(|policy| policy.is_simulated()) {
+        return simulated("the service");
+    }
+    if providers.is_some_and(|policy| policy.is_simulated()) {
+        return simulated("the providers");
+    }
+    Ok(())
 }
 
 /// What every service of a job must prove.
@@ -314,7 +405,7 @@ fn check_roster(job: &Job, name: &str, key: &KeyId) -> Result<(), Error> {
 /// Rows need a destination if, and only if, the job entitles this party to rows.
 fn check_output(job: &Job, name: &str, output: Option<&Output<'_>>) -> Result<(), Error> {
     let learned = reveal::due(job, name, u64::MAX);
-    let rows = learned == Outcome::Intersection(());
+    let rows = learned == OutcomeKind::INTERSECTION;
     match output {
         None if rows => {
             let text = "the job gives this party the intersection, but nothing says where the \
@@ -322,7 +413,7 @@ fn check_output(job: &Job, name: &str, output: Option<&Output<'_>>) -> Result<()
             Err(usage(text, Hint::Output))
         }
         Some(_) if !rows => {
-            let learned = if learned == Outcome::Nothing { "nothing" } else { "a count" };
+            let learned = if learned == OutcomeKind::NOTHING { "nothing" } else { "a count" };
             let text = format!("the job gives this party {learned}, so there are no rows to write");
             Err(usage(text, Hint::NoOutput))
         }

@@ -6,14 +6,14 @@ mod verify;
 use std::io::Write as _;
 use std::path::Path;
 
-use convelo_psi::{Job, JobDigest, KeyId, Outcome, SignedStatement, Statement};
+use convelo_psi::{CanaryCounts, Job, JobDigest, KeyId, Outcome, SignedStatement, Statement};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
 use crate::event::Counts;
 use crate::summary::{Counted, Matched, Summary};
 
-pub use verify::{ReceiptError, VerifiedReceipt, verify_receipt};
+pub use verify::{Against, ReceiptError, Unsigned, VerifiedReceipt, verify_receipt};
 
 /// Who the service was.
 pub(crate) struct Service {
@@ -39,6 +39,9 @@ pub(crate) struct Receipt {
     sent: Sent,
     result: Outcome<Matched, Counted>,
     result_sha256: Option<String>,
+    /// The canaries that this party checked, by its own word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    canaries: Option<CanaryCounts>,
     times: Times,
 }
 
@@ -83,8 +86,11 @@ struct Times {
     finished: u64,
 }
 
-/// The form of receipt that this version writes and reads.
-const FORM: &str = "convelo/receipt/v1";
+/// The form of receipt that this version writes.
+const FORM: &str = "convelo/receipt/v2";
+
+/// The form before, which is still read: the statement in it does not cover the count.
+const FORM_1: &str = "convelo/receipt/v1";
 
 impl Receipt {
     pub(crate) fn new(
@@ -119,10 +125,11 @@ impl Receipt {
             input: summary.input,
             sent: Sent { keys: statement.keys, blake3: hex::encode(statement.set_blake3) },
             result: summary.result,
-            result_sha256: match &statement.outcome {
+            result_sha256: match statement.told.sha256() {
                 Outcome::Intersection(digest) | Outcome::Count(digest) => Some(hex::encode(digest)),
                 Outcome::Withheld | Outcome::Nothing => None,
             },
+            canaries: summary.canaries,
             times: Times { started, joined: statement.finished_at, finished },
         }
     }

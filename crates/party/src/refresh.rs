@@ -83,7 +83,7 @@ fn held(path: &Path) -> Result<Option<Collateral>, RefreshError> {
     Collateral::from_json(&text).map(Some).map_err(refused)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
     file.write_all(bytes)?;

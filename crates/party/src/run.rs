@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use convelo_attest::Verdict;
 use convelo_psi::agreement::JobKey;
-use convelo_psi::{Bitmap, Outcome};
+use convelo_psi::{Bitmap, Canaries, Outcome};
 
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observer};
@@ -111,10 +111,15 @@ impl Provider {
         let met = met.insert(Services::meet(plan, &self.observer).await?);
         let key = met.agree().await?;
         let scanned = self.read(met, key, table).await?;
-        let (outcome, witness) = met.intersect(&scanned.set).await?;
+        let (outcome, witness) = met.intersect(&scanned.set, &scanned.canaries).await?;
         self.answered.store(true, Ordering::Relaxed);
         self.observer.on(Event::Result);
         let input = scanned.counts;
+        let canaries = match &outcome {
+            Outcome::Intersection(_) => Some(scanned.canaries.counts()),
+            _ => None,
+        };
+        let canaries = canaries.filter(|asked| asked.in_all > 0);
         let mut file = None;
         let result = match outcome {
             Outcome::Count(keys) => Outcome::Count(Counted { keys }),
@@ -137,9 +142,12 @@ impl Provider {
             job: plan.job.name().to_owned(),
             job_digest: plan.job.digest(),
             simulated: witness.simulated(),
+            attested: witness.attested(),
+            fresh: witness.fresh(),
             verdict: witness.verdict().map(Verdict::to_json),
             input,
             result,
+            canaries,
             output: file,
             receipts: Vec::new(),
         };
@@ -156,20 +164,25 @@ impl Provider {
         let (observer, cancelled) = (Arc::clone(&self.observer), self.cancelled.clone());
         let (job, memory) = (self.plan.job.clone(), self.plan.memory.clone());
         let name = self.plan.name.clone();
+        let parties = met.parties();
         let mut pass = tokio::task::spawn_blocking(move || {
             let total = table.size_bytes();
+            let pseudonymiser = key.pseudonymiser();
             let FirstPass { set, counts, scanned } = first_pass(
                 &table,
                 job.keys(),
-                &key.pseudonymiser(),
+                &pseudonymiser,
                 &memory,
                 |done| observer.on(Event::Reading { done, total }),
                 || cancelled.check(),
             )?;
             observer.on(Event::Read(counts));
             counts.check_cap(job.maximum_keys_of(&name))?;
-            let set = Arc::new(shards::filled(set, &job)?);
-            Ok(Scanned { table, rows: scanned, set, counts })
+            let parties = parties.iter().map(String::as_str);
+            let canaries = Canaries::of(&job, parties, &name, &pseudonymiser);
+            let set = Arc::new(shards::filled(set, &canaries, &job)?);
+            let canaries = canaries.ranked(&set).map_err(Error::spill)?;
+            Ok(Scanned { table, rows: scanned, set, canaries, counts })
         });
         tokio::select! {
             done = &mut pass => done?,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use convelo_psi::{Bitmap, PseudonymSet};
+use convelo_psi::{Bitmap, PseudonymSet, RankedCanaries};
 
 use crate::error::Error;
 use crate::event::Counts;
@@ -13,6 +13,7 @@ pub(crate) struct Scanned {
     pub(crate) table: Table,
     pub(crate) rows: table::Counts,
     pub(crate) set: Arc<PseudonymSet>,
+    pub(crate) canaries: RankedCanaries,
     pub(crate) counts: Counts,
 }
 

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use convelo_attest::{Collateral, Verdict};
-use convelo_channel::{Dialler, Identity};
-use convelo_psi::agreement::{JobKey, Member};
-use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Outcome, PseudonymSet};
+use convelo_channel::{Credential, Dialler, Identity};
+use convelo_psi::agreement::{Assembled, JobKey};
+use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Mode, Outcome, PseudonymSet, RankedCanaries};
 use futures_util::future::{join_all, select_all, try_join_all};
 use tokio::task::JoinHandle;
 
@@ -18,7 +18,7 @@ use crate::attestation::Terms;
 use crate::error::Error;
 use crate::event::Observer;
 use crate::part::{Answer, Part};
-use crate::plan::{self, Conditions};
+use crate::plan::{self, Conditions, Consent};
 use crate::progress::Progress;
 use crate::receipt::{Receipt, Service};
 use crate::session::Contact;
@@ -30,15 +30,18 @@ use crate::summary::{Matched, Summary};
 /// is known only by a pinned key.
 ///
 /// # Errors
-/// If a service does not answer or is refused, or if the job's terms do not say what it must prove.
+/// If a service does not answer or is refused, if the job's terms do not say what it must prove, or
+/// if they need a consent that is not given.
 pub async fn verify_services(
     job: &Job,
     collateral: Option<Collateral>,
+    consent: Consent,
 ) -> Result<Vec<(String, Option<Verdict>)>, Error> {
     let policies: Vec<_> = plan::policy_of(job)?.into_iter().map(Arc::new).collect();
+    plan::check_consent(job, &policies, consent)?;
     plan::check_collateral(&policies, collateral.as_ref())?;
     let expect = plan::expectation(job, policies, collateral)?;
-    let dialler = Dialler::new(Identity::generate().plain()?);
+    let dialler = dialler(job, Identity::generate().plain()?);
     let verifying = plan::addresses(job, None)?.into_iter().map(async |address| {
         let stream = dialler.dial(&address, &expect).await?;
         Ok((address, stream.verdict().cloned()))
@@ -46,12 +49,18 @@ pub async fn verify_services(
     try_join_all(verifying).await
 }
 
+/// Dials the services of a job as it demands.
+fn dialler(job: &Job, credential: Credential) -> Dialler {
+    let Mode::Attested(service) = job.mode();
+    if service.hybrid { Dialler::hybrid(credential) } else { Dialler::new(credential) }
+}
+
 /// The services, and this party's part in the job at each.
 pub(crate) struct Services {
     digest: JobDigest,
     parts: Vec<Part>,
-    /// The job's members, as each service lists them.
-    members: Vec<Vec<Member>>,
+    /// The run and the job's members, as each service shows them.
+    assembled: Vec<Assembled>,
 }
 
 /// The services as witnesses to the answer, by their evidence and signed statements.
@@ -70,7 +79,7 @@ impl Services {
             Some(source) => plan.identity.attested(&**source),
             None => plan.identity.plain(),
         }?;
-        let dialler = Dialler::new(credential);
+        let dialler = dialler(&plan.job, credential);
         let jobs = plan.job.shards();
         let progress = Progress::of(observer, jobs.len());
         let opening = jobs.into_iter().zip(&plan.addresses).zip(progress);
@@ -80,21 +89,22 @@ impl Services {
                 source: plan.source.clone(),
                 job: job.digest(),
                 insecure_ratls_only: plan.insecure_ratls_only,
+                seen: plan.seen.clone(),
             };
             let contact = Contact { address: address.clone(), dialler: dialler.clone(), terms };
             Part::open(job, (plan.name.clone(), plan.identity.clone()), contact, progress)
         }))
         .await?;
-        Ok(Self { digest: plan.job.digest(), parts, members: Vec::new() })
+        Ok(Self { digest: plan.job.digest(), parts, assembled: Vec::new() })
     }
 
     /// Waits for the other parties and agrees with them on the job key.
     pub(crate) async fn agree(&mut self) -> Result<JobKey, Error> {
         let agreed = try_join_all(self.parts.iter_mut().map(Part::agree)).await?;
-        let (keys, members): (Vec<_>, _) =
-            agreed.into_iter().map(|agreed| (agreed.key, agreed.members)).unzip();
-        self.members = members;
-        shards::same_members(&self.members)?;
+        let (keys, assembled): (Vec<_>, _) =
+            agreed.into_iter().map(|agreed| (agreed.key, agreed.assembled)).unzip();
+        self.assembled = assembled;
+        shards::same_members(&self.assembled)?;
         Ok(JobKey::combined(keys, self.digest))
     }
 
@@ -108,14 +118,23 @@ impl Services {
     pub(crate) async fn intersect(
         &mut self,
         set: &Arc<PseudonymSet>,
+        canaries: &RankedCanaries,
     ) -> Result<(Outcome<Bitmap>, Witness), Error> {
         let ranks: Vec<Range<usize>> = shards::ranks(set, self.parts.len());
-        let joining = self.parts.iter_mut().zip(&self.members).zip(ranks);
-        let joining = joining.map(|((part, members), ranks)| part.join(set, ranks, members));
+        let joining = self.parts.iter_mut().zip(&self.assembled).zip(ranks);
+        let joining =
+            joining.map(|((part, assembled), ranks)| part.join(set, canaries, ranks, assembled));
         let (outcomes, answers) = try_join_all(joining).await?.into_iter().unzip();
         let heard = self.parts.drain(..).map(Part::received).collect();
         let outcome = shards::whole(outcomes, set.len())?;
+        let outcome = outcome.map(|marks| canaries.removed_from(marks), |count| count);
         Ok((outcome, Witness { answers, heard }))
+    }
+
+    /// The names of all parties.
+    pub(crate) fn parties(&self) -> Vec<String> {
+        let members = self.assembled.first().map_or(&[][..], |assembled| &assembled.members);
+        members.iter().map(|member| member.name.clone()).collect()
     }
 
     /// Tells the services that this party gives up, and why.
@@ -131,6 +150,16 @@ impl Witness {
     /// The verdict on the first service that showed evidence.
     pub(crate) fn verdict(&self) -> Option<&Verdict> {
         self.answers.iter().find_map(Answer::verdict)
+    }
+
+    /// Whether every service showed evidence.
+    pub(crate) fn attested(&self) -> bool {
+        self.answers.iter().all(|answer| answer.verdict().is_some())
+    }
+
+    /// Whether every service showed it on the connection itself.
+    pub(crate) fn fresh(&self) -> bool {
+        self.answers.iter().all(|answer| answer.verdict().is_some_and(Verdict::fresh))
     }
 
     /// Whether any evidence came from a simulated platform.

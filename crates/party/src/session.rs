@@ -4,6 +4,7 @@
 //! If one breaks, another follows: dialled, verified and attested like the first, to the same
 //! service. Each side says how much it has received from the other, and continues from there.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +17,11 @@ use tokio::time::Instant;
 
 use crate::attestation::{Proved, Terms};
 use crate::connection::{Connection, reach};
-use crate::error::{Cause, Error, Kind};
+use crate::error::{Cause, Error, Kind, Why};
 use crate::event::{Event, Observer};
 use crate::limits::{
-    ATTEST_RETRIES, DEADLINE_SLACK, FIRST_RETRY, GOODBYE_TIMEOUT, LONGEST_RETRY, RECONNECT_FOR,
+    ATTEST_RETRIES, DEADLINE_SLACK, FIRST_RETRY, GOODBYE_TIMEOUT, LONGEST_RETRY, MESSAGES_AHEAD,
+    RECONNECT_FOR,
 };
 
 /// Where a service is, and what it and this party prove to each other.
@@ -44,7 +46,7 @@ pub(crate) struct Session {
     /// How many messages have arrived since all parties did.
     received: u64,
     /// What arrived while this party was not listening.
-    ahead: Vec<ToParty>,
+    ahead: VecDeque<ToParty>,
     /// The pause before the next connection.
     pause: Duration,
 }
@@ -65,10 +67,10 @@ impl Session {
             // The wait for the other parties is counted from here: the service may have been late
             // too.
             let deadline = Instant::now() + patience + DEADLINE_SLACK;
-            match Connection::open(service, terms, deadline).await {
+            match Connection::open(service, (address, dialler), terms, deadline).await {
                 Ok(connection) => break (connection, deadline),
                 Err(error) => match error.cause() {
-                    Cause::Broken(_) if retries < ATTEST_RETRIES => {}
+                    Cause::Broken(_) | Cause::Dial(_) if retries < ATTEST_RETRIES => {}
                     _ => return Err(error),
                 },
             }
@@ -84,7 +86,7 @@ impl Session {
             sent: Vec::new(),
             chunks: 0,
             received: 0,
-            ahead: Vec::new(),
+            ahead: VecDeque::new(),
             pause: FIRST_RETRY,
         })
     }
@@ -128,8 +130,8 @@ impl Session {
 
     /// Like [`Session::next`]; none if there is a new connection, on which other chunks may be due.
     pub(crate) async fn next_or_rewound(&mut self) -> Result<Option<ToParty>, Error> {
-        if !self.ahead.is_empty() {
-            return Ok(Some(self.ahead.remove(0)));
+        if let Some(message) = self.ahead.pop_front() {
+            return Ok(Some(message));
         }
         match self.connection.next().await {
             Ok(message) => {
@@ -175,8 +177,7 @@ impl Session {
 
     fn count(&mut self, message: &ToParty) {
         self.pause = FIRST_RETRY;
-        // Messages that only show progress are not sent again.
-        if !matches!(message, ToParty::Waiting(_) | ToParty::Uploads { .. }) {
+        if !is_progress(message) {
             self.received += 1;
         }
     }
@@ -185,9 +186,17 @@ impl Session {
     async fn follow(&mut self) -> Result<(), Error> {
         loop {
             match self.connection.next().await {
+                Ok(message) if is_progress(&message) => self.count(&message),
+                Ok(_) if self.ahead.len() == MESSAGES_AHEAD => {
+                    let text = format!(
+                        "the service did not follow the protocol: more than {MESSAGES_AHEAD} messages \
+                         arrived that it was not asked for"
+                    );
+                    return Err(Error::new(Kind::Job, text));
+                }
                 Ok(message) => {
                     self.count(&message);
-                    self.ahead.push(message);
+                    self.ahead.push_back(message);
                 }
                 Err(error) => return self.reconnect(error).await,
             }
@@ -205,7 +214,7 @@ impl Session {
         loop {
             let why = match error.cause() {
                 Cause::Dial(error) => error.to_string(),
-                Cause::Broken(why) => why.clone(),
+                Cause::Broken(why) => why.to_string(),
                 _ => return Err(error),
             };
             let left = until.saturating_duration_since(Instant::now());
@@ -223,7 +232,10 @@ impl Session {
                     return Ok(());
                 }
                 Ok(Err(next)) => error = next,
-                Err(_) => error = Error::connection_broke("the service does not answer"),
+                Err(_) => {
+                    let text = "the service does not answer";
+                    error = Error::connection_broke(Why::Known(text.to_owned()));
+                }
             }
         }
     }
@@ -237,7 +249,8 @@ impl Session {
                         key: it was restarted; nothing of the job is kept, run it again";
             return Err(Error::new(Kind::Job, text));
         }
-        let mut connection = Connection::open(service, terms, self.deadline).await?;
+        let from = (address.as_str(), dialler);
+        let mut connection = Connection::open(service, from, terms, self.deadline).await?;
         let Some(hello) = self.hello.clone() else { return Ok(()) };
         let hello = Hello { received: Some(self.received), ..hello };
         let open = connection.send(FromParty::Hello(hello)).await?;
@@ -261,9 +274,75 @@ impl Session {
     }
 }
 
+/// Whether a message only shows how far others are. Such a message is not sent again.
+fn is_progress(message: &ToParty) -> bool {
+    matches!(message, ToParty::Waiting(_) | ToParty::Uploads { .. })
+}
+
 fn out_of_step(what: &str) -> Error {
     let text = format!(
         "the service did not follow the protocol when a broken connection was resumed: {what}"
     );
     Error::new(Kind::Job, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use convelo_channel::{Expect, Identity};
+    use convelo_psi::JobDigest;
+
+    use super::*;
+
+    /// A session whose connection takes nothing more, and brings these messages.
+    fn session(messages: impl Iterator<Item = ToParty> + Send + 'static) -> Session {
+        let credential = Identity::generate().plain().expect("a certificate");
+        let terms = Terms {
+            expect: Expect::Key([0; 32]),
+            source: None,
+            job: JobDigest([0; 32]),
+            insecure_ratls_only: false,
+            seen: None,
+        };
+        let address = "localhost:1".to_owned();
+        Session {
+            contact: Contact { address, dialler: Dialler::new(credential), terms },
+            observer: Arc::new(()),
+            deadline: Instant::now() + Duration::from_mins(1),
+            connection: Connection::deaf(messages),
+            hello: None,
+            sent: Vec::new(),
+            chunks: 0,
+            received: 0,
+            ahead: VecDeque::new(),
+            pause: FIRST_RETRY,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_fills_the_memory_of_a_party_that_cannot_send() {
+        const MESSAGES: usize = 1000;
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
+        let flood = std::iter::repeat_with(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            ToParty::Bitmap(vec![0; 100 << 10].into())
+        });
+        let mut session = session(flood.take(MESSAGES));
+        let error = session.send(FromParty::Received).await.expect_err("a broken connection");
+        assert!(error.to_string().contains("did not follow the protocol"), "{error}");
+        assert_eq!(session.ahead.len(), MESSAGES_AHEAD);
+        assert!(taken.load(Ordering::Relaxed) < MESSAGES_AHEAD + 5, "{taken:?} messages were read");
+    }
+
+    #[tokio::test]
+    async fn a_service_fills_the_memory_of_a_party_with_progress() {
+        let names = || vec!["a".repeat(64); 64];
+        let uploads = move || ToParty::Uploads { complete: names(), missing: names() };
+        let mut session = session(std::iter::repeat_with(uploads).take(1000));
+        let error = session.send(FromParty::Received).await.expect_err("a broken connection");
+        assert!(matches!(error.cause(), Cause::Broken(_)), "{error}");
+        assert!(session.ahead.is_empty());
+    }
 }

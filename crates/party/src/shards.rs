@@ -6,15 +6,24 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use convelo_channel::os_rng;
-use convelo_psi::agreement::Member;
-use convelo_psi::{Bitmap, Job, KeyId, Outcome, Pseudonym, PseudonymSet, Pseudonymiser, Shard};
+use convelo_psi::agreement::Assembled;
+use convelo_psi::{
+    Bitmap, Canaries, Job, KeyId, Outcome, Pseudonym, PseudonymSet, Pseudonymiser, Shard,
+};
 use rand_core::Rng as _;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind};
 
-/// The set with as many random pseudonyms as the job asks for: in the whole, and in each shard.
-pub(crate) fn filled(set: PseudonymSet, job: &Job) -> Result<PseudonymSet, Error> {
+/// The set with its canaries and as many random pseudonyms as the job asks for: in the whole, and in
+/// each shard.
+pub(crate) fn filled(
+    set: PseudonymSet,
+    canaries: &Canaries,
+    job: &Job,
+) -> Result<PseudonymSet, Error> {
+    // The set will be a multiple, and padding a multiple changes nothing.
+    let size = usize::try_from(job.sent(set.len() as u64)).unwrap_or(usize::MAX);
     let missing = job.padded(set.len() as u64) - set.len() as u64;
     let set = if missing > 0 {
         let filler = random().take(usize::try_from(missing).unwrap_or(usize::MAX));
@@ -22,12 +31,11 @@ pub(crate) fn filled(set: PseudonymSet, job: &Job) -> Result<PseudonymSet, Error
     } else {
         set
     };
+    let set = set.filled(canaries.pseudonyms());
     let services = job.services();
     if services == 1 {
         return Ok(set);
     }
-    // The set already is a multiple, and padding a multiple changes nothing.
-    let size = usize::try_from(job.sent(set.len() as u64)).unwrap_or(usize::MAX);
     let missing = set.in_shards(services).into_iter().map(|length| size.checked_sub(length));
     let Some(mut missing) = missing.collect::<Option<Vec<usize>>>() else {
         let text = "by a chance below 2^-40, more keys go to one service than the number of keys \
@@ -60,12 +68,13 @@ pub(crate) fn ranks(set: &PseudonymSet, services: usize) -> Vec<Range<usize>> {
 }
 
 /// All services must show the same parties.
-pub(crate) fn same_members(members: &[Vec<Member>]) -> Result<(), Error> {
-    let known = |members: &[Member]| -> Vec<_> {
-        members.iter().map(|member| (member.name.clone(), KeyId::of_spki(&member.spki))).collect()
-    };
-    let first = known(members.first().map_or(&[], Vec::as_slice));
-    if members.iter().all(|members| known(members) == first) {
+pub(crate) fn same_members(assembled: &[Assembled]) -> Result<(), Error> {
+    let members = assembled.iter().map(|assembled| -> Vec<_> {
+        let members = assembled.members.iter();
+        members.map(|member| (member.name.clone(), KeyId::of_spki(&member.spki))).collect()
+    });
+    let members: Vec<_> = members.collect();
+    if members.windows(2).all(|two| two[0] == two[1]) {
         return Ok(());
     }
     let text = "the services of the job show different parties; nothing was sent";

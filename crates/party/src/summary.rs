@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use convelo_psi::{JobDigest, Outcome};
+use convelo_psi::{CanaryCounts, JobDigest, Outcome};
 
 use crate::event::Counts;
 
@@ -17,12 +17,20 @@ pub struct Summary {
     pub job_digest: JobDigest,
     /// Whether the service's evidence is from a simulated platform.
     pub simulated: bool,
+    /// Whether every service of the job showed evidence that was accepted.
+    pub attested: bool,
+    /// Whether every one of them showed it afresh, on the connection itself.
+    pub fresh: bool,
     /// The verdict on the service; none if a pinned key took its place.
     pub verdict: Option<serde_json::Value>,
     /// What the table held.
     pub input: Counts,
     /// What the job revealed to this party.
     pub result: Outcome<Matched, Counted>,
+    /// The canaries that the services answered, all of them rightly; none if the job has none, or
+    /// if this party got no intersection to check them in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canaries: Option<CanaryCounts>,
     /// Where matched rows were written.
     pub output: Option<PathBuf>,
     /// Where receipts were written: one for each service of the job.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,6 +13,7 @@ use convelo_attest::{
 };
 use convelo_party::{PcsClient, PcsError, Refresh, RefreshError};
 use convelo_simulator::{CollateralKnobs, Enclave, Pccs, PccsKnobs, Platform, policy_toml};
+use convelo_untrusted::is_plain;
 
 /// 2026-11-21T00:00:00Z.
 const NOW: u64 = 1_795_219_200;
@@ -83,6 +85,39 @@ fn every_status_is_explained() {
     ] {
         let text = failure(PccsKnobs { status: Some(status), ..PccsKnobs::default() });
         assert!(text.contains(&status.to_string()) && text.contains(says), "{text}");
+    }
+}
+
+/// A collateral service whose answers hold escape sequences and texts that run backwards.
+#[test]
+fn collateral_service_paints_on_the_terminal() {
+    let paint = "\u{1b}[2K\u{9b}2J\u{202e}evidence verified";
+    let body = |text: &str| format!("{{{}: 1}}", serde_json::to_string(text).unwrap());
+    for (status, reason, header, body) in [
+        (200, "OK", "x", body(paint)),
+        (200, "OK", "x", format!("{{\"tcbInfo\": {{}}, \"signature\": \"{paint}\"}}")),
+        (200, "OK", paint, body("x")),
+        (500, paint, "x", String::new()),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let chains: String = ["TCB-Info", "SGX-Enclave-Identity", "SGX-PCK-CRL"]
+            .map(|name| format!("{name}-Issuer-Chain: {header}\r\n"))
+            .concat();
+        let answer = format!(
+            "HTTP/1.1 {status} {reason}\r\n{chains}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(4) {
+                let mut stream = stream.unwrap();
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        let text = client(&[url], 0).fetch(&id()).unwrap_err().to_string();
+        assert!(text.chars().all(is_plain), "{text:?}");
     }
 }
 

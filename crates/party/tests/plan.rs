@@ -57,7 +57,7 @@ impl Scene {
     fn job(&self, service: &str) -> Job {
         let key = |identity: &Identity| KeyId::of_spki(identity.spki());
         let text = format!(
-            "version = 1\nname = \"j\"\nmode = \"attested\"\ndeadline = \"1m\"\nmaximum_keys = 10\n\
+            "version = 1\nname = \"j\"\nmode = \"attested\"\ndeadline = \"1m\"\nmaximum_keys = 1000\n\
              [[key]]\nname = \"id\"\nnormalise = []\n\
              [[party]]\nname = \"alice\"\nkey = \"{}\"\n[[party]]\nname = \"bob\"\nkey = \"{}\"\n\
              [service]\n{service}",
@@ -97,7 +97,8 @@ impl Scene {
 
     fn builder(&self, job: Job) -> PlanBuilder {
         let output = Output::File(self.path("matched.txt"));
-        Plan::builder(job, "alice", self.alice.clone()).unwrap().output(output)
+        let builder = Plan::builder(job, "alice", self.alice.clone()).unwrap().output(output);
+        builder.insecure_simulated(true).insecure_unattested(true)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -233,6 +234,44 @@ fn policy_of_the_caller_where_the_job_has_none() {
     scene.refuses(plan.collateral(scene.collateral()).build().unwrap(), service, "measurement");
 }
 
+/// The author of a job decides neither that this party trusts a simulated platform nor that it trusts
+/// a service that nobody verifies.
+#[test]
+fn protection_is_taken_away_without_consent() {
+    let scene = Scene::new();
+    let policies =
+        ["service", "provider"].map(|whose| scene.policy_text(&format!("{whose}.policy"), whose));
+    let genuine = format!("[service.policy]\n{}", genuine_policy());
+    let genuine = genuine.replace("\n[[", "\n[[service.policy.");
+    let provider = &policies[1];
+    let key = KeyId([7; 32]);
+    for (service, own, hint) in [
+        (policies[0].clone(), None, Hint::Simulated),
+        (format!("verify = \"two-way\"\n{genuine}\n{provider}"), None, Hint::Simulated),
+        (genuine.clone(), Some(scene.policy("service")), Hint::Simulated),
+        (format!("verify = \"provider\"\nkey = \"{key}\"\n{provider}"), None, Hint::Unattested),
+    ] {
+        let job = scene.job(&format!("address = \"h:1\"\n{service}"));
+        let source = scene.platform.program("provider") as Arc<dyn QuoteSource>;
+        let builder =
+            || scene.builder(job.clone()).policies(own.clone()).quote_source(source.clone());
+        assert!(builder().build().is_ok(), "{hint:?}");
+        let built = match hint {
+            Hint::Simulated => builder().insecure_simulated(false),
+            _ => builder().insecure_unattested(false),
+        };
+        scene.usage(built.build(), Some(hint), "nothing was sent");
+    }
+    let job = scene.job(&format!("address = \"h:1\"\n{genuine}"));
+    let without = scene.builder(job).insecure_simulated(false).insecure_unattested(false);
+    assert!(without.build().is_ok(), "a job that takes nothing away needs no consent");
+}
+
+fn genuine_policy() -> String {
+    let measurement = "ab".repeat(32);
+    format!("version = 1\n[[enclave]]\nname = \"service\"\nmr_enclave = \"{measurement}\"\n")
+}
+
 #[test]
 fn name_that_the_job_does_not_list() {
     let scene = Scene::new();
@@ -306,7 +345,7 @@ fn job_without_pinned_parties_needs_a_policy_of_the_caller() {
     let begin = || {
         let output = Output::File(scene.path("matched.txt"));
         let builder = Plan::builder(job.clone(), "whoever", Identity::generate()).unwrap();
-        builder.output(output).address("h:1".to_owned())
+        builder.output(output).address("h:1".to_owned()).insecure_simulated(true)
     };
     scene.usage(begin().build(), Some(Hint::Policy), "no policy");
     assert!(begin().policies([scene.policy("service")]).build().is_ok());

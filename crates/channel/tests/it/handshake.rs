@@ -9,7 +9,8 @@ use convelo_attest::{
     Collateral, Policy, QuoteError, QuoteSource, Refusal, Role, extension, report_data,
 };
 use convelo_channel::limits::{
-    CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY, MAXIMUM_BYTES_BEFORE_TRUST, MAXIMUM_HANDSHAKES,
+    CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY, MAXIMUM_BYTES_BEFORE_TRUST,
+    MAXIMUM_HANDSHAKES_EACH, SEAT_TIMEOUT,
 };
 use convelo_channel::{
     Answer, AttestError, Attested, DialError, Dialled, Dialler, Exchange, Expect, Identity,
@@ -636,7 +637,7 @@ async fn alpn() {
 async fn slow_handshake_does_not_hold_up_others() {
     let (address, mut accepted) = listen(platform().enclave(service())).await;
     let mut slow = Vec::new();
-    for _ in 0..MAXIMUM_HANDSHAKES - 1 {
+    for _ in 0..MAXIMUM_HANDSHAKES_EACH + 50 {
         let mut tcp = TcpStream::connect(&address).await.unwrap();
         tcp.write_all(&[22, 3, 1]).await.unwrap();
         slow.push(tcp);
@@ -644,6 +645,78 @@ async fn slow_handshake_does_not_hold_up_others() {
     let quick = tokio::time::timeout(Duration::from_secs(5), reach(&address, genuine())).await;
     assert!(quick.expect("it waits for the slow ones").is_ok());
     next(&mut accepted).await;
+}
+
+/// What a balancer says about a connection from 192.0.2.`last`.
+fn header(last: u8) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend([192, 0, 2, last, 127, 0, 0, 1, 0x1f, 0x90, 0x1d, 0x13]);
+    header
+}
+
+/// Dials over a connection that begins with this header.
+async fn through_balancer(
+    address: &str,
+    last: u8,
+    dialler: &Dialler,
+) -> Result<Dialled, DialError> {
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    tcp.write_all(&header(last)).await.unwrap();
+    dialler.dial_over(tcp, address, &genuine()).await
+}
+
+/// Whoever floods through a balancer is turned away, and nobody else who comes through it.
+#[tokio::test]
+async fn flood_of_invalid_certificates_through_a_balancer() {
+    let source = Arc::new(platform().enclave(service()));
+    let listener = Listener::bind("127.0.0.1:0", Identity::generate(), source).await.unwrap();
+    let listener = listener.behind_balancer(true);
+    let address = listener.address().unwrap().to_string();
+    let (sender, mut accepted) = mpsc::channel(16);
+    tokio::spawn(listener.accept(sender));
+    let key = KeyPair::generate().unwrap();
+    let invalid = CertificateKnobs {
+        extensions: vec![(vec![2, 23, 133, 5, 4, 9], vec![0; 10])],
+        ..CertificateKnobs::at(now())
+    };
+    let invalid = certificate(&key, &invalid).unwrap();
+    let connector = TlsConnector::from(Arc::new(client(Some(presented(&[invalid], &key)))));
+    let name = ServerName::try_from("convelo").unwrap();
+    // At least a hundred count, and ten a second are forgiven.
+    let turned_away = async {
+        loop {
+            for _ in 0..50 {
+                let mut tcp = TcpStream::connect(&address).await.unwrap();
+                tcp.write_all(&header(1)).await.unwrap();
+                if let Ok(mut tls) = connector.connect(name.clone(), tcp).await {
+                    let _ = tls.read(&mut [0]).await;
+                }
+            }
+            match through_balancer(&address, 1, &party()).await {
+                Ok(_) => drop(next(&mut accepted).await),
+                Err(DialError::Handshake { .. }) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE * 6, turned_away).await.expect("it is never turned away");
+    through_balancer(&address, 2, &party()).await.unwrap();
+    let peer = next(&mut accepted).await.peer().clone();
+    assert_eq!(peer.address.to_string(), "192.0.2.2:8080");
+}
+
+/// A connection that gets no seat does not stay.
+#[tokio::test]
+async fn connection_that_does_nothing_after_its_handshake() {
+    let (address, mut accepted) = listen(platform().enclave(service())).await;
+    let dialled = reach(&address, genuine()).await.unwrap();
+    let mut stream = next(&mut accepted).await;
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    let ended = stream.read(&mut [0]).await.unwrap_err();
+    assert_eq!(ended.kind(), ErrorKind::ConnectionAborted);
+    assert!(begun.elapsed() < SEAT_TIMEOUT + Duration::from_secs(1));
+    drop(dialled);
 }
 
 #[tokio::test]
@@ -881,6 +954,36 @@ async fn post_quantum_group_is_negotiated() {
     let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap();
     assert_eq!(group.name(), NamedGroup::X25519MLKEM768);
     next(&mut accepted).await;
+}
+
+/// A service, or somebody in between, that has only key exchanges which a later quantum computer
+/// breaks.
+#[tokio::test]
+async fn downgrade_to_a_key_exchange_that_is_not_hybrid() {
+    let key = KeyPair::generate().unwrap();
+    let chain = [attested(service(), &key)];
+    let classical = Arc::new(CryptoProvider {
+        kx_groups: vec![rustls::crypto::aws_lc_rs::kx_group::X25519],
+        ..rustls::crypto::aws_lc_rs::default_provider()
+    });
+    let mut config = ServerConfig::builder_with_provider(classical)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(presented(&chain, &key));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let (address, mut seen) = serve(config).await;
+    let hybrid = || Dialler::hybrid(Identity::generate().plain().unwrap());
+    let error = hybrid().dial(&address, &genuine()).await.unwrap_err();
+    assert!(matches!(error, DialError::KeyExchange { .. }), "{error}");
+    assert!(seen.recv().await.unwrap().is_err(), "the handshake did not end");
+    // Without the demand, it is accepted.
+    reach(&address, genuine()).await.unwrap();
+    assert_eq!(seen.recv().await.unwrap().unwrap().group, Some(NamedGroup::X25519));
+
+    let (address, mut seen) = serve(server(&chain, &key)).await;
+    hybrid().dial(&address, &genuine()).await.unwrap();
+    assert_eq!(seen.recv().await.unwrap().unwrap().group, Some(NamedGroup::X25519MLKEM768));
 }
 
 /// A source that can be made to fail.

@@ -265,6 +265,34 @@ async fn both_sides_learn_who_the_other_is() {
 }
 
 #[tokio::test]
+async fn the_hosts_that_an_authority_has_certified() {
+    let ca = authority("ca");
+    let bob = member(&ca, "bob");
+    let hosts_of = async |credential: Credential, hosts: &[&str]| {
+        let alice = PeerTls::new(credential, Some(roots(&[&ca])));
+        let (seen, _) = meet(&bob, &alice, &Expect::Chained).await.succeeded();
+        hosts.iter().map(|host| seen.names_host(host)).collect::<Vec<_>>()
+    };
+    let issued = |names: &[&str]| {
+        let issued = ca.issue("alice.example", names, 30).unwrap();
+        Credential::from_pem(issued.key_pem.as_bytes(), issued.certificate_pem.as_bytes()).unwrap()
+    };
+    let all = ["a.example", "A.EXAMPLE", "b.a.example", "192.0.2.1", "::1", "alice.example", ""];
+    let named = hosts_of(issued(&["a.example", "192.0.2.1", "::1"]), &all).await;
+    assert_eq!(named, [true, true, false, true, true, false, false]);
+    // The common name counts if nothing else is there, as it does for Python's ssl of old.
+    let named = hosts_of(issued(&[]), &["alice.example", "ALICE.example", "a.example", ""]).await;
+    assert_eq!(named, [true, true, false, false]);
+    let wild = issued(&["*.a.example"]);
+    let wild = hosts_of(wild, &["b.a.example", "c.b.a.example", "a.example"]).await;
+    assert_eq!(wild, [true, false, false]);
+    let identity = Identity::generate();
+    let certificate = self_signed(&identity, "localhost", 30).unwrap();
+    let own = Credential::from_pem(identity.to_pem().as_bytes(), certificate.as_bytes()).unwrap();
+    assert_eq!(hosts_of(own, &["localhost"]).await, [false], "nobody has certified it");
+}
+
+#[tokio::test]
 async fn two_authorities_with_one_name() {
     let make = || Forge::new(|params| params.serial_number = Some(SerialNumber::from_slice(&[1])));
     let (honest, evil) = (make(), make());

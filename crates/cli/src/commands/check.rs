@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use convelo_party::{Plan, policy_of, verify_services};
+use convelo_party::{Plan, policy_of, provider_policy_of, verify_services};
 use convelo_psi::{Mode, Verify};
 use serde_json::json;
 
@@ -14,9 +14,19 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
     output::start_logging(output::LevelFilter::WARN);
     let job = files::job(&args.job)?;
     let Mode::Attested(service) = job.mode();
-    let policy = policy_of(&job)?;
-    let lines = plan::lines(&job, policy.as_ref(), args.name.as_deref());
-    let mut report = json!({ "job": job.terms(), "job_digest": job.digest(), "plan": lines });
+    let (policy, providers) = (policy_of(&job)?, provider_policy_of(&job)?);
+    let policies = [policy.as_ref(), providers.as_ref()];
+    let lines = plan::lines(&job, policies, args.name.as_deref());
+    let notices = plan::notices(&job, policies.into_iter().flatten(), false);
+    for notice in &notices {
+        output::say(notice);
+    }
+    let mut report = json!({
+        "job": job.terms(),
+        "job_digest": job.digest(),
+        "plan": lines,
+        "notices": notices,
+    });
     let tell = |line: String| {
         if !args.json {
             output::data(line);
@@ -41,7 +51,7 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
     }
     if args.contact {
         let collateral = files::collateral_if_any(args.trust.collateral.as_deref(), &args.job)?;
-        for (address, verdict) in verify_services(&job, collateral).await? {
+        for (address, verdict) in verify_services(&job, collateral, args.consent.into()).await? {
             match verdict {
                 Some(verdict) => {
                     tell(format!("the service at {address}: evidence verified: {verdict}"));

@@ -46,7 +46,8 @@ async fn show(args: &Demo) -> Result<ExitCode, Failure> {
     output::say(format_args!(
         "{} data providers want to know what their tables have in common, without showing each other \
          anything else.\nSIMULATED platform: the evidence has its genuine form and goes through the \
-         genuine verification,\nunder a test root. Nothing here is protected by hardware.\n",
+         genuine verification,\nunder a test root. Nothing here is protected by hardware, and each \
+         provider accepts that with --insecure-simulated.\n",
         parties.len()
     ));
     let (_temporary, dir) = directory(args)?;
@@ -199,10 +200,14 @@ async fn run_parties(
 fn arguments(args: &Demo, index: usize, party: &str) -> Vec<String> {
     let line = match args.rows {
         None => {
-            format!("run job.toml --as {party} --input data{}.txt --output matched.txt", index + 1)
+            format!(
+                "run job.toml --as {party} --insecure-simulated --input data{}.txt --output matched.txt",
+                index + 1
+            )
         }
         Some(_) => format!(
-            "run job.toml --as {party} --input customers.csv --key email --output matched.csv"
+            "run job.toml --as {party} --insecure-simulated --input customers.csv --key email --output \
+             matched.csv"
         ),
     };
     line.split(' ').map(str::to_owned).collect()

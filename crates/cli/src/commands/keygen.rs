@@ -46,9 +46,11 @@ fn issue(name: &str, directory: &Path) -> Result<ExitCode, Failure> {
     let (authority_key, authority_certificate) =
         (directory.join("ca.key"), directory.join("ca.crt"));
     let authority = if authority_key.exists() {
-        let key = files::text(&authority_key, "the authority's key")?;
         let certificate = files::text(&authority_certificate, "the authority's certificate")?;
-        Authority::from_pem(&key, &certificate).map_err(|error| failed(&error))?
+        files::secret(&authority_key, "the authority's key", |key| {
+            let key = std::str::from_utf8(key).unwrap_or_default();
+            Authority::from_pem(key, &certificate).map_err(|error| failed(&error))
+        })?
     } else {
         std::fs::create_dir_all(directory).map_err(|error| {
             Failure::usage(format!("cannot make the directory {}: {error}", directory.display()))

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use convelo_attest::Verdict;
-use convelo_party::{ReceiptError, VerifiedReceipt, verify_receipt};
-use convelo_psi::Outcome;
+use convelo_party::{Against, ReceiptError, Unsigned, VerifiedReceipt, verify_receipt};
+use convelo_psi::OutcomeKind;
 use serde_json::json;
 
 use crate::args::Receipt;
@@ -12,10 +12,12 @@ use crate::exit::{Code, Failure};
 use crate::{files, output};
 
 pub(crate) fn receipt(args: &Receipt) -> Result<ExitCode, Failure> {
-    let Receipt::Verify { file, policy, json } = args;
+    let Receipt::Verify { file, job, policy, json } = args;
     let text = files::text(file, "the receipt")?;
+    let job = job.as_deref().map(files::job).transpose()?;
     let policy = policy.as_deref().map(|path| files::policy(path, None)).transpose()?;
-    let verified = verify_receipt(&text, policy.as_ref()).map_err(|error| {
+    let against = Against { job: job.as_ref(), policy: policy.as_ref() };
+    let verified = verify_receipt(&text, against).map_err(|error| {
         let code = match error {
             ReceiptError::Form(_) => Code::Usage,
             _ => Code::Attestation,
@@ -30,10 +32,15 @@ pub(crate) fn receipt(args: &Receipt) -> Result<ExitCode, Failure> {
             "job_digest": verified.job.digest(),
             "members": verified.members.iter().map(|(name, key)| json!({"name": name, "key": key}))
                 .collect::<Vec<_>>(),
-            "result": verified.result,
+            "result": {
+                "kind": verified.result.outcome((), ()).as_str(),
+                "keys": verified.count,
+            },
             "joined_at": verified.joined_at,
             "simulated": simulated,
             "verdict": verified.verdict.as_ref().map(Verdict::to_json),
+            "held_against": {"job": job.is_some(), "policy": policy.is_some()},
+            "unsigned": verified.unsigned,
             "checks": verified.checks,
         }))?;
         return Ok(ExitCode::SUCCESS);
@@ -41,26 +48,30 @@ pub(crate) fn receipt(args: &Receipt) -> Result<ExitCode, Failure> {
     for check in &verified.checks {
         output::data(format_args!("ok  {}: {}", check.name, check.found));
     }
-    for line in summary(&verified) {
+    for line in summary(&verified, against) {
         output::data(line);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn summary(verified: &VerifiedReceipt) -> Vec<String> {
-    let learned = match verified.result {
-        Outcome::Intersection(_) => "which of its own keys every party has".to_owned(),
-        Outcome::Count(counted) => {
-            format!("that every party has {} keys in common", counted.keys)
+fn summary(verified: &VerifiedReceipt, against: Against<'_>) -> Vec<String> {
+    let learned = match (verified.result, verified.count) {
+        (OutcomeKind::INTERSECTION, Some(keys)) => {
+            format!("which of its own keys every party has: {keys}")
         }
-        Outcome::Withheld => "that the result was too small to reveal".to_owned(),
-        Outcome::Nothing => "nothing".to_owned(),
+        (OutcomeKind::INTERSECTION, None) => "which of its own keys every party has".to_owned(),
+        (OutcomeKind::COUNT, keys) => {
+            format!("that every party has {} keys in common", keys.unwrap_or_default())
+        }
+        (OutcomeKind::WITHHELD, _) => "that the result was too small to reveal".to_owned(),
+        _ => "nothing".to_owned(),
     };
     let members: Vec<_> = verified.members.iter().map(|(name, _)| name.as_str()).collect();
     let enclave = match &verified.verdict {
         Some(verdict) => verdict.summary().replace(", NOT FRESH", ""),
         None => "NOT ATTESTED: identified only by its pinned key".to_owned(),
     };
+    let platforms = verified.verdict.as_ref().map_or("any machine", Verdict::platforms_in_words);
     let mut lines = vec![
         format!("the receipt holds: {} learned {learned}", verified.party),
         format!(
@@ -70,11 +81,42 @@ fn summary(verified: &VerifiedReceipt) -> Vec<String> {
             verified.job.digest()
         ),
         format!("service: {enclave}"),
-        "signed by nobody but this party: what its table held, and how many of its rows matched"
-            .to_owned(),
+        format!("platforms accepted: {platforms}"),
+        judged_by(against).to_owned(),
+        unsigned(&verified.unsigned),
     ];
     if verified.verdict.as_ref().is_some_and(Verdict::simulated) {
         lines.push("SIMULATED: nothing here was protected by hardware".to_owned());
     }
     lines
+}
+
+/// What the receipt was held against.
+fn judged_by(against: Against<'_>) -> &'static str {
+    match (against.job, against.policy) {
+        (None, None) => {
+            "judged by the job and policy that it contains, which whoever wrote it chose: --job FILE or \
+             --policy FILE holds it against yours"
+        }
+        (Some(_), None) => "held against your job and the policy in it",
+        (None, Some(_)) => "held against your policy; the job is the one that it contains",
+        (Some(_), Some(_)) => "held against your job and your policy",
+    }
+}
+
+/// What the party could have written as it liked.
+fn unsigned(unsigned: &Unsigned) -> String {
+    let Unsigned { address, input, keys, rows, canaries, started, finished } = unsigned;
+    let mut says = vec![format!(
+        "its table had {} rows and {} keys ({} blank, {} invalid, {} duplicates)",
+        input.rows, input.keys, input.blank, input.invalid, input.duplicates
+    )];
+    says.extend(keys.map(|keys| format!("{keys} keys matched")));
+    says.extend(rows.map(|rows| format!("{rows} rows matched")));
+    says.extend(canaries.map(|canaries| {
+        format!("all {} canaries were answered rightly", canaries.in_all + canaries.not_in_all)
+    }));
+    says.push(format!("the service was at {address:?}"));
+    says.push(format!("the run took from {started} to {finished} (Unix seconds)"));
+    format!("UNSIGNED, this party's word alone: {}", says.join("; "))
 }

@@ -8,12 +8,11 @@ use std::time::Duration;
 use convelo_attest::{PlatformId, Policy, QuoteSource};
 use convelo_channel::{Credential, Expect, Identity, IdentityError, ListenerError, PeerTls, Roots};
 use convelo_operate::{
-    CollateralFile, Collector, Extras, PsiError, PsiPort, PsiTls, PsiWire, StatusPort,
+    AdmitFile, CollateralFile, Collector, Extras, PsiError, PsiPort, PsiTls, PsiWire, StatusPort,
 };
 use convelo_party::{Refresh, Refreshing};
-use convelo_service::{CollateralSource, Config, Service, ServiceError};
+use convelo_service::{AdmitList, CollateralSource, Config, Service, ServiceError, Shared};
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use crate::args::{Pcs, PsiWireArgs, Serve};
 use crate::exit::Failure;
@@ -25,30 +24,153 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     } else {
         output::LevelFilter::INFO
     });
+    if args.psi.insecure_psi_certificate.is_some() && !platform::is_here(&args.platform) {
+        return psi_alone(&args).await;
+    }
     let simulated = args.platform.simulated.as_deref();
     let source = platform::source(&args.platform, platform::SERVICE)?;
     let identity = match &args.identity {
         Some(path) => files::read_identity(path)?,
         None => Identity::generate(),
     };
-    let root = args.insecure_simulated_root.as_deref();
-    let policy = args.policy.as_deref().map(|path| files::policy(path, root)).transpose()?;
-    let collateral = match (args.collateral, &args.policy) {
-        (Some(path), _) => Some(path),
+    let insecure_simulated =
+        args.insecure_simulated || args.insecure_simulated_root.is_some() || simulated.is_some();
+    let policy = own_policy(&args, insecure_simulated)?;
+    let collateral = match (&args.collateral, &args.policy) {
+        (Some(path), _) => Some(path.clone()),
         (None, Some(policy)) => Some(files::sibling(policy, "collateral.json")),
         (None, None) => None,
     };
     let beside = |dir: &std::path::PathBuf| dir.join("collateral.json");
-    let offer = args.offer_collateral.or_else(|| args.platform.simulated.as_ref().map(beside));
+    let offer = args.offer_collateral.clone();
+    let offer = offer.or_else(|| args.platform.simulated.as_ref().map(beside));
     let _refreshing =
         refresh(&args.refresh, offer.as_deref(), collateral.as_deref(), &*source, simulated)?;
     if let Some(path) = &collateral {
         files::collateral(Some(path), path)?;
     }
     let file = |path| Arc::new(CollateralFile::new(path)) as Arc<dyn CollateralSource>;
-    let collector = args.otlp.map(|address| {
+    let extras = extras(&args).await?;
+    let describe = source.describe();
+    let key = files::key_id(&identity);
+    let psi = match &args.psi.psi_listen {
+        Some(listen) => {
+            let attested = || PsiTls::Attested {
+                identity: identity.clone(),
+                source: Arc::clone(&source),
+                client_policy: policy.clone(),
+            };
+            let tls = ordinary_tls(&args.psi)?.unwrap_or_else(attested);
+            Some(psi_wire(&args, listen, tls))
+        }
+        None => None,
+    };
+    let config = Config {
+        listen: args.listen,
+        identity,
+        source,
+        collateral: collateral.map(file),
+        offer: offer.map(file),
+        provider_policy: policy,
+        admit: admit_list(&extras),
+        behind_balancer: args.behind_balancer,
+        memory: args.memory,
+        reconnect_within: Duration::from_secs(args.reconnect_within),
+        insecure_ratls_only: args.insecure_ratls_only,
+        insecure_simulated,
+    };
+    let service = Service::bind(config).await.map_err(no_service)?;
+    let psi = match psi {
+        Some(wire) => Some(PsiPort::bind(wire, service.shared()).await.map_err(no_psi_port)?),
+        None => None,
+    };
+    let address = service.address();
+    let extras = Extras { psi, ..extras };
+    let unattested = extras.psi.as_ref().is_some_and(|psi| !psi.is_attested());
+    let notices = notices(insecure_simulated, unattested, args.insecure_ratls_only);
+    if args.voice.json {
+        output::json(&json!({
+            "listening": address.to_string(),
+            "platform": describe,
+            "simulated": simulated.is_some(),
+            "key": key,
+            "admitted": extras.admit.as_ref().map(|list| list.len()),
+            "status": extras.status.as_ref().map(|port| port.address().to_string()),
+            "psi": extras.psi.as_ref().map(|port| port.address().to_string()),
+            "psi_attested": extras.psi.as_ref().map(PsiPort::is_attested),
+            "notices": notices,
+        }))?;
+    }
+    if !args.voice.quiet {
+        output::say(format_args!("listening on {address}; platform: {describe}; key {key}"));
+        if extras.admit.is_none() {
+            output::say("anyone who proves a key may use it; --admit FILE says who may");
+        }
+        if let Some(psi) = &extras.psi {
+            tell_of_psi(psi);
+        }
+        tell_of(&extras);
+    }
+    tell(&notices);
+    convelo_operate::run(service, extras, stop::requested()).await.map_err(Failure::job)?;
+    if !args.voice.quiet {
+        output::say("stopped; every party was told, nothing of a job is kept");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The operator's policy for providers.
+fn own_policy(args: &Serve, insecure_simulated: bool) -> Result<Option<Policy>, Failure> {
+    let root = args.insecure_simulated_root.as_deref();
+    let policy = args.policy.as_deref().map(|path| files::policy(path, root)).transpose()?;
+    if policy.as_ref().is_some_and(Policy::is_simulated) && !insecure_simulated {
+        return Err(Failure::usage(
+            "--policy accepts a simulated platform, whose evidence proves nothing; for a test, accept \
+             it with --insecure-simulated",
+        ));
+    }
+    Ok(policy)
+}
+
+/// Serves the clients of Intel's "PSI with SGX" and nobody else: outside enclaves, with a certificate
+/// that attests nothing, there is no evidence for the service's own parties.
+async fn psi_alone(args: &Serve) -> Result<ExitCode, Failure> {
+    let extras = extras(args).await?;
+    let (Some(listen), Some(tls)) = (&args.psi.psi_listen, ordinary_tls(&args.psi)?) else {
+        return Err(Failure::usage("give --psi-listen, --insecure-psi-certificate and --psi-key"));
+    };
+    let wire = psi_wire(args, listen, tls);
+    let shared = Shared::alone(args.memory, admit_list(&extras));
+    let port = PsiPort::bind(wire, shared).await.map_err(no_psi_port)?;
+    let notices = notices(false, !port.is_attested(), false);
+    if args.voice.json {
+        output::json(&json!({
+            "listening": null,
+            "admitted": extras.admit.as_ref().map(|list| list.len()),
+            "status": extras.status.as_ref().map(|port| port.address().to_string()),
+            "psi": port.address().to_string(),
+            "psi_attested": port.is_attested(),
+            "notices": notices,
+        }))?;
+    }
+    if !args.voice.quiet {
+        tell_of_psi(&port);
+        output::say("nothing else is served: no evidence of a program can be made here");
+        tell_of(&extras);
+    }
+    tell(&notices);
+    convelo_operate::run_psi(port, extras, stop::requested()).await.map_err(Failure::job)?;
+    if !args.voice.quiet {
+        output::say("stopped; every client was told, nothing of a job is kept");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is opened next to either.
+async fn extras(args: &Serve) -> Result<Extras, Failure> {
+    let collector = args.otlp.as_deref().map(|address| {
         let every = Duration::from_secs(args.otlp_every);
-        Collector::new(&address, convelo_party::web_tls(false), every)
+        Collector::new(address, convelo_party::web_tls(false), every)
     });
     let collector =
         collector.transpose().map_err(|error| Failure::usage(format!("--otlp: {error}")))?;
@@ -58,52 +180,15 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         })?),
         None => None,
     };
-    let describe = source.describe();
-    let key = files::key_id(&identity);
-    let reconnect_within = Duration::from_secs(args.reconnect_within);
-    let psi = psi_wire(&args.psi, reconnect_within, || PsiTls::Attested {
-        identity: identity.clone(),
-        source: Arc::clone(&source),
-        client_policy: policy.clone(),
-    })?;
-    let config = Config {
-        listen: args.listen,
-        identity,
-        source,
-        collateral: collateral.map(file),
-        offer: offer.map(file),
-        provider_policy: policy,
-        memory: args.memory,
-        reconnect_within,
-        insecure_ratls_only: args.insecure_ratls_only,
-    };
-    let service = Service::bind(config).await.map_err(no_service)?;
-    let psi = match psi {
-        Some(wire) => Some(PsiPort::bind(wire, service.shared()).await.map_err(no_psi_port)?),
-        None => None,
-    };
-    let address = service.address();
-    if args.voice.json {
-        output::json(&json!({
-            "listening": address.to_string(),
-            "platform": describe,
-            "simulated": simulated.is_some(),
-            "key": key,
-            "status": status.as_ref().map(|port| port.address().to_string()),
-            "psi": psi.as_ref().map(|port| port.address().to_string()),
-            "psi_attested": psi.as_ref().map(PsiPort::is_attested),
-        }))?;
-    }
-    if !args.voice.quiet {
-        output::say(format_args!("listening on {address}; platform: {describe}; key {key}"));
-        tell_of(status.as_ref(), psi.as_ref(), simulated.is_some());
-    }
-    let extras = Extras { status, psi, collector };
-    convelo_operate::run(service, extras, stop::requested()).await.map_err(Failure::job)?;
-    if !args.voice.quiet {
-        output::say("stopped; every party was told, nothing of a job is kept");
-    }
-    Ok(ExitCode::SUCCESS)
+    let admit = args.admit.as_deref().map(|path| {
+        AdmitFile::open(path)
+            .map_err(|error| Failure::usage(format!("--admit {}: {error}", path.display())))
+    });
+    Ok(Extras { status, psi: None, collector, admit: admit.transpose()? })
+}
+
+fn admit_list(extras: &Extras) -> Option<Arc<dyn AdmitList>> {
+    extras.admit.clone().map(|list| list as Arc<dyn AdmitList>)
 }
 
 fn no_service(error: ServiceError) -> Failure {
@@ -127,59 +212,75 @@ fn no_psi_port(error: PsiError) -> Failure {
     }
 }
 
-/// What else is open next to the service, and what nobody may overlook.
-fn tell_of(status: Option<&StatusPort>, psi: Option<&PsiPort>, simulated: bool) {
-    if let Some(status) = status.map(StatusPort::address) {
-        output::say(format_args!("status, in plain HTTP: http://{status}/readyz, /metrics"));
-    }
-    if let Some(psi) = psi {
-        let how = if psi.is_attested() {
-            "RA-TLS"
-        } else {
-            "ordinary TLS, NOT ATTESTED: clients cannot tell which program runs here"
-        };
-        output::say(format_args!(
-            "psi.PSI on {}; {how}; it sees their ids in the clear",
-            psi.address()
-        ));
-    }
-    if simulated {
-        output::say("SIMULATED: nothing here is protected by hardware");
+fn tell_of_psi(psi: &PsiPort) {
+    let how = if psi.is_attested() { "RA-TLS" } else { "ordinary TLS, NOT ATTESTED" };
+    let address = psi.address();
+    output::say(format_args!("psi.PSI on {address}; {how}; it sees their ids in the clear"));
+}
+
+/// What takes protection away: nothing silences these lines.
+fn notices(simulated: bool, unattested: bool, ratls_only: bool) -> Vec<&'static str> {
+    [
+        (simulated, "SIMULATED: nothing here is protected by hardware"),
+        (unattested, "NOT ATTESTED: the clients of psi.PSI cannot tell which program runs here"),
+        (ratls_only, "NOT FRESH: parties may come that ask for no fresh attestation"),
+    ]
+    .into_iter()
+    .filter_map(|(holds, notice)| holds.then_some(notice))
+    .collect()
+}
+
+fn tell(notices: &[&str]) {
+    for notice in notices {
+        output::say(notice);
     }
 }
 
-/// The wire of Intel's "PSI with SGX", if requested.
-fn psi_wire(
-    args: &PsiWireArgs,
-    reconnect_within: Duration,
-    attested: impl FnOnce() -> PsiTls,
-) -> Result<Option<PsiWire>, Failure> {
-    let Some(listen) = args.psi_listen.clone() else { return Ok(None) };
-    let tls = match (&args.insecure_psi_certificate, &args.psi_key) {
-        (Some(certificate), Some(key)) => {
-            let chain = files::bytes(certificate, "certificate")?;
-            let key = Zeroizing::new(files::bytes(key, "key")?);
-            let credential = Credential::from_pem(&key, &chain).map_err(Failure::usage)?;
-            let authorities = args.psi_client_ca.as_deref();
-            let authorities =
-                authorities.map(|path| files::bytes(path, "authorities")).transpose()?;
-            let roots = authorities.map(|pem| Roots::from_pem(&pem)).transpose();
-            let roots = roots.map_err(Failure::usage)?;
-            let chained = roots.is_some().then_some(Expect::Chained);
-            let pinned = args.psi_client.iter().map(|key| Expect::Key(key.0));
-            let expect: Vec<_> = chained.into_iter().chain(pinned).collect();
-            if expect.is_empty() {
-                return Err(Failure::usage(
-                    "say which clients to accept: --psi-client-ca PEM, or --psi-client sha256:… for each",
-                ));
-            }
-            PsiTls::Unattested { tls: PeerTls::new(credential, roots), expect }
-        }
-        _ => attested(),
+/// What else is open.
+fn tell_of(extras: &Extras) {
+    if let Some(status) = extras.status.as_ref().map(StatusPort::address) {
+        output::say(format_args!("status, in plain HTTP: http://{status}/readyz, /metrics"));
+    }
+    if let Some(list) = &extras.admit {
+        output::say(format_args!("{} keys are admitted", list.len()));
+    }
+}
+
+/// The wire of Intel's "PSI with SGX".
+fn psi_wire(args: &Serve, listen: &str, tls: PsiTls) -> PsiWire {
+    PsiWire {
+        listen: listen.to_owned(),
+        tls,
+        message_bytes: args.psi.psi_message,
+        result_bytes: args.psi.psi_result,
+        deadline: Duration::from_secs(args.psi.psi_deadline),
+        reconnect_within: Duration::from_secs(args.reconnect_within),
+        behind_balancer: args.behind_balancer,
+    }
+}
+
+/// Ordinary TLS for it, if requested.
+fn ordinary_tls(args: &PsiWireArgs) -> Result<Option<PsiTls>, Failure> {
+    let (Some(certificate), Some(key)) = (&args.insecure_psi_certificate, &args.psi_key) else {
+        return Ok(None);
     };
-    let deadline = Duration::from_secs(args.psi_deadline);
-    let message_bytes = args.psi_message;
-    Ok(Some(PsiWire { listen, tls, message_bytes, deadline, reconnect_within }))
+    let chain = files::bytes(certificate, "certificate")?;
+    let credential = files::secret(key, "the key", |key| {
+        Credential::from_pem(key, &chain).map_err(Failure::usage)
+    })?;
+    let authorities = args.psi_client_ca.as_deref();
+    let authorities = authorities.map(|path| files::bytes(path, "authorities")).transpose()?;
+    let roots = authorities.map(|pem| Roots::from_pem(&pem)).transpose();
+    let roots = roots.map_err(Failure::usage)?;
+    let chained = roots.is_some().then_some(Expect::Chained);
+    let pinned = args.psi_client.iter().map(|key| Expect::Key(key.0));
+    let expect: Vec<_> = chained.into_iter().chain(pinned).collect();
+    if expect.is_empty() {
+        return Err(Failure::usage(
+            "say which clients to accept: --psi-client-ca PEM, or --psi-client sha256:… for each",
+        ));
+    }
+    Ok(Some(PsiTls::Unattested { tls: PeerTls::new(credential, roots), expect }))
 }
 
 /// Keeps the collateral files fresh if a service to fetch from is named. Fetches missing ones

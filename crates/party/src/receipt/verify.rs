@@ -1,13 +1,28 @@
 //! Verifies a receipt again: anyone can, at any time, without the network.
 
 use convelo_attest::{Check, Collateral, Evidence, Policy, Refusal, Verdict, verify_listing};
-use convelo_psi::statement::{self, Seen};
-use convelo_psi::{Job, KeyId, Mode, Outcome, SignedStatement, Statement, reveal};
+use convelo_psi::reveal::{self, Told};
+use convelo_psi::statement::Seen;
+use convelo_psi::{
+    CanaryCounts, Job, KeyId, Mode, Outcome, OutcomeKind, SignedStatement, Statement,
+};
+use convelo_untrusted::shown;
 
-use super::{FORM, Receipt, ServiceEntry, Witness};
+use super::{FORM, FORM_1, Receipt, ServiceEntry, Witness};
+use crate::event::Counts;
 use crate::limits::MAXIMUM_FILE_BYTES;
 use crate::plan::policy_of;
 use crate::summary::{Counted, Matched};
+
+/// What a reader holds a receipt against. Without any of it, a receipt is judged by the job and the
+/// policy that it contains, and whoever wrote it chose those.
+#[derive(Clone, Copy, Default)]
+pub struct Against<'a> {
+    /// The job that the receipt must be about, or a shard of it.
+    pub job: Option<&'a Job>,
+    /// What must accept the evidence, in addition to the job's own policy.
+    pub policy: Option<&'a Policy>,
+}
 
 /// A receipt that is valid.
 pub struct VerifiedReceipt {
@@ -17,8 +32,12 @@ pub struct VerifiedReceipt {
     pub job: Job,
     /// The parties of the job and their keys.
     pub members: Vec<(String, KeyId)>,
-    /// What this party learned.
-    pub result: Outcome<Matched, Counted>,
+    /// What kind of result this party was told.
+    pub result: OutcomeKind,
+    /// How many keys all parties have, as far as the service signed it. None if the party was not
+    /// told, or learned it by counting the bits of an intersection whose statement, of version 1,
+    /// has no count.
+    pub count: Option<u64>,
     /// When the service finished the join, in Unix seconds by its own clock: its statement says so,
     /// and nothing else proves it.
     pub joined_at: u64,
@@ -27,6 +46,27 @@ pub struct VerifiedReceipt {
     pub verdict: Option<Verdict>,
     /// Every check that was made, in order.
     pub checks: Vec<Check>,
+    /// What this party alone says.
+    pub unsigned: Unsigned,
+}
+
+/// What is in a receipt and signed by nobody: the party can write whatever it likes there.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Unsigned {
+    /// Where the party says that it reached the service.
+    pub address: String,
+    /// What its table held.
+    pub input: Counts,
+    /// How many of its keys every party has, if the service did not sign that.
+    pub keys: Option<u64>,
+    /// How many of its rows have them.
+    pub rows: Option<u64>,
+    /// The canaries that the services answered rightly, over all services of the job.
+    pub canaries: Option<CanaryCounts>,
+    /// When the run began, in Unix seconds by the party's clock.
+    pub started: u64,
+    /// When it ended.
+    pub finished: u64,
 }
 
 /// Why a receipt is not valid.
@@ -34,9 +74,9 @@ pub struct VerifiedReceipt {
 #[non_exhaustive]
 pub enum ReceiptError {
     /// It cannot be read.
-    #[error("this is no receipt of the form {FORM}: {0}")]
+    #[error("this is no receipt of the form {FORM} or {FORM_1}: {0}")]
     Form(String),
-    /// A part of it contradicts another.
+    /// A part of it contradicts another, or what the reader holds it against.
     #[error("the receipt does not hold at {check}: found {found}, expected {expected}")]
     Contradiction {
         /// Which check.
@@ -46,29 +86,27 @@ pub enum ReceiptError {
         /// What was expected.
         expected: String,
     },
-    /// The service's evidence is refused under the job's policy, at the time of the join.
+    /// The service's evidence is refused at the time of the join.
     #[error("the receipt's evidence: {0}")]
     Refused(#[from] Refusal),
 }
 
 /// Verifies a receipt: the job and its digest, the service's evidence under the job's policy and the
 /// enclosed collateral at the time of the join, the statement's signature by the key of that
-/// evidence, and that everything else in the receipt is what the statement says. A `policy` of the
-/// reader's own must accept the evidence, too.
+/// evidence, and that everything else in the receipt is what the statement says, apart from
+/// [`Unsigned`]. What the reader holds `against` it must agree, too.
 ///
 /// # Errors
 /// [`ReceiptError`], by the first check that fails.
-pub fn verify_receipt(
-    text: &str,
-    policy: Option<&Policy>,
-) -> Result<VerifiedReceipt, ReceiptError> {
+pub fn verify_receipt(text: &str, against: Against<'_>) -> Result<VerifiedReceipt, ReceiptError> {
     if text.len() as u64 > MAXIMUM_FILE_BYTES {
         return Err(ReceiptError::Form(format!("it has {} bytes", text.len())));
     }
-    let receipt = read(text).map_err(|error| ReceiptError::Form(error.to_string()))?;
+    let receipt = read(text).map_err(|error| form(&error))?;
     let mut reader = Reader { checks: Vec::new() };
-    reader.equal("form", &receipt.form, FORM)?;
-    let job = reader.job(&receipt)?;
+    let first = receipt.form == FORM_1;
+    reader.equal("form", &receipt.form, if first { FORM_1 } else { FORM })?;
+    let job = reader.job(&receipt, against.job)?;
     let Witness::Service { service, statement, signature } = &receipt.witness;
     let certificate = bytes("certificate", &service.certificate)?;
     let spki = convelo_attest::spki_of(&certificate)?;
@@ -81,22 +119,43 @@ pub fn verify_receipt(
         found: error.to_string(),
         expected: "a statement signed by the key of the service's certificate".to_owned(),
     })?;
+    if statement.signs_count() == first {
+        return Err(ReceiptError::Form("its statement is of another version".to_owned()));
+    }
     let signer = KeyId::of_spki(&spki);
     reader.passed("signature", format!("by {signer}"), "the key of the service's certificate");
     reader.equal("service key", &service.key.to_string(), &signer.to_string())?;
     reader.statement(&receipt, &job, &statement)?;
-    let verdict = reader.evidence(service, &job, &certificate, statement.finished_at, policy)?;
+    let verdict =
+        reader.evidence(service, &job, &certificate, statement.finished_at, against.policy)?;
     let simulated = verdict.as_ref().is_some_and(Verdict::simulated);
     reader.equal("simulated", &receipt.simulated.to_string(), &simulated.to_string())?;
     let members = statement.members().map(|(name, key)| (name.to_owned(), key)).collect();
+    let (keys, rows) = match receipt.result {
+        Outcome::Intersection(Matched { keys, rows }) => (Some(keys), Some(rows)),
+        Outcome::Count(Counted { keys }) => (Some(keys), None),
+        Outcome::Withheld | Outcome::Nothing => (None, None),
+    };
+    // A count is what its digest is of.
+    let signs = statement.signs_count() || statement.told.kind == OutcomeKind::COUNT;
     Ok(VerifiedReceipt {
         party: receipt.party,
         job,
         members,
-        result: receipt.result,
+        result: statement.told.kind,
+        count: keys.filter(|_| signs),
         joined_at: statement.finished_at,
         verdict,
         checks: reader.checks,
+        unsigned: Unsigned {
+            address: service.address.clone(),
+            input: receipt.input,
+            keys: keys.filter(|_| !signs),
+            rows,
+            canaries: receipt.canaries,
+            started: receipt.times.started,
+            finished: receipt.times.finished,
+        },
     })
 }
 
@@ -116,25 +175,32 @@ impl Reader {
         expected: &str,
     ) -> Result<(), ReceiptError> {
         if found != expected {
-            return Err(ReceiptError::Contradiction {
-                check,
-                found: found.to_owned(),
-                expected: expected.to_owned(),
-            });
+            let (found, expected) = (shown(found), shown(expected));
+            return Err(ReceiptError::Contradiction { check, found, expected });
         }
         if self.checks.last().is_none_or(|last| last.name != check) {
-            self.passed(check, found.to_owned(), expected);
+            self.passed(check, shown(found), &shown(expected));
         }
         Ok(())
     }
 
-    fn job(&mut self, receipt: &Receipt) -> Result<Job, ReceiptError> {
+    fn job(&mut self, receipt: &Receipt, of_reader: Option<&Job>) -> Result<Job, ReceiptError> {
         let canonical = serde_json_canonicalizer::to_vec(&receipt.job)
             .map_err(|error| ReceiptError::Form(format!("its job: {error}")))?;
         let job = Job::from_canonical(&canonical)
             .map_err(|error| ReceiptError::Form(format!("its job: {error}")))?;
         let digest = job.digest().to_string();
         self.equal("job digest", &receipt.job_digest.to_string(), &digest)?;
+        if let Some(of_reader) = of_reader {
+            if !of_reader.shards().contains(&job) {
+                return Err(ReceiptError::Contradiction {
+                    check: "the reader's job",
+                    found: format!("{digest} ({})", job.differences(of_reader).join("; ")),
+                    expected: of_reader.digest().to_string(),
+                });
+            }
+            self.passed("the reader's job", digest, "the job, or a shard of it");
+        }
         Ok(job)
     }
 
@@ -156,13 +222,18 @@ impl Reader {
                 ));
             }
         };
+        let count = match receipt.result {
+            Outcome::Intersection(Matched { keys, .. }) | Outcome::Count(Counted { keys }) => keys,
+            Outcome::Withheld | Outcome::Nothing => 0,
+        };
         let seen = Seen {
             job: job.digest(),
             party: &receipt.party,
             members: receipt.members.iter().map(|entry| (&*entry.name, entry.key)).collect(),
             keys: receipt.sent.keys,
             set_blake3: self::digest("set", &receipt.sent.blake3)?,
-            outcome: receipt.result.map(|_| digest, |_| digest),
+            told: Told { kind: receipt.result.kind(), count, sha256: digest },
+            transcript: None,
         };
         for comparison in statement.compare(&seen) {
             self.equal(comparison.what, &comparison.expected, &comparison.found)?;
@@ -183,36 +254,40 @@ impl Reader {
         let terms = "as the job says";
         self.equal("reveal policy", if allowed { terms } else { kind }, terms)?;
         if let Outcome::Count(Counted { keys }) = receipt.result {
-            let told = hex::encode(statement::digest_of_count(keys));
+            let told = hex::encode(reveal::sha256_of_count(keys));
             self.equal("count", &told, &hex::encode(digest))?;
         }
         Ok(())
     }
 
-    /// Verifies the certificate's evidence under the job's policy, at the time of the join.
+    /// Verifies the certificate's evidence under the job's policy and the reader's, at the time of
+    /// the join. Where neither has a policy, the service is known by its key alone.
     fn evidence(
         &mut self,
         noted: &ServiceEntry,
         job: &Job,
         certificate: &[u8],
         then: u64,
-        own: Option<&Policy>,
+        of_reader: Option<&Policy>,
     ) -> Result<Option<Verdict>, ReceiptError> {
         let Mode::Attested(service) = job.mode();
-        let policy = policy_of(job).map_err(|error| ReceiptError::Form(error.to_string()))?;
-        let Some(policy) = policy else {
+        let of_job = policy_of(job).map_err(|error| ReceiptError::Form(error.to_string()))?;
+        let Some(policy) = of_job.as_ref().or(of_reader) else {
             let pinned = service.key.map_or_else(|| "none".to_owned(), |key| key.to_string());
             self.equal("pinned key, NOT ATTESTED", &noted.key.to_string(), &pinned)?;
             return Ok(None);
         };
         let Some(collateral) = &noted.collateral else {
-            return Err(ReceiptError::Form("it encloses no collateral".to_owned()));
+            return Err(ReceiptError::Form(
+                "it encloses no collateral, so no policy can be applied to the service's evidence"
+                    .to_owned(),
+            ));
         };
         let collateral = Collateral::from_json(collateral)
             .map_err(|error| ReceiptError::Form(error.to_string()))?;
         let evidence =
             Evidence::from_certificate(certificate, then)?.ok_or_else(Refusal::missing_evidence)?;
-        let verdict = verify_listing(&evidence, &collateral, &policy, then, &mut self.checks)?;
+        let verdict = verify_listing(&evidence, &collateral, policy, then, &mut self.checks)?;
         let found = verdict.to_json();
         let measured = verdict.measurements().fields();
         for name in NOTED.into_iter().chain(measured.iter().map(|(name, _)| *name)) {
@@ -220,8 +295,8 @@ impl Reader {
             let noted = noted.map(ToString::to_string).unwrap_or_default();
             self.equal("noted verdict", &noted, &found[name].to_string())?;
         }
-        if let Some(own) = own {
-            verify_listing(&evidence, &collateral, own, then, &mut Vec::new())?;
+        if let Some(policy) = of_reader {
+            verify_listing(&evidence, &collateral, policy, then, &mut Vec::new())?;
             self.passed("the reader's policy", "accepts the evidence".to_owned(), "to accept it");
         }
         if let Some(key) = service.key {
@@ -252,6 +327,11 @@ fn digest(what: &'static str, text: &str) -> Result<[u8; 32], ReceiptError> {
     let length = bytes.len();
     let digest = bytes.try_into();
     digest.map_err(|_| ReceiptError::Form(format!("the digest of its {what} has {length} bytes")))
+}
+
+/// The message may repeat what the receipt says.
+fn form(error: &dyn std::fmt::Display) -> ReceiptError {
+    ReceiptError::Form(shown(&error.to_string()))
 }
 
 /// Reads a receipt that repeats nothing and contains nothing that receipts do not have.
