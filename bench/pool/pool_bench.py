@@ -98,6 +98,8 @@ class Party:
 
     def __init__(self, module: str, me: int, ports: list[int], certificates: str | None) -> None:
         self.pool_class = importlib.import_module(module).Pool
+        # Of ours, a message larger than the mailbox is only accepted by those who ask for it.
+        self.limits = {"message_limit": 2 * SIZES["b1g"]} if module == OUR_MODULE else {}
         self.me, self.ports, self.certificates = me, ports, certificates
 
     def _file(self, name: str) -> str:
@@ -112,7 +114,7 @@ class Party:
                 "cert": self._file(f"party_{self.me}.crt"),
                 "ca_cert": self._file("ca.crt"),
             }
-        pool = self.pool_class(**tls)
+        pool = self.pool_class(**tls, **self.limits)
         pool.add_http_server(port=self.ports[self.me], addr="127.0.0.1")
         for index, port in enumerate(self.ports):
             if index != self.me:

@@ -9,12 +9,14 @@ use std::io::Write as _;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use convelo_attest::{Collateral, Evidence, Policy, Qcnl, collateral_endpoint, inspect, spki_of};
+use convelo_attest::{
+    CertificateRules, Collateral, Evidence, Policy, Qcnl, collateral_endpoint, inspect, spki_of,
+};
 use convelo_operate::proto as psi;
 use convelo_party::table::{Format, Input, Output, Table, TableError, TableOptions};
 use convelo_party::verify_receipt;
 use convelo_pool::codec::{self, Array, Blob, Integer, Typed};
-use convelo_pool::{Wire, envelope, frame, http};
+use convelo_pool::{Wire, envelope, footprint, frame, http, parquet};
 use convelo_psi::{Job, SetReceiver, Statement};
 use convelo_simulator::{CertificateKnobs, certificate as simulated_certificate};
 use convelo_wire::{FromParty, ToParty, proto};
@@ -27,7 +29,7 @@ use serde::de::DeserializeOwned;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, Target); 24] = [
     ("from_party", from_party),
     ("to_party", to_party),
     ("statement", statement),
@@ -48,7 +50,10 @@ pub const TARGETS: [(&str, Target); 21] = [
     ("pool_envelope", pool_envelope),
     ("pool_frame", pool_frame),
     ("pool_codec", pool_codec),
+    ("pool_footprint", pool_footprint),
+    ("pool_parquet", pool_parquet),
     ("pool_http_head", pool_http_head),
+    ("proxy_header", proxy_header),
 ];
 
 /// The clock of all targets: 2026-11-21.
@@ -92,7 +97,10 @@ pub fn psi_wire(data: &[u8]) {
 /// What the service signs.
 pub fn statement(data: &[u8]) {
     let Ok(statement) = Statement::decode(data) else { return };
-    assert_eq!(statement.encode(), data, "a statement has one form");
+    // Version 1 is read, and no longer written.
+    if statement.transcript.is_some() {
+        assert_eq!(statement.encode(), data, "a statement has one form");
+    }
 }
 
 /// A job as it travels.
@@ -111,11 +119,23 @@ pub fn job_toml(data: &[u8]) {
     }
 }
 
-/// A peer's certificate.
+/// A peer's certificate, under the strictest rules and the most lenient ones.
 pub fn certificate(data: &[u8]) {
+    let lenient = CertificateRules {
+        maximum_lifetime_seconds: u64::MAX,
+        allow_legacy_evidence: true,
+        skip_foreign_claims: true,
+    };
+    let found = Evidence::from_certificate_with(data, NOW, &lenient);
     if let Ok(Some(evidence)) = Evidence::from_certificate(data, NOW) {
         assert_eq!(spki_of(data).expect("it was parsed before"), evidence.spki());
+        assert!(matches!(found, Ok(Some(_))), "what the strict rules accept, the lenient ones do");
     }
+}
+
+/// What a balancer says before a connection's bytes.
+pub fn proxy_header(data: &[u8]) {
+    let _ = convelo_channel::proxy_protocol::address(data);
 }
 
 /// The extension with quote and claims, in an otherwise good certificate.
@@ -145,7 +165,7 @@ pub fn sigstruct(data: &[u8]) {
 /// A receipt.
 pub fn receipt(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let _ = verify_receipt(text, None);
+    let _ = verify_receipt(text, convelo_party::Against::default());
 }
 
 /// A collateral bundle.
@@ -294,6 +314,24 @@ where
     let payload = codec::to_payload(&read, to).expect("what was read is written");
     let again = codec::from_parts(to, &payload.parts.concat().into(), &payload.buffers);
     assert_eq!(again.ok(), Some(read));
+}
+
+/// How much memory a value of the Pool takes in Python: what is cut off is no value, and larger
+/// tables for keys take no less.
+pub fn pool_footprint(data: &[u8]) {
+    let Ok(texts) = footprint::footprint(data, footprint::Keys::Texts) else { return };
+    let any = footprint::footprint(data, footprint::Keys::Any).expect("keys are not read");
+    assert!((texts..=3 * texts).contains(&any));
+    // A byte is an object of 64 bytes, its place in a list, and the table of a map.
+    assert!(texts <= 320 * data.len() as u64);
+}
+
+/// A Parquet file from a peer of the Pool.
+pub fn pool_parquet(data: &[u8]) {
+    let Ok(claims) = parquet::claims(data) else { return };
+    for (key, value) in &claims.entries {
+        assert!(data.get(key.clone()).is_some() && data.get(value.clone()).is_some());
+    }
 }
 
 /// What a connection to the Pool begins with.

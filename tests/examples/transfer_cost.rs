@@ -54,6 +54,7 @@ async fn receive(bytes: usize, listening: oneshot::Sender<(String, [u8; 32])>) -
     tokio::spawn(listener.accept(sender));
     listening.send((address, key)).expect("somebody who dials");
     let mut stream = accepted.recv().await.expect("a connection").expect("accepted");
+    stream.peer().place.expect(bytes as u64);
     let mut chunk = vec![0; CHUNK];
     let before = thread_cpu();
     let mut received: Vec<u8> = Vec::with_capacity(bytes);

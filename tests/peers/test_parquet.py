@@ -73,7 +73,7 @@ def test_a_job_over_parquet(tmp_path: Path) -> None:
         options = {"alice": [], "bob": ["--select", "kind,row"]}
         runs = [
             subprocess.Popen(
-                [program, "run", "job.toml", "--as", name, "--input", f"{name}.parquet", "--key", "id"]
+                [program, "run", "job.toml", "--as", name, "--insecure-simulated", "--input", f"{name}.parquet", "--key", "id"]
                 + ["--output", f"{name}-matched.parquet", "--quiet", *options[name]],
                 cwd=tmp_path,
                 stderr=subprocess.PIPE,

@@ -3,21 +3,24 @@
 
 use std::future::Future;
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use convelo_channel::{Binding, Dialler, Expect, Identity, os_rng};
-use convelo_psi::agreement::{JobKey, Member, Opening};
+use convelo_psi::agreement::{Assembled, Confirmation, Confirming, JobKey, Opening};
 use convelo_psi::{Bitmap, Job, JobDigest, Normaliser, Outcome, PseudonymSet, SetBuilder};
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use convelo_wire::proto::join_service_client::JoinServiceClient;
 use convelo_wire::{Announcement, Challenge, Failed, FromParty, Hello, Proof, ToParty, proto};
 use hyper_util::rt::TokioIo;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::{Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::flood::half_a_message;
 use crate::process::PATIENCE;
 
 /// A verified connection with an open stream, before its Hello. If it is dropped, the service sees
@@ -25,6 +28,8 @@ use crate::process::PATIENCE;
 pub struct RawConnection {
     outgoing: mpsc::Sender<proto::FromParty>,
     incoming: Streaming<proto::ToParty>,
+    /// The connection under it.
+    pub(crate) channel: Channel,
     /// What ties a quote to this connection.
     pub binding: Binding,
 }
@@ -43,25 +48,57 @@ impl RawConnection {
     /// # Panics
     /// If that fails.
     pub fn open(address: &str, identity: &Identity, expect: Expect) -> Self {
+        Self::open_from(Ipv4Addr::LOCALHOST, address, identity, expect)
+    }
+
+    /// The same from another address of this machine, 127.x.x.x.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn open_from(from: Ipv4Addr, address: &str, identity: &Identity, expect: Expect) -> Self {
+        wait(Self::try_open_from(from, address, identity, expect)).expect("a stream")
+    }
+
+    /// The same; none if it fails.
+    pub async fn try_open_from(
+        from: Ipv4Addr,
+        address: &str,
+        identity: &Identity,
+        expect: Expect,
+    ) -> Option<Self> {
         let dialler = Dialler::new(identity.plain().expect("a certificate"));
-        wait(async {
-            let service = dialler.dial(address, &expect).await.expect("a verified connection");
-            let binding = service.binding().clone();
-            let stream = service.insecure_ratls_only().expect("a verified connection");
-            let slot = Mutex::new(Some(TokioIo::new(stream)));
-            let connector = tower::service_fn(move |_: Uri| {
-                let stream = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-                async move { stream.ok_or_else(|| io::Error::other("the connection broke")) }
-            });
-            let channel = Endpoint::from_static("http://convelo")
-                .connect_with_connector(connector)
-                .await
-                .expect("an HTTP/2 connection");
-            let (outgoing, messages) = mpsc::channel(1);
-            let mut client = JoinServiceClient::new(channel);
-            let response = client.join(ReceiverStream::new(messages)).await.expect("a stream");
-            Self { outgoing, incoming: response.into_inner(), binding }
-        })
+        let tcp = reach_from(from, address).await.ok()?;
+        let service = dialler.dial_over(tcp, address, &expect).await.ok()?;
+        let binding = service.binding().clone();
+        let stream = service.insecure_ratls_only().expect("a verified connection");
+        let slot = Mutex::new(Some(TokioIo::new(stream)));
+        let connector = tower::service_fn(move |_: Uri| {
+            let stream = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+            async move { stream.ok_or_else(|| io::Error::other("the connection broke")) }
+        });
+        let endpoint = Endpoint::from_static("http://convelo");
+        let channel = endpoint.connect_with_connector(connector).await.ok()?;
+        Self::stream(channel, binding).await
+    }
+
+    /// Another stream on the same connection. None if the service accepts no more.
+    pub fn another(&self) -> Option<Self> {
+        wait(Self::stream(self.channel.clone(), self.binding.clone()))
+    }
+
+    /// Begins this many more streams on the same connection, each with the longest message, whose
+    /// last bytes never come.
+    pub fn half_messages(&self, streams: usize) {
+        for _ in 0..streams {
+            runtime().spawn(half_a_message(self.channel.clone()));
+        }
+    }
+
+    async fn stream(channel: Channel, binding: Binding) -> Option<Self> {
+        let (outgoing, messages) = mpsc::channel(1);
+        let mut client = JoinServiceClient::new(channel.clone());
+        let response = client.join(ReceiverStream::new(messages)).await.ok()?;
+        Some(Self { outgoing, incoming: response.into_inner(), channel, binding })
     }
 
     /// Sends a message. False if the service accepts no more.
@@ -143,7 +180,7 @@ pub struct RawParty {
     pub connection: RawConnection,
     job: Job,
     opening: Option<Opening>,
-    members: Option<Vec<Member>>,
+    assembled: Option<Assembled>,
 }
 
 impl RawParty {
@@ -160,7 +197,7 @@ impl RawParty {
         connection.attest(job.digest());
         let opening = Opening::new(job, name, identity.signing_key(), &mut os_rng());
         assert!(connection.hello(job, name, &opening), "the service takes a Hello");
-        Self { connection, job: job.clone(), opening: Some(opening), members: None }
+        Self { connection, job: job.clone(), opening: Some(opening), assembled: None }
     }
 
     /// Waits until the service has seated it: the first message of the stream.
@@ -180,16 +217,16 @@ impl RawParty {
     ///
     /// # Panics
     /// If the stream ends instead.
-    pub fn assembled(&mut self) -> &[Member] {
-        while self.members.is_none() {
+    pub fn assembled(&mut self) -> Assembled {
+        while self.assembled.is_none() {
             match self.connection.message() {
-                ToParty::Assembled(members) => self.members = Some(members),
+                ToParty::Assembled(assembled) => self.assembled = Some(assembled),
                 ToParty::Waiting(_) => {}
                 ToParty::Failed(failed) => panic!("failed: {failed}"),
                 _ => panic!("another message than Assembled"),
             }
         }
-        self.members.as_deref().unwrap_or_default()
+        self.assembled.clone().expect("all have come")
     }
 
     /// Agrees on the job key with the other parties.
@@ -197,20 +234,33 @@ impl RawParty {
     /// # Panics
     /// If that fails, or was done before.
     pub fn agree(&mut self) -> JobKey {
-        let opening = self.opening.take().expect("keys are agreed on once");
-        let job = self.job.clone();
-        let members = self.assembled();
-        let (sealing, shares) =
-            opening.assembled(&job, members, &mut os_rng()).expect("sound members");
-        self.connection.send(FromParty::Shares(shares));
-        let ToParty::Shares(shares) = self.connection.message() else { panic!("no shares") };
-        let (confirming, own) = sealing.shares(&shares).expect("sound shares");
-        self.connection.send(FromParty::Confirmation(own));
+        let confirming = self.confirm(|own| own).0;
         let ToParty::Confirmations(all) = self.connection.message() else {
             panic!("no confirmations");
         };
-        let all: Vec<_> = all.into_iter().map(|entry| (entry.party, entry.tag)).collect();
+        let all: Vec<_> = all.into_iter().map(|entry| (entry.party, entry.confirmation)).collect();
         confirming.confirmed(&all).expect("sound confirmations")
+    }
+
+    /// Agrees on the job key as far as its own confirmation, of which it sends what `says` makes;
+    /// returns the genuine one.
+    ///
+    /// # Panics
+    /// If that fails, or was done before.
+    pub fn confirm(
+        &mut self,
+        says: impl FnOnce(Confirmation) -> Confirmation,
+    ) -> (Confirming, Confirmation) {
+        let opening = self.opening.take().expect("keys are agreed on once");
+        let job = self.job.clone();
+        let assembled = self.assembled();
+        let (sealing, shares) =
+            opening.assembled(&job, &assembled, &mut os_rng()).expect("sound members");
+        self.connection.send(FromParty::Shares(shares));
+        let ToParty::Shares(shares) = self.connection.message() else { panic!("no shares") };
+        let (confirming, own) = sealing.shares(&shares).expect("sound shares");
+        self.connection.send(FromParty::Confirmation(says(own.clone())));
+        (confirming, own)
     }
 
     /// The set of these ids under a job key.
@@ -276,7 +326,9 @@ impl RawParty {
     pub fn outcome(&mut self, set: &PseudonymSet) -> Result<Outcome<Bitmap>, Failed> {
         let (outcome, bitmap_bytes) = loop {
             match self.connection.message() {
-                ToParty::Outcome { outcome, bitmap_bytes, .. } => break (outcome, bitmap_bytes),
+                ToParty::Outcome { kind, count, bitmap_bytes, .. } => {
+                    break (kind.outcome((), count), bitmap_bytes);
+                }
                 ToParty::Failed(failed) => return Err(failed),
                 _ => {}
             }
@@ -306,11 +358,27 @@ impl RawParty {
     }
 }
 
+/// Connects from an address of this machine.
+///
+/// # Errors
+/// The operating system's.
+pub async fn reach_from(from: Ipv4Addr, address: &str) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    socket.connect(address.parse().map_err(io::Error::other)?).await
+}
+
 /// Runs to the end whatever a test waits for.
-fn wait<F: Future>(future: F) -> F::Output {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| Runtime::new().expect("a runtime"));
-    runtime.block_on(async {
+///
+/// # Panics
+/// If it takes longer than [`PATIENCE`].
+pub fn wait<F: Future>(future: F) -> F::Output {
+    runtime().block_on(async {
         tokio::time::timeout(PATIENCE, future).await.expect("an answer within the patience")
     })
+}
+
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().expect("a runtime"))
 }

@@ -1,4 +1,4 @@
-//! A route to the service that breaks.
+//! Routes to the service: one that breaks, and one through a balancer.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -40,6 +40,28 @@ where
             };
             thread::spawn(move || pass(up, to, up_to));
             thread::spawn(move || pass(from, back, back_to));
+        }
+    });
+    address
+}
+
+/// Passes connections on to `service`, each after this header, as a balancer does. Returns
+/// `127.0.0.1:port`.
+///
+/// # Panics
+/// If the machine has no free port.
+pub fn balancer(service: &str, header: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let service = service.to_owned();
+    thread::spawn(move || {
+        for party in listener.incoming().flatten() {
+            let Ok(mut service) = TcpStream::connect(&service) else { continue };
+            let both = || Some((party.try_clone().ok()?, service.try_clone().ok()?));
+            let (Some((up, to)), Some((back, from))) = (both(), both()) else { continue };
+            let _ = service.write_all(&header);
+            thread::spawn(move || pass(up, to, usize::MAX));
+            thread::spawn(move || pass(from, back, usize::MAX));
         }
     });
     address

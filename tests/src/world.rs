@@ -177,6 +177,8 @@ impl World {
             deadline: "10m".to_owned(),
             maximum_keys: 10_000_000,
             pad_keys_to: None,
+            canaries: None,
+            key_exchange: None,
             addresses: Vec::new(),
             address: service.map(|service| service.address.clone()),
             verify: "service",
@@ -200,9 +202,11 @@ impl World {
         Process::spawn(&party.name, &mut self.command(&party.home, args))
     }
 
-    /// Starts `convelo run` as a party, with its job file `job.toml` and these arguments.
+    /// Starts `convelo run` as a party, with its job file `job.toml` and these arguments. The party
+    /// accepts the simulated platform.
     pub fn run(&self, party: &Party, args: &str) -> Process {
-        self.start_at(party, &format!("run job.toml --as {} {args}", party.name))
+        let run = format!("run job.toml --as {} --insecure-simulated {args}", party.name);
+        self.start_at(party, &run)
     }
 
     /// Starts `convelo run` as a party whose table is these lines; the result goes to
@@ -348,6 +352,8 @@ pub struct JobBuilder {
     deadline: String,
     maximum_keys: u64,
     pad_keys_to: Option<u64>,
+    canaries: Option<u64>,
+    key_exchange: Option<String>,
     address: Option<String>,
     addresses: Vec<String>,
     verify: &'static str,
@@ -388,6 +394,20 @@ impl JobBuilder {
     #[must_use]
     pub fn pad_keys_to(mut self, keys: u64) -> Self {
         self.pad_keys_to = Some(keys);
+        self
+    }
+
+    /// How many canaries there are of each pattern.
+    #[must_use]
+    pub fn canaries(mut self, canaries: u64) -> Self {
+        self.canaries = Some(canaries);
+        self
+    }
+
+    /// The key exchange that TLS must use.
+    #[must_use]
+    pub fn key_exchange(mut self, name: &str) -> Self {
+        self.key_exchange = Some(name.to_owned());
         self
     }
 
@@ -477,11 +497,12 @@ impl JobBuilder {
     pub fn to_toml(&self) -> String {
         let mut text = format!(
             "version = 1\nname = \"{}\"\nmode = \"attested\"\ndeadline = \"{}\"\n\
-             maximum_keys = {}\n{}\n[service]\nverify = \"{}\"\n",
+             maximum_keys = {}\n{}{}\n[service]\nverify = \"{}\"\n",
             self.name,
             self.deadline,
             self.maximum_keys,
             self.pad_keys_to.map(|keys| format!("pad_keys_to = {keys}\n")).unwrap_or_default(),
+            self.canaries.map(|count| format!("canaries = {count}\n")).unwrap_or_default(),
             self.verify
         );
         if let Some(address) = &self.address {
@@ -489,6 +510,9 @@ impl JobBuilder {
         }
         if !self.addresses.is_empty() {
             text += &format!("addresses = [\"{}\"]\n", self.addresses.join("\", \""));
+        }
+        if let Some(name) = &self.key_exchange {
+            text += &format!("key_exchange = \"{name}\"\n");
         }
         if let Some(key) = &self.service_key {
             text += &format!("key = \"{key}\"\n");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
 use convelo_attest::Tee;
-use convelo_psi::{KeyId, Outcome};
+use convelo_psi::{KeyId, OutcomeKind};
 use convelo_tests::oracle::{self, Checked, Findings};
 use convelo_tests::proxy::{Counted, breaking};
 use convelo_tests::tables::{Customers, Random, seed};
@@ -447,12 +447,12 @@ fn tables_in_a_pipeline() {
     };
     let alice = shell(
         &parties[0],
-        "gzip -c t.csv | \"$CONVELO\" run job.toml --as alice --input - --format csv --key id \
-         --select town,name --output - --temporary . | sort",
+        "gzip -c t.csv | \"$CONVELO\" run job.toml --as alice --insecure-simulated --input - \
+         --format csv --key id --select town,name --output - --temporary . | sort",
     );
     let bob = shell(
         &parties[1],
-        "\"$CONVELO\" run job.toml --as bob --input ids.csv --key id --output out.csv.gz \
+        "\"$CONVELO\" run job.toml --as bob --insecure-simulated --input ids.csv --key id --output out.csv.gz \
          && gzip -dc out.csv.gz",
     );
     let alice = alice.wait().expect(0);
@@ -460,7 +460,14 @@ fn tables_in_a_pipeline() {
     assert_eq!(bob.wait().expect(0).stdout, "id\nb\na\n");
     let left: Vec<_> = fs::read_dir(parties[0].path(".")).expect("a directory").flatten().collect();
     let names: BTreeSet<_> = left.iter().map(fs::DirEntry::file_name).collect();
-    let expected = ["alice.key", "collateral.json", "job.toml", "t.csv", "test.receipt.json"];
+    let expected = [
+        "alice.key",
+        "collateral.json",
+        "job.toml",
+        "seen-lists.json",
+        "t.csv",
+        "test.receipt.json",
+    ];
     assert_eq!(names, expected.map(Into::into).into());
 }
 
@@ -478,7 +485,8 @@ fn stopped_while_nobody_reads_its_rows() {
     assert!(made.success());
     let mut shell = Command::new("sh");
     let convelo = world.command(&parties[0].path("."), "");
-    let script = "exec \"$CONVELO\" run job.toml --as alice --input ids.txt --output - <>rows >&0";
+    let script = "exec \"$CONVELO\" run job.toml --as alice --insecure-simulated --input ids.txt \
+                  --output - <>rows >&0";
     shell.current_dir(parties[0].path(".")).args(["-c", script]);
     let alice = Process::spawn("alice", shell.env("CONVELO", convelo.get_program()));
     world.run_lines(&parties[1], &ids).wait().expect(0);
@@ -570,7 +578,7 @@ fn summary_and_receipt_say_what_happened_and_hold_no_record() {
     let text = parties[0].read("matched.txt.receipt.json");
     assert!(!text.contains("zebra"), "{text}");
     let receipt = receipt(&parties[0], "matched.txt.receipt.json");
-    assert_eq!(receipt["form"], "convelo/receipt/v1");
+    assert_eq!(receipt["form"], "convelo/receipt/v2");
     assert_eq!(receipt["witness"], "service");
     assert_eq!(receipt["simulated"], true);
     assert_eq!(receipt["party"], "alice");
@@ -590,6 +598,65 @@ fn summary_and_receipt_say_what_happened_and_hold_no_record() {
     says_what_the_service_signed(&receipt);
 }
 
+/// Canaries are in no result and no count, and the receipt says that they were asked about.
+#[test]
+fn canaries_are_answered_and_taken_out() {
+    let world = World::new();
+    let services = [world.serve(), world.serve()];
+    let parties = world.parties(["alice", "bob", "carol"]);
+    for several in [false, true] {
+        let job = world.job(Some(&services[0]), &parties).canaries(20).maximum_keys(10_000);
+        let addresses = services.each_ref().map(|service| service.address.as_str());
+        let job = if several { job.addresses(&addresses) } else { job.minimum(2) };
+        job.give_to(&parties);
+        let lines = [["a", "b", "c"], ["b", "c", "d"], ["c", "b", "e"]];
+        let running = [0, 1, 2].map(|party| world.run_lines(&parties[party], &lines[party]));
+        let asked = if several { 160 } else { 80 };
+        let says = format!("answered rightly about {asked} canaries");
+        let [alice, ..] = running.map(|process| process.wait().expect(0).says(&says));
+        let summary = alice.json();
+        assert_eq!(summary["result"], json!({"kind": "intersection", "keys": 2, "rows": 2}));
+        assert_eq!(summary["canaries"], json!({"in_all": asked / 4, "not_in_all": asked / 4 * 3}));
+        assert_eq!(parties[0].matched(), ["b", "c"]);
+        for name in summary["receipts"].as_array().expect("a list") {
+            let name = name.as_str().expect("a path");
+            let verify = format!("receipt verify {name} --job job.toml");
+            let shown = world.start_at(&parties[0], &verify).wait().expect(0).stdout;
+            assert!(
+                shown.contains(&format!("all {asked} canaries were answered rightly")),
+                "{shown}"
+            );
+        }
+        let check = world.start_at(&parties[0], "check job.toml").wait().expect(0).stdout;
+        assert!(check.contains("canaries: 20 of each pattern; each party sends 80"), "{check}");
+        assert!(check.contains("50.000 % of the matches"), "{check}");
+    }
+    // The minimum is about records: canaries do not make a small result large.
+    world.job(Some(&services[0]), &parties).canaries(20).minimum(3).give_to(&parties);
+    let lines = [["a", "b", "c"], ["b", "c", "d"], ["c", "b", "e"]];
+    let running = [0, 1, 2].map(|party| world.run_lines(&parties[party], &lines[party]));
+    for process in running {
+        process.wait().expect(4).says("result withheld");
+    }
+}
+
+/// A job whose parties accept no other key exchange than the hybrid one, which our services have.
+#[test]
+fn job_that_demands_a_hybrid_key_exchange() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).key_exchange("X25519MLKEM768").give_to(&parties);
+    let running = parties.each_ref().map(|party| world.run_lines(party, &["a"]));
+    for process in running {
+        process.wait().expect(0);
+    }
+    let check = world.start_at(&parties[0], "check job.toml").wait().expect(0).stdout;
+    assert!(check.contains("X25519MLKEM768 and no other key exchange"), "{check}");
+    world.job(Some(&service), &parties).key_exchange("X25519").give_to(&parties);
+    world.start_at(&parties[0], "check job.toml").wait().expect(2).says("X25519MLKEM768");
+}
+
 /// Verifies the statement in a receipt from the receipt alone, and that the two agree.
 fn says_what_the_service_signed(receipt: &Value) {
     let bytes = |value: &Value| hex::decode(value.as_str().expect("text")).expect("hex");
@@ -607,9 +674,11 @@ fn says_what_the_service_signed(receipt: &Value) {
     assert_eq!(statement.party, receipt["party"]);
     assert_eq!(statement.keys, receipt["sent"]["keys"]);
     assert_eq!(hex::encode(statement.set_blake3), receipt["sent"]["blake3"]);
-    let digest = statement.outcome.map(hex::encode, hex::encode);
-    assert_eq!(digest.as_str(), receipt["result"]["kind"]);
-    assert!(digest == Outcome::Intersection(receipt["result_sha256"].as_str().unwrap().to_owned()));
+    let told = statement.told;
+    assert_eq!(told.kind, OutcomeKind::INTERSECTION);
+    assert_eq!(receipt["result"]["kind"], "intersection");
+    assert_eq!(told.count, receipt["result"]["keys"]);
+    assert_eq!(hex::encode(told.sha256), receipt["result_sha256"]);
 }
 
 fn receipt(party: &Party, name: &str) -> Value {
@@ -722,7 +791,8 @@ fn verify_provider_knows_the_service_by_its_key_alone() {
     );
     let parties = world.parties(["alice", "bob"]);
     world.job(Some(&service), &parties).provider_only(service.key).give_to(&parties);
-    let run = "--input ids.txt --output matched.txt --simulated ../platform --json";
+    let run =
+        "--input ids.txt --output matched.txt --simulated ../platform --insecure-unattested --json";
     for party in &parties {
         party.lines(&["a", &party.name]);
     }
@@ -732,6 +802,7 @@ fn verify_provider_knows_the_service_by_its_key_alone() {
         let summary = ended.json();
         assert_eq!(summary["verdict"], Value::Null);
         assert_eq!(summary["simulated"], false);
+        assert_eq!(summary["attested"], false);
     }
     assert_eq!(parties[0].matched(), ["a"]);
     assert_eq!(receipt(&parties[0], "matched.txt.receipt.json")["service"]["verdict"], Value::Null);
@@ -784,7 +855,7 @@ fn join_without_a_job_file_prints_the_result_one_item_a_line() {
 }
 
 #[test]
-fn quiet_says_nothing_and_no_colour_is_used_without_a_terminal() {
+fn quiet_says_only_what_takes_protection_away_and_no_colour_is_used_without_a_terminal() {
     let world = World::new();
     let service = world.serve();
     let parties = world.parties(["alice", "bob"]);
@@ -795,7 +866,8 @@ fn quiet_says_nothing_and_no_colour_is_used_without_a_terminal() {
     let quiet = world.run(&parties[0], "--input ids.txt --output matched.txt --quiet");
     let loud = world.run_ids(&parties[1]);
     let (quiet, loud) = (quiet.wait().expect(0), loud.wait().expect(0));
-    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
+    let notice = "SIMULATED: this job accepts a simulated platform, which protects nothing\n";
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", notice));
     assert!(!loud.stderr.contains('\u{1b}') && !loud.stderr.contains('\r'), "{}", loud.stderr);
 }
 
@@ -884,6 +956,7 @@ fn nothing_is_left_beside_what_was_asked_for() {
         "job.toml",
         "matched.txt",
         "matched.txt.receipt.json",
+        "seen-lists.json",
     ];
     assert_eq!(listing(&parties[0].path("")), expected);
 }

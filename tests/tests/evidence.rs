@@ -6,6 +6,8 @@ use convelo_simulator::CollateralKnobs;
 use convelo_tests::{Party, World};
 use serde_json::{Value, json};
 
+use crate::metadata::repository;
+
 /// The exit code for refused evidence.
 const REFUSED: i32 = 3;
 
@@ -188,6 +190,8 @@ fn a_receipt_verifies_offline() {
         let text = run(&format!("receipt verify {RECEIPT}")).expect(0).stdout;
         assert!(text.contains("the receipt holds: alice learned"), "{text}");
         assert!(text.contains("SIMULATED"), "{text}");
+        assert!(text.contains("UNSIGNED, this party's word alone: its table had 2 rows"), "{text}");
+        assert!(text.contains("2 keys") || text.contains("every party has: 2"), "{text}");
         // The reader's own policy, which accepts something else.
         let a = "1".repeat(64);
         let own = run(&format!("policy from-measurement --mr-enclave {a}")).expect(0).stdout;
@@ -203,14 +207,26 @@ fn a_receipt_verifies_offline() {
     }
 }
 
-/// What only the party itself vouches for; the guide says so.
-const UNSIGNED: [&str; 5] =
-    ["/input/", "/service/address", "/service/verdict", "/times/started", "/times/finished"];
+/// What only the party itself vouches for; the guide says so, and so does `receipt verify`.
+const UNSIGNED: [&str; 6] = [
+    "/input/",
+    "/service/address",
+    "/service/verdict",
+    "/times/started",
+    "/times/finished",
+    "/result/rows",
+];
 
+/// What is signed, the number of keys in an intersection included, cannot be changed.
 #[test]
 fn tampered_receipts() {
+    tampered("count");
+    tampered("intersection");
+}
+
+fn tampered(what: &str) {
     let world = World::new();
-    let [alice, _] = finished(&world, "count");
+    let [alice, _] = finished(&world, what);
     let genuine: Value = serde_json::from_str(&alice.read(RECEIPT)).unwrap();
     let mut leaves = Vec::new();
     walk(&genuine, String::new(), &mut leaves);
@@ -236,6 +252,83 @@ fn tampered_receipts() {
         let ended = world.start_at(&alice, "receipt verify tampered.json").wait();
         ended.expect(2).says("no receipt");
     }
+}
+
+/// A receipt that holds, about a job that its writer made up: judged by the policy inside it, it says
+/// nothing to whoever agreed on another job or accepts another program.
+#[test]
+fn receipt_about_a_job_that_its_writer_made_up() {
+    let world = World::new();
+    let [alice, _] = finished(&world, "intersection");
+    let run = |args: &str| world.start_at(&alice, args).wait();
+    let ended = run(&format!("receipt verify {RECEIPT}")).expect(0);
+    assert!(ended.stdout.contains("which whoever wrote it chose: --job FILE"), "{}", ended.stdout);
+    let read = run(&format!("receipt verify {RECEIPT} --json")).expect(0).json();
+    assert_eq!(read["held_against"], json!({"job": false, "policy": false}));
+
+    let ended = run(&format!("receipt verify {RECEIPT} --job job.toml")).expect(0);
+    assert!(ended.stdout.contains("held against your job"), "{}", ended.stdout);
+    let other = alice.read("job.toml").replace("deadline = \"", "deadline = \"1");
+    alice.write("other.toml", other);
+    run(&format!("receipt verify {RECEIPT} --job other.toml"))
+        .expect(REFUSED)
+        .says("the reader's job")
+        .says("deadline: ");
+    run(&format!("receipt verify {RECEIPT} --job job.toml --policy own.toml")).expect(2);
+}
+
+/// Nobody verified the service of this job, so a policy has nothing to be held against.
+#[test]
+fn policy_that_a_receipt_without_evidence_cannot_meet() {
+    let world = World::new();
+    world.start("keygen service").wait().expect(0);
+    let service = world.serve_with(
+        "--listen 127.0.0.1:0 --identity service.key --collateral platform/collateral.json",
+    );
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).provider_only(service.key).give_to(&parties);
+    let run = "--input ids.txt --output matched.txt --receipt receipt.json --simulated ../platform \
+               --insecure-unattested";
+    let running = parties.each_ref().map(|party| {
+        party.lines(&["a"]);
+        world.run(party, run)
+    });
+    for process in running {
+        process.wait().expect(0);
+    }
+    let verify = |more: &str| {
+        world.start_at(&parties[0], &format!("receipt verify {RECEIPT} {more}")).wait()
+    };
+    assert!(verify("").expect(0).stdout.contains("NOT ATTESTED"));
+    parties[0].write("own.toml", world.service_policy());
+    verify("--policy own.toml").expect(2).says("no policy can be applied");
+}
+
+/// The statement of the first version does not cover how many keys an intersection has: that number is
+/// labelled, and everything else is verified as ever.
+#[test]
+fn a_receipt_of_the_first_version_is_still_read() {
+    let world = World::new();
+    let [alice] = world.parties(["alice"]);
+    let vector = repository().join("vectors/receipts/version-1.json");
+    let text = fs::read_to_string(vector).unwrap();
+    alice.write(RECEIPT, &text);
+    let verify = |more: &str| {
+        world.start_at(&alice, &format!("receipt verify {RECEIPT} {more}")).wait().expect(0)
+    };
+    let shown = verify("").stdout;
+    assert!(shown.contains("alice learned which of its own keys every party has\n"), "{shown}");
+    let unsigned = shown.lines().find(|line| line.starts_with("UNSIGNED")).unwrap();
+    assert!(unsigned.contains("3 keys matched; 3 rows matched"), "{unsigned}");
+    let read = verify("--json").json();
+    assert_eq!(read["result"], json!({"kind": "intersection", "keys": null}));
+    assert_eq!(read["unsigned"]["keys"], 3);
+
+    let mut changed: Value = serde_json::from_str(&text).unwrap();
+    changed["form"] = json!("convelo/receipt/v2");
+    alice.write(RECEIPT, changed.to_string());
+    let refused = world.start_at(&alice, &format!("receipt verify {RECEIPT}")).wait().expect(2);
+    refused.says("its statement is of another version");
 }
 
 /// Receipts were written before there was a choice of witnesses; they are still valid.

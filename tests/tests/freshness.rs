@@ -343,6 +343,47 @@ fn offered_collateral_of_another_platform_or_too_old() {
     offered(Some(&other)).1.expect(REFUSED).says("[signature]");
 }
 
+/// Alice has seen a newer revocation list of the root, which may revoke a PCK CA. Another service, or the
+/// same one later, offers collateral with the older list, which is in force for a year.
+#[test]
+fn revocation_held_back_by_a_service() {
+    let world = World::new();
+    let offer = |root_crl_days_ago| {
+        let knobs = CollateralKnobs { root_crl_days_ago, ..CollateralKnobs::default() };
+        world.write("offer.json", platform(&world).collateral(&knobs).to_json());
+        world.serve_with("--listen 127.0.0.1:0 --offer-collateral offer.json")
+    };
+    let parties = world.parties(["alice", "bob"]);
+    for party in &parties {
+        party.lines(&["bicycle"]);
+    }
+    let run = "--input ids.txt --output matched.txt";
+    let newer = offer(1);
+    world.job(Some(&newer), &parties).give_to(&parties);
+    let running = parties.each_ref().map(|party| {
+        std::fs::remove_file(party.path("collateral.json")).unwrap();
+        world.run(party, run)
+    });
+    for process in running {
+        process.wait().expect(0);
+    }
+    assert!(parties[0].read("seen-lists.json").contains("\"issued\""));
+    // Whoever has seen nothing newer is not helped.
+    std::fs::remove_file(parties[1].path("seen-lists.json")).unwrap();
+
+    let older = offer(300);
+    let job = world.job(Some(&older), &parties);
+    job.give_to(&parties);
+    let [alice, bob] = parties.each_ref().map(|party| world.run(party, run));
+    let refused = alice.wait().expect(REFUSED);
+    refused.says("[list-older-than-seen]").says("root revocation list");
+    bob.wait_for("waiting for");
+    drop(bob);
+
+    parties[0].write("seen-lists.json", "damaged");
+    world.run(&parties[0], run).wait().expect(2).says("seen-lists.json").says("--seen-lists FILE");
+}
+
 /// A source of invalid quotes, each different.
 struct Noise(AtomicUsize);
 

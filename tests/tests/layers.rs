@@ -12,23 +12,34 @@ use crate::metadata::{cargo_metadata, packages, repository, text, tree};
 /// Which of our crates each crate may depend on directly. A crate that is not listed fails the
 /// test.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("convelo-psi", &[]),
-    ("convelo-attest", &[]),
+    ("convelo-untrusted", &[]),
+    ("convelo-psi", &["convelo-untrusted"]),
+    ("convelo-attest", &["convelo-untrusted"]),
     ("convelo-heap", &[]),
     ("convelo-simulator", &["convelo-attest"]),
     ("convelo-wire", &["convelo-psi"]),
-    ("convelo-channel", &["convelo-attest"]),
+    ("convelo-channel", &["convelo-attest", "convelo-untrusted"]),
     ("convelo-pool", &["convelo-attest", "convelo-channel"]),
     ("convelo-python", &["convelo-channel", "convelo-pool"]),
     (
         "convelo-service",
-        &["convelo-attest", "convelo-channel", "convelo-heap", "convelo-psi", "convelo-wire"],
+        &[
+            "convelo-attest",
+            "convelo-channel",
+            "convelo-heap",
+            "convelo-psi",
+            "convelo-untrusted",
+            "convelo-wire",
+        ],
     ),
     (
         "convelo-operate",
         &["convelo-attest", "convelo-channel", "convelo-psi", "convelo-service", "convelo-wire"],
     ),
-    ("convelo-party", &["convelo-attest", "convelo-channel", "convelo-psi", "convelo-wire"]),
+    (
+        "convelo-party",
+        &["convelo-attest", "convelo-channel", "convelo-psi", "convelo-untrusted", "convelo-wire"],
+    ),
     (
         "convelo-cli",
         &[
@@ -40,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "convelo-psi",
             "convelo-service",
             "convelo-simulator",
+            "convelo-untrusted",
         ],
     ),
     (
@@ -52,6 +64,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "convelo-psi",
             "convelo-service",
             "convelo-simulator",
+            "convelo-untrusted",
             "convelo-wire",
         ],
     ),
@@ -59,6 +72,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "convelo-fuzz",
         &[
             "convelo-attest",
+            "convelo-channel",
             "convelo-operate",
             "convelo-party",
             "convelo-pool",
@@ -75,6 +89,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const OUT_OF_REACH: &[(&str, &[&str])] = &[
     ("convelo-psi", PURE),
     ("convelo-attest", PURE),
+    ("convelo-untrusted", PURE),
     ("convelo-wire", &["convelo-attest", "rustls", "arrow", "arrow-*", "parquet", "clap", "pyo3"]),
     ("convelo-channel", &["convelo-psi", "tonic", "arrow", "arrow-*", "parquet", "clap", "pyo3"]),
     (
@@ -105,18 +120,8 @@ const OUT_OF_REACH: &[(&str, &[&str])] = &[
     ("xtask", &["convelo-*"]),
 ];
 
-const PURE: &[&str] = &[
-    "tokio",
-    "tokio-*",
-    "tonic",
-    "tonic-*",
-    "hyper",
-    "rustls",
-    "arrow",
-    "arrow-*",
-    "parquet",
-    "convelo-*",
-];
+const PURE: &[&str] =
+    &["tokio", "tokio-*", "tonic", "tonic-*", "hyper", "rustls", "arrow", "arrow-*", "parquet"];
 
 /// What the sources of the pure crates may not name: time, environment, randomness, network,
 /// threads and processes come in as arguments.
@@ -247,7 +252,7 @@ fn rustls_has_one_provider() {
 
 #[test]
 fn pure_sources_take_the_world_as_arguments() {
-    for name in ["psi", "attest"] {
+    for name in ["psi", "attest", "untrusted"] {
         for (path, code) in sources(&repository().join("crates").join(name).join("src")) {
             let reads_devices = path.to_string_lossy().contains("attest/src/source");
             let file_access = if reads_devices { &[] } else { FILE_ACCESS };

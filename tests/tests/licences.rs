@@ -80,6 +80,21 @@ fn every_package_is_ours_or_from_an_allowed_registry() {
     }
 }
 
+/// Every advisory that is not heeded names the package that it is about, as long as that is here.
+#[test]
+fn every_ignored_advisory_is_about_a_package_of_the_tree() {
+    let deny = deny_toml();
+    let metadata = cargo_metadata();
+    let names: BTreeSet<&str> =
+        packages(&metadata).iter().map(|package| text(package, "name")).collect();
+    assert_eq!(deny["advisories"]["unmaintained"].as_str(), Some("all"));
+    for entry in deny["advisories"]["ignore"].as_array().unwrap() {
+        let (id, reason) = (entry["id"].as_str().unwrap(), entry["reason"].as_str().unwrap());
+        let about = reason.split_whitespace().next().unwrap_or_default();
+        assert!(names.contains(about), "{id}: no package {about} in the tree: remove the entry");
+    }
+}
+
 fn deny_toml() -> Table {
     fs::read_to_string(repository().join("deny.toml")).unwrap().parse().unwrap()
 }

@@ -1,6 +1,7 @@
 //! The end-to-end tests, and the rules for the whole repository.
 
 mod commands;
+mod consent;
 mod end_to_end;
 mod evidence;
 mod freshness;
@@ -8,7 +9,11 @@ mod generated;
 mod layers;
 mod licences;
 mod metadata;
+mod model;
 mod operations;
 mod psi_wire;
 mod refusals;
+mod secrets;
 mod situations;
+mod strangers;
+mod unverified;

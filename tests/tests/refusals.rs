@@ -292,7 +292,7 @@ fn another_key_than_the_pinned_one_in_place_of_evidence() {
     let job = scene.world.job(None, &scene.parties).address(&scene.proxy.address);
     job.provider_only(pinned).give_to(&scene.parties);
     scene
-        .refuses("--simulated ../platform", "pinned-key")
+        .refuses("--simulated ../platform --insecure-unattested", "pinned-key")
         .says(&format!("found the key {}", scene.service.key))
         .says(&format!("expected the key {pinned}"));
 }
@@ -356,11 +356,13 @@ fn evidence_of_another_key() {
         .says("expected a quote whose report data binds the peer's key");
 }
 
+const CHECK: &str = "check job.toml --as alice --contact --insecure-simulated";
+
 #[test]
 fn a_check_that_contacts_the_service_refuses_it_too() {
     let scene = Scene::new();
     scene.policy(&accepting(&scene.world, &Enclave::named("another program")));
-    let check = scene.world.start_at(scene.alice(), "check job.toml --as alice --contact");
+    let check = scene.world.start_at(scene.alice(), CHECK);
     check.wait().expect(REFUSED).says("[measurement]");
     scene.proxy.demand_silence();
 }

@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use convelo_channel::{Identity, os_rng};
-use convelo_psi::agreement::Opening;
+use convelo_psi::agreement::{Confirmation, Opening};
 use convelo_psi::{Bitmap, Job, Outcome, Parties, Pseudonym, PseudonymSet, terms};
 use convelo_tests::{JobBuilder, PATIENCE, Party, Process, RawParty, Service, World, free_port};
-use convelo_wire::{Announcement, FromParty, Hello, Reason, ToParty};
+use convelo_wire::{Announcement, FromParty, Hello, Reason, ToParty, proto};
 use serde_json::json;
 
 /// A world with a service and parties that share a job.
@@ -1254,4 +1254,59 @@ fn one_time_key_of_somebody_else() {
     ended.says("the one-time key of 'bob' is not signed").never_says("read 1 rows");
     let failed = forger.connection.failure();
     assert_eq!((failed.reason, failed.party.as_deref()), (Reason::KeyAgreement, Some("alice")));
+}
+
+/// Somebody has got hold of Bob's one-time key of an earlier run, which he signed for this job, and of
+/// his confirmation of that run. It opens what Alice seals to him, and derives the key; but it does not
+/// have his identity key. (It needs his connection here, because the service is an honest one.)
+#[test]
+fn one_time_key_of_an_earlier_run_has_leaked() {
+    let scene = Scene::new(["alice", "bob"]);
+    let [_, bob] = &scene.parties;
+    let job = scene.builder.job();
+    let enter = || {
+        let connection = scene.world.connect(&scene.service, &bob.identity);
+        RawParty::enter(connection, &job, "bob", &bob.identity)
+    };
+    let run = scene.run(0, &["a"]);
+    let mut bob = enter();
+    let (_, earlier) = bob.confirm(|own| own);
+    bob.connection.send(FromParty::Leave(Reason::Stopped));
+    run.wait().expect(1);
+
+    let run = scene.run(0, &["a"]);
+    let mut leaked = enter();
+    leaked.confirm(|own| Confirmation { signature: earlier.signature, ..own });
+    run.wait().expect(1).says("'bob' did not sign this run").never_says("read 1 rows");
+    let failed = leaked.connection.failure();
+    assert_eq!((failed.reason, failed.party.as_deref()), (Reason::KeyAgreement, Some("alice")));
+}
+
+/// A program of version 1 of the key agreement: another form of one-time key, and no version.
+#[test]
+fn party_of_an_older_version() {
+    let scene = Scene::new(["alice", "bob"]);
+    let [_, bob] = &scene.parties;
+    let alice = scene.run(0, &["a"]);
+    alice.wait_for("waiting for");
+    let job = scene.builder.job();
+    let mut older = scene.world.connect(&scene.service, &bob.identity);
+    older.attest(job.digest());
+    older.send_raw(proto::FromParty {
+        message: Some(proto::from_party::Message::Hello(proto::Hello {
+            job: job.canonical().as_bytes().to_vec(),
+            party: "bob".to_owned(),
+            offer: Some(proto::KeyOffer { one_time_key: vec![1; 32], signature: vec![2; 70] }),
+            software: "convelo 0.1.0".to_owned(),
+            ..Default::default()
+        })),
+    });
+    let failed = older.failure();
+    assert_eq!(failed.reason, Reason::Version, "{failed}");
+    assert!(
+        failed.explanation.contains("speaks version 1 of the key agreement, expected version 2")
+    );
+    // The others go on waiting for a party of their version.
+    scene.run(1, &["a"]).wait().expect(0);
+    alice.wait().expect(0);
 }

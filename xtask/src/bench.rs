@@ -31,11 +31,20 @@ pub(crate) fn pool(options: &[String]) -> ExitCode {
 
 /// Builds and runs `tests/examples/attest_cost.rs`, which prints the table.
 pub(crate) fn attest(options: &[String]) -> ExitCode {
+    example("attest_cost", options)
+}
+
+/// Builds and runs `tests/examples/flood.rs`, which prints the table.
+pub(crate) fn flood() -> ExitCode {
+    example("flood", &[])
+}
+
+fn example(name: &str, options: &[String]) -> ExitCode {
     let mut command = cargo();
     command
         .current_dir(python::repository())
         .args(["run", "--locked", "--quiet", "--profile", "dist", "--package", "convelo-tests"])
-        .args(["--example", "attest_cost", "--"])
+        .args(["--example", name, "--"])
         .args(options);
     match command.status() {
         Ok(status) => ExitCode::from(exit_code(status.code())),

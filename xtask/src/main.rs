@@ -18,8 +18,9 @@ Commands:
   test [--quick]  Runs everything that must hold, one step after the other: the format, clippy
                   without warnings, the build, all tests (the layer test among them), the examples
                   in the documentation, the documentation without warnings; then the Python package:
-                  its types, its stubs against the compiled module, its tests, the test-suites of
-                  the genuine packages, and messages to and from the genuine packages. It stops at
+                  its types, its stubs against the compiled module, its tests, those of what peers
+                  send on the lowest versions that it allows, the test-suites of the genuine
+                  packages, and messages to and from the genuine packages. It stops at
                   the first step that fails and prints the command that reruns it.
                   Tests run under cargo-nextest where it is installed, else under cargo test.
                   Python 3.11 or newer is needed; the first run fetches pinned packages.
@@ -44,6 +45,8 @@ Commands:
   bench load [--json FILE]
                   One service under 64 parties, under 200 jobs at once, and idle. Fails if a goal
                   is missed. Needs Linux.
+  bench flood     A customer's job while a stranger at another address floods the service, beside the
+                  same job alone. Fails if the goal is missed. Needs Linux.
   bench replaced --scripts DIR [--keys N] [--rounds N] [--json FILE]
                   Joins two sets of N ids (100,000) beside the genuine scripts of Intel's \"PSI with
                   SGX\", which DIR holds (server.py, data_provider1.py, data_provider2.py). Fails if
@@ -54,9 +57,10 @@ Commands:
                   addresses for sets of equal sizes and different content; then its times. Fails if
                   they differ, or if memory is accessed under a mask. Needs x86-64 Linux.
   wheel           Builds the wheel that is shipped into dist.
-  python [--genuine]
+  python [--genuine | --lowest]
                   Makes target/python/test: the package and all that its tests need.
       --genuine   Also the environments and test-suites of the genuine packages.
+      --lowest    Also target/python/lowest: the package with the lowest versions that it allows.
   help            Prints this text.
 
 Exit codes: 0 everything holds, 1 a step failed or a goal is missed, 2 the command line is wrong.
@@ -78,11 +82,12 @@ fn main() -> ExitCode {
         }
         Ok(Task::Test { quick }) => test::run(quick),
         Ok(Task::BenchJoin(options)) => bench::join(&options),
+        Ok(Task::BenchFlood) => bench::flood(),
         Ok(Task::BenchLoad(options)) => bench::load(&options),
         Ok(Task::BenchReplaced(options)) => bench::replaced(&options),
         Ok(Task::Oblivious) => python::finish(oblivious::traces_and_times()),
         Ok(Task::Wheel) => python::wheel(),
-        Ok(Task::Python { genuine }) => python::environment(genuine),
+        Ok(Task::Python(more)) => python::environment(more),
         Ok(Task::BenchPool(options)) => bench::pool(&options),
         Ok(Task::BenchAttest(options)) => bench::attest(&options),
         Err(problem) => {
@@ -102,13 +107,12 @@ enum Task {
     },
     Oblivious,
     Wheel,
-    Python {
-        genuine: bool,
-    },
+    Python(Option<python::Environments>),
     BenchPool(Vec<String>),
     BenchAttest(Vec<String>),
     BenchJoin(Vec<String>),
     BenchLoad(Vec<String>),
+    BenchFlood,
     BenchReplaced(Vec<String>),
 }
 
@@ -120,8 +124,9 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["test", "--quick"] => Ok(Task::Test { quick: true }),
         ["oblivious"] => Ok(Task::Oblivious),
         ["wheel"] => Ok(Task::Wheel),
-        ["python"] => Ok(Task::Python { genuine: false }),
-        ["python", "--genuine"] => Ok(Task::Python { genuine: true }),
+        ["python"] => Ok(Task::Python(None)),
+        ["python", "--genuine"] => Ok(Task::Python(Some(python::Environments::Genuine))),
+        ["python", "--lowest"] => Ok(Task::Python(Some(python::Environments::Lowest))),
         ["bench", "--help" | "-h"] => Ok(Task::BenchHelp("bench".to_owned())),
         ["bench", which, ref options @ ..]
             if BENCHMARKS.contains(&which)
@@ -137,6 +142,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["bench", "attest", "--json", file] => {
             Ok(Task::BenchAttest(vec!["--json".to_owned(), file.to_owned()]))
         }
+        ["bench", "flood"] => Ok(Task::BenchFlood),
         ["bench", "load"] => Ok(Task::BenchLoad(Vec::new())),
         ["bench", "load", "--json", file] => {
             Ok(Task::BenchLoad(vec!["--json".to_owned(), file.to_owned()]))
@@ -165,7 +171,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
     }
 }
 
-const BENCHMARKS: [&str; 5] = ["pool", "attest", "join", "load", "replaced"];
+const BENCHMARKS: [&str; 6] = ["pool", "attest", "join", "load", "flood", "replaced"];
 
 /// The help of the commands that begin so.
 fn bench_help(which: &str) -> String {
@@ -251,7 +257,12 @@ mod tests {
         assert_eq!(parsed("test --quick"), Ok(Task::Test { quick: true }));
         assert_eq!(parsed("oblivious"), Ok(Task::Oblivious));
         assert_eq!(parsed("wheel"), Ok(Task::Wheel));
-        assert_eq!(parsed("python --genuine"), Ok(Task::Python { genuine: true }));
+        for (option, more) in [
+            ("--genuine", python::Environments::Genuine),
+            ("--lowest", python::Environments::Lowest),
+        ] {
+            assert_eq!(parsed(&format!("python {option}")), Ok(Task::Python(Some(more))));
+        }
         let options = ["--json", "out.json", "--only", "seq,conc", "--scale", "0.1", "--tls"];
         assert_eq!(
             parsed("bench pool --json out.json --only seq,conc --scale 0.1 --tls"),

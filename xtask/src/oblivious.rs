@@ -1,4 +1,5 @@
-//! `cargo xtask oblivious`: what the compiler made of the join leaves the same trace, whatever it joins.
+//! `cargo xtask oblivious`: what the compiler made of the join, and of a job's last step, leaves the
+//! same trace, whatever is joined and whether or not the result is withheld.
 //!
 //! Two tools watch it: Valgrind, which knows no AVX-512, so that the program takes AVX2 there; and
 //! `tests/examples/single_step.rs`, which has this machine's processor do one instruction at a time.
@@ -11,15 +12,20 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use crate::python;
 use crate::test::cargo;
 
-/// Who watches, units, and sizes of sets.
-const RUNS: [(Watcher, &str, &[&str]); 4] = [
-    (Watcher::Valgrind, "vector", &["41000", "35000"]),
-    (Watcher::Valgrind, "vector", &["300", "200", "100"]),
-    (Watcher::Valgrind, "general", &["300", "200"]),
-    (Watcher::SingleStep, "vector", &["200", "100"]),
+/// Who watches which program, units or results, and sizes of sets.
+const RUNS: [(Watcher, Watched, &str, &[&str]); 8] = [
+    (Watcher::Valgrind, Watched::Join, "vector", &["41000", "35000"]),
+    (Watcher::Valgrind, Watched::Join, "vector", &["300", "200", "100"]),
+    (Watcher::Valgrind, Watched::Join, "general", &["300", "200"]),
+    (Watcher::SingleStep, Watched::Join, "vector", &["200", "100"]),
+    (Watcher::Valgrind, Watched::LastStep, "intersection", &["300", "200", "100"]),
+    (Watcher::Valgrind, Watched::LastStep, "count", &["300", "200"]),
+    (Watcher::SingleStep, Watched::LastStep, "intersection", &["200", "100"]),
+    (Watcher::SingleStep, Watched::LastStep, "count", &["200", "100"]),
 ];
 
-/// Kinds of content, see `crates/psi/examples/oblivious.rs`; all are compared with kind 0.
+/// Kinds of content, see `crates/psi/examples/oblivious.rs` and `crates/service/examples/last_step.rs`;
+/// all are compared with kind 0.
 const KINDS: [&str; 4] = ["1", "2", "3", "4"];
 
 /// Where a position-independent program ends and the loader begins, under Valgrind.
@@ -48,14 +54,19 @@ fn traces() -> Result<(), String> {
     if !is_possible() {
         return Err("valgrind is not installed: install it, it watches the program".to_owned());
     }
-    let (program, stepper) =
-        (built("convelo-psi", "oblivious")?, built("convelo-tests", "single_step")?);
-    let symbols = symbols(&program)?;
-    for (watcher, unit, sizes) in RUNS {
-        let run = format!("{watcher:?}, {unit}, sets of {}", sizes.join(", "));
+    let stepper = built("convelo-tests", "single_step", &[])?;
+    let join = built("convelo-psi", "oblivious", &[])?;
+    let last_step = built("convelo-service", "last_step", &["--features", "oblivious"])?;
+    for (watcher, watched, unit, sizes) in RUNS {
+        let program = match watched {
+            Watched::Join => &join,
+            Watched::LastStep => &last_step,
+        };
+        let symbols = symbols(program)?;
+        let run = format!("{watcher:?}, {watched:?}, {unit}, sets of {}", sizes.join(", "));
         for kind in KINDS {
-            let mut first = Trace::of(watcher, &stepper, &program, unit, "0", sizes)?;
-            let mut second = Trace::of(watcher, &stepper, &program, unit, kind, sizes)?;
+            let mut first = Trace::of(watcher, &stepper, program, unit, "0", sizes)?;
+            let mut second = Trace::of(watcher, &stepper, program, unit, kind, sizes)?;
             let mut events = 0u64;
             let mut instruction = String::new();
             loop {
@@ -79,8 +90,8 @@ fn traces() -> Result<(), String> {
                 }
                 events += 1;
             }
-            // It has to have been the join that was watched.
-            if events < watcher.events() {
+            // It has to have been the program that was watched, to its end.
+            if events < watcher.events(watched) {
                 return Err(format!("only {events} events: the program did not run to its end"));
             }
             println!("{run}: kind {kind} as kind 0, {events} events");
@@ -120,7 +131,7 @@ fn function_at<'a>(symbols: &'a [(u64, String)], instruction: &str) -> &'a str {
 /// Compares traces, then times.
 pub(crate) fn traces_and_times() -> Result<String, String> {
     traces()?;
-    let out = Command::new(built("convelo-psi", "oblivious")?)
+    let out = Command::new(built("convelo-psi", "oblivious", &[])?)
         .arg("timing")
         .output()
         .map_err(|error| format!("the program cannot be started: {error}"))?;
@@ -132,15 +143,16 @@ pub(crate) fn traces_and_times() -> Result<String, String> {
     if t.abs() > TIMING_LIMIT {
         return Err(format!("the times differ: |t| is above {TIMING_LIMIT}"));
     }
-    Ok("the join leaves the same trace".to_owned())
+    Ok("the join and a job's last step leave the same trace".to_owned())
 }
 
-fn built(package: &str, example: &str) -> Result<PathBuf, String> {
+fn built(package: &str, example: &str, more: &[&str]) -> Result<PathBuf, String> {
     let root = python::repository();
     let status = cargo()
         .current_dir(&root)
         .args(["build", "--locked", "--quiet", "--profile", "dist", "--package", package])
         .args(["--example", example])
+        .args(more)
         .status();
     if !status.is_ok_and(|status| status.success()) {
         return Err(format!("{example} cannot be built"));
@@ -156,12 +168,20 @@ enum Watcher {
     SingleStep,
 }
 
+/// What is watched.
+#[derive(Clone, Copy, Debug)]
+enum Watched {
+    Join,
+    LastStep,
+}
+
 impl Watcher {
     /// Fewer events than there are in any of its runs.
-    fn events(self) -> u64 {
-        match self {
-            Self::Valgrind => 1_000_000,
-            Self::SingleStep => 200_000,
+    fn events(self, watched: Watched) -> u64 {
+        match (self, watched) {
+            (Self::Valgrind, Watched::Join) => 1_000_000,
+            (Self::SingleStep, Watched::Join) => 200_000,
+            (_, Watched::LastStep) => 100_000,
         }
     }
 

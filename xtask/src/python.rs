@@ -15,6 +15,9 @@ use crate::runner::run_and_show;
 /// The environment that our own package is tested in.
 pub(crate) const TEST: &str = "test";
 
+/// The environment with the lowest versions that our package allows.
+pub(crate) const LOWEST: &str = "lowest";
+
 /// The genuine packages that we must work with, each in an environment of its own.
 pub(crate) const GENUINE: [&str; 3] = ["genuine-4.8.1", "genuine-4.12.0", "genuine-5.0.4"];
 
@@ -117,6 +120,15 @@ pub(crate) fn install() -> Result<(), String> {
         .arg(wheel))
 }
 
+/// Installs the package that [`install`] has built beside the lowest versions that it allows.
+pub(crate) fn install_on_lowest() -> Result<(), String> {
+    prepare(LOWEST)?;
+    let wheel = only_file(&repository().join("target/python/wheel"), ".whl")?;
+    run(pip(LOWEST)
+        .args(["install", "--quiet", "--no-index", "--no-deps", "--force-reinstall"])
+        .arg(wheel))
+}
+
 /// Builds the package as users get it, and unpacks it beside the test environment: a program that
 /// has `PYTHONPATH` set to the returned directory uses this one.
 pub(crate) fn install_shipped() -> Result<PathBuf, String> {
@@ -165,11 +177,20 @@ fn pip(environment: &str) -> Command {
     command
 }
 
+/// What `cargo xtask python` makes beside the test environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Environments {
+    Genuine,
+    Lowest,
+}
+
 /// `cargo xtask python`: an environment to work in.
-pub(crate) fn environment(genuine: bool) -> ExitCode {
-    let made = prepare(TEST)
-        .and_then(|()| install())
-        .and_then(|()| if genuine { prepare_genuine() } else { Ok(()) });
+pub(crate) fn environment(more: Option<Environments>) -> ExitCode {
+    let made = prepare(TEST).and_then(|()| install()).and_then(|()| match more {
+        None => Ok(()),
+        Some(Environments::Genuine) => prepare_genuine(),
+        Some(Environments::Lowest) => install_on_lowest(),
+    });
     finish(made.map(|()| "to use it: source target/python/test/bin/activate".to_owned()))
 }
 
@@ -331,7 +352,7 @@ mod tests {
     fn every_environment_has_a_lock_file_with_hashes_and_without_a_host() {
         let requirements = repository().join("python/requirements");
         let suites = SUITES.map(|version| format!("suite-{version}"));
-        let names = GENUINE.into_iter().chain([TEST]).map(str::to_owned).chain(suites);
+        let names = GENUINE.into_iter().chain([TEST, LOWEST]).map(str::to_owned).chain(suites);
         for name in names {
             let lock = fs::read_to_string(requirements.join(format!("{name}.txt"))).unwrap();
             let pinned = lock.lines().filter(|line| line.contains("==")).count();

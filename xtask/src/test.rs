@@ -11,7 +11,10 @@ use crate::runner::{Tally, run_and_show};
 
 /// Runs the steps up to the first that fails.
 pub(crate) fn run(quick: bool) -> ExitCode {
-    let steps = steps(quick, nextest_is_installed());
+    let mut steps = steps(quick, is_installed("nextest"));
+    if !quick && is_installed("deny") {
+        steps.push(step("advisories", &["deny", "check", "advisories"]));
+    }
     let began = Spent::until_now();
     let mut tally = Tally::default();
     for (index, step) in steps.iter().enumerate() {
@@ -51,8 +54,8 @@ struct Step {
 
 enum Work {
     Cargo(&'static [&'static str]),
-    /// Arguments of the Python of the test environment, in the repository.
-    Python(Vec<String>),
+    /// Arguments of the Python of an environment, in the repository.
+    Python(&'static str, Vec<String>),
     /// Something of ours, and the command that does it.
     Own(fn() -> Result<(), String>, &'static str),
 }
@@ -66,8 +69,9 @@ impl Step {
                 command.args(*arguments);
                 command
             }
-            Work::Python(arguments) => {
-                let mut command = Command::new(python::repository().join(test_python()));
+            Work::Python(environment, arguments) => {
+                let program = python::repository().join(python::program(environment));
+                let mut command = Command::new(program);
                 command.args(arguments).current_dir(python::repository());
                 command
             }
@@ -91,11 +95,12 @@ impl Step {
         let variables = self.environment.iter().map(|(name, value)| format!("{name}='{value}' "));
         let command = match &self.work {
             Work::Cargo(arguments) => format!("cargo {}", arguments.join(" ")),
-            Work::Python(arguments) => {
+            Work::Python(environment, arguments) => {
                 let quoted = arguments.iter().map(|argument| {
                     if argument.contains(' ') { format!("'{argument}'") } else { argument.clone() }
                 });
-                format!("{} {}", test_python(), quoted.collect::<Vec<_>>().join(" "))
+                let program = python::program(environment);
+                format!("{program} {}", quoted.collect::<Vec<_>>().join(" "))
             }
             Work::Own(_, command) => (*command).to_owned(),
         };
@@ -103,17 +108,17 @@ impl Step {
     }
 }
 
-fn test_python() -> String {
-    python::program(python::TEST)
-}
-
 const fn step(name: &'static str, arguments: &'static [&'static str]) -> Step {
     Step { name, work: Work::Cargo(arguments), environment: &[] }
 }
 
 fn python_step(name: &'static str, arguments: &[&str]) -> Step {
+    step_in(python::TEST, name, arguments)
+}
+
+fn step_in(environment: &'static str, name: &'static str, arguments: &[&str]) -> Step {
     let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-    Step { name, work: Work::Python(arguments), environment: &[] }
+    Step { name, work: Work::Python(environment, arguments), environment: &[] }
 }
 
 fn steps(quick: bool, nextest: bool) -> Vec<Step> {
@@ -156,6 +161,15 @@ fn steps(quick: bool, nextest: bool) -> Vec<Step> {
 /// Makes the interoperation tests fail, not skip, where a genuine package is missing.
 const GENUINE_IS_HERE: &[(&str, &str)] = &[("CONVELO_GENUINE", "target/python")];
 
+/// The tests of what is read from peers, which is where versions of libraries matter.
+const OF_WHAT_PEERS_SEND: &[&str] = &[
+    "python/tests/test_decoding_memory.py",
+    "python/tests/test_peer_bytes.py",
+    "python/tests/test_second_wire.py",
+    "python/tests/test_serialization_plugins.py",
+    "python/tests/test_vectors.py",
+];
+
 fn python_steps(quick: bool) -> Vec<Step> {
     let own = |name, work, command| Step { name, work: Work::Own(work, command), environment: &[] };
     let tests = [
@@ -192,6 +206,10 @@ fn python_steps(quick: bool) -> Vec<Step> {
         return steps;
     }
     steps.push(python_step("python tests", &tests));
+    let lowest = "cargo xtask python --lowest";
+    steps.push(own("lowest versions", python::install_on_lowest, lowest));
+    let of_peers = [&["-m", "pytest"], OF_WHAT_PEERS_SEND].concat();
+    steps.push(step_in(python::LOWEST, "python tests on them", &of_peers));
     let peers = ["-m", "pytest", "tests/peers", "--config-file=python/pyproject.toml"];
     steps.push(python_step("genuine peers", &peers));
     let genuine = "cargo xtask python --genuine";
@@ -224,9 +242,9 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-fn nextest_is_installed() -> bool {
+fn is_installed(subcommand: &str) -> bool {
     let mut command = cargo();
-    command.args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args([subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
@@ -292,9 +310,15 @@ mod tests {
     fn quick_leaves_out_what_needs_the_genuine_packages() {
         let names = |quick| steps(quick, true).iter().map(|step| step.name).collect::<Vec<_>>();
         let (all, quick) = (names(false), names(true));
-        for slow in
-            ["docs", "genuine peers", "genuine packages", "genuine test-suite", "interoperation"]
-        {
+        for slow in [
+            "docs",
+            "lowest versions",
+            "python tests on them",
+            "genuine peers",
+            "genuine packages",
+            "genuine test-suite",
+            "interoperation",
+        ] {
             assert!(all.contains(&slow) && !quick.contains(&slow), "{slow}");
         }
         assert!(all.starts_with(&["format", "clippy", "build", "tests", "doctests", "docs"]));

@@ -46,13 +46,20 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> Any:
 class Client:
     """One data provider: a key, a channel, and the calls of the scripts of "PSI with SGX"."""
 
-    def __init__(self, messages: Any, address: str, authority: Authority, key: Path) -> None:
+    def __init__(
+        self,
+        messages: Any,
+        address: str,
+        authority: Authority,
+        key: Path,
+        options: Sequence[tuple[str, int]] = (),
+    ) -> None:
         credentials = grpc.ssl_channel_credentials(
             root_certificates=authority.path.read_bytes(),
             private_key=key.with_suffix(".pem").read_bytes(),
             certificate_chain=key.with_suffix(".crt").read_bytes(),
         )
-        unlimited = [("grpc.max_send_message_length", -1)]
+        unlimited = [("grpc.max_send_message_length", -1), *options]
         self.channel = grpc.secure_channel(address, credentials, options=unlimited)
         self._pb2, self._stub = messages.pb2, messages.stubs.PSIStub(self.channel)
 
@@ -89,6 +96,7 @@ class Scene:
         self.messages, self.directory = messages, directory
         self.authority = Authority(directory, common_name("partners"))
         self.authority.issue("service", 2)
+        (directory / "service.pem").chmod(0o600)
         self._keys = 0
         self._threads = ThreadPoolExecutor(80)
         self._clients: list[Client] = []
@@ -102,8 +110,15 @@ class Scene:
             subprocess.run([program, "simulator", "new", platform], check=True, capture_output=True)
         if not any(option.startswith("--insecure-psi") for option in options):
             options = (*options, *self.ordinary())
-        command = [program, "serve", "--json", "--simulated", "platform"]
-        command += ["--listen", "127.0.0.1:0", "--psi-listen", "127.0.0.1:0", *options]
+        return self._start("--simulated", "platform", "--listen", "127.0.0.1:0", *options)
+
+    def serve_alone(self, *options: str) -> dict[str, Any]:
+        """Where no evidence can be made, as on an ordinary machine."""
+        return self._start(*self.ordinary(), *options)
+
+    def _start(self, *options: str) -> dict[str, Any]:
+        program = os.environ["CONVELO_TESTS_BINARY"]
+        command = [program, "serve", "--json", "--psi-listen", "127.0.0.1:0", *options]
         self.process = subprocess.Popen(
             command,
             cwd=self.directory,
@@ -134,8 +149,8 @@ class Scene:
         self.authority.issue(name, 100 + self._keys)
         return self.directory / name
 
-    def client(self, key: Path | None = None) -> Client:
-        client = Client(self.messages, self.address, self.authority, key or self.key())
+    def client(self, key: Path | None = None, **named: Any) -> Client:
+        client = Client(self.messages, self.address, self.authority, key or self.key(), **named)
         self._clients.append(client)
         return client
 
