@@ -283,7 +283,7 @@ const AGREEMENT: [&str; 8] = [
     "confirmed_message",
 ];
 
-/// Why there is no key.
+/// What kept the parties from agreeing on a key.
 #[derive(Debug)]
 #[expect(dead_code, reason = "a test that fails shows it")]
 enum Failure {

@@ -65,7 +65,7 @@ impl Counts {
     /// Counts so many more; returns how long it takes to forget them all.
     fn count(&self, source: IpAddr, more: u32, now: Instant) -> Duration {
         let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
-        let source = block(source);
+        let source = network(source);
         if more == 0 {
             let at = forgotten.get(&source).copied();
             return at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
@@ -88,14 +88,14 @@ impl Counts {
     }
 }
 
-/// Anyone with one IPv6 address has 2^64 of them.
-pub(crate) fn block(source: IpAddr) -> IpAddr {
-    match source {
-        IpAddr::V4(_) => source,
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(mapped) => mapped.into(),
-            None => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-        },
+/// The network that an address stands for: itself, or its IPv6 network (/64), since anyone with one
+/// IPv6 address has 2^64 of them. An IPv4 address in IPv6 form is an IPv4 address.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        address @ IpAddr::V4(_) => address,
     }
 }
 

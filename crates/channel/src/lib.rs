@@ -115,6 +115,7 @@ mod slots;
 mod tls;
 mod verdicts;
 
+pub use admission::network;
 pub use attestation::{Answer, Answered, Attestation, Challenge, Fresh};
 pub use authority::{
     Authority, AuthorityError, Issued, certificate_identity, certificate_key, self_signed,

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::oneshot;
 
-use crate::admission::block;
+use crate::admission::network;
 
 /// Whom a slot counts for. A stranger's slot counts for both its address and its key, once it has
 /// shown that.
@@ -30,7 +30,7 @@ pub enum Holder {
 impl Holder {
     /// The source that an address belongs to.
     pub fn source(address: IpAddr) -> Self {
-        Self::Source(block(address))
+        Self::Source(network(address))
     }
 }
 

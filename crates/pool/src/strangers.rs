@@ -6,9 +6,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use convelo_channel::network;
 use tokio::sync::oneshot;
 
 use crate::limits::{MAXIMUM_STRANGERS, STRANGERS_PER_HOST};
@@ -53,7 +54,7 @@ impl Strangers {
         address: IpAddr,
         of_peer: bool,
     ) -> (Place, impl Future<Output = ()> + Send + use<>) {
-        let address = if of_peer { canonical(address) } else { network(address) };
+        let address = if of_peer { canonical(address) } else { network(canonical(address)) };
         let host = Host { address, of_peer };
         let mut crowd = self.crowd();
         if crowd.hosts.get(&host).is_some_and(|its| its.len() >= STRANGERS_PER_HOST) {
@@ -133,18 +134,9 @@ pub(crate) fn canonical(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Whoever has one IPv6 address has 2^64 of them.
-fn network(address: IpAddr) -> IpAddr {
-    match canonical(address) {
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
     use std::pin::Pin;
     use std::task::{Context, Waker};
 
