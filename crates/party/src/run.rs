@@ -80,12 +80,14 @@ impl Cancelled {
     }
 
     fn check(&self) -> Result<(), Error> {
-        if self.0.load(Ordering::Relaxed) {
-            let text =
-                "stopped on request during a pass over the table; an output file is unchanged";
-            return Err(Error::new(Kind::Stopped, text));
-        }
-        Ok(())
+        if self.0.load(Ordering::Relaxed) { Err(Self::stopped()) } else { Ok(()) }
+    }
+
+    /// Apart from the check, which is made for every row.
+    #[cold]
+    fn stopped() -> Error {
+        let text = "stopped on request during a pass over the table; an output file is unchanged";
+        Error::new(Kind::Stopped, text)
     }
 }
 
