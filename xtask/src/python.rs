@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::{Mutex, PoisonError};
 
 use crate::runner::run_and_show;
 
@@ -43,8 +44,12 @@ pub(crate) fn repository() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
+/// Held while environments are made: two makers of the same one would undo each other's work.
+static MAKING: Mutex<()> = Mutex::new(());
+
 /// Makes the environment of a lock file, unless it stands already.
 pub(crate) fn prepare(environment: &str) -> Result<(), String> {
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let root = repository();
     let lock = root.join(format!("python/requirements/{environment}.txt"));
     let wanted = fs::read_to_string(&lock)
@@ -74,6 +79,16 @@ pub(crate) fn prepare(environment: &str) -> Result<(), String> {
 pub(crate) fn prepare_genuine() -> Result<(), String> {
     GENUINE.iter().try_for_each(|environment| prepare(environment))?;
     SUITES.iter().try_for_each(|version| fetch_suite(version))
+}
+
+/// Makes the environments that the tests need.
+pub(crate) fn prepare_for_tests(quick: bool) -> Result<(), String> {
+    prepare(TEST)?;
+    if quick {
+        return Ok(());
+    }
+    prepare(LOWEST)?;
+    prepare_genuine()
 }
 
 /// Fetches the source distribution of a genuine package; the lock file holds its hash.

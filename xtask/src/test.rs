@@ -4,13 +4,22 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::python;
 use crate::runner::{Tally, run_and_show};
 
-/// Runs the steps up to the first that fails.
+/// Runs the steps up to the first that fails. Python's environments are made meanwhile: the network is
+/// what that waits for. What goes wrong there is said by the step that needs the environment and tries again.
 pub(crate) fn run(quick: bool) -> ExitCode {
+    thread::scope(|scope| {
+        scope.spawn(|| python::prepare_for_tests(quick));
+        run_steps(quick)
+    })
+}
+
+fn run_steps(quick: bool) -> ExitCode {
     let mut steps = steps(quick, is_installed("nextest"));
     if !quick && is_installed("deny") {
         steps.push(step("advisories", &["deny", "check", "advisories"]));
@@ -170,15 +179,14 @@ const OF_WHAT_PEERS_SEND: &[&str] = &[
     "python/tests/test_vectors.py",
 ];
 
+/// A process for each core.
+const PYTEST: [&str; 4] = ["-m", "pytest", "-n", "auto"];
+
 fn python_steps(quick: bool) -> Vec<Step> {
     let own = |name, work, command| Step { name, work: Work::Own(work, command), environment: &[] };
-    let tests = [
-        "-m",
-        "pytest",
-        "python/tests",
-        "--ignore=python/tests/genuine",
-        "--ignore=python/tests/interop",
-    ];
+    let pytest = |arguments: &[&'static str]| [&PYTEST[..], arguments].concat();
+    let tests =
+        pytest(&["python/tests", "--ignore=python/tests/genuine", "--ignore=python/tests/interop"]);
     let mut steps = vec![
         own(
             "python environment",
@@ -208,9 +216,8 @@ fn python_steps(quick: bool) -> Vec<Step> {
     steps.push(python_step("python tests", &tests));
     let lowest = "cargo xtask python --lowest";
     steps.push(own("lowest versions", python::install_on_lowest, lowest));
-    let of_peers = [&["-m", "pytest"], OF_WHAT_PEERS_SEND].concat();
-    steps.push(step_in(python::LOWEST, "python tests on them", &of_peers));
-    let peers = ["-m", "pytest", "tests/peers", "--config-file=python/pyproject.toml"];
+    steps.push(step_in(python::LOWEST, "python tests on them", &pytest(OF_WHAT_PEERS_SEND)));
+    let peers = pytest(&["tests/peers", "--config-file=python/pyproject.toml"]);
     steps.push(python_step("genuine peers", &peers));
     let genuine = "cargo xtask python --genuine";
     steps.push(own("genuine packages", python::prepare_genuine, genuine));
@@ -221,7 +228,7 @@ fn python_steps(quick: bool) -> Vec<Step> {
         step.environment = GENUINE_IS_HERE;
         step
     }));
-    let mut interop = python_step("interoperation", &["-m", "pytest", "python/tests/interop"]);
+    let mut interop = python_step("interoperation", &pytest(&["python/tests/interop"]));
     interop.environment = GENUINE_IS_HERE;
     steps.push(interop);
     steps
@@ -338,12 +345,12 @@ mod tests {
         assert_eq!(shown(false, "python module"), "cargo xtask python");
         assert_eq!(
             shown(true, "python tests"),
-            "target/python/test/bin/python -m pytest python/tests --ignore=python/tests/genuine \
-             --ignore=python/tests/interop -m 'not slow'"
+            "target/python/test/bin/python -m pytest -n auto python/tests \
+             --ignore=python/tests/genuine --ignore=python/tests/interop -m 'not slow'"
         );
         assert_eq!(
             shown(false, "interoperation"),
-            "CONVELO_GENUINE='target/python' target/python/test/bin/python -m pytest \
+            "CONVELO_GENUINE='target/python' target/python/test/bin/python -m pytest -n auto \
              python/tests/interop"
         );
     }
