@@ -52,6 +52,10 @@ SERVICES = (2, 4)
 # MiB for a provider whose table does not fit: 10,000,000 rows need twice as much.
 SMALL_MEMORY = 96
 
+# DuckDB takes up to four fifths of the machine's memory; a provider takes 1 GiB unless it is told otherwise,
+# which holds 48,000,000 rows.
+LARGE_MEMORY = "4G"
+
 # A pseudonym on the wire.
 PSEUDONYM_BYTES = 16
 
@@ -357,7 +361,7 @@ def whole_jobs(
     ours: list[dict[str, float]] = []
     others: dict[str, list[dict[str, float]]] = {name: [] for name in QUERIES}
     for number in range(rounds):
-        ours.append(side.join())
+        ours.append(side.join("--memory", LARGE_MEMORY))
         say(f"round {number + 1}: ours {ours[-1]}")
         for name, queries in QUERIES.items():
             others[name].append(peer(directory, queries))
