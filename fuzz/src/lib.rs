@@ -170,8 +170,10 @@ pub fn receipt(data: &[u8]) {
 
 /// A collateral bundle.
 pub fn collateral(data: &[u8]) {
+    let offered = Collateral::from_offer(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(collateral) = Collateral::from_json(text) {
+        assert!(offered.is_ok(), "an offer is a bundle like any other");
         let read = Collateral::from_json(&collateral.to_json()).expect("what was written is read");
         assert_eq!(read.digest(), collateral.digest());
     }

@@ -1,4 +1,4 @@
-//! The program under test: found next to the running test, and built if it is out of date.
+//! The programs under test: found next to the running test, and built if they are out of date.
 
 use std::env;
 use std::fs::File;
@@ -20,6 +20,16 @@ pub fn convelo() -> &'static Path {
         Some(path) => path.into(),
         None => fresh(),
     })
+}
+
+/// The `convelo-service` program, which is measured, from the same build.
+///
+/// # Panics
+/// If it cannot be built, or is missing beside a finished `convelo`.
+pub fn measured() -> PathBuf {
+    let binary = convelo().with_file_name(format!("convelo-service{}", env::consts::EXE_SUFFIX));
+    assert!(binary.exists(), "{} is missing: build convelo-service", binary.display());
+    binary
 }
 
 fn fresh() -> PathBuf {
@@ -59,7 +69,8 @@ fn build(profile: &Path) {
     let name = profile.file_name().and_then(|name| name.to_str()).unwrap_or("debug");
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
-        .args(["build", "--locked", "--quiet", "--package", "convelo-cli", "--profile"])
+        .args(["build", "--locked", "--quiet", "--package", "convelo-cli"])
+        .args(["--package", "convelo-service", "--profile"])
         .arg(if name == "debug" { "dev" } else { name })
         .current_dir(repository());
     // A target directory chosen on the command line is recognised by where this test is; one with a

@@ -6,7 +6,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use convelo_channel::{Binding, Dialler, Expect, Identity, os_rng};
+use convelo_channel::{Binding, Credential, Dialler, Expect, Identity, os_rng};
 use convelo_psi::agreement::{Assembled, Confirmation, Confirming, JobKey, Opening};
 use convelo_psi::{Bitmap, Job, JobDigest, Normaliser, Outcome, PseudonymSet, SetBuilder};
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
@@ -59,6 +59,15 @@ impl RawConnection {
         wait(Self::try_open_from(from, address, identity, expect)).expect("a stream")
     }
 
+    /// The same under a certificate with evidence.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn open_attested(address: &str, credential: Credential, expect: Expect) -> Self {
+        let opening = Self::try_open(Ipv4Addr::LOCALHOST, address, credential, expect);
+        wait(opening).expect("a stream")
+    }
+
     /// The same; none if it fails.
     pub async fn try_open_from(
         from: Ipv4Addr,
@@ -66,7 +75,16 @@ impl RawConnection {
         identity: &Identity,
         expect: Expect,
     ) -> Option<Self> {
-        let dialler = Dialler::new(identity.plain().expect("a certificate"));
+        Self::try_open(from, address, identity.plain().expect("a certificate"), expect).await
+    }
+
+    async fn try_open(
+        from: Ipv4Addr,
+        address: &str,
+        credential: Credential,
+        expect: Expect,
+    ) -> Option<Self> {
+        let dialler = Dialler::new(credential);
         let tcp = reach_from(from, address).await.ok()?;
         let service = dialler.dial_over(tcp, address, &expect).await.ok()?;
         let binding = service.binding().clone();
@@ -170,6 +188,7 @@ impl RawConnection {
             offer: opening.offer(),
             software: "a test".to_owned(),
             received: None,
+            evidence: None,
         }))
     }
 }
@@ -220,7 +239,7 @@ impl RawParty {
     pub fn assembled(&mut self) -> Assembled {
         while self.assembled.is_none() {
             match self.connection.message() {
-                ToParty::Assembled(assembled) => self.assembled = Some(assembled),
+                ToParty::Assembled(assembled, _) => self.assembled = Some(assembled),
                 ToParty::Waiting(_) => {}
                 ToParty::Failed(failed) => panic!("failed: {failed}"),
                 _ => panic!("another message than Assembled"),

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use convelo_channel::{Expect, Identity};
-use convelo_wire::limits::MAXIMUM_MESSAGE_BYTES;
+use convelo_wire::limits::MAXIMUM_FROM_PARTY_BYTES;
 use http_body::Frame;
 use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Runtime;
@@ -174,10 +174,10 @@ impl Drop for Flood {
 
 /// A call whose first message never ends.
 pub(crate) async fn half_a_message(mut channel: Channel) {
-    let length = u32::try_from(MAXIMUM_MESSAGE_BYTES).expect("short");
+    let length = u32::try_from(MAXIMUM_FROM_PARTY_BYTES).expect("short");
     let mut message = vec![0];
     message.extend(length.to_be_bytes());
-    message.resize(MAXIMUM_MESSAGE_BYTES, 0);
+    message.resize(MAXIMUM_FROM_PARTY_BYTES, 0);
     let request = http::Request::post("http://convelo/convelo.join.v1.JoinService/Join")
         .header("content-type", "application/grpc")
         .header("te", "trailers")

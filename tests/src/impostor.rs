@@ -11,7 +11,7 @@ use convelo_channel::{Exchange, Identity, Listener, Peer, PeerStream};
 use convelo_psi::KeyId;
 use convelo_psi::agreement::AGREEMENT_VERSION;
 use convelo_wire::proto::join_service_server::{JoinService, JoinServiceServer};
-use convelo_wire::{Challenge, FromParty, Proof, ToParty, proto};
+use convelo_wire::{Challenge, FromParty, Proof, Reason, ToParty, proto};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -152,6 +152,8 @@ fn kind(message: &FromParty) -> &'static str {
         FromParty::Challenge(_) => "challenge",
         FromParty::Evidence(_) => "evidence",
         FromParty::Hello(_) => "hello",
+        FromParty::Shares(_) => "shares",
+        FromParty::Leave(Reason::Attestation) => "leave: attestation",
         FromParty::Leave(_) => "leave",
         _ => "another",
     }

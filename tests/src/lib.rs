@@ -3,7 +3,7 @@
 //! [`World`] is a directory with a simulated platform; it contains [`Party`]s, [`Service`]s and the
 //! job files of a [`JobBuilder`]. A [`Process`] is one run of the program, with its output captured
 //! and a deadline on every wait. A [`RawParty`] does what the program itself never does: the same
-//! connection and protocol, driven by hand. A [`Flood`] is what one stranger can do, and an
+//! connection and protocol, driven by hand. [`Measured`] is the measured program itself. A [`Flood`] is what one stranger can do, and an
 //! [`Impostor`] is a service that says anything. [`tables`] makes large tables, [`proxy`] connections
 //! that break, and [`oracle`] computes by other means what the result must be.
 
@@ -12,6 +12,7 @@ mod client;
 mod flood;
 mod hosted;
 mod impostor;
+mod measured;
 pub mod oracle;
 mod process;
 pub mod proxy;
@@ -23,5 +24,6 @@ pub use client::{RawConnection, RawParty, Received, reach_from, wait};
 pub use flood::Flood;
 pub use hosted::Hosted;
 pub use impostor::{Answers, Guest, Impostor, prove};
+pub use measured::Measured;
 pub use process::{Ended, PATIENCE, Process};
 pub use world::{JobBuilder, Party, SERVICE_ENCLAVE, Service, World, free_port};

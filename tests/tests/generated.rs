@@ -12,7 +12,9 @@ use crate::metadata::repository;
 
 #[test]
 fn the_wire_of_the_service_is_generated() {
-    let builder = configure().bytes(".convelo.join.v1.Chunk").bytes(".convelo.join.v1.BitmapChunk");
+    let shared = ["Chunk", "BitmapChunk", "Member.quote", "Assembled.collaterals"];
+    let shared = shared.map(|path| format!(".convelo.join.v1.{path}"));
+    let builder = shared.iter().fold(configure(), Builder::bytes);
     compare(builder, "convelo/join/v1/join.proto", "convelo.join.v1.rs", "crates/wire");
 }
 

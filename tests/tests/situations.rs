@@ -479,6 +479,7 @@ fn one_party_job() {
         offer: opening.offer(),
         software: "a test".to_owned(),
         received: None,
+        evidence: None,
     }));
     let failed = raw.failure();
     assert_eq!(failed.reason, Reason::InvalidJob);
@@ -756,6 +757,7 @@ fn party_goes_on_with_a_run_that_is_another_programs() {
             offer: opening.offer(),
             software: "a test".to_owned(),
             received: Some(received),
+            evidence: None,
         }));
         let failed = other.failure();
         let expected = if received == 0 { Reason::JobRunning } else { Reason::ConnectionLost };

@@ -1,5 +1,6 @@
 //! The signed facts about a platform: TCB info, QE identity, revocation lists.
 
+mod offered;
 mod pcs;
 mod seen;
 mod signatures;

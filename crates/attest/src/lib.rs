@@ -45,7 +45,8 @@
 //! collateral age, the PCE id, measurements and key binding.
 //!
 //! A quote over a [`Session`] turns evidence about a key into evidence about a connection, and
-//! about now.
+//! about now; one over a [`OneTimeKey`] says which program made the key, to everybody who is shown
+//! it.
 //!
 //! The other half is where evidence comes from: a [`QuoteSource`] quotes 64 bytes of report data
 //! inside an enclave ([`Gramine`]) or a trust domain ([`Tsm`]), and [`extensions`] turns the quote
@@ -59,6 +60,7 @@ mod evidence;
 mod inspect;
 mod limits;
 mod measurements;
+mod one_time_key;
 mod policy;
 mod qcnl;
 mod quote;
@@ -79,6 +81,7 @@ pub use evidence::{
 pub use inspect::{Inspection, inspect};
 pub use limits::*;
 pub use measurements::{Measurements, SgxMeasurements, TdxMeasurements};
+pub use one_time_key::OneTimeKey;
 pub use policy::{Policy, PolicyError, TcbStatus, certificate_from_pem, certificate_to_pem};
 pub use qcnl::{Qcnl, QcnlError, collateral_endpoint};
 pub use quote::Tee;

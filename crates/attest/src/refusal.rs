@@ -115,6 +115,25 @@ impl Refusal {
             .advice("run the peer inside an enclave, with this version of the program")
     }
 
+    /// A party showed no quote over its one-time key, in a job whose parties prove their programs.
+    pub fn missing_key_evidence() -> Self {
+        Self::new(Stage::KeyBinding, "no-key-evidence", Matter::Peer)
+            .found("no quote over its one-time key")
+            .expected("a quote over the one-time key, by the program that made it")
+            .advice(
+                "run the peer inside an enclave, with this version of the program; the service must \
+                 pass its quote on",
+            )
+    }
+
+    /// There is no collateral to verify the peer's evidence with.
+    pub fn no_collateral(found: impl Into<String>) -> Self {
+        Self::new(Stage::Collateral, "no-collateral", Matter::Collateral)
+            .found(found)
+            .expected("collateral for the peer's platform")
+            .advice("give collateral for its platform, or have its operator offer it")
+    }
+
     /// Starts a refusal; the builder methods fill in the rest.
     pub fn new(stage: Stage, code: &'static str, matter: Matter) -> Self {
         Self {

@@ -61,13 +61,18 @@ impl Session<'_> {
             self.service_spki,
             self.job,
         ];
-        let mut hash = Sha512::new();
-        for field in fields {
-            hash.update((field.len() as u64).to_be_bytes());
-            hash.update(field);
-        }
-        hash.finalize().into()
+        digest(&fields)
     }
+}
+
+/// SHA-512 over fields, each prefixed with its length (64 bits, big-endian).
+pub(crate) fn digest(fields: &[&[u8]]) -> [u8; 64] {
+    let mut hash = Sha512::new();
+    for field in fields {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field);
+    }
+    hash.finalize().into()
 }
 
 #[cfg(test)]

@@ -191,6 +191,12 @@ impl Verdict {
 
     /// The verdict in one line, for people.
     pub fn summary(&self) -> String {
+        let fresh = if self.fresh { "" } else { ", NOT FRESH" };
+        format!("{}{fresh}", self.brief())
+    }
+
+    /// Which program on which platform, in one line, for people.
+    pub fn brief(&self) -> String {
         let platform = if self.simulated {
             "on a SIMULATED platform".to_owned()
         } else {
@@ -202,7 +208,6 @@ impl Verdict {
             [] => String::new(),
             some => format!(", accepted advisories {}", some.join(" ")),
         };
-        let fresh = if self.fresh { "" } else { ", NOT FRESH" };
         let measured = match &*self.measurements {
             Measurements::Sgx(sgx) => {
                 format!("mr_enclave {}, svn {}", hex::encode(sgx.mr_enclave), sgx.isv_svn)
@@ -210,7 +215,7 @@ impl Verdict {
             Measurements::Tdx(tdx) => format!("mr_td {}", hex::encode(tdx.mr_td)),
         };
         let (name, status) = (shown(&self.name), self.tcb_status);
-        format!("{name} ({measured}) {platform}, TCB {status}{advisories}{fresh}")
+        format!("{name} ({measured}) {platform}, TCB {status}{advisories}")
     }
 }
 

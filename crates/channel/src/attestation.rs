@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use convelo_attest::{Collateral, CollateralError, Refusal, Role, Verdict};
+use convelo_attest::{Collateral, Refusal, Role, Verdict};
 use rand_core::Rng as _;
 
 use crate::binding::{Binding, Exchange};
-use crate::expect::{Expect, no_collateral};
+use crate::expect::Expect;
 use crate::proven::ProvenPeer;
 use crate::verdicts::verify_evidence;
 
@@ -95,7 +95,7 @@ impl Attestation {
         let (policies, collateral) = match &self.expect {
             Expect::Evidence { policies, collateral, .. } => (policies, Arc::clone(collateral)),
             Expect::EvidenceWithOffer { policies, .. } | Expect::SameService { policies, .. } => {
-                (policies, Arc::new(offer(&answer.collateral)?))
+                (policies, Arc::new(Collateral::from_offer(&answer.collateral)?))
             }
             Expect::Key(_) | Expect::Certificate(_) | Expect::Chained => {
                 return Ok(Answered { fresh: None, own_report_data });
@@ -132,28 +132,4 @@ impl Fresh {
     pub fn collateral(&self) -> &Arc<Collateral> {
         &self.collateral
     }
-}
-
-/// Reads an offer. A refusal says only in our own words what is wrong: nobody knows yet who made it.
-fn offer(offered: &[u8]) -> Result<Collateral, Refusal> {
-    if offered.is_empty() {
-        return Err(no_collateral("none here, and the service offered none"));
-    }
-    let text = std::str::from_utf8(offered)
-        .map_err(|_| no_collateral("none here, and an offer that is not text"))?;
-    Collateral::from_json(text).map_err(|error| {
-        no_collateral(match error {
-            CollateralError::Size { found } => {
-                format!("none here, and an offer of {found} bytes, which is too long")
-            }
-            CollateralError::Json { line, column, .. } => format!(
-                "none here, and an offer that is not the JSON of a collateral bundle (line {line}, \
-                 column {column})"
-            ),
-            CollateralError::Part { part, .. } => {
-                format!("none here, and an offer whose {part} cannot be used")
-            }
-            _ => "none here, and an offer that cannot be used".to_owned(),
-        })
-    })
 }

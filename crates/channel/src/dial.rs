@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use crate::attestation::{Answer, Answered, Attestation};
 use crate::binding::Binding;
 use crate::credential::Credential;
-use crate::expect::{Expect, no_collateral};
+use crate::expect::Expect;
 use crate::limits::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, MAXIMUM_BYTES_BEFORE_TRUST};
 use crate::listen::unix_now;
 use crate::proven::ProvenPeer;
@@ -230,7 +230,7 @@ impl Dialled {
     /// A [`Refusal`] if the evidence could not be verified in the handshake.
     pub fn insecure_ratls_only(self) -> Result<ServiceStream, Refusal> {
         if let Expect::EvidenceWithOffer { .. } | Expect::SameService { .. } = self.expect {
-            return Err(no_collateral("none when the certificate was presented"));
+            return Err(Refusal::no_collateral("none when the certificate was presented"));
         }
         Ok(ServiceStream { tls: self.tls, trusted: Arc::new(AtomicBool::new(true)), left: 0 })
     }

@@ -94,7 +94,9 @@ impl Expect {
                 demand_evidence(peer, Some(key))?;
                 peer.verdict_under(policies, collateral, now).map(Some)
             }
-            Self::EvidenceWithOffer { .. } => Err(no_collateral("none here, and none offered")),
+            Self::EvidenceWithOffer { .. } => {
+                Err(Refusal::no_collateral("none here, and none was offered"))
+            }
         }
     }
 
@@ -131,14 +133,6 @@ impl std::fmt::Debug for Expect {
             Self::SameService { key, .. } => write!(f, "SameService({})", fingerprint(key)),
         }
     }
-}
-
-/// The refusal of evidence for which there is no collateral.
-pub(crate) fn no_collateral(found: impl Into<String>) -> Refusal {
-    Refusal::new(Stage::Collateral, "no-collateral", Matter::Collateral)
-        .found(found)
-        .expected("collateral for the service's platform")
-        .advice("give collateral for its platform, or have the service's operator offer it")
 }
 
 fn demand_evidence(peer: &ProvenPeer, key: Option<&[u8; 32]>) -> Result<(), Refusal> {

@@ -159,7 +159,8 @@ pub(crate) struct Serve {
     /// Verify every provider's evidence against this policy (TOML or dynamic_config.json)
     #[arg(long, value_name = "FILE", visible_alias = "config")]
     pub(crate) policy: Option<PathBuf>,
-    /// Collateral to verify providers' evidence with
+    /// Collateral to verify providers' evidence with, where it is about their platform; elsewhere, what
+    /// they offer is used
     #[arg(long, value_name = "FILE")]
     pub(crate) collateral: Option<PathBuf>,
     /// Offer this platform's own collateral to providers that have none; read again each time
@@ -327,6 +328,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) seen_lists: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) others: Others,
+    #[command(flatten)]
     pub(crate) consent: Consent,
     /// Where the receipt goes [default: OUTPUT.receipt.json, else JOB-NAME.receipt.json]
     #[arg(long, value_name = "FILE")]
@@ -337,6 +340,18 @@ pub(crate) struct Run {
     pub(crate) platform: Platform,
     #[command(flatten)]
     pub(crate) voice: Voice,
+}
+
+/// The other providers, in a job whose providers prove their programs to each other.
+#[derive(Args)]
+pub(crate) struct Others {
+    /// This party's own policy for the other providers, which must accept their evidence too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) provider_policy: Option<PathBuf>,
+    /// Collateral for this party's own platform, for those who verify its evidence [default: that of
+    /// --collateral, if it is about this platform]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) offer_collateral: Option<PathBuf>,
 }
 
 /// The table of a run.
@@ -461,6 +476,8 @@ pub(crate) struct Join {
     pub(crate) identity: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) trust: Trust,
+    #[command(flatten)]
+    pub(crate) others: Others,
     #[command(flatten)]
     pub(crate) consent: Consent,
     /// Accept evidence of the simulated platform with this root, in addition to --policy; implies

@@ -14,7 +14,7 @@ pub(crate) enum Code {
     Job = 1,
     /// A flag, a file or the input is wrong; nothing was sent.
     Usage = 2,
-    /// Evidence was refused, the service's or this party's.
+    /// Evidence was refused, the service's or a party's.
     Attestation = 3,
     /// The job's reveal policy or a cap forbids it, or withholds the result.
     RevealPolicy = 4,
@@ -28,7 +28,7 @@ Exit codes:
   0    done; an empty intersection is an ordinary result
   1    the job produced no result: a party or the service failed, left or was late
   2    a flag, a file or the input is wrong
-  3    evidence was refused, the service's or this party's
+  3    evidence was refused, the service's or a party's
   4    the job's reveal policy or a cap forbids it, or withholds the result
   130  stopped by SIGINT or SIGTERM; the other parties were told";
 
@@ -108,6 +108,7 @@ fn advice(hint: Hint) -> &'static str {
         Hint::Address => "give it with --service HOST:PORT",
         Hint::NoAddress => "leave out --service",
         Hint::Policy => "give one with --policy FILE, or put it in the job",
+        Hint::ProviderPolicy => "give one with --provider-policy FILE, or put it in the job",
         Hint::Simulated => "for a test, accept it with --insecure-simulated",
         Hint::Unattested => "accept it with --insecure-unattested",
         Hint::ServiceKey => "'convelo serve --identity FILE' shows the key of a service",

@@ -10,6 +10,7 @@ use convelo_party::limits::MAXIMUM_FILE_BYTES;
 use convelo_psi::{Job, KeyId};
 use zeroize::Zeroizing;
 
+use crate::args::Others;
 use crate::exit::Failure;
 
 /// The name of a collateral file next to a job file or a policy.
@@ -106,6 +107,19 @@ pub(crate) fn policy(path: &Path, simulated_root: Option<&Path>) -> Result<Polic
         }
         None => Ok(policy),
     }
+}
+
+/// Reads a party's own policy for the other providers.
+pub(crate) fn provider_policy(
+    others: &Others,
+    simulated_root: Option<&Path>,
+) -> Result<Option<Policy>, Failure> {
+    others.provider_policy.as_deref().map(|path| policy(path, simulated_root)).transpose()
+}
+
+/// Reads the collateral that a party offers for its own platform.
+pub(crate) fn offered(others: &Others) -> Result<Option<Collateral>, Failure> {
+    others.offer_collateral.as_deref().map(|path| collateral(Some(path), path)).transpose()
 }
 
 /// Reads collateral from the file the flag names, or from next to another file.

@@ -286,6 +286,9 @@ impl Observer for Narrator {
                     names.join(", ")
                 ));
             }
+            Event::ProviderVerified { name, verdict } => {
+                self.line(format_args!("evidence of {name} verified: {}", verdict.brief()));
+            }
             Event::KeyAgreed => {
                 self.line("the parties have agreed on a job key, which the service does not know");
             }
@@ -338,6 +341,10 @@ pub(crate) fn conclusion(summary: &Summary) -> Vec<String> {
     }];
     if let (Outcome::Intersection(matched), Some(output)) = (summary.result, &summary.output) {
         lines.push(format!("wrote {} rows to {}", HumanCount(matched.rows), output.display()));
+    }
+    if let Some(providers) = &summary.providers {
+        let names: Vec<_> = providers.iter().map(|other| other.name.as_str()).collect();
+        lines.push(format!("this party verified the evidence of {}", names.join(", ")));
     }
     if let Some(canaries) = summary.canaries {
         let asked = canaries.in_all + canaries.not_in_all;

@@ -185,12 +185,12 @@ fn minimum(job: &Job) -> Option<String> {
 fn evidence(service: &Service) -> &'static str {
     match service.verify {
         Verify::TwoWay { .. } => {
-            "the parties verify the service, and the service verifies the parties"
+            "the parties verify the service and each other; the service verifies the parties, too"
         }
         Verify::Service { .. } => "the parties verify the service before anything is sent",
         Verify::Provider { .. } => {
-            "the service verifies the parties; NOBODY VERIFIES THE SERVICE, which is identified by \
-             its pinned key only"
+            "the parties verify each other, and the service verifies the parties; NOBODY VERIFIES THE \
+             SERVICE, which is identified by its pinned key only"
         }
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use convelo_party::table::Table;
-use convelo_party::{Observer, Plan, Summary, provider_policy_of};
+use convelo_party::{Observer, Plan, Summary};
 use convelo_psi::Outcome;
 
 use crate::exit::{Code, Failure};
@@ -19,8 +19,7 @@ pub(crate) async fn run(
     json: bool,
 ) -> Result<ExitCode, Failure> {
     let stop = stop::requested();
-    let providers = provider_policy_of(plan.job())?;
-    let policies = plan.policies().chain(&providers);
+    let policies = plan.policies().chain(plan.provider_policies());
     let notices = plan::notices(plan.job(), policies, plan.insecure_ratls_only());
     for notice in &notices {
         narrator.notice(notice);

@@ -1,13 +1,11 @@
 //! What an operator opens next to the measured service: the status port, figures pushed to an
-//! OpenTelemetry collector, the wire of Intel's "PSI with SGX", a list of admitted keys, and
-//! collateral files that others keep fresh.
+//! OpenTelemetry collector, the wire of Intel's "PSI with SGX", and a list of admitted keys.
 //!
 //! `convelo-service`, the program that is measured, contains none of this. Here a [`Service`] is
 //! observed through its [`Observer`], and other clients are served from
 //! its [`Shared`](convelo_service::Shared) memory.
 
 mod admit;
-mod collateral;
 pub mod limits;
 mod otlp;
 mod psi_wire;
@@ -20,7 +18,6 @@ use convelo_service::{Observer, Service, ServiceError};
 use tokio::sync::watch;
 
 pub use admit::{AdmitError, AdmitFile};
-pub use collateral::CollateralFile;
 pub use otlp::{Collector, CollectorError};
 pub use psi_wire::{PsiError, PsiPort, PsiTls, PsiWire};
 pub use status::StatusPort;

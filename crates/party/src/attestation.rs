@@ -41,11 +41,15 @@ impl Terms {
 
     /// This party's own quote, if it has a source of quotes.
     pub(crate) fn quote(&self, report_data: &[u8; 64]) -> Result<Option<Vec<u8>>, Error> {
-        let quote = self.source.as_ref().map(|source| source.quote(report_data)).transpose();
-        quote.map_err(|error| {
-            Error::new(Kind::Usage, format!("cannot make evidence about this party: {error}"))
-        })
+        self.source.as_ref().map(|source| quote(&**source, report_data)).transpose()
     }
+}
+
+/// A quote of this party's program.
+pub(crate) fn quote(source: &dyn QuoteSource, report_data: &[u8; 64]) -> Result<Vec<u8>, Error> {
+    source.quote(report_data).map_err(|error| {
+        Error::new(Kind::Usage, format!("cannot make evidence about this party: {error}"))
+    })
 }
 
 /// What a service has proved on a connection.
@@ -113,7 +117,6 @@ impl Renewal {
 
     /// Verifies the answer to the open challenge and uses the challenge up. Returns this party's
     /// own answer, if there is one.
-    /// anything.
     pub(crate) fn answered(&mut self, proof: Proof) -> Result<Option<Vec<u8>>, Error> {
         let Some(challenge) = self.open.take() else {
             let text =

@@ -8,7 +8,7 @@ use convelo_channel::{
     Answer, AttestError, Attested, DialError, Dialled, Dialler, Expect, ServiceStream,
 };
 use convelo_untrusted::Untrusted;
-use convelo_wire::limits::MAXIMUM_MESSAGE_BYTES;
+use convelo_wire::limits::{MAXIMUM_FROM_PARTY_BYTES, MAXIMUM_TO_PARTY_BYTES};
 use convelo_wire::proto::join_service_client::JoinServiceClient;
 use convelo_wire::{Challenge, FromParty, ToParty, proto};
 use hyper_util::rt::TokioIo;
@@ -271,8 +271,8 @@ impl Stream {
         let (outgoing, messages) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let messages = ReceiverStream::new(messages).map(proto::FromParty::from);
         let mut client = JoinServiceClient::new(channel)
-            .max_decoding_message_size(MAXIMUM_MESSAGE_BYTES)
-            .max_encoding_message_size(MAXIMUM_MESSAGE_BYTES);
+            .max_decoding_message_size(MAXIMUM_TO_PARTY_BYTES)
+            .max_encoding_message_size(MAXIMUM_FROM_PARTY_BYTES);
         let call = tokio::time::timeout_at(deadline, client.join(messages)).await;
         let call = call.map_err(|_| late())?.map_err(|status| lost(&status, speaker))?;
         Ok(Self { outgoing, incoming: call.into_inner(), deadline, speaker })

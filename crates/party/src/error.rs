@@ -20,7 +20,7 @@ pub enum Kind {
     Usage,
     /// The job ended without a result: a party or the service failed, left or was late.
     Job,
-    /// The service's evidence, or this party's, was refused.
+    /// The service's evidence, or a party's, was refused.
     Attestation,
     /// The job's reveal policy, or its caps, do not allow this.
     RevealPolicy,
@@ -66,6 +66,8 @@ pub enum Hint {
     NoAddress,
     /// A policy that says which evidence of the service to accept.
     Policy,
+    /// A policy that says which evidence of the other providers to accept.
+    ProviderPolicy,
     /// This party's consent to evidence of a simulated platform.
     Simulated,
     /// This party's consent to a service that nobody verifies.
@@ -119,6 +121,16 @@ pub(crate) enum Cause {
          sent to it: {0}"
     )]
     RefusedSince(#[source] Refusal),
+    /// Another provider's evidence, as the service passed it on.
+    #[error(
+        "the evidence of '{name}', another provider, was refused here; nothing was sealed to it, and \
+         the others are told: {refusal}"
+    )]
+    ProviderRefused {
+        name: String,
+        #[source]
+        refusal: Refusal,
+    },
     /// The service ended the job, with its explanation.
     #[error("{speaker} says {said}")]
     Failed { reason: Reason, speaker: Speaker, said: Untrusted },
@@ -171,6 +183,11 @@ impl Error {
         Self::refused(refusal, Cause::RefusedSince)
     }
 
+    /// This party refused the evidence of another provider.
+    pub(crate) fn provider_refused(name: &str, refusal: Refusal) -> Self {
+        Self::of(Kind::Attestation, Cause::ProviderRefused { name: name.to_owned(), refusal })
+    }
+
     fn refused(refusal: Refusal, cause: impl FnOnce(Refusal) -> Cause) -> Self {
         let hint = (refusal.matter == Matter::Collateral).then_some(Hint::Collateral);
         Self { hint, ..Self::of(Kind::Attestation, cause(refusal)) }
@@ -212,7 +229,8 @@ impl Error {
         match self.cause() {
             Cause::Refused(refusal)
             | Cause::RefusedOnChallenge(refusal)
-            | Cause::RefusedSince(refusal) => Some(refusal),
+            | Cause::RefusedSince(refusal)
+            | Cause::ProviderRefused { refusal, .. } => Some(refusal),
             _ => None,
         }
     }
@@ -230,6 +248,7 @@ impl Error {
         match self.cause() {
             Cause::Table(_) => Reason::Table,
             Cause::Agreement(_) => Reason::KeyAgreement,
+            Cause::ProviderRefused { .. } => Reason::Attestation,
             _ if self.kind == Kind::RevealPolicy => Reason::OverCap,
             _ => Reason::Stopped,
         }

@@ -49,6 +49,13 @@ pub enum Event<'a> {
         /// Whether the job file pins their keys; otherwise the service vouches for them.
         pinned: bool,
     },
+    /// The evidence of another provider was verified, by this party.
+    ProviderVerified {
+        /// Its name.
+        name: &'a str,
+        /// What was found.
+        verdict: &'a Verdict,
+    },
     /// All parties hold the same job key.
     KeyAgreed,
     /// The table is being read for the first time.

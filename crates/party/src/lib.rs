@@ -39,7 +39,8 @@
 //! the key columns, `convelo_psi` normalises and pseudonyms them under the job key that the
 //! parties agreed on, and `services` has the sorted set intersected. For that, `shards` distributes
 //! the set, and a `part` and its `session` carry it to each service, which `attestation` has
-//! verified on each `connection`, and bring back the bitmap. Then `table` writes the matched rows
+//! verified on each `connection`, and bring back the bitmap. `providers` verifies the other parties'
+//! programs, where the job asks for that. Then `table` writes the matched rows
 //! and `receipt` the receipt.
 
 mod attestation;
@@ -53,6 +54,7 @@ mod pcs;
 mod pieces;
 mod plan;
 mod progress;
+mod providers;
 mod receipt;
 mod refresh;
 mod run;
@@ -71,6 +73,7 @@ pub use event::{Counts, Event, Observer};
 pub use first_pass::count_keys;
 pub use pcs::{INTEL_PCS, PcsClient, PcsError, web_tls};
 pub use plan::{Consent, Plan, PlanBuilder, policy_of, provider_policy_of};
+pub use providers::VerifiedProvider;
 pub use receipt::{Against, ReceiptError, Unsigned, VerifiedReceipt, verify_receipt};
 pub use refresh::{Refresh, RefreshError, Refreshing, store_collateral};
 pub use run::run;

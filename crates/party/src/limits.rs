@@ -71,7 +71,7 @@ pub(crate) const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
 /// How many messages may arrive on a connection that accepts no more, for a party that is about to
 /// send: the parties, their shares and confirmations, and that there is room. They stay in memory
-/// until they are due, up to 320 KiB each; progress is not kept.
+/// until they are due, up to 2.7 MiB each; progress is not kept.
 pub(crate) const MESSAGES_AHEAD: usize = 4;
 
 /// How long a party whose connection broke tries to continue on another one. The service gives the

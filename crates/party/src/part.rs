@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use convelo_attest::Verdict;
 use convelo_channel::{Identity, os_rng};
@@ -21,6 +21,7 @@ use crate::error::{Error, Kind};
 use crate::event::{Event, Observer as _};
 use crate::pieces::{PIECE_KEYS, Pieces, blake3};
 use crate::progress::Progress;
+use crate::providers::Providers;
 use crate::session::{Contact, Session};
 
 /// The part.
@@ -29,6 +30,8 @@ pub(crate) struct Part {
     job: Job,
     name: String,
     identity: Identity,
+    /// Present where the job has its providers prove their programs.
+    providers: Option<Providers>,
     session: Session,
     progress: Progress,
     address: String,
@@ -38,6 +41,8 @@ pub(crate) struct Part {
 pub(crate) struct Agreed {
     pub(crate) key: JobKey,
     pub(crate) assembled: Assembled,
+    /// The other providers whose programs this party verified.
+    pub(crate) providers: Vec<(String, Verdict)>,
 }
 
 /// What one service answered, verified; without its bitmap.
@@ -63,7 +68,7 @@ impl Part {
     /// Contacts the service, which must prove what it is.
     pub(crate) async fn open(
         job: Job,
-        (name, identity): (String, Identity),
+        (name, identity, providers): (String, Identity, Option<Providers>),
         contact: Contact,
         progress: Progress,
     ) -> Result<Self, Error> {
@@ -75,7 +80,7 @@ impl Part {
             Some(verdict) => progress.on(Event::EvidenceVerified(verdict)),
             None => progress.on(Event::KeyRecognised),
         }
-        Ok(Self { job, name, identity, session, progress, address })
+        Ok(Self { job, name, identity, providers, session, progress, address })
     }
 
     /// The next message. While nothing is asked of the service, it can only be the end.
@@ -169,25 +174,38 @@ impl Part {
     async fn agree_on_key(&mut self) -> Result<Agreed, Error> {
         let (job, name, session) = (&self.job, &self.name, &mut self.session);
         let opening = Opening::new(job, name, self.identity.signing_key(), &mut os_rng());
+        let show = |providers: &Providers| {
+            providers.show(job, (name, self.identity.spki()), &opening.offer())
+        };
+        let evidence = self.providers.as_ref().map(show).transpose()?;
         let hello = Hello {
             job: job.canonical().to_owned().into(),
             party: name.clone(),
             offer: opening.offer(),
             software: concat!("convelo ", env!("CARGO_PKG_VERSION")).to_owned(),
             received: None,
+            evidence,
         };
         session.hello(hello).await?;
-        let assembled = loop {
+        let (assembled, shown) = loop {
             match session.next().await? {
                 ToParty::Waiting(waiting) => self.progress.on(Event::Waiting(&waiting)),
-                ToParty::Assembled(assembled) => break assembled,
+                ToParty::Assembled(assembled, shown) => break (assembled, shown),
                 _ => return Err(out_of_turn("before all parties had come")),
             }
         };
+        let mut providers = Vec::new();
+        if let Some(demands) = &self.providers {
+            let (digest, members) = (job.digest(), &assembled.members);
+            providers = demands.verify(&digest, name, members, &shown, unix_now())?;
+        }
         let (sealing, shares) = opening.assembled(job, &assembled, &mut os_rng())?;
         let names = assembled.members.iter().map(|member| member.name.as_str()).collect();
         let pinned = matches!(job.parties(), Parties::Named(_));
         self.progress.on(Event::Assembled { names, pinned });
+        for (name, verdict) in &providers {
+            self.progress.on(Event::ProviderVerified { name, verdict });
+        }
         session.send(FromParty::Shares(shares)).await?;
         let ToParty::Shares(shares) = session.next().await? else {
             return Err(out_of_turn("in place of the other parties' shares"));
@@ -201,7 +219,7 @@ impl Part {
             confirmations.into_iter().map(|entry| (entry.party, entry.confirmation)).collect();
         let key = confirming.confirmed(&confirmations)?;
         self.progress.on(Event::KeyAgreed);
-        Ok(Agreed { key, assembled })
+        Ok(Agreed { key, assembled, providers })
     }
 
     /// Sends the set, and waits for the outcome.
@@ -297,6 +315,10 @@ fn uploads(progress: &Progress, message: ToParty) -> Result<(), Error> {
         progress.on(Event::JoinRunning);
     }
     Ok(())
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn out_of_turn(when: &str) -> Error {

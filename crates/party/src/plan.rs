@@ -7,9 +7,11 @@ use std::sync::Arc;
 use convelo_attest::{Collateral, Policy, QuoteSource};
 use convelo_channel::{Expect, Identity};
 use convelo_psi::{Job, KeyId, Mode, OutcomeKind, Parties, Verify, reveal};
+use convelo_wire::limits::{MAXIMUM_OFFERED_BYTES, MAXIMUM_TERMS_BYTES};
 
 use crate::error::{Error, Hint, Kind};
 use crate::first_pass::check_key_columns;
+use crate::providers::{Providers, fits_into_hello};
 use crate::seen::Seen;
 use crate::spill::Memory;
 use crate::table::{Output, Table};
@@ -35,6 +37,8 @@ pub(crate) struct Conditions {
     pub(crate) addresses: Vec<String>,
     /// Where evidence about this party comes from, if the job asks for it.
     pub(crate) source: Option<Arc<dyn QuoteSource>>,
+    /// The other providers, if the job asks for their evidence.
+    pub(crate) providers: Option<Providers>,
     pub(crate) insecure_ratls_only: bool,
     /// The newest revocation lists that this party has seen.
     pub(crate) seen: Option<Arc<Seen>>,
@@ -61,7 +65,9 @@ pub struct PlanBuilder {
     name: String,
     identity: Identity,
     policies: Vec<Policy>,
+    provider_policies: Vec<Policy>,
     collateral: Option<Collateral>,
+    offer: Option<Collateral>,
     address: Option<String>,
     source: Option<Arc<dyn QuoteSource>>,
     consent: Consent,
@@ -91,7 +97,9 @@ impl Plan {
             name,
             identity,
             policies: Vec::new(),
+            provider_policies: Vec::new(),
             collateral: None,
+            offer: None,
             address: None,
             source: None,
             consent: Consent::default(),
@@ -125,6 +133,13 @@ impl Plan {
         self.conditions.policies.iter().map(|policy| &**policy)
     }
 
+    /// The policies that the other providers' evidence must meet: the job's first, then this party's
+    /// own. Empty if the job asks for none.
+    pub fn provider_policies(&self) -> impl Iterator<Item = &Policy> {
+        let policies = self.conditions.providers.iter().flat_map(|others| &others.policies);
+        policies.map(|policy| &**policy)
+    }
+
     /// Whether the services need not attest the connections afresh.
     pub fn insecure_ratls_only(&self) -> bool {
         self.conditions.insecure_ratls_only
@@ -150,11 +165,27 @@ impl PlanBuilder {
         self
     }
 
-    /// The collateral to verify the services' evidence with. Without it, the services offer their
-    /// own: signed, and no older than the policies allow.
+    /// This party's own policies for the other providers; each must accept their evidence as well. A
+    /// job without pinned parties may have no policy for them, and then needs one here if they prove
+    /// their programs.
+    #[must_use]
+    pub fn provider_policies(mut self, policies: impl IntoIterator<Item = Policy>) -> Self {
+        self.provider_policies.extend(policies);
+        self
+    }
+
+    /// The collateral to verify the services' evidence with, and that of other providers on the same
+    /// kind of platform. Without it, they offer their own: signed, and no older than the policies allow.
     #[must_use]
     pub fn collateral(self, collateral: impl Into<Option<Collateral>>) -> Self {
         Self { collateral: collateral.into(), ..self }
+    }
+
+    /// The collateral for this party's platform, which is passed on to those who verify its evidence.
+    /// Without it, [`collateral`](Self::collateral) is, if it is about this platform.
+    #[must_use]
+    pub fn offer_collateral(self, offer: impl Into<Option<Collateral>>) -> Self {
+        Self { offer: offer.into(), ..self }
     }
 
     /// The `host:port` of the job's one service, overriding the address in the job.
@@ -232,21 +263,33 @@ impl PlanBuilder {
         let addresses = addresses(&self.job, self.address)?;
         let policies = policy_of(&self.job)?.into_iter().chain(self.policies);
         let policies: Vec<_> = policies.map(Arc::new).collect();
-        check_consent(&self.job, &policies, self.consent)?;
+        check_consent(&self.job, &policies, &self.provider_policies, self.consent)?;
         if self.insecure_ratls_only {
             check_collateral(&policies, self.collateral.as_ref())?;
         }
-        let expect = expectation(&self.job, policies.clone(), self.collateral)?;
+        let collateral = self.collateral.map(Arc::new);
+        let expect = expectation(&self.job, policies.clone(), collateral.clone())?;
+        let seen = self.seen_lists.map(Seen::open).transpose()?.map(Arc::new);
         let Mode::Attested(service) = self.job.mode();
-        let source = match (&service.verify, self.source) {
-            (Verify::Service { .. }, _) => None,
-            (_, Some(source)) => Some(source),
-            (_, None) => {
-                let text = "the job has the service verify its providers' evidence, but \
-                            nothing here can produce evidence about this party";
+        let source = match (service.verifies_providers(), self.source) {
+            (false, _) => None,
+            (true, Some(source)) => Some(source),
+            (true, None) => {
+                let text = "the job has its providers' evidence verified, but nothing here can produce \
+                            evidence about this party";
                 return Err(usage(text, Hint::QuoteSource));
             }
         };
+        let of_providers = provider_policies(&self.job, self.provider_policies)?;
+        let offer = self.offer.map(Arc::new);
+        check_offer(&self.job, offer.as_deref())?;
+        let providers = source.clone().map(|source| Providers {
+            policies: of_providers,
+            collateral,
+            seen: seen.clone(),
+            source,
+            offer,
+        });
         check_output(&self.job, &self.name, self.output.as_ref())?;
         let conditions = Conditions {
             job: self.job,
@@ -256,8 +299,9 @@ impl PlanBuilder {
             expect,
             addresses,
             source,
+            providers,
             insecure_ratls_only: self.insecure_ratls_only,
-            seen: self.seen_lists.map(Seen::open).transpose()?.map(Arc::new),
+            seen,
             memory: self.memory,
             only_first: self.only_first,
             receipt: self.receipt,
@@ -287,10 +331,50 @@ pub fn provider_policy_of(job: &Job) -> Result<Option<Policy>, Error> {
         .map_err(|error| Error::new(Kind::Usage, format!("[provider.policy] of the job: {error}")))
 }
 
+/// Everything that the other providers' evidence must meet: nothing, if the job asks for none.
+fn provider_policies(job: &Job, own: Vec<Policy>) -> Result<Vec<Arc<Policy>>, Error> {
+    let Mode::Attested(service) = job.mode();
+    if !service.verifies_providers() {
+        if own.is_empty() {
+            return Ok(Vec::new());
+        }
+        let text = "a policy for the other providers was given, but in this job they prove nothing \
+                    (verify = \"service\"): leave it out, or change the job";
+        return Err(Error::new(Kind::Usage, text));
+    }
+    let policies: Vec<_> = provider_policy_of(job)?.into_iter().chain(own).map(Arc::new).collect();
+    if policies.is_empty() {
+        let text = "no policy says which evidence to accept from the other providers, neither the job's \
+                    nor this party's own";
+        return Err(usage(text, Hint::ProviderPolicy));
+    }
+    Ok(policies)
+}
+
+/// What is offered travels together with the job.
+fn check_offer(job: &Job, offer: Option<&Collateral>) -> Result<(), Error> {
+    let Some(bytes) = offer.map(|offer| offer.to_json().len()) else { return Ok(()) };
+    let jobs = job.shards();
+    match jobs.iter().find(|job| !fits_into_hello(job, bytes)) {
+        None => Ok(()),
+        Some(job) => {
+            let text = format!(
+                "the collateral to be offered has {bytes} bytes and the job {}, expected at most {} KiB, and \
+                 {} KiB together: offer none, and have those who verify this party get it themselves",
+                job.canonical().len(),
+                MAXIMUM_OFFERED_BYTES >> 10,
+                MAXIMUM_TERMS_BYTES >> 10
+            );
+            Err(Error::new(Kind::Usage, text))
+        }
+    }
+}
+
 /// Nobody else decides that this party does without protection.
 pub(crate) fn check_consent(
     job: &Job,
     policies: &[Arc<Policy>],
+    of_providers: &[Policy],
     consent: Consent,
 ) -> Result<(), Error> {
     let Mode::Attested(service) = job.mode();
@@ -313,7 +397,7 @@ pub(crate) fn check_consent(
     if policies.iter().any(|policy| policy.is_simulated()) {
         return simulated("the service");
     }
-    if providers.is_some_and(|policy| policy.is_simulated()) {
+    if providers.iter().chain(of_providers).any(Policy::is_simulated) {
         return simulated("the providers");
     }
     Ok(())
@@ -323,15 +407,13 @@ pub(crate) fn check_consent(
 pub(crate) fn expectation(
     job: &Job,
     policies: Vec<Arc<Policy>>,
-    collateral: Option<Collateral>,
+    collateral: Option<Arc<Collateral>>,
 ) -> Result<Expect, Error> {
     let Mode::Attested(service) = job.mode();
     let key = service.key.map(|key| key.0);
     match (policies.is_empty(), &service.verify, key) {
         (false, _, key) => Ok(match collateral {
-            Some(collateral) => {
-                Expect::Evidence { policies, collateral: Arc::new(collateral), key }
-            }
+            Some(collateral) => Expect::Evidence { policies, collateral, key },
             None => Expect::EvidenceWithOffer { policies, key },
         }),
         (true, Verify::Provider { .. }, Some(key)) => Ok(Expect::Key(key)),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
 use crate::event::Counts;
+use crate::providers::VerifiedProvider;
 use crate::summary::{Counted, Matched, Summary};
 
 pub use verify::{Against, ReceiptError, Unsigned, VerifiedReceipt, verify_receipt};
@@ -35,6 +36,9 @@ pub(crate) struct Receipt {
     #[serde(flatten)]
     witness: Witness,
     members: Vec<MemberEntry>,
+    /// The other providers, whose evidence this party verified, by its own word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    providers: Option<Vec<VerifiedProvider>>,
     input: Counts,
     sent: Sent,
     result: Outcome<Matched, Counted>,
@@ -122,6 +126,7 @@ impl Receipt {
                 .members()
                 .map(|(name, key)| MemberEntry { name: name.to_owned(), key })
                 .collect(),
+            providers: summary.providers.clone(),
             input: summary.input,
             sent: Sent { keys: statement.keys, blake3: hex::encode(statement.set_blake3) },
             result: summary.result,

@@ -147,6 +147,7 @@ impl Provider {
             attested: witness.attested(),
             fresh: witness.fresh(),
             verdict: witness.verdict().map(Verdict::to_json),
+            providers: plan.providers.as_ref().map(|_| met.providers().to_vec()),
             input,
             result,
             canaries,

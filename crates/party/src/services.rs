@@ -20,6 +20,7 @@ use crate::event::Observer;
 use crate::part::{Answer, Part};
 use crate::plan::{self, Conditions, Consent};
 use crate::progress::Progress;
+use crate::providers::VerifiedProvider;
 use crate::receipt::{Receipt, Service};
 use crate::session::Contact;
 use crate::shards;
@@ -38,9 +39,9 @@ pub async fn verify_services(
     consent: Consent,
 ) -> Result<Vec<(String, Option<Verdict>)>, Error> {
     let policies: Vec<_> = plan::policy_of(job)?.into_iter().map(Arc::new).collect();
-    plan::check_consent(job, &policies, consent)?;
+    plan::check_consent(job, &policies, &[], consent)?;
     plan::check_collateral(&policies, collateral.as_ref())?;
-    let expect = plan::expectation(job, policies, collateral)?;
+    let expect = plan::expectation(job, policies, collateral.map(Arc::new))?;
     let dialler = dialler(job, Identity::generate().plain()?);
     let verifying = plan::addresses(job, None)?.into_iter().map(async |address| {
         let stream = dialler.dial(&address, &expect).await?;
@@ -61,6 +62,8 @@ pub(crate) struct Services {
     parts: Vec<Part>,
     /// The run and the job's members, as each service shows them.
     assembled: Vec<Assembled>,
+    /// The other providers, as this party verified them.
+    providers: Vec<VerifiedProvider>,
 }
 
 /// The services as witnesses to the answer, by their evidence and signed statements.
@@ -92,15 +95,22 @@ impl Services {
                 seen: plan.seen.clone(),
             };
             let contact = Contact { address: address.clone(), dialler: dialler.clone(), terms };
-            Part::open(job, (plan.name.clone(), plan.identity.clone()), contact, progress)
+            let own = (plan.name.clone(), plan.identity.clone(), plan.providers.clone());
+            Part::open(job, own, contact, progress)
         }))
         .await?;
-        Ok(Self { digest: plan.job.digest(), parts, assembled: Vec::new() })
+        let (assembled, providers) = (Vec::new(), Vec::new());
+        Ok(Self { digest: plan.job.digest(), parts, assembled, providers })
     }
 
     /// Waits for the other parties and agrees with them on the job key.
     pub(crate) async fn agree(&mut self) -> Result<JobKey, Error> {
         let agreed = try_join_all(self.parts.iter_mut().map(Part::agree)).await?;
+        // Each part has verified all of them; they are the same parties, as is checked below.
+        let providers = agreed.first().map_or(&[][..], |agreed| &agreed.providers);
+        let providers =
+            providers.iter().map(|(name, verdict)| VerifiedProvider::new(name, verdict));
+        self.providers = providers.collect();
         let (keys, assembled): (Vec<_>, _) =
             agreed.into_iter().map(|agreed| (agreed.key, agreed.assembled)).unzip();
         self.assembled = assembled;
@@ -135,6 +145,11 @@ impl Services {
     pub(crate) fn parties(&self) -> Vec<String> {
         let members = self.assembled.first().map_or(&[][..], |assembled| &assembled.members);
         members.iter().map(|member| member.name.clone()).collect()
+    }
+
+    /// The other providers, as this party verified them.
+    pub(crate) fn providers(&self) -> &[VerifiedProvider] {
+        &self.providers
     }
 
     /// Tells the services that this party gives up, and why.

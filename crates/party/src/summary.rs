@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use convelo_psi::{CanaryCounts, JobDigest, Outcome};
 
 use crate::event::Counts;
+use crate::providers::VerifiedProvider;
 
 /// What a provider learned, and what happened to its rows.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -23,6 +24,9 @@ pub struct Summary {
     pub fresh: bool,
     /// The verdict on the service; none if a pinned key took its place.
     pub verdict: Option<serde_json::Value>,
+    /// The other providers, whose evidence this party verified; none if the job does not ask for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub providers: Option<Vec<VerifiedProvider>>,
     /// What the table held.
     pub input: Counts,
     /// What the job revealed to this party.

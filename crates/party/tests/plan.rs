@@ -374,3 +374,32 @@ fn output_over_the_table() {
     assert_eq!(error.kind(), Kind::Usage, "{error}");
     assert_eq!(std::fs::read_to_string(scene.path("ids.txt")).unwrap(), "bicycle\n");
 }
+
+/// Without a policy, a party would believe whatever the service passes on.
+#[test]
+fn providers_that_no_policy_is_for() {
+    let scene = Scene::new();
+    for (verify, key) in
+        [(terms::Verify::TwoWay, None), (terms::Verify::Provider, Some(KeyId([7; 32])))]
+    {
+        let service = terms::Service { verify, key, ..terms::Service::default() };
+        let job = Job::unpinned("j", 2, 10, 60, service).unwrap();
+        let begin = || {
+            let builder = Plan::builder(job.clone(), "whoever", Identity::generate()).unwrap();
+            let builder = builder.output(Output::File(scene.path("matched.txt")));
+            let source = scene.platform.program("provider") as Arc<dyn QuoteSource>;
+            let builder = builder.address("h:1".to_owned()).quote_source(source);
+            let builder = builder.insecure_simulated(true).insecure_unattested(true);
+            builder.policies([scene.policy("service")])
+        };
+        scene.usage(begin().build(), Some(Hint::ProviderPolicy), "from the other providers");
+        let own = || begin().provider_policies([scene.policy("provider")]);
+        assert_eq!(own().build().unwrap().provider_policies().count(), 1);
+        // This party's own policy takes protection away like any other.
+        let without = own().insecure_simulated(false).build();
+        scene.usage(without, Some(Hint::Simulated), "nothing was sent");
+    }
+    let superfluous = scene.builder(scene.ordinary());
+    let superfluous = superfluous.provider_policies([scene.policy("provider")]).build();
+    scene.usage(superfluous, None, "they prove nothing");
+}

@@ -92,12 +92,12 @@ pub enum Verify {
     TwoWay {
         /// What the providers accept as the service's evidence.
         policy: Option<Value>,
-        /// What the service accepts as the providers' evidence.
+        /// What the service and the other providers accept as a provider's evidence.
         provider_policy: Option<Value>,
     },
     /// The providers'; the service shows its pinned key.
     Provider {
-        /// What the service accepts as the providers' evidence.
+        /// What the service and the other providers accept as a provider's evidence.
         provider_policy: Option<Value>,
     },
 }
@@ -111,7 +111,12 @@ impl Service {
         }
     }
 
-    /// What the service accepts as the providers' evidence.
+    /// Whether the providers prove their programs: to the service, and to each other.
+    pub fn verifies_providers(&self) -> bool {
+        !matches!(self.verify, Verify::Service { .. })
+    }
+
+    /// What the service and the other providers accept as a provider's evidence.
     pub fn provider_policy(&self) -> Option<&Value> {
         match &self.verify {
             Verify::TwoWay { provider_policy, .. } | Verify::Provider { provider_policy } => {

@@ -8,11 +8,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use convelo_attest::{Collateral, Evidence, Policy, QuoteSource, Refusal, Role};
 use convelo_channel::{Exchange, Holder, Peer, os_rng};
 use convelo_psi::agreement::AGREEMENT_VERSION;
-use convelo_wire::{Challenge, Failed, Proof, Reason};
+use convelo_wire::limits::MAXIMUM_COLLATERAL_BYTES;
+use convelo_wire::{Bytes, Challenge, Failed, Proof, Reason};
 use rand_core::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use crate::collateral::CollateralSource;
 use crate::limits::{ATTEST_TIMEOUT, QUOTES_AT_ONCE, TURNS_EACH, VERIFICATIONS_AT_ONCE};
 
 /// What was proved on a stream, and when.
@@ -51,12 +53,6 @@ impl Session {
     }
 }
 
-/// A source of the collateral in force, which something else keeps fresh while the service runs.
-pub trait CollateralSource: Send + Sync {
-    /// The collateral in force now, if there is any. May block.
-    fn current(&self) -> Option<Arc<Collateral>>;
-}
-
 /// Proves what this service is.
 pub(crate) struct Attester {
     source: Arc<dyn QuoteSource>,
@@ -68,6 +64,12 @@ pub(crate) struct Attester {
 pub(crate) struct Verifier {
     collateral: Option<Arc<dyn CollateralSource>>,
     verifications: Gates,
+}
+
+/// What a party proves, and the collateral that it offers for its platform; empty for none.
+pub(crate) struct Claim {
+    pub(crate) evidence: Vec<Arc<Evidence>>,
+    pub(crate) collateral: Bytes,
 }
 
 /// Who is waiting for a turn. Each queue has turns of its own: a crowd of strangers must not keep a
@@ -190,6 +192,7 @@ impl Attester {
         let made = self.quotes.of(queue).apart(peer.address.ip(), move || {
             let offered = offer.and_then(|offer| offer.current());
             let offered = offered.map(|offered| offered.to_json().into_bytes());
+            let offered = offered.filter(|offered| offered.len() <= MAXIMUM_COLLATERAL_BYTES);
             source.quote(&report_data).map(|quote| (quote, offered.unwrap_or_default()))
         });
         let (quote, collateral) = made.await?.map_err(|error| {
@@ -205,7 +208,8 @@ impl Verifier {
         Self { collateral, verifications: Gates::new(VERIFICATIONS_AT_ONCE) }
     }
 
-    /// Verifies a party's evidence against every policy.
+    /// Verifies a party's evidence against every policy: with our own collateral, if it is about the
+    /// party's platform, and otherwise with what the party offers.
     ///
     /// # Errors
     /// The refusal, in words.
@@ -214,7 +218,7 @@ impl Verifier {
         queue: Queue,
         source: IpAddr,
         name: &str,
-        evidence: Result<Arc<Evidence>, Refusal>,
+        claim: Result<Claim, Refusal>,
         policies: &[Policy],
     ) -> Result<(), Failed> {
         if policies.is_empty() {
@@ -224,21 +228,18 @@ impl Verifier {
             let text = format!("the evidence of '{name}' was refused: {refusal}");
             Failed::of_party(Reason::Attestation, name, text)
         };
-        let evidence = evidence.map_err(refused)?;
-        let collateral = self.collateral.clone();
-        let policies = policies.to_vec();
+        let Claim { evidence, collateral: offered } = claim.map_err(refused)?;
+        let (own, policies) = (self.collateral.clone(), policies.to_vec());
         let verified = self.verifications.of(queue).apart(source, move || {
-            let collateral = collateral.and_then(|collateral| collateral.current())?;
-            Some(policies.iter().try_for_each(|policy| {
-                convelo_attest::verify(&evidence, &collateral, policy, unix_now()).map(drop)
-            }))
+            let own = own.and_then(|own| own.current());
+            evidence.iter().try_for_each(|evidence| {
+                let collateral = Collateral::own_or_offered(own.clone(), &offered, evidence)?;
+                policies.iter().try_for_each(|policy| {
+                    convelo_attest::verify(evidence, &collateral, policy, unix_now()).map(drop)
+                })
+            })
         });
-        let verified = verified.await?.ok_or_else(|| {
-            let text = "the service has no collateral to verify providers' evidence with; \
-                        its operator must supply it";
-            Failed::new(Reason::Internal, text)
-        })?;
-        verified.map_err(refused)
+        verified.await?.map_err(refused)
     }
 }
 

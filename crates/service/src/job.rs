@@ -6,7 +6,7 @@
 //! exception is a broken connection: its party may come back on another one and continue. To allow
 //! that, the job counts what it has received from each party and keeps what it has sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::time::Duration;
 
@@ -16,11 +16,14 @@ use convelo_psi::agreement::{Assembled, Confirmation, KeyOffer, Member, SealedSh
 use convelo_psi::limits::{MAXIMUM_NAME_BYTES, SEALED_SHARE_BYTES};
 use convelo_psi::reveal::{self, Answer};
 use convelo_psi::{
-    Bitmap, Job, KeyId, PSEUDONYM_BYTES, ReceivedSet, SetReceiver, SignedStatement, Statement,
-    engine,
+    Bitmap, Job, KeyId, Mode, PSEUDONYM_BYTES, ReceivedSet, SetReceiver, SignedStatement,
+    Statement, engine,
 };
-use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
-use convelo_wire::{self as wire, Announcement, Bytes, Failed, FromParty, Reason, ToParty};
+use convelo_wire::limits::{MAXIMUM_CHUNK_BYTES, MAXIMUM_RELAYED_BYTES};
+use convelo_wire::{
+    self as wire, Announcement, Bytes, Failed, FromParty, MemberEvidence, OfferEvidence, Reason,
+    ToParty,
+};
 
 use crate::budget::{Budget, Need, NoRoom, Reservation};
 
@@ -36,8 +39,16 @@ pub(crate) struct Arrival {
     pub(crate) offer: KeyOffer,
     /// How many messages of the job the party has received, if it is resuming a run.
     pub(crate) received: Option<u64>,
+    /// What it shows about its one-time key, if the job asks for that and does not have it yet.
+    pub(crate) evidence: Option<Shown>,
     /// Whose share of the memory its set counts for; nobody's, if the operator has admitted it.
     pub(crate) holders: Vec<Holder>,
+}
+
+/// What a party shows to the others, and the memory for it.
+pub(crate) struct Shown {
+    pub(crate) evidence: OfferEvidence,
+    pub(crate) _room: Reservation,
 }
 
 /// What happens to a job.
@@ -110,6 +121,8 @@ struct Seat {
     attached: bool,
     spki: Vec<u8>,
     offer: KeyOffer,
+    /// Until all parties have received it.
+    evidence: Option<Shown>,
     holders: Vec<Holder>,
     /// How many messages have been taken from the party since all had arrived.
     taken: u64,
@@ -261,7 +274,18 @@ impl JobMachine {
         if back && self.phase != Phase::Gathering {
             return self.resumed(arrival);
         }
-        let Arrival { connection, name, spki, offer, received, holders } = arrival;
+        let Arrival { connection, name, spki, offer, received, evidence, holders } = arrival;
+        if self.phase == Phase::Gathering
+            && let Some(shown) = &evidence
+            && !self.has_room_to_relay(&name, &shown.evidence.collateral)
+        {
+            let text = format!(
+                "the parties of this job offer more than {} KiB of collateral: those whose platforms are \
+                 of one kind should offer the same file",
+                MAXIMUM_RELAYED_BYTES >> 10
+            );
+            return refuse(connection, Failed::new(Reason::NoRoom, text));
+        }
         let mut effects = Vec::new();
         if let Some(seat) = self.seats.get(&name) {
             if seat.spki != spki {
@@ -294,6 +318,7 @@ impl JobMachine {
             attached: true,
             spki,
             offer,
+            evidence,
             holders,
             taken: 0,
             sent: Vec::new(),
@@ -308,9 +333,10 @@ impl JobMachine {
         }
         if self.seats.len() == self.job.parties().count() {
             self.phase = Phase::Sharing;
-            let assembled = self.assembled();
+            let (assembled, evidence) = (self.assembled(), self.evidence());
             effects.extend(self.expect());
-            effects.extend(self.tell_all(|_| ToParty::Assembled(assembled.clone())));
+            effects
+                .extend(self.tell_all(|_| ToParty::Assembled(assembled.clone(), evidence.clone())));
         } else {
             effects.extend(self.tell_waiting(seconds_left));
         }
@@ -432,6 +458,9 @@ impl JobMachine {
             Reason::KeyAgreement => {
                 (reason, "it refused the keys it was shown for the other parties")
             }
+            Reason::Attestation if self.verifies_providers() => {
+                (reason, "it refused the evidence it was shown of another party's program")
+            }
             // Only the service may say these; no party says them for it.
             _ => (Reason::Stopped, "it gave up"),
         };
@@ -489,6 +518,7 @@ impl JobMachine {
             return Ok(Vec::new());
         }
         self.phase = Phase::Confirming;
+        self.forget_evidence();
         let mut inboxes: BTreeMap<String, Vec<SealedShare>> = BTreeMap::new();
         for share in self.seats.values_mut().flat_map(|seat| seat.shares.take().unwrap_or_default())
         {
@@ -834,6 +864,38 @@ impl JobMachine {
             offer: seat.offer.clone(),
         };
         Assembled { run: self.run, members: self.seats.iter().map(member).collect() }
+    }
+
+    fn verifies_providers(&self) -> bool {
+        let Mode::Attested(service) = self.job.mode();
+        service.verifies_providers()
+    }
+
+    /// What the members show about their one-time keys.
+    fn evidence(&self) -> MemberEvidence {
+        let shown = |(name, seat): (&String, &Seat)| {
+            seat.evidence.as_ref().map(|shown| (name.clone(), shown.evidence.clone()))
+        };
+        self.seats.iter().filter_map(shown).collect()
+    }
+
+    /// Everybody who has sent shares has received it.
+    fn forget_evidence(&mut self) {
+        for seat in self.seats.values_mut() {
+            seat.evidence = None;
+            if let Some(ToParty::Assembled(_, evidence)) = seat.sent.first_mut() {
+                evidence.clear();
+            }
+        }
+    }
+
+    /// Whether this collateral of a party can be passed on together with those of the others.
+    fn has_room_to_relay(&self, name: &str, collateral: &[u8]) -> bool {
+        let others = self.seats.iter().filter(|(other, _)| *other != name);
+        let others = others.filter_map(|(_, seat)| seat.evidence.as_ref());
+        let others = others.map(|shown| shown.evidence.collateral.as_ref());
+        let each: BTreeSet<&[u8]> = others.chain([collateral]).collect();
+        each.into_iter().map(<[u8]>::len).sum::<usize>() <= MAXIMUM_RELAYED_BYTES
     }
 
     fn missing(&self) -> Vec<String> {

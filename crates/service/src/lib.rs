@@ -3,15 +3,16 @@
 //! `server` starts and stops it, `grpc` carries connections, `stream` handles one party's stream,
 //! `attester` proves what this service is and judges what parties prove, `registry` finds the job
 //! of a stream and runs a task for each job, `job` is that task's state machine, `budget` the
-//! memory that all jobs share, `figures` what the service counts about itself. The program
-//! `convelo-service` runs inside the enclave and is measured; its only inputs are its fixed
-//! arguments and what parties send.
+//! memory that all jobs share, `collateral` a file that others renew, `figures` what the service
+//! counts about itself. The program `convelo-service` runs inside the enclave and is measured; its
+//! only inputs are its fixed arguments, what parties send, and the collateral that it offers.
 //!
 //! A program that runs a service may look at it ([`Observer`]) and serve other wires from the same
 //! memory ([`Shared`]); the measured program does neither.
 
 mod attester;
 mod budget;
+mod collateral;
 mod figures;
 mod grpc;
 mod job;
@@ -24,8 +25,8 @@ mod server;
 mod shared;
 mod stream;
 
-pub use attester::CollateralSource;
 pub use budget::{Budget, Reservation};
+pub use collateral::{CollateralFile, CollateralSource};
 pub use figures::{Figures, JobSeconds};
 pub use server::{Config, Observer, Service, ServiceError};
 pub use shared::{AdmitList, Shared};

@@ -1,16 +1,18 @@
 //! `convelo-service`: the program that is measured.
 //!
-//! Its only arguments, fixed in the enclave's manifest, are where to listen and how many bytes of
-//! pseudonyms it may hold. It reads no files but those of the attestation device.
+//! Its arguments are fixed in the enclave's manifest: where to listen, how many bytes of pseudonyms it
+//! may hold, which file has the collateral for its own platform, and whether providers of a simulated
+//! platform may come. It reads no other files but those of the attestation device. The collateral is
+//! signed and dated, and for the parties: nothing in here depends on it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use convelo_attest::{Gramine, QuoteSource, Tsm};
 use convelo_channel::Identity;
 use convelo_service::limits::{DEFAULT_MEMORY, RECONNECT_WITHIN};
-use convelo_service::{Config, Service};
+use convelo_service::{CollateralFile, CollateralSource, Config, Service};
 use convelo_untrusted::Terminal;
 
 /// Where evidence comes from: Gramine's directory in an enclave, and Linux's in a TDX guest.
@@ -32,27 +34,28 @@ async fn serve() -> ExitCode {
         .with_target(false)
         .with_max_level(tracing::Level::INFO)
         .init();
-    let mut arguments = std::env::args().skip(1);
-    let (listen, memory) = match (arguments.next(), arguments.next(), arguments.next()) {
-        (Some(listen), None, None) => (listen, Some(DEFAULT_MEMORY)),
-        (Some(listen), Some(bytes), None) => (listen, bytes.parse().ok()),
-        _ => (String::new(), None),
-    };
-    let Some(memory) = memory else {
-        tracing::error!("usage: convelo-service ADDRESS:PORT [BYTES-OF-PSEUDONYMS]");
+    let Some(arguments) = Arguments::read(std::env::args().skip(1)) else {
+        tracing::error!(
+            "usage: convelo-service ADDRESS:PORT [BYTES-OF-PSEUDONYMS] [--offer-collateral FILE] \
+             [--insecure-simulated]"
+        );
         return ExitCode::from(2);
     };
+    if arguments.insecure_simulated {
+        tracing::warn!("SIMULATED: providers may come whose evidence proves nothing");
+    }
+    let offer = |path| Arc::new(CollateralFile::new(path)) as Arc<dyn CollateralSource>;
     let config = Config {
-        listen,
+        listen: arguments.listen,
         identity: Identity::generate(),
         source: source(),
         collateral: None,
-        offer: None,
+        offer: arguments.offer.map(offer),
         provider_policy: None,
         admit: None,
         behind_balancer: false,
-        insecure_simulated: false,
-        memory,
+        insecure_simulated: arguments.insecure_simulated,
+        memory: arguments.memory,
         reconnect_within: RECONNECT_WITHIN,
         insecure_ratls_only: false,
     };
@@ -69,6 +72,35 @@ async fn serve() -> ExitCode {
             tracing::error!(%error, "the service ends");
             ExitCode::FAILURE
         }
+    }
+}
+
+struct Arguments {
+    listen: String,
+    memory: u64,
+    offer: Option<PathBuf>,
+    insecure_simulated: bool,
+}
+
+impl Arguments {
+    fn read(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
+        let mut read = Self {
+            listen: arguments.next().filter(|listen| !listen.starts_with('-'))?,
+            memory: DEFAULT_MEMORY,
+            offer: None,
+            insecure_simulated: false,
+        };
+        let mut first = true;
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--offer-collateral" => read.offer = Some(arguments.next()?.into()),
+                "--insecure-simulated" => read.insecure_simulated = true,
+                bytes if first => read.memory = bytes.parse().ok()?,
+                _ => return None,
+            }
+            first = false;
+        }
+        Some(read)
     }
 }
 

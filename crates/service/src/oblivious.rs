@@ -41,7 +41,10 @@ pub fn joining(job: &Job, sets: &[Vec<u8>]) -> Joining {
         let offer = KeyOffer { one_time_key, signature: Vec::new() };
         let spki = vec![byte; 91];
         let name = name.clone();
-        handle(Event::Arrived(Arrival { connection, name, spki, offer, received: None }));
+        let (evidence, holders) = (None, Vec::new());
+        let received = None;
+        let arrival = Arrival { connection, name, spki, offer, received, evidence, holders };
+        handle(Event::Arrived(arrival));
     }
     let mut all_say = |message: &dyn Fn(usize) -> FromParty| {
         for (connection, party) in connections().zip(0..names.len()) {

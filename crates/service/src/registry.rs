@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use convelo_attest::{Policy, Refusal};
+use convelo_attest::{Evidence, OneTimeKey, Policy, Refusal};
 use convelo_channel::{
     Acquaintance, Holder, Identity, Lost, Peer, Place, Slot, SlotLimits, Slots, os_rng,
     stranger_line,
 };
 use convelo_psi::{Job, JobDigest, KeyId, Mode, Parties, ReceivedSet, Verify, engine};
-use convelo_wire::{Failed, FromParty, Hello, Reason, ToParty};
+use convelo_wire::{Bytes, Failed, FromParty, Hello, OfferEvidence, Reason, ToParty};
 use rand_core::Rng as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use crate::attester::{Session, unix_now};
-use crate::budget::Reservation;
-use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Sign};
+use crate::attester::{Claim, Queue, Session, unix_now};
+use crate::budget::{Need, Reservation};
+use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Shown, Sign};
 use crate::limits::{
     EVENT_QUEUE, MAXIMUM_JOBS_EACH, MAXIMUM_RUNNING_JOBS, MAXIMUM_WAITING_JOBS,
     UPLOAD_BYTES_PER_SECOND, UPLOAD_CHECK, UPLOAD_GRACE, WAITING_TIMEOUT,
@@ -128,6 +128,15 @@ pub(crate) struct Entered {
     pub(crate) name: String,
     /// The policies for its evidence, now and at every later attestation.
     pub(crate) policies: Vec<Policy>,
+    /// The collateral that it offers for its platform.
+    collateral: Bytes,
+}
+
+impl Entered {
+    /// This evidence of the party, with its collateral.
+    pub(crate) fn claim(&self, evidence: Arc<Evidence>) -> Claim {
+        Claim { evidence: vec![evidence], collateral: self.collateral.clone() }
+    }
 }
 
 impl Registry {
@@ -178,16 +187,20 @@ impl Registry {
         }
         on_the_roster(&job, &hello.party, &peer.spki)?;
         let policies = self.policies(&job)?;
-        let evidence = match (session, &peer.evidence) {
-            (_, None) => Err(Refusal::missing_evidence()),
-            (Some(session), Some(_)) => session.evidence(),
-            (None, Some(evidence)) => Ok(Arc::clone(evidence)),
-        };
-        self.shared.judge(peer.address.ip(), &hello.party, evidence, &policies).await?;
         let holders = match acquaintance {
             Acquaintance::Admitted => Vec::new(),
             _ => peer.holders().into(),
         };
+        let Mode::Attested(service) = job.mode();
+        let shown = hello.evidence.clone().filter(|_| service.verifies_providers());
+        let collateral = shown.as_ref().map(|shown| shown.collateral.clone()).unwrap_or_default();
+        let claim = claim(&job, &hello, peer, session);
+        let claim = claim.map(|evidence| Claim { evidence, collateral: collateral.clone() });
+        let (source, verifier) = (peer.address.ip(), &self.shared.verifier);
+        verifier.judge(Queue::Strangers, source, &hello.party, claim, &policies).await?;
+        // The job has the evidence of a party that goes on.
+        let shown = shown.filter(|_| hello.received.is_none_or(|received| received == 0));
+        let evidence = shown.map(|shown| self.room_for(shown, &job, &holders)).transpose()?;
         let name = hello.party.clone();
         let connection = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
         let (open, closed) = oneshot::channel();
@@ -198,6 +211,7 @@ impl Registry {
                 spki: peer.spki.to_vec(),
                 offer: hello.offer,
                 received: hello.received,
+                evidence,
                 holders: holders.clone(),
             },
             outbox: Outbox { messages: outgoing, place: Some(peer.place.clone()), _open: open },
@@ -222,7 +236,7 @@ impl Registry {
             match newcomer.knock(&inbox).await? {
                 Ok(()) => {
                     let seat = Seat { connection, inbox, closed };
-                    return Ok(Entered { seat, name, policies });
+                    return Ok(Entered { seat, name, policies, collateral });
                 }
                 Err(back) => newcomer = back,
             }
@@ -365,6 +379,23 @@ impl Registry {
         open.settled.retain(|handle| !handle.is(inbox));
     }
 
+    /// Reserves memory for what a party shows: once here, and once on its way to each party.
+    fn room_for(
+        &self,
+        evidence: OfferEvidence,
+        job: &Job,
+        holders: &[Holder],
+    ) -> Result<Shown, Failed> {
+        let copies = job.parties().count() + 1;
+        let need = Need { bytes: (evidence.len() * copies) as u64, holders: holders.to_vec() };
+        let room = self.shared.budget.reserve_all(&[need]).map_err(|_| {
+            let text = "the service has no room to pass this party's evidence on to the others: its \
+                        memory is taken, or this party's share of it; try later";
+            Failed::new(Reason::NoRoom, text)
+        })?;
+        Ok(Shown { evidence, _room: room })
+    }
+
     /// The policies for providers' evidence: the job's, if it asks the service to verify them, and
     /// the operator's.
     fn policies(&self, job: &Job) -> Result<Vec<Policy>, Failed> {
@@ -419,6 +450,33 @@ fn on_the_roster(job: &Job, name: &str, spki: &[u8]) -> Result<(), Failed> {
         party.key
     );
     Err(Failed::new(Reason::Stranger, text))
+}
+
+/// What a party has proved: on this connection and, if the job asks for it, about its one-time key. The
+/// other parties verify the latter, too; who would fail there gets no seat, and spoils no job.
+fn claim(
+    job: &Job,
+    hello: &Hello,
+    peer: &Peer,
+    session: Option<&Session>,
+) -> Result<Vec<Arc<Evidence>>, Refusal> {
+    let mut proved = vec![match (session, &peer.evidence) {
+        (_, None) => return Err(Refusal::missing_evidence()),
+        (Some(session), Some(_)) => session.evidence()?,
+        (None, Some(evidence)) => Arc::clone(evidence),
+    }];
+    let Mode::Attested(service) = job.mode();
+    if service.verifies_providers() {
+        let key = OneTimeKey {
+            job: &job.digest().0,
+            party: &hello.party,
+            identity: &peer.spki,
+            key: hello.offer.one_time_key.as_slice(),
+        };
+        let quote = hello.evidence.as_ref().map(|shown| shown.quote.clone()).unwrap_or_default();
+        proved.push(Arc::new(key.evidence(&quote)?));
+    }
+    Ok(proved)
 }
 
 /// Whether a party that brings `new` means `open`: the open job lists its key and was opened by
@@ -692,6 +750,7 @@ mod tests {
                     signature: Vec::new(),
                 },
                 received: None,
+                evidence: None,
                 holders: vec![SOURCE],
             };
             let newcomer =

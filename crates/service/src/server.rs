@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use convelo_attest::{Policy, QuoteSource};
 use convelo_channel::{Identity, Listener, ListenerError, Peer, PeerStream};
-use convelo_wire::limits::MAXIMUM_MESSAGE_BYTES;
+use convelo_wire::limits::{MAXIMUM_FROM_PARTY_BYTES, MAXIMUM_TO_PARTY_BYTES};
 use convelo_wire::proto::join_service_server::{JoinService, JoinServiceServer};
 use convelo_wire::{ToParty, proto};
 use tokio::sync::mpsc;
@@ -17,7 +17,8 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::attester::{Attester, CollateralSource};
+use crate::attester::Attester;
+use crate::collateral::CollateralSource;
 use crate::figures::{Figures, Tally};
 use crate::limits::{OUTGOING_QUEUE, RECLAIM_AFTER};
 use crate::registry::Registry;
@@ -32,7 +33,8 @@ pub struct Config {
     pub identity: Identity,
     /// Where the certificate's evidence comes from.
     pub source: Arc<dyn QuoteSource>,
-    /// The collateral to verify providers' evidence with, if that is needed.
+    /// The collateral to verify providers' evidence with, where it is about their platform; otherwise
+    /// a provider's own is used.
     pub collateral: Option<Arc<dyn CollateralSource>>,
     /// The collateral for this service's own platform, offered with every fresh quote to parties
     /// that have none.
@@ -140,8 +142,8 @@ impl Service {
         let (shared, registry) = (entrance.shared.clone(), Arc::clone(&entrance.registry));
         let reclaiming = tokio::spawn(reclaim(Arc::clone(&shared.tally)));
         let service = JoinServiceServer::new(Join { entrance })
-            .max_decoding_message_size(MAXIMUM_MESSAGE_BYTES)
-            .max_encoding_message_size(MAXIMUM_MESSAGE_BYTES);
+            .max_decoding_message_size(MAXIMUM_FROM_PARTY_BYTES)
+            .max_encoding_message_size(MAXIMUM_TO_PARTY_BYTES);
         let meet = |stream: &PeerStream| (stream.peer().clone(), ());
         let stop = async {
             stop.await;

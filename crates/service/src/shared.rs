@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use convelo_attest::{Evidence, Policy, Refusal};
 use convelo_channel::Acquaintance;
-use convelo_wire::Failed;
+use convelo_wire::{Bytes, Failed};
 
-use crate::attester::{CollateralSource, Queue, Verifier};
+use crate::attester::{Claim, Queue, Verifier};
 use crate::budget::Budget;
+use crate::collateral::CollateralSource;
 use crate::figures::Tally;
 use crate::server::Observer;
 
@@ -68,8 +69,8 @@ impl Shared {
         }
     }
 
-    /// Verifies, against every policy, the evidence of somebody who has no seat in a job yet and
-    /// comes from `source`; a refusal calls them `name`.
+    /// Verifies, against every policy, the evidence of somebody who has no seat in a job yet, comes
+    /// from `source` and offers no collateral; a refusal calls them `name`.
     ///
     /// # Errors
     /// The refusal, in words.
@@ -80,7 +81,9 @@ impl Shared {
         evidence: Result<Arc<Evidence>, Refusal>,
         policies: &[Policy],
     ) -> Result<(), Failed> {
-        self.verifier.judge(Queue::Strangers, source, name, evidence, policies).await
+        let claim =
+            evidence.map(|evidence| Claim { evidence: vec![evidence], collateral: Bytes::new() });
+        self.verifier.judge(Queue::Strangers, source, name, claim, policies).await
     }
 
     /// Counts a job that begins.

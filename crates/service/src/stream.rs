@@ -185,7 +185,7 @@ impl Renewal {
                 Queue::Seated,
                 peer.address.ip(),
                 &entered.name,
-                session.evidence(),
+                session.evidence().map(|evidence| entered.claim(evidence)),
                 &entered.policies,
             )
             .await?;

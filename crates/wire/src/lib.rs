@@ -9,8 +9,8 @@ mod message;
 mod reason;
 
 pub use message::{
-    Announcement, Challenge, FromParty, Hello, NamedConfirmation, Proof, ToParty, Waiting,
-    WireError,
+    Announcement, Challenge, FromParty, Hello, MemberEvidence, NamedConfirmation, OfferEvidence,
+    Proof, ToParty, Waiting, WireError,
 };
 pub use prost::bytes::Bytes;
 pub use reason::{Failed, Reason};

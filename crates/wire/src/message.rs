@@ -1,5 +1,7 @@
 //! The checked forms of the messages, and the one way to and from the generated types.
 
+use std::collections::BTreeMap;
+
 use convelo_psi::agreement::{
     AGREEMENT_VERSION, Assembled, Confirmation, KeyOffer, Member, SealedShare,
 };
@@ -8,8 +10,9 @@ use prost::bytes::Bytes;
 
 use crate::limits::{
     MAXIMUM_CHUNK_BYTES, MAXIMUM_COLLATERAL_BYTES, MAXIMUM_EXPLANATION_BYTES, MAXIMUM_JOB_BYTES,
-    MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_QUOTE_BYTES, MAXIMUM_SIGNATURE_BYTES,
-    MAXIMUM_SOFTWARE_BYTES, MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
+    MAXIMUM_NAME_BYTES, MAXIMUM_OFFERED_BYTES, MAXIMUM_PARTIES, MAXIMUM_QUOTE_BYTES,
+    MAXIMUM_RELAYED_BYTES, MAXIMUM_SIGNATURE_BYTES, MAXIMUM_SOFTWARE_BYTES, MAXIMUM_SPKI_BYTES,
+    MAXIMUM_TERMS_BYTES, SEALED_SHARE_BYTES,
 };
 use crate::proto::{self, from_party, to_party};
 use crate::reason::{Failed, Reason};
@@ -56,7 +59,37 @@ pub struct Hello {
     pub software: String,
     /// When the party resumes a run: how many messages it has received since all parties arrived.
     pub received: Option<u64>,
+    /// Which program made the one-time key, in a job whose providers prove their programs.
+    pub evidence: Option<OfferEvidence>,
 }
+
+/// What a provider shows about the one-time key that it offers. As it arrived: within the size
+/// limits, not yet parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferEvidence {
+    /// A quote over the key.
+    pub quote: Bytes,
+    /// What the provider's quotes are verified with; empty for none.
+    pub collateral: Bytes,
+}
+
+impl OfferEvidence {
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.quote.len() + self.collateral.len()
+    }
+
+    /// Whether it shows nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The evidence of the members of a job, by name. The transcript that the parties sign need not
+/// cover it: each of them verifies it alone, and a quote says only what the transcript also says
+/// (job, name, identity key, one-time key) and which program made the key. If two parties are shown
+/// two quotes, and both accept what they are shown, a program that they accept made the same key.
+pub type MemberEvidence = BTreeMap<String, OfferEvidence>;
 
 /// A party asks for a fresh quote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,8 +174,8 @@ pub enum ToParty {
     Proof(Proof),
     /// Who is missing.
     Waiting(Waiting),
-    /// Every party has arrived.
-    Assembled(Assembled),
+    /// Every party has arrived; with what the members show about their one-time keys.
+    Assembled(Assembled, MemberEvidence),
     /// Shares sealed to this party.
     Shares(Vec<SealedShare>),
     /// The other parties' confirmations.
@@ -199,12 +232,20 @@ impl TryFrom<proto::FromParty> for FromParty {
                 }
                 at_most("hello.job", hello.job.len(), MAXIMUM_JOB_BYTES)?;
                 let offer = hello.offer.ok_or_else(|| missing("hello.offer"))?;
+                let evidence = hello.evidence.map(evidence_from_proto).transpose()?;
+                let offered = evidence.as_ref().map_or(0, |evidence| evidence.collateral.len());
+                at_most(
+                    "hello.job and its collateral",
+                    hello.job.len() + offered,
+                    MAXIMUM_TERMS_BYTES,
+                )?;
                 Self::Hello(Hello {
                     job: hello.job.into(),
                     party: name("hello.party", hello.party)?,
                     offer: offer_from_proto(offer)?,
                     software: text("hello.software", hello.software, MAXIMUM_SOFTWARE_BYTES)?,
                     received: hello.received,
+                    evidence,
                 })
             }
             Message::Shares(shares) => Self::Shares(shares_from_proto(shares)?),
@@ -242,6 +283,10 @@ impl From<FromParty> for proto::FromParty {
                 software: hello.software,
                 received: hello.received,
                 agreement: AGREEMENT_VERSION,
+                evidence: hello.evidence.map(|evidence| proto::OfferEvidence {
+                    quote: evidence.quote.into(),
+                    collateral: evidence.collateral.into(),
+                }),
             }),
             FromParty::Shares(shares) => Message::Shares(shares_to_proto(shares)),
             FromParty::Confirmation(Confirmation { tag, signature }) => {
@@ -284,10 +329,7 @@ impl TryFrom<proto::ToParty> for ToParty {
                 missing_count: waiting.missing_count,
                 seconds_left: waiting.seconds_left,
             }),
-            Message::Assembled(assembled) => Self::Assembled(Assembled {
-                run: array("assembled.run", &assembled.run)?,
-                members: members("assembled.members", assembled.members)?,
-            }),
+            Message::Assembled(assembled) => assembled_from_proto(assembled)?,
             Message::Shares(shares) => Self::Shares(shares_from_proto(shares)?),
             Message::Confirmations(confirmations) => {
                 let entries = confirmations.confirmations;
@@ -366,11 +408,8 @@ impl From<ToParty> for proto::ToParty {
                 missing_count: waiting.missing_count,
                 seconds_left: waiting.seconds_left,
             }),
-            ToParty::Assembled(Assembled { run, members }) => {
-                Message::Assembled(proto::Assembled {
-                    members: members.iter().map(member_to_proto).collect(),
-                    run: run.to_vec(),
-                })
+            ToParty::Assembled(assembled, evidence) => {
+                Message::Assembled(assembled_to_proto(&assembled, &evidence))
             }
             ToParty::Shares(shares) => Message::Shares(shares_to_proto(shares)),
             ToParty::Confirmations(confirmations) => Message::Confirmations(proto::Confirmations {
@@ -478,27 +517,72 @@ fn offer_to_proto(offer: &KeyOffer) -> proto::KeyOffer {
     }
 }
 
-fn members(field: &'static str, members: Vec<proto::Member>) -> Result<Vec<Member>, WireError> {
-    at_most(field, members.len(), MAXIMUM_PARTIES)?;
-    members
-        .into_iter()
-        .map(|member| {
-            at_most("member.public_key", member.public_key.len(), MAXIMUM_SPKI_BYTES)?;
-            Ok(Member {
-                name: name("member.name", member.name)?,
-                spki: member.public_key,
-                offer: offer_from_proto(member.offer.ok_or_else(|| missing("member.offer"))?)?,
-            })
-        })
-        .collect()
+fn evidence_from_proto(evidence: proto::OfferEvidence) -> Result<OfferEvidence, WireError> {
+    at_most("evidence.quote", evidence.quote.len(), MAXIMUM_QUOTE_BYTES)?;
+    at_most("evidence.collateral", evidence.collateral.len(), MAXIMUM_OFFERED_BYTES)?;
+    Ok(OfferEvidence { quote: evidence.quote.into(), collateral: evidence.collateral.into() })
 }
 
-fn member_to_proto(member: &Member) -> proto::Member {
-    proto::Member {
-        name: member.name.clone(),
-        public_key: member.spki.clone(),
-        offer: Some(offer_to_proto(&member.offer)),
+fn assembled_from_proto(assembled: proto::Assembled) -> Result<ToParty, WireError> {
+    let proto::Assembled { members, run, collaterals } = assembled;
+    at_most("assembled.members", members.len(), MAXIMUM_PARTIES)?;
+    at_most("assembled.collaterals", collaterals.len(), MAXIMUM_PARTIES)?;
+    for collateral in &collaterals {
+        at_most("assembled.collaterals", collateral.len(), MAXIMUM_OFFERED_BYTES)?;
     }
+    let relayed = collaterals.iter().map(Bytes::len).sum();
+    at_most("assembled.collaterals", relayed, MAXIMUM_RELAYED_BYTES)?;
+    let mut evidence = MemberEvidence::new();
+    let mut checked = Vec::with_capacity(members.len());
+    for member in members {
+        at_most("member.public_key", member.public_key.len(), MAXIMUM_SPKI_BYTES)?;
+        at_most("member.quote", member.quote.len(), MAXIMUM_QUOTE_BYTES)?;
+        let name = name("member.name", member.name)?;
+        let collateral = match usize::try_from(member.collateral) {
+            Ok(0) => Some(Bytes::new()),
+            number => number.ok().and_then(|number| collaterals.get(number - 1).cloned()),
+        };
+        let collateral = collateral.ok_or_else(|| {
+            let expected = format!("at most {}", collaterals.len());
+            field("member.collateral", member.collateral.to_string(), expected)
+        })?;
+        let shown = OfferEvidence { quote: member.quote, collateral };
+        if !shown.is_empty() {
+            evidence.insert(name.clone(), shown);
+        }
+        let offer = offer_from_proto(member.offer.ok_or_else(|| missing("member.offer"))?)?;
+        checked.push(Member { name, spki: member.public_key, offer });
+    }
+    let assembled = Assembled { run: array("assembled.run", &run)?, members: checked };
+    Ok(ToParty::Assembled(assembled, evidence))
+}
+
+/// Each collateral travels once.
+fn assembled_to_proto(assembled: &Assembled, evidence: &MemberEvidence) -> proto::Assembled {
+    let mut collaterals: Vec<Bytes> = Vec::new();
+    let mut number = |collateral: &Bytes| {
+        if collateral.is_empty() {
+            return 0;
+        }
+        let found = collaterals.iter().position(|earlier| earlier == collateral);
+        let place = found.unwrap_or_else(|| {
+            collaterals.push(collateral.clone());
+            collaterals.len() - 1
+        });
+        u32::try_from(place + 1).expect("a few parties")
+    };
+    let members = assembled.members.iter().map(|member| {
+        let shown = evidence.get(&member.name);
+        proto::Member {
+            name: member.name.clone(),
+            public_key: member.spki.clone(),
+            offer: Some(offer_to_proto(&member.offer)),
+            quote: shown.map(|shown| shown.quote.clone()).unwrap_or_default(),
+            collateral: shown.map_or(0, |shown| number(&shown.collateral)),
+        }
+    });
+    let members = members.collect();
+    proto::Assembled { members, run: assembled.run.to_vec(), collaterals }
 }
 
 fn shares_from_proto(shares: proto::SealedShares) -> Result<Vec<SealedShare>, WireError> {

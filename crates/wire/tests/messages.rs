@@ -8,9 +8,11 @@ use convelo_psi::reveal::Told;
 use convelo_psi::statement::StatementError;
 use convelo_psi::{JobDigest, KeyId, OutcomeKind, Statement};
 use convelo_wire::limits::{
-    MAXIMUM_CHUNK_BYTES, MAXIMUM_EXPLANATION_BYTES, MAXIMUM_JOB_BYTES, MAXIMUM_MESSAGE_BYTES,
-    MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_SIGNATURE_BYTES, MAXIMUM_SOFTWARE_BYTES,
-    MAXIMUM_SPKI_BYTES, SEALED_SHARE_BYTES,
+    MAXIMUM_CHUNK_BYTES, MAXIMUM_COLLATERAL_BYTES, MAXIMUM_EXPLANATION_BYTES,
+    MAXIMUM_FROM_PARTY_BYTES, MAXIMUM_JOB_BYTES, MAXIMUM_NAME_BYTES, MAXIMUM_OFFERED_BYTES,
+    MAXIMUM_PARTIES, MAXIMUM_QUOTE_BYTES, MAXIMUM_RELAYED_BYTES, MAXIMUM_SIGNATURE_BYTES,
+    MAXIMUM_SOFTWARE_BYTES, MAXIMUM_SPKI_BYTES, MAXIMUM_TERMS_BYTES, MAXIMUM_TO_PARTY_BYTES,
+    SEALED_SHARE_BYTES,
 };
 use convelo_wire::proto::{self, from_party, to_party};
 use convelo_wire::{Failed, FromParty, Reason, ToParty, WireError};
@@ -62,12 +64,37 @@ fn offer() -> impl Strategy<Value = Hidden<proto::KeyOffer>> {
         .prop_map(|(one_time_key, signature)| Hidden(proto::KeyOffer { one_time_key, signature }))
 }
 
-fn members() -> impl Strategy<Value = Hidden<Vec<proto::Member>>> {
-    let member =
-        (name(), up_to(MAXIMUM_SPKI_BYTES), offer()).prop_map(|(name, public_key, offer)| {
-            Hidden(proto::Member { name, public_key, offer: Some(offer.0) })
-        });
-    vec(member, 0..4).prop_map(|members| Hidden(hidden(members)))
+/// Members with and without evidence, and their collaterals, of which several may name one.
+fn assembled() -> impl Strategy<Value = Hidden<proto::Assembled>> {
+    let member = (name(), up_to(MAXIMUM_SPKI_BYTES), offer(), up_to(300), 0..4_u32).prop_map(
+        |(name, public_key, offer, quote, collateral)| {
+            let (offer, quote) = (Some(offer.0), quote.into());
+            Hidden(proto::Member { name, public_key, offer, quote, collateral })
+        },
+    );
+    (vec(member, 0..4), bytes(32)).prop_map(|(members, run)| {
+        let mut members = hidden(members);
+        let mut named = Vec::new();
+        for (member, number) in members.iter_mut().zip(0..) {
+            // Names differ, and collaterals are numbered in the order in which they are named.
+            member.name = format!("{number}{}", &member.name[1..]);
+            if member.collateral > 0 {
+                let earlier = named.iter().position(|name| *name == member.collateral);
+                let place = earlier.unwrap_or_else(|| {
+                    named.push(member.collateral);
+                    named.len() - 1
+                });
+                member.collateral = u32::try_from(place + 1).unwrap();
+            }
+        }
+        let collaterals = named.into_iter().map(|name| vec![b'c'; name as usize].into()).collect();
+        Hidden(proto::Assembled { members, run, collaterals })
+    })
+}
+
+fn evidence() -> impl Strategy<Value = Hidden<proto::OfferEvidence>> {
+    (up_to(300), up_to(300))
+        .prop_map(|(quote, collateral)| Hidden(proto::OfferEvidence { quote, collateral }))
 }
 
 fn shares() -> impl Strategy<Value = Hidden<proto::SealedShares>> {
@@ -79,13 +106,14 @@ fn shares() -> impl Strategy<Value = Hidden<proto::SealedShares>> {
 fn messages_of_parties() -> impl Strategy<Value = Hidden<from_party::Message>> {
     use from_party::Message;
     prop_oneof![
-        (up_to(300), name(), offer(), text(), any::<Option<u64>>()).prop_map(
-            |(job, party, offer, software, received)| {
-                let (offer, agreement) = (Some(offer.0), AGREEMENT_VERSION);
-                let hello = proto::Hello { job, party, offer, software, received, agreement };
+        ((up_to(300), name(), offer(), text()), any::<Option<u64>>(), prop::option::of(evidence()))
+            .prop_map(|((job, party, offer, software), received, evidence)| {
+                let (offer, evidence) = (Some(offer.0), evidence.map(|evidence| evidence.0));
+                let agreement = AGREEMENT_VERSION;
+                let hello =
+                    proto::Hello { job, party, offer, software, received, agreement, evidence };
                 Message::Hello(hello).into()
-            }
-        ),
+            }),
         Just(Hidden(Message::Received(proto::Received {}))),
         shares().prop_map(|shares| Message::Shares(shares.0).into()),
         (bytes(32), up_to(MAXIMUM_SIGNATURE_BYTES)).prop_map(|(tag, signature)| {
@@ -124,9 +152,7 @@ fn messages_of_the_service() -> impl Strategy<Value = Hidden<to_party::Message>>
                 Message::Waiting(waiting).into()
             }
         ),
-        (members(), bytes(32)).prop_map(|(members, run)| {
-            Message::Assembled(proto::Assembled { members: members.0, run }).into()
-        }),
+        assembled().prop_map(|assembled| Message::Assembled(assembled.0).into()),
         shares().prop_map(|shares| Message::Shares(shares.0).into()),
         vec((name(), bytes(32), up_to(MAXIMUM_SIGNATURE_BYTES)), 0..4).prop_map(|entries| {
             let entries = entries.into_iter();
@@ -239,6 +265,7 @@ proptest! {
                 software: software.to_owned(),
                 received: None,
                 agreement: AGREEMENT_VERSION,
+                evidence: None,
             }))
         };
         if let Ok(FromParty::Hello(hello)) = hello("alice", &text) {
@@ -376,6 +403,10 @@ fn hello() -> proto::Hello {
         software: "s".repeat(MAXIMUM_SOFTWARE_BYTES),
         received: None,
         agreement: AGREEMENT_VERSION,
+        evidence: Some(proto::OfferEvidence {
+            quote: vec![5; MAXIMUM_QUOTE_BYTES],
+            collateral: vec![b'c'; MAXIMUM_TERMS_BYTES - MAXIMUM_JOB_BYTES],
+        }),
     }
 }
 
@@ -384,6 +415,18 @@ fn member() -> proto::Member {
         name: "m".repeat(MAXIMUM_NAME_BYTES),
         public_key: vec![3; MAXIMUM_SPKI_BYTES],
         offer: Some(key_offer()),
+        quote: vec![5; MAXIMUM_QUOTE_BYTES].into(),
+        collateral: 1,
+    }
+}
+
+/// A roster at its limits: as many collaterals as there are parties, of as many bytes as all may have.
+fn roster() -> proto::Assembled {
+    let collateral = |number| vec![number; MAXIMUM_RELAYED_BYTES / MAXIMUM_PARTIES].into();
+    proto::Assembled {
+        members: vec![member(); MAXIMUM_PARTIES],
+        run: vec![0; 32],
+        collaterals: (0_u8..).take(MAXIMUM_PARTIES).map(collateral).collect(),
     }
 }
 
@@ -424,6 +467,28 @@ fn limits_of_hello() {
     let parse = |hello| party_sends(from_party::Message::Hello(hello));
     let at_limit = hello();
     one_above("hello.job", &at_limit, parse, |hello| hello.job.push(b'x'));
+    let evidence = |hello: &mut proto::Hello| hello.evidence.take().unwrap();
+    one_above("hello.job and its collateral", &at_limit, parse, |hello| {
+        let mut offered = evidence(hello);
+        offered.collateral.push(b'c');
+        hello.evidence = Some(offered);
+    });
+    one_above("evidence.quote", &at_limit, parse, |hello| {
+        let mut offered = evidence(hello);
+        offered.quote.push(5);
+        hello.evidence = Some(offered);
+    });
+    let collateral = vec![b'c'; MAXIMUM_OFFERED_BYTES];
+    let short = proto::Hello {
+        job: vec![b'x'; MAXIMUM_TERMS_BYTES - MAXIMUM_OFFERED_BYTES],
+        evidence: Some(proto::OfferEvidence { quote: Vec::new(), collateral }),
+        ..hello()
+    };
+    one_above("evidence.collateral", &short, parse, |hello| {
+        let mut offered = evidence(hello);
+        offered.collateral.push(b'c');
+        hello.evidence = Some(offered);
+    });
     one_above("hello.party", &at_limit, parse, |hello| hello.party.push('p'));
     one_above("hello.party", &at_limit, parse, |hello| hello.party.clear());
     one_above("hello.software", &at_limit, parse, |hello| hello.software.push('s'));
@@ -506,12 +571,27 @@ fn limits_of_what_the_service_sends() {
     one_above("uploads.complete", &uploads, parse, |uploads| uploads.complete[0].push('n'));
     one_above("uploads.missing", &uploads, parse, |uploads| uploads.missing.push("n".to_owned()));
 
-    let assembled = proto::Assembled { members: vec![member(); MAXIMUM_PARTIES], run: vec![0; 32] };
+    let assembled = roster();
     let parse = |message| service_sends(to_party::Message::Assembled(message));
     one_above("assembled.members", &assembled, parse, |all| all.members.push(member()));
     one_above("member.public_key", &assembled, parse, |all| all.members[63].public_key.push(3));
     one_above("member.name", &assembled, parse, |all| all.members[63].name.push('m'));
     one_above("member.offer", &assembled, parse, |all| all.members[63].offer = None);
+    one_above("member.quote", &assembled, parse, |all| {
+        all.members[63].quote = vec![5; MAXIMUM_QUOTE_BYTES + 1].into();
+    });
+    one_above("member.collateral", &assembled, parse, |all| all.members[63].collateral = 65);
+    one_above("assembled.collaterals", &assembled, parse, |all| {
+        all.collaterals[63] = vec![b'c'; MAXIMUM_RELAYED_BYTES / MAXIMUM_PARTIES + 1].into();
+    });
+    one_above("assembled.collaterals", &assembled, parse, |all| {
+        all.collaterals.push(vec![].into())
+    });
+    let one = vec![b'c'; MAXIMUM_OFFERED_BYTES].into();
+    let one = proto::Assembled { collaterals: vec![one], ..roster() };
+    one_above("assembled.collaterals", &one, parse, |all| {
+        all.collaterals[0] = vec![b'c'; MAXIMUM_OFFERED_BYTES + 1].into();
+    });
     one_above("assembled.run", &assembled, parse, |all| all.run.push(0));
     one_above("assembled.run", &assembled, parse, |all| all.run.clear());
 
@@ -554,32 +634,72 @@ fn limits_of_what_the_service_sends() {
 
 #[test]
 fn everything_at_its_limits_fits_into_one_message() {
-    let largest = [
-        proto::FromParty { message: Some(from_party::Message::Hello(hello())) }.encoded_len(),
-        proto::FromParty {
-            message: Some(from_party::Message::Chunk(proto::Chunk {
-                pseudonyms: vec![0; MAXIMUM_CHUNK_BYTES].into(),
-            })),
-        }
-        .encoded_len(),
-        proto::ToParty {
-            message: Some(to_party::Message::Assembled(proto::Assembled {
-                members: vec![member(); MAXIMUM_PARTIES],
-                run: vec![0; 32],
-            })),
-        }
-        .encoded_len(),
-        proto::SealedShares { shares: vec![share(); MAXIMUM_PARTIES] }.encoded_len(),
-        proto::ToParty {
-            message: Some(to_party::Message::Bitmap(proto::BitmapChunk {
-                bits: vec![0; MAXIMUM_CHUNK_BYTES].into(),
-            })),
-        }
-        .encoded_len(),
+    use from_party::Message as Up;
+    use to_party::Message as Down;
+    let shares = proto::SealedShares { shares: vec![share(); MAXIMUM_PARTIES] };
+    let chunk = || vec![0; MAXIMUM_CHUNK_BYTES].into();
+    let proof = proto::Proof {
+        nonce: vec![0; 32],
+        quote: vec![5; MAXIMUM_QUOTE_BYTES],
+        collateral: vec![b'c'; MAXIMUM_COLLATERAL_BYTES],
+        agreement: AGREEMENT_VERSION,
+    };
+    let up = [
+        Up::Hello(hello()),
+        Up::Chunk(proto::Chunk { pseudonyms: chunk() }),
+        Up::Shares(shares.clone()),
     ];
-    for length in largest {
-        assert!(length <= MAXIMUM_MESSAGE_BYTES, "{length} bytes");
+    for message in up {
+        let length = proto::FromParty { message: Some(message) }.encoded_len();
+        assert!(length <= MAXIMUM_FROM_PARTY_BYTES, "{length} bytes");
     }
+    let down = [
+        Down::Assembled(roster()),
+        Down::Shares(shares),
+        Down::Bitmap(proto::BitmapChunk { bits: chunk() }),
+        Down::Proof(proof),
+    ];
+    for message in down {
+        let length = proto::ToParty { message: Some(message) }.encoded_len();
+        assert!(length <= MAXIMUM_TO_PARTY_BYTES, "{length} bytes");
+    }
+}
+
+/// What a connection without a seat may send: a challenge, its answer, the longest Hello, and what
+/// carries them.
+#[test]
+fn the_longest_hello_of_a_stranger() {
+    const UNEXPECTED: usize = 96 << 10;
+    let evidence = proto::Evidence { quote: vec![5; MAXIMUM_QUOTE_BYTES] };
+    let messages = [from_party::Message::Evidence(evidence), from_party::Message::Hello(hello())];
+    let lengths = messages.map(|message| proto::FromParty { message: Some(message) }.encoded_len());
+    assert!(lengths.iter().sum::<usize>() + (4 << 10) <= UNEXPECTED, "{lengths:?}");
+}
+
+/// Members with the same collateral share it.
+#[test]
+fn collateral_of_several_members_travels_once() {
+    let member = |name: &str| proto::Member { name: name.to_owned(), ..member() };
+    let collaterals = vec![vec![b'c'; 1000].into(), vec![b'd'; 1000].into()];
+    let mut members = vec![member("alice"), member("bob"), member("carol")];
+    members[1].collateral = 2;
+    let message =
+        to_party::Message::Assembled(proto::Assembled { members, run: vec![0; 32], collaterals });
+    let message = proto::ToParty { message: Some(message) };
+    let Ok(ToParty::Assembled(assembled, mut evidence)) = message.clone().try_into() else {
+        panic!("refused")
+    };
+    assert_eq!(evidence["alice"].collateral, evidence["carol"].collateral);
+    assert_ne!(evidence["alice"].collateral, evidence["bob"].collateral);
+    assert!(round_trip_to_party(&message) == message);
+    // Those who show the same bytes need not have got them from one place.
+    let same = evidence["bob"].collateral.to_vec();
+    for shown in evidence.values_mut() {
+        shown.collateral = same.clone().into();
+    }
+    let written = proto::ToParty::from(ToParty::Assembled(assembled, evidence));
+    let Some(to_party::Message::Assembled(written)) = written.message else { panic!() };
+    assert_eq!(written.collaterals.len(), 1);
 }
 
 #[test]

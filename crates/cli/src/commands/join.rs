@@ -42,7 +42,9 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
     let receipt = args.receipt.unwrap_or_else(|| files::suffixed(&args.data, ".receipt.json"));
     let plan = Plan::builder(job, args.name, identity)?
         .policies(policy)
+        .provider_policies(files::provider_policy(&args.others, root)?)
         .collateral(files::collateral_if_any(args.trust.collateral.as_deref(), &args.policy)?)
+        .offer_collateral(files::offered(&args.others)?)
         .seen_lists(files::seen_lists(args.seen_lists, &args.policy))
         .address(args.service)
         .quote_source(platform::source(&args.platform, platform::PROVIDER)?)

@@ -68,7 +68,7 @@ fn summary(verified: &VerifiedReceipt, against: Against<'_>) -> Vec<String> {
     };
     let members: Vec<_> = verified.members.iter().map(|(name, _)| name.as_str()).collect();
     let enclave = match &verified.verdict {
-        Some(verdict) => verdict.summary().replace(", NOT FRESH", ""),
+        Some(verdict) => verdict.brief(),
         None => "NOT ATTESTED: identified only by its pinned key".to_owned(),
     };
     let platforms = verified.verdict.as_ref().map_or("any machine", Verdict::platforms_in_words);
@@ -106,7 +106,7 @@ fn judged_by(against: Against<'_>) -> &'static str {
 
 /// What the party could have written as it liked.
 fn unsigned(unsigned: &Unsigned) -> String {
-    let Unsigned { address, input, keys, rows, canaries, started, finished } = unsigned;
+    let Unsigned { address, providers, input, keys, rows, canaries, started, finished } = unsigned;
     let mut says = vec![format!(
         "its table had {} rows and {} keys ({} blank, {} invalid, {} duplicates)",
         input.rows, input.keys, input.blank, input.invalid, input.duplicates
@@ -116,6 +116,10 @@ fn unsigned(unsigned: &Unsigned) -> String {
     says.extend(canaries.map(|canaries| {
         format!("all {} canaries were answered rightly", canaries.in_all + canaries.not_in_all)
     }));
+    if !providers.is_empty() {
+        let names: Vec<_> = providers.iter().map(|other| format!("{:?}", other.name)).collect();
+        says.push(format!("it verified the evidence of {}", names.join(", ")));
+    }
     says.push(format!("the service was at {address:?}"));
     says.push(format!("the run took from {started} to {finished} (Unix seconds)"));
     format!("UNSIGNED, this party's word alone: {}", says.join("; "))

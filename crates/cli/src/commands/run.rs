@@ -40,7 +40,9 @@ fn meant(args: Run) -> Result<(Plan, Table), Failure> {
     let memory = convelo_party::Memory::from(args.memory);
     let plan = Plan::builder(job, args.name, identity)?
         .policies(own)
+        .provider_policies(files::provider_policy(&args.others, None)?)
         .collateral(files::collateral_if_any(args.trust.collateral.as_deref(), &args.job)?)
+        .offer_collateral(files::offered(&args.others)?)
         .seen_lists(files::seen_lists(args.seen_lists, &args.job))
         .address(args.service)
         .quote_source(platform::source(&args.platform, platform::PROVIDER)?)

@@ -8,10 +8,12 @@ use std::time::Duration;
 use convelo_attest::{PlatformId, Policy, QuoteSource};
 use convelo_channel::{Credential, Expect, Identity, IdentityError, ListenerError, PeerTls, Roots};
 use convelo_operate::{
-    AdmitFile, CollateralFile, Collector, Extras, PsiError, PsiPort, PsiTls, PsiWire, StatusPort,
+    AdmitFile, Collector, Extras, PsiError, PsiPort, PsiTls, PsiWire, StatusPort,
 };
 use convelo_party::{Refresh, Refreshing};
-use convelo_service::{AdmitList, CollateralSource, Config, Service, ServiceError, Shared};
+use convelo_service::{
+    AdmitList, CollateralFile, CollateralSource, Config, Service, ServiceError, Shared,
+};
 use serde_json::json;
 
 use crate::args::{Pcs, PsiWireArgs, Serve};
@@ -41,6 +43,9 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         (None, Some(policy)) => Some(files::sibling(policy, "collateral.json")),
         (None, None) => None,
     };
+    // Providers may offer theirs; the clients of psi.PSI cannot.
+    let needed = args.collateral.is_some() || args.psi.psi_listen.is_some();
+    let collateral = collateral.filter(|path| needed || path.exists());
     let beside = |dir: &std::path::PathBuf| dir.join("collateral.json");
     let offer = args.offer_collateral.clone();
     let offer = offer.or_else(|| args.platform.simulated.as_ref().map(beside));

@@ -12,6 +12,7 @@ use super::{FORM, FORM_1, Receipt, ServiceEntry, Witness};
 use crate::event::Counts;
 use crate::limits::MAXIMUM_FILE_BYTES;
 use crate::plan::policy_of;
+use crate::providers::VerifiedProvider;
 use crate::summary::{Counted, Matched};
 
 /// What a reader holds a receipt against. Without any of it, a receipt is judged by the job and the
@@ -55,6 +56,9 @@ pub struct VerifiedReceipt {
 pub struct Unsigned {
     /// Where the party says that it reached the service.
     pub address: String,
+    /// The other providers whose evidence it says that it verified.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<VerifiedProvider>,
     /// What its table held.
     pub input: Counts,
     /// How many of its keys every party has, if the service did not sign that.
@@ -149,6 +153,7 @@ pub fn verify_receipt(text: &str, against: Against<'_>) -> Result<VerifiedReceip
         checks: reader.checks,
         unsigned: Unsigned {
             address: service.address.clone(),
+            providers: receipt.providers.unwrap_or_default(),
             input: receipt.input,
             keys: keys.filter(|_| !signs),
             rows,

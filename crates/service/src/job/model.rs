@@ -70,7 +70,7 @@ impl From<ToParty> for Down {
     fn from(message: ToParty) -> Self {
         match message {
             ToParty::Waiting(_) => Self::Waiting,
-            ToParty::Assembled(_) => Self::Assembled,
+            ToParty::Assembled(..) => Self::Assembled,
             ToParty::Shares(_) => Self::Shares,
             ToParty::Confirmations(_) => Self::Confirmations,
             ToParty::Ready => Self::Ready,
@@ -355,6 +355,7 @@ impl Jobs {
                 signature: Vec::new(),
             },
             received,
+            evidence: None,
             holders: Vec::new(),
         }
     }

@@ -203,7 +203,8 @@ impl Player {
         self.offer = Some(offer.clone());
         (self.received, self.sent) = (0, Vec::new());
         let (spki, holders) = (self.identity.spki().to_vec(), Vec::new());
-        Arrival { connection, name, spki, offer, received: None, holders }
+        let (received, evidence) = (None, None);
+        Arrival { connection, name, spki, offer, received, evidence, holders }
     }
 
     /// The connection breaks, with what was under way to the party in it.
@@ -223,8 +224,9 @@ impl Player {
         let offer = self.offer.clone().expect("it was there before");
         let (spki, received) = (self.identity.spki().to_vec(), Some(self.received));
         let (connection, name) = (self.connection, self.name.clone());
-        let holders = Vec::new();
-        world.event(Event::Arrived(Arrival { connection, name, spki, offer, received, holders }));
+        let (evidence, holders) = (None, Vec::new());
+        let arrival = Arrival { connection, name, spki, offer, received, evidence, holders };
+        world.event(Event::Arrived(arrival));
     }
 
     fn says(&mut self, world: &mut World, message: FromParty) {
@@ -263,7 +265,7 @@ impl Player {
                 self.stage = stage;
                 None
             }
-            (Stage::Opening(opening), ToParty::Assembled(assembled)) => {
+            (Stage::Opening(opening), ToParty::Assembled(assembled, _)) => {
                 self.assembled = Some(assembled.clone());
                 Some(match opening.assembled(&job, assembled, &mut os_rng()) {
                     Ok((sealing, shares)) => {
@@ -984,6 +986,7 @@ fn hello() -> FromParty {
         offer: offer(0),
         software,
         received: None,
+        evidence: None,
     })
 }
 
@@ -1168,7 +1171,7 @@ fn a_relay_that_swaps_an_offer_is_noticed_by_the_parties() {
     world.event(Event::Arrived(arrival));
     players[1].arrive(&mut world);
     let job = world.job.clone();
-    let Some(ToParty::Assembled(assembled)) = world.receive(ConnectionId(1)) else { panic!() };
+    let Some(ToParty::Assembled(assembled, _)) = world.receive(ConnectionId(1)) else { panic!() };
     let Stage::Opening(opening) = std::mem::replace(&mut players[1].stage, Stage::Waiting) else {
         panic!()
     };
@@ -1388,4 +1391,98 @@ proptest! {
             prop_assert!(!outside || !result);
         }
     }
+}
+
+/// Evidence of this many bytes, of which the last is this one.
+fn evidence(bytes: usize, last: u8) -> OfferEvidence {
+    let mut collateral = vec![b' '; bytes];
+    collateral.push(last);
+    OfferEvidence { quote: vec![7; 100].into(), collateral: collateral.into() }
+}
+
+/// All players arrive, showing evidence for which half of the memory is reserved.
+fn arrive_showing(world: &mut World, players: &mut [Player]) {
+    for (player, number) in players.iter_mut().zip(0..) {
+        let mut arrival = player.arrival(&world.job.clone());
+        let room = world.budget.reserve(BUDGET / 4).expect("there is room");
+        arrival.evidence = Some(Shown { evidence: evidence(1000, number), _room: room });
+        world.event(Event::Arrived(arrival));
+    }
+}
+
+#[test]
+fn evidence_is_shown_to_all_and_then_forgotten() {
+    let mut players = players(3);
+    let mut world = World::new(named(&players));
+    arrive_showing(&mut world, &mut players);
+    for player in &players {
+        let Some(ToParty::Assembled(_, shown)) = world.outboxes[&player.connection].last() else {
+            panic!("not assembled")
+        };
+        assert_eq!(shown.len(), 3);
+        for (player, number) in players.iter().zip(0..) {
+            assert_eq!(shown[&player.name], evidence(1000, number));
+        }
+    }
+    assert!(world.budget.reserve(BUDGET / 2).is_none(), "it takes memory");
+    // A party whose connection breaks gets it again, until it has answered.
+    players[1].breaks(&mut world);
+    players[1].comes_back(&mut world, 21);
+    let again = world.outboxes[&ConnectionId(21)].iter();
+    let mut again = again.filter_map(|message| match message {
+        ToParty::Assembled(_, shown) => Some(shown.len()),
+        _ => None,
+    });
+    assert_eq!(again.next(), Some(3));
+    play_to(&mut world, &mut players, Phase::Confirming);
+    assert!(world.budget.reserve(BUDGET).is_some(), "the memory is given back");
+    let kept = world.machine.seats.values().flat_map(|seat| &seat.sent);
+    for message in kept {
+        assert!(!matches!(message, ToParty::Assembled(_, shown) if !shown.is_empty()));
+    }
+    finish(&mut world, &mut players);
+}
+
+#[test]
+fn evidence_of_a_party_that_leaves_is_forgotten() {
+    let mut players = players(3);
+    let mut world = World::new(named(&players));
+    arrive_showing(&mut world, &mut players[..2]);
+    world.send(ConnectionId(0), FromParty::Leave(Reason::Stopped));
+    world.send(ConnectionId(1), FromParty::Leave(Reason::Stopped));
+    assert!(world.finished && world.budget.reserve(BUDGET).is_some());
+}
+
+/// Collaterals count once however many parties offer them; beyond the limit, the last to come is
+/// refused, and the others wait on.
+#[test]
+fn more_collateral_than_can_be_passed_on() {
+    let bytes = MAXIMUM_RELAYED_BYTES / 2 - 1;
+    let mut players = players(3);
+    let mut world = World::new(named(&players));
+    let mut arrive = |world: &mut World, player: usize, last: u8| {
+        let mut arrival = players[player].arrival(&world.job.clone());
+        let room = world.budget.reserve(1).expect("there is room");
+        arrival.evidence = Some(Shown { evidence: evidence(bytes, last), _room: room });
+        world.event(Event::Arrived(arrival));
+    };
+    arrive(&mut world, 0, 1);
+    arrive(&mut world, 1, 2);
+    arrive(&mut world, 2, 3);
+    assert_eq!(world.failure(ConnectionId(2)).reason, Reason::NoRoom);
+    assert!(world.machine.is_gathering() && !world.closed.contains(&ConnectionId(0)));
+}
+
+/// A party that refuses another's evidence says so in a word.
+#[test]
+fn a_party_that_refuses_evidence_ends_the_job() {
+    let mut players = players(3);
+    let service = terms::Service { verify: terms::Verify::TwoWay, ..terms::Service::default() };
+    let job = Job::unpinned("test", players.len(), 1000, 60, service).expect("valid");
+    let mut world = World::new(job);
+    arrive_all(&mut world, &mut players);
+    world.send(ConnectionId(1), FromParty::Leave(Reason::Attestation));
+    let failed = world.failure_of_all(&players);
+    assert_eq!((failed.reason, failed.party.as_deref()), (Reason::Attestation, Some("bob")));
+    assert!(failed.explanation.contains("refused the evidence"), "{failed}");
 }

@@ -122,7 +122,7 @@ pub struct Proof {
     #[prost(uint32, tag = "4")]
     pub agreement: u32,
 }
-/// A party's own proof.
+/// A party's own proof. What it is verified with is in the party's Hello.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Evidence {
@@ -159,6 +159,26 @@ pub struct Hello {
     /// refused. Told to the service alone.
     #[prost(uint32, tag = "6")]
     pub agreement: u32,
+    /// Present where the job asks for the providers' evidence. Told to the service and to every other party,
+    /// which verifies it itself.
+    #[prost(message, optional, tag = "7")]
+    pub evidence: ::core::option::Option<OfferEvidence>,
+}
+/// Shows which program made the one-time key of a KeyOffer, and hence where a share sealed to it can be
+/// opened.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct OfferEvidence {
+    /// A quote, at most 8 KiB, whose report data binds the job digest, the party's name and identity key, and
+    /// the one-time key; see convelo_attest::OneTimeKey. Says to the service and to every other party what the
+    /// party's certificate and its Evidence say to the service: which program it runs, on which platform.
+    #[prost(bytes = "vec", tag = "1")]
+    pub quote: ::prost::alloc::vec::Vec<u8>,
+    /// What this party's quotes are verified with, as JSON, at most 64 KiB, and together with the job at most
+    /// 72 KiB; empty when the party has none to offer. Told to the service and to every other party: public
+    /// facts, signed and dated by the platform's maker. They say which kind of platform the party has.
+    #[prost(bytes = "vec", tag = "2")]
+    pub collateral: ::prost::alloc::vec::Vec<u8>,
 }
 /// The run goes on: the service sends what the party has not received, from there on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -200,6 +220,12 @@ pub struct Member {
     /// The party's one-time key.
     #[prost(message, optional, tag = "3")]
     pub offer: ::core::option::Option<KeyOffer>,
+    /// The quote of the party's OfferEvidence, as it arrived; empty where the job asks for none.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub quote: ::prost::bytes::Bytes,
+    /// Which of Assembled's collaterals belongs to it, counted from 1; 0 where the party offered none.
+    #[prost(uint32, tag = "5")]
+    pub collateral: u32,
 }
 /// Every party has come. Reveals to every party who takes part.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -211,6 +237,9 @@ pub struct Assembled {
     /// 32 random bytes that the service made for this run. Told to every party; a public value.
     #[prost(bytes = "vec", tag = "2")]
     pub run: ::prost::alloc::vec::Vec<u8>,
+    /// The members' collaterals, each only once, in the order of the members that name them; 2 MiB in all.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub collaterals: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// Shares of the job key, sealed by HPKE (RFC 9180).
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -471,7 +500,8 @@ pub enum Reason {
     NoRoom = 13,
     /// The service is shutting down.
     Shutdown = 14,
-    /// The party's evidence was refused under the job's policy.
+    /// A party's evidence was refused under the job's policy: by the service or, where a party leaves with
+    /// this reason, by that party.
     Attestation = 15,
     /// The job itself is not valid.
     InvalidJob = 16,

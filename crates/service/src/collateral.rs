@@ -1,4 +1,4 @@
-//! A collateral file that others renew while the service runs.
+//! Collateral that others renew while the service runs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use convelo_attest::{Collateral, MAXIMUM_COLLATERAL_BYTES};
-use convelo_service::CollateralSource;
+
+/// A source of the collateral in force, which something else keeps fresh while the service runs.
+pub trait CollateralSource: Send + Sync {
+    /// The collateral in force now, if there is any. May block.
+    fn current(&self) -> Option<Arc<Collateral>>;
+}
 
 /// Collateral in a file, read again whenever the file changes. If the file becomes unreadable, or
 /// older, the last version stays in use: anyone who can write the file must not be able to set a
