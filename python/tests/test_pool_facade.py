@@ -8,6 +8,7 @@ import logging
 import random
 import ssl
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from decimal import Decimal
@@ -22,6 +23,7 @@ from convelo import (
     PeerUnreachable,
     Pool,
     PoolClosed,
+    QueueFull,
     ReceiveTimeout,
     RepetitionError,
     SendError,
@@ -342,6 +344,30 @@ async def test_a_hook_gets_the_errors_instead() -> None:
     await alice.shutdown()
     assert [type(error) for error in errors] == [PeerUnreachable, PeerUnreachable]
     assert [error.message_id for error in errors] == ["first", "to all"]
+
+
+@pytest.mark.parametrize("wire", [None, 2, 4])
+@pytest.mark.parametrize("ending", ["shutdown", "abort"])
+async def test_a_full_queue_is_refused_and_ends_in_time(wire: int | None, ending: str) -> None:
+    queue = 32_768
+    errors: list[Exception] = []
+    alice = Pool(on_error=errors.append)
+    alice.add_http_server(0, "127.0.0.1")
+    alice.add_http_client("bob", "127.0.0.1", await free_port(), wire=wire)
+    for _ in range(queue):
+        alice.asend("bob", None)
+    with pytest.raises(QueueFull, match="32768 messages"):
+        await alice.send("bob", None)
+    began = time.monotonic()
+    if ending == "abort":
+        alice.abort()
+    else:
+        await alice.shutdown(flush=0.2)
+    while len(errors) < queue and time.monotonic() - began < 20:
+        await asyncio.sleep(0.05)
+    assert time.monotonic() - began < 20
+    assert len(errors) == queue
+    assert {type(error) for error in errors} == {PoolClosed}
 
 
 async def test_own_shutdown_ends_what_waits(duo: Duo) -> None:

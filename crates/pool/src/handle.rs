@@ -136,13 +136,17 @@ impl PeerHandle {
     }
 
     /// Asks the peer, as soon as it is reachable, which wire it speaks; afterwards
-    /// [`PeerHandle::wire`] knows.
+    /// [`PeerHandle::wire`] knows. Fails like [`PeerHandle::send`] if too much is queued.
     pub fn prepare(&self, options: SendOptions, done: Done) {
         if self.shared.closing.load(Ordering::Acquire) {
             return done(Err(self.closed(None)));
         }
         if self.peer.wire().is_some() {
             return done(Ok(()));
+        }
+        // There is a question for each message that waits for the answer.
+        if self.peer.outbox.len() >= MAXIMUM_QUEUED {
+            return done(Err(self.peer.send_error(None, SendFailure::QueueFull)));
         }
         self.ask(Question::Wire, options, done);
     }
@@ -263,6 +267,9 @@ impl PeerHandle {
         let make = |number| Request::new(kind, number, deadline, patience, done);
         let (request, waits) = self.peer.outbox.push(options.corked, make);
         client::provide(&self.shared, &self.peer, request.is_bulk());
+        if self.shared.is_stopped() {
+            self.peer.fail(&request, SendFailure::Closed(Closed::Pool));
+        }
         waits
     }
 

@@ -41,7 +41,7 @@ struct Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.shared.stop();
+        end(&self.shared);
     }
 }
 
@@ -137,7 +137,7 @@ impl Node {
             peer.close(Closed::Unacknowledged, Closed::Pool);
         }
         say_goodbye(shared, &peers).await;
-        shared.stop();
+        end(shared);
         let mut listening = shared.listening.subscribe();
         let _ = timeout(PORT_WAIT, listening.wait_for(|open| *open == 0)).await;
         dropped
@@ -146,11 +146,7 @@ impl Node {
     /// Stops the node at once. Outside a runtime, waits until its port is free again.
     pub fn abort(&self) {
         let shared = self.shared();
-        shared.closing.store(true, Ordering::Release);
-        for peer in shared.all_peers() {
-            peer.close(Closed::Unacknowledged, Closed::Pool);
-        }
-        shared.stop();
+        end(shared);
         let began = Instant::now();
         while Handle::try_current().is_err()
             && *shared.listening.borrow() > 0
@@ -158,6 +154,15 @@ impl Node {
         {
             std::thread::sleep(PORT_PAUSE);
         }
+    }
+}
+
+/// Ends everything: whoever waits is told so.
+fn end(shared: &Shared) {
+    // First, so that a send that comes too late for the rest knows it.
+    shared.stop();
+    for peer in shared.all_peers() {
+        peer.close(Closed::Unacknowledged, Closed::Pool);
     }
 }
 

@@ -317,8 +317,8 @@ impl Outbox {
             && let Some(behind) = queues.ids.get_mut(id)
         {
             // If it was waiting behind another, it just leaves; if it was first, it releases the
-            // next.
-            if let Some(position) = behind.iter().position(|other| Arc::ptr_eq(other, request)) {
+            // next. They are in the order of their numbers, and may be very many.
+            if let Ok(position) = behind.binary_search_by_key(&request.number, |it| it.number) {
                 behind.remove(position);
             } else {
                 let next = std::iter::from_fn(|| behind.pop_front()).find(|next| !next.is_over());

@@ -127,6 +127,11 @@ impl Shared {
         self.stopped.send_replace(true);
     }
 
+    /// Whether nothing is carried any more.
+    pub(crate) fn is_stopped(&self) -> bool {
+        *self.stopped.borrow()
+    }
+
     pub(crate) fn connection_number(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
