@@ -16,4 +16,5 @@ mod refusals;
 mod secrets;
 mod situations;
 mod strangers;
+mod tables;
 mod unverified;
