@@ -233,7 +233,7 @@ pub fn table_csv(data: &[u8]) {
         return;
     }
     let delimiter = [b',', b';', b'\t', b'|'][usize::from(choice % 4)];
-    let format = Format::Csv { delimiter, header: choice & 4 != 0 };
+    let format = Format::csv(delimiter, choice & 4 != 0);
     let Ok(first) = rows(rest, format) else { return };
     let again = rows(&first.1, format).expect("what was written is read");
     assert!(again == first, "reading and writing again changes nothing");

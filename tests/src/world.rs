@@ -203,9 +203,9 @@ impl World {
     }
 
     /// Starts `convelo run` as a party, with its job file `job.toml` and these arguments. The party
-    /// accepts the simulated platform.
+    /// accepts the simulated platform, and replaces what it wrote in an earlier run.
     pub fn run(&self, party: &Party, args: &str) -> Process {
-        let run = format!("run job.toml --as {} --insecure-simulated {args}", party.name);
+        let run = format!("run job.toml --as {} --insecure-simulated --force {args}", party.name);
         self.start_at(party, &run)
     }
 

@@ -34,7 +34,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "convelo-operate",
-        &["convelo-attest", "convelo-channel", "convelo-psi", "convelo-service", "convelo-wire"],
+        &[
+            "convelo-attest",
+            "convelo-channel",
+            "convelo-psi",
+            "convelo-service",
+            "convelo-untrusted",
+            "convelo-wire",
+        ],
     ),
     (
         "convelo-party",

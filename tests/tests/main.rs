@@ -16,5 +16,6 @@ mod refusals;
 mod secrets;
 mod situations;
 mod strangers;
+mod tables;
 mod two_way;
 mod unverified;

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use convelo_untrusted::shown;
 use serde_json::Value;
 
 use crate::text::{json_message, position};
@@ -60,6 +61,7 @@ impl Qcnl {
             let message = format!("{} bytes, expected at most {MAXIMUM_BYTES}", text.len());
             return Err(QcnlError { line: 1, column: 1, message });
         }
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let without_comments = blanked(text);
         if without_comments.trim_start().starts_with('{') {
             json(&without_comments)
@@ -106,6 +108,8 @@ struct Settings {
     use_secure_cert: Option<bool>,
     retry_times: Option<u64>,
     retry_delay: Option<u64>,
+    /// The names of settings that nobody knows.
+    unknown: Vec<String>,
     warnings: Vec<String>,
 }
 
@@ -139,17 +143,21 @@ impl Settings {
             | "custom_request_options" => {
                 self.warnings.push(format!("{name} has no effect here"));
             }
-            other => self.warnings.push(format!("{other} is unknown and has no effect")),
+            other => {
+                self.unknown.push(shown(other));
+                self.warnings.push(format!("{} is unknown and has no effect", shown(other)));
+            }
         }
         Ok(())
     }
 
     fn finished(mut self) -> Result<Qcnl, String> {
-        let url = self
-            .collateral_service
-            .or(self.url)
-            .filter(|url| !url.is_empty())
-            .ok_or("it names no pccs_url")?;
+        let url = self.collateral_service.or(self.url).filter(|url| !url.is_empty()).ok_or_else(
+            || match &*self.unknown {
+                [] => "it names no pccs_url".to_owned(),
+                unknown => format!("it names no pccs_url; unknown here: {}", unknown.join(", ")),
+            },
+        )?;
         let (url, rewritten) = collateral_endpoint(&url)?;
         self.warnings.extend(rewritten);
         let use_secure_cert = self.use_secure_cert.unwrap_or(true);
@@ -270,6 +278,28 @@ mod tests {
         let all = read.warnings.join("\n");
         for word in ["version 3", "use_secure_cert is false", "local_cache_only", "typo"] {
             assert!(all.contains(word), "{word}: {all}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_nobody_knows_is_named() {
+        for (text, name) in [
+            ("PCSC_URL=https://x\n", "pcsc_url"),
+            ("export PCCS_URL=https://x\n", "export pccs_url"),
+            ("{\"pccs-url\": \"https://x\"}", "pccs-url"),
+        ] {
+            let message = Qcnl::parse(text).unwrap_err().message;
+            assert!(message.ends_with(&format!("unknown here: {name}")), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_setting() {
+        for text in [
+            "PCCS_URL=https://pccs.example.org:8081",
+            "{\"pccs_url\": \"https://pccs.example.org:8081\"}",
+        ] {
+            assert_eq!(Qcnl::parse(&format!("\u{feff}{text}")).unwrap().url, URL);
         }
     }
 

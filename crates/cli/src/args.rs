@@ -12,7 +12,13 @@ use crate::exit;
 /// Two to sixty-four data providers learn what their tables have in common, and nothing else,
 /// through a service that each of them verifies by remote attestation before sending anything.
 #[derive(Parser)]
-#[command(name = "convelo", version, after_help = exit::HELP, propagate_version = true)]
+#[command(
+    name = "convelo",
+    version,
+    after_help = exit::HELP,
+    propagate_version = true,
+    color = clap::ColorChoice::Never
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -27,6 +33,9 @@ pub(crate) enum Command {
     Init(Init),
     /// Make a party's key and print the fingerprint that others pin
     Keygen(Keygen),
+    /// Show the fingerprint of a key
+    #[command(subcommand)]
+    Key(Key),
     /// Validate a job file and print the plan: who learns what
     Check(Check),
     /// Run the service that joins the sets
@@ -84,6 +93,9 @@ pub(crate) struct Demo {
 
 #[derive(Args)]
 pub(crate) struct Init {
+    /// The name of the job, 1 to 64 of A-Z a-z 0-9 . _ -
+    #[arg(long, default_value = "my-job")]
+    pub(crate) name: String,
     /// The file to write; an existing one is not overwritten
     #[arg(default_value = "job.toml")]
     pub(crate) file: PathBuf,
@@ -116,6 +128,15 @@ pub(crate) struct Keygen {
     pub(crate) authority: Option<PathBuf>,
 }
 
+#[derive(Subcommand)]
+pub(crate) enum Key {
+    /// Print the fingerprint of a key that you have, which others pin
+    Show {
+        /// The key file, as 'convelo keygen' writes it
+        file: PathBuf,
+    },
+}
+
 #[derive(Args)]
 pub(crate) struct Check {
     /// The job file
@@ -128,6 +149,8 @@ pub(crate) struct Check {
     pub(crate) identity: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) table: OptionalTable,
+    #[command(flatten)]
+    pub(crate) dropping: Dropping,
     #[command(flatten)]
     pub(crate) memory: Memory,
     /// Contact the service and verify its evidence; sends nothing about the job
@@ -145,7 +168,12 @@ pub(crate) struct Check {
 #[derive(Args)]
 pub(crate) struct Serve {
     /// Where to listen; port 0 picks a free one
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:7443")]
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        visible_alias = "host",
+        default_value = "0.0.0.0:7443"
+    )]
     pub(crate) listen: String,
     #[command(flatten)]
     pub(crate) platform: Platform,
@@ -304,10 +332,15 @@ pub(crate) struct Run {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) table: TableArgs,
+    #[command(flatten)]
+    pub(crate) dropping: Dropping,
     /// Where matched rows go, compressed if it ends in .gz; "-" is standard output [required if the
     /// job gives this party the intersection]
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Write only these columns of matched rows, by name or number (#3), in this order [default:
     /// all]
     #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
@@ -331,7 +364,8 @@ pub(crate) struct Run {
     pub(crate) others: Others,
     #[command(flatten)]
     pub(crate) consent: Consent,
-    /// Where the receipt goes [default: OUTPUT.receipt.json, else JOB-NAME.receipt.json]
+    /// Where the receipt goes; an existing one is kept, and the new one numbered [default:
+    /// OUTPUT.receipt.json, else JOB-NAME.receipt.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,
     #[command(flatten)]
@@ -376,7 +410,7 @@ pub(crate) struct OptionalTable {
 }
 
 /// How much memory a provider uses.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Memory {
     /// Memory to stay within: 48M plus 20 bytes per row (K, M, G); keys that do not fit go through
     /// an encrypted temporary file
@@ -401,15 +435,37 @@ pub(crate) struct Layout {
     /// Key column, by name or number (#3); repeat for each key part of the job, in the job's order
     #[arg(long = "key", short, value_name = "COLUMN")]
     pub(crate) key: Vec<String>,
-    /// Format of the table [default: by file name extension]
+    /// Format of the table [default: by its first bytes and its name]
     #[arg(long, value_enum)]
     pub(crate) format: Option<FormatArg>,
-    /// Delimiter of a CSV table: one character, or "tab" [default: guessed from the first line]
+    /// Delimiter of a CSV table: one character, or "tab" [default: the one of , ; tab and | that gives
+    /// all of the first records the same number of fields]
     #[arg(long, value_name = "CHARACTER")]
     pub(crate) delimiter: Option<String>,
-    /// The CSV table has no header; columns are named #1, #2, …
+    /// Character that takes the meaning from the one after it in a CSV table, as MySQL and Hadoop write
+    /// it: '\' [default: none; quotes are doubled]
+    #[arg(long, value_name = "CHARACTER")]
+    pub(crate) escape: Option<String>,
+    /// The first record of the CSV table is a header, whatever it looks like [default: it is, and
+    /// refused if it looks like data]
+    #[arg(long, conflicts_with = "no_header")]
+    pub(crate) header: bool,
+    /// The table has no header: the first record is data, and columns are named #1, #2, …; or the first
+    /// line is an id
     #[arg(long)]
     pub(crate) no_header: bool,
+}
+
+/// What becomes of rows without a key.
+#[derive(Args)]
+pub(crate) struct Dropping {
+    /// List the rows without a key in this file: number and line of each, key part and reason, no
+    /// values
+    #[arg(long, value_name = "FILE")]
+    pub(crate) list_dropped: Option<PathBuf>,
+    /// Go on if no row, or hardly any, has a key
+    #[arg(long)]
+    pub(crate) allow_empty: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -453,6 +509,11 @@ pub(crate) struct Join {
     /// The data file: one id per line
     #[arg(long, value_name = "FILE", visible_aliases = ["data_dir", "data-dir"])]
     pub(crate) data: PathBuf,
+    /// The first line is an id, although it looks like the name of a column
+    #[arg(long)]
+    pub(crate) no_header: bool,
+    #[command(flatten)]
+    pub(crate) dropping: Dropping,
     /// Accepted for compatibility, without effect: a job needs no chief
     #[arg(long, value_name = "BOOL", visible_aliases = ["is_chief", "is-chief"])]
     pub(crate) chief: Option<String>,
@@ -487,11 +548,15 @@ pub(crate) struct Join {
     /// Write the result to this file instead of stdout
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Remember here the newest revocation lists seen, and refuse older ones [default:
     /// seen-lists.json next to the policy]
     #[arg(long, value_name = "FILE")]
     pub(crate) seen_lists: Option<PathBuf>,
-    /// Where the receipt goes [default: DATA.receipt.json]
+    /// Where the receipt goes; an existing one is kept, and the new one numbered [default:
+    /// DATA.receipt.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,
     #[command(flatten)]

@@ -115,6 +115,14 @@ fn advice(hint: Hint) -> &'static str {
         Hint::QuoteSource => "run in an enclave or a trust domain",
         Hint::Output => "say where they go with --output FILE",
         Hint::NoOutput => "leave out --output",
+        Hint::AllowEmpty => "if that is right, go on with --allow-empty",
+        Hint::Format => "with --format csv, --format lines or --format parquet",
+        Hint::Delimiter => "with --delimiter ',' or another character",
+        Hint::Escape => "if a backslash protects them, add --escape '\\'",
+        Hint::Header => "with --header, or --no-header if it is data",
+        Hint::HeaderLine => {
+            "with --no-header if it is an id; with --format csv and --key COLUMN if it is a name"
+        }
         Hint::KeyColumns => "name the column of each part with --key COLUMN, in the job's order",
     }
 }

@@ -207,6 +207,17 @@ pub(crate) fn create(path: &Path, contents: &[u8], mode: u32) -> Result<(), Fail
     })
 }
 
+/// Refuses an output that would replace a file, unless that is wanted.
+pub(crate) fn check_new(output: Option<&Path>, force: bool) -> Result<(), Failure> {
+    match output.filter(|path| !force && path.is_file()) {
+        None => Ok(()),
+        Some(path) => Err(Failure::usage(format!(
+            "{} already exists; replace it with --force, or give another --output",
+            path.display()
+        ))),
+    }
+}
+
 /// A file in the same directory as another one.
 pub(crate) fn sibling(path: &Path, name: &str) -> PathBuf {
     path.parent().unwrap_or_else(|| Path::new("")).join(name)

@@ -44,6 +44,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Demo(args) => on_runtime(commands::demo::demo(args)),
         Command::Init(args) => commands::init::init(&args),
         Command::Keygen(args) => commands::keygen::keygen(&args),
+        Command::Key(args) => commands::keygen::key(&args),
         Command::Check(args) => on_runtime(commands::check::check(args)),
         Command::Serve(args) => {
             convelo_heap::one_arena();

@@ -3,15 +3,17 @@
 use std::cmp::Ordering;
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use clap::CommandFactory as _;
-use convelo_party::table::Output;
-use convelo_party::{Counted, Counts, Event, Matched, Observer, Summary};
+use convelo_party::table::{Description, Output};
+use convelo_party::{
+    Commonest, Counted, Counts, Event, Matched, Observer, PartShapes, Summary, Survey,
+};
 use convelo_psi::Outcome;
-use convelo_untrusted::Terminal;
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use convelo_untrusted::{Terminal, Untrusted};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 use tracing_subscriber::Layer as _;
@@ -106,7 +108,9 @@ pub(crate) struct Narrator {
     voice: Voice,
     me: String,
     bars: bool,
-    state: Mutex<State>,
+    /// How many stages a run has.
+    stages: usize,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
@@ -114,7 +118,8 @@ struct State {
     bar: Option<(Stage, ProgressBar)>,
     absent: bool,
     lost: bool,
-    waiting: Vec<String>,
+    /// For whom, and until when.
+    waiting: Option<(String, Instant)>,
     /// How many lines there were about the progress of others.
     progress: usize,
 }
@@ -123,8 +128,13 @@ struct State {
 /// each line comes once, and a connection may break now and then.
 const MAXIMUM_PROGRESS_LINES: usize = 256;
 
+/// How often somebody who waits is reminded, where there is no countdown.
+const REMINDER: Duration = Duration::from_mins(5);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// For others, before the first numbered stage.
+    Waiting,
     Reading,
     Sending,
     Joining,
@@ -132,9 +142,11 @@ enum Stage {
 }
 
 impl Narrator {
-    pub(crate) fn new(voice: Voice, me: &str) -> Self {
+    /// For a run of this party, which `writes` rows or does not.
+    pub(crate) fn new(voice: Voice, me: &str, writes: bool) -> Self {
         let bars = !voice.quiet && std::io::stderr().is_terminal();
-        Self { voice, me: me.to_owned(), bars, state: Mutex::default() }
+        let stages = if writes { 4 } else { 3 };
+        Self { voice, me: me.to_owned(), bars, stages, state: Arc::default() }
     }
 
     /// Prints one line, unless everything is to be quiet; above the bar, if there is one.
@@ -166,7 +178,8 @@ impl Narrator {
                 old.finish_and_clear();
             }
             let target = ProgressDrawTarget::stderr_with_hz(5);
-            let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style(stage));
+            let bar = ProgressBar::with_draw_target(Some(total), target)
+                .with_style(style(stage, self.stages));
             if stage == Stage::Joining {
                 bar.enable_steady_tick(Duration::from_millis(200));
             }
@@ -210,15 +223,56 @@ impl Narrator {
         } else {
             waiting.missing.join(", ")
         };
-        {
-            let mut state = self.state();
-            if state.waiting == [whom.clone()] {
-                return;
-            }
-            state.waiting = vec![whom.clone()];
+        let left = Duration::from_secs(waiting.seconds_left);
+        let until = Instant::now() + left;
+        let same = |known: &(String, Instant)| known.0 == whom;
+        if self.state().waiting.replace((whom.clone(), until)).as_ref().is_some_and(same) {
+            return;
         }
-        let left = duration(Duration::from_secs(waiting.seconds_left));
-        self.others(format_args!("waiting for {whom}; {left} left"));
+        self.clear_bar();
+        self.others(format_args!("waiting for {whom}; {} left", duration(left)));
+        if self.bars {
+            self.count_down(&whom, until);
+        } else if !self.voice.quiet {
+            self.remind(whom, until);
+        }
+    }
+
+    /// Shows on the terminal how long it still waits.
+    fn count_down(&self, whom: &str, until: Instant) {
+        let left = move |_: &ProgressState, into: &mut dyn std::fmt::Write| {
+            let _ = into.write_str(&duration(until.saturating_duration_since(Instant::now())));
+        };
+        let style = ProgressStyle::with_template("{spinner} {left} left, for {wide_msg}");
+        let style =
+            style.unwrap_or_else(|_| ProgressStyle::default_spinner()).with_key("left", left);
+        let target = ProgressDrawTarget::stderr_with_hz(1);
+        let bar = ProgressBar::with_draw_target(None, target).with_style(style);
+        bar.set_message(convelo_untrusted::shown(whom));
+        bar.enable_steady_tick(Duration::from_secs(1));
+        self.state().bar = Some((Stage::Waiting, bar));
+    }
+
+    /// Says now and then how long it still waits.
+    fn remind(&self, whom: String, until: Instant) {
+        let state = Arc::downgrade(&self.state);
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(REMINDER);
+                let Some(state) = state.upgrade() else { return };
+                let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.waiting.as_ref().is_none_or(|(now, _)| *now != whom) {
+                    return;
+                }
+                let left = until.saturating_duration_since(Instant::now());
+                say(format_args!("still waiting for {whom}; {} left", duration(left)));
+            }
+        });
+    }
+
+    fn waited(&self) {
+        self.state().waiting = None;
+        self.clear_bar();
     }
 
     /// Prints a line about the progress of others, of which there are only so many.
@@ -237,14 +291,119 @@ impl Narrator {
         }
     }
 
-    fn read(&self, counts: Counts) {
+    fn read(&self, counts: Counts, found: &Survey) {
         self.clear_bar();
-        self.line(read(counts));
+        for line in survey(counts, found) {
+            self.line(line);
+        }
     }
 }
 
+/// What a pass over a table found, in lines that hold no value of it.
+pub(crate) fn survey(counts: Counts, survey: &Survey) -> Vec<String> {
+    let mut lines = vec![taken_for(&survey.taken_for), read(counts)];
+    lines.extend(survey.dropped.iter().map(|rows| format!("dropped: {}", rows.in_words())));
+    if let Some(Commonest { rows, of, all, .. }) = survey.commonest {
+        let share = match all {
+            true => format!("{} of {} rows", HumanCount(rows), HumanCount(of)),
+            false => format!("about {} of all rows", percent(rows, of)),
+        };
+        lines.push(format!("one key stands in {share}; is it a placeholder?"));
+    }
+    let notes = &survey.notes;
+    let ending = &notes.ending;
+    for (count, what) in [
+        (survey.repeated_headers, "the header again"),
+        (ending.footers, "what a program says of its rows, at the end"),
+        (ending.blank_lines, "a line of white space at the end"),
+        (u64::from(ending.control_z), "Ctrl-Z at the end"),
+        (notes.marks, "a byte order mark or Ctrl-Z at the start of a line, where files meet"),
+    ] {
+        if count > 0 {
+            lines.push(format!("left out, {}: {what}", times(count)));
+        }
+    }
+    if notes.spanning_fields > 0 {
+        lines.push(format!(
+            "with line ends, {}; the longest has {} lines, from line {}: if that is unexpected, look for \
+             a quote that is not closed",
+            counted(notes.spanning_fields, "field"),
+            notes.longest_field_lines,
+            notes.longest_field_at
+        ));
+    }
+    lines.extend(survey.shapes.iter().filter(|part| part.shapes.values > 0).map(shapes));
+    lines
+}
+
+/// What a table was taken for.
+fn taken_for(table: &Description) -> String {
+    let mut words = table.format.to_owned();
+    if let Some(delimiter) = table.delimiter {
+        let delimiter = if delimiter == '\t' { "tab".to_owned() } else { delimiter.to_string() };
+        let header = if table.header { "a header" } else { "no header" };
+        words += &format!(", delimiter {delimiter}, {header}");
+    }
+    words += &format!(", {}", counted(table.columns as u64, "column"));
+    match (&table.first_column, &table.last_column) {
+        (Some(first), Some(last)) if table.columns > 1 => {
+            words += &format!(", {} to {}", Untrusted::new(first), Untrusted::new(last));
+        }
+        (Some(only), _) => words += &format!(", {}", Untrusted::new(only)),
+        _ => {}
+    }
+    format!("taken for {words}")
+}
+
+/// How the values of a key part look.
+fn shapes(part: &PartShapes) -> String {
+    let PartShapes { part, shapes, .. } = part;
+    let values = shapes.values;
+    let mut words = Vec::new();
+    for (count, what) in [
+        (shapes.digits, "only digits"),
+        (shapes.zero_first, "begin with 0"),
+        (shapes.plus_first, "begin with +"),
+        (shapes.letters, "have letters"),
+        (shapes.capitals, "have capitals"),
+        (shapes.at_signs, "have an @"),
+        (shapes.spaced, "have white space at an end"),
+        (shapes.not_ascii, "have characters beyond ASCII"),
+        (shapes.guarded, "begin with = or an apostrophe, as spreadsheets guard texts"),
+    ] {
+        if count > 0 {
+            words.push(format!("{} {what}", percent(count, values)));
+        }
+    }
+    let length = match (shapes.shortest, shapes.longest) {
+        (shortest, longest) if shortest == longest => format!("{shortest}"),
+        (shortest, longest) => format!("{shortest} to {longest}"),
+    };
+    words.push(format!("{length} characters"));
+    format!("the looks of {part}, of {}: {}", counted(values, "value"), words.join(", "))
+}
+
+/// A share in whole percent, never 0 or 100 unless it is.
+fn percent(part: u64, of: u64) -> String {
+    let hundredths = u128::from(part) * 100 / u128::from(of.max(1));
+    match hundredths {
+        0 if part > 0 => "below 1 %".to_owned(),
+        99 if part < of => "above 99 %".to_owned(),
+        hundredths => format!("{hundredths} %"),
+    }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", HumanCount(count))
+}
+
+fn times(count: u64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{} times", HumanCount(count)) }
+}
+
 /// What a pass over a table found, in words.
-pub(crate) fn read(counts: Counts) -> String {
+fn read(counts: Counts) -> String {
     let mut parts = vec![format!("{} distinct keys", HumanCount(counts.keys))];
     for (count, what) in [
         (counts.duplicates, "rows with a key seen before"),
@@ -275,6 +434,7 @@ impl Observer for Narrator {
                 .line("the service has the pinned key; NOT ATTESTED: nobody knows what runs there"),
             Event::Waiting(waiting) => self.waiting(waiting),
             Event::Assembled { names, pinned } => {
+                self.waited();
                 let vouched = if pinned {
                     ""
                 } else {
@@ -293,7 +453,7 @@ impl Observer for Narrator {
                 self.line("the parties have agreed on a job key, which the service does not know");
             }
             Event::Reading { done, total } => self.progress(Stage::Reading, done, total),
-            Event::Read(counts) => self.read(counts),
+            Event::Read { counts, survey } => self.read(counts, survey),
             Event::Announced => self.line("waiting until all parties have read their tables"),
             Event::Sending { done, total } => {
                 self.progress(Stage::Sending, done, total);
@@ -356,18 +516,24 @@ pub(crate) fn conclusion(summary: &Summary) -> Vec<String> {
     lines
 }
 
-fn style(stage: Stage) -> ProgressStyle {
-    let template = match stage {
-        Stage::Reading => {
-            "reading {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
-        }
-        Stage::Sending => "sending {wide_bar} {human_pos}/{human_len} keys {per_sec} {eta}",
-        Stage::Joining => "joining {spinner} {elapsed}",
-        Stage::Writing => {
-            "writing {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"
-        }
+/// A line that fits on 40 columns. `{wide_bar}` takes what is left.
+fn style(stage: Stage, stages: usize) -> ProgressStyle {
+    let (number, template) = match stage {
+        Stage::Waiting => (0, "waiting {spinner}"),
+        Stage::Reading => (1, "reading {percent} % {binary_bytes_per_sec} {wide_bar} {eta}"),
+        Stage::Sending => (2, "sending {percent} % {keys_per_sec} {wide_bar} {eta}"),
+        Stage::Joining => (3, "joining {spinner} {elapsed}"),
+        Stage::Writing => (4, "writing {percent} % {binary_bytes_per_sec} {wide_bar} {eta}"),
     };
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let keys = |state: &ProgressState, into: &mut dyn std::fmt::Write| {
+        // Whole keys; a rate is never so large that this matters.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
+        let rate = state.per_sec() as u64;
+        let _ = write!(into, "{}/s", HumanCount(rate));
+    };
+    ProgressStyle::with_template(&format!("{number}/{stages} {template}"))
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("keys_per_sec", keys)
 }
 
 fn duration(duration: Duration) -> String {

@@ -4,6 +4,8 @@ use convelo_attest::Policy;
 use convelo_party::Plan;
 use convelo_psi::{Job, Mode, Parties, Service, Verify, What};
 
+use crate::exit::Failure;
+
 /// What takes protection away from a party in this job: nothing silences these lines.
 pub(crate) fn notices<'a>(
     job: &Job,
@@ -17,6 +19,16 @@ pub(crate) fn notices<'a>(
         .into_iter()
         .filter_map(|(holds, notice)| holds.then_some(notice))
         .collect()
+}
+
+/// The job must list the party.
+pub(crate) fn check_name(job: &Job, name: &str) -> Result<(), Failure> {
+    let Parties::Named(parties) = job.parties() else { return Ok(()) };
+    if job.party(name).is_some() {
+        return Ok(());
+    }
+    let names: Vec<&str> = parties.iter().map(|party| party.name.as_str()).collect();
+    Err(Failure::usage(format!("the job has no party '{name}'; it lists {}", names.join(", "))))
 }
 
 /// The plan, a line at a time; the policies are for the service and for the providers.
@@ -53,6 +65,11 @@ pub(crate) fn lines(job: &Job, policies: [Option<&Policy>; 2], me: Option<&str>)
         })
         .collect();
     lines.push(format!("key: {}", key.join(" and ")));
+    if key.len() > 1 {
+        lines.push(
+            "a row matches only if all parts of its key agree; one blank part drops it".to_owned(),
+        );
+    }
     match job.parties() {
         Parties::Named(parties) => {
             for party in parties {
@@ -93,7 +110,7 @@ pub(crate) fn lines(job: &Job, policies: [Option<&Policy>; 2], me: Option<&str>)
          have in common; of the keys, only pseudonyms"
     ));
     lines.push("each party learns: which parties take part, and when each has uploaded".to_owned());
-    lines.push(format!("deadline: {} s after the first party arrives", job.deadline_seconds()));
+    lines.push(format!("deadline: {} after the first party arrives", time(job.deadline_seconds())));
     lines.push(format!(
         "false matches: the probability of any is below 2^{:.0}",
         job.false_match_bound_log2().ceil()
@@ -138,6 +155,15 @@ pub(crate) fn brief(plan: &Plan) -> Vec<String> {
     }
     lines.extend(minimum(job));
     lines
+}
+
+/// A time as a job file writes it.
+fn time(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3600, "h"), (60, "m")];
+    match units.into_iter().find(|(unit, _)| seconds >= *unit && seconds % unit == 0) {
+        Some((unit, letter)) => format!("{}{letter}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
 }
 
 /// What a party learns, in words.

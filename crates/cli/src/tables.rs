@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 
 use convelo_party::Memory;
-use convelo_party::table::{Column, Format, Input, STANDARD_INPUT, Table, TableOptions};
+use convelo_party::table::{Column, FileKind, Hints, Input, STANDARD_INPUT, Table};
 
 use crate::args::{FormatArg, Layout};
 use crate::exit::Failure;
@@ -21,19 +21,21 @@ pub(crate) fn open(
         output::say("reading the table from standard input, until it ends (Ctrl-D)");
     }
     let input = Input::open(path, &memory.directory)?;
-    let delimiter = layout.delimiter.as_deref().map(delimiter).transpose()?;
-    let header = !layout.no_header;
-    let format = match layout.format {
-        Some(FormatArg::Lines) => Format::Lines,
-        Some(FormatArg::Parquet) => Format::Parquet,
-        Some(FormatArg::Csv) => match delimiter {
-            Some(delimiter) => Format::Csv { delimiter, header },
-            None => Format::guess_csv(&input, header)?,
+    let hints = Hints {
+        kind: layout.format.map(|format| match format {
+            FormatArg::Csv => FileKind::Csv,
+            FormatArg::Lines => FileKind::Lines,
+            FormatArg::Parquet => FileKind::Parquet,
+        }),
+        delimiter: layout.delimiter.as_deref().map(delimiter).transpose()?,
+        escape: layout.escape.as_deref().map(escape).transpose()?,
+        header: match (layout.header, layout.no_header) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
         },
-        None => Format::guess(&input, delimiter, header)?,
     };
-    let (key, select) = (columns(&layout.key)?, columns(select)?);
-    Ok(Table::open(input, &TableOptions { format, key, select })?)
+    Ok(Table::recognise(input, &hints, &columns(&layout.key)?, &columns(select)?)?)
 }
 
 fn columns(named: &[String]) -> Result<Vec<Column>, Failure> {
@@ -46,6 +48,16 @@ fn delimiter(text: &str) -> Result<u8, Failure> {
         _ if matches!(text, "tab" | "\\t") => Ok(b'\t'),
         _ => Err(Failure::usage(format!(
             "--delimiter takes one ASCII character or \"tab\", found {} bytes",
+            text.len()
+        ))),
+    }
+}
+
+fn escape(text: &str) -> Result<u8, Failure> {
+    match text.as_bytes() {
+        [one] => Ok(*one),
+        _ => Err(Failure::usage(format!(
+            "--escape takes one ASCII character, such as '\\', found {} bytes",
             text.len()
         ))),
     }

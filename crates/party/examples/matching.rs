@@ -72,7 +72,7 @@ pub(crate) fn batches(batches: impl RecordBatchReader) -> Outcome<Table> {
 /// A table whose key is the column `email`.
 pub(crate) fn csv(path: &Path) -> Outcome<Table> {
     let options = TableOptions {
-        format: Format::Csv { delimiter: b',', header: true },
+        format: Format::csv(b',', true),
         key: vec!["email".parse()?],
         select: Vec::new(),
     };

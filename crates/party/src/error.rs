@@ -82,6 +82,18 @@ pub enum Hint {
     NoOutput,
     /// A column for each part of the job's key, in its order.
     KeyColumns,
+    /// This party's consent to a table in which no row, or hardly any, has a key.
+    AllowEmpty,
+    /// The format of the table.
+    Format,
+    /// The delimiter of the table.
+    Delimiter,
+    /// The escape character of the table.
+    Escape,
+    /// Whether the first record of the table is a header.
+    Header,
+    /// Whether the first line of an id list is an id.
+    HeaderLine,
 }
 
 /// A run that ended without a result.
@@ -205,6 +217,12 @@ impl Error {
         Self { hint: Some(hint), ..self }
     }
 
+    /// The same error, after the answer had arrived: nothing that this party typed is to blame.
+    pub(crate) fn since_answered(self) -> Self {
+        let kind = if self.kind == Kind::Usage { Kind::Job } else { self.kind };
+        Self { kind, ..self }
+    }
+
     /// The same error, at one of several services.
     pub(crate) fn at(self, address: &str) -> Self {
         Self { service: Some(address.to_owned()), ..self }
@@ -299,7 +317,15 @@ impl From<JobError> for Error {
 
 impl From<TableError> for Error {
     fn from(error: TableError) -> Self {
-        let hint = matches!(error.fault(), Fault::Keep(_)).then_some(Hint::TemporaryDirectory);
+        let hint = match error.fault() {
+            Fault::Keep(_) => Some(Hint::TemporaryDirectory),
+            Fault::UnknownFormat => Some(Hint::Format),
+            Fault::Delimiters { .. } => Some(Hint::Delimiter),
+            Fault::TextAfterQuote => Some(Hint::Escape),
+            Fault::HeaderIsRecord { .. } | Fault::HeaderUnknown => Some(Hint::Header),
+            Fault::LineIsHeader => Some(Hint::HeaderLine),
+            _ => None,
+        };
         Self { hint, ..Self::of(Kind::Usage, Cause::Table(error)) }
     }
 }

@@ -6,6 +6,7 @@ use convelo_attest::Verdict;
 use convelo_wire::Waiting;
 
 use crate::error::{Error, Kind};
+use crate::survey::Survey;
 
 /// One step of a run. Holds no record and no pseudonym.
 #[derive(Debug)]
@@ -66,7 +67,12 @@ pub enum Event<'a> {
         total: u64,
     },
     /// The table has been read.
-    Read(Counts),
+    Read {
+        /// What it holds.
+        counts: Counts,
+        /// What else was found in it.
+        survey: &'a Survey,
+    },
     /// The service knows the size of the set and is waiting to hear those of the others.
     Announced,
     /// The set is being sent.

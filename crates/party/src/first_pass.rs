@@ -4,6 +4,7 @@
 //! collects these; queues of a few blocks keep all of them busy and limit the memory. A small table
 //! has been read, and its pseudonyms made, before threads would have started.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,19 +16,22 @@ use convelo_psi::{
 };
 use zeroize::Zeroize;
 
+use crate::dropped::DroppedList;
 use crate::error::{Error, Hint, Kind};
 use crate::event::Counts;
 use crate::limits::{
     BLOCKS_IN_FLIGHT, MAXIMUM_PSEUDONYMING_THREADS, MAXIMUM_ROWS, SMALL_TABLE_BYTES,
 };
 use crate::spill::Memory;
-use crate::table::{self, Block, Keys, Misfit, Stop, Table};
+use crate::survey::{Dropped, PartShapes, Reasons, Sampled, Survey, is_shaped};
+use crate::table::{self, Block, Entry, KeyFields, Keys, Misfit, Pass, Shapes, Stop, Table};
 
 /// What a first pass found; `scanned` is needed for the second pass over the same table.
 pub(crate) struct FirstPass {
     pub(crate) set: PseudonymSet,
     pub(crate) counts: Counts,
     pub(crate) scanned: table::Counts,
+    pub(crate) survey: Survey,
 }
 
 /// Reads the keys of a table. `go_on` is asked before each block; its error ends the pass.
@@ -36,17 +40,18 @@ pub(crate) fn first_pass(
     parts: &[KeyPart],
     pseudonymiser: &Pseudonymiser,
     memory: &Memory,
+    list: Option<DroppedList>,
     progress: impl FnMut(u64) + Send,
     go_on: impl Fn() -> Result<(), Error> + Sync,
 ) -> Result<FirstPass, Error> {
-    let mut collection = Collection { builder: memory.builder(), ..Collection::default() };
+    let mut collection = Collection { builder: memory.builder(), list, ..Collection::default() };
     let maker = Maker { keys: table.keys(), parts, pseudonymiser };
     let scanned = if table.size_bytes() <= SMALL_TABLE_BYTES {
         alone(table, &maker, &mut collection, progress, go_on)
     } else {
         together(table, &maker, &mut collection, progress, go_on)
     };
-    collection.finish(scanned, table)
+    collection.finish(scanned, table, parts)
 }
 
 /// How to make pseudonyms of the keys in a block.
@@ -54,6 +59,37 @@ struct Maker<'m> {
     keys: Keys,
     parts: &'m [KeyPart],
     pseudonymiser: &'m Pseudonymiser,
+}
+
+impl Maker<'_> {
+    fn normaliser(&self) -> KeyNormaliser {
+        let each = |part| Normaliser::new(std::slice::from_ref(part));
+        KeyNormaliser {
+            whole: Normaliser::new(self.parts),
+            each: self.parts.iter().map(each).collect(),
+        }
+    }
+}
+
+/// Normalises keys, and says what is wrong with those that are none.
+struct KeyNormaliser {
+    whole: Normaliser,
+    /// One for each part, for the rows that have no key.
+    each: Vec<Normaliser>,
+}
+
+impl KeyNormaliser {
+    /// The part that keeps a row from having a key, and why.
+    fn why(&mut self, fields: KeyFields<'_>) -> (usize, &'static str) {
+        for (part, (normaliser, field)) in self.each.iter_mut().zip(fields).enumerate() {
+            match normaliser.encode([field]) {
+                Encoded::Key(_) => {}
+                Encoded::Blank => return (part, "blank"),
+                Encoded::Invalid => return (part, "invalid"),
+            }
+        }
+        (self.each.len().saturating_sub(1), "too-long")
+    }
 }
 
 /// Stops the reading of a table once it is known that the pass will fail.
@@ -67,8 +103,8 @@ fn alone(
     collection: &mut Collection,
     progress: impl FnMut(u64),
     go_on: impl Fn() -> Result<(), Error>,
-) -> Result<table::Counts, Error> {
-    let (mut normaliser, mut spare) = (Normaliser::new(maker.parts), Batch::default());
+) -> Result<Pass, Error> {
+    let (mut normaliser, mut spare) = (maker.normaliser(), Batch::default());
     table.read(progress, |block| {
         go_on()?;
         let batch = std::mem::take(&mut spare).of(block, maker, &mut normaliser);
@@ -83,7 +119,7 @@ fn together(
     collection: &mut Collection,
     progress: impl FnMut(u64) + Send,
     go_on: impl Fn() -> Result<(), Error> + Sync,
-) -> Result<table::Counts, Error> {
+) -> Result<Pass, Error> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let (blocks, queue) = sync_channel::<Block>(BLOCKS_IN_FLIGHT);
     let (results, found) = sync_channel(BLOCKS_IN_FLIGHT);
@@ -96,7 +132,7 @@ fn together(
             let (queue, results) = (Arc::clone(&queue), results.clone());
             let (blocks, batches) = (&spare_blocks, &spare_batches);
             scope.spawn(move || {
-                let mut normaliser = Normaliser::new(maker.parts);
+                let mut normaliser = maker.normaliser();
                 while let Some(block) = next(&queue) {
                     let batch: Batch = batches.take();
                     let batch = batch.of(&block, maker, &mut normaliser);
@@ -157,6 +193,11 @@ struct Batch {
     rows: Vec<u32>,
     blank: u64,
     invalid: u64,
+    repeated_headers: u64,
+    dropped: Vec<Dropped>,
+    shapes: Vec<Shapes>,
+    /// The number of the block's first row, and how many it has.
+    block: (u64, u64),
 }
 
 /// Why a batch could not be made.
@@ -171,21 +212,33 @@ impl Batch {
         mut self,
         block: &Block,
         maker: &Maker<'_>,
-        normaliser: &mut Normaliser,
+        normaliser: &mut KeyNormaliser,
     ) -> Result<Self, Refused> {
         let rows = usize::try_from(block.rows()).unwrap_or(0);
-        self.make_room(rows);
+        self.make_room(rows, maker.parts.len());
+        self.block = (block.first(), block.rows());
         let batch = &mut self;
         let mut queue = maker.pseudonymiser.queue();
-        let visited = maker.keys.visit(block, |row, fields| {
-            match normaliser.encode(fields) {
+        let visited = maker.keys.visit(block, |place, entry| {
+            let Entry::Row(fields) = entry else {
+                batch.repeated_headers += 1;
+                return Ok(());
+            };
+            if is_shaped(place.row) {
+                let shapes = batch.shapes.iter_mut().zip(fields.clone());
+                shapes.for_each(|(shapes, field)| shapes.add(field));
+            }
+            match normaliser.whole.encode(fields.clone()) {
                 Encoded::Key(key) => {
                     queue.push(key, &mut batch.pseudonyms);
-                    batch.rows.push(number(row).ok_or(Stop::Visitor(()))?);
+                    batch.rows.push(number(place.row).ok_or(Stop::Visitor(()))?);
+                    return Ok(());
                 }
                 Encoded::Blank => batch.blank += 1,
                 Encoded::Invalid => batch.invalid += 1,
             }
+            let (part, reason) = normaliser.why(fields);
+            batch.dropped.push(Dropped { row: place.row, line: place.line, part, reason });
             Ok(())
         });
         queue.finish(&mut batch.pseudonyms);
@@ -199,14 +252,17 @@ impl Batch {
 
 impl Batch {
     /// Empties it and makes sure that this many pseudonyms fit without being moved.
-    fn make_room(&mut self, rows: usize) {
+    fn make_room(&mut self, rows: usize, parts: usize) {
         if self.pseudonyms.capacity() < rows {
             self.pseudonyms.zeroize();
             self.pseudonyms = Vec::with_capacity(rows);
         }
         self.pseudonyms.clear();
         self.rows.clear();
-        (self.blank, self.invalid) = (0, 0);
+        self.dropped.clear();
+        self.shapes.clear();
+        self.shapes.resize(parts, Shapes::default());
+        (self.blank, self.invalid, self.repeated_headers) = (0, 0, 0);
     }
 }
 
@@ -221,6 +277,11 @@ impl Drop for Batch {
 struct Collection {
     builder: SetBuilder,
     counts: Counts,
+    repeated_headers: u64,
+    reasons: Reasons,
+    list: Option<DroppedList>,
+    shapes: Vec<Shapes>,
+    sampled: Sampled,
     /// The first row in the table that has this problem.
     misfit: Option<Misfit>,
     failed: Option<Error>,
@@ -235,10 +296,14 @@ impl Collection {
                 self.counts.blank += batch.blank;
                 self.counts.invalid += batch.invalid;
                 let pushed = batch.pseudonyms.iter().zip(&batch.rows);
-                let mut pushed = pushed.map(|(value, row)| self.builder.push(*value, *row));
+                let mut pushed = pushed.map(|(value, row)| {
+                    self.sampled.offer(*value, *row);
+                    self.builder.push(*value, *row)
+                });
                 if let Some(error) = pushed.find_map(Result::err) {
                     self.failed = Some(Error::spill(error));
                 }
+                self.failed = self.failed.take().or_else(|| self.survey(&batch).err());
                 spare = batch;
             }
             Err(Refused::Rows) => self.failed = Some(too_many_rows(table)),
@@ -251,10 +316,21 @@ impl Collection {
         if self.failed.is_some() || self.misfit.is_some() { Err(()) } else { Ok(spare) }
     }
 
+    /// Takes what a batch says of its rows besides their keys.
+    fn survey(&mut self, batch: &Batch) -> Result<(), Error> {
+        self.repeated_headers += batch.repeated_headers;
+        self.shapes.resize(batch.shapes.len(), Shapes::default());
+        self.shapes.iter_mut().zip(&batch.shapes).for_each(|(all, more)| all.merge(more));
+        batch.dropped.iter().for_each(|dropped| self.reasons.count(dropped));
+        let (first, rows) = batch.block;
+        self.list.as_mut().map_or(Ok(()), |list| list.take(first, rows, &batch.dropped))
+    }
+
     fn finish(
         self,
-        scanned: Result<table::Counts, Error>,
+        scanned: Result<Pass, Error>,
         table: &Table,
+        parts: &[KeyPart],
     ) -> Result<FirstPass, Error> {
         // Whatever the reader finds comes after every row that it has handed out.
         if let Some(misfit) = self.misfit {
@@ -263,15 +339,28 @@ impl Collection {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let (scanned, mut counts) = (scanned?, self.counts);
-        if scanned.rows > MAXIMUM_ROWS {
+        let (pass, mut counts) = (scanned?, self.counts);
+        if pass.rows > MAXIMUM_ROWS {
             return Err(too_many_rows(table));
         }
+        let scanned = pass.counts(self.repeated_headers);
+        self.list.map_or(Ok(()), DroppedList::complete)?;
         let set = self.builder.finish().map_err(Error::spill)?;
         counts.rows = scanned.rows;
         counts.keys = set.len() as u64;
         counts.duplicates = counts.rows - counts.blank - counts.invalid - counts.keys;
-        Ok(FirstPass { set, counts, scanned })
+        let shapes = parts.iter().zip(self.shapes);
+        let survey = Survey {
+            taken_for: table.describe(),
+            dropped: self.reasons.by_part(parts, table.format().is_text()),
+            commonest: self.sampled.commonest(counts.rows),
+            shapes: shapes
+                .map(|(part, shapes)| PartShapes { part: part.name.clone(), shapes })
+                .collect(),
+            repeated_headers: scanned.repeated_headers,
+            notes: scanned.notes,
+        };
+        Ok(FirstPass { set, counts, scanned, survey })
     }
 }
 
@@ -285,16 +374,23 @@ fn too_many_rows(table: &Table) -> Error {
     Error::new(Kind::Usage, format!("{path} has more than {MAXIMUM_ROWS} rows: split it"))
 }
 
-/// Counts what a run of this job would find in a table. Nothing is kept and nobody is contacted.
+/// Counts what a run of this job would find in a table, and lists the rows without a key in a file if
+/// one is named. Nothing else is kept and nobody is contacted.
 ///
 /// # Errors
-/// What is wrong with the table.
-pub fn count_keys(table: &Table, job: &Job, memory: &Memory) -> Result<Counts, Error> {
+/// What is wrong with the table, or with the list.
+pub fn count_keys(
+    table: &Table,
+    job: &Job,
+    memory: &Memory,
+    list: Option<&Path>,
+) -> Result<(Counts, Survey), Error> {
     check_key_columns(table, job)?;
     // The pseudonyms never leave this function, so their key need not be secret.
     let pseudonymiser = Pseudonymiser::new(&[0; PSEUDONYM_BYTES]);
-    let pass = first_pass(table, job.keys(), &pseudonymiser, memory, |_| {}, || Ok(()))?;
-    Ok(pass.counts)
+    let list = list.map(|path| DroppedList::new(path, job.keys())).transpose()?;
+    let pass = first_pass(table, job.keys(), &pseudonymiser, memory, list, |_| {}, || Ok(()))?;
+    Ok((pass.counts, pass.survey))
 }
 
 /// A table must have a column for each part of the job's key.
@@ -335,13 +431,13 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("t.csv");
         std::fs::write(&path, bytes).expect("a file");
-        let format = Format::Csv { delimiter: b',', header: true };
+        let format = Format::csv(b',', true);
         let key = vec!["id".parse().expect("a column")];
         let input = Input::open(&path, directory.path()).expect("a file");
         let options = TableOptions { format, key, select: Vec::new() };
         let table = Table::open(input, &options).expect("a table");
         let parts = [KeyPart { name: "id".to_owned(), normalise: Vec::new() }];
-        first_pass(&table, &parts, &Pseudonymiser::new(&[7; 16]), memory, |_| {}, || Ok(()))
+        first_pass(&table, &parts, &Pseudonymiser::new(&[7; 16]), memory, None, |_| {}, || Ok(()))
     }
 
     #[test]

@@ -17,7 +17,7 @@
 //!     .receipt(PathBuf::from("matched.csv.receipt.json"))
 //!     .build()?;
 //! let options = TableOptions {
-//!     format: Format::Csv { delimiter: b',', header: true },
+//!     format: Format::csv(b',', true),
 //!     key: vec!["email".parse()?],
 //!     select: Vec::new(),
 //! };
@@ -45,6 +45,7 @@
 
 mod attestation;
 mod connection;
+mod dropped;
 mod error;
 mod event;
 mod first_pass;
@@ -65,6 +66,7 @@ mod session;
 mod shards;
 mod spill;
 mod summary;
+mod survey;
 pub mod table;
 
 pub use convelo_wire::Waiting;
@@ -80,3 +82,4 @@ pub use run::run;
 pub use services::verify_services;
 pub use spill::Memory;
 pub use summary::{Counted, Matched, Summary};
+pub use survey::{Commonest, DroppedRows, PartShapes, Survey};

@@ -50,8 +50,27 @@ pub(crate) const BATCH_ROWS: usize = 8192;
 /// complete.
 pub(crate) const PARQUET_GROUP_ROWS: usize = 1 << 17;
 
-/// How much of a CSV file is examined to guess its delimiter, in bytes.
-pub(crate) const DELIMITER_SAMPLE_BYTES: u64 = 64 * 1024;
+/// How much of a text is examined to find its delimiter, and whether it has a header, in bytes.
+pub(crate) const SAMPLE_BYTES: u64 = 256 * 1024;
+
+/// How many of its records are examined to find whether it has a header.
+pub(crate) const SAMPLE_RECORDS: usize = 1000;
+
+/// How much of the end of a text is examined for what is no row, in bytes. A reader asks for more at a
+/// time.
+pub(crate) const ENDING_BYTES: usize = 2048;
+
+/// All rows up to this number are looked at for the shapes of their keys.
+pub(crate) const SHAPED_ROWS: u64 = 1 << 13;
+
+/// How many keys are sampled to find the commonest one.
+pub(crate) const SAMPLED_KEYS: usize = 1 << 16;
+
+/// How many rows without a key are named as examples, for each reason.
+pub(crate) const MAXIMUM_EXAMPLES: usize = 3;
+
+/// The most files of a table in a directory.
+pub const MAXIMUM_PARTS: usize = 100_000;
 
 /// The most columns that an error lists.
 pub(crate) const MAXIMUM_COLUMNS_SHOWN: usize = 40;

@@ -13,6 +13,7 @@ use crate::error::{Error, Hint, Kind};
 use crate::first_pass::check_key_columns;
 use crate::providers::{Providers, fits_into_hello};
 use crate::seen::Seen;
+use crate::shards;
 use crate::spill::Memory;
 use crate::table::{Output, Table};
 
@@ -45,6 +46,8 @@ pub(crate) struct Conditions {
     pub(crate) memory: Memory,
     pub(crate) only_first: bool,
     pub(crate) receipt: Option<PathBuf>,
+    pub(crate) list_dropped: Option<PathBuf>,
+    pub(crate) allow_empty: bool,
 }
 
 /// What a party accepts although it takes protection away from that party: by default, nothing. The
@@ -77,6 +80,8 @@ pub struct PlanBuilder {
     output: Option<Output<'static>>,
     only_first: bool,
     receipt: Option<PathBuf>,
+    list_dropped: Option<PathBuf>,
+    allow_empty: bool,
 }
 
 impl Plan {
@@ -109,6 +114,8 @@ impl Plan {
             output: None,
             only_first: false,
             receipt: None,
+            list_dropped: None,
+            allow_empty: false,
         })
     }
 
@@ -249,10 +256,24 @@ impl PlanBuilder {
         Self { only_first, ..self }
     }
 
-    /// Where the receipt goes. If several services sign one each, their file names are numbered.
+    /// Where the receipt goes. If several services sign one each, their file names are numbered; and so
+    /// is the name if there already is a receipt, which is never overwritten.
     #[must_use]
     pub fn receipt(self, path: impl Into<Option<PathBuf>>) -> Self {
         Self { receipt: path.into(), ..self }
+    }
+
+    /// A file for a list of the rows without a key: their numbers, the part of the key, and why.
+    #[must_use]
+    pub fn list_dropped(self, path: impl Into<Option<PathBuf>>) -> Self {
+        Self { list_dropped: path.into(), ..self }
+    }
+
+    /// Accepts a table in which no row, or hardly any, has a key. Without it, the run ends before
+    /// anything is sent: the columns are most likely the wrong ones.
+    #[must_use]
+    pub fn allow_empty(self, allow_empty: bool) -> Self {
+        Self { allow_empty, ..self }
     }
 
     /// Builds the plan, if nothing is missing and nothing conflicts with the job. Contacts nobody.
@@ -304,7 +325,9 @@ impl PlanBuilder {
             seen,
             memory: self.memory,
             only_first: self.only_first,
-            receipt: self.receipt,
+            receipt: self.receipt.map(|path| shards::unused(&path)),
+            list_dropped: self.list_dropped,
+            allow_empty: self.allow_empty,
         };
         Ok(Plan { conditions, output: self.output })
     }
@@ -451,7 +474,14 @@ pub(crate) fn addresses(job: &Job, given: Option<String>) -> Result<Vec<String>,
             Err(usage("the job names no address of the service, and none was given", Hint::Address))
         }
         (None, named) => Ok(named.to_vec()),
-        (Some(address), [] | [_]) => Ok(vec![address]),
+        (Some(address), [] | [_]) => {
+            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+                let text = format!("the address of the service is '{address}', expected HOST:PORT");
+                return Err(usage(text, Hint::Address));
+            }
+            Ok(vec![address])
+        }
         (Some(address), named) => {
             let text = format!(
                 "the job already names its {} services; {address} would be another one",

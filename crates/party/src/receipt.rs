@@ -149,11 +149,13 @@ impl Receipt {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
+        // The library's error names its own file.
+        let mut file =
+            tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error.kind()))?;
         file.write_all(text.as_bytes())
             .and_then(|()| file.write_all(b"\n"))
             .map_err(|error| failed(&error))?;
-        file.persist(path).map_err(|error| failed(&error.error))?;
+        file.persist_noclobber(path).map_err(|error| failed(&error.error))?;
         Ok(())
     }
 }

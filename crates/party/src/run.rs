@@ -12,12 +12,13 @@ use convelo_attest::Verdict;
 use convelo_psi::agreement::JobKey;
 use convelo_psi::{Bitmap, Canaries, Outcome};
 
+use crate::dropped::DroppedList;
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observer};
 use crate::first_pass::{FirstPass, first_pass};
 use crate::limits::LAST_ROW_TIMEOUT;
 use crate::plan::{Conditions, Plan};
-use crate::second_pass::{Scanned, second_pass};
+use crate::second_pass::{MatchedRows, Scanned};
 use crate::services::Services;
 use crate::shards;
 use crate::summary::{Counted, Matched, Summary};
@@ -122,7 +123,8 @@ impl Provider {
             _ => None,
         };
         let canaries = canaries.filter(|asked| asked.in_all > 0);
-        let mut file = None;
+        let (mut file, mut due) = (None, None);
+        let survey = scanned.survey.clone();
         let result = match outcome {
             Outcome::Count(keys) => Outcome::Count(Counted { keys }),
             Outcome::Withheld => Outcome::Withheld,
@@ -132,7 +134,10 @@ impl Provider {
                 let rows = match output {
                     Some(output) => {
                         file = output.file().map(Path::to_owned);
-                        self.write(scanned, marks, output).await?
+                        let matched = self.matched(scanned, marks).await?;
+                        let rows = matched.count();
+                        due = Some((matched, output));
+                        rows
                     }
                     None => 0,
                 };
@@ -149,13 +154,18 @@ impl Provider {
             verdict: witness.verdict().map(Verdict::to_json),
             providers: plan.providers.as_ref().map(|_| met.providers().to_vec()),
             input,
+            survey,
             result,
             canaries,
             output: file,
             receipts: Vec::new(),
         };
         if let Some(path) = &plan.receipt {
+            // Before the rows: what was learned is on record even if they cannot be written.
             summary.receipts = witness.write_receipts(path, &summary, (started, unix_now()))?;
+        }
+        if let Some((matched, output)) = due {
+            self.write(matched, output).await?;
         }
         witness.heard().await;
         Ok(summary)
@@ -166,26 +176,30 @@ impl Provider {
     async fn read(&self, met: &mut Services, key: JobKey, table: Table) -> Result<Scanned, Error> {
         let (observer, cancelled) = (Arc::clone(&self.observer), self.cancelled.clone());
         let (job, memory) = (self.plan.job.clone(), self.plan.memory.clone());
-        let name = self.plan.name.clone();
+        let (name, allow_empty) = (self.plan.name.clone(), self.plan.allow_empty);
+        let list = self.plan.list_dropped.clone();
         let parties = met.parties();
         let mut pass = tokio::task::spawn_blocking(move || {
             let total = table.size_bytes();
             let pseudonymiser = key.pseudonymiser();
-            let FirstPass { set, counts, scanned } = first_pass(
+            let list = list.map(|path| DroppedList::new(&path, job.keys())).transpose()?;
+            let FirstPass { set, counts, scanned, survey } = first_pass(
                 &table,
                 job.keys(),
                 &pseudonymiser,
                 &memory,
+                list,
                 |done| observer.on(Event::Reading { done, total }),
                 || cancelled.check(),
             )?;
-            observer.on(Event::Read(counts));
+            observer.on(Event::Read { counts, survey: &survey });
+            survey.check_keys(counts, allow_empty)?;
             counts.check_cap(job.maximum_keys_of(&name))?;
             let parties = parties.iter().map(String::as_str);
             let canaries = Canaries::of(&job, parties, &name, &pseudonymiser);
             let set = Arc::new(shards::filled(set, &canaries, &job)?);
             let canaries = canaries.ranked(&set).map_err(Error::spill)?;
-            Ok(Scanned { table, rows: scanned, set, canaries, counts })
+            Ok(Scanned { table, rows: scanned, set, canaries, counts, survey })
         });
         tokio::select! {
             done = &mut pass => done?,
@@ -193,20 +207,21 @@ impl Provider {
         }
     }
 
-    /// Second pass. Returns how many rows are in the intersection.
-    async fn write(
-        &self,
-        scanned: Scanned,
-        marks: Bitmap,
-        output: Output<'static>,
-    ) -> Result<u64, Error> {
+    /// Which rows of the table are in the intersection.
+    async fn matched(&self, scanned: Scanned, marks: Bitmap) -> Result<MatchedRows, Error> {
+        let only_first = self.plan.only_first;
+        tokio::task::spawn_blocking(move || MatchedRows::of(scanned, &marks, only_first)).await?
+    }
+
+    /// Second pass.
+    async fn write(&self, matched: MatchedRows, output: Output<'static>) -> Result<(), Error> {
         let (observer, cancelled) = (Arc::clone(&self.observer), self.cancelled.clone());
-        let (only_first, total) = (self.plan.only_first, scanned.table.size_bytes());
+        let total = matched.size_bytes();
         let pass = tokio::task::spawn_blocking(move || {
             let progress = |done| observer.on(Event::Writing { done, total });
-            second_pass(scanned, marks, only_first, output, progress, || cancelled.check())
+            matched.write(output, progress, || cancelled.check())
         });
-        pass.await?
+        pass.await?.map_err(Error::since_answered)
     }
 }
 

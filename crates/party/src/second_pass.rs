@@ -6,6 +6,7 @@ use convelo_psi::{Bitmap, PseudonymSet, RankedCanaries};
 
 use crate::error::Error;
 use crate::event::Counts;
+use crate::survey::Survey;
 use crate::table::{self, Output, Table};
 
 /// A table after its first pass, and the set of its keys.
@@ -15,25 +16,47 @@ pub(crate) struct Scanned {
     pub(crate) set: Arc<PseudonymSet>,
     pub(crate) canaries: RankedCanaries,
     pub(crate) counts: Counts,
+    pub(crate) survey: Survey,
 }
 
-/// Writes the rows of the marked keys, or only the first row of each; returns how many. `go_on` is
-/// called for every row and can end the pass with an error.
-pub(crate) fn second_pass(
-    scanned: Scanned,
-    marks: Bitmap,
-    only_first: bool,
-    output: Output<'_>,
-    progress: impl FnMut(u64),
-    go_on: impl Fn() -> Result<(), Error>,
-) -> Result<u64, Error> {
-    let Scanned { mut table, rows: scanned, set, .. } = scanned;
-    let rows = u32::try_from(scanned.rows).expect("rows are counted in 32 bits");
-    let matched = set.rows(&marks, rows, only_first).map_err(Error::spill)?;
-    drop((set, marks));
-    let written = table.write_matched(&scanned, output, progress, |row| {
-        go_on()?;
-        Ok::<_, Error>(usize::try_from(row).is_ok_and(|row| matched.is_set(row)))
-    })?;
-    Ok(written.rows)
+/// A table and which of its rows are to be written.
+pub(crate) struct MatchedRows {
+    table: Table,
+    scanned: table::Counts,
+    rows: Bitmap,
+}
+
+impl MatchedRows {
+    /// The rows of the marked keys, or only the first row of each.
+    pub(crate) fn of(scanned: Scanned, marks: &Bitmap, only_first: bool) -> Result<Self, Error> {
+        let Scanned { table, rows: scanned, set, .. } = scanned;
+        let rows = u32::try_from(scanned.numbered()).expect("rows are counted in 32 bits");
+        let rows = set.rows(marks, rows, only_first).map_err(Error::spill)?;
+        Ok(Self { table, scanned, rows })
+    }
+
+    /// How many rows there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.rows.count_ones()
+    }
+
+    /// The size of the table.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.table.size_bytes()
+    }
+
+    /// Writes them. `go_on` is called for every row of the table and can end the pass with an error.
+    pub(crate) fn write(
+        mut self,
+        output: Output<'_>,
+        progress: impl FnMut(u64),
+        go_on: impl Fn() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let rows = &self.rows;
+        self.table.write_matched(&self.scanned, output, progress, |row| {
+            go_on()?;
+            Ok::<_, Error>(usize::try_from(row).is_ok_and(|row| rows.is_set(row)))
+        })?;
+        Ok(())
+    }
 }

@@ -112,19 +112,26 @@ pub(crate) fn whole(
 
 /// The path of the receipt from one of several services: `matched.csv.receipt.2.json`.
 pub(crate) fn numbered(path: &Path, shard: Option<Shard>) -> PathBuf {
-    let Some(shard) = shard else { return path.to_owned() };
-    let number = (shard.number + 1).to_string();
-    match (path.file_stem(), path.extension()) {
-        (Some(stem), Some(extension)) => {
-            let mut name = stem.to_owned();
-            for part in [".", &number, "."] {
-                name.push(part);
-            }
-            name.push(extension);
-            path.with_file_name(name)
-        }
-        _ => path.with_extension(number),
+    shard.map_or_else(|| path.to_owned(), |shard| with_number(path, '.', shard.number + 1))
+}
+
+/// The first of `path`, `matched.csv.receipt-2.json` and so on at which nothing is yet, neither there nor
+/// at the places of several receipts: a record of what was learned is never overwritten.
+pub(crate) fn unused(path: &Path) -> PathBuf {
+    let used = |path: &Path| path.exists() || with_number(path, '.', 1).exists();
+    let later = (2..).map(|number| with_number(path, '-', number));
+    let mut candidates = std::iter::once(path.to_owned()).chain(later);
+    candidates.find(|path| !used(path)).expect("there are more numbers than files")
+}
+
+fn with_number(path: &Path, before: char, number: usize) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("{before}{number}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
     }
+    path.with_file_name(name)
 }
 
 /// Pseudonyms that stand for no record and look like all others: the same function of other inputs,

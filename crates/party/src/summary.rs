@@ -6,6 +6,7 @@ use convelo_psi::{CanaryCounts, JobDigest, Outcome};
 
 use crate::event::Counts;
 use crate::providers::VerifiedProvider;
+use crate::survey::Survey;
 
 /// What a provider learned, and what happened to its rows.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -29,6 +30,9 @@ pub struct Summary {
     pub providers: Option<Vec<VerifiedProvider>>,
     /// What the table held.
     pub input: Counts,
+    /// What else was found in the table.
+    #[serde(rename = "table")]
+    pub survey: Survey,
     /// What the job revealed to this party.
     pub result: Outcome<Matched, Counted>,
     /// The canaries that the services answered, all of them rightly; none if the job has none, or

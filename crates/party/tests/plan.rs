@@ -357,7 +357,7 @@ fn table_whose_key_has_another_number_of_columns() {
     let path = scene.path("t.csv");
     std::fs::write(&path, "id,year\na,1\n").unwrap();
     let input = Input::open(&path, scene.directory.path()).unwrap();
-    let format = Format::Csv { delimiter: b',', header: true };
+    let format = Format::csv(b',', true);
     let key = vec!["id".parse().unwrap(), "year".parse().unwrap()];
     let table = Table::open(input, &TableOptions { format, key, select: Vec::new() }).unwrap();
     let plan = scene.builder(scene.ordinary()).build().unwrap();

@@ -31,7 +31,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-const CSV: Format = Format::Csv { delimiter: b',', header: true };
+const CSV: Format = Format::csv(b',', true);
 
 fn table(input: Input, format: Format, key: &[&str], select: &[&str]) -> Result<Table, TableError> {
     let columns = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
@@ -213,14 +213,17 @@ fn an_output_that_cannot_have_the_rows_of_batches_is_refused_beforehand() {
     let odd = batch(vec![("email", email()), ("span", spans)]);
     let union = batch(vec![("email", email()), ("choice", choice)]);
     plain.check_output(&to("matched.parquet")).unwrap();
-    let error = plain.check_output(&to("matched.csv")).unwrap_err().to_string();
-    assert!(error.contains("written as Parquet: choose an output name that ends"), "{error}");
+    let error = plain.check_output(&to("matched.txt")).unwrap_err().to_string();
+    assert!(
+        error.contains("written as Parquet or CSV: choose an output name that ends"),
+        "{error}"
+    );
     for (odd, output) in
         [(&odd, to("matched.parquet")), (&union, Output::Writer(Box::new(io::sink())))]
     {
         let table = stream(odd.clone(), &["email"]).unwrap();
         let error = table.check_output(&output).unwrap_err().to_string();
-        assert!(error.contains("its rows cannot be written as Parquet"), "{error}");
+        assert!(error.contains("its rows cannot be written"), "{error}");
         let table = self::table(kept(vec![odd.clone()]), Format::Arrow, &["email"], &["email"]);
         table.unwrap().check_output(&output).unwrap();
         assert_eq!(matched(&mut stream(odd.clone(), &["email"]).unwrap(), |_| true).0, *odd);
@@ -257,7 +260,7 @@ fn keys_of_batches_are_those_of_parquet_and_refused_in_the_same_words() {
         let mut from_stream = stream(columns.clone(), key).unwrap();
         assert_eq!(keys(&mut from_stream), keys(&mut from_file), "{key:?}");
     }
-    for key in [&["price"][..], &["nothing"], &["text", "price"], &["city"], &[]] {
+    for key in [&["nothing"][..], &["text", "nothing"], &["city"], &[]] {
         let words = |refused: Result<Table, TableError>| refused.err().unwrap().fault().to_string();
         let from_file = words(file(&path, Format::Parquet, key));
         assert_eq!(words(stream(columns.clone(), key)), from_file, "{key:?}");
@@ -266,8 +269,12 @@ fn keys_of_batches_are_those_of_parquet_and_refused_in_the_same_words() {
         Int32Array::from(vec![0]),
         Arc::new(Float64Array::from(vec![0.5])),
     );
-    let error = stream(batch(vec![("price", Arc::new(prices))]), &["price"]).err().unwrap();
-    assert!(error.to_string().contains("Float64"), "{error}");
+    let mut table = stream(batch(vec![("price", Arc::new(prices))]), &["price"]).unwrap();
+    let error = table.scan::<TableError>(|_| {}, |_| Ok(())).unwrap_err();
+    assert!(
+        error.to_string().contains("row 1: the value of the key column \"price\" is a fraction"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -458,6 +465,8 @@ proptest! {
         cut in any::<prop::sample::Index>(),
         key in prop_oneof![Just(&["a"][..]), Just(&["b", "a"][..])],
     ) {
+        // A record that repeats the header is no row.
+        prop_assume!(rows.iter().all(|row| *row != ["a", "b"].map(|name| Some(name.to_owned()))));
         let Forms(_directory, tables) = Forms::of(&rows, cut.index(rows.len() + 1), key);
         let chosen = |name: &str, row: &[Option<String>; 2]| {
             row[usize::from(name == "b")].clone().unwrap_or_default()

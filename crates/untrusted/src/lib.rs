@@ -4,7 +4,7 @@
 //! [`Untrusted`] is such text inside a message of ours: quoted, escaped, of bounded length, and
 //! printable in no other way. [`shown`] is for a message that a library mixed from its own words and
 //! somebody else's. [`Terminal`] is the last guard: a writer that lets no character through that
-//! [`is_plain`] does not call plain.
+//! [`is_plain`] does not call plain. [`lines`] says where the lines of a text end.
 //!
 //! ```
 //! use convelo_untrusted::Untrusted;
@@ -16,8 +16,12 @@
 //! );
 //! ```
 
+mod lines;
+
 use std::fmt::{self, Write as _};
 use std::io;
+
+pub use lines::{BYTE_ORDER_MARK, CONTROL_Z, Line, joint, line_end, lines};
 
 /// The longest quotation, in characters; the rest is cut.
 pub const MAXIMUM_QUOTED_CHARACTERS: usize = 512;

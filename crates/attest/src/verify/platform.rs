@@ -65,7 +65,12 @@ fn statuses(
             shortfall(quote, claims, collateral, policy),
             date::show(since)
         );
-        return Err(refused_status(found, policy));
+        let refusal = refused_status(found, policy);
+        if status == Some(TcbStatus::UpToDate) {
+            // No platform can be better.
+            return Err(refusal.advice("add \"UpToDate\" to the policy's tcb_statuses"));
+        }
+        return Err(refusal);
     }
     let status = TcbStatus::from_dcap(claims.tcb.status).expect("it was accepted just now");
     let found = match grace_ends {

@@ -1,9 +1,10 @@
 //! `convelo check`: the plan of a job, and whether this side is ready for it.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use convelo_party::{Plan, policy_of, provider_policy_of, verify_services};
-use convelo_psi::{Mode, Verify};
+use convelo_party::{Counts, Plan, Survey, policy_of, provider_policy_of, verify_services};
+use convelo_psi::{Job, Mode, Verify};
 use serde_json::json;
 
 use crate::args::Check;
@@ -16,6 +17,13 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
     let Mode::Attested(service) = job.mode();
     let (policy, providers) = (policy_of(&job)?, provider_policy_of(&job)?);
     let policies = [policy.as_ref(), providers.as_ref()];
+    // What this side lacks comes first: nobody wants to read a plan before an error.
+    if let Some(name) = &args.name {
+        plan::check_name(&job, name)?;
+        let identity = files::identity(args.identity.as_deref(), &args.job, name)?;
+        Plan::builder(job.clone(), name, identity)?;
+    }
+    let read = args.table.input.as_deref().map(|input| read(&args, &job, input)).transpose()?;
     let lines = plan::lines(&job, policies, args.name.as_deref());
     let notices = plan::notices(&job, policies.into_iter().flatten(), false);
     for notice in &notices {
@@ -36,25 +44,26 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
         tell(line);
     }
     if let Some(name) = &args.name {
-        let identity = files::identity(args.identity.as_deref(), &args.job, name)?;
-        Plan::builder(job.clone(), name, identity)?;
         tell(format!("your key: the one that the job pins for {name}"));
     }
-    if let Some(input) = &args.table.input {
-        let memory = args.memory.into();
-        let table = tables::open(input, &args.table.layout, &[], &memory)?;
-        let counts = convelo_party::count_keys(&table, &job, &memory)?;
-        tell(format!("your table: {}", output::read(counts)));
+    if let Some((counts, survey)) = read {
+        for line in output::survey(counts, &survey) {
+            tell(format!("your table: {line}"));
+        }
         report["input"] = json!(counts);
-        let cap = args.name.as_deref().map_or(job.maximum_keys(), |name| job.maximum_keys_of(name));
-        counts.check_cap(cap)?;
+        report["table"] = json!(survey);
     }
     if args.contact {
         let collateral = files::collateral_if_any(args.trust.collateral.as_deref(), &args.job)?;
         for (address, verdict) in verify_services(&job, collateral, args.consent.into()).await? {
             match verdict {
                 Some(verdict) => {
-                    tell(format!("the service at {address}: evidence verified: {verdict}"));
+                    // Every contact would end with a warning that concerns only runs.
+                    let verdict_in_words = verdict.to_string().replace(", NOT FRESH", "");
+                    tell(format!(
+                        "the service at {address}: evidence verified: {verdict_in_words}; a contact ends \
+                         here, and a run goes on to have the connection attested afresh"
+                    ));
                     report["verdict"] = verdict.to_json();
                 }
                 None => tell(format!("the service at {address} has the pinned key; NOT ATTESTED")),
@@ -67,4 +76,16 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
         output::json(&report)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the table as a run would.
+fn read(args: &Check, job: &Job, input: &Path) -> Result<(Counts, Survey), Failure> {
+    let memory = args.memory.clone().into();
+    let table = tables::open(input, &args.table.layout, &[], &memory)?;
+    let list = args.dropping.list_dropped.as_deref();
+    let (counts, survey) = convelo_party::count_keys(&table, job, &memory, list)?;
+    survey.check_keys(counts, args.dropping.allow_empty)?;
+    let cap = args.name.as_deref().map_or(job.maximum_keys(), |name| job.maximum_keys_of(name));
+    counts.check_cap(cap)?;
+    Ok((counts, survey))
 }

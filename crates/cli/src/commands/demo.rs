@@ -65,6 +65,13 @@ async fn show(args: &Demo) -> Result<ExitCode, Failure> {
     }
     let policy = files::text(&dir.join("platform/policy.toml"), "the policy")?;
     let mut job = job_file::write("demo", &address, Some(&policy), &keys);
+    if let Some(rows) = args.rows {
+        // As many as are generated, if that is more than the template says.
+        job = job.replace(
+            "maximum_keys = 10000000",
+            &format!("maximum_keys = {}", rows.max(10_000_000)),
+        );
+    }
     let collateral = files::text(&dir.join("platform/collateral.json"), "the collateral")?;
     if args.rows.is_none() {
         job = job
@@ -89,6 +96,9 @@ async fn show(args: &Demo) -> Result<ExitCode, Failure> {
     }
     let runs = run_parties(args, &dir, &parties, width).await?;
     stop_service(&mut service).await;
+    if !runs {
+        return Err(Failure::job("a provider ended without a result; it says above why"));
+    }
     let check = conclude(args, &dir, &parties)?;
     if args.keep.is_some() {
         let program = std::env::current_exe().map_err(Failure::job)?;
@@ -98,7 +108,7 @@ async fn show(args: &Demo) -> Result<ExitCode, Failure> {
             format!("\nEverything is in {}; README.md there says how to rerun it.", dir.display());
         output::say(line);
     }
-    if runs && check {
+    if check {
         return Ok(ExitCode::SUCCESS);
     }
     Err(Failure::job("the demo did not end as it should; this is a bug, please report it"))
@@ -234,8 +244,11 @@ fn conclude(args: &Demo, dir: &Path, parties: &[String]) -> Result<bool, Failure
     let mut well = true;
     output::say("");
     for party in parties {
-        let read =
-            |name: &str| std::fs::read_to_string(dir.join(party).join(name)).map_err(Failure::job);
+        let read = |name: &str| {
+            let path = dir.join(party).join(name);
+            let failed = |error| Failure::job(format!("{}: {error}", path.display()));
+            std::fs::read_to_string(&path).map_err(failed)
+        };
         match args.rows {
             None => {
                 let text = read("matched.txt")?;

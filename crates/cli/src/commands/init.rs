@@ -22,7 +22,7 @@ pub(crate) fn init(args: &Init) -> Result<ExitCode, Failure> {
         }
         None => None,
     };
-    let text = job_file::write("my-job", &args.service, policy.as_deref(), &parties);
+    let text = job_file::write(&args.name, &args.service, policy.as_deref(), &parties);
     files::create(&args.file, text.as_bytes(), 0o644)?;
     let complete = policy.is_some() && parties.len() >= 2;
     let next = if complete && Job::from_toml(&text).is_ok() {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use convelo_channel::Identity;
 use convelo_party::Plan;
-use convelo_party::table::{Format, Input, Output, Table, TableOptions};
+use convelo_party::table::{FileKind, Hints, Input, Output, Table};
 use convelo_psi::{Job, Mode, Verify, terms};
 
 use crate::args::{Join, VerifyArg};
@@ -15,7 +15,7 @@ use crate::{files, output, platform, provider};
 
 pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
     output::start_logging(output::LevelFilter::WARN);
-    let narrator = Narrator::new(args.voice, &args.name);
+    let narrator = Narrator::new(args.voice, &args.name, true);
     if args.chief.is_some() {
         narrator.line("--chief has no effect: a job needs no chief");
     }
@@ -23,6 +23,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         let text = "the result and the summary would mix on stdout; add --output FILE";
         return Err(Failure::usage(text));
     }
+    files::check_new(args.output.as_deref(), args.force)?;
     let job = job(&args)?;
     let root = args.insecure_simulated_root.as_deref();
     let Mode::Attested(service) = job.mode();
@@ -55,10 +56,13 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         .output(args.output.map_or_else(output::rows, Output::File))
         .only_first(printed)
         .receipt(receipt)
+        .list_dropped(args.dropping.list_dropped)
+        .allow_empty(args.dropping.allow_empty)
         .build()?;
     let input = Input::open(&args.data, &memory.directory)?;
-    let options = TableOptions { format: Format::Lines, key: Vec::new(), select: Vec::new() };
-    let table = Table::open(input, &options)?;
+    let header = args.no_header.then_some(false);
+    let hints = Hints { kind: Some(FileKind::Lines), header, ..Hints::default() };
+    let table = Table::recognise(input, &hints, &[], &[])?;
     provider::run(plan, table, narrator, args.voice.json).await
 }
 
@@ -77,20 +81,23 @@ fn job(args: &Join) -> Result<Job, Failure> {
 }
 
 /// The replaced system writes its long flags with one dash (`-host`, `-client_num 2`,
-/// `-is_chief=true`); `join` accepts them.
+/// `-is_chief=true`), and its C++ client some with none (`data_dir=data1.txt`); `join` and `serve`
+/// accept them.
 pub(crate) fn long_flags(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     const FLAGS: [&str; 7] =
         ["host", "config", "cfg", "is_chief", "data_dir", "client_num", "client_name"];
     let mut arguments: Vec<OsString> = arguments.collect();
-    if arguments.get(1).is_none_or(|command| command != "join") {
+    if arguments.get(1).is_none_or(|command| command != "join" && command != "serve") {
         return arguments;
     }
     for argument in &mut arguments[2..] {
         let Some(text) = argument.to_str() else { continue };
-        let Some(flag) = text.strip_prefix('-') else { continue };
-        let name = flag.split_once('=').map_or(flag, |(name, _)| name);
-        if FLAGS.contains(&name) {
-            *argument = format!("-{text}").into();
+        let flag = text.strip_prefix('-').unwrap_or(text);
+        let (name, value) =
+            flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
+        let dashed = flag.len() < text.len();
+        if FLAGS.contains(&name) && (dashed || value.is_some()) {
+            *argument = format!("--{flag}").into();
         }
     }
     arguments
@@ -106,11 +113,19 @@ mod tests {
     }
 
     #[test]
-    fn their_single_dashes_are_understood_for_join_alone() {
+    fn their_flags_are_understood_for_join_and_serve() {
         assert_eq!(
             translated("convelo join -host h:1 -client_num=2 -is_chief True -q --name a"),
             "convelo join --host h:1 --client_num=2 --is_chief True -q --name a"
         );
-        assert_eq!(translated("convelo serve -host h:1"), "convelo serve -host h:1");
+        assert_eq!(
+            translated("convelo join data_dir=data1.txt -client_name=a host"),
+            "convelo join --data_dir=data1.txt --client_name=a host"
+        );
+        assert_eq!(
+            translated("convelo serve -host h:1 -config c"),
+            "convelo serve --host h:1 --config c"
+        );
+        assert_eq!(translated("convelo run -host h:1"), "convelo run -host h:1");
     }
 }

@@ -1,11 +1,11 @@
-//! `convelo keygen`: a party's key, and certificates for pools.
+//! `convelo keygen` and `convelo key`: a party's key, and certificates for pools.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use convelo_channel::{Authority, AuthorityError, Identity, self_signed};
 
-use crate::args::Keygen;
+use crate::args::{Key, Keygen};
 use crate::exit::Failure;
 use crate::{files, output};
 
@@ -21,6 +21,12 @@ pub(crate) fn keygen(args: &Keygen) -> Result<ExitCode, Failure> {
         None => PathBuf::from(format!("{}.key", args.name)),
     };
     let identity = Identity::generate();
+    if path.exists() {
+        return Err(Failure::usage(format!(
+            "{path} already exists and was not overwritten; 'convelo key show {path}' prints its fingerprint",
+            path = path.display()
+        )));
+    }
     files::create(&path, identity.to_pem().as_bytes(), 0o600)?;
     if args.certificate {
         let certificate =
@@ -38,6 +44,13 @@ pub(crate) fn keygen(args: &Keygen) -> Result<ExitCode, Failure> {
         args.name,
         files::key_id(&identity)
     ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows what others pin of a key that is there already.
+pub(crate) fn key(args: &Key) -> Result<ExitCode, Failure> {
+    let Key::Show { file } = args;
+    output::data(files::key_id(&files::read_identity(file)?));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::args::Receipt;
 use crate::exit::{Code, Failure};
-use crate::{files, output};
+use crate::{files, output, plan};
 
 pub(crate) fn receipt(args: &Receipt) -> Result<ExitCode, Failure> {
     let Receipt::Verify { file, job, policy, json } = args;
@@ -25,8 +25,16 @@ pub(crate) fn receipt(args: &Receipt) -> Result<ExitCode, Failure> {
         Failure::new(code, format!("{}: {error}", file.display()))
     })?;
     let simulated = verified.verdict.as_ref().is_some_and(Verdict::simulated);
+    let learned = learned_by_others(&verified);
     if *json {
+        let mut verdict = verified.verdict.as_ref().map(Verdict::to_json);
+        if let Some(verdict) = verdict.as_mut().and_then(serde_json::Value::as_object_mut) {
+            // They are among the checks of the receipt, and nobody asks a receipt for a fresh quote.
+            verdict.remove("checks");
+            verdict.remove("fresh");
+        }
         output::json(&json!({
+            "ok": true,
             "party": verified.party,
             "job": verified.job.name(),
             "job_digest": verified.job.digest(),
@@ -38,7 +46,10 @@ pub(crate) fn receipt(args: &Receipt) -> Result<ExitCode, Failure> {
             },
             "joined_at": verified.joined_at,
             "simulated": simulated,
-            "verdict": verified.verdict.as_ref().map(Verdict::to_json),
+            "verdict": verdict,
+            "learned": verified.members.iter()
+                .map(|(name, _)| (name.clone(), json!(plan::learns(&verified.job, name))))
+                .collect::<serde_json::Map<_, _>>(),
             "held_against": {"job": job.is_some(), "policy": policy.is_some()},
             "unsigned": verified.unsigned,
             "checks": verified.checks,
@@ -48,7 +59,7 @@ pub(crate) fn receipt(args: &Receipt) -> Result<ExitCode, Failure> {
     for check in &verified.checks {
         output::data(format_args!("ok  {}: {}", check.name, check.found));
     }
-    for line in summary(&verified, against) {
+    for line in summary(&verified, against).into_iter().chain(learned) {
         output::data(line);
     }
     Ok(ExitCode::SUCCESS)
@@ -89,6 +100,19 @@ fn summary(verified: &VerifiedReceipt, against: Against<'_>) -> Vec<String> {
         lines.push("SIMULATED: nothing here was protected by hardware".to_owned());
     }
     lines
+}
+
+/// What the job gave the other parties, as far as it was not withheld.
+fn learned_by_others(verified: &VerifiedReceipt) -> Vec<String> {
+    let others = verified.members.iter().filter(|(name, _)| *name != verified.party);
+    let withheld = verified.result == OutcomeKind::WITHHELD;
+    others
+        .map(|(name, _)| match plan::learns(&verified.job, name) {
+            "nothing" => format!("{name} learned nothing"),
+            _ if withheld => format!("{name} learned that the result was too small to reveal"),
+            learned => format!("{name} learned {learned}"),
+        })
+        .collect()
 }
 
 /// What the receipt was held against.

@@ -15,12 +15,13 @@ pub(crate) async fn run(args: Run) -> Result<ExitCode, Failure> {
     output::start_logging(output::LevelFilter::WARN);
     let voice = args.voice;
     let (plan, table) = meant(args)?;
-    let narrator = Narrator::new(voice, plan.name());
+    let narrator = Narrator::new(voice, plan.name(), plan.output().is_some());
     provider::run(plan, table, narrator, voice.json).await
 }
 
 /// What the arguments mean, before anything is contacted.
 fn meant(args: Run) -> Result<(Plan, Table), Failure> {
+    files::check_new(args.output.as_deref(), args.force)?;
     let output = args.output.map(|path| match path.to_str() {
         Some("-") => output::rows(),
         _ => Output::File(path),
@@ -30,6 +31,7 @@ fn meant(args: Run) -> Result<(Plan, Table), Failure> {
         return Err(Failure::usage(text));
     }
     let job = files::job(&args.job)?;
+    plan::check_name(&job, &args.name)?;
     let identity = files::identity(args.identity.as_deref(), &args.job, &args.name)?;
     let own = args.policy.as_deref().map(|path| files::policy(path, None)).transpose()?;
     let receipt = match (args.receipt, &output) {
@@ -52,6 +54,8 @@ fn meant(args: Run) -> Result<(Plan, Table), Failure> {
         .memory(memory.clone())
         .output(output)
         .receipt(receipt)
+        .list_dropped(args.dropping.list_dropped)
+        .allow_empty(args.dropping.allow_empty)
         .build()?;
     if plan.output().is_none() && !args.select.is_empty() {
         return Err(Failure::usage(format!(

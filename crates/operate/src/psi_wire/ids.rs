@@ -7,6 +7,7 @@ use convelo_psi::{
     SetReceiver, Step,
 };
 use convelo_service::Reservation;
+use convelo_untrusted::lines;
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -24,7 +25,7 @@ pub(crate) struct Ids {
 /// What became of one client's ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// All that arrived.
+    /// All that arrived, line by line.
     pub(crate) arrived: usize,
     /// Ids without text.
     pub(crate) blank: usize,
@@ -48,8 +49,9 @@ impl std::fmt::Display for Counts {
 }
 
 impl Ids {
-    /// Takes in the ids of a message. Ignores white space around an id, and a byte order mark
-    /// before the first one: their Python client strips these, their C++ client does not.
+    /// Takes in the ids of a message. Ignores white space and byte order marks around an id: their
+    /// Python client strips these, their C++ client does not. What contains line ends is several
+    /// ids: their clients end lines only at LF, so that a file with other ends arrives as one id.
     pub(crate) fn new(arrived: Vec<String>, pseudonymiser: &Pseudonymiser) -> io::Result<Self> {
         let part = KeyPart { name: "id".to_owned(), normalise: vec![Step::Trim] };
         let mut normaliser = Normaliser::new(&[part]);
@@ -60,17 +62,21 @@ impl Ids {
         let (mut builder, mut queue) = (SetBuilder::new(), pseudonymiser.queue());
         let mut pseudonyms = Vec::new();
         let mut counts = Counts { arrived: arrived.len(), blank: 0, invalid: 0, duplicates: 0 };
-        for (number, mut id) in arrived.into_iter().enumerate() {
-            let mark = if number == 0 { "\u{feff}" } else { "" };
-            let plain = id.strip_prefix(mark).unwrap_or(&id).trim();
-            match normaliser.encode([plain]) {
-                Encoded::Key(key) => {
-                    queue.push(key, &mut pseudonyms);
-                    text.push_str(plain);
-                    ends.push(u32::try_from(text.len()).map_err(io::Error::other)?);
+        for mut id in arrived {
+            // Without a line end, nearly always, the id is its only line.
+            counts.blank += usize::from(id.is_empty());
+            for (number, line) in lines(&id).enumerate() {
+                counts.arrived += usize::from(number > 0);
+                let plain = line.text.trim();
+                match normaliser.encode([plain]) {
+                    Encoded::Key(key) => {
+                        queue.push(key, &mut pseudonyms);
+                        text.push_str(plain);
+                        ends.push(u32::try_from(text.len()).map_err(io::Error::other)?);
+                    }
+                    Encoded::Blank => counts.blank += 1,
+                    Encoded::Invalid => counts.invalid += 1,
                 }
-                Encoded::Blank => counts.blank += 1,
-                Encoded::Invalid => counts.invalid += 1,
             }
             id.zeroize();
         }
@@ -135,12 +141,24 @@ mod tests {
 
     #[test]
     fn white_space_blank_ids_and_duplicates_do_not_count() {
-        let ids = ids(&["\u{feff}car\r", " train", "", "car", "  ", "\u{feff}dog", "train"]);
-        let counts = Counts { arrived: 7, blank: 2, invalid: 0, duplicates: 2 };
+        let ids =
+            ids(&["\u{feff}car\r", " train", "", "car", "  ", "\u{feff}dog", "train", "\r\n"]);
+        let counts = Counts { arrived: 8, blank: 3, invalid: 0, duplicates: 2 };
         assert_eq!((ids.counts, ids.len()), (counts, 3));
         let mut all = Bitmap::new(3);
         (0..3).for_each(|rank| all.set(rank));
-        assert_eq!(ids.matched(&all).expect("in memory"), ["car", "train", "\u{feff}dog"]);
+        assert_eq!(ids.matched(&all).expect("in memory"), ["car", "train", "dog"]);
+    }
+
+    /// Their C++ client reads a file whose lines end in CR as one line.
+    #[test]
+    fn an_upload_whose_lines_end_in_cr_is_not_one_id() {
+        let ids = ids(&["1\r2\r\r3\r", "\u{feff}4\r\n\u{feff}5"]);
+        let counts = Counts { arrived: 6, blank: 1, invalid: 0, duplicates: 0 };
+        assert_eq!((ids.counts, ids.len()), (counts, 5));
+        let mut all = Bitmap::new(5);
+        (0..5).for_each(|rank| all.set(rank));
+        assert_eq!(ids.matched(&all).expect("in memory"), ["1", "2", "3", "4", "5"]);
     }
 
     #[test]
@@ -176,9 +194,8 @@ mod tests {
             let sets = all.iter().map(|ids| ids.received().expect("in memory")).collect();
             let bitmaps = engine::intersect(sets);
             let lines = |table: &[String]| {
-                let first = table.first().map(|id| id.strip_prefix('\u{feff}').unwrap_or(id));
-                let rest = table.iter().skip(1).map(String::as_str);
-                let lines = first.into_iter().chain(rest).map(|line| line.trim().to_owned());
+                let lines = table.iter().flat_map(|id| id.split(['\r', '\n']));
+                let lines = lines.map(|line| line.trim_start_matches('\u{feff}').trim().to_owned());
                 lines.filter(|line| !line.is_empty()).collect::<Vec<_>>()
             };
             for (table, (ids, bitmap)) in tables.iter().zip(all.iter().zip(&bitmaps)) {

@@ -1,5 +1,8 @@
+use convelo_untrusted::{CONTROL_Z, Line, lines};
+
 use super::error::Fault;
 use super::format::Format;
+use super::record::Span;
 
 /// The key fields of one row, in the order in which the key's columns were named.
 ///
@@ -33,18 +36,44 @@ pub(crate) struct Block {
     pub(super) first: u64,
     /// Where the rows begin in the file's text.
     pub(super) offset: u64,
+    /// The line where they begin, from 1; 0 for batches.
+    pub(super) line: u64,
     /// How many rows there are.
     pub(super) count: u64,
     pub(super) text: String,
-    /// Where each field ends in `text`, if it holds records reassembled from quoted text, without
-    /// delimiters; empty if `text` consists of the file's own lines.
+    pub(super) form: Form,
+    /// For [`Form::Packed`], where each field ends in `text`.
     pub(super) ends: Vec<usize>,
+    /// For [`Form::Records`], all fields.
+    pub(super) spans: Vec<Span>,
+    /// For [`Form::Records`], where each record ends in `text`, and its first line.
+    pub(super) records: Vec<(usize, u64)>,
+}
+
+/// What a block's text consists of. Decided once for each block, so that nearly all lines of nearly
+/// all files are taken as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The file's own lines, which end in LF or CRLF, without quotes and without marks.
+    #[default]
+    Plain,
+    /// The file's own lines; some end in CR alone or begin with what files leave where they meet.
+    Odd,
+    /// The file's own records, and then the values that are written in another way than they read.
+    Records,
+    /// Fields one after another.
+    Packed,
 }
 
 impl Block {
     /// The number of rows in this block.
     pub(crate) fn rows(&self) -> u64 {
         self.count
+    }
+
+    /// The number of its first row among all of the file's rows.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
     }
 }
 
@@ -60,6 +89,18 @@ impl Misfit {
     }
 }
 
+/// One row of a block.
+#[derive(Clone, Copy)]
+pub(super) struct Row<'r> {
+    /// Its number among all of the file's records and lines, from 0.
+    pub(super) number: u64,
+    /// The line where it begins, from 1; 0 for batches.
+    pub(super) line: u64,
+    /// The row as it stands in the file, with its line end.
+    pub(super) whole: &'r str,
+    pub(super) fields: Fields<'r>,
+}
+
 /// What it takes to find a table's fields.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
@@ -73,35 +114,36 @@ impl Layout {
         Self { format, width: if format == Format::Lines { Some(1) } else { width } }
     }
 
-    /// The lines of a text that are rows, with their positions.
-    pub(super) fn lines(self, text: &str) -> impl Iterator<Item = (usize, &str)> {
-        let mut begin = 0;
-        let ends = memchr::memchr_iter(b'\n', text.as_bytes());
-        let unfinished = (!text.ends_with('\n')).then_some(text.len());
-        ends.chain(unfinished).filter_map(move |end| {
-            let (at, mut line) = (begin, &text[begin..end]);
-            begin = end + 1;
-            if self.format == Format::Lines {
-                return Some((at, line.trim_end_matches('\r')));
-            }
-            line = line.strip_suffix('\r').unwrap_or(line);
-            (!line.is_empty()).then_some((at, line))
-        })
+    /// The form of a text that consists of whole lines without quotes.
+    pub(super) fn form(text: &str) -> Form {
+        let bytes = text.as_bytes();
+        let mut special = memchr::memchr2_iter(b'\r', CONTROL_Z as u8, bytes);
+        let odd = special.any(|at| bytes[at] != b'\r' || bytes.get(at + 1) != Some(&b'\n'));
+        let marked = || memchr::memmem::find(bytes, "\u{feff}".as_bytes()).is_some();
+        if odd || marked() { Form::Odd } else { Form::Plain }
     }
 
-    /// Counts the lines of a text that are rows.
-    pub(super) fn count(self, text: &str) -> u64 {
+    /// Counts the lines of a text, and those that are rows.
+    pub(super) fn count(self, text: &str, form: Form) -> (u64, u64) {
         let bytes = text.as_bytes();
+        if form == Form::Odd {
+            let rows = lines(text).filter(|line| self.is_row(line.text)).count() as u64;
+            return (lines(text).count() as u64, rows);
+        }
         let ends = memchr::memchr_iter(b'\n', bytes).count() as u64;
-        let unfinished = u64::from(!text.ends_with('\n'));
-        if self.format == Format::Lines {
-            return ends + unfinished;
+        let lines = ends + u64::from(!text.is_empty() && !text.ends_with('\n'));
+        if self.is_lines() {
+            return (lines, lines);
         }
-        let blank = text.starts_with('\n') || memchr::memmem::find(bytes, b"\n\n").is_some();
-        if blank || memchr::memchr(b'\r', bytes).is_some() {
-            return self.lines(text).count() as u64;
-        }
-        ends + if text.is_empty() { 0 } else { unfinished }
+        let blank = text.starts_with(['\n', '\r'])
+            || memchr::memmem::find(bytes, b"\n\n").is_some()
+            || memchr::memmem::find(bytes, b"\n\r").is_some();
+        let rows = if blank {
+            plain_lines(text).filter(|line| self.is_row(line.text)).count() as u64
+        } else {
+            lines
+        };
+        (lines, rows)
     }
 
     /// The first row seen determines how many fields every row has.
@@ -109,35 +151,72 @@ impl Layout {
         self.width.get_or_insert(fields);
     }
 
-    /// Whether text without a final line end still counts as a row.
+    /// Whether every line is a row, a blank one too.
     pub(super) fn is_lines(self) -> bool {
         self.format == Format::Lines
     }
 
-    /// Visits the fields of every row, with the number of the row.
+    /// Whether a line without its end is a row.
+    fn is_row(self, line: &str) -> bool {
+        self.is_lines() || !line.is_empty()
+    }
+
+    /// Visits every row.
     #[inline]
     pub(super) fn visit<E>(
         self,
         block: &Block,
         refuse: impl FnOnce(Misfit) -> E,
-        mut visit: impl FnMut(u64, Fields<'_>) -> Result<(), E>,
+        mut visit: impl FnMut(Row<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut row = block.first;
-        if !block.ends.is_empty() {
-            let mut begin = 0;
-            for ends in block.ends.chunks(self.width.unwrap_or(block.ends.len())) {
-                visit(row, Fields { text: &block.text, ends, begin, gap: 0 })?;
-                begin = ends.last().copied().unwrap_or(begin);
-                row += 1;
+        let (text, mut number, mut line) = (&*block.text, block.first, block.line);
+        let delimiter = match (block.form, self.format) {
+            (Form::Packed, _) => {
+                let mut begin = 0;
+                for ends in block.ends.chunks(self.width.unwrap_or(block.ends.len()).max(1)) {
+                    visit(Row {
+                        number,
+                        line,
+                        whole: "",
+                        fields: Fields::packed(text, ends, begin),
+                    })?;
+                    begin = ends.last().copied().unwrap_or(begin);
+                    number += 1;
+                }
+                return Ok(());
             }
-            return Ok(());
-        }
-        let Format::Csv { delimiter, .. } = self.format else {
-            return (row..).zip(self.lines(&block.text)).try_for_each(|(row, (_, line))| {
-                visit(row, Fields { text: line, ends: &[line.len()], begin: 0, gap: 1 })
-            });
+            (Form::Records, _) => {
+                let (mut begin, mut spans) = (0, &*block.spans);
+                for (end, line) in &block.records {
+                    let (own, rest) = spans.split_at(self.width.unwrap_or(spans.len()));
+                    let whole = &text[begin..*end];
+                    visit(Row {
+                        number,
+                        line: *line,
+                        whole,
+                        fields: Fields { text, places: Places::Spans(own) },
+                    })?;
+                    (begin, spans, number) = (*end, rest, number + 1);
+                }
+                return Ok(());
+            }
+            (Form::Odd, Format::Csv { delimiter, .. }) => {
+                return self.visit_odd(block, delimiter, refuse, visit);
+            }
+            (_, Format::Csv { delimiter, .. }) => delimiter,
+            (form, _) => {
+                let mut one = |own: Line<'_>| {
+                    let (whole, ends) = (own.without_marks(), [own.text.len()]);
+                    visit(Row { number, line, whole, fields: Fields::lines(own.text, &ends) })?;
+                    (number, line) = (number + 1, line + 1);
+                    Ok(())
+                };
+                return match form {
+                    Form::Odd => lines(text).try_for_each(&mut one),
+                    _ => plain_lines(text).try_for_each(one),
+                };
+            }
         };
-        let text = &*block.text;
         let (mut begin, mut ends) = (0, Vec::new());
         let marks = memchr::memchr2_iter(b'\n', delimiter, text.as_bytes());
         let unfinished = (!text.ends_with('\n')).then_some(text.len());
@@ -146,18 +225,46 @@ impl Layout {
                 ends.push(at - begin);
                 continue;
             }
-            let line = &text[begin..at];
-            let line = line.strip_suffix('\r').unwrap_or(line);
-            if !line.is_empty() {
-                ends.push(line.len());
+            let own = &text[begin..at];
+            let own = own.strip_suffix('\r').unwrap_or(own);
+            if !own.is_empty() {
+                ends.push(own.len());
                 if let Err(fault) = self.check(ends.len()) {
                     return Err(refuse(Misfit { offset: block.offset + begin as u64, fault }));
                 }
-                visit(row, Fields { text: line, ends: &ends, begin: 0, gap: 1 })?;
-                row += 1;
+                let whole = &text[begin..text.len().min(at + 1)];
+                visit(Row { number, line, whole, fields: Fields::lines(own, &ends) })?;
+                number += 1;
                 ends.clear();
             }
+            line += 1;
             begin = at + 1;
+        }
+        Ok(())
+    }
+
+    fn visit_odd<E>(
+        self,
+        block: &Block,
+        delimiter: u8,
+        refuse: impl FnOnce(Misfit) -> E,
+        mut visit: impl FnMut(Row<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (mut number, mut ends) = (block.first, Vec::new());
+        for (line, own) in (block.line..).zip(lines(&block.text)) {
+            let Line { at, text, .. } = own;
+            if text.is_empty() {
+                continue;
+            }
+            ends.clear();
+            ends.extend(memchr::memchr_iter(delimiter, text.as_bytes()));
+            ends.push(text.len());
+            if let Err(fault) = self.check(ends.len()) {
+                return Err(refuse(Misfit { offset: block.offset + at as u64, fault }));
+            }
+            let fields = Fields::lines(text, &ends);
+            visit(Row { number, line, whole: own.without_marks(), fields })?;
+            number += 1;
         }
         Ok(())
     }
@@ -165,8 +272,9 @@ impl Layout {
     /// The fields of a block's first row, if there is one, each with its column number from 1.
     pub(super) fn first(self, block: &Block, each: impl Fn(usize, &str) -> String) -> Vec<String> {
         let mut columns = Vec::new();
-        let only_first = |_, fields: Fields<'_>| {
-            columns = (1..).zip(fields.all()).map(|(number, field)| each(number, field)).collect();
+        let only_first = |row: Row<'_>| {
+            let fields = (1..).zip(row.fields.all());
+            columns = fields.map(|(number, field)| each(number, field)).collect();
             Err(())
         };
         // After the first row it returns an error, which is expected.
@@ -174,8 +282,7 @@ impl Layout {
         columns
     }
 
-    /// Writes the rows that `keep` selects by number; field by field if `fields` are wanted or the
-    /// fields need quotes.
+    /// Writes the rows that `keep` selects by number; with their fields if those are wanted.
     pub(super) fn write_kept<E>(
         self,
         block: &Block,
@@ -184,18 +291,19 @@ impl Layout {
         mut keep: impl FnMut(u64) -> Result<bool, E>,
         mut write: impl FnMut(Whole<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        if !block.ends.is_empty() || fields {
-            return self.visit(block, refuse, |row, fields| {
-                if keep(row)? { write(Whole::Record(fields)) } else { Ok(()) }
+        if block.form != Form::Plain || fields {
+            return self.visit(block, refuse, |row| {
+                if keep(row.number)? { write(Whole::Row(row)) } else { Ok(()) }
             });
         }
-        let mut lines = (block.first..).zip(self.lines(&block.text)).peekable();
+        let rows = plain_lines(&block.text).filter(|line| self.is_row(line.text));
+        let mut rows = (block.first..).zip(rows).peekable();
         // No branch on whether a line is kept: it is unpredictable.
         let mut kept = [""; 64];
-        while lines.peek().is_some() {
+        while rows.peek().is_some() {
             let mut count = 0;
-            for (row, (_, line)) in lines.by_ref().take(kept.len()) {
-                kept[count] = line;
+            for (row, line) in rows.by_ref().take(kept.len()) {
+                kept[count] = line.whole;
                 count += usize::from(keep(row)?);
             }
             kept[..count].iter().try_for_each(|line| write(Whole::Line(line)))?;
@@ -212,36 +320,81 @@ impl Layout {
     }
 }
 
+/// The lines of a text in [`Form::Plain`].
+fn plain_lines(text: &str) -> impl Iterator<Item = Line<'_>> {
+    let mut begin = 0;
+    let ends = memchr::memchr_iter(b'\n', text.as_bytes());
+    let unfinished = (!text.is_empty() && !text.ends_with('\n')).then_some(text.len());
+    ends.chain(unfinished).map(move |end| {
+        let at = begin;
+        begin = text.len().min(end + 1);
+        let line = &text[at..end];
+        Line { at, whole: &text[at..begin], text: line.strip_suffix('\r').unwrap_or(line) }
+    })
+}
+
 /// A row as it will be written.
 pub(super) enum Whole<'r> {
-    /// None of its fields needs quotes.
+    /// Only as it stands in the file, with its line end.
     Line(&'r str),
-    Record(Fields<'r>),
+    Row(Row<'r>),
 }
 
 /// The fields of one row.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'r> {
     text: &'r str,
-    ends: &'r [usize],
-    begin: usize,
-    gap: usize,
+    places: Places<'r>,
+}
+
+#[derive(Clone, Copy)]
+enum Places<'r> {
+    /// Where each field ends, where the first begins, and how far each begins behind the one before.
+    Ends(&'r [usize], usize, usize),
+    Spans(&'r [Span]),
 }
 
 impl<'r> Fields<'r> {
+    fn lines(text: &'r str, ends: &'r [usize]) -> Self {
+        Self { text, places: Places::Ends(ends, 0, 1) }
+    }
+
+    fn packed(text: &'r str, ends: &'r [usize], begin: usize) -> Self {
+        Self { text, places: Places::Ends(ends, begin, 0) }
+    }
+
     /// The fields in these columns, counted from 0.
     pub(super) fn key(self, columns: &'r [usize]) -> KeyFields<'r> {
         KeyFields { fields: self, columns: columns.iter() }
     }
 
     pub(super) fn all(self) -> impl Iterator<Item = &'r str> {
-        (0..self.ends.len()).map(move |column| self.get(column))
+        let count = match self.places {
+            Places::Ends(ends, ..) => ends.len(),
+            Places::Spans(spans) => spans.len(),
+        };
+        (0..count).map(move |column| self.get(column))
     }
 
+    /// The value of a field.
     #[inline]
     pub(super) fn get(self, column: usize) -> &'r str {
-        let begin = column.checked_sub(1).map_or(self.begin, |before| self.ends[before] + self.gap);
-        &self.text[begin..self.ends[column]]
+        match self.places {
+            Places::Ends(..) => self.raw(column),
+            Places::Spans(spans) => &self.text[spans[column].value.0..spans[column].value.1],
+        }
+    }
+
+    /// A field as it is written, with its quotes.
+    #[inline]
+    pub(super) fn raw(self, column: usize) -> &'r str {
+        match self.places {
+            Places::Ends(ends, begin, gap) => {
+                let begin = column.checked_sub(1).map_or(begin, |before| ends[before] + gap);
+                &self.text[begin..ends[column]]
+            }
+            Places::Spans(spans) => &self.text[spans[column].raw.0..spans[column].raw.1],
+        }
     }
 }
 
@@ -255,23 +408,39 @@ mod tests {
         #[test]
         fn rows_are_counted_as_they_are_visited(
             text in proptest::collection::vec(
-                prop_oneof![6 => Just("a"), 3 => Just("\n"), 1 => Just("\r\n"), 1 => Just(";")], 0..600),
-            lines: bool,
+                prop_oneof![
+                    12 => Just("a"), 6 => Just("\n"), 2 => Just("\r\n"), 2 => Just(";"),
+                    1 => Just("\r"), 1 => Just("\u{feff}"), 1 => Just("\u{1a}"),
+                ], 0..600),
+            all_lines: bool,
+            plain: bool,
             unfinished: bool,
         ) {
-            let format = if lines { Format::Lines } else { Format::Csv { delimiter: b';', header: false } };
+            let format = if all_lines { Format::Lines } else { Format::csv(b';', false) };
             let text = text.concat() + if unfinished { "a" } else { "\n" };
+            let text = if plain { text.replace(['\r', '\u{feff}', '\u{1a}'], "\r\n") } else { text };
             let layout = Layout::new(format, None);
-            let whole: Vec<_> = layout.lines(&text).map(|(_, line)| line).collect();
-            prop_assert_eq!(layout.count(&text), whole.len() as u64);
-            let (block, mut visited) = (Block { text: text.clone(), ..Block::default() }, Vec::new());
+            let form = Layout::form(&text);
+            prop_assert!(!plain || form == Form::Plain);
+            let rows: Vec<_> = (1..)
+                .zip(lines(&text))
+                .filter(|(_, line)| all_lines || !line.text.is_empty())
+                .map(|(number, line)| (number, line.text.to_owned()))
+                .collect();
+            let counted = layout.count(&text, form);
+            prop_assert_eq!(counted, (lines(&text).count() as u64, rows.len() as u64));
+            let block = Block { text: text.clone(), form, line: 1, ..Block::default() };
+            let mut visited = Vec::new();
             let refuse = |_| unreachable!("any number of fields will do");
-            let visit = |row, fields: Fields<'_>| {
-                visited.push((row, fields.all().collect::<Vec<_>>().join(";")));
+            let visit = |row: Row<'_>| {
+                assert_eq!(row.number, visited.len() as u64);
+                let fields = row.fields.all().collect::<Vec<_>>().join(";");
+                assert!(row.whole.starts_with(&fields) && text.contains(row.whole));
+                visited.push((row.line, fields));
                 Ok::<_, ()>(())
             };
             layout.visit(&block, refuse, visit).expect("visited");
-            prop_assert!(visited.iter().map(|(row, line)| (*row, &**line)).eq((0..).zip(whole)));
+            prop_assert_eq!(visited, rows);
         }
     }
 }

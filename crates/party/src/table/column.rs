@@ -57,12 +57,16 @@ pub enum ColumnNameError {
     TooLarge,
 }
 
-/// The index from 0 of `column` in a table with these columns.
-pub(super) fn resolve(column: &Column, names: &[String], header: bool) -> Result<usize, Fault> {
-    let columns = || ColumnList::new(names, header);
+/// The index from 0 of `column` in a table with these columns; `columns` lists them for an error.
+pub(super) fn resolve(
+    column: &Column,
+    names: &[String],
+    header: bool,
+    columns: impl Fn() -> ColumnList,
+) -> Result<usize, Fault> {
     let number = match column {
         Column::Number(number) => *number,
-        Column::Name(name) if header => return resolve_name(name, names),
+        Column::Name(name) if header => return resolve_name(name, names, columns),
         Column::Name(name) => name
             .parse()
             .map_err(|_| Fault::NameWithoutHeader { name: name.clone(), columns: columns() })?,
@@ -73,7 +77,11 @@ pub(super) fn resolve(column: &Column, names: &[String], header: bool) -> Result
     }
 }
 
-fn resolve_name(name: &str, names: &[String]) -> Result<usize, Fault> {
+fn resolve_name(
+    name: &str,
+    names: &[String],
+    columns: impl Fn() -> ColumnList,
+) -> Result<usize, Fault> {
     let mut found = names.iter().enumerate().filter(|(_, other)| *other == name).map(|(i, _)| i);
     match (found.next(), found.next()) {
         (Some(index), None) => Ok(index),
@@ -81,10 +89,7 @@ fn resolve_name(name: &str, names: &[String]) -> Result<usize, Fault> {
             let numbers = [first, second].into_iter().chain(found).map(|index| index + 1);
             Err(Fault::AmbiguousColumn { name: name.to_owned(), numbers: numbers.collect() })
         }
-        (None, _) => Err(Fault::NoSuchColumn {
-            name: name.to_owned(),
-            columns: ColumnList::new(names, true),
-        }),
+        (None, _) => Err(Fault::NoSuchColumn { name: name.to_owned(), columns: columns() }),
     }
 }
 
@@ -98,7 +103,8 @@ mod tests {
 
     fn index(text: &str, header: bool) -> Result<usize, String> {
         let column = text.parse::<Column>().map_err(|error| error.to_string())?;
-        resolve(&column, &names(), header).map_err(|fault| fault.to_string())
+        let columns = || ColumnList::new(&names(), header);
+        resolve(&column, &names(), header, columns).map_err(|fault| fault.to_string())
     }
 
     #[test]

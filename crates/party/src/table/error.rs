@@ -2,7 +2,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::limits::{MAXIMUM_COLUMNS, MAXIMUM_COLUMNS_SHOWN, MAXIMUM_NAME_SHOWN};
+use crate::limits::{MAXIMUM_COLUMNS, MAXIMUM_COLUMNS_SHOWN, MAXIMUM_NAME_SHOWN, MAXIMUM_PARTS};
 use crate::limits::{MAXIMUM_RECORD_BYTES, MEBIBYTE};
 
 /// Why a table cannot be read or written, and where.
@@ -84,11 +84,29 @@ pub enum Fault {
         /// What is at the path.
         found: &'static str,
     },
+    /// A directory with something other than the Parquet files of one table.
+    #[error(
+        "a directory in which {} is no Parquet file; expected a file, or a directory of the Parquet files of \
+         one table (those whose names begin with _ or . do not count)",
+        other.display()
+    )]
+    Directory {
+        /// What is in it.
+        other: PathBuf,
+    },
+    /// A directory with more than [`MAXIMUM_PARTS`] files.
+    #[error("a directory of more than {MAXIMUM_PARTS} files: write the table in fewer")]
+    TooManyParts,
+    /// A file in a directory has other columns than the first.
+    #[error("its columns are not those of the first file in its directory: write the table anew")]
+    OtherColumns,
     /// The first bytes belong to another encoding or another kind of file.
-    #[error("{found}, expected UTF-8 text: save or export the table as UTF-8")]
-    Encoding {
+    #[error("{found}, expected UTF-8 text or Parquet: {advice}")]
+    NotText {
         /// What the first bytes indicate.
         found: &'static str,
+        /// What to do with such a file.
+        advice: &'static str,
     },
     /// A byte sequence that is not UTF-8. Usual cause: Latin-1, Windows-1252 or GBK text.
     #[error("not UTF-8 text: convert the file to UTF-8, for example with iconv")]
@@ -117,6 +135,18 @@ pub enum Fault {
          double it if it is part of the text"
     )]
     UnclosedQuote,
+    /// Text between a closing quote and the next delimiter.
+    #[error(
+        "text stands after a closing quote in the record that begins here: double the quotes that are \
+         part of the text, or say which character protects them"
+    )]
+    TextAfterQuote,
+    /// White space before the opening quote of a field.
+    #[error(
+        "a space stands before a quote in the record that begins here, so that the quote is text: remove \
+         the space"
+    )]
+    SpaceBeforeQuote,
     /// A row whose number of fields differs from the first record's.
     #[error(
         "{found} fields, expected {expected}: correct the row, or name the right delimiter if \
@@ -144,14 +174,39 @@ pub enum Fault {
     NotBatches,
     /// A key column whose values cannot be keys.
     #[error(
-        "the key column \"{column}\" has type {found}; a key is text or a whole number: cast the \
-         column"
+        "the key column {} has type {found}, whose values have no one text: {advice}",
+        shown(column)
     )]
     KeyType {
         /// The column's name.
         column: String,
         /// Its type.
         found: String,
+        /// What to do.
+        advice: String,
+    },
+    /// A value of a key column that cannot be a key.
+    #[error(
+        "row {row}: the value of the key column {} {found}, so it has no one text: cast the column",
+        shown(column)
+    )]
+    KeyValue {
+        /// The column's name.
+        column: String,
+        /// The row's number, from 1.
+        row: u64,
+        /// What is wrong with the value.
+        found: &'static str,
+    },
+    /// A value that cannot be written.
+    #[error("row {row}: the value of the column {} {found}: cast the column", shown(column))]
+    Value {
+        /// The column's name.
+        column: String,
+        /// The row's number, from 1.
+        row: u64,
+        /// What is wrong with the value.
+        found: &'static str,
     },
     /// The output's name belongs to another format.
     #[error("rows of this table are written as {format}: choose an output name that {name}")]
@@ -162,10 +217,7 @@ pub enum Fault {
         name: &'static str,
     },
     /// Columns of types that Parquet does not have.
-    #[error(
-        "its rows cannot be written as Parquet: {error}; select columns of other types, or take the \
-         rows as batches"
-    )]
+    #[error("its rows cannot be written: {error}; select other columns, or cast this one")]
     OutputColumns {
         /// Which, and of which type.
         error: String,
@@ -173,15 +225,53 @@ pub enum Fault {
     /// The file's name does not say what it is.
     #[error(
         "neither Parquet nor a name that ends in .csv, .tsv or .txt (also before .gz or .zst): say \
-         whether it is CSV (and its delimiter) or one id per line"
+         whether it is CSV or one id per line"
     )]
     UnknownFormat,
+    /// Several characters separate the first records into equally many fields each.
+    #[error("each of {} could be the delimiter: say which one is", delimiters(found))]
+    Delimiters {
+        /// The characters.
+        found: String,
+    },
+    /// Nobody has said that the first record is a header, and it looks like data.
+    #[error(
+        "the first record looks like data, not like the names of {columns} columns: say whether it is a \
+         header"
+    )]
+    HeaderIsRecord {
+        /// How many columns there are.
+        columns: usize,
+    },
+    /// Nobody has said that the first record is a header, and it may be one or not.
+    #[error(
+        "the first record may be a header or data, and nobody named a column by its name: say which it is"
+    )]
+    HeaderUnknown,
+    /// The first line of an id list looks like a header.
+    #[error(
+        "line 1 looks like the name of the column, not like an id: say whether it is an id, or have the \
+         file read as CSV"
+    )]
+    LineIsHeader,
+    /// A header for a text file with one id per line.
+    #[error("a text file with one id per line has no header, unless read as CSV")]
+    HeaderOfLines,
     /// A delimiter that cannot separate fields.
     #[error(
         "byte 0x{found:02x} cannot be the delimiter: give one ASCII character other than a quote \
          or a line end"
     )]
     Delimiter {
+        /// The given byte.
+        found: u8,
+    },
+    /// A character that cannot protect others.
+    #[error(
+        "byte 0x{found:02x} cannot be the escape character: give one ASCII character other than a \
+         quote, the delimiter or a line end, such as \\"
+    )]
+    Escape {
         /// The given byte.
         found: u8,
     },
@@ -248,8 +338,11 @@ pub enum Fault {
         /// What is at the path.
         found: &'static str,
     },
+    /// The directory of the output is not there.
+    #[error("the directory {} does not exist: make it, or choose another place", .0.display())]
+    NoDirectory(PathBuf),
     /// The output cannot be written.
-    #[error("cannot be written: {0}")]
+    #[error("{}", unwritable(.0))]
     Write(io::Error),
 }
 
@@ -292,6 +385,22 @@ fn shown(name: &str) -> String {
     let cut: String = name.chars().take(MAXIMUM_NAME_SHOWN).collect();
     let dots = if cut.len() < name.len() { "…" } else { "" };
     format!("\"{}{dots}\"", cut.escape_debug())
+}
+
+/// Why nothing can be written.
+fn unwritable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => {
+            "was closed by whoever reads it, before all rows were written".to_owned()
+        }
+        _ => format!("cannot be written: {error}"),
+    }
+}
+
+/// Delimiters in words.
+fn delimiters(found: &str) -> String {
+    let named = found.chars().map(|c| if c == '\t' { "tab".to_owned() } else { format!("'{c}'") });
+    named.collect::<Vec<_>>().join(" and ")
 }
 
 fn numbers_shown(numbers: &[usize]) -> String {

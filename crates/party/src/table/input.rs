@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::arrow_stream;
 use super::error::{Fault, TableError};
-use crate::limits::{KEPT_SEGMENT_BYTES, TABLE_BUFFER_BYTES};
+use crate::limits::{KEPT_SEGMENT_BYTES, MAXIMUM_PARTS, TABLE_BUFFER_BYTES};
 use crate::spill::EncryptedFile;
 
 /// The path that means standard input.
@@ -35,9 +35,71 @@ pub struct Input {
 
 enum Origin {
     File(File, Stamp),
+    /// The files of a directory, in the order of their names.
+    Parts(Vec<Part>),
     Kept(Kept),
     /// Batches, as an Arrow stream.
     Batches(Kept),
+}
+
+/// A file that is opened again for each pass.
+struct Part {
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+impl Part {
+    fn of(path: PathBuf) -> Result<Self, TableError> {
+        let opened = File::open(&path).and_then(|file| Ok(Stamp::of(&file.metadata()?)));
+        match opened {
+            Ok(stamp) => Ok(Self { path, stamp }),
+            Err(error) => Err(TableError::new(&path, Fault::Open(error))),
+        }
+    }
+
+    fn open(&self) -> Result<File, TableError> {
+        let opened = File::open(&self.path).and_then(|file| {
+            let metadata = file.metadata()?;
+            Ok((file, Stamp::of(&metadata)))
+        });
+        match opened {
+            Ok((file, stamp)) if stamp == self.stamp => Ok(file),
+            Ok(_) => Err(TableError::new(&self.path, Fault::Changed)),
+            Err(error) => Err(TableError::new(&self.path, Fault::Open(error))),
+        }
+    }
+}
+
+/// The parts of a table in a directory: all files but those whose names begin with `_` or `.`, which
+/// programs add for themselves.
+fn parts(directory: &Path) -> Result<Vec<Part>, TableError> {
+    let failed = |error| TableError::new(directory, Fault::Open(error));
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b"_")
+            || entry.file_name().as_encoded_bytes().starts_with(b".")
+        {
+            continue;
+        }
+        let mut head = [0; 4];
+        let parquet = std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_file())
+            && File::open(&path).and_then(|mut file| file.read_exact(&mut head)).is_ok()
+            && head == *b"PAR1";
+        if !parquet {
+            return Err(TableError::new(directory, Fault::Directory { other: path }));
+        }
+        if paths.len() == MAXIMUM_PARTS {
+            return Err(TableError::new(directory, Fault::TooManyParts));
+        }
+        paths.push(path);
+    }
+    if paths.is_empty() {
+        return Err(TableError::new(directory, Fault::NotRegular { found: "an empty directory" }));
+    }
+    paths.sort();
+    paths.into_iter().map(Part::of).collect()
 }
 
 /// How the text is compressed.
@@ -49,7 +111,7 @@ enum Packing {
 }
 
 impl Input {
-    /// Opens a file that can be read twice. If the path is `-`, reads standard input to its end and
+    /// Opens a file that can be read twice, or a directory of Parquet files as one table. If the path is `-`, reads standard input to its end and
     /// keeps it encrypted, in a file without a name in the directory `temporary`.
     ///
     /// gzip and Zstandard are recognised by their first bytes, and unpacked while reading.
@@ -66,7 +128,11 @@ impl Input {
             None => Ok(metadata),
         };
         let open_error = |error| TableError::new(path, Fault::Open(error));
-        regular(std::fs::metadata(path).map_err(open_error)?)?;
+        let metadata = std::fs::metadata(path).map_err(open_error)?;
+        if metadata.is_dir() {
+            return Self::new(path.to_owned(), Origin::Parts(parts(path)?));
+        }
+        regular(metadata)?;
         let file = File::open(path).map_err(open_error)?;
         let stamp = Stamp::of(&regular(file.metadata().map_err(open_error)?)?);
         Self::new(path.to_owned(), Origin::File(file, stamp))
@@ -117,6 +183,7 @@ impl Input {
     pub(super) fn size(&self) -> u64 {
         match &self.origin {
             Origin::File(_, stamp) => stamp.size,
+            Origin::Parts(parts) => parts.iter().map(|part| part.stamp.size).sum(),
             Origin::Kept(kept) | Origin::Batches(kept) => kept.size,
         }
     }
@@ -135,6 +202,8 @@ impl Input {
                 file.seek(SeekFrom::Start(0))?;
                 Box::new(file)
             }
+            // Only its beginning is ever read in this way.
+            Origin::Parts(parts) => Box::new(File::open(&parts[0].path)?),
             Origin::Kept(kept) | Origin::Batches(kept) => Box::new(kept.read()),
         };
         let counted = Counted { origin, read: &self.read };
@@ -168,6 +237,9 @@ impl Input {
 
     /// Checks that a file has not changed since it was opened.
     pub(super) fn check_unchanged(&self) -> Result<(), TableError> {
+        if let Origin::Parts(parts) = &self.origin {
+            return parts.iter().try_for_each(|part| part.open().map(drop));
+        }
         let Origin::File(file, stamp) = &self.origin else { return Ok(()) };
         let metadata = file.metadata().map_err(|e| TableError::new(&self.path, Fault::Read(e)))?;
         if Stamp::of(&metadata) == *stamp {
@@ -177,20 +249,36 @@ impl Input {
         }
     }
 
-    /// The file, for a reader that seeks; nothing else may read meanwhile.
-    pub(super) fn file(&self) -> Result<File, TableError> {
-        match &self.origin {
-            Origin::File(file, _) => file.try_clone().map_err(|error| self.error(error)),
+    /// The files, for a reader that seeks; nothing else may read meanwhile.
+    pub(super) fn files(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<File, TableError>> + '_, TableError> {
+        let (one, parts) = match &self.origin {
+            Origin::File(file, _) => (Some(file), &[][..]),
+            Origin::Parts(parts) => (None, &**parts),
             Origin::Kept(_) | Origin::Batches(_) => {
-                Err(TableError::new(&self.path, Fault::ParquetStream))
+                return Err(TableError::new(&self.path, Fault::ParquetStream));
             }
-        }
+        };
+        let one = one.map(|file| file.try_clone().map_err(|error| self.error(error)));
+        Ok(one.into_iter().chain(parts.iter().map(Part::open)))
+    }
+
+    /// The first of the files.
+    pub(super) fn first_file(&self) -> Result<File, TableError> {
+        let missing = || TableError::new(&self.path, Fault::Open(io::ErrorKind::NotFound.into()));
+        self.files()?.next().ok_or_else(missing)?
     }
 
     /// Whether `output` is the very file being read.
     pub(super) fn is(&self, output: &Path, found: &Metadata) -> io::Result<bool> {
         match &self.origin {
             Origin::File(file, _) => is_same_file(&self.path, file, output, found),
+            Origin::Parts(parts) => {
+                let same =
+                    |part: &Part| is_same_file(&part.path, &part.open().ok()?, output, found).ok();
+                Ok(parts.iter().any(|part| same(part).unwrap_or(false)))
+            }
             Origin::Kept(_) | Origin::Batches(_) => Ok(false),
         }
     }
@@ -199,6 +287,14 @@ impl Input {
 /// A file name's extension, in lower case.
 pub(super) fn extension(path: &Path) -> Option<String> {
     path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase)
+}
+
+/// The extension of a file's name, without that of an archive.
+pub(super) fn ending(mut name: &Path) -> Option<String> {
+    if let Some("gz" | "zst") = extension(name).as_deref() {
+        name = name.file_stem().map_or(name, Path::new);
+    }
+    extension(name)
 }
 
 /// What a file is, if it is not a regular one.

@@ -10,28 +10,42 @@
 //!
 //! What is read:
 //! - UTF-8 with or without a byte order mark; any other encoding is refused, naming the line.
-//! - CSV as in RFC 4180 with any one-character ASCII delimiter. Lines end in LF, CRLF or CR. Every
-//!   record has as many fields as the first. An empty line is not a record: it is skipped and not
-//!   counted, even in a table with one column.
-//! - One id per line: lines end in LF, a CR before it is dropped, and nothing else is. A blank line
-//!   is a blank id: a row that counts.
+//! - Lines end in LF, CRLF or CR. Byte order marks and Ctrl-Z at the start of a line are no part of it:
+//!   files that were put one behind the other leave them there.
+//! - CSV as in RFC 4180 with any one-character ASCII delimiter, strictly: text after a closing quote is
+//!   refused. Every record has as many fields as the first. An empty line is not a record: it is
+//!   skipped and not counted, even in a table with one column. A record that repeats the header is
+//!   none.
+//! - One id per line. A blank line is a blank id: a row that counts.
+//! - What programs leave after the last row is no row: a line of white space, Ctrl-Z, and lines such
+//!   as `(2 rows affected)`. All of it is counted.
 //! - An empty file is an empty table, whatever columns are requested.
 //!
-//! What is written: the same format and delimiter, the header if there was one, lines ending in LF,
-//! no byte order mark, quotes only where needed; for batches, Parquet. An output that takes batches
-//! gets them from any table: from text, as columns of text.
+//! What is written: the header if there was one and the rows, byte for byte as they were read, with
+//! their line ends, without a byte order mark; a row without an end gets one. Selected columns are
+//! written as their fields were read. For batches, Parquet; CSV if the output's name ends in `.csv` or
+//! `.tsv`. A table of CSV becomes Parquet if it ends in `.parquet`: columns of text, which is also what a
+//! receiver of batches gets.
 
 mod arrow_stream;
 mod batches;
 mod block;
 mod column;
+mod ending;
 mod error;
 mod format;
 mod input;
+mod noticed;
 mod output;
 mod reader;
+mod recognise;
+mod record;
+mod shape;
+mod signature;
 mod source;
 mod text;
+mod value;
+mod verbatim;
 
 use std::path::Path;
 
@@ -40,15 +54,21 @@ use crate::limits::{FIRST_RECORD_BYTES, MAXIMUM_COLUMNS, TABLE_BUFFER_BYTES};
 pub use self::block::KeyFields;
 pub(crate) use self::block::{Block, Misfit};
 pub use self::column::{Column, ColumnNameError};
+pub use self::ending::Ending;
 pub use self::error::{ColumnList, Fault, TableError};
 pub use self::format::Format;
 pub use self::input::{Input, STANDARD_INPUT};
+pub use self::noticed::TextNotes;
 pub use self::output::Output;
+pub use self::recognise::{FileKind, Hints};
+pub use self::shape::Shapes;
 pub use arrow_array::{RecordBatch, RecordBatchReader};
 
-use self::block::Layout;
-use self::output::check_target;
+use self::batches::KeyColumn;
+use self::block::{Fields, Layout, Row, Whole};
+use self::output::{check_target, csv_delimiter};
 use self::reader::Reader;
+use self::recognise::{First, Sample, Start};
 use self::text::Sheet;
 
 /// How to read a table.
@@ -65,19 +85,44 @@ pub struct TableOptions {
 /// An open table: its columns are known, and its key has been found among them.
 pub struct Table {
     input: Input,
-    start: u64,
+    start: Start,
     format: Format,
     columns: Vec<String>,
+    /// The columns of the key in a text.
     key: Vec<usize>,
+    /// The columns of the key in batches.
+    batch_key: Vec<KeyColumn>,
     select: Vec<usize>,
 }
 
+/// What a table was taken for.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Description {
+    /// The format, in words.
+    pub format: &'static str,
+    /// The delimiter of CSV.
+    pub delimiter: Option<char>,
+    /// Whether the first record of CSV names the columns.
+    pub header: bool,
+    /// How many columns there are.
+    pub columns: usize,
+    /// The name of the first column, if columns have names.
+    pub first_column: Option<String>,
+    /// The name of the last one.
+    pub last_column: Option<String>,
+}
+
 /// What the first pass over a table counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
     /// Rows, without the header; blank and repeated keys count.
     pub rows: u64,
+    /// Records that repeat the header, which are no rows.
+    pub repeated_headers: u64,
+    /// What else was noticed in a text.
+    pub notes: TextNotes,
 }
 
 /// What was written.
@@ -97,43 +142,135 @@ impl Table {
     /// If the text is not UTF-8, the first record cannot be read, or a column does not exist; the
     /// error then lists the columns.
     pub fn open(input: Input, options: &TableOptions) -> Result<Self, TableError> {
-        let (format, columns, select) = (options.format, Vec::new(), Vec::new());
+        Self::unkeyed(input, options.format)?.keyed(&options.key, &options.select)
+    }
+
+    /// Opens a table of which the caller has said only `hints`.
+    ///
+    /// # Errors
+    /// As for [`Table::open`] and [`Format::guess`]; and if nobody said whether there is a header, and
+    /// the first record may be one or not.
+    pub fn recognise(
+        input: Input,
+        hints: &Hints,
+        key: &[Column],
+        select: &[Column],
+    ) -> Result<Self, TableError> {
+        let format = Format::guess(&input, hints)?;
+        let table = Self::unkeyed(input, format)?;
+        match (format, hints.header) {
+            (Format::Lines, Some(true)) => return Err(table.error(Fault::HeaderOfLines)),
+            (Format::Lines, None) => {
+                if First::of_lines(&Sample::of(&table.input)?.lines()) == First::Header {
+                    return Err(table.error(Fault::LineIsHeader));
+                }
+            }
+            (Format::Csv { .. }, None) => table.judge_header(key, select)?,
+            _ => {}
+        }
+        table.keyed(key, select)
+    }
+
+    /// A table whose columns are known, and neither its key nor what to select.
+    fn unkeyed(input: Input, format: Format) -> Result<Self, TableError> {
         if input.is_batches() != (format == Format::Arrow) {
             return Err(TableError::new(input.path(), Fault::NotBatches));
         }
-        let start = if format.is_text() { source::text_start(&input)? } else { 0 };
-        let mut table = Self { input, start, format, columns, key: vec![0], select };
+        let start = match format.is_text() {
+            true => text_start(&input, format)?,
+            false => Start::default(),
+        };
+        let (columns, key, select) = (Vec::new(), Vec::new(), Vec::new());
+        let mut table = Self { input, start, format, columns, key, batch_key: Vec::new(), select };
         format.check().map_err(|fault| table.error(fault))?;
-        if table.format == Format::Lines {
-            if !options.key.is_empty() || !options.select.is_empty() {
-                return Err(table.error(Fault::ColumnsOfLines));
-            }
-            table.columns.push("#1".to_owned());
-            return Ok(table);
-        }
-        table.columns = if format.is_text() {
-            table.first_record()?
-        } else {
-            batches::columns(&table.input, format)?
+        table.columns = match format {
+            Format::Lines => vec!["#1".to_owned()],
+            Format::Csv { .. } => table.first_record()?,
+            Format::Parquet | Format::Arrow => batches::columns(&table.input, format)?,
         };
-        if table.columns.is_empty() && format.is_text() {
-            return Ok(table);
-        }
-        let header = table.format.has_names();
-        if options.key.is_empty() {
-            let columns = ColumnList::new(&table.columns, header);
-            return Err(table.error(Fault::NoKey { columns }));
-        }
-        let resolve = |columns: &[Column]| {
-            let resolved =
-                columns.iter().map(|column| column::resolve(column, &table.columns, header));
-            resolved.collect::<Result<_, _>>().map_err(|fault| table.error(fault))
-        };
-        (table.key, table.select) = (resolve(&options.key)?, resolve(&options.select)?);
-        if !format.is_text() {
-            batches::check_keys(&table.input, format, &table.key)?;
-        }
         Ok(table)
+    }
+
+    /// Finds the key, and what to select.
+    fn keyed(mut self, key: &[Column], select: &[Column]) -> Result<Self, TableError> {
+        if self.format == Format::Lines {
+            if !key.is_empty() || !select.is_empty() {
+                return Err(self.error(Fault::ColumnsOfLines));
+            }
+            self.key = vec![0];
+            return Ok(self);
+        }
+        if self.columns.is_empty() && self.format.is_text() {
+            self.key = vec![0];
+            return Ok(self);
+        }
+        if key.is_empty() {
+            let columns = self.column_list();
+            return Err(self.error(Fault::NoKey { columns }));
+        }
+        self.select = self.resolve(select)?;
+        if self.format.is_text() {
+            self.key = self.resolve(key)?;
+        } else {
+            self.batch_key = batches::key_columns(&self.input, self.format, key)?;
+            // Blocks of batches contain only the key's columns.
+            self.key = (0..key.len()).collect();
+        }
+        Ok(self)
+    }
+
+    /// Refuses a header that is not known to be one. Whoever names a column by a name in it knows.
+    fn judge_header(&self, key: &[Column], select: &[Column]) -> Result<(), TableError> {
+        let named = |column: &Column| match column {
+            Column::Name(_) => {
+                column::resolve(column, &self.columns, true, || self.column_list()).ok()
+            }
+            Column::Number(_) => None,
+        };
+        let in_key = |column: &Column| match column {
+            Column::Name(_) => named(column),
+            Column::Number(number) => number.checked_sub(1),
+        };
+        let known: Vec<usize> = key.iter().filter_map(in_key).collect();
+        match self.first(&known) {
+            First::Header => Ok(()),
+            First::Record => Err(self.error(Fault::HeaderIsRecord { columns: self.columns.len() })),
+            First::Unknown => {
+                let numbers = key.iter().all(|column| matches!(column, Column::Number(_)));
+                if numbers
+                    && !key.is_empty()
+                    && !select.iter().any(|column| named(column).is_some())
+                {
+                    return Err(self.error(Fault::HeaderUnknown));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What the first record of a CSV text is, going by those after it.
+    fn first(&self, key: &[usize]) -> First {
+        let sample = self.format.dialect().zip(Sample::of(&self.input).ok());
+        let records = sample.map(|(dialect, sample)| sample.records(dialect)).unwrap_or_default();
+        let Some((first, others)) = records.split_first() else { return First::Unknown };
+        First::of(first, others, key)
+    }
+
+    /// The columns, for an error; by their names only if those cannot be a record.
+    fn column_list(&self) -> ColumnList {
+        let named = match self.format {
+            Format::Csv { header, .. } => header && self.first(&[]) == First::Header,
+            _ => true,
+        };
+        ColumnList::new(&self.columns, named)
+    }
+
+    fn resolve(&self, columns: &[Column]) -> Result<Vec<usize>, TableError> {
+        let header = self.format.has_names();
+        let resolve =
+            |column| column::resolve(column, &self.columns, header, || self.column_list());
+        let resolved = columns.iter().map(resolve).collect::<Result<_, _>>();
+        resolved.map_err(|fault| self.error(fault))
     }
 
     /// The file's path, or a description of an input without a name, such as "standard input".
@@ -157,6 +294,25 @@ impl Table {
         self.format
     }
 
+    /// What the table was taken for.
+    pub fn describe(&self) -> Description {
+        let named = self.format.has_names() && !self.columns.is_empty();
+        let name = |column: Option<&String>| column.filter(|_| named).cloned();
+        Description {
+            format: match self.format {
+                Format::Csv { .. } => "CSV",
+                Format::Lines => "one id per line",
+                Format::Parquet => "Parquet",
+                Format::Arrow => "Arrow",
+            },
+            delimiter: self.format.dialect().map(|dialect| char::from(dialect.delimiter)),
+            header: self.format.has_header(),
+            columns: self.columns.len(),
+            first_column: name(self.columns.first()),
+            last_column: name(self.columns.last()),
+        }
+    }
+
     /// The file's size when it was opened; `progress` counts up to it in either pass.
     pub fn size_bytes(&self) -> u64 {
         self.input.size()
@@ -173,10 +329,14 @@ impl Table {
             check_target(path, &self.input, self.format)?;
         }
         match output {
-            Output::File(_) | Output::Writer(_) if !self.format.is_text() => {
+            _ if self.format.is_text() => Ok(()),
+            Output::File(path) if csv_delimiter(path).is_some() => {
+                batches::texts(&self.input, self.format, &self.select).map(drop)
+            }
+            Output::File(_) | Output::Writer(_) => {
                 batches::check_parquet(&self.input, self.format, &self.select)
             }
-            _ => Ok(()),
+            Output::Batches(_) => batches::check_batches(&self.input, self.format, &self.select),
         }
     }
 
@@ -193,28 +353,36 @@ impl Table {
         progress: impl FnMut(u64),
         mut row: impl FnMut(KeyFields<'_>) -> Result<(), E>,
     ) -> Result<Counts, E> {
-        let keys = self.keys();
-        self.read(progress, |block| {
-            let visited = keys.visit(block, |_, fields| row(fields).map_err(Stop::Visitor));
+        let (keys, mut repeated_headers) = (self.keys(), 0);
+        let pass = self.read(progress, |block| {
+            let visited = keys.visit(block, |_, entry| match entry {
+                Entry::Row(fields) => row(fields).map_err(Stop::Visitor),
+                Entry::HeaderAgain => {
+                    repeated_headers += 1;
+                    Ok(())
+                }
+            });
             visited.map_err(|stop| match stop {
                 Stop::Visitor(error) => error,
                 Stop::Misfit(misfit) => self.refuse(misfit).into(),
             })
-        })
+        })?;
+        Ok(pass.counts(repeated_headers))
     }
 
     /// How to find the key fields in a block.
     pub(crate) fn keys(&self) -> Keys {
         if self.format.is_text() {
+            let header = self.header_rows();
             return Keys {
                 layout: self.layout(),
-                header: self.header_rows(),
+                header,
+                names: if header > 0 { self.columns.clone() } else { Vec::new() },
                 columns: self.key.clone(),
             };
         }
-        // Blocks of batches contain only the key's columns.
-        let (width, columns) = (self.key.len(), (0..self.key.len()).collect());
-        Keys { layout: Layout::new(self.format, Some(width)), header: 0, columns }
+        let layout = Layout::new(self.format, Some(self.key.len()));
+        Keys { layout, header: 0, names: Vec::new(), columns: self.key.clone() }
     }
 
     /// Reads the table in blocks, in input order. `progress` works as in [`Table::scan`].
@@ -225,12 +393,12 @@ impl Table {
         &self,
         mut progress: impl FnMut(u64),
         mut visit: impl FnMut(&mut Block) -> Result<(), E>,
-    ) -> Result<Counts, E> {
+    ) -> Result<Pass, E> {
         self.input.check_unchanged()?;
         if !self.format.is_text() {
-            let rows = batches::read(&self.input, self.format, &self.key, progress, visit)?;
+            let rows = batches::read(&self.input, self.format, &self.batch_key, progress, visit)?;
             self.input.check_unchanged()?;
-            return Ok(Counts { rows });
+            return Ok(Pass { rows, notes: TextNotes::default() });
         }
         let width = Some(self.columns.len());
         let mut reader =
@@ -257,7 +425,8 @@ impl Table {
             return Err(self.error(Fault::Changed).into());
         }
         progress(self.input.size());
-        Ok(Counts { rows: rows.saturating_sub(self.header_rows()) })
+        let rows = rows.saturating_sub(self.header_rows());
+        Ok(Pass { rows, notes: reader.notes() })
     }
 
     /// The second pass: writes the rows that `keep` selects by number, from 0.
@@ -289,25 +458,33 @@ impl Table {
         let mut sheet = Sheet::new(output, &self.input, self.format, &self.columns, &self.select)?;
         let (layout, header) = (self.layout(), self.header_rows());
         let (fields, named) = (sheet.wants_fields(), sheet.names_columns());
-        let mut kept = 0;
-        let counts = self.read::<E>(progress, |block| {
+        let again = self.header_again();
+        let (mut header_due, mut kept) = (header > 0 && !named, 0);
+        let pass = self.read::<E>(progress, |block| {
             layout.write_kept(
                 block,
                 fields,
                 |_| changed().into(),
                 |row| {
                     let Some(row) = row.checked_sub(header) else { return Ok(!named) };
-                    if row >= scanned.rows {
+                    if row >= scanned.numbered() {
                         return Err(changed().into());
                     }
-                    let wanted = keep(row)?;
-                    kept += u64::from(wanted);
-                    Ok(wanted)
+                    keep(row)
                 },
-                |whole| Ok(sheet.write(&whole)?),
+                |whole| {
+                    if std::mem::take(&mut header_due) {
+                        return Ok(sheet.write(&whole)?);
+                    }
+                    if again.is(&whole) {
+                        return Ok(());
+                    }
+                    kept += 1;
+                    Ok(sheet.write(&whole)?)
+                },
             )
         })?;
-        if counts != *scanned {
+        if (pass.rows, pass.notes) != (scanned.numbered(), scanned.notes) {
             return Err(changed().into());
         }
         Ok(Written { rows: kept, bytes: sheet.complete()? })
@@ -315,8 +492,7 @@ impl Table {
 
     /// The error for a row that differs from the others in shape.
     pub(crate) fn refuse(&self, misfit: Misfit) -> TableError {
-        let cr_alone = self.format != Format::Lines;
-        let line = source::line_at(&self.input, self.start + misfit.offset, cr_alone).ok();
+        let line = source::line_at(&self.input, self.start.offset + misfit.offset).ok();
         TableError::at(self.path(), line, misfit.fault)
     }
 
@@ -326,6 +502,12 @@ impl Table {
 
     fn layout(&self) -> Layout {
         Layout::new(self.format, Some(self.columns.len()))
+    }
+
+    fn header_again(&self) -> HeaderAgain<'_> {
+        let names = if self.header_rows() > 0 { &*self.columns } else { &[] };
+        let delimiter = self.format.dialect().map_or(',', |dialect| char::from(dialect.delimiter));
+        HeaderAgain { names, line: names.join(&delimiter.to_string()) }
     }
 
     fn header_rows(&self) -> u64 {
@@ -351,25 +533,104 @@ impl Table {
     }
 }
 
+/// Where the rows of a text begin.
+fn text_start(input: &Input, format: Format) -> Result<Start, TableError> {
+    let head = input.head(signature::SIGNATURE_BYTES)?;
+    let other = signature::binary(&head);
+    let other = other.or_else(|| (format != Format::Lines).then(|| signature::text(&head))?);
+    match other {
+        Some(fault) => Err(TableError::new(input.path(), fault)),
+        None => Ok(Start::of(&head, format)),
+    }
+}
+
+impl Counts {
+    /// How many rows and repeated headers are numbered.
+    pub(crate) fn numbered(&self) -> u64 {
+        self.rows + self.repeated_headers
+    }
+}
+
+/// What a pass over a table read.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass {
+    /// Rows and repeated headers, without the first.
+    pub(crate) rows: u64,
+    notes: TextNotes,
+}
+
+impl Pass {
+    /// The counts, with what whoever examined the rows found.
+    pub(crate) fn counts(self, repeated_headers: u64) -> Counts {
+        let rows = self.rows.saturating_sub(repeated_headers);
+        Counts { rows, repeated_headers, notes: self.notes }
+    }
+}
+
+/// Recognises records that repeat the header, among those that are kept.
+struct HeaderAgain<'t> {
+    names: &'t [String],
+    /// The header as a line without quotes.
+    line: String,
+}
+
+impl HeaderAgain<'_> {
+    fn is(&self, whole: &Whole<'_>) -> bool {
+        match whole {
+            _ if self.names.is_empty() => false,
+            Whole::Line(line) => line.trim_end_matches(['\r', '\n']) == self.line,
+            Whole::Row(Row { fields, .. }) => repeats(*fields, self.names),
+        }
+    }
+}
+
+fn repeats(fields: Fields<'_>, names: &[String]) -> bool {
+    fields.all().eq(names.iter().map(String::as_str))
+}
+
 /// Finds the key fields in the blocks of one table.
 #[derive(Clone)]
 pub(crate) struct Keys {
     layout: Layout,
     header: u64,
+    /// The header; empty without one.
+    names: Vec<String>,
     columns: Vec<usize>,
 }
 
+/// Where a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its number, from 0 and without the header.
+    pub(crate) row: u64,
+    /// The line where it begins, from 1; 0 for batches.
+    pub(crate) line: u64,
+}
+
+/// What is at a place.
+pub(crate) enum Entry<'r> {
+    Row(KeyFields<'r>),
+    /// A record that repeats the header.
+    HeaderAgain,
+}
+
 impl Keys {
-    /// Passes on every row's number, from 0 and without the header, and its key fields.
+    /// Passes on what every row below the header is, and where.
     #[inline]
     pub(crate) fn visit<E>(
         &self,
         block: &Block,
-        mut visit: impl FnMut(u64, KeyFields<'_>) -> Result<(), Stop<E>>,
+        mut visit: impl FnMut(Place, Entry<'_>) -> Result<(), Stop<E>>,
     ) -> Result<(), Stop<E>> {
-        self.layout.visit(block, Stop::Misfit, |row, fields| match row.checked_sub(self.header) {
-            Some(row) => visit(row, fields.key(&self.columns)),
-            None => Ok(()),
+        let first =
+            self.columns.first().and_then(|column| Some((*column, self.names.get(*column)?)));
+        self.layout.visit(block, Stop::Misfit, |Row { number, line, fields, .. }| {
+            let Some(row) = number.checked_sub(self.header) else { return Ok(()) };
+            let again = first.is_some_and(|(column, name)| fields.get(column) == name)
+                && repeats(fields, &self.names);
+            let entry =
+                if again { Entry::HeaderAgain } else { Entry::Row(fields.key(&self.columns)) };
+            visit(Place { row, line }, entry)
         })
     }
 }

@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 
 use super::error::{Fault, TableError};
 use super::format::Format;
-use super::input::{Input, extension, irregular};
+use super::input::{Input, ending, extension, irregular};
 use crate::limits::TABLE_BUFFER_BYTES;
 
 /// Where matched rows go.
@@ -125,10 +125,6 @@ impl<'w> BatchSink<'w> {
         Self { give, schema, given: false }
     }
 
-    pub(super) fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
     /// Passes on a batch, unless it is empty.
     pub(super) fn give(
         &mut self,
@@ -160,13 +156,27 @@ pub(super) fn check_target(path: &Path, input: &Input, format: Format) -> Result
     temporary_beside(path, input).map(drop)
 }
 
-/// The output's name must not claim another format.
+/// Whether an output's name asks for Parquet.
+pub(super) fn is_parquet(path: &Path) -> bool {
+    extension(path).as_deref() == Some("parquet")
+}
+
+/// The delimiter of CSV, if an output's name asks for that.
+pub(super) fn csv_delimiter(path: &Path) -> Option<u8> {
+    match ending(path).as_deref() {
+        Some("csv") => Some(b','),
+        Some("tsv" | "tab") => Some(b'\t'),
+        _ => None,
+    }
+}
+
+/// The output's name must not claim a format that the rows cannot have.
 fn check_name(path: &Path, format: Format) -> Result<(), TableError> {
-    let parquet = extension(path).as_deref() == Some("parquet");
     let (format, name) = match format {
-        Format::Parquet | Format::Arrow if !parquet => ("Parquet", "ends in .parquet"),
-        Format::Csv { .. } if parquet => ("CSV", "does not end in .parquet"),
-        Format::Lines if parquet => ("one id per line", "does not end in .parquet"),
+        Format::Parquet | Format::Arrow if !is_parquet(path) && csv_delimiter(path).is_none() => {
+            ("Parquet or CSV", "ends in .parquet, .csv or .tsv")
+        }
+        Format::Lines if is_parquet(path) => ("one id per line", "does not end in .parquet"),
         _ => return Ok(()),
     };
     Err(TableError::new(path, Fault::OutputFormat { format, name }))
@@ -247,9 +257,13 @@ fn temporary_beside(path: &Path, input: &Input) -> Result<NamedTempFile, TableEr
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
+    if !directory.is_dir() {
+        return refuse(Fault::NoDirectory(directory.to_owned()));
+    }
     tempfile::Builder::new()
         .prefix(".convelo-")
         .suffix(".partial")
         .tempfile_in(directory)
-        .map_err(|error| TableError::new(path, Fault::Write(error)))
+        // The library's error names its own file.
+        .map_err(|error| TableError::new(path, Fault::Write(error.kind().into())))
 }

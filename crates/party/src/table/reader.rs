@@ -1,73 +1,82 @@
 use std::io::{self, Read};
 
-use csv_core::ReadRecordResult;
-use memchr::{memchr2_iter, memrchr};
+use convelo_untrusted::{BYTE_ORDER_MARK, CONTROL_Z};
+use memchr::{memchr, memchr2, memrchr2};
 
-use super::block::{Block, Layout};
+use super::block::{Block, Form, Layout};
 use super::error::{Fault, TableError};
 use super::format::Format;
 use super::input::Input;
-use super::source::{END_MARK, Source, line_at};
+use super::noticed::TextNotes;
+use super::recognise::Start;
+use super::record::{Dialect, Scanned, scan};
+use super::source::{Source, line_at};
 use crate::limits::{MAXIMUM_COLUMNS, RECORDS_IN_A_ROW_BYTES};
 
 /// Reads a table in blocks of whole rows.
 ///
 /// Lines without a quote, which means nearly all lines of nearly every file, are cut from the
-/// buffer as they are. At a quote, or at a carriage return that is not part of a line end,
-/// `csv_core` takes over for some records.
+/// buffer as they are. At a quote, or at an escape character, records are taken one by one for a
+/// while.
 pub(super) struct Reader<'f> {
     input: &'f Input,
     source: Source<'f>,
     layout: Layout,
     /// `None` for lines.
-    delimiter: Option<u8>,
-    /// Made for the first record that needs it.
-    csv: Option<Box<csv_core::Reader>>,
+    dialect: Option<Dialect>,
     at_once: usize,
     /// What has been read and not yet consumed lies between `start` and `end`.
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Whether nothing follows what is in the buffer.
+    complete: bool,
     /// Bytes before `start`, counted from the beginning of the text.
     consumed: u64,
+    /// The line at `start`, from 1.
+    line: u64,
     row: u64,
+    notes: TextNotes,
 }
 
 impl<'f> Reader<'f> {
-    /// Starts a pass at byte `start` of the text, reading this many bytes `at_once`.
+    /// Starts a pass where the rows begin, reading this many bytes `at_once`.
     pub(super) fn new(
         input: &'f Input,
-        start: u64,
+        start: Start,
         format: Format,
         width: Option<usize>,
         at_once: usize,
     ) -> Result<Self, TableError> {
-        let (delimiter, end_mark) = match format {
-            Format::Csv { delimiter, .. } => (Some(delimiter), END_MARK),
-            _ => (None, &[][..]),
-        };
-        let source = Source::new(input, start, end_mark).map_err(|error| input.error(error))?;
-        let layout = Layout::new(format, width);
-        let (buffer, start, end, consumed, row) = (Vec::new(), 0, 0, 0, 0);
-        let csv = None;
+        let dialect = format.dialect();
+        let delimiter = dialect.map(|dialect| dialect.delimiter);
+        let source =
+            Source::new(input, start.offset, delimiter).map_err(|error| input.error(error))?;
         Ok(Self {
             input,
             source,
-            layout,
-            delimiter,
-            csv,
+            layout: Layout::new(format, width),
+            dialect,
             at_once,
-            buffer,
-            start,
-            end,
-            consumed,
-            row,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            complete: false,
+            consumed: 0,
+            line: start.line,
+            row: 0,
+            notes: TextNotes::default(),
         })
     }
 
     /// The layout of the rows read so far.
     pub(super) fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// What was noticed in the rows read so far; complete at the end of the file.
+    pub(super) fn notes(&self) -> TextNotes {
+        TextNotes { ending: self.source.ending(), ..self.notes }
     }
 
     /// Reads the next rows into `block`; false at the end of the file.
@@ -78,6 +87,8 @@ impl<'f> Reader<'f> {
     fn read(&mut self, block: &mut Block) -> Result<bool, ReadError> {
         let text = std::mem::take(&mut block.text).into_bytes();
         block.ends.clear();
+        block.spans.clear();
+        block.records.clear();
         loop {
             let found = self.find_lines();
             if found.lines > 0 {
@@ -88,32 +99,32 @@ impl<'f> Reader<'f> {
             }
             // The buffer holds no whole line.
             self.source.begin_record(self.consumed);
-            if self.fill()? == 0 {
-                let rest = self.unread().len();
-                let unended = self.layout.is_lines() && rest > 0;
-                return if unended { self.take_lines(rest, text, block) } else { Ok(false) };
+            if self.complete {
+                return Ok(false);
             }
+            self.fill()?;
         }
     }
 
     /// How many leading bytes are whole lines without quotes.
     fn find_lines(&self) -> Found {
         let unread = self.unread();
-        let mut found = Found { lines: 0, special: false };
         let mut plain = unread;
-        if self.delimiter.is_some() {
-            for at in memchr2_iter(b'"', b'\r', unread) {
-                match (unread[at], unread.get(at + 1)) {
-                    (b'\r', Some(b'\n')) => continue,
-                    (b'\r', None) => {}
-                    _ => found.special = true,
-                }
-                plain = &unread[..at];
-                break;
-            }
+        if let Some(dialect) = self.dialect {
+            let special = match dialect.escape {
+                Some(escape) => memchr2(b'"', escape, unread),
+                None => memchr(b'"', unread),
+            };
+            plain = &unread[..special.unwrap_or(unread.len())];
         }
-        found.lines = memrchr(b'\n', plain).map_or(0, |at| at + 1);
-        found
+        let special = plain.len() < unread.len();
+        if self.complete && !special {
+            return Found { lines: plain.len(), special };
+        }
+        // A CR that comes last may be half of a line end.
+        let whole = if special { plain } else { plain.strip_suffix(b"\r").unwrap_or(plain) };
+        let lines = memrchr2(b'\n', b'\r', whole).map_or(0, |at| at + 1);
+        Found { lines, special }
     }
 
     fn take_lines(
@@ -122,7 +133,7 @@ impl<'f> Reader<'f> {
         mut text: Vec<u8>,
         block: &mut Block,
     ) -> Result<bool, ReadError> {
-        block.offset = self.consumed;
+        (block.offset, block.line) = (self.consumed, self.line);
         let rest = self.end - self.start - length;
         if self.start == 0 && rest < length {
             // Moves the shorter part.
@@ -137,66 +148,107 @@ impl<'f> Reader<'f> {
             self.consume(length);
         }
         block.text = utf8(text)?;
-        self.number(block, self.layout.count(&block.text));
+        block.form = Layout::form(&block.text);
+        if block.form == Form::Odd {
+            self.notes.note_marks(&block.text);
+        }
+        let (lines, rows) = self.layout.count(&block.text, block.form);
+        self.line += lines;
+        self.number(block, rows);
         Ok(true)
     }
 
     fn take_records(&mut self, mut text: Vec<u8>, block: &mut Block) -> Result<bool, ReadError> {
-        let begin = self.consumed;
-        block.offset = begin;
-        let (mut used, mut rows) = (0, 0);
+        let dialect = self.dialect.expect("only a CSV file has records");
+        (block.offset, block.line, block.form) = (self.consumed, self.line, Form::Records);
+        text.clear();
+        let (begin, mut cooked) = (self.consumed, Vec::new());
         while self.consumed - begin < RECORDS_IN_A_ROW_BYTES {
             self.source.begin_record(self.consumed);
-            let (before, fields_before) = (used, block.ends.len());
-            let fields = self.record(&mut text, &mut used, &mut block.ends)?;
-            if text[before..used].last() == Some(&0) {
-                if (used - before, fields) != (1, 1) {
-                    return Err(ReadError::Refused(Fault::UnclosedQuote));
+            self.skip_marks()?;
+            let (spans, made) = (block.spans.len(), cooked.len());
+            let scanned = loop {
+                if self.complete && self.unread().is_empty() {
+                    break None;
                 }
-                used = before;
-                block.ends.truncate(fields_before);
-                break;
-            }
-            self.layout.check(fields).map_err(ReadError::Refused)?;
+                let unread = &self.buffer[self.start..self.end];
+                let scanned = scan(unread, self.complete, dialect, &mut block.spans, &mut cooked);
+                match scanned.map_err(ReadError::Refused)? {
+                    Scanned::More => {
+                        block.spans.truncate(spans);
+                        cooked.truncate(made);
+                        self.fill()?;
+                    }
+                    scanned => break Some(scanned),
+                }
+            };
+            let (length, spaced) = match scanned {
+                None => break,
+                Some(Scanned::Record { length, spaced }) => (length, spaced),
+                Some(Scanned::Blank(length)) => {
+                    self.consume(length);
+                    self.line += 1;
+                    continue;
+                }
+                Some(Scanned::More) => unreachable!("the loop goes on"),
+            };
+            let fields = block.spans.len() - spans;
+            self.layout.check(fields).map_err(|fault| {
+                ReadError::Refused(if spaced { Fault::SpaceBeforeQuote } else { fault })
+            })?;
             if fields > MAXIMUM_COLUMNS {
                 return Err(ReadError::Refused(Fault::TooManyColumns { found: fields }));
             }
             self.layout.learn(fields);
-            rows += 1;
+            let at = text.len();
+            text.extend_from_slice(&self.buffer[self.start..self.start + length]);
+            self.consume(length);
+            let record = &text[at..];
+            let own = &mut block.spans[spans..];
+            let lines = self.notes.note_record(record, own.iter().map(|span| span.raw), self.line);
+            for span in own {
+                span.raw = (span.raw.0 + at, span.raw.1 + at);
+                if !span.cooked {
+                    span.value = (span.value.0 + at, span.value.1 + at);
+                }
+            }
+            block.records.push((text.len(), self.line));
+            self.line += lines;
         }
-        text.truncate(used);
+        let records = text.len();
+        text.append(&mut cooked);
+        for span in block.spans.iter_mut().filter(|span| span.cooked) {
+            span.value = (span.value.0 + records, span.value.1 + records);
+        }
         block.text = utf8(text)?;
+        let rows = block.records.len() as u64;
         self.number(block, rows);
-        Ok(rows > 0)
+        // Blank lines may be all that there was for now.
+        Ok(rows > 0 || !self.unread().is_empty() || !self.complete)
     }
 
-    /// Assembles one record after the first `used` bytes of `text`; returns the number of its
-    /// fields.
-    fn record(
-        &mut self,
-        text: &mut Vec<u8>,
-        used: &mut usize,
-        ends: &mut Vec<usize>,
-    ) -> Result<usize, ReadError> {
-        let (before, mut fields) = (*used, 0);
-        let mut places = [0; 64];
+    /// Skips what files leave where they meet, at the beginning of a record.
+    fn skip_marks(&mut self) -> Result<(), ReadError> {
         loop {
-            if self.unread().is_empty() {
+            let unread = self.unread();
+            let mark = match unread.first() {
+                Some(byte) if *byte == CONTROL_Z as u8 => 1,
+                Some(byte) if *byte == BYTE_ORDER_MARK.as_bytes()[0] => BYTE_ORDER_MARK.len(),
+                None if !self.complete => {
+                    self.fill()?;
+                    continue;
+                }
+                _ => return Ok(()),
+            };
+            if unread.len() < mark && !self.complete {
                 self.fill()?;
+                continue;
             }
-            text.resize((*used + 1024).max(text.len()), 0);
-            let delimiter = self.delimiter.expect("only a CSV file has records");
-            let csv = self.csv.get_or_insert_with(|| csv_reader(delimiter));
-            let unread = &self.buffer[self.start..self.end];
-            let (result, read, written, ended) =
-                csv.read_record(unread, &mut text[*used..], &mut places);
-            self.consume(read);
-            *used += written;
-            ends.extend(places[..ended].iter().map(|end| before + end));
-            fields += ended;
-            if let ReadRecordResult::Record | ReadRecordResult::End = result {
-                return Ok(fields);
+            if mark > 1 && !unread.starts_with(BYTE_ORDER_MARK.as_bytes()) {
+                return Ok(());
             }
+            self.consume(mark);
+            self.notes.marks += 1;
         }
     }
 
@@ -215,8 +267,8 @@ impl<'f> Reader<'f> {
         self.consumed += count as u64;
     }
 
-    /// Reads more; returns the number of bytes.
-    fn fill(&mut self) -> Result<usize, ReadError> {
+    /// Reads more, or finds that there is no more.
+    fn fill(&mut self) -> Result<(), ReadError> {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         let full = self.end + self.at_once;
@@ -226,7 +278,8 @@ impl<'f> Reader<'f> {
         let room = &mut self.buffer[self.end..full];
         let read = self.source.read(room).map_err(ReadError::Io)?;
         self.end += read;
-        Ok(read)
+        self.complete = read == 0;
+        Ok(())
     }
 
     fn locate(&mut self, error: ReadError) -> TableError {
@@ -238,21 +291,13 @@ impl<'f> Reader<'f> {
                 None => return self.input.error(error),
             },
         };
-        let cr_alone = self.delimiter.is_some();
-        TableError::at(self.input.path(), line_at(self.input, offset, cr_alone).ok(), fault)
+        TableError::at(self.input.path(), line_at(self.input, offset).ok(), fault)
     }
-}
-
-fn csv_reader(delimiter: u8) -> Box<csv_core::Reader> {
-    let mut csv = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
-    // Otherwise it would take the first bytes it sees for a byte order mark.
-    csv.read_record(b"\n", &mut [], &mut []);
-    Box::new(csv)
 }
 
 struct Found {
     lines: usize,
-    /// Whether what follows the lines is not a line.
+    /// Whether a quote or an escape character follows the lines.
     special: bool,
 }
 

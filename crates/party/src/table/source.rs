@@ -1,34 +1,27 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::str::from_utf8;
 
-use super::error::{Fault, TableError};
+use convelo_untrusted::BYTE_ORDER_MARK;
+
+use super::ending::{Ending, HeldBack};
+use super::error::Fault;
 use super::input::Input;
 use crate::limits::{MAXIMUM_RECORD_BYTES, TABLE_BUFFER_BYTES};
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// What a [`Source`] yields after the last byte of a CSV file.
-///
-/// The file itself contains no NUL, so a record that is only a NUL is the end, and a record that
-/// ends in one was still inside a quote when the file ended.
-pub(super) const END_MARK: &[u8] = b"\n\0";
-
 /// Where the text begins: after the byte order mark, if there is one.
-pub(super) fn text_start(input: &Input) -> Result<u64, TableError> {
-    let head = input.head(4)?;
-    if let Some(found) = foreign_signature(&head) {
-        return Err(TableError::new(input.path(), Fault::Encoding { found }));
-    }
-    Ok(if head.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() as u64 } else { 0 })
+pub(super) fn text_start(head: &[u8]) -> usize {
+    if head.starts_with(BYTE_ORDER_MARK.as_bytes()) { BYTE_ORDER_MARK.len() } else { 0 }
 }
 
-/// A table's text on its way to a parser: UTF-8 without NUL, no record longer than the limit.
+/// A table's text on its way to a parser: UTF-8 without NUL, no record longer than the limit, and
+/// without what programs leave after its last row.
 pub(super) struct Source<'f> {
     text: Box<dyn Read + 'f>,
     start: u64,
     delivered: u64,
     record_start: u64,
-    end_mark: &'static [u8],
+    delimiter: Option<u8>,
+    held: HeldBack,
     utf8: Utf8,
     located: Option<Located>,
 }
@@ -41,7 +34,7 @@ pub(super) struct Located {
 
 impl<'f> Source<'f> {
     /// Starts a pass at byte `start`, after the byte order mark if there is one.
-    pub(super) fn new(input: &'f Input, start: u64, end_mark: &'static [u8]) -> io::Result<Self> {
+    pub(super) fn new(input: &'f Input, start: u64, delimiter: Option<u8>) -> io::Result<Self> {
         let mut text = input.read()?;
         io::copy(&mut text.by_ref().take(start), &mut io::sink())?;
         Ok(Self {
@@ -49,7 +42,8 @@ impl<'f> Source<'f> {
             start,
             delivered: 0,
             record_start: 0,
-            end_mark,
+            delimiter,
+            held: HeldBack::default(),
             utf8: Utf8::default(),
             located: None,
         })
@@ -65,6 +59,11 @@ impl<'f> Source<'f> {
         self.start + self.record_start
     }
 
+    /// What was left out at the end, once the end has been read.
+    pub(super) fn ending(&self) -> Ending {
+        self.held.ending
+    }
+
     /// Why `read` failed, if the operating system is not to blame.
     pub(super) fn take_fault(&mut self) -> Option<Located> {
         self.located.take()
@@ -77,38 +76,44 @@ impl<'f> Source<'f> {
 }
 
 impl Read for Source<'_> {
+    /// `buffer` must have room for more than [`ENDING_BYTES`](crate::limits::ENDING_BYTES).
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.delivered.saturating_sub(self.record_start) > MAXIMUM_RECORD_BYTES {
-            return Err(self.refuse(self.record_start, Fault::TooLong));
-        }
-        let count = self.text.read(buffer)?;
-        let chunk = &buffer[..count];
-        if chunk.is_empty() {
-            return match self.utf8.incomplete() {
-                Some(offset) => Err(self.refuse(offset, Fault::NotUtf8)),
-                None => self.end_mark.read(buffer),
-            };
-        }
-        let invalid = self.utf8.check(chunk);
-        if let Some(nul) = memchr::memchr(0, chunk) {
-            let nul = self.delivered + nul as u64;
-            if invalid.is_none_or(|invalid| nul < invalid) {
-                return Err(self.refuse(nul, Fault::Nul));
+        loop {
+            if self.delivered.saturating_sub(self.record_start) > MAXIMUM_RECORD_BYTES {
+                return Err(self.refuse(self.record_start, Fault::TooLong));
+            }
+            let room = &mut buffer[self.held.len()..];
+            let count = self.text.read(room)?;
+            let chunk = &room[..count];
+            if chunk.is_empty() {
+                return match self.utf8.incomplete() {
+                    Some(offset) => Err(self.refuse(offset, Fault::NotUtf8)),
+                    None => Ok(self.held.finish(buffer, self.delimiter)),
+                };
+            }
+            let invalid = self.utf8.check(chunk);
+            if let Some(nul) = memchr::memchr(0, chunk) {
+                let nul = self.delivered + (self.held.len() + nul) as u64;
+                if invalid.is_none_or(|invalid| nul < invalid) {
+                    return Err(self.refuse(nul, Fault::Nul));
+                }
+            }
+            if let Some(offset) = invalid {
+                return Err(self.refuse(offset, Fault::NotUtf8));
+            }
+            let go = self.held.pass(buffer, count);
+            self.delivered += go as u64;
+            if go > 0 {
+                return Ok(go);
             }
         }
-        if let Some(offset) = invalid {
-            return Err(self.refuse(offset, Fault::NotUtf8));
-        }
-        self.delivered += count as u64;
-        Ok(count)
     }
 }
 
 /// The line, from 1, of the first byte at or after `offset` that is not part of a line end.
 ///
-/// Reads the text again from its beginning, so that nobody has to count lines until a line number
-/// is needed. CR alone ends a line only `if cr_alone`.
-pub(super) fn line_at(input: &Input, offset: u64, cr_alone: bool) -> io::Result<u64> {
+/// Reads the text again from its beginning: blocks that wait to be examined do not know their lines.
+pub(super) fn line_at(input: &Input, offset: u64) -> io::Result<u64> {
     let mut reader = BufReader::with_capacity(TABLE_BUFFER_BYTES, input.read()?);
     let (mut line, mut position, mut previous_cr) = (1, 0, false);
     loop {
@@ -121,30 +126,15 @@ pub(super) fn line_at(input: &Input, offset: u64, cr_alone: bool) -> io::Result<
                 return Ok(line);
             }
             match byte {
-                b'\r' if cr_alone => line += 1,
+                b'\r' => line += 1,
                 b'\n' if !previous_cr => line += 1,
                 _ => {}
             }
-            previous_cr = cr_alone && byte == b'\r';
+            previous_cr = byte == b'\r';
             position += 1;
         }
         let length = buffer.len();
         reader.consume(length);
-    }
-}
-
-/// What the first bytes of a file reveal if they are not UTF-8 text.
-fn foreign_signature(head: &[u8]) -> Option<&'static str> {
-    match head {
-        [0xff, 0xfe, 0, 0, ..] => Some("UTF-32 text (little-endian)"),
-        [0, 0, 0xfe, 0xff, ..] => Some("UTF-32 text (big-endian)"),
-        [0xff, 0xfe, ..] => Some("UTF-16 text (little-endian)"),
-        [0xfe, 0xff, ..] => Some("UTF-16 text (big-endian)"),
-        [b'P', b'K', 3, 4, ..] => Some("a ZIP archive or a workbook (.xlsx, .ods)"),
-        [0xd0, 0xcf, 0x11, 0xe0, ..] => Some("an old workbook (.xls)"),
-        [0x1f, 0x8b, ..] => Some("a gzip archive in another archive"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("a Zstandard archive in another archive"),
-        _ => None,
     }
 }
 
@@ -238,12 +228,11 @@ mod tests {
         let path = directory.path().join("lines");
         std::fs::write(&path, "a\r\n\r\nb\nc\rd").unwrap();
         let input = Input::open(&path, directory.path()).unwrap();
-        let line = |offset, cr_alone| line_at(&input, offset, cr_alone).unwrap();
-        assert_eq!(line(0, true), 1);
-        assert_eq!(line(1, true), 3, "blank lines before a record belong to what is before it");
-        assert_eq!(line(5, true), 3);
-        assert_eq!(line(7, true), 4);
-        assert_eq!(line(9, true), 5);
-        assert_eq!(line(9, false), 4);
+        let line = |offset| line_at(&input, offset).unwrap();
+        assert_eq!(line(0), 1);
+        assert_eq!(line(1), 3, "blank lines before a record belong to what is before it");
+        assert_eq!(line(5), 3);
+        assert_eq!(line(7), 4);
+        assert_eq!(line(9), 5);
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow_schema::{DataType, Field, Schema};
-use csv_core::WriteResult;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
-use super::block::{Fields, Whole};
+use super::batches;
+use super::block::{Fields, Row, Whole};
 use super::error::TableError;
 use super::format::Format;
 use super::input::Input;
-use super::output::{BatchSink, Draft, Opened, Output};
+use super::output::{Draft, Opened, Output, is_parquet};
 use crate::limits::{BATCH_ROWS, TABLE_BUFFER_BYTES};
 
 /// Rows of text on their way to an output, with all their columns or those of `select`.
@@ -23,9 +23,10 @@ pub(super) struct Sheet<'w> {
 }
 
 enum To<'w> {
-    /// Lines, or CSV through this writer.
-    Text(Draft<'w>, Option<Box<csv_core::Writer>>),
-    Batches(Columns<'w>),
+    /// Lines, or CSV with this delimiter.
+    Text(Draft<'w>, u8),
+    /// Columns of text, as Parquet or for a receiver of batches.
+    Columns(Columns<'w>),
 }
 
 impl<'w> Sheet<'w> {
@@ -36,21 +37,26 @@ impl<'w> Sheet<'w> {
         names: &[String],
         select: &[usize],
     ) -> Result<Self, TableError> {
-        let to = match (output.open(input, format)?, format) {
-            (Opened::Bytes(draft), Format::Csv { delimiter, .. }) => {
-                let csv = csv_core::WriterBuilder::new().delimiter(delimiter).build();
-                To::Text(draft, Some(Box::new(csv)))
-            }
-            (Opened::Bytes(draft), _) => To::Text(draft, None),
-            (Opened::Batches(give), _) => {
-                let text = |name: &String| Field::new(name, DataType::Utf8, false);
-                let fields: Vec<Field> = match select {
-                    [] => names.iter().map(text).collect(),
-                    select => select.iter().map(|column| text(&names[*column])).collect(),
-                };
-                let builders = fields.iter().map(|_| StringBuilder::new()).collect();
-                let sink = BatchSink::new(give, Arc::new(Schema::new(fields)));
-                To::Batches(Columns { sink, builders, rows: 0, bytes: 0 })
+        let columns = match &output {
+            Output::Batches(_) => true,
+            Output::File(path) => format != Format::Lines && is_parquet(path),
+            Output::Writer(_) => false,
+        };
+        let to = if columns {
+            let text = |name: &String| Field::new(name, DataType::Utf8, false);
+            let fields: Vec<Field> = match select {
+                [] => names.iter().map(text).collect(),
+                select => select.iter().map(|column| text(&names[*column])).collect(),
+            };
+            let builders = fields.iter().map(|_| StringBuilder::new()).collect();
+            let schema = Arc::new(Schema::new(fields));
+            let sheet = batches::Sheet::new(output, input, Arc::clone(&schema))?;
+            To::Columns(Columns { sheet, schema, builders, rows: 0, bytes: 0 })
+        } else {
+            let delimiter = format.dialect().map_or(b',', |dialect| dialect.delimiter);
+            match output.open(input, format)? {
+                Opened::Bytes(draft) => To::Text(draft, delimiter),
+                Opened::Batches(_) => unreachable!("that is for columns"),
             }
         };
         Ok(Self { to, select: select.to_vec() })
@@ -61,25 +67,26 @@ impl<'w> Sheet<'w> {
         !self.select.is_empty() || self.names_columns()
     }
 
-    /// Whether the columns get their names without the header.
+    /// Whether the columns get their names in another way than as a row.
     pub(super) fn names_columns(&self) -> bool {
-        matches!(self.to, To::Batches(_))
+        matches!(self.to, To::Columns(_))
     }
 
     #[inline]
     pub(super) fn write(&mut self, row: &Whole<'_>) -> Result<(), TableError> {
         match (&mut self.to, row) {
             (To::Text(draft, _), Whole::Line(line)) => {
-                let written = draft.write_all(line.as_bytes());
-                written.and_then(|()| draft.write_all(b"\n")).map_err(|error| draft.error(error))
+                whole(draft, line).map_err(|error| draft.error(error))
             }
-            (To::Text(draft, csv), Whole::Record(fields)) => {
-                let csv = csv.as_mut().expect("only a CSV file has records");
-                let written = record(draft, csv, *fields, &self.select);
+            (To::Text(draft, delimiter), Whole::Row(row)) => {
+                let written = match &*self.select {
+                    [] => whole(draft, row.whole),
+                    select => selected(draft, row, *delimiter, select),
+                };
                 written.map_err(|error| draft.error(error))
             }
-            (To::Batches(columns), Whole::Record(fields)) => columns.add(*fields, &self.select),
-            (To::Batches(_), Whole::Line(_)) => unreachable!("the fields were asked for"),
+            (To::Columns(columns), Whole::Row(row)) => columns.add(row.fields, &self.select),
+            (To::Columns(_), Whole::Line(_)) => unreachable!("the fields were asked for"),
         }
     }
 
@@ -87,38 +94,43 @@ impl<'w> Sheet<'w> {
     pub(super) fn complete(self) -> Result<u64, TableError> {
         match self.to {
             To::Text(draft, _) => draft.complete(),
-            To::Batches(mut columns) => {
+            To::Columns(mut columns) => {
                 columns.flush()?;
-                columns.sink.complete().map(|()| 0)
+                columns.sheet.complete()
             }
         }
     }
 }
 
-fn record(
+/// Writes a row as it was read. Only the last row of a file can be without a line end.
+#[inline]
+fn whole(draft: &mut Draft<'_>, row: &str) -> io::Result<()> {
+    draft.write_all(row.as_bytes())?;
+    if row.ends_with(['\n', '\r']) { Ok(()) } else { draft.write_all(b"\n") }
+}
+
+/// Writes some fields of a row, each as it was read, and the row's line end.
+fn selected(
     draft: &mut Draft<'_>,
-    csv: &mut csv_core::Writer,
-    fields: Fields<'_>,
+    row: &Row<'_>,
+    delimiter: u8,
     select: &[usize],
 ) -> io::Result<()> {
-    let mut quoted = [0; 1024];
-    each(fields, select, |number, field| {
+    for (number, column) in select.iter().enumerate() {
         if number > 0 {
-            let (_, written) = csv.delimiter(&mut quoted);
-            draft.write_all(&quoted[..written])?;
+            draft.write_all(&[delimiter])?;
         }
-        let mut rest = field.as_bytes();
-        loop {
-            let (result, read, written) = csv.field(rest, &mut quoted);
-            draft.write_all(&quoted[..written])?;
-            rest = &rest[read..];
-            if result == WriteResult::InputEmpty {
-                return Ok::<_, io::Error>(());
-            }
-        }
-    })?;
-    let (_, written) = csv.terminator(&mut quoted);
-    draft.write_all(&quoted[..written])
+        draft.write_all(row.fields.raw(*column).as_bytes())?;
+    }
+    if let [one] = select
+        && row.fields.raw(*one).is_empty()
+    {
+        // An empty line would be no row.
+        draft.write_all(b"\"\"")?;
+    }
+    let end = row.whole.trim_end_matches(['\n', '\r']).len();
+    let end = &row.whole.as_bytes()[end..];
+    draft.write_all(if end.is_empty() { b"\n" } else { end })
 }
 
 /// Passes on the chosen fields, each with its position among them.
@@ -137,7 +149,8 @@ fn each<E>(
 
 /// Columns of text that grow until they fill a batch.
 struct Columns<'w> {
-    sink: BatchSink<'w>,
+    sheet: batches::Sheet<'w>,
+    schema: SchemaRef,
     builders: Vec<StringBuilder>,
     rows: usize,
     bytes: usize,
@@ -160,9 +173,9 @@ impl Columns<'_> {
     fn flush(&mut self) -> Result<(), TableError> {
         let finished = self.builders.iter_mut().map(|column| Arc::new(column.finish()) as ArrayRef);
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
-        let schema = Arc::clone(self.sink.schema());
+        let schema = Arc::clone(&self.schema);
         let batch = RecordBatch::try_new_with_options(schema, finished.collect(), &options);
         (self.rows, self.bytes) = (0, 0);
-        self.sink.give(batch)
+        self.sheet.write(&batch.expect("every column has as many rows"))
     }
 }
