@@ -585,7 +585,7 @@ fn limits_of_what_the_service_sends() {
         all.collaterals[63] = vec![b'c'; MAXIMUM_RELAYED_BYTES / MAXIMUM_PARTIES + 1].into();
     });
     one_above("assembled.collaterals", &assembled, parse, |all| {
-        all.collaterals.push(vec![].into())
+        all.collaterals.push(vec![].into());
     });
     let one = vec![b'c'; MAXIMUM_OFFERED_BYTES].into();
     let one = proto::Assembled { collaterals: vec![one], ..roster() };

@@ -1,6 +1,6 @@
 //! `convelo serve`: the service on this host.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,15 +38,8 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     let insecure_simulated =
         args.insecure_simulated || args.insecure_simulated_root.is_some() || simulated.is_some();
     let policy = own_policy(&args, insecure_simulated)?;
-    let collateral = match (&args.collateral, &args.policy) {
-        (Some(path), _) => Some(path.clone()),
-        (None, Some(policy)) => Some(files::sibling(policy, "collateral.json")),
-        (None, None) => None,
-    };
-    // Providers may offer theirs; the clients of psi.PSI cannot.
-    let needed = args.collateral.is_some() || args.psi.psi_listen.is_some();
-    let collateral = collateral.filter(|path| needed || path.exists());
-    let beside = |dir: &std::path::PathBuf| dir.join("collateral.json");
+    let collateral = own_collateral(&args);
+    let beside = |dir: &PathBuf| dir.join("collateral.json");
     let offer = args.offer_collateral.clone();
     let offer = offer.or_else(|| args.platform.simulated.as_ref().map(beside));
     let _refreshing =
@@ -122,6 +115,14 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         output::say("stopped; every party was told, nothing of a job is kept");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The file with the operator's collateral for providers. It may be missing beside a policy: providers
+/// offer theirs, but the clients of psi.PSI cannot.
+fn own_collateral(args: &Serve) -> Option<PathBuf> {
+    let needed = args.psi.psi_listen.is_some();
+    let beside = args.policy.as_deref().map(|policy| files::sibling(policy, "collateral.json"));
+    args.collateral.clone().or_else(|| beside.filter(|path| needed || path.exists()))
 }
 
 /// The operator's policy for providers.
