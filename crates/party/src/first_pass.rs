@@ -9,9 +9,9 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use convelo_keys::{Encoded, Normaliser};
 use convelo_psi::{
-    Encoded, Job, KeyPart, Normaliser, PSEUDONYM_BYTES, Pseudonym, PseudonymSet, Pseudonymiser,
-    SetBuilder,
+    Job, KeyPart, PSEUDONYM_BYTES, Pseudonym, PseudonymSet, Pseudonymiser, SetBuilder,
 };
 use zeroize::Zeroize;
 
@@ -183,8 +183,8 @@ impl Batch {
                     queue.push(key, &mut batch.pseudonyms);
                     batch.rows.push(number(row).ok_or(Stop::Visitor(()))?);
                 }
-                Encoded::Blank => batch.blank += 1,
-                Encoded::Invalid => batch.invalid += 1,
+                Encoded::Dropped { why, .. } if why.is_blank() => batch.blank += 1,
+                Encoded::Dropped { .. } => batch.invalid += 1,
             }
             Ok(())
         });
@@ -340,7 +340,7 @@ mod tests {
         let input = Input::open(&path, directory.path()).expect("a file");
         let options = TableOptions { format, key, select: Vec::new() };
         let table = Table::open(input, &options).expect("a table");
-        let parts = [KeyPart { name: "id".to_owned(), normalise: Vec::new() }];
+        let parts = [KeyPart::new("id", Vec::new())];
         first_pass(&table, &parts, &Pseudonymiser::new(&[7; 16]), memory, |_| {}, || Ok(()))
     }
 
