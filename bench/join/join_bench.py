@@ -3,7 +3,7 @@
 
 ``cargo xtask bench join`` prepares everything and runs this. By hand::
 
-    join_bench.py --convelo PROGRAM --engine PROGRAM --transfer PROGRAM
+    join_bench.py --convelo PROGRAM --engine PROGRAM --transfer PROGRAM --normalise PROGRAM
                   [--keys N[,N...]] [--rounds N] [--json FILE]
 
 Both sides read the same two CSV files of N ids of 16 characters, half of which are common. Our side is a
@@ -17,7 +17,8 @@ number of ids each side's time grows.
 
 The service is compared with the least that the same work can cost, in the same run: an upload with
 reading the same bytes from TLS and copying them once (``transfer_cost``), the join with a leaky radix
-hash join on one thread (``engine_cost``).
+hash join on one thread (``engine_cost``), and the normalisation of a field with copying it
+(``normalise_cost``).
 
 CPU is user and system time of all processes from start to end, without starting the service; peak
 memory is that of the largest process. A row's ``ratio`` is ours / peer, or ours / goal for memory; a row
@@ -61,6 +62,10 @@ PSEUDONYM_BYTES = 16
 
 # What order, digest and gRPC may add to an upload.
 UPLOAD_GOAL = 3.0
+
+# How many fields of each kind are normalised, and how long one may take, in nanoseconds.
+NORMALISED_ROWS = 1_000_000
+NORMALISE_GOALS = {"id": None, "email": 200, "phone_international": 1000, "phone_national": 1000}
 
 FIRST, SECOND = (f"read_csv('{party}.csv', columns={{'id': 'varchar'}})" for party in PARTIES)
 
@@ -412,6 +417,7 @@ def add_service(rows: Rows, side: Ours, keys: int, rounds: int, options: argpars
         one.append(figures(options.engine, 2, keys, threads=1))
         two.append(figures(options.engine, 2, keys, threads=2))
     say(f"uploads: {uploads}")
+    normalised = figures(options.normalise, NORMALISED_ROWS)
     nanoseconds = 1e9 / keys
     rows.add("an upload's CPU an id at the service, TLS and a copy alone", min(uploads) * nanoseconds,
              least(transfers, "receive_cpu_seconds") * nanoseconds, "ns", UPLOAD_GOAL)
@@ -420,6 +426,12 @@ def add_service(rows: Rows, side: Ours, keys: int, rounds: int, options: argpars
              least(one, "leaky_cpu_seconds") * nanoseconds / 2, "ns", 1.0)
     rows.add("the join, two threads, wall beside one",
              least(two, "join_wall_seconds"), least(one, "join_wall_seconds"), "s", 1 / 1.7)
+    for name, goal in NORMALISE_GOALS.items():
+        found = normalised[name]
+        rows.add(f"normalising one {name.replace('_', ' ')}, beside copying it",
+                 found["nanoseconds"], found["copy_nanoseconds"], "ns")
+        if goal is not None:
+            rows.add(f"normalising one {name.replace('_', ' ')}, goal {goal} ns", found["nanoseconds"], goal, "ns", 1.0)
     rows.add("memory of the join, goal 20 B a pseudonym and 64 MiB",
              least(one, "peak_bytes") / 2**20, 20 * 2 * keys / 2**20 + 64, "MiB", 1.0)
 
@@ -445,6 +457,7 @@ def main() -> None:
     parser.add_argument("--convelo", required=True)
     parser.add_argument("--engine", required=True, help="the example engine_cost of convelo-psi")
     parser.add_argument("--transfer", required=True, help="the example transfer_cost of convelo-tests")
+    parser.add_argument("--normalise", required=True, help="the example normalise_cost of convelo-keys")
     parser.add_argument("--keys", type=numbers, default=[10_000_000])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json")

@@ -12,12 +12,13 @@ use bytes::Bytes;
 use convelo_attest::{
     CertificateRules, Collateral, Evidence, Policy, Qcnl, collateral_endpoint, inspect, spki_of,
 };
+use convelo_keys::{Encoded, Normaliser};
 use convelo_operate::proto as psi;
 use convelo_party::table::{Format, Input, Output, Table, TableError, TableOptions};
 use convelo_party::verify_receipt;
 use convelo_pool::codec::{self, Array, Blob, Integer, Typed};
 use convelo_pool::{Wire, envelope, footprint, frame, http, parquet};
-use convelo_psi::{Job, SetReceiver, Statement};
+use convelo_psi::{Job, KeyPart, STEPS, SetReceiver, Statement};
 use convelo_simulator::{CertificateKnobs, certificate as simulated_certificate};
 use convelo_wire::{FromParty, ToParty, proto};
 use prost::Message as _;
@@ -29,13 +30,14 @@ use serde::de::DeserializeOwned;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 24] = [
+pub const TARGETS: [(&str, Target); 25] = [
     ("from_party", from_party),
     ("to_party", to_party),
     ("statement", statement),
     ("psi_wire", psi_wire),
     ("job_canonical", job_canonical),
     ("job_toml", job_toml),
+    ("recipe", recipe),
     ("certificate", certificate),
     ("claims", claims),
     ("quote", quote),
@@ -117,6 +119,21 @@ pub fn job_toml(data: &[u8]) {
         let read = Job::from_canonical(job.canonical().as_bytes()).expect("a job travels");
         assert_eq!(read.digest(), job.digest());
     }
+}
+
+/// A field of a table, and the step that the first byte chooses: what a step has made of a text, it
+/// makes of it again.
+pub fn recipe(data: &[u8]) {
+    let Some((step, field)) = data.split_first() else { return };
+    let Ok(field) = std::str::from_utf8(field) else { return };
+    let step = STEPS[usize::from(*step) % STEPS.len()].parse().expect("a step");
+    let part = KeyPart::new("part", vec![step]);
+    let mut normaliser = Normaliser::new(&[part]);
+    let Encoded::Key(key) = normaliser.encode([field]) else { return };
+    let key = key.to_vec();
+    // The recipe's version, the number of parts and the length of this one.
+    let text = std::str::from_utf8(&key[12..]).expect("a step makes text of text");
+    assert!(normaliser.encode([text]) == Encoded::Key(&key), "{step} of {field:?} is {text:?}");
 }
 
 /// A peer's certificate, under the strictest rules and the most lenient ones.

@@ -7,8 +7,9 @@ use std::net::Ipv4Addr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use convelo_channel::{Binding, Credential, Dialler, Expect, Identity, os_rng};
+use convelo_keys::{Encoded, Normaliser};
 use convelo_psi::agreement::{Assembled, Confirmation, Confirming, JobKey, Opening};
-use convelo_psi::{Bitmap, Job, JobDigest, Normaliser, Outcome, PseudonymSet, SetBuilder};
+use convelo_psi::{Bitmap, Job, JobDigest, Outcome, PseudonymSet, SetBuilder};
 use convelo_wire::limits::MAXIMUM_CHUNK_BYTES;
 use convelo_wire::proto::join_service_client::JoinServiceClient;
 use convelo_wire::{Announcement, Challenge, Failed, FromParty, Hello, Proof, ToParty, proto};
@@ -291,7 +292,7 @@ impl RawParty {
         let mut normaliser = Normaliser::new(self.job.keys());
         let mut builder = SetBuilder::new();
         for (row, id) in (0..).zip(ids) {
-            let convelo_psi::Encoded::Key(encoded) = normaliser.encode([*id]) else {
+            let Encoded::Key(encoded) = normaliser.encode([*id]) else {
                 panic!("'{id}' is no key");
             };
             builder.push(pseudonymiser.pseudonym(encoded), row).expect("in memory");

@@ -14,6 +14,7 @@ use crate::metadata::{cargo_metadata, packages, repository, text, tree};
 const ARROWS: &[(&str, &[&str])] = &[
     ("convelo-untrusted", &[]),
     ("convelo-psi", &["convelo-untrusted"]),
+    ("convelo-keys", &["convelo-psi"]),
     ("convelo-attest", &["convelo-untrusted"]),
     ("convelo-heap", &[]),
     ("convelo-simulator", &["convelo-attest"]),
@@ -37,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "convelo-attest",
             "convelo-channel",
+            "convelo-keys",
             "convelo-psi",
             "convelo-service",
             "convelo-untrusted",
@@ -45,7 +47,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "convelo-party",
-        &["convelo-attest", "convelo-channel", "convelo-psi", "convelo-untrusted", "convelo-wire"],
+        &[
+            "convelo-attest",
+            "convelo-channel",
+            "convelo-keys",
+            "convelo-psi",
+            "convelo-untrusted",
+            "convelo-wire",
+        ],
     ),
     (
         "convelo-cli",
@@ -66,6 +75,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "convelo-attest",
             "convelo-channel",
+            "convelo-keys",
             "convelo-operate",
             "convelo-party",
             "convelo-psi",
@@ -80,6 +90,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "convelo-attest",
             "convelo-channel",
+            "convelo-keys",
             "convelo-operate",
             "convelo-party",
             "convelo-pool",
@@ -95,6 +106,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// `x-`.
 const OUT_OF_REACH: &[(&str, &[&str])] = &[
     ("convelo-psi", PURE),
+    ("convelo-keys", PURE),
     ("convelo-attest", PURE),
     ("convelo-untrusted", PURE),
     ("convelo-wire", &["convelo-attest", "rustls", "arrow", "arrow-*", "parquet", "clap", "pyo3"]),
@@ -102,6 +114,7 @@ const OUT_OF_REACH: &[(&str, &[&str])] = &[
     (
         "convelo-service",
         &[
+            "convelo-keys",
             "arrow",
             "arrow-*",
             "parquet",
@@ -259,7 +272,7 @@ fn rustls_has_one_provider() {
 
 #[test]
 fn pure_sources_take_the_world_as_arguments() {
-    for name in ["psi", "attest", "untrusted"] {
+    for name in ["psi", "keys", "attest", "untrusted"] {
         for (path, code) in sources(&repository().join("crates").join(name).join("src")) {
             let reads_devices = path.to_string_lossy().contains("attest/src/source");
             let file_access = if reads_devices { &[] } else { FILE_ACCESS };

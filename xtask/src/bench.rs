@@ -54,23 +54,33 @@ fn example(name: &str, options: &[String]) -> ExitCode {
 
 /// Beside DuckDB.
 pub(crate) fn join(options: &[String]) -> ExitCode {
-    against_service("join_bench.py", JOIN_PEER, options)
+    against_service("join_bench.py", JOIN_PEER, &ANCHORS, options)
 }
 
 pub(crate) fn load(options: &[String]) -> ExitCode {
-    against_service("load_bench.py", JOIN_PEER, options)
+    against_service("load_bench.py", JOIN_PEER, &ANCHORS[..2], options)
 }
 
 pub(crate) fn replaced(options: &[String]) -> ExitCode {
-    against_service("replaced_bench.py", REPLACED_PEER, options)
+    against_service("replaced_bench.py", REPLACED_PEER, &[], options)
 }
 
-/// The programs that a script of `bench/join` measures beside `convelo`: flag, package, example.
-const ANCHORS: [(&str, &str, &str); 2] =
-    [("--engine", "convelo-psi", "engine_cost"), ("--transfer", "convelo-tests", "transfer_cost")];
+/// A program that a script of `bench/join` measures beside `convelo`: flag, package, example.
+type Anchor = (&'static str, &'static str, &'static str);
+
+const ANCHORS: [Anchor; 3] = [
+    ("--engine", "convelo-psi", "engine_cost"),
+    ("--transfer", "convelo-tests", "transfer_cost"),
+    ("--normalise", "convelo-keys", "normalise_cost"),
+];
 
 /// Runs a script of `bench/join` in a Python environment with the build that is shipped.
-fn against_service(script: &str, environment: &str, options: &[String]) -> ExitCode {
+fn against_service(
+    script: &str,
+    environment: &str,
+    anchors: &[Anchor],
+    options: &[String],
+) -> ExitCode {
     let prepared = || {
         let root = python::repository();
         python::prepare(environment)?;
@@ -85,11 +95,9 @@ fn against_service(script: &str, environment: &str, options: &[String]) -> ExitC
         let mut command = Command::new(root.join(python::program(environment)));
         command.arg(root.join("bench/join").join(script));
         command.arg("--convelo").arg(target.join("dist/convelo"));
-        if environment == JOIN_PEER {
-            for (flag, package, example) in ANCHORS {
-                build(&[package, "--example", example])?;
-                command.arg(flag).arg(target.join("dist/examples").join(example));
-            }
+        for (flag, package, example) in anchors {
+            build(&[package, "--example", example])?;
+            command.arg(flag).arg(target.join("dist/examples").join(example));
         }
         command.args(options);
         command.status().map_err(|error| format!("the benchmark cannot be started: {error}"))

@@ -91,12 +91,22 @@ verify = \"service\"
 [service.policy]
 {policy}
 
-# The key to match on, one [[key]] for each of its parts; every party says at run time which of its
-# columns holds it. All parties normalise it in the same way, by these steps in order:
-# trim, nfkc, lowercase, digits, email, phone, phone:49 (numbers without a country code are of +49).
+# The key to match on, one [[key]] for each of its parts; a row matches only if all parts agree. Every
+# party says at run time which of its columns holds it. All parties normalise it in the same way, by these
+# steps in order (docs/job-file.md has examples of each):
+#   email, email:uid2, email:google     an address; UID2's and Google's rules about dots and +
+#   phone:49                            a number; without a country code, it is dialled in +49
+#   digits, integer, date:dmy           an identifier, a whole number, a day
+#   plain, fold, spaces, ascii          names: punctuation, letter case, white space, ü as ue
+#   trim, nfkc, lowercase               anything else
 [[key]]
 name = \"email\"
 normalise = [\"email\"]
+# Values that mean \"unknown\", whatever their letter case: their rows count as rows without a key.
+ignore = [
+    \"-\", \".\", \"?\", \"#N/A\", \"N/A\", \"NA\", \"NaN\", \"NaT\", \"NIL\", \"none\", \"NULL\", \"\\\\N\", \"undefined\", \"unknown\",
+    \"none@none.com\", \"no@email.com\", \"noemail@noemail.com\", \"test@test.com\",
+]
 
 [reveal]
 # What is learned: \"intersection\" (which of your own keys every party has) or \"count\" (how many).

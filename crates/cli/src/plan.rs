@@ -61,7 +61,12 @@ pub(crate) fn lines(job: &Job, policies: [Option<&Policy>; 2], me: Option<&str>)
         .map(|part| {
             let steps: Vec<String> = part.normalise.iter().map(ToString::to_string).collect();
             let steps = if steps.is_empty() { "as is".to_owned() } else { steps.join(", ") };
-            format!("{} ({steps})", part.name)
+            let ignored = match part.ignore.len() {
+                0 => String::new(),
+                1 => "; 1 value counts as blank".to_owned(),
+                count => format!("; {count} values count as blank"),
+            };
+            format!("{} ({steps}{ignored})", part.name)
         })
         .collect();
     lines.push(format!("key: {}", key.join(" and ")));
@@ -70,6 +75,7 @@ pub(crate) fn lines(job: &Job, policies: [Option<&Policy>; 2], me: Option<&str>)
             "a row matches only if all parts of its key agree; one blank part drops it".to_owned(),
         );
     }
+    lines.extend(job.recipe().map(|recipe| format!("keys are normalised by {recipe}")));
     match job.parties() {
         Parties::Named(parties) => {
             for party in parties {

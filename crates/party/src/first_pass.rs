@@ -10,9 +10,9 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use convelo_keys::{Encoded, Normaliser};
 use convelo_psi::{
-    Encoded, Job, KeyPart, Normaliser, PSEUDONYM_BYTES, Pseudonym, PseudonymSet, Pseudonymiser,
-    SetBuilder,
+    Job, KeyPart, PSEUDONYM_BYTES, Pseudonym, PseudonymSet, Pseudonymiser, SetBuilder,
 };
 use zeroize::Zeroize;
 
@@ -24,7 +24,7 @@ use crate::limits::{
 };
 use crate::spill::Memory;
 use crate::survey::{Dropped, PartShapes, Reasons, Sampled, Survey, is_shaped};
-use crate::table::{self, Block, Entry, KeyFields, Keys, Misfit, Pass, Shapes, Stop, Table};
+use crate::table::{self, Block, Entry, Keys, Misfit, Pass, Shapes, Stop, Table};
 
 /// What a first pass found; `scanned` is needed for the second pass over the same table.
 pub(crate) struct FirstPass {
@@ -62,33 +62,8 @@ struct Maker<'m> {
 }
 
 impl Maker<'_> {
-    fn normaliser(&self) -> KeyNormaliser {
-        let each = |part| Normaliser::new(std::slice::from_ref(part));
-        KeyNormaliser {
-            whole: Normaliser::new(self.parts),
-            each: self.parts.iter().map(each).collect(),
-        }
-    }
-}
-
-/// Normalises keys, and says what is wrong with those that are none.
-struct KeyNormaliser {
-    whole: Normaliser,
-    /// One for each part, for the rows that have no key.
-    each: Vec<Normaliser>,
-}
-
-impl KeyNormaliser {
-    /// The part that keeps a row from having a key, and why.
-    fn why(&mut self, fields: KeyFields<'_>) -> (usize, &'static str) {
-        for (part, (normaliser, field)) in self.each.iter_mut().zip(fields).enumerate() {
-            match normaliser.encode([field]) {
-                Encoded::Key(_) => {}
-                Encoded::Blank => return (part, "blank"),
-                Encoded::Invalid => return (part, "invalid"),
-            }
-        }
-        (self.each.len().saturating_sub(1), "too-long")
+    fn normaliser(&self) -> Normaliser {
+        Normaliser::new(self.parts)
     }
 }
 
@@ -212,7 +187,7 @@ impl Batch {
         mut self,
         block: &Block,
         maker: &Maker<'_>,
-        normaliser: &mut KeyNormaliser,
+        normaliser: &mut Normaliser,
     ) -> Result<Self, Refused> {
         let rows = usize::try_from(block.rows()).unwrap_or(0);
         self.make_room(rows, maker.parts.len());
@@ -228,17 +203,17 @@ impl Batch {
                 let shapes = batch.shapes.iter_mut().zip(fields.clone());
                 shapes.for_each(|(shapes, field)| shapes.add(field));
             }
-            match normaliser.whole.encode(fields.clone()) {
+            match normaliser.encode(fields) {
                 Encoded::Key(key) => {
                     queue.push(key, &mut batch.pseudonyms);
                     batch.rows.push(number(place.row).ok_or(Stop::Visitor(()))?);
-                    return Ok(());
                 }
-                Encoded::Blank => batch.blank += 1,
-                Encoded::Invalid => batch.invalid += 1,
+                Encoded::Dropped { part, why } => {
+                    *if why.is_blank() { &mut batch.blank } else { &mut batch.invalid } += 1;
+                    let (row, line, reason) = (place.row, place.line, why.word());
+                    batch.dropped.push(Dropped { row, line, part, reason });
+                }
             }
-            let (part, reason) = normaliser.why(fields);
-            batch.dropped.push(Dropped { row: place.row, line: place.line, part, reason });
             Ok(())
         });
         queue.finish(&mut batch.pseudonyms);
@@ -436,7 +411,7 @@ mod tests {
         let input = Input::open(&path, directory.path()).expect("a file");
         let options = TableOptions { format, key, select: Vec::new() };
         let table = Table::open(input, &options).expect("a table");
-        let parts = [KeyPart { name: "id".to_owned(), normalise: Vec::new() }];
+        let parts = [KeyPart::new("id", Vec::new())];
         first_pass(&table, &parts, &Pseudonymiser::new(&[7; 16]), memory, None, |_| {}, || Ok(()))
     }
 

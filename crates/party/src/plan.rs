@@ -89,7 +89,8 @@ impl Plan {
     /// parties, the party chooses its own name.
     ///
     /// # Errors
-    /// If the job lists no such party, or pins another key for it.
+    /// If the job lists no such party, or pins another key for it, or is of a recipe that this program
+    /// does not apply.
     pub fn builder(
         job: Job,
         name: impl Into<String>,
@@ -97,6 +98,7 @@ impl Plan {
     ) -> Result<PlanBuilder, Error> {
         let name = name.into();
         check_roster(&job, &name, &KeyId::of_spki(identity.spki()))?;
+        job.check_recipe().map_err(|error| Error::new(Kind::Usage, error.to_string()))?;
         Ok(PlanBuilder {
             job,
             name,

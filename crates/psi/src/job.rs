@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::keys::{KeyPart, Step};
+use crate::keys::{KeyPart, Recipe, RecipeError, Step};
 use crate::limits::MAXIMUM_JOB_BYTES;
 
 pub use self::digest::{JobDigest, JobDigestError};
@@ -53,6 +53,7 @@ struct Content {
     pad_keys_to: Option<u64>,
     canaries: u64,
     keys: Vec<KeyPart>,
+    recipe: Option<Recipe>,
     reveal: Reveal,
     parties: Parties,
 }
@@ -171,6 +172,7 @@ impl Job {
         deadline_seconds: u64,
         service: terms::Service,
     ) -> Result<Self, JobError> {
+        let keys = vec![KeyPart::new("id", vec![Step::Trim])];
         Self::try_from(Terms {
             version: JOB_VERSION,
             name: name.into(),
@@ -181,7 +183,8 @@ impl Job {
             canaries: None,
             service,
             provider_policy: None,
-            keys: vec![KeyPart { name: "id".to_owned(), normalise: vec![Step::Trim] }],
+            recipe: Some(Recipe::of(&keys)),
+            keys,
             reveal: Reveal { what: What::Intersection, to: Vec::new(), minimum: 0 },
             parties: Parties::Unpinned { count: parties },
             shard: None,
@@ -253,6 +256,20 @@ impl Job {
     /// The parts of a key.
     pub fn keys(&self) -> &[KeyPart] {
         &self.content.keys
+    }
+
+    /// By which recipe the keys are normalised; `None` is recipe 1, of earlier programs.
+    pub fn recipe(&self) -> Option<&Recipe> {
+        self.content.recipe.as_ref()
+    }
+
+    /// Whether this program normalises keys as the job demands. A job file always fits the program
+    /// that reads it; a job that travelled may be of another program.
+    ///
+    /// # Errors
+    /// If the job is of another recipe: what the two are.
+    pub fn check_recipe(&self) -> Result<(), RecipeError> {
+        Recipe::check(self.content.recipe.as_ref(), self.keys())
     }
 
     /// Who learns what.

@@ -1,8 +1,8 @@
 //! What matching is: jobs, keys and pseudonyms, sets, the join, and who learns what.
 //!
 //! Everything here is a function of its arguments: time, randomness and bytes come in, bytes and
-//! decisions go out. A record's walk through this crate: [`Normaliser`] makes a key of its columns,
-//! [`Pseudonymiser`] a pseudonym of the key under the job key from [`agreement`], [`SetBuilder`] a
+//! decisions go out. A record's walk through this crate: [`EncodedKey`] holds the key that `convelo-keys`
+//! made of its columns, [`Pseudonymiser`] makes a pseudonym of the key under the job key from [`agreement`], [`SetBuilder`] a
 //! sorted set of the pseudonyms; the service receives the set with [`SetReceiver`], joins sets with
 //! [`engine::intersect`], and [`reveal::answers`] decides who learns what. [`ideal`] says in a few
 //! lines what all of this computes.
@@ -39,26 +39,22 @@
 //! # Ok::<_, convelo_psi::JobError>(())
 //! ```
 //!
-//! Two parties' records, from the text to the result. In a real run the key comes from
+//! Two parties' records, from the normalised key to the result. In a real run the job key comes from
 //! [`agreement`], and the sets travel in chunks:
 //!
 //! ```
 //! use convelo_psi::{
-//!     Encoded, Pseudonymiser, Job, Normaliser, Outcome, SetBuilder, SetReceiver, engine, reveal,
-//!     terms,
+//!     Job, Outcome, Pseudonymiser, SetBuilder, SetReceiver, encode_parts, engine, reveal, terms,
 //! };
 //!
 //! let job = Job::unpinned("toys", 2, 1000, 60, terms::Service::default())?;
 //! let pseudonymiser = Pseudonymiser::new(b"an agreed secret");
-//! let tables = [["ball", "doll", "kite"], ["kite", "drum", "ball "]];
+//! let tables = [["ball", "doll", "kite"], ["kite", "drum", "ball"]];
 //! let mut received = Vec::new();
 //! for table in tables {
-//!     let mut normaliser = Normaliser::new(job.keys());
 //!     let mut set = SetBuilder::new();
-//!     for (row, field) in (0..).zip(table) {
-//!         if let Encoded::Key(key) = normaliser.encode([field]) {
-//!             set.push(pseudonymiser.pseudonym(key), row)?;
-//!         }
+//!     for (row, toy) in (0..).zip(table) {
+//!         set.push(pseudonymiser.pseudonym(&encode_parts(&[toy])), row)?;
 //!     }
 //!     let set = set.finish()?;
 //!     let mut receiver = SetReceiver::new(set.len() as u64);
@@ -74,7 +70,7 @@
 //!     let Outcome::Intersection(ranks) = answer.outcome() else { panic!("everybody learns it") };
 //!     let rows = set.rows(&ranks, 3, false)?;
 //!     let matched: Vec<_> = (0..3).filter(|row| rows.is_set(*row)).map(|row| table[row]).collect();
-//!     assert!(matched == ["ball", "kite"] || matched == ["kite", "ball "]);
+//!     assert!(matched == ["ball", "kite"] || matched == ["kite", "ball"]);
 //! }
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
@@ -100,8 +96,9 @@ pub use job::{
     Position, Reveal, Service, Shard, Terms, Verify, What, terms,
 };
 pub use keys::{
-    Encoded, KeyPart, Normaliser, PSEUDONYM_BYTES, Pseudonym, PseudonymQueue, Pseudonymiser,
-    RECIPE_VERSION, Step, StepError, UNICODE_VERSION, encode_parts,
+    CALLING_CODES, DateOrder, EncodedKey, Extension, Grouping, KeyPart, Letters, PSEUDONYM_BYTES,
+    Profile, Pseudonym, PseudonymQueue, Pseudonymiser, RECIPE_VERSION, Recipe, RecipeError, STEPS,
+    Step, StepError, TELEPHONE_VERSION, UNICODE_VERSION, encode_parts,
 };
 pub use outcome::{Outcome, OutcomeKind};
 pub use received::{ReceivedSet, SetError, SetReceiver};

@@ -15,6 +15,12 @@ pub const MAXIMUM_KEY_PARTS: usize = 16;
 /// Most normalisation steps of one key part.
 pub const MAXIMUM_STEPS: usize = 8;
 
+/// Most values of one key part that mean "unknown".
+pub const MAXIMUM_IGNORED: usize = 64;
+
+/// Longest value that means "unknown", in bytes.
+pub const MAXIMUM_IGNORED_BYTES: usize = 256;
+
 /// Longest name of a job, a party or a key part, in bytes (they are ASCII).
 pub const MAXIMUM_NAME_BYTES: usize = 64;
 

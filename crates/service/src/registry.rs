@@ -180,6 +180,11 @@ impl Registry {
         let job = Job::from_canonical(&hello.job).map_err(|error| {
             Failed::new(Reason::InvalidJob, format!("the job is not valid: {error}"))
         })?;
+        if job.recipe().is_none() {
+            let text = "the job is of recipe 1, by which different records can have the same key: all \
+                        parties need programs of recipe 2 or later, which derive a new job from its file";
+            return Err(Failed::new(Reason::InvalidJob, text));
+        }
         let digest = job.digest();
         if session.is_some_and(|session| *session.job() != digest.0) {
             let text = "the Hello names another job than the Challenge";

@@ -2,9 +2,9 @@
 
 use std::io;
 
+use convelo_keys::{Encoded, Normaliser};
 use convelo_psi::{
-    Bitmap, Encoded, KeyPart, Normaliser, PseudonymSet, Pseudonymiser, ReceivedSet, SetBuilder,
-    SetReceiver, Step,
+    Bitmap, KeyPart, PseudonymSet, Pseudonymiser, ReceivedSet, SetBuilder, SetReceiver, Step,
 };
 use convelo_service::Reservation;
 use convelo_untrusted::lines;
@@ -53,7 +53,7 @@ impl Ids {
     /// Python client strips these, their C++ client does not. What contains line ends is several
     /// ids: their clients end lines only at LF, so that a file with other ends arrives as one id.
     pub(crate) fn new(arrived: Vec<String>, pseudonymiser: &Pseudonymiser) -> io::Result<Self> {
-        let part = KeyPart { name: "id".to_owned(), normalise: vec![Step::Trim] };
+        let part = KeyPart::new("id", vec![Step::Trim]);
         let mut normaliser = Normaliser::new(&[part]);
         let bytes = arrived.iter().map(String::len).sum();
         // A message this large never fits its limit.
@@ -74,8 +74,8 @@ impl Ids {
                         text.push_str(plain);
                         ends.push(u32::try_from(text.len()).map_err(io::Error::other)?);
                     }
-                    Encoded::Blank => counts.blank += 1,
-                    Encoded::Invalid => counts.invalid += 1,
+                    Encoded::Dropped { why, .. } if why.is_blank() => counts.blank += 1,
+                    Encoded::Dropped { .. } => counts.invalid += 1,
                 }
             }
             id.zeroize();

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use crate::keys::in_words;
+
 use super::terms::{Parties, Party, Service, Terms};
 
 pub(super) fn differences(here: &Terms, there: &Terms) -> Vec<String> {
@@ -35,6 +37,7 @@ pub(super) fn differences(here: &Terms, there: &Terms) -> Vec<String> {
         lines.0.push("provider.policy differs".to_owned());
     }
     keys(here, there, &mut lines);
+    lines.compare("recipe", &in_words(here.recipe.as_ref()), &in_words(there.recipe.as_ref()));
     lines.compare("reveal.what", &text(&here.reveal.what), &text(&there.reveal.what));
     lines.compare("reveal.to", &recipients(here), &recipients(there));
     lines.compare("reveal.minimum", &here.reveal.minimum, &there.reveal.minimum);
@@ -83,6 +86,9 @@ fn keys(here: &Terms, there: &Terms, lines: &mut Lines) {
             &steps(&part.normalise),
             &steps(&other.normalise),
         );
+        if part.ignore != other.ignore {
+            lines.0.push(format!("key {}.ignore differs", part.name));
+        }
     }
 }
 

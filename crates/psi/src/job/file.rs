@@ -20,6 +20,7 @@
 //! [[key]]                         # one for each column of the key
 //! name = "email"
 //! normalise = ["email"]
+//! # ignore = ["NULL", "N/A"]      # values that mean "unknown"; absent: none
 //!
 //! [reveal]
 //! what = "intersection"           # or "count"
@@ -40,7 +41,7 @@ use toml::Spanned;
 
 use super::terms::{KeyExchange, Mode, Parties, Party, Reveal, Service, Terms, Verify, What};
 use super::{JOB_VERSION, Job, JobError, KeyId, Position, validation};
-use crate::keys::{KeyPart, Step};
+use crate::keys::{KeyPart, Recipe, Step};
 use crate::limits::MAXIMUM_JOB_FILE_BYTES;
 
 pub(super) fn parse(text: &str) -> Result<Job, JobError> {
@@ -110,6 +111,7 @@ struct ProviderTable {
 struct KeyTable {
     name: Option<Spanned<String>>,
     normalise: Option<Spanned<Vec<Spanned<String>>>>,
+    ignore: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 #[derive(Deserialize)]
@@ -174,7 +176,8 @@ fn read(text: &str, places: &mut Places) -> Result<Terms, JobError> {
 
     let deadline = places.required("deadline", file.deadline, "deadline = \"30m\"")?;
     let keys = file.key.into_iter().enumerate();
-    let keys = keys.map(|(index, part)| read_key(index, part, places)).collect::<Result<_, _>>()?;
+    let keys: Vec<KeyPart> =
+        keys.map(|(index, part)| read_key(index, part, places)).collect::<Result<_, _>>()?;
     Ok(Terms {
         version,
         name: places.required("name", file.name, "name = \"spring-campaign\"")?,
@@ -192,6 +195,7 @@ fn read(text: &str, places: &mut Places) -> Result<Terms, JobError> {
             Some(provider) => read_policy("provider.policy", provider.policy, places)?,
             None => None,
         },
+        recipe: Some(Recipe::of(&keys)),
         keys,
         reveal: read_reveal(file.reveal, places)?,
         parties: read_parties(file.party, file.unpinned_parties, places)?,
@@ -264,7 +268,13 @@ fn read_key(
         let step = places.note(field.as_str(), step);
         step.parse::<Step>().map_err(|error| JobError::new(field, error.to_string()))
     });
-    Ok(KeyPart { name, normalise: normalise.collect::<Result<_, _>>()? })
+    let normalise = normalise.collect::<Result<_, _>>()?;
+    let ignore = places.optional(format!("{table}.ignore"), part.ignore).unwrap_or_default();
+    let ignore = ignore.into_iter().enumerate();
+    let ignore = ignore
+        .map(|(index, value)| places.note(format!("{table}.ignore[{index}]"), value))
+        .collect();
+    Ok(KeyPart { name, normalise, ignore })
 }
 
 fn read_reveal(

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{KeyId, Shard};
-use crate::keys::KeyPart;
+use crate::keys::{KeyPart, Recipe};
 
 /// The terms of one intersection of the key sets of 2 to 64 parties. Once checked, they become a
 /// [`Job`](super::Job).
@@ -42,6 +42,10 @@ pub struct Terms {
     pub provider_policy: Option<Value>,
     /// The parts of a key, 1 to 16, in TOML `[[key]]`. Their order counts.
     pub keys: Vec<KeyPart>,
+    /// By which recipe the keys are normalised. Never in TOML: it is that of the program that reads
+    /// the file. Absent: recipe 1, in jobs of earlier programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Recipe>,
     /// Who learns what.
     pub reveal: Reveal,
     /// Who takes part, in TOML `[[party]]` or `unpinned_parties = 3`. Their order means nothing.
@@ -188,6 +192,10 @@ impl Terms {
             }
         }
         self.reveal.to.sort();
+        for part in &mut self.keys {
+            part.ignore.sort();
+            part.ignore.dedup();
+        }
     }
 
     /// JSON of RFC 8785; for normal terms, the canonical form of the job.

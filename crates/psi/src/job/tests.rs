@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::validation::is_address;
 use super::*;
-use crate::limits::MAXIMUM_KEYS;
+use crate::keys::{CALLING_CODES, Extension, Recipe, STEPS, TELEPHONE_VERSION, UNICODE_VERSION};
+use crate::limits::{MAXIMUM_IGNORED, MAXIMUM_IGNORED_BYTES, MAXIMUM_KEYS};
 
 const ALICE: &str = "sha256:00000000000000000000000000000000000000000000000000000000000000aa";
 const BOB: &str = "sha256:00000000000000000000000000000000000000000000000000000000000000bb";
@@ -31,6 +32,7 @@ normalise = ["email"]
 [[key]]
 name = "mobile"
 normalise = ["phone:49"]
+ignore = ["unknown", "0", "unknown"]
 
 [reveal]
 what = "intersection"
@@ -94,7 +96,10 @@ fn example_is_read() {
     assert_eq!(job.parties().count(), 2);
     assert_eq!(job.maximum_keys_of("alice"), 5000);
     assert_eq!(job.maximum_keys_of("bob"), 1_000_000);
-    assert_eq!(job.keys()[1].normalise, [Step::Phone { country: Some("49".to_owned()) }]);
+    assert_eq!(
+        job.keys()[1].normalise,
+        [Step::Phone { country: Some(49), extension: Extension::Refuse }]
+    );
     assert_eq!(job.party_of_key(&BOB.parse().unwrap()).unwrap().name, "bob");
     assert!(job.party_of_key(&CAROL.parse().unwrap()).is_none());
 }
@@ -104,20 +109,22 @@ fn example_is_read() {
 fn canonical_form_and_digest_vector() {
     let job = parsed(&example());
     let canonical = format!(
-        r#"{{"deadline_seconds":1800,"keys":[{{"name":"email","normalise":["email"]}},{{"name":"mobile","normalise":["phone:49"]}}],"maximum_keys":1000000,"mode":"attested","name":"spring-campaign","parties":{{"named":[{{"key":"{ALICE}","maximum_keys":5000,"name":"alice"}},{{"key":"{BOB}","name":"bob"}}]}},"reveal":{{"minimum":20,"to":["alice","bob"],"what":"intersection"}},"service":{{"address":"psi.example.org:7443","policy":{{"tcb_statuses":["UpToDate"],"version":1}},"verify":"service"}},"version":1}}"#
+        r#"{{"deadline_seconds":1800,"keys":[{{"name":"email","normalise":["email"]}},{{"ignore":["0","unknown"],"name":"mobile","normalise":["phone:49"]}}],"maximum_keys":1000000,"mode":"attested","name":"spring-campaign","parties":{{"named":[{{"key":"{ALICE}","maximum_keys":5000,"name":"alice"}},{{"key":"{BOB}","name":"bob"}}]}},"recipe":{{"telephone":"{TELEPHONE_VERSION}","unicode":"{UNICODE_VERSION}","version":2}},"reveal":{{"minimum":20,"to":["alice","bob"],"what":"intersection"}},"service":{{"address":"psi.example.org:7443","policy":{{"tcb_statuses":["UpToDate"],"version":1}},"verify":"service"}},"version":1}}"#
     );
     assert_eq!(job.canonical(), canonical);
     assert_eq!(
         job.digest().to_string(),
-        "f3679b9ae01cd721c73faeeed00893a35bf196cfbe1d700c3d0480146f87364f"
+        "58b0f7acfac88fcf1d833651d32df201cdbd409d50454816e796b1002bd36507"
     );
-    assert_eq!(job.digest().short(), "f3679b9ae01c");
+    assert_eq!(job.digest().short(), "58b0f7acfac8");
 
     let service = terms::Service { verify: terms::Verify::TwoWay, ..terms::Service::default() };
     let unpinned = Job::unpinned("join", 3, 1000, 60, service).expect("valid");
     assert_eq!(
         unpinned.canonical(),
-        r#"{"deadline_seconds":60,"keys":[{"name":"id","normalise":["trim"]}],"maximum_keys":1000,"mode":"attested","name":"join","parties":{"open":{"count":3}},"reveal":{"minimum":0,"to":[],"what":"intersection"},"service":{"verify":"two-way"},"version":1}"#
+        format!(
+            r#"{{"deadline_seconds":60,"keys":[{{"name":"id","normalise":["trim"]}}],"maximum_keys":1000,"mode":"attested","name":"join","parties":{{"open":{{"count":3}}}},"recipe":{{"unicode":"{UNICODE_VERSION}","version":2}},"reveal":{{"minimum":0,"to":[],"what":"intersection"}},"service":{{"verify":"two-way"}},"version":1}}"#
+        )
     );
 }
 
@@ -136,7 +143,7 @@ fn order_and_spelled_out_defaults_do_not_change_the_digest() {
 #[test]
 fn every_field_changes_the_digest() {
     let terms = parsed(&example()).terms();
-    let changes: [fn(&mut Terms); 18] = [
+    let changes: [fn(&mut Terms); 21] = [
         |terms| terms.name.push('x'),
         |terms| terms.deadline_seconds += 1,
         |terms| terms.maximum_keys += 1,
@@ -150,6 +157,9 @@ fn every_field_changes_the_digest() {
         |terms| terms.provider_policy = Some(serde_json::json!({})),
         |terms| terms.keys.swap(0, 1),
         |terms| terms.keys[0].normalise.push(Step::Trim),
+        |terms| terms.keys[0].ignore.push("none".to_owned()),
+        |terms| terms.recipe = None,
+        |terms| terms.recipe.as_mut().unwrap().telephone = Some("1.2.3".to_owned()),
         |terms| terms.reveal.what = What::Count,
         |terms| terms.reveal.to.truncate(1),
         |terms| terms.reveal.minimum += 1,
@@ -167,10 +177,10 @@ fn every_field_changes_the_digest() {
 #[test]
 fn syntax_and_unknown_keys_are_refused_with_their_place() {
     replaced("mode =", "mode", "line 4, column 6: ");
-    replaced("minimum = 20", "minimun = 20", "line 26, column 1: unknown field `minimun`");
-    replaced("\"intersection\"", "\"difference\"", "line 24, column 8: unknown variant");
+    replaced("minimum = 20", "minimun = 20", "line 27, column 1: unknown field `minimun`");
+    replaced("\"intersection\"", "\"difference\"", "line 25, column 8: unknown variant");
     replaced("maximum_keys = 1000000", "maximum_keys = -1", "line 6, column 16: invalid value");
-    replaced("minimum = 20", "minimum = \"ö\"\nwhat = 3", "line 27, column 1: duplicate key");
+    replaced("minimum = 20", "minimum = \"ö\"\nwhat = 3", "line 28, column 1: duplicate key");
     replaced("\n[service]\n", "\n[extra]\n[service]\n", "line 8, column 2: unknown field `extra`");
 }
 
@@ -186,11 +196,11 @@ fn missing_fields_are_named_with_what_to_write() {
     replaced(
         "what = \"intersection\"\n",
         "",
-        "line 23, column 1: reveal.what is missing: add what",
+        "line 24, column 1: reveal.what is missing: add what",
     );
-    replaced("name = \"bob\"\n", "", "line 28, column 1: party[0].name is missing: add name");
+    replaced("name = \"bob\"\n", "", "line 29, column 1: party[0].name is missing: add name");
     let key = format!("key = \"{BOB}\"\n");
-    replaced(&key, "", "line 28, column 1: party[0].key is missing: add key = \"sha256:...\"");
+    replaced(&key, "", "line 29, column 1: party[0].key is missing: add key = \"sha256:...\"");
     refused(
         |text| text.split("[reveal]").next().unwrap().to_owned(),
         "reveal is missing: add what",
@@ -218,9 +228,23 @@ fn values_out_of_range_are_refused_with_their_place() {
     replaced(
         "maximum_keys = 5000",
         "maximum_keys = 4294967297",
-        "line 35, column 16: party[1].maximum_keys is 4294967297 keys",
+        "line 36, column 16: party[1].maximum_keys is 4294967297 keys",
     );
     replaced("\"phone:49\"", "\"phone:+49\"", "line 21, column 14: there is no normalisation step");
+    replaced(
+        "\"phone:49\"",
+        "\"phone:999\"",
+        "line 21, column 14: no country has the calling code 999",
+    );
+    let long = format!("\"0\", \"{}\"", "x".repeat(MAXIMUM_IGNORED_BYTES + 1));
+    replaced("\"0\"", &long, "line 22, column 27: key[1].ignore has a value of 257 bytes");
+    replaced("\"0\"", "\"\"", "line 22, column 22: key[1].ignore has a value of 0 bytes");
+    let many = "\"0\", ".repeat(MAXIMUM_IGNORED);
+    replaced(
+        "\"0\"",
+        &(many + "\"1\""),
+        "line 22, column 10: key part \"mobile\" ignores 67 values",
+    );
     let steps = "\"trim\",".repeat(9);
     replaced(
         "[\"email\"]",
@@ -229,21 +253,21 @@ fn values_out_of_range_are_refused_with_their_place() {
     );
     replaced("\"mobile\"", "\"email\"", "line 20, column 8: two key parts are called \"email\"");
     replaced("org:7443", "org", "line 9, column 11: service.address is \"psi.example.org\"");
-    replaced("minimum = 20", "minimum = 5001", "line 26, column 11: reveal.minimum is 5001");
-    replaced("\"bob\", \"alice\"", "", "line 25, column 6: reveal.to is empty");
+    replaced("minimum = 20", "minimum = 5001", "line 27, column 11: reveal.minimum is 5001");
+    replaced("\"bob\", \"alice\"", "", "line 26, column 6: reveal.to is empty");
     replaced(
         "\"bob\", \"alice\"",
         "\"bob\", \"eve\"",
-        "line 25, column 14: reveal.to names \"eve\"",
+        "line 26, column 14: reveal.to names \"eve\"",
     );
     replaced(
         "\"bob\", \"alice\"",
         "\"bob\", \"bob\"",
-        "line 25, column 14: reveal.to names \"bob\" t",
+        "line 26, column 14: reveal.to names \"bob\" t",
     );
-    replaced("name = \"alice\"", "name = \"bob\"", "line 33, column 8: two parties are called");
-    replaced(ALICE, BOB, "line 34, column 7: \"bob\" and \"alice\" have the same key");
-    replaced(ALICE, "sha256:AA", "line 34, column 7: party[1].key: \"sha256:AA\" is not a key");
+    replaced("name = \"alice\"", "name = \"bob\"", "line 34, column 8: two parties are called");
+    replaced(ALICE, BOB, "line 35, column 7: \"bob\" and \"alice\" have the same key");
+    replaced(ALICE, "sha256:AA", "line 35, column 7: party[1].key: \"sha256:AA\" is not a key");
     replaced("version = 1\ntcb", "version = 1.5\ntcb", "line 11, column 1: service.policy.version");
     replaced("version = 1\ntcb", "day = 2026-11-21\ntcb", "line 11, column 1: service.policy.day");
     replaced(
@@ -395,6 +419,45 @@ fn other_forms_than_the_canonical_one_are_refused() {
     }
 }
 
+/// A job as programs of recipe 1 wrote it; receipts still hold such jobs.
+#[test]
+fn a_job_of_recipe_1_is_read_and_not_run() {
+    let text = r#"{"deadline_seconds":60,"keys":[{"name":"tel","normalise":["phone:999"]}],"maximum_keys":1000,"mode":"attested","name":"join","parties":{"open":{"count":2}},"reveal":{"minimum":0,"to":[],"what":"intersection"},"service":{"verify":"service"},"version":1}"#;
+    let job = Job::from_canonical(text.as_bytes()).unwrap();
+    assert_eq!((job.recipe(), job.canonical()), (None, text));
+    let error = job.check_recipe().unwrap_err().to_string();
+    let expected = format!(
+        "the job's keys are normalised by recipe 1, and this program applies recipe 2 (Unicode \
+         {UNICODE_VERSION}, telephone numbers {TELEPHONE_VERSION}): all parties need programs with \
+         the same recipe"
+    );
+    assert_eq!(error, expected);
+    assert!(parsed(&example()).check_recipe().is_ok());
+    let ignoring = text.replace(r#"{"name":"tel""#, r#"{"ignore":["x"],"name":"tel""#);
+    assert!(Job::from_canonical(ignoring.as_bytes()).is_err());
+}
+
+#[test]
+fn another_recipe_is_another_job_and_said_to_be() {
+    let here = parsed(&example());
+    let with = |recipe: Recipe| changed(&here, |terms| terms.recipe = Some(recipe));
+    let recipe = Recipe { telephone: Some("1.2.3".to_owned()), ..here.recipe().unwrap().clone() };
+    let there = with(recipe.clone()).unwrap();
+    let ours =
+        format!("recipe 2 (Unicode {UNICODE_VERSION}, telephone numbers {TELEPHONE_VERSION})");
+    let theirs = format!("recipe 2 (Unicode {UNICODE_VERSION}, telephone numbers 1.2.3)");
+    assert_eq!(here.differences(&there), [format!("recipe: {ours} here, {theirs} there")]);
+    assert!(there.check_recipe().is_err());
+    assert!(Job::from_canonical(there.canonical().as_bytes()).is_ok());
+    for wrong in [
+        Recipe { version: 1, ..recipe.clone() },
+        Recipe { unicode: "\n".to_owned(), ..recipe.clone() },
+        Recipe { telephone: Some("x".repeat(1000)), ..recipe },
+    ] {
+        assert!(with(wrong).unwrap_err().to_string().starts_with("recipe is none that"));
+    }
+}
+
 #[test]
 fn differences_are_told_field_by_field() {
     let here = parsed(&example());
@@ -406,6 +469,7 @@ fn differences_are_told_field_by_field() {
         terms.service.policy = Some(serde_json::json!({"secret": "text"}));
         terms.service.address = None;
         terms.keys[0].normalise = vec![Step::Trim, Step::Lowercase];
+        terms.keys[1].ignore.clear();
         terms.parties = Parties::Named(vec![
             Party { name: "alice".to_owned(), key: ALICE.parse().unwrap(), maximum_keys: None },
             Party { name: "carol".to_owned(), key: CAROL.parse().unwrap(), maximum_keys: None },
@@ -419,6 +483,7 @@ fn differences_are_told_field_by_field() {
             "service.address: psi.example.org:7443 here, none there",
             "service.policy differs",
             "key email.normalise: [email] here, [trim, lowercase] there",
+            "key mobile.ignore differs",
             "reveal.to: alice, bob here, alice there",
             "reveal.minimum: 20 here, 10 there",
             "party alice.maximum_keys: 5000 here, none there",
@@ -499,14 +564,10 @@ fn policy() -> impl Strategy<Value = Value> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let codes = prop::sample::select(CALLING_CODES.as_slice());
     prop_oneof![
-        Just(Step::Trim),
-        Just(Step::Nfkc),
-        Just(Step::Lowercase),
-        Just(Step::Digits),
-        Just(Step::Email),
-        Just(Step::Phone { country: None }),
-        "[1-9][0-9]{0,2}".prop_map(|country| Step::Phone { country: Some(country) }),
+        prop::sample::select(STEPS.as_slice()).prop_map(|step| step.parse().expect("a step")),
+        codes.prop_map(|code| format!("phone:{code}").parse().expect("a step")),
     ]
 }
 
@@ -540,7 +601,9 @@ prop_compose! {
         pad_keys_to in proptest::option::weighted(0.3, any::<prop::sample::Index>()),
         (service, provider_policy) in service(),
         keys in proptest::collection::btree_map(
-            name(), proptest::collection::vec(step(), 0..4), 1..5),
+            name(),
+            (proptest::collection::vec(step(), 0..4), proptest::collection::vec("\\PC{1,9}", 0..3)),
+            1..5),
         what in prop_oneof![Just(What::Intersection), Just(What::Count)],
         minimum in any::<prop::sample::Index>(),
         learns in proptest::collection::vec(any::<bool>(), 6),
@@ -568,11 +631,15 @@ prop_compose! {
             Some(count) => (Parties::Unpinned { count }, Vec::new()),
             None => (Parties::Named(parties), to),
         };
+        let keys: Vec<_> = keys.into_iter().map(|(name, (normalise, ignore))| {
+            KeyPart { name, normalise, ignore }
+        }).collect();
         Terms {
             version: 1, name, mode: terms::Mode::Attested, deadline_seconds, maximum_keys, pad_keys_to,
             canaries: None,
             service, provider_policy,
-            keys: keys.into_iter().map(|(name, normalise)| KeyPart { name, normalise }).collect(),
+            recipe: Some(Recipe::of(&keys)),
+            keys,
             reveal: Reveal { what, to, minimum },
             parties,
             shard: None,
@@ -615,7 +682,9 @@ fn shard_vector() {
     let shard = sharded(2).shards().remove(1);
     assert_eq!(
         shard.canonical(),
-        r#"{"deadline_seconds":60,"keys":[{"name":"id","normalise":["trim"]}],"maximum_keys":1000,"mode":"attested","name":"test","parties":{"open":{"count":2}},"reveal":{"minimum":0,"to":[],"what":"intersection"},"service":{"addresses":["psi-0.example.org:7443","psi-1.example.org:7443"],"verify":"service"},"shard":{"number":1},"version":1}"#
+        format!(
+            r#"{{"deadline_seconds":60,"keys":[{{"name":"id","normalise":["trim"]}}],"maximum_keys":1000,"mode":"attested","name":"test","parties":{{"open":{{"count":2}}}},"recipe":{{"unicode":"{UNICODE_VERSION}","version":2}},"reveal":{{"minimum":0,"to":[],"what":"intersection"}},"service":{{"addresses":["psi-0.example.org:7443","psi-1.example.org:7443"],"verify":"service"}},"shard":{{"number":1}},"version":1}}"#
+        )
     );
 }
 

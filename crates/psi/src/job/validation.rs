@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use super::terms::{self, Parties, Terms, What};
 use super::{Content, JOB_VERSION, Job, JobDigest, JobError, Mode, Service, Verify};
-use crate::keys::KeyPart;
+use crate::keys::{KeyPart, Recipe};
 use crate::limits::{
     MAXIMUM_ADDRESS_BYTES, MAXIMUM_CANARIES, MAXIMUM_CAP_FACTOR, MAXIMUM_DEADLINE_SECONDS,
-    MAXIMUM_INTEGER, MAXIMUM_JOB_BYTES, MAXIMUM_KEY_PARTS, MAXIMUM_KEYS, MAXIMUM_NAME_BYTES,
-    MAXIMUM_PARTIES, MAXIMUM_POLICY_DEPTH, MAXIMUM_SERVICES, MAXIMUM_STEPS, MINIMUM_CANARIES,
-    MINIMUM_DEADLINE_SECONDS, MINIMUM_PARTIES,
+    MAXIMUM_IGNORED, MAXIMUM_IGNORED_BYTES, MAXIMUM_INTEGER, MAXIMUM_JOB_BYTES, MAXIMUM_KEY_PARTS,
+    MAXIMUM_KEYS, MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_POLICY_DEPTH, MAXIMUM_SERVICES,
+    MAXIMUM_STEPS, MINIMUM_CANARIES, MINIMUM_DEADLINE_SECONDS, MINIMUM_PARTIES,
 };
 
 impl TryFrom<Terms> for Job {
@@ -40,6 +40,7 @@ impl TryFrom<Terms> for Job {
             )?;
         }
         check_keys(&terms.keys)?;
+        check_recipe(terms.recipe.as_ref(), &terms.keys)?;
         check_parties(&terms.parties)?;
         check_reveal(&terms)?;
         check_addresses(&terms)?;
@@ -62,6 +63,7 @@ impl TryFrom<Terms> for Job {
             pad_keys_to: terms.pad_keys_to,
             canaries: terms.canaries.unwrap_or(0),
             keys: terms.keys,
+            recipe: terms.recipe,
             reveal: terms.reveal,
             parties: terms.parties,
         });
@@ -159,6 +161,66 @@ fn check_keys(keys: &[KeyPart]) -> Result<(), JobError> {
                      {MAXIMUM_STEPS}: remove some",
                     part.name,
                     part.normalise.len()
+                ),
+            ));
+        }
+        check_ignored(index, part)?;
+    }
+    Ok(())
+}
+
+fn check_ignored(index: usize, part: &KeyPart) -> Result<(), JobError> {
+    let field = format!("key[{index}].ignore");
+    if part.ignore.len() > MAXIMUM_IGNORED {
+        return Err(JobError::new(
+            field,
+            format!(
+                "key part \"{}\" ignores {} values, expected at most {MAXIMUM_IGNORED}",
+                part.name,
+                part.ignore.len()
+            ),
+        ));
+    }
+    let fits = |value: &String| (1..=MAXIMUM_IGNORED_BYTES).contains(&value.len());
+    match part.ignore.iter().position(|value| !fits(value)) {
+        None => Ok(()),
+        Some(number) => Err(JobError::new(
+            format!("{field}[{number}]"),
+            format!(
+                "{field} has a value of {} bytes, expected 1 to {MAXIMUM_IGNORED_BYTES}: rows \
+                 without a text are left out anyway",
+                part.ignore[number].len()
+            ),
+        )),
+    }
+}
+
+/// What a recipe of another version means is for the programs that apply it; this one applies
+/// [`RECIPE_VERSION`](crate::RECIPE_VERSION), and its steps must be meaningful.
+fn check_recipe(recipe: Option<&Recipe>, keys: &[KeyPart]) -> Result<(), JobError> {
+    let Some(recipe) = recipe else {
+        if keys.iter().any(|part| !part.ignore.is_empty()) {
+            return Err(JobError::new("recipe", "a job of recipe 1 ignores no values"));
+        }
+        return Ok(());
+    };
+    let versions = [Some(&recipe.unicode), recipe.telephone.as_ref()];
+    if recipe.version < 2 || !versions.into_iter().flatten().all(|version| is_name(version)) {
+        return Err(JobError::new(
+            "recipe",
+            "recipe is none that a program writes: send what was derived from the job file",
+        ));
+    }
+    for (part, key) in keys.iter().enumerate() {
+        let codes = key.normalise.iter().map(|step| step.unassigned_country());
+        if let Some((index, Some(code))) =
+            codes.enumerate().find(|(_, unassigned)| unassigned.is_some())
+        {
+            return Err(JobError::new(
+                format!("key[{part}].normalise[{index}]"),
+                format!(
+                    "no country has the calling code {code}: write that of the country in which \
+                     numbers without one are dialled, as in \"phone:49\""
                 ),
             ));
         }
