@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ MODELS = [
     "job-key",
     "job-key-leak",
     "job-key-identity",
+    "relayed",
     "statement",
 ]
 TIMEOUT_SECONDS = 600
@@ -51,7 +53,7 @@ class Variant(NamedTuple):
 
 
 ANY_PLATFORM = Change("opening.pv", "only(our_platform)", "any_platform")
-AGREE = "Agree(name, identity, a_id, b_id, c_id, aside)"
+AGREE = "Agree(name, identity, a_id, b_id, c_id, unverified, aside)"
 QUANTUM = Change("job-key.pv", "(phase 1; !Quantum)", "!Quantum")
 MLKEM = Change(
     "job-key.pv",
@@ -64,10 +66,8 @@ VERDICT = """  if verified(policy, fresh, report_data(role_service, exporter, pa
 EVIDENCE = """    if verified(only(our_platform), quoted, report_data(role_party, exporter, party_nonce,
                 service_nonce, party_key, public(tls_key), its_job)) then
 """
-SIGNATURES = """  if signed(own(other, a_id, b_id, c_id), confirmed_message(job, transcript, other, other_tag),
-            other_signature) then
-  if signed(own(after, a_id, b_id, c_id), confirmed_message(job, transcript, after, after_tag),
-            after_signature) then
+SIGNATURES = """  if signed(other_id, confirmed_message(job, transcript, other, other_tag), other_signature) then
+  if signed(after_id, confirmed_message(job, transcript, after, after_tag), after_signature) then
 """
 
 VARIANTS = [
@@ -101,9 +101,25 @@ VARIANTS = [
         [Change("resumption.pv", "=service_key,", "other_service_key: bitstring,")],
         ["true", "false", "false", "false"],
     ),
-    Variant("job-key", "X25519 broken from the start", [QUANTUM], ["true", "true", "true"]),
-    Variant("job-key", "ML-KEM broken from the start", [MLKEM], ["true", "true", "true"]),
-    Variant("job-key", "both broken from the start", [QUANTUM, MLKEM], ["false", "true", "true"]),
+    Variant("job-key", "X25519 broken from the start", [QUANTUM], ["true", "true", "true", "false"]),
+    Variant(
+        "job-key",
+        "ML-KEM broken from the start",
+        [MLKEM, Change("job-key.pv", "\n  | (phase 1; !Quantum)", "")],
+        ["true", "true", "true", "false"],
+    ),
+    Variant(
+        "job-key",
+        "ML-KEM broken from the start, X25519 afterwards",
+        [MLKEM],
+        ["false", "true", "true", "false"],
+    ),
+    Variant(
+        "job-key",
+        "both broken from the start",
+        [QUANTUM, MLKEM],
+        ["false", "true", "true", "false"],
+    ),
     Variant(
         "job-key",
         "no identities pinned: the service says who is who",
@@ -113,10 +129,10 @@ VARIANTS = [
                 AGREE,
                 "in(network, (a: bitstring, b: bitstring, c: bitstring));\n"
                 "     if own(name, a, b, c) = public(identity) then\n"
-                "     Agree(name, identity, a, b, c, aside)",
+                "     Agree(name, identity, a, b, c, unverified, aside)",
             )
         ],
-        ["false", "false", "true"],
+        ["false", "false", "true", "false"],
     ),
     Variant(
         "job-key-leak",
@@ -125,16 +141,31 @@ VARIANTS = [
         ["false", "false", "false"],
     ),
     Variant(
+        "relayed",
+        "offers without evidence: the service says whose program is verified",
+        [Change("relayed.pv", "only(our_platform)", "unverified")],
+        ["false", "false", "false", "false"],
+    ),
+    Variant(
+        "relayed",
+        "any platform accepted, a foreign quoting key leaked",
+        [Change("relayed.pv", "only(our_platform)", "any_platform")],
+        ["false", "false", "false", "false"],
+    ),
+    Variant(
+        "relayed",
+        "any platform accepted, no quoting key leaked",
+        [
+            Change("relayed.pv", "only(our_platform)", "any_platform"),
+            Change("relayed.pv", "  out(network, foreign_quoting_key);\n", ""),
+        ],
+        ["true", "true", "true", "false"],
+    ),
+    Variant(
         "statement",
         "no TLS key leaked",
-        [
-            Change(
-                "statement.pv",
-                "\n  | !in(tls_keys, tls_key: bitstring); out(network, tls_key))",
-                ")",
-            )
-        ],
-        ["true", "true", "true", "false", "true"],
+        [Change("statement.pv", "  out(network, tls_key);\n", "")],
+        ["true", "true", "true", "false", "true", "false"],
     ),
 ]
 
@@ -142,6 +173,7 @@ VARIANTS = [
 FIELDS = {
     "certificate_claims": ["opening"],
     "session_data": ["opening", "repeated", "two-way"],
+    "one_time_key_data": ["relayed"],
     "offer_message": ["job-key-leak", "job-key-identity"],
     "transcript_head": ["job-key-leak", "job-key-identity"],
     "transcript_member": ["job-key-leak", "job-key-identity"],
@@ -163,8 +195,15 @@ def annotated(model: str) -> list[tuple[str, str]]:
     return [(expected, " ".join(meaning.split())) for expected, meaning in found]
 
 
-def ask(proverif: str, model: str, changes: list[Change]) -> list[str]:
-    """ProVerif's answers to the queries of a model with these changes."""
+class Said(NamedTuple):
+    """ProVerif's answers to the queries of a model, and how long it took over them."""
+
+    answers: list[str]
+    seconds: float
+
+
+def ask(proverif: str, model: str, changes: list[Change]) -> Said:
+    """Asks ProVerif the queries of a model with these changes."""
     with tempfile.TemporaryDirectory() as directory:
         for path in [*HERE.glob("*.pv"), *HERE.glob("*.pvl")]:
             shutil.copy(path, directory)
@@ -176,6 +215,7 @@ def ask(proverif: str, model: str, changes: list[Change]) -> list[str]:
             path.write_text(text.replace(change.old, change.new))
         libraries = [word for name in LIBRARIES for word in ("-lib", f"{name}.pvl")]
         command = [Path(proverif).resolve(), *libraries, f"{model}.pv"]
+        began = time.monotonic()
         with Path(directory, "said").open("w+") as said:
             try:
                 code = subprocess.run(
@@ -185,20 +225,21 @@ def ask(proverif: str, model: str, changes: list[Change]) -> list[str]:
                 code = None
             said.seek(0)
             text = said.read()
+        seconds = time.monotonic() - began
     if code not in (0, None):
         sys.exit(f"{model}: ProVerif said:\n{text[-2000:]}")
     results = re.findall(r"^RESULT .* (is true|is false|cannot be proved)\.$", text, re.MULTILINE)
     answers = [ANSWERS[result] for result in results]
-    return answers + ["no answer"] * (len(annotated(model)) - len(answers))
+    return Said(answers + ["no answer"] * (len(annotated(model)) - len(answers)), seconds)
 
 
-def report(model: str, what: str, answers: list[str], expected: list[str]) -> bool:
+def report(model: str, what: str, said: Said, expected: list[str]) -> bool:
     """Prints the answers with the meanings of the queries; whether they are the expected ones."""
-    print(f"{model}: {what}" if what else model)
-    for answer, wanted, (_, meaning) in zip(answers, expected, annotated(model), strict=True):
+    print(f"{model}{what and ': '}{what} ({said.seconds:.0f} s)")
+    for answer, wanted, (_, meaning) in zip(said.answers, expected, annotated(model), strict=True):
         wrong = "" if answer == wanted else f"  EXPECTED {wanted}"
         print(f"  {answer:10} {meaning}{wrong}", flush=True)
-    return answers == expected
+    return said.answers == expected
 
 
 def fields_of(definition: str) -> list[tuple[str, Change]]:
@@ -221,14 +262,15 @@ def main() -> None:
     good = True
     if mode == ["variants"]:
         for variant in VARIANTS:
-            answers = ask(proverif, variant.model, variant.changes)
-            good &= report(variant.model, variant.what, answers, variant.expected)
+            said = ask(proverif, variant.model, variant.changes)
+            good &= report(variant.model, variant.what, said, variant.expected)
     elif mode == ["fields"]:
         for definition, models in FIELDS.items():
             for field, change in fields_of(definition):
                 broken = []
                 for model in models:
-                    answers = zip(ask(proverif, model, [change]), annotated(model), strict=True)
+                    said = ask(proverif, model, [change])
+                    answers = zip(said.answers, annotated(model), strict=True)
                     broken += [
                         f"    {model}: {answer}: {meaning}"
                         for answer, (expected, meaning) in answers
