@@ -43,7 +43,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
     let plan = Plan::builder(job, args.name, identity)?
         .policies(policy)
         .collateral(files::collateral_if_any(args.trust.collateral.as_deref(), &args.policy)?)
-        .seen_lists(files::seen_lists(args.seen_lists, &args.policy))
+        .seen_lists(files::seen_lists(args.trust.seen_lists, &args.policy))
         .address(args.service)
         .quote_source(platform::source(&args.platform, platform::PROVIDER)?)
         .insecure_simulated(args.consent.insecure_simulated || root.is_some())

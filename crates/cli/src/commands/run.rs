@@ -41,7 +41,7 @@ fn meant(args: Run) -> Result<(Plan, Table), Failure> {
     let plan = Plan::builder(job, args.name, identity)?
         .policies(own)
         .collateral(files::collateral_if_any(args.trust.collateral.as_deref(), &args.job)?)
-        .seen_lists(files::seen_lists(args.seen_lists, &args.job))
+        .seen_lists(files::seen_lists(args.trust.seen_lists, &args.job))
         .address(args.service)
         .quote_source(platform::source(&args.platform, platform::PROVIDER)?)
         .insecure_simulated(args.consent.insecure_simulated)
