@@ -1,6 +1,7 @@
 //! A service that may say anything. Its connections and their evidence are genuine; what it answers is
 //! up to the test. It notes who came, and what they showed about themselves.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,10 @@ use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 /// What the service sends, in order.
-pub type Answers = Vec<Result<proto::ToParty, Status>>;
+pub type Answers = Vec<Answer>;
+
+/// A message, or the status with which a stream ends.
+pub type Answer = Result<proto::ToParty, Status>;
 
 /// The service.
 pub struct Impostor {
@@ -54,8 +58,22 @@ impl Impostor {
         source: Arc<dyn QuoteSource>,
         answer: impl Fn(&Peer, FromParty) -> Answers + Send + Sync + 'static,
     ) -> Self {
+        Self::between(Identity::generate(), source, move |number, peer, message| {
+            answer(peer, message).into_iter().map(|answer| (number, answer)).collect()
+        })
+    }
+
+    /// Starts a service with this key. `answer` gets the number of a connection with every message,
+    /// and says to which connection each answer goes.
+    ///
+    /// # Panics
+    /// If the machine does not permit it.
+    pub fn between(
+        identity: Identity,
+        source: Arc<dyn QuoteSource>,
+        answer: impl Fn(usize, &Peer, FromParty) -> Vec<(usize, Answer)> + Send + Sync + 'static,
+    ) -> Self {
         let runtime = Runtime::new().expect("a runtime");
-        let identity = Identity::generate();
         let key = KeyId::of_spki(identity.spki());
         let listening = Listener::bind("127.0.0.1:0", identity, source);
         let listener = runtime.block_on(listening).expect("a listener");
@@ -74,8 +92,12 @@ impl Impostor {
                 Connection { number: guests.len() - 1, stream }
             })
         });
-        let service =
-            JoinServiceServer::new(Desk { guests: Arc::clone(&guests), answer: Arc::new(answer) });
+        let desk = Desk {
+            guests: Arc::clone(&guests),
+            outboxes: Arc::default(),
+            answer: Arc::new(answer),
+        };
+        let service = JoinServiceServer::new(desk);
         let serving = Server::builder().serve_with_incoming(service, connections);
         runtime.spawn(serving);
         Self { address, key, guests, _runtime: runtime }
@@ -109,10 +131,12 @@ pub fn prove(
     .into()
 }
 
-type Script = dyn Fn(&Peer, FromParty) -> Answers + Send + Sync;
+type Script = dyn Fn(usize, &Peer, FromParty) -> Vec<(usize, Answer)> + Send + Sync;
 
 struct Desk {
     guests: Arc<Mutex<Vec<Guest>>>,
+    /// By the number of the connection.
+    outboxes: Arc<Mutex<BTreeMap<usize, mpsc::Sender<Answer>>>>,
     answer: Arc<Script>,
 }
 
@@ -126,25 +150,35 @@ impl JoinService for Desk {
     ) -> Result<Response<Self::JoinStream>, Status> {
         let (number, peer) = request.extensions().get::<(usize, Peer)>().cloned().expect("a peer");
         let (guests, answer) = (Arc::clone(&self.guests), Arc::clone(&self.answer));
+        let outboxes = Arc::clone(&self.outboxes);
         let mut incoming = request.into_inner();
         let (outgoing, messages) = mpsc::channel(64);
+        lock(&outboxes).insert(number, outgoing);
         tokio::spawn(async move {
             while let Ok(Some(message)) = incoming.message().await {
                 let message = FromParty::try_from(message).expect("parties' messages are sound");
                 lock(&guests)[number].sent.push(kind(&message));
-                for answer in answer(&peer, message) {
-                    if outgoing.send(answer).await.is_err() {
-                        return;
+                let last = matches!(message, FromParty::Leave(_) | FromParty::Received);
+                for (to, answer) in answer(number, &peer, message) {
+                    let outbox = lock(&outboxes).get(&to).cloned();
+                    if let Some(outbox) = outbox {
+                        // Whoever has gone hears nothing.
+                        let _ = outbox.send(answer).await;
                     }
                 }
+                if last {
+                    break;
+                }
             }
+            // This ends the stream.
+            lock(&outboxes).remove(&number);
         });
         Ok(Response::new(ReceiverStream::new(messages)))
     }
 }
 
-fn lock(guests: &Mutex<Vec<Guest>>) -> MutexGuard<'_, Vec<Guest>> {
-    guests.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn kind(message: &FromParty) -> &'static str {

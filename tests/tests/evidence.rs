@@ -26,6 +26,8 @@ fn inspecting_says_loudly_that_it_is_not_verifying() {
     let shown = inspect.wait().expect(0).json();
     assert_eq!(shown["verified"], false);
     assert_eq!(shown["inspection"]["kind"], "certificate");
+    let measured = shown["inspection"]["fields"]["mr_enclave"].as_str().unwrap();
+    assert!(text.contains(&format!("mr_enclave: {measured}\n")), "{text}");
 }
 
 #[test]
@@ -78,8 +80,251 @@ fn what_is_neither_a_file_nor_an_address() {
     alice.write("noise", [7; 100]);
     let run = |args: &str| world.start_at(&alice, args).wait();
     run("attest inspect nothing-here").expect(2).says("neither a file here nor HOST:PORT");
-    run("attest inspect noise").expect(REFUSED).says("quote");
+    run("attest inspect noise").expect(2).says("bytes of no kind that is known here");
     run("attest evidence").expect(2).says("/dev/attestation");
+}
+
+/// A genuine quote, and what it takes to verify it.
+struct Genuine {
+    quote: &'static str,
+    at: &'static str,
+    report_data: String,
+}
+
+impl Genuine {
+    /// The samples, with their collateral and a policy for each in the party's directory.
+    fn samples(alice: &Party, world: &World) -> Vec<Self> {
+        let clocks = [
+            ("sgx_quote", "2025-06-19T11:56:11Z"),
+            ("tdx_quote", "2025-06-19T13:32:27+02:00"),
+            ("tdx_quote_td15ex", "1791421786"),
+        ];
+        let sample = |(quote, at)| {
+            for name in [quote.to_owned(), format!("{quote}_collateral.json")] {
+                alice.write(&name, vector(&format!("quotes/{name}")));
+            }
+            let inspect = world.start_at(alice, &format!("attest inspect --json {quote}"));
+            let fields = inspect.wait().expect(0).json()["inspection"]["fields"].clone();
+            let text = |name: &str| fields[name].as_str().unwrap().to_owned();
+            let accepts = if fields.get("mr_td").is_some() {
+                let names = ["mr_td", "rtmr0", "rtmr1", "rtmr2"];
+                let lines = names.map(|name| format!("{name} = {:?}\n", text(name)));
+                format!("allow_cached_keys = true\n[[trust_domain]]\n{}", lines.concat())
+            } else {
+                let measured = text("mr_enclave");
+                format!(
+                    "tcb_statuses = [\"UpToDate\", \"ConfigurationAndSWHardeningNeeded\"]\n\
+                     advisories = [\"INTEL-SA-00289\", \"INTEL-SA-00615\"]\n\
+                     [[enclave]]\nmr_enclave = {measured:?}\n"
+                )
+            };
+            let policy = format!("version = 1\n{accepts}name = \"sample\"\n");
+            alice.write(&format!("{quote}.toml"), policy);
+            Self { quote, at, report_data: text("report_data") }
+        };
+        clocks.map(sample).into()
+    }
+
+    /// How this file is verified as the sample.
+    fn verify(&self, file: &str) -> String {
+        let Self { quote, at, .. } = self;
+        format!(
+            "attest verify {file} --policy {quote}.toml --collateral {quote}_collateral.json --at {at}"
+        )
+    }
+}
+
+fn vector(name: &str) -> Vec<u8> {
+    fs::read(repository().join("vectors/attestation").join(name)).unwrap()
+}
+
+#[test]
+fn genuine_quotes_as_tools_write_them() {
+    let world = World::new();
+    let alice = world.party("alice");
+    let run = |args: &str| world.start_at(&alice, args).wait();
+    for genuine in Genuine::samples(&alice, &world) {
+        let (name, data) = (genuine.quote, &genuine.report_data);
+        let quote = vector(&format!("quotes/{name}"));
+        alice.write("hex", hex::encode_upper(&quote) + "\n");
+        alice.write("report-data", hex::decode(data).unwrap());
+        for file in [name, "hex"] {
+            for over in [data.as_str(), "report-data"] {
+                let verify = format!("{} --report-data {over}", genuine.verify(file));
+                let text = run(&verify).expect(0).stdout;
+                assert!(text.contains(&format!("ok       report data: expected {data}")), "{text}");
+                assert!(text.contains("ACCEPTED sample"), "{text}");
+                assert!(text.contains("on a genuine"), "{text}");
+                assert!(text.contains("only the quote: it binds no key here"), "{text}");
+                assert!(!text.contains("key binding"), "{text}");
+            }
+        }
+        let verify = format!("{} --json --report-data {data}", genuine.verify(name));
+        assert_eq!(run(&verify).expect(0).json()["accepted"], true);
+
+        // What it is over has to be said, and has to be right.
+        run(&genuine.verify(name)).expect(2).says("a bare quote").says("--report-data");
+        let other = format!("{}01", &data[..126]);
+        let verify = format!("{} --report-data {other}", genuine.verify(name));
+        run(&verify).expect(REFUSED).says("[report-data]");
+        // Zeros may follow it, and nothing else.
+        alice.write("padded", [quote.as_slice(), &[0; 9000]].concat());
+        run(&format!("{} --report-data {data}", genuine.verify("padded"))).expect(0);
+        alice.write("more", [quote.as_slice(), &[0; 90], &[1]].concat());
+        run(&format!("{} --report-data {data}", genuine.verify("more")))
+            .expect(REFUSED)
+            .says("[quote-form]");
+    }
+}
+
+/// Fewer than 64 bytes of report data are followed by zeros, as devices quote them.
+#[test]
+fn report_data_in_every_form() {
+    let world = World::new();
+    let alice = world.party("alice");
+    let run = |args: &str| world.start_at(&alice, args).wait();
+    let genuine = &Genuine::samples(&alice, &world)[0];
+    alice.write("greeting", "Hello, world!");
+    alice.write("empty", "");
+    alice.write("long", [7; 65]);
+    let verify = |over: &str| run(&format!("{} --report-data {over}", genuine.verify("sgx_quote")));
+    verify(&hex::encode("Hello, world!")).expect(0);
+    verify("greeting").expect(0);
+    verify(&hex::encode("Hello, world")).expect(REFUSED);
+    let long = "07".repeat(65);
+    for (over, says) in [
+        ("empty", "expected 1 to 64 bytes, found 0"),
+        ("long", "expected 1 to 64 bytes, found 65"),
+        (long.as_str(), "expected 1 to 64 bytes, found 65"),
+        ("4865x", "neither hexadecimal digits"),
+        ("486", "neither hexadecimal digits"),
+    ] {
+        verify(over).expect(2).says(says);
+    }
+    run("attest evidence --simulated ../platform --output evidence.pem").expect(0);
+    run(&format!("{} --report-data 07", genuine.verify("evidence.pem")))
+        .expect(2)
+        .says("leave out --report-data");
+    run(&genuine.verify("sgx_quote").replace("11:56:11Z", "11:56:11"))
+        .expect(2)
+        .says("no time zone");
+}
+
+/// Of certificates that no peer may show, the platform is known all the same.
+#[test]
+fn collateral_for_a_certificate_whatever_its_lifetime() {
+    let world = World::new();
+    let alice = world.party("alice");
+    let pccs = world.start("simulator pccs platform --listen 127.0.0.1:0");
+    pccs.wait_for("SIMULATED collateral service at http://");
+    let text = pccs.stderr();
+    let url = text.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
+    for name in ["gramine", "intel-sgxsdk", "rats-tls"] {
+        alice.write("theirs.pem", vector(&format!("ratls-certs/{name}-cert.pem")));
+        let inspect = world.start_at(&alice, "attest inspect --json theirs.pem").wait();
+        let fields = inspect.expect(0).json()["inspection"]["fields"].clone();
+        let platform = fields["platform_fmspc"].as_str().unwrap().to_owned();
+        // Only its own platform is known to a simulated service.
+        let export = format!("collateral export --for theirs.pem --pccs {url}");
+        world
+            .start_at(&alice, &export)
+            .wait()
+            .expect(1)
+            .says(&format!("no collateral for FMSPC {platform}"));
+    }
+}
+
+#[test]
+fn collateral_with_fields_that_other_programs_add() {
+    let world = World::new();
+    let alice = world.party("alice");
+    Genuine::samples(&alice, &world);
+    let run = |args: &str| world.start_at(&alice, args).wait();
+    let show = "collateral show tdx_quote_td15ex_collateral.json";
+    let text = run(show).expect(0).stdout;
+    assert!(text.contains("ignored: the field \"pck_certificate_chain\""), "{text}");
+    let ignored = run(&format!("{show} --json")).expect(0).json()["ignored"].clone();
+    assert_eq!(ignored, json!(["pck_certificate_chain"]));
+
+    let mut bundle: Value =
+        serde_json::from_str(&fs::read_to_string(world.path("platform/collateral.json")).unwrap())
+            .unwrap();
+    bundle["pck_certificate_chain"] = json!("-----BEGIN CERTIFICATE-----");
+    bundle["tee_type"] = json!(0);
+    alice.write("theirs.json", bundle.to_string());
+    alice.write("policy.toml", world.service_policy());
+    run("collateral import theirs.json --output taken.json --policy policy.toml")
+        .expect(0)
+        .says("left out: the field \"pck_certificate_chain\"")
+        .says("left out: the field \"tee_type\"");
+    assert!(!alice.read("taken.json").contains("pck_certificate_chain"));
+}
+
+/// An empty or mislabelled file is called what it is, with the command that fits.
+#[test]
+fn mislabelled_files() {
+    let world = World::new();
+    let alice = world.party("alice");
+    let run = |args: &str| world.start_at(&alice, args).wait();
+    let request = {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let parameters = rcgen::CertificateParams::new(vec!["example.org".to_owned()]).unwrap();
+        parameters.serialize_request(&key).unwrap()
+    };
+    let list: Value =
+        serde_json::from_str(&fs::read_to_string(world.path("platform/collateral.json")).unwrap())
+            .unwrap();
+    let list = hex::decode(list["root_ca_crl"].as_str().unwrap()).unwrap();
+    run("attest evidence --simulated ../platform --output evidence.pem").expect(0);
+    fs::create_dir(alice.path("directory")).unwrap();
+    alice.write("policy.toml", world.service_policy());
+    alice.write("empty", "");
+    alice.write("blank", " \n");
+    alice.write("request.pem", request.pem().unwrap());
+    alice.write("request.der", request.der());
+    alice.write("list.der", &list);
+    alice.write("quote", vector("quotes/sgx_quote"));
+    alice.write("packed", b"\x1f\x8b\x08\x00");
+    alice.write("answer.json", "{\"tcbInfo\":{},\"signature\":\"\"}");
+    for (file, says) in [
+        ("empty", "found an empty file"),
+        ("blank", "found an empty file"),
+        ("directory", "this is a directory"),
+        ("alice.key", "found a private key, in PEM"),
+        ("request.pem", "found a request for a certificate, in PEM"),
+        ("request.der", "found a request for a certificate, in DER"),
+        ("list.der", "found a revocation list, in DER"),
+        ("packed", "gzip -dc packed"),
+        ("policy.toml", "'convelo policy check policy.toml'"),
+        ("answer.json", "'convelo collateral export'"),
+    ] {
+        for command in [
+            "attest inspect FILE",
+            "attest verify FILE --policy policy.toml --collateral ../platform/collateral.json",
+            "collateral export --for FILE --pccs http://127.0.0.1:1",
+            "collateral show FILE",
+            "collateral import FILE",
+            "attest verify evidence.pem --policy policy.toml --collateral FILE",
+        ] {
+            run(&command.replace("FILE", file)).expect(2).says(file).says(says);
+        }
+    }
+    let collateral = "../platform/collateral.json";
+    let show = format!("'convelo collateral show {collateral}'");
+    run(&format!("attest inspect {collateral}")).expect(2).says(&show);
+    for (file, says) in [
+        ("evidence.pem", "found a certificate, in PEM"),
+        ("quote", "found a quote; 'convelo attest inspect quote'"),
+    ] {
+        run(&format!("collateral show {file}")).expect(2).says(says);
+        run(&format!("attest verify evidence.pem --collateral {collateral} --policy {file}"))
+            .expect(2)
+            .says(says);
+    }
+    let root = "attest verify evidence.pem --policy policy.toml --collateral ../platform/collateral.json \
+                --insecure-simulated-root";
+    run(&format!("{root} alice.key")).expect(2).says("found a private key");
+    run(&format!("{root} ../platform/root.pem")).expect(0);
 }
 
 #[test]

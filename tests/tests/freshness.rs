@@ -380,7 +380,27 @@ fn revocation_held_back_by_a_service() {
     bob.wait_for("waiting for");
     drop(bob);
 
+    // A check refuses it like a run, and remembers like one.
+    for (name, root_crl_days_ago) in [("newer.json", 1), ("older.json", 300)] {
+        let knobs = CollateralKnobs { root_crl_days_ago, ..CollateralKnobs::default() };
+        let json = platform(&world).collateral(&knobs).to_json();
+        parties.iter().for_each(|party| drop(party.write(name, &json)));
+    }
+    let check = |party: &convelo_tests::Party, collateral: &str| {
+        let args = "check job.toml --contact --insecure-simulated --collateral";
+        world.start_at(party, &format!("{args} {collateral}")).wait()
+    };
+    check(&parties[0], "older.json").expect(REFUSED).says("[list-older-than-seen]");
+    check(&parties[0], "newer.json").expect(0);
+    let _ = std::fs::remove_file(parties[1].path("seen-lists.json"));
+    check(&parties[1], "older.json").expect(0);
+    check(&parties[1], "newer.json").expect(0);
+    check(&parties[1], "older.json").expect(REFUSED).says("[list-older-than-seen]");
+    check(&parties[1], "older.json --seen-lists others.json").expect(0);
+    assert!(parties[1].read("others.json").contains("\"issued\""));
+
     parties[0].write("seen-lists.json", "damaged");
+    check(&parties[0], "newer.json").expect(2).says("--seen-lists FILE");
     world.run(&parties[0], run).wait().expect(2).says("seen-lists.json").says("--seen-lists FILE");
 }
 

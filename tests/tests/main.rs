@@ -7,6 +7,7 @@ mod evidence;
 mod freshness;
 mod generated;
 mod layers;
+mod liars;
 mod licences;
 mod metadata;
 mod model;

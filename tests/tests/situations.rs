@@ -866,6 +866,29 @@ fn service_stopped_by_sigterm() {
     assert_eq!(dave.connection.failure().reason, Reason::Shutdown);
 }
 
+/// Nobody can have been told by a party that no service knows of yet.
+#[test]
+fn party_stopped_before_a_service_knew_of_it() {
+    let world = World::new();
+    let parties = world.parties(["alice", "bob"]);
+    // Nothing listens there.
+    let address = format!("127.0.0.1:{}", free_port());
+    world.job(None, &parties).address(&address).give_to(&parties);
+    let absent = world.run_lines(&parties[0], &["a"]);
+    absent.wait_for("does not answer yet");
+    // Something that listens and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    world.job(None, &parties).address(&address).give_to(&parties);
+    let unanswered = world.run_lines(&parties[1], &["a"]);
+    let _held = silent.accept().unwrap();
+    for process in [absent, unanswered] {
+        process.terminate();
+        let ended = process.wait().expect(130).says("stopped on request; nobody was told");
+        ended.never_says("have been told");
+    }
+}
+
 #[test]
 fn party_stopped_by_sigterm() {
     let scene = Scene::new(["alice", "bob", "carol"]);
@@ -875,7 +898,7 @@ fn party_stopped_by_sigterm() {
     let bob = scene.run(1, &["a"]);
     alice.wait_for("waiting for carol");
     bob.terminate();
-    bob.wait().expect(130).says("stopped on request");
+    bob.wait().expect(130).says("stopped on request; the other parties have been told");
     alice.wait_for_times("waiting for bob, carol", 2);
     // While the job runs, the others are told.
     let bob = scene.run(1, &["a"]);

@@ -115,17 +115,21 @@ fn offered_collateral_paints_a_verdict() {
         "{\"evidence verified: convelo-service\": 1}".to_owned(),
         "\u{1b}[32mevidence verified".to_owned(),
     ] {
-        let world = World::new();
-        let source = enclave(&world, SERVICE_ENCLAVE);
-        let quotes = Arc::clone(&source);
-        let impostor = Impostor::new(source, move |peer, message| match message {
-            FromParty::Challenge(challenge) => vec![Ok(prove(&*quotes, peer, challenge, &json))],
-            _ => Vec::new(),
-        });
-        let [alice, _] = parties(&world, &impostor);
-        let ended = run(&world, &alice, "").expect(3).says("[no-collateral]");
-        shown_safely(&ended.never_says("evil").never_says("evidence verified"));
+        refused_offer(&World::new(), json);
     }
+}
+
+/// Has a party meet a good service that offers this collateral, which is refused and shown safely.
+fn refused_offer(world: &World, json: String) {
+    let source = enclave(world, SERVICE_ENCLAVE);
+    let quotes = Arc::clone(&source);
+    let impostor = Impostor::new(source, move |peer, message| match message {
+        FromParty::Challenge(challenge) => vec![Ok(prove(&*quotes, peer, challenge, &json))],
+        _ => Vec::new(),
+    });
+    let [alice, _] = parties(world, &impostor);
+    let ended = run(world, &alice, "").expect(3).says("[no-collateral]");
+    shown_safely(&ended.never_says("evil").never_says("evidence verified"));
 }
 
 /// The collateral is well-formed, and the words are in its parts.
@@ -143,16 +147,7 @@ fn a_part_of_offered_collateral_paints_a_verdict() {
         let hostile = genuine.replace(word, &serde_json::to_string(PAINT).unwrap());
         assert_ne!(genuine, hostile, "{part}: {word}");
         bundle[part] = hostile.into();
-        let json = bundle.to_string();
-        let source = enclave(&world, SERVICE_ENCLAVE);
-        let quotes = Arc::clone(&source);
-        let impostor = Impostor::new(source, move |peer, message| match message {
-            FromParty::Challenge(challenge) => vec![Ok(prove(&*quotes, peer, challenge, &json))],
-            _ => Vec::new(),
-        });
-        let [alice, _] = parties(&world, &impostor);
-        let ended = run(&world, &alice, "").expect(3).says("[no-collateral]");
-        shown_safely(&ended.never_says("evil").never_says("evidence verified"));
+        refused_offer(&world, bundle.to_string());
     }
 }
 
@@ -213,8 +208,8 @@ fn a_receipt_paints_a_verdict() {
     assert!(ended.stdout.is_ascii(), "{}", ended.stdout);
 }
 
-/// A service whose evidence is refused, for a party that has no collateral.
-fn refused(two_way: bool) -> (World, [Party; 2], Impostor, Ended) {
+/// A service whose evidence is refused by a party that has no collateral sees nothing of that party.
+fn refused_service_sees_nobody(two_way: bool) {
     let world = World::new();
     let source = enclave(&world, "another program");
     let (quotes, offer) = (Arc::clone(&source), collateral(&world));
@@ -230,7 +225,8 @@ fn refused(two_way: bool) -> (World, [Party; 2], Impostor, Ended) {
     job.give_to(&parties);
     let args = if two_way { "--simulated ../platform" } else { "" };
     let ended = run(&world, &parties[0], args).expect(3).says("[measurement]");
-    (world, parties, impostor, ended)
+    ended.says("nothing was sent to it but a challenge");
+    saw_nobody(&impostor.guests(), &parties);
 }
 
 fn saw_nobody(guests: &[Guest], parties: &[Party]) {
@@ -244,16 +240,12 @@ fn saw_nobody(guests: &[Guest], parties: &[Party]) {
 
 #[test]
 fn refused_service_sees_the_partys_certificate() {
-    let (_world, parties, impostor, ended) = refused(false);
-    ended.says("nothing was sent to it but a challenge");
-    saw_nobody(&impostor.guests(), &parties);
+    refused_service_sees_nobody(false);
 }
 
 #[test]
 fn refused_service_sees_the_partys_quote() {
-    let (_world, parties, impostor, ended) = refused(true);
-    ended.says("nothing was sent to it but a challenge");
-    saw_nobody(&impostor.guests(), &parties);
+    refused_service_sees_nobody(true);
 }
 
 #[test]
@@ -296,6 +288,26 @@ fn service_refused_in_the_handshake_sees_nothing() {
     parties[0].write("collateral.json", collateral(&world));
     run(&world, &parties[0], "").expect(3).says("nothing was sent to it: ");
     assert!(impostor.guests().is_empty(), "{:?}", impostor.guests());
+}
+
+/// A party without collateral looks first, under a key that it never uses again. The service says
+/// what that was.
+#[test]
+fn a_look_is_not_a_refusal() {
+    let world = World::new();
+    let service = world.serve();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).give_to(&parties);
+    let running = parties.each_ref().map(|party| {
+        fs::remove_file(party.path("collateral.json")).unwrap();
+        world.run_lines(party, &["bicycle"])
+    });
+    for process in running {
+        process.wait().expect(0);
+    }
+    service.process.wait_for_times("somebody looked at the evidence and left", 2);
+    let log = service.process.stderr();
+    assert!(!log.contains("refused") && !log.contains("WARN"), "{log}");
 }
 
 /// Whoever answers the second connection proves itself again: here another program takes over after

@@ -5,10 +5,12 @@ mod pcs;
 mod seen;
 mod signatures;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use convelo_untrusted::{Untrusted, shown};
 use dcap_qvl::{QeIdentity, QuoteCollateralV3, TcbInfo};
+use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
 use x509_cert::certificate::Rfc5280;
@@ -31,7 +33,8 @@ pub use seen::{SeenLists, SeenListsError};
 /// Reading it parses the parts and their dates, nothing more: signatures are checked when it is
 /// used, under the policy's root. The JSON form is that of `dcap-qvl`: PEM issuer chains, hex DER
 /// revocation lists, `tcb_info` and `qe_identity` as the exact signed strings with hex raw r||s
-/// signatures.
+/// signatures. Fields that other programs add are [ignored](Self::ignored_fields), also
+/// `pck_certificate_chain`: evidence has its own chain, which nothing may replace.
 #[derive(Clone)]
 pub struct Collateral {
     bundle: QuoteCollateralV3,
@@ -74,12 +77,6 @@ pub enum CollateralError {
         /// What was wrong with it.
         message: String,
     },
-    /// The bundle contains a PCK certificate chain, which would replace the quote's own.
-    #[error(
-        "the collateral has a pck_certificate_chain, which would replace the one inside the \
-         quote; delete that field"
-    )]
-    CertificateChain,
     /// The bundle would replace a newer one.
     #[error(
         "the collateral's {part} ({found}) is older than the one we already have ({held}): an \
@@ -108,6 +105,19 @@ pub(crate) struct Part {
     pub(crate) ages: bool,
 }
 
+/// What [`Collateral::to_json`] writes.
+const FIELDS: [&str; 9] = [
+    "pck_crl_issuer_chain",
+    "root_ca_crl",
+    "pck_crl",
+    "tcb_info_issuer_chain",
+    "tcb_info",
+    "tcb_info_signature",
+    "qe_identity_issuer_chain",
+    "qe_identity",
+    "qe_identity_signature",
+];
+
 const ROOT_LIST: &str = "root revocation list";
 const PCK_LIST: &str = "PCK revocation list";
 
@@ -134,10 +144,9 @@ impl Collateral {
     }
 
     /// Reads a bundle from its parts.
-    pub fn new(bundle: QuoteCollateralV3) -> Result<Self, CollateralError> {
-        if bundle.pck_certificate_chain.is_some() {
-            return Err(CollateralError::CertificateChain);
-        }
+    pub fn new(mut bundle: QuoteCollateralV3) -> Result<Self, CollateralError> {
+        // The verifying library would take it in place of the quote's own.
+        bundle.pck_certificate_chain = None;
         let tcb_info: TcbInfo = json("TCB info", &bundle.tcb_info)?;
         let qe_identity: QeIdentity = json("QE identity", &bundle.qe_identity)?;
         let tee = match (tcb_info.id.as_str(), qe_identity.id.as_str()) {
@@ -185,6 +194,13 @@ impl Collateral {
             pck_crl,
             parts,
         })
+    }
+
+    /// The fields of a bundle's JSON text that nothing here reads: those that other programs add.
+    pub fn ignored_fields(text: &str) -> Vec<Untrusted> {
+        let fields: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).unwrap_or_default();
+        let others = fields.into_keys().filter(|name| !FIELDS.contains(&name.as_str()));
+        others.map(Untrusted::new).collect()
     }
 
     /// The JSON text that [`from_json`](Self::from_json) reads.

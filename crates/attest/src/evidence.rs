@@ -18,6 +18,7 @@ use crate::limits::{
 use crate::quote::{self, Quote, Tee};
 use crate::refusal::{Matter, Refusal, Stage};
 use crate::source::{QuoteError, QuoteSource};
+use crate::verdict::Check;
 
 /// The report data that binds a key: SHA-256 of its claims map, then 32 zero bytes.
 ///
@@ -86,6 +87,7 @@ impl Default for CertificateRules {
 #[derive(Clone)]
 pub struct Evidence {
     quote: Quote,
+    /// Empty if the quote binds no key.
     spki: Vec<u8>,
     report_data: [u8; 64],
     not_before: u64,
@@ -199,6 +201,15 @@ impl Evidence {
         Ok(evidence)
     }
 
+    /// Reads a quote that somebody has and knows the report data of, such as a quote of another
+    /// system. It binds no key here: [`spki`](Self::spki) is empty, in the verdict too, and so it is
+    /// no peer's.
+    ///
+    /// Zeros after the quote, with which a device fills up its buffer, are dropped.
+    pub fn from_bare_quote(quote: &[u8], report_data: &[u8; 64]) -> Result<Self, Refusal> {
+        Self::from_quote(quote::without_padding(quote), report_data, &[])
+    }
+
     /// The SubjectPublicKeyInfo of the peer's key, DER.
     pub fn spki(&self) -> &[u8] {
         &self.spki
@@ -218,13 +229,30 @@ impl Evidence {
         &self.quote
     }
 
-    /// Whether the quote's report data matches the claims.
-    pub(crate) fn check_binding(&self) -> Result<(), Refusal> {
-        if self.quote.report_data().ct_eq(&self.report_data).into() {
-            Ok(())
-        } else {
-            Err(binding("a quote whose report data does not match this key"))
+    /// Checks that the quote's report data is what it must be: over the key, or what the holder of
+    /// a bare quote says. Returns the check.
+    pub(crate) fn check_binding(&self) -> Result<Check, Refusal> {
+        let bound = bool::from(self.quote.report_data().ct_eq(&self.report_data));
+        let check = |name, found: String, expected: String| Check { name, found, expected };
+        if self.spki.is_empty() {
+            let [found, expected] = [self.quote.report_data(), &self.report_data].map(hex::encode);
+            return if bound {
+                Ok(check("report data", found, expected))
+            } else {
+                Err(Refusal::new(Stage::KeyBinding, "report-data", Matter::Peer)
+                    .found(format!("a quote over {found}"))
+                    .expected(format!("one over the report data {expected}"))
+                    .advice(
+                        "the quote was made for something else: ask whoever made it what it is \
+                         over",
+                    ))
+            };
         }
+        if !bound {
+            return Err(binding("a quote whose report data does not match this key"));
+        }
+        let (found, expected) = ("the certificate's key", "the key in the quote's report data");
+        Ok(check("key binding", found.to_owned(), expected.to_owned()))
     }
 
     /// Whether the certificate is valid at `now`.
@@ -248,6 +276,16 @@ impl fmt::Debug for Evidence {
 /// certificate.
 pub fn spki_of(certificate_der: &[u8]) -> Result<Vec<u8>, Refusal> {
     spki(&parse(certificate_der)?)
+}
+
+/// The quote in a certificate, whatever else is wrong with either: of which platform it says it is.
+pub(crate) fn quote_in(certificate_der: &[u8]) -> Result<Option<Quote>, Refusal> {
+    let certificate = parse(certificate_der)?;
+    let quote = match evidence_extension(&certificate)? {
+        Some(value) => Some(claims::split(value).map_err(malformed)?.0),
+        None => legacy_extension(&certificate)?,
+    };
+    quote.map(Quote::parse).transpose()
 }
 
 const DICE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.5.4.9");

@@ -3,7 +3,7 @@
 
 use convelo_untrusted::shown;
 use dcap_qvl::intel;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
@@ -12,7 +12,7 @@ use crate::attributes;
 use crate::date;
 use crate::evidence::{CertificateRules, Evidence, spki_of};
 use crate::policy::{INTEL_SGX_ROOT_CA, subject};
-use crate::quote::Quote;
+use crate::quote::{self, Quote};
 use crate::refusal::Refusal;
 
 /// Unproven statements, in reading order.
@@ -20,7 +20,9 @@ use crate::refusal::Refusal;
 pub struct Inspection {
     /// `certificate` or `quote`.
     pub kind: &'static str,
-    /// Name and value of each statement.
+    /// Name and value of each statement; no name occurs twice. In JSON an object, whose names are in
+    /// lower case with `_` between the words.
+    #[serde(serialize_with = "object")]
     pub fields: Vec<(&'static str, String)>,
     /// What would get the peer refused under any policy, or is otherwise remarkable.
     pub warnings: Vec<String>,
@@ -36,7 +38,12 @@ pub fn inspect(bytes: &[u8], now: u64) -> Result<Inspection, Refusal> {
         return certificate(bytes, now);
     }
     let mut inspection = Inspection { kind: "quote", fields: Vec::new(), warnings: Vec::new() };
-    quote(&Quote::parse(bytes)?, &mut inspection);
+    let bare = quote::without_padding(bytes);
+    describe(&Quote::parse(bare)?, &mut inspection);
+    if bare.len() < bytes.len() {
+        let zeros = format!("{} zero bytes, which do not count", bytes.len() - bare.len());
+        inspection.fields.push(("after the quote", zeros));
+    }
     inspection.warnings.push(
         "a bare quote: without the certificate, nothing shows whose key its report data binds"
             .to_owned(),
@@ -82,7 +89,7 @@ fn certificate(der: &[u8], now: u64) -> Result<Inspection, Refusal> {
                 "key binding",
                 "the quote's report data binds the certificate's key".to_owned(),
             ));
-            quote(evidence.parsed(), &mut inspection);
+            describe(evidence.parsed(), &mut inspection);
         }
         Ok(None) => inspection.warnings.push("no evidence: an ordinary certificate".to_owned()),
         Err(refusal) => inspection.warnings.push(format!(
@@ -96,7 +103,7 @@ fn certificate(der: &[u8], now: u64) -> Result<Inspection, Refusal> {
     Ok(inspection)
 }
 
-fn quote(quote: &Quote, inspection: &mut Inspection) {
+fn describe(quote: &Quote, inspection: &mut Inspection) {
     inspection.fields.push((
         "quote",
         format!("{}, version {}, {} bytes", quote.tee(), quote.version(), quote.bytes().len()),
@@ -140,4 +147,10 @@ fn quote(quote: &Quote, inspection: &mut Inspection) {
                 .to_owned(),
         );
     }
+}
+
+fn object<S: Serializer>(fields: &[(&str, String)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(
+        fields.iter().map(|(name, value)| (name.to_lowercase().replace(' ', "_"), value)),
+    )
 }

@@ -14,7 +14,8 @@
 //! Integers are little-endian. Every byte string that parses here has exactly one reading: lengths
 //! are exact, nothing follows, and the certificates equal their own re-encoding. `dcap-qvl` is more
 //! liberal: two quotes that differ only in slack bytes are equally valid to it, which breaks caches
-//! and audits that compare bytes.
+//! and audits that compare bytes. What a device returned, and only that, may have zeros after it,
+//! which are dropped first.
 
 pub(crate) mod sgx;
 pub(crate) mod td;
@@ -152,8 +153,17 @@ pub(crate) fn report_data(quote: &[u8]) -> Option<&[u8]> {
     report.get(at..at + 64)
 }
 
-/// How long a quote claims to be, without anything a device may have appended.
-pub(crate) fn declared_length(quote: &[u8]) -> Option<usize> {
+/// A quote without the zeros with which a device, or its driver, fills up its buffer. Anything else
+/// after the quote stays, and is refused when it is parsed.
+pub(crate) fn without_padding(quote: &[u8]) -> &[u8] {
+    match declared_length(quote).and_then(|length| quote.split_at_checked(length)) {
+        Some((quote, rest)) if rest.iter().all(|byte| *byte == 0) => quote,
+        _ => quote,
+    }
+}
+
+/// How long a quote claims to be.
+fn declared_length(quote: &[u8]) -> Option<usize> {
     let end = Frame::of(quote).ok()?.report.end;
     let length = u32::from_le_bytes(quote.get(end..end + 4)?.try_into().ok()?);
     (end + 4).checked_add(usize::try_from(length).ok()?)

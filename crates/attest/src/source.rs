@@ -106,11 +106,7 @@ impl Device {
 /// The quote that a device returned, if it carries the requested report data. Trailing zeros, with
 /// which a device fills its buffer, are dropped.
 fn checked(mut quote: Vec<u8>, report_data: &[u8; 64]) -> Result<Vec<u8>, QuoteError> {
-    if let Some(length) = quote::declared_length(&quote)
-        && quote.get(length..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
-    {
-        quote.truncate(length);
-    }
+    quote.truncate(quote::without_padding(&quote).len());
     if quote.len() > MAXIMUM_QUOTE_BYTES {
         return Err(QuoteError::Oversize);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convelo_psi::KeyId;
 
-use crate::exit;
+use crate::{clock, exit};
 
 /// Organisations compute together without showing each other their data.
 ///
@@ -299,6 +299,10 @@ pub(crate) struct Trust {
     /// allows]
     #[arg(long, value_name = "FILE")]
     pub(crate) collateral: Option<PathBuf>,
+    /// Remember here the newest revocation lists seen, and refuse older ones [default:
+    /// seen-lists.json next to the job file or policy]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) seen_lists: Option<PathBuf>,
     /// Ask for no fresh attestation (plain RA-TLS): trust a key that an enclave once made
     #[arg(long)]
     pub(crate) insecure_ratls_only: bool,
@@ -356,10 +360,6 @@ pub(crate) struct Run {
     pub(crate) policy: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) trust: Trust,
-    /// Remember here the newest revocation lists seen, and refuse older ones [default:
-    /// seen-lists.json next to the job file]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) seen_lists: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) others: Others,
     #[command(flatten)]
@@ -551,10 +551,6 @@ pub(crate) struct Join {
     /// Replace the output if it exists
     #[arg(long)]
     pub(crate) force: bool,
-    /// Remember here the newest revocation lists seen, and refuse older ones [default:
-    /// seen-lists.json next to the policy]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) seen_lists: Option<PathBuf>,
     /// Where the receipt goes; an existing one is kept, and the new one numbered [default:
     /// DATA.receipt.json]
     #[arg(long, value_name = "FILE")]
@@ -591,9 +587,10 @@ pub(crate) enum Attest {
         #[arg(long)]
         json: bool,
     },
-    /// Verify the evidence of a certificate, check by check
+    /// Verify the evidence of a certificate, or a bare quote, check by check
     Verify {
-        /// A certificate (PEM or DER), or the address of a service, to which nothing is sent
+        /// A certificate (PEM or DER), a bare quote, or the address of a service, to which nothing is
+        /// sent
         #[arg(value_name = "FILE|HOST:PORT")]
         from: String,
         /// What to accept: a policy in TOML, or dynamic_config.json
@@ -604,8 +601,13 @@ pub(crate) enum Attest {
         /// Accept evidence of the simulated platform with this root, in addition to --policy
         #[arg(long, value_name = "PEM")]
         insecure_simulated_root: Option<PathBuf>,
-        /// Verify as of this time, in Unix seconds [default: now]
-        #[arg(long, value_name = "SECONDS")]
+        /// What a bare quote must be over: up to 64 bytes, in hexadecimal digits or in a file, which
+        /// zeros follow
+        #[arg(long, value_name = "HEX|FILE")]
+        report_data: Option<String>,
+        /// Verify as of this time: 2026-10-08T01:09:46Z, 2026-10-08 for midnight UTC, or Unix seconds
+        /// [default: now]
+        #[arg(long, value_name = "TIME", value_parser = clock::parse)]
         at: Option<u64>,
         /// Print JSON on stdout
         #[arg(long)]

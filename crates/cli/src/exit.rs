@@ -30,7 +30,7 @@ Exit codes:
   2    a flag, a file or the input is wrong
   3    evidence was refused, the service's or a party's
   4    the job's reveal policy or a cap forbids it, or withholds the result
-  130  stopped by SIGINT or SIGTERM; the other parties were told";
+  130  stopped by SIGINT or SIGTERM; it says whether the other parties were told";
 
 /// A failure in words, and the program's exit code.
 #[derive(Debug)]

@@ -4,13 +4,15 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use convelo_attest::{Collateral, Policy};
+use convelo_attest::{Collateral, Policy, certificate_to_pem};
 use convelo_channel::Identity;
 use convelo_party::limits::MAXIMUM_FILE_BYTES;
 use convelo_psi::{Job, KeyId};
+use convelo_untrusted::Untrusted;
 use zeroize::Zeroizing;
 
 use crate::args::Others;
+use crate::contents::{Contents, Kind};
 use crate::exit::Failure;
 
 /// The name of a collateral file next to a job file or a policy.
@@ -93,16 +95,26 @@ pub(crate) fn policy(path: &Path, simulated_root: Option<&Path>) -> Result<Polic
     let failed = |error: &dyn std::fmt::Display| {
         Failure::usage(format!("the policy {}: {error}", path.display()))
     };
-    let text = text(path, "the policy")?;
-    let policy = if text.trim_start().starts_with('{') {
-        Policy::from_dynamic_config(&text)
-    } else {
-        Policy::from_toml(&text)
-    }
-    .map_err(|error| failed(&error))?;
+    let bytes = bytes(path, "the policy")?;
+    let contents = Contents::of(&bytes);
+    let dynamic = match contents.kind {
+        Kind::Policy | Kind::Text => false,
+        Kind::DynamicConfig | Kind::OtherJson => true,
+        _ => return Err(contents.mistaken(path, "the policy", "a policy (TOML)")),
+    };
+    let text = String::from_utf8_lossy(&contents.bytes);
+    let policy =
+        if dynamic { Policy::from_dynamic_config(&text) } else { Policy::from_toml(&text) }
+            .map_err(|error| failed(&error))?;
     match simulated_root {
         Some(root) => {
-            let pem = self::text(root, "the simulated root")?;
+            const WHAT: &str = "the simulated root";
+            let bytes = self::bytes(root, WHAT)?;
+            let contents = Contents::of(&bytes);
+            if contents.kind != Kind::Certificate {
+                return Err(contents.mistaken(root, WHAT, "one certificate"));
+            }
+            let pem = certificate_to_pem(&contents.bytes);
             policy.with_insecure_simulated_root(&pem).map_err(|error| failed(&error))
         }
         None => Ok(policy),
@@ -142,9 +154,22 @@ pub(crate) fn collateral_if_any(
     if flag.is_none() && !path.exists() {
         return Ok(None);
     }
-    Collateral::from_json(&text(&path, "the collateral")?)
-        .map(Some)
-        .map_err(|error| Failure::usage(format!("the collateral {}: {error}", path.display())))
+    Ok(Some(bundle(&path)?.0))
+}
+
+/// Reads the collateral in a file, and says which of its fields were ignored.
+pub(crate) fn bundle(path: &Path) -> Result<(Collateral, Vec<Untrusted>), Failure> {
+    const WHAT: &str = "the collateral";
+    let bytes = bytes(path, WHAT)?;
+    let contents = Contents::of(&bytes);
+    if !matches!(contents.kind, Kind::Collateral | Kind::OtherJson) {
+        let expected = "a collateral bundle (JSON), as 'convelo collateral export' writes it";
+        return Err(contents.mistaken(path, WHAT, expected));
+    }
+    let text = String::from_utf8_lossy(&contents.bytes);
+    Collateral::from_json(&text)
+        .map(|bundle| (bundle, Collateral::ignored_fields(&text)))
+        .map_err(|error| Failure::usage(format!("{WHAT} {}: {error}", path.display())))
 }
 
 /// The file that remembers revocation lists: the one that the flag names, or next to another file.

@@ -4,6 +4,7 @@
 mod args;
 mod clock;
 mod commands;
+mod contents;
 mod evidence;
 mod exit;
 mod files;

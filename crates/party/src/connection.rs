@@ -199,14 +199,14 @@ impl Connection {
     }
 
     /// Sends a last message and waits until the service has received it, but no longer than
-    /// `patience`.
-    pub(crate) async fn last(mut self, word: FromParty, patience: Duration) {
-        let _ = tokio::time::timeout(patience, async {
-            if self.stream.outgoing.send(word).await.is_ok() {
-                while self.next().await.is_ok() {}
-            }
-        })
-        .await;
+    /// `patience`. Returns whether it has: then it ends the stream.
+    pub(crate) async fn last(mut self, word: FromParty, patience: Duration) -> bool {
+        let heard = async {
+            let sent = self.stream.outgoing.send(word).await.is_ok();
+            while sent && self.next().await.is_ok() {}
+            sent
+        };
+        tokio::time::timeout(patience, heard).await.unwrap_or(false)
     }
 }
 

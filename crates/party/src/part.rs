@@ -161,9 +161,10 @@ impl Part {
         Ok((outcome, Answer { job, address, told, statement, signed, certificate, spki, proved }))
     }
 
-    /// Tells the service that this party gives up, and why.
-    pub(crate) async fn leave(self, reason: Reason) {
-        self.session.leave(reason).await;
+    /// Tells the service that this party gives up, and why. True if it had a seat there and the
+    /// service has heard it.
+    pub(crate) async fn leave(self, reason: Reason) -> bool {
+        self.session.leave(reason).await
     }
 
     /// Tells the service that the result has arrived.

@@ -25,7 +25,7 @@ use crate::summary::{Counted, Matched, Summary};
 use crate::table::{Output, Table};
 
 /// Runs a provider's part of a job on its table. When `stop` completes, the run ends in an orderly
-/// way: the other parties are told, and nothing is written.
+/// way: the other parties are told, if the service knows of this one, and nothing is written.
 ///
 /// # Errors
 /// [`Error`]; its kind says who has to act.
@@ -41,7 +41,7 @@ pub async fn run(
     let provider =
         Provider { plan, observer, cancelled: cancelled.clone(), answered: AtomicBool::new(false) };
     tokio::pin!(stop);
-    let mut met = None;
+    let (mut met, mut stopped) = (None, false);
     let result = {
         // Boxed: its state would add several kilobytes to every caller's future.
         let mut performing = Box::pin(provider.perform(table, output, &mut met));
@@ -56,19 +56,27 @@ pub async fn run(
                     let written = tokio::time::timeout(LAST_ROW_TIMEOUT, performing).await;
                     written.unwrap_or_else(|_| Err(Error::new(Kind::Stopped, text)))
                 } else {
-                    let text = "stopped on request; the other parties have been told";
-                    Err(Error::new(Kind::Stopped, text))
+                    stopped = true;
+                    Err(Error::new(Kind::Stopped, "stopped on request"))
                 }
             }
         }
     };
-    if let Err(error) = &result {
-        cancelled.cancel();
-        if let Some(services) = met {
-            services.leave(error).await;
-        }
+    let Err(error) = result else { return result };
+    cancelled.cancel();
+    let told = match met {
+        Some(services) => services.leave(&error).await,
+        None => false,
+    };
+    if !stopped {
+        return Err(error);
     }
-    result
+    let told = if told {
+        "the other parties have been told"
+    } else {
+        "nobody was told: no service knew of this party, or none could be reached"
+    };
+    Err(Error::new(Kind::Stopped, format!("{error}; {told}")))
 }
 
 /// Tells the blocking passes over a table to end early.

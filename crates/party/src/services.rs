@@ -14,7 +14,7 @@ use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Mode, Outcome, PseudonymSet, Ra
 use futures_util::future::{join_all, select_all, try_join_all};
 use tokio::task::JoinHandle;
 
-use crate::attestation::Terms;
+use crate::attestation::{Proved, Terms};
 use crate::error::Error;
 use crate::event::Observer;
 use crate::part::{Answer, Part};
@@ -22,30 +22,41 @@ use crate::plan::{self, Conditions, Consent};
 use crate::progress::Progress;
 use crate::providers::VerifiedProvider;
 use crate::receipt::{Receipt, Service};
+use crate::seen::Seen;
 use crate::session::Contact;
 use crate::shards;
 use crate::summary::{Matched, Summary};
 
 /// Contacts every service of a job and verifies, with this collateral, that it is what the job
-/// says. Nothing of the job is sent. Returns the address of each service, and its verdict unless it
-/// is known only by a pinned key.
+/// says. Nothing of the job is sent. As in a run, revocation lists older than those in the file
+/// `seen_lists` are refused, and newer ones remembered there. Returns the address of each service,
+/// and its verdict unless it is known only by a pinned key.
 ///
 /// # Errors
-/// If a service does not answer or is refused, if the job's terms do not say what it must prove, or
-/// if they need a consent that is not given.
+/// If a service does not answer or is refused, if the job's terms do not say what it must prove, if
+/// they need a consent that is not given, or if the file cannot be read.
 pub async fn verify_services(
     job: &Job,
     collateral: Option<Collateral>,
+    seen_lists: Option<PathBuf>,
     consent: Consent,
 ) -> Result<Vec<(String, Option<Verdict>)>, Error> {
     let policies: Vec<_> = plan::policy_of(job)?.into_iter().map(Arc::new).collect();
     plan::check_consent(job, &policies, &[], consent)?;
     plan::check_collateral(&policies, collateral.as_ref())?;
-    let expect = plan::expectation(job, policies, collateral.map(Arc::new))?;
+    let terms = Terms {
+        expect: plan::expectation(job, policies, collateral.map(Arc::new))?,
+        source: None,
+        job: job.digest(),
+        insecure_ratls_only: true,
+        seen: seen_lists.map(Seen::open).transpose()?.map(Arc::new),
+    };
     let dialler = dialler(job, Identity::generate().plain()?);
     let verifying = plan::addresses(job, None)?.into_iter().map(async |address| {
-        let stream = dialler.dial(&address, &expect).await?;
-        Ok((address, stream.verdict().cloned()))
+        let service = dialler.dial(&address, &terms.expect).await?;
+        let proved = Proved::by_certificate(&service, &terms.expect);
+        terms.admit(proved.collateral(), Error::from)?;
+        Ok((address, proved.verdict().cloned()))
     });
     try_join_all(verifying).await
 }
@@ -152,12 +163,15 @@ impl Services {
         &self.providers
     }
 
-    /// Tells the services that this party gives up, and why.
-    pub(crate) async fn leave(self, error: &Error) {
+    /// Tells the services that this party gives up, and why. True if one that knew of this party
+    /// has heard it: it tells the others.
+    pub(crate) async fn leave(self, error: &Error) -> bool {
         // A single service that said why it ended the job already knows.
-        if error.reason().is_none() || self.parts.len() > 1 {
-            join_all(self.parts.into_iter().map(|part| part.leave(error.told()))).await;
+        if error.reason().is_some() && self.parts.len() == 1 {
+            return true;
         }
+        let leaving = self.parts.into_iter().map(|part| part.leave(error.told()));
+        join_all(leaving).await.contains(&true)
     }
 }
 

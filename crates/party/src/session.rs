@@ -164,15 +164,19 @@ impl Session {
         self.follow().await
     }
 
-    /// Tells the service that this party gives up, and why.
-    pub(crate) async fn leave(self, reason: Reason) {
-        self.connection.last(FromParty::Leave(reason), GOODBYE_TIMEOUT).await;
+    /// Tells the service that this party gives up, and why. True if this party had asked for a seat
+    /// and the service has heard it.
+    pub(crate) async fn leave(self, reason: Reason) -> bool {
+        let seated = self.hello.is_some();
+        self.connection.last(FromParty::Leave(reason), GOODBYE_TIMEOUT).await && seated
     }
 
     /// Tells the service that the result has arrived. A caller that waits for the task knows that
     /// the service has received this; it does not matter for the result.
     pub(crate) fn received(self) -> JoinHandle<()> {
-        tokio::spawn(self.connection.last(FromParty::Received, GOODBYE_TIMEOUT))
+        tokio::spawn(async {
+            let _ = self.connection.last(FromParty::Received, GOODBYE_TIMEOUT).await;
+        })
     }
 
     fn count(&mut self, message: &ToParty) {

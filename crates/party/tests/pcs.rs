@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use convelo_attest::{
-    Collateral, CollateralError, Evidence, PckCa, PlatformId, Policy, QuoteSource as _, Tee,
+    Collateral, CollateralError, PckCa, PlatformId, Policy, QuoteSource as _, Tee,
     collateral_endpoint,
 };
 use convelo_party::{PcsClient, PcsError, Refresh, RefreshError};
@@ -29,7 +29,7 @@ fn policy() -> Policy {
 
 fn id() -> PlatformId {
     let quote = platform().enclave(Enclave::named("x")).quote(&[7; 64]).unwrap();
-    PlatformId::of(&Evidence::from_quote(&quote, &[7; 64], b"a key").unwrap()).unwrap()
+    PlatformId::of_quote(&quote).unwrap()
 }
 
 fn pccs(knobs: PccsKnobs) -> Pccs {

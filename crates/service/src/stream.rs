@@ -57,7 +57,14 @@ pub(crate) async fn serve(
     let opened = open(&entrance, &peer, &mut incoming, &outgoing).await;
     let (mut entered, _seated, session) = match opened {
         Ok(opened) => opened,
-        Err(failed) => {
+        Err(Unopened::Looked) => {
+            if let Some(left_out) = stranger_line() {
+                let address = peer.address;
+                tracing::info!(%address, left_out, "somebody looked at the evidence and left");
+            }
+            return;
+        }
+        Err(Unopened::Refused(failed)) => {
             if let Some(left_out) = stranger_line() {
                 let (address, reason) = (peer.address, failed.reason);
                 tracing::info!(%address, %reason, left_out, "a party was refused");
@@ -194,13 +201,27 @@ impl Renewal {
     }
 }
 
+/// Why a stream does not lead to a seat.
+enum Unopened {
+    /// Whoever it was had the service prove what it is, and left: as a party without collateral does
+    /// before it shows itself, on another connection.
+    Looked,
+    Refused(Failed),
+}
+
+impl From<Failed> for Unopened {
+    fn from(failed: Failed) -> Self {
+        Self::Refused(failed)
+    }
+}
+
 /// From Challenge to a seat. Reveals nothing about any job before that.
 async fn open(
     entrance: &Entrance,
     peer: &Peer,
     incoming: &mut Streaming<proto::FromParty>,
     outgoing: &mpsc::Sender<ToParty>,
-) -> Result<(Entered, Seated, Option<Session>), Failed> {
+) -> Result<(Entered, Seated, Option<Session>), Unopened> {
     let acquaintance = entrance.acquaintance(peer)?;
     let queue = match acquaintance {
         Acquaintance::Stranger => Queue::Strangers,
@@ -208,7 +229,14 @@ async fn open(
     };
     let mut session: Option<Session> = None;
     loop {
-        match (next(incoming).await?, &mut session) {
+        let message = match (next(incoming).await?, &session) {
+            (Some(message), _) => message,
+            (None, Some(_)) => return Err(Unopened::Looked),
+            (None, None) => {
+                return Err(protocol("the stream ended before its first message").into());
+            }
+        };
+        match (message, &mut session) {
             (FromParty::Challenge(challenge), None) => {
                 let (exchange, proof) = entrance.attester.answer(queue, peer, challenge).await?;
                 session = Some(Session::new(exchange));
@@ -219,7 +247,7 @@ async fn open(
                 if session.is_none() && !entrance.insecure_ratls_only {
                     let text = "a Hello arrived before a Challenge: this service attests every \
                                 connection afresh; run the same version of the program";
-                    return Err(Failed::new(Reason::NotAttested, text));
+                    return Err(Failed::new(Reason::NotAttested, text).into());
                 }
                 let session = session.take();
                 let kept = peer.place.keep().ok_or_else(|| {
@@ -234,21 +262,20 @@ async fn open(
                 return Ok((entered, kept.seat(), session));
             }
             _ => {
-                return Err(protocol(
-                    "another message arrived, expected a Challenge and then a Hello",
-                ));
+                let text = "another message arrived, expected a Challenge and then a Hello";
+                return Err(protocol(text).into());
             }
         }
     }
 }
 
-async fn next(incoming: &mut Streaming<proto::FromParty>) -> Result<FromParty, Failed> {
+/// The next message; none if the stream is over, in whichever way.
+async fn next(incoming: &mut Streaming<proto::FromParty>) -> Result<Option<FromParty>, Failed> {
     let message = timeout(HELLO_TIMEOUT, incoming.message())
         .await
-        .map_err(|_| protocol("no Hello arrived in time"))?
-        .map_err(|_| protocol("the stream broke before its Hello"))?
-        .ok_or_else(|| protocol("the stream ended before its Hello"))?;
-    message.try_into().map_err(|error: WireError| match error {
+        .map_err(|_| protocol("no Hello arrived in time"))?;
+    let Ok(Some(message)) = message else { return Ok(None) };
+    message.try_into().map(Some).map_err(|error: WireError| match error {
         WireError::Version { .. } => Failed::new(Reason::Version, error.to_string()),
         _ => protocol(&error.to_string()),
     })

@@ -55,7 +55,7 @@ impl Collateral {
 
     /// Whether this bundle is about the platform that the evidence names.
     pub fn fits(&self, evidence: &Evidence) -> bool {
-        let platform = PlatformId::of(evidence).ok();
+        let platform = PlatformId::of_quote(evidence.quote()).ok();
         platform.is_some() && platform == PlatformId::of_collateral(self).ok()
     }
 }

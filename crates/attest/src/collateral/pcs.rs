@@ -9,8 +9,8 @@ use x509_cert::ext::pkix::CrlDistributionPoints;
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 
 use super::{Collateral, CollateralError, part};
-use crate::evidence::Evidence;
-use crate::quote::{Quote, Tee};
+use crate::evidence;
+use crate::quote::{self, Quote, Tee};
 use crate::refusal::{Matter, Refusal, Stage};
 
 /// Which certification authority issued a platform's PCK certificate.
@@ -49,14 +49,15 @@ pub struct PlatformId {
 }
 
 impl PlatformId {
-    /// Of the platform that the evidence names; nothing in it is verified yet.
-    pub fn of(evidence: &Evidence) -> Result<Self, Refusal> {
-        Self::of_chain(evidence.parsed())
+    /// Of the platform that a certificate's evidence names, in whatever form it is, for whichever key
+    /// and of whatever age: collateral is signed, and says itself which platform it is about.
+    pub fn of_certificate(der: &[u8]) -> Result<Self, Refusal> {
+        Self::of_chain(&evidence::quote_in(der)?.ok_or_else(Refusal::missing_evidence)?)
     }
 
-    /// Of the platform that a bare quote names, no matter whose key it binds.
+    /// Of the platform that a bare quote names, no matter what it is over.
     pub fn of_quote(quote: &[u8]) -> Result<Self, Refusal> {
-        Self::of_chain(&Quote::parse(quote)?)
+        Self::of_chain(&Quote::parse(quote::without_padding(quote))?)
     }
 
     /// Of the platform that a bundle is about, to fetch a newer one.

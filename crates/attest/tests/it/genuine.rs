@@ -4,10 +4,11 @@ use std::fs;
 
 use crate::kit::{code, enclave, evidence, key, policy, spki, vector};
 use convelo_attest::{
-    CertificateRules, Collateral, CollateralError, Evidence, Policy, Refusal, TcbStatus, Tee,
-    Verdict, extension, verify,
+    CertificateRules, Collateral, Evidence, PlatformId, Policy, Refusal, Stage, TcbStatus, Tee,
+    Verdict, extension, inspect, verify,
 };
 use convelo_simulator::CertificateKnobs;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 const SGX_CLOCK: u64 = 1_750_334_171;
@@ -159,25 +160,23 @@ fn judge_tdx(name: &str, quote: &[u8], now: u64) -> Result<Verdict, Refusal> {
         hex(184),
     ))
     .unwrap();
-    let mut bundle: serde_json::Value =
-        serde_json::from_str(&text(&format!("quotes/{name}_collateral.json"))).unwrap();
-    // It would replace the quote's own chain, so no bundle with it is read.
-    bundle.as_object_mut().unwrap().remove("pck_certificate_chain");
-    let collateral = Collateral::from_json(&bundle.to_string()).unwrap();
+    let collateral = text(&format!("quotes/{name}_collateral.json"));
+    let collateral = Collateral::from_json(&collateral).unwrap();
     let report_data: &[u8; 64] = body[520..584].try_into().unwrap();
-    verify(&Evidence::from_quote(quote, report_data, b"a key")?, &collateral, &policy, now)
+    verify(&Evidence::from_bare_quote(quote, report_data)?, &collateral, &policy, now)
 }
 
 const TDX_CLOCK: u64 = 1_750_332_747;
 const TD15EX_CLOCK: u64 = 1_791_421_786;
 
-/// Without the zeros that the kernel puts after it.
+/// The sample as its kernel returned it, with 70 zeros after it.
 fn tdx_sample() -> Vec<u8> {
-    let mut quote = read("quotes/tdx_quote");
-    assert!(quote[4936..].iter().all(|byte| *byte == 0));
-    quote.truncate(4936);
+    let quote = read("quotes/tdx_quote");
+    assert!(quote[TDX_BYTES..].iter().all(|byte| *byte == 0));
     quote
 }
+
+const TDX_BYTES: usize = 4936;
 
 #[test]
 fn the_tdx_samples_are_accepted_at_their_clocks_and_at_no_other() {
@@ -198,10 +197,80 @@ fn the_tdx_samples_are_accepted_at_their_clocks_and_at_no_other() {
 }
 
 #[test]
-fn the_tdx_sample_as_its_kernel_returned_it_has_zeros_after_it() {
-    let refusal = judge_tdx("tdx_quote", &read("quotes/tdx_quote"), TDX_CLOCK).unwrap_err();
-    assert_eq!(refusal.code, "quote-form");
-    assert!(refusal.found.contains("4370 bytes of signature data"), "{refusal}");
+fn zeros_after_a_bare_quote_and_nothing_else() {
+    let zeros = |count| [&tdx_sample()[..TDX_BYTES], &vec![0; count]].concat();
+    for count in [0, 1, 70, 8192, 32 << 10] {
+        judge_tdx("tdx_quote", &zeros(count), TDX_CLOCK).unwrap();
+        let inspection = inspect(&zeros(count), TDX_CLOCK).unwrap();
+        let said = inspection.fields.iter().find(|(name, _)| *name == "after the quote");
+        assert_eq!(said.is_some(), count > 0, "{inspection:?}");
+        assert_eq!(PlatformId::of_quote(&zeros(count)).unwrap().fmspc, [0xB0, 0xC0, 0x6F, 0, 0, 0]);
+    }
+    for at in [TDX_BYTES, TDX_BYTES + 35, TDX_BYTES + 69] {
+        let mut quote = zeros(70);
+        quote[at] = 1;
+        let refusal = judge_tdx("tdx_quote", &quote, TDX_CLOCK).unwrap_err();
+        assert_eq!(refusal.code, "quote-form");
+        assert!(refusal.found.contains("4370 bytes of signature data"), "{refusal}");
+        assert!(inspect(&quote, TDX_CLOCK).is_err() && PlatformId::of_quote(&quote).is_err());
+    }
+}
+
+/// A certificate or a connection carries the quote and nothing else.
+#[test]
+fn zeros_after_a_quote_that_is_not_bare() {
+    let quote = tdx_sample();
+    let report_data: &[u8; 64] = quote[48 + 520..][..64].try_into().unwrap();
+    assert_eq!(code(Evidence::from_quote(&quote, report_data, b"a key")), "quote-form");
+    let key = key();
+    let knobs = CertificateKnobs::at(TDX_CLOCK).with(extension(&quote, &spki(&key)));
+    let der = convelo_simulator::certificate(&key, &knobs).unwrap();
+    assert_eq!(code(Evidence::from_certificate(&der, TDX_CLOCK)), "quote-form");
+    assert_eq!(code(PlatformId::of_certificate(&der)), "quote-form");
+}
+
+#[test]
+fn a_bare_quote_for_other_report_data() {
+    let refusal = Evidence::from_bare_quote(&read("quotes/sgx_quote"), &[7; 64]).unwrap_err();
+    assert_eq!((refusal.stage, refusal.code), (Stage::KeyBinding, "report-data"));
+    assert!(refusal.expected.contains(&"07".repeat(64)), "{refusal}");
+    assert!(refusal.found.contains(&hex::encode("Hello, world!")), "{refusal}");
+}
+
+/// A verdict on a bare quote says so, and is no peer's.
+#[test]
+fn a_bare_quote_binds_no_key() {
+    let verdict = judge_sample(&policy_for_sample(STATUS, ADVISORIES), SGX_CLOCK).unwrap();
+    assert!(verdict.spki().is_empty());
+    assert!(verdict.checks().iter().any(|check| check.name == "report data"), "{verdict:?}");
+    assert!(verdict.checks().iter().all(|check| check.name != "key binding"), "{verdict:?}");
+}
+
+/// Thirty years, an expired one, claims that we do not know: the platform is what it is.
+#[test]
+fn a_genuine_certificate_names_its_platform_whatever_its_lifetime() {
+    for name in CERTIFICATES {
+        let platform = PlatformId::of_certificate(&certificate(name)).unwrap();
+        assert_eq!((platform.tee, platform.fmspc.len()), (Tee::Sgx, 6), "{name}");
+    }
+    let plain = convelo_simulator::certificate(&key(), &CertificateKnobs::at(SGX_CLOCK)).unwrap();
+    assert_eq!(code(PlatformId::of_certificate(&plain)), "no-evidence");
+}
+
+#[test]
+fn an_inspection_in_json_is_an_object() {
+    let quotes =
+        ["sgx_quote", "tdx_quote", "tdx_quote_td15ex"].map(|name| format!("quotes/{name}"));
+    let inspections = quotes.iter().map(|name| inspect(&read(name), SGX_CLOCK).unwrap());
+    let certificates = CERTIFICATES.map(|name| inspect(&certificate(name), SGX_CLOCK).unwrap());
+    for inspection in inspections.chain(certificates) {
+        let json = serde_json::to_value(&inspection).unwrap();
+        let fields = json["fields"].as_object().unwrap();
+        assert_eq!(fields.len(), inspection.fields.len(), "a name occurs twice: {inspection:?}");
+        assert_eq!(fields["report_data"].as_str().unwrap().len(), 128);
+        assert_eq!(fields["platform_fmspc"].as_str().unwrap().len(), 12);
+        assert!(fields.keys().all(|name| !name.contains([' ', 'F'])), "{fields:?}");
+    }
 }
 
 #[test]
@@ -220,10 +289,34 @@ fn genuine_collateral_is_read() {
     let read = |name: &str| Collateral::from_json(&text(&format!("quotes/{name}_collateral.json")));
     assert_eq!(read("sgx_quote").unwrap().fmspc(), [0x00, 0xA0, 0x67, 0x11, 0, 0]);
     assert_eq!(read("tdx_quote").unwrap().fmspc(), [0xB0, 0xC0, 0x6F, 0, 0, 0]);
-    assert_eq!(read("tdx_quote_td15ex").unwrap_err(), CollateralError::CertificateChain);
     let collateral = read("sgx_quote").unwrap();
     let again = Collateral::from_json(&collateral.to_json()).unwrap();
     assert_eq!(again.digest(), collateral.digest());
+}
+
+/// Nothing that another program adds to a bundle has an effect, and it can be told what was ignored.
+#[test]
+fn fields_that_other_programs_add_to_a_bundle() {
+    let genuine = text("quotes/tdx_quote_td15ex_collateral.json");
+    let ignored = |text: &str| -> Vec<String> {
+        let fields = Collateral::ignored_fields(text);
+        fields.iter().map(|field| field.as_arrived().to_owned()).collect()
+    };
+    assert_eq!(ignored(&genuine), ["pck_certificate_chain"]);
+    let mut bundle: serde_json::Value = serde_json::from_str(&genuine).unwrap();
+    let with = Collateral::from_json(&genuine).unwrap();
+    bundle.as_object_mut().unwrap().remove("pck_certificate_chain");
+    let without = Collateral::from_json(&bundle.to_string()).unwrap();
+    assert_eq!((with.digest(), with.to_json()), (without.digest(), without.to_json()));
+    assert!(ignored(&with.to_json()).is_empty());
+    for (name, value) in
+        [("version", json!(3)), ("tee_type", json!("0x81")), ("expires", json!({"at": [1]}))]
+    {
+        bundle[name] = value;
+        let read = Collateral::from_json(&bundle.to_string()).unwrap();
+        assert_eq!(read.digest(), without.digest(), "{name}");
+        assert!(ignored(&bundle.to_string()).contains(&name.to_owned()));
+    }
 }
 
 #[test]
@@ -250,7 +343,7 @@ fn policy_for_sample(statuses: &str, advisories: &str) -> Policy {
 fn sample() -> Evidence {
     let mut greeting = [0; 64];
     greeting[..13].copy_from_slice(b"Hello, world!");
-    Evidence::from_quote(&read("quotes/sgx_quote"), &greeting, b"a key").unwrap()
+    Evidence::from_bare_quote(&read("quotes/sgx_quote"), &greeting).unwrap()
 }
 
 fn sample_collateral() -> Collateral {

@@ -8,26 +8,55 @@ use serde_json::json;
 
 use crate::args::Attest;
 use crate::clock::unix_now;
-use crate::evidence;
+use crate::evidence::{self, Carrier};
 use crate::exit::{Code, Failure};
 use crate::{files, output, platform};
 
 pub(crate) async fn attest(args: Attest) -> Result<ExitCode, Failure> {
     match args {
         Attest::Inspect { from, json } => looked_at(&from, json).await,
-        Attest::Verify { from, policy, collateral, insecure_simulated_root, at, json } => {
+        Attest::Verify {
+            from,
+            policy,
+            collateral,
+            insecure_simulated_root,
+            report_data,
+            at,
+            json,
+        } => {
             let root = insecure_simulated_root.as_deref();
             let accepted = files::policy(&policy, root)?;
             let collateral = files::collateral(collateral.collateral.as_deref(), &policy)?;
-            let bytes = evidence::read(&from).await?;
+            let report_data = report_data.as_deref().map(evidence::report_data).transpose()?;
+            let carrier = evidence::read(&from).await?;
             let now = at.unwrap_or_else(unix_now);
+            let (evidence, proves) = match (&carrier, &report_data) {
+                (Carrier::Certificate(der), None) => {
+                    let evidence = Evidence::from_certificate(der, now)
+                        .and_then(|evidence| evidence.ok_or_else(Refusal::missing_evidence));
+                    (evidence, "only the certificate: a run also attests its connection")
+                }
+                (Carrier::Quote(quote), Some(data)) => {
+                    (Evidence::from_bare_quote(quote, data), "only the quote: it binds no key here")
+                }
+                (Carrier::Certificate(_), Some(_)) => {
+                    return Err(Failure::usage(format!(
+                        "{from} is a certificate, whose evidence is over its own key: leave out \
+                         --report-data, which is for bare quotes"
+                    )));
+                }
+                (Carrier::Quote(_), None) => {
+                    return Err(Failure::usage(format!(
+                        "{from} is a bare quote: say what it must be over with --report-data; \
+                         'convelo attest inspect {from}' shows what it is over"
+                    )));
+                }
+            };
             let mut checks = Vec::new();
-            let outcome = Evidence::from_certificate(&bytes, now)
-                .and_then(|evidence| evidence.ok_or_else(Refusal::missing_evidence))
-                .and_then(|evidence| {
-                    verify_listing(&evidence, &collateral, &accepted, now, &mut checks)
-                });
-            report(&checks, outcome, json)
+            let outcome = evidence.and_then(|evidence| {
+                verify_listing(&evidence, &collateral, &accepted, now, &mut checks)
+            });
+            report(&checks, outcome, proves, json)
         }
         Attest::Evidence { platform, output } => {
             let simulated = platform.simulated.as_deref();
@@ -54,7 +83,7 @@ pub(crate) async fn attest(args: Attest) -> Result<ExitCode, Failure> {
 }
 
 async fn looked_at(from: &str, json: bool) -> Result<ExitCode, Failure> {
-    let bytes = evidence::read(from).await?;
+    let (Carrier::Certificate(bytes) | Carrier::Quote(bytes)) = evidence::read(from).await?;
     let inspection = inspect(&bytes, unix_now())
         .map_err(|refusal| Failure::new(Code::Attestation, format!("{from}: {refusal}")))?;
     if json {
@@ -75,6 +104,7 @@ async fn looked_at(from: &str, json: bool) -> Result<ExitCode, Failure> {
 fn report(
     checks: &[Check],
     outcome: Result<Verdict, Refusal>,
+    proves: &str,
     json: bool,
 ) -> Result<ExitCode, Failure> {
     if json {
@@ -97,7 +127,7 @@ fn report(
         }
         match &outcome {
             Ok(verdict) => output::data(format_args!(
-                "ACCEPTED {}; only the certificate: a run also attests its connection",
+                "ACCEPTED {}; {proves}",
                 verdict.summary().replace(", NOT FRESH", "")
             )),
             Err(refusal) => output::data(format_args!(

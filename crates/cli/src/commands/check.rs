@@ -55,7 +55,9 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
     }
     if args.contact {
         let collateral = files::collateral_if_any(args.trust.collateral.as_deref(), &args.job)?;
-        for (address, verdict) in verify_services(&job, collateral, args.consent.into()).await? {
+        let seen = files::seen_lists(args.trust.seen_lists, &args.job);
+        let verified = verify_services(&job, collateral, Some(seen), args.consent.into());
+        for (address, verdict) in verified.await? {
             match verdict {
                 Some(verdict) => {
                     // Every contact would end with a warning that concerns only runs.

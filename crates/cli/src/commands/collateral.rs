@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use convelo_attest::{Collateral, Evidence, PlatformId, Policy};
+use convelo_attest::{Collateral, PlatformId, Policy};
 use convelo_party::{RefreshError, store_collateral};
+use convelo_untrusted::Untrusted;
 use serde_json::json;
 
 use crate::args::{CollateralCommand, Into};
 use crate::clock::{date, unix_now};
+use crate::evidence::Carrier;
 use crate::exit::{Code, Failure};
 use crate::{evidence, files, output, pcs};
 
@@ -23,7 +25,11 @@ pub(crate) async fn collateral(args: CollateralCommand) -> Result<ExitCode, Fail
             take(&fetched, &into)?;
         }
         CollateralCommand::Import { file, into } => {
-            take(&files::collateral(Some(&file), &file)?, &into)?;
+            let (bundle, ignored) = files::bundle(&file)?;
+            take(&bundle, &into)?;
+            for field in ignored {
+                output::say(format_args!("left out: the field {field}, which nothing here reads"));
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -31,16 +37,12 @@ pub(crate) async fn collateral(args: CollateralCommand) -> Result<ExitCode, Fail
 
 /// The platform that the evidence names. None of it is verified: whatever the evidence says, the
 /// collateral that arrives is signed and says which platform it is about.
-fn platform(bytes: &[u8]) -> Result<PlatformId, Failure> {
-    let refused =
-        |refusal: convelo_attest::Refusal| Failure::new(Code::Attestation, refusal.to_string());
-    let found = match Evidence::from_certificate(bytes, unix_now()) {
-        Ok(Some(evidence)) => PlatformId::of(&evidence),
-        Ok(None) => Err(convelo_attest::Refusal::missing_evidence()),
-        // A bare quote names its platform, too.
-        Err(refusal) => PlatformId::of_quote(bytes).map_err(|_| refusal),
+fn platform(carrier: &Carrier) -> Result<PlatformId, Failure> {
+    let platform = match carrier {
+        Carrier::Certificate(der) => PlatformId::of_certificate(der),
+        Carrier::Quote(quote) => PlatformId::of_quote(quote),
     };
-    found.map_err(refused)
+    platform.map_err(|refusal| Failure::new(Code::Attestation, refusal.to_string()))
 }
 
 /// Verifies a bundle and stores it, whole or not at all.
@@ -66,7 +68,7 @@ fn take(bundle: &Collateral, into: &Into) -> Result<(), Failure> {
 }
 
 fn show(file: &Path, json: bool) -> Result<(), Failure> {
-    let bundle = files::collateral(Some(file), file)?;
+    let (bundle, ignored) = files::bundle(file)?;
     let now = unix_now();
     let left = i64::try_from(bundle.expires()).unwrap_or(i64::MAX)
         - i64::try_from(now).unwrap_or(i64::MAX);
@@ -84,6 +86,7 @@ fn show(file: &Path, json: bool) -> Result<(), Failure> {
             "parts": parts,
             "seconds_left": left,
             "sha256": digest,
+            "ignored": ignored.iter().map(Untrusted::as_arrived).collect::<Vec<_>>(),
         }));
     }
     output::data("NOT VERIFIED: this is what the bundle says about itself");
@@ -103,5 +106,8 @@ fn show(file: &Path, json: bool) -> Result<(), Failure> {
         _ => format!("part of it expired {} h ago: fetch it again", -left / 3600),
     });
     output::data(format_args!("digest: sha256:{digest}"));
+    for field in ignored {
+        output::data(format_args!("ignored: the field {field}, which nothing here reads"));
+    }
     Ok(())
 }

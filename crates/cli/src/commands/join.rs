@@ -46,7 +46,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         .provider_policies(files::provider_policy(&args.others, root)?)
         .collateral(files::collateral_if_any(args.trust.collateral.as_deref(), &args.policy)?)
         .offer_collateral(files::offered(&args.others)?)
-        .seen_lists(files::seen_lists(args.seen_lists, &args.policy))
+        .seen_lists(files::seen_lists(args.trust.seen_lists, &args.policy))
         .address(args.service)
         .quote_source(platform::source(&args.platform, platform::PROVIDER)?)
         .insecure_simulated(args.consent.insecure_simulated || root.is_some())

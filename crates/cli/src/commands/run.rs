@@ -45,7 +45,7 @@ fn meant(args: Run) -> Result<(Plan, Table), Failure> {
         .provider_policies(files::provider_policy(&args.others, None)?)
         .collateral(files::collateral_if_any(args.trust.collateral.as_deref(), &args.job)?)
         .offer_collateral(files::offered(&args.others)?)
-        .seen_lists(files::seen_lists(args.seen_lists, &args.job))
+        .seen_lists(files::seen_lists(args.trust.seen_lists, &args.job))
         .address(args.service)
         .quote_source(platform::source(&args.platform, platform::PROVIDER)?)
         .insecure_simulated(args.consent.insecure_simulated)
