@@ -99,7 +99,7 @@ impl Genuine {
             ("tdx_quote", "2025-06-19T13:32:27+02:00"),
             ("tdx_quote_td15ex", "1791421786"),
         ];
-        let sample = |(quote, at)| {
+        let sample = |(quote, at): (&'static str, &'static str)| {
             for name in [quote.to_owned(), format!("{quote}_collateral.json")] {
                 alice.write(&name, vector(&format!("quotes/{name}")));
             }
