@@ -220,15 +220,15 @@ impl Batch {
         let batch = &mut self;
         let mut queue = maker.pseudonymiser.queue();
         let visited = maker.keys.visit(block, |place, entry| {
-            let Entry::Row(fields) = entry else {
+            let Entry::Row(found) = entry else {
                 batch.repeated_headers += 1;
                 return Ok(());
             };
             if is_shaped(place.row) {
-                let shapes = batch.shapes.iter_mut().zip(fields.clone());
+                let shapes = batch.shapes.iter_mut().zip(found.key());
                 shapes.for_each(|(shapes, field)| shapes.add(field));
             }
-            match normaliser.whole.encode(fields.clone()) {
+            match normaliser.whole.encode(found.key()) {
                 Encoded::Key(key) => {
                     queue.push(key, &mut batch.pseudonyms);
                     batch.rows.push(number(place.row).ok_or(Stop::Visitor(()))?);
@@ -237,7 +237,7 @@ impl Batch {
                 Encoded::Blank => batch.blank += 1,
                 Encoded::Invalid => batch.invalid += 1,
             }
-            let (part, reason) = normaliser.why(fields);
+            let (part, reason) = normaliser.why(found.key());
             batch.dropped.push(Dropped { row: place.row, line: place.line, part, reason });
             Ok(())
         });
