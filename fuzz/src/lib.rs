@@ -239,7 +239,8 @@ pub fn set_receiver(data: &[u8]) {
     }
 }
 
-/// A table: the first byte chooses delimiter and header. All rows are written, and read again.
+/// A table: the first byte chooses delimiter, header and escape character. All rows are written, and
+/// read again.
 ///
 /// A byte order mark is not text: a field that begins with one loses it if it ends up at the start
 /// of what is written. Such tables are skipped.
@@ -250,7 +251,8 @@ pub fn table_csv(data: &[u8]) {
         return;
     }
     let delimiter = [b',', b';', b'\t', b'|'][usize::from(choice % 4)];
-    let format = Format::csv(delimiter, choice & 4 != 0);
+    let escape = (choice & 8 != 0).then_some(b'\\');
+    let format = Format::Csv { delimiter, header: choice & 4 != 0, escape };
     let Ok(first) = rows(rest, format) else { return };
     let again = rows(&first.1, format).expect("what was written is read");
     assert!(again == first, "reading and writing again changes nothing");

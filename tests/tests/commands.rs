@@ -152,6 +152,8 @@ fn help() {
         "demo",
         "init",
         "keygen",
+        "key",
+        "key show",
         "check",
         "serve",
         "run",

@@ -224,7 +224,7 @@ fn what_must_be_reached_is_reached() {
     for (from, to) in [
         ("convelo-channel", "rustls"),
         ("convelo-service", "tonic"),
-        ("convelo-party", "csv-core"),
+        ("convelo-party", "parquet"),
         ("convelo-cli", "clap"),
         ("convelo-cli", "convelo-psi"),
         ("convelo-attest", "dcap-qvl"),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use convelo_attest::Refusal;
 use convelo_party::table::TableError;
 use convelo_party::{Error, Hint, Kind};
 
@@ -72,11 +73,30 @@ impl From<Error> for Failure {
             Kind::Stopped => Code::Stopped,
             _ => Code::Job,
         };
-        match error.hint() {
-            Some(hint) => Self::new(code, format!("{error}; {}", advice(hint))),
-            None => Self::new(code, error.to_string()),
-        }
+        let text =
+            error.refusal().map_or_else(|| error.to_string(), |refusal| lines(&error, refusal));
+        let text = match error.hint() {
+            Some(hint) if error.refusal().is_some() => format!("{text}, or {}", advice(hint)),
+            Some(hint) => format!("{text}; {}", advice(hint)),
+            None => text,
+        };
+        Self::new(code, text)
     }
+}
+
+/// A refusal of evidence, with each thing that it says on a line of its own.
+fn lines(error: &Error, refusal: &Refusal) -> String {
+    let whole = error.to_string();
+    let before = whole.split(&refusal.to_string()).next().unwrap_or_default();
+    format!(
+        "{before}attestation refused at {} [{}]\n  found: {}\n  expected: {}\n  concerns: {}\n  to do: {}",
+        refusal.stage.words(),
+        refusal.code,
+        refusal.found,
+        refusal.expected,
+        refusal.matter.words(),
+        refusal.advice
+    )
 }
 
 impl From<TableError> for Failure {

@@ -333,6 +333,15 @@ pub(crate) fn survey(counts: Counts, survey: &Survey) -> Vec<String> {
         ));
     }
     lines.extend(survey.shapes.iter().filter(|part| part.shapes.values > 0).map(shapes));
+    for PartShapes { part, shapes, .. } in &survey.shapes {
+        if shapes.guarded > 0 {
+            lines.push(format!(
+                "{} of {part} begin with = or an apostrophe, as spreadsheets guard texts: they match \
+                 nothing that is not guarded in the same way",
+                counted(shapes.guarded, "key")
+            ));
+        }
+    }
     lines
 }
 
@@ -369,7 +378,6 @@ fn shapes(part: &PartShapes) -> String {
         (shapes.at_signs, "have an @"),
         (shapes.spaced, "have white space at an end"),
         (shapes.not_ascii, "have characters beyond ASCII"),
-        (shapes.guarded, "begin with = or an apostrophe, as spreadsheets guard texts"),
     ] {
         if count > 0 {
             words.push(format!("{} {what}", percent(count, values)));
@@ -379,7 +387,7 @@ fn shapes(part: &PartShapes) -> String {
         (shortest, longest) if shortest == longest => format!("{shortest}"),
         (shortest, longest) => format!("{shortest} to {longest}"),
     };
-    words.push(format!("{length} characters"));
+    words.push(format!("{length} character{}", if shapes.longest == 1 { "" } else { "s" }));
     format!("the looks of {part}, of {}: {}", counted(values, "value"), words.join(", "))
 }
 

@@ -195,15 +195,15 @@ impl Batch {
         let batch = &mut self;
         let mut queue = maker.pseudonymiser.queue();
         let visited = maker.keys.visit(block, |place, entry| {
-            let Entry::Row(fields) = entry else {
+            let Entry::Row(found) = entry else {
                 batch.repeated_headers += 1;
                 return Ok(());
             };
             if is_shaped(place.row) {
-                let shapes = batch.shapes.iter_mut().zip(fields.clone());
+                let shapes = batch.shapes.iter_mut().zip(found.key());
                 shapes.for_each(|(shapes, field)| shapes.add(field));
             }
-            match normaliser.encode(fields) {
+            match normaliser.encode(found.key()) {
                 Encoded::Key(key) => {
                     queue.push(key, &mut batch.pseudonyms);
                     batch.rows.push(number(place.row).ok_or(Stop::Visitor(()))?);

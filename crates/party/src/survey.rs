@@ -150,23 +150,31 @@ pub(crate) fn is_shaped(row: u64) -> bool {
 }
 
 /// Some of the keys, chosen by the numbers of their rows: all of them as long as there are few.
-#[derive(Default)]
 pub(crate) struct Sampled {
     keys: Vec<(u32, Pseudonym)>,
-    /// A row is chosen if so many bits of its hash are 0.
-    bits: u32,
+    /// A row is chosen if its hash is not above this.
+    limit: u32,
+}
+
+impl Default for Sampled {
+    fn default() -> Self {
+        Self { keys: Vec::new(), limit: u32::MAX }
+    }
 }
 
 impl Sampled {
     #[inline]
     pub(crate) fn offer(&mut self, key: Pseudonym, row: u32) {
-        if !chosen(row, self.bits) {
-            return;
+        if hash(row) <= self.limit {
+            self.take(key, row);
         }
+    }
+
+    fn take(&mut self, key: Pseudonym, row: u32) {
         if self.keys.len() == SAMPLED_KEYS {
-            self.bits += 1;
-            let bits = self.bits;
-            self.keys.retain(|(row, _)| chosen(*row, bits));
+            self.limit /= 2;
+            let limit = self.limit;
+            self.keys.retain(|(row, _)| hash(*row) <= limit);
             return self.offer(key, row);
         }
         self.keys.push((row, key));
@@ -178,7 +186,7 @@ impl Sampled {
         let runs =
             self.keys.chunk_by(|(_, one), (_, next)| one == next).map(|run| run.len() as u64);
         let most = runs.max()?;
-        let all = self.bits == 0;
+        let all = self.limit == u32::MAX;
         let of = if all { rows } else { self.keys.len() as u64 };
         let many = (most >= 10 && most * 100 >= of) || (most >= 3 && most * 4 >= of);
         many.then_some(Commonest { rows: most, of, all })
@@ -191,8 +199,8 @@ impl Drop for Sampled {
     }
 }
 
-fn chosen(row: u32, bits: u32) -> bool {
-    row.wrapping_mul(0x9e37_79b1).leading_zeros() >= bits
+fn hash(row: u32) -> u32 {
+    row.wrapping_mul(0x9e37_79b1)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use convelo_untrusted::{CONTROL_Z, Line, lines};
+use convelo_untrusted::{BYTE_ORDER_MARK, CONTROL_Z, Line, lines};
 
 use super::error::Fault;
 use super::format::Format;
@@ -12,6 +12,21 @@ use super::record::Span;
 pub struct KeyFields<'r> {
     fields: Fields<'r>,
     columns: std::slice::Iter<'r, usize>,
+}
+
+/// A row, and which of its fields are the key's.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyRow<'r> {
+    pub(super) fields: Fields<'r>,
+    pub(super) columns: &'r [usize],
+}
+
+impl<'r> KeyRow<'r> {
+    /// The key fields.
+    #[inline]
+    pub(crate) fn key(&self) -> KeyFields<'r> {
+        KeyFields { fields: self.fields, columns: self.columns.iter() }
+    }
 }
 
 impl<'r> Iterator for KeyFields<'r> {
@@ -114,36 +129,36 @@ impl Layout {
         Self { format, width: if format == Format::Lines { Some(1) } else { width } }
     }
 
-    /// The form of a text that consists of whole lines without quotes.
-    pub(super) fn form(text: &str) -> Form {
+    /// The form of a text that consists of whole lines without quotes, how many lines it has, and how
+    /// many of them are rows.
+    pub(super) fn examine(self, text: &str) -> (Form, u64, u64) {
         let bytes = text.as_bytes();
-        let mut special = memchr::memchr2_iter(b'\r', CONTROL_Z as u8, bytes);
-        let odd = special.any(|at| bytes[at] != b'\r' || bytes.get(at + 1) != Some(&b'\n'));
-        let marked = || memchr::memmem::find(bytes, "\u{feff}".as_bytes()).is_some();
-        if odd || marked() { Form::Odd } else { Form::Plain }
-    }
-
-    /// Counts the lines of a text, and those that are rows.
-    pub(super) fn count(self, text: &str, form: Form) -> (u64, u64) {
-        let bytes = text.as_bytes();
-        if form == Form::Odd {
-            let rows = lines(text).filter(|line| self.is_row(line.text)).count() as u64;
-            return (lines(text).count() as u64, rows);
+        let mark = BYTE_ORDER_MARK.as_bytes();
+        let (mut odd, mut returns) = (false, false);
+        for at in memchr::memchr3_iter(b'\r', CONTROL_Z as u8, mark[0], bytes) {
+            match bytes[at] {
+                b'\r' => {
+                    returns = true;
+                    odd |= bytes.get(at + 1) != Some(&b'\n');
+                }
+                byte => odd |= byte != mark[0] || bytes[at..].starts_with(mark),
+            }
+            if odd {
+                let rows = lines(text).filter(|line| self.is_row(line.text)).count() as u64;
+                return (Form::Odd, lines(text).count() as u64, rows);
+            }
         }
         let ends = memchr::memchr_iter(b'\n', bytes).count() as u64;
         let lines = ends + u64::from(!text.is_empty() && !text.ends_with('\n'));
-        if self.is_lines() {
-            return (lines, lines);
-        }
         let blank = text.starts_with(['\n', '\r'])
             || memchr::memmem::find(bytes, b"\n\n").is_some()
-            || memchr::memmem::find(bytes, b"\n\r").is_some();
-        let rows = if blank {
+            || (returns && memchr::memmem::find(bytes, b"\n\r").is_some());
+        let rows = if blank && !self.is_lines() {
             plain_lines(text).filter(|line| self.is_row(line.text)).count() as u64
         } else {
             lines
         };
-        (lines, rows)
+        (Form::Plain, lines, rows)
     }
 
     /// The first row seen determines how many fields every row has.
@@ -204,17 +219,20 @@ impl Layout {
                 return self.visit_odd(block, delimiter, refuse, visit);
             }
             (_, Format::Csv { delimiter, .. }) => delimiter,
-            (form, _) => {
-                let mut one = |own: Line<'_>| {
+            (Form::Odd, _) => {
+                for own in lines(text) {
                     let (whole, ends) = (own.without_marks(), [own.text.len()]);
                     visit(Row { number, line, whole, fields: Fields::lines(own.text, &ends) })?;
                     (number, line) = (number + 1, line + 1);
-                    Ok(())
-                };
-                return match form {
-                    Form::Odd => lines(text).try_for_each(&mut one),
-                    _ => plain_lines(text).try_for_each(one),
-                };
+                }
+                return Ok(());
+            }
+            _ => {
+                for Line { whole, text, .. } in plain_lines(text) {
+                    visit(Row { number, line, whole, fields: Fields::lines(text, &[text.len()]) })?;
+                    (number, line) = (number + 1, line + 1);
+                }
+                return Ok(());
             }
         };
         let (mut begin, mut ends) = (0, Vec::new());
@@ -363,11 +381,6 @@ impl<'r> Fields<'r> {
         Self { text, places: Places::Ends(ends, begin, 0) }
     }
 
-    /// The fields in these columns, counted from 0.
-    pub(super) fn key(self, columns: &'r [usize]) -> KeyFields<'r> {
-        KeyFields { fields: self, columns: columns.iter() }
-    }
-
     pub(super) fn all(self) -> impl Iterator<Item = &'r str> {
         let count = match self.places {
             Places::Ends(ends, ..) => ends.len(),
@@ -379,23 +392,28 @@ impl<'r> Fields<'r> {
     /// The value of a field.
     #[inline]
     pub(super) fn get(self, column: usize) -> &'r str {
-        match self.places {
-            Places::Ends(..) => self.raw(column),
-            Places::Spans(spans) => &self.text[spans[column].value.0..spans[column].value.1],
-        }
+        let (begin, end) = match self.places {
+            Places::Ends(ends, begin, gap) => field(ends, begin, gap, column),
+            Places::Spans(spans) => spans[column].value,
+        };
+        &self.text[begin..end]
     }
 
     /// A field as it is written, with its quotes.
     #[inline]
     pub(super) fn raw(self, column: usize) -> &'r str {
-        match self.places {
-            Places::Ends(ends, begin, gap) => {
-                let begin = column.checked_sub(1).map_or(begin, |before| ends[before] + gap);
-                &self.text[begin..ends[column]]
-            }
-            Places::Spans(spans) => &self.text[spans[column].raw.0..spans[column].raw.1],
-        }
+        let (begin, end) = match self.places {
+            Places::Ends(ends, begin, gap) => field(ends, begin, gap, column),
+            Places::Spans(spans) => spans[column].raw,
+        };
+        &self.text[begin..end]
     }
+}
+
+/// Where a field is: each ends where `ends` says, and begins a gap behind the one before.
+#[inline]
+fn field(ends: &[usize], first: usize, gap: usize, column: usize) -> (usize, usize) {
+    (column.checked_sub(1).map_or(first, |before| ends[before] + gap), ends[column])
 }
 
 #[cfg(test)]
@@ -420,15 +438,14 @@ mod tests {
             let text = text.concat() + if unfinished { "a" } else { "\n" };
             let text = if plain { text.replace(['\r', '\u{feff}', '\u{1a}'], "\r\n") } else { text };
             let layout = Layout::new(format, None);
-            let form = Layout::form(&text);
+            let (form, lined, counted) = layout.examine(&text);
             prop_assert!(!plain || form == Form::Plain);
             let rows: Vec<_> = (1..)
                 .zip(lines(&text))
                 .filter(|(_, line)| all_lines || !line.text.is_empty())
                 .map(|(number, line)| (number, line.text.to_owned()))
                 .collect();
-            let counted = layout.count(&text, form);
-            prop_assert_eq!(counted, (lines(&text).count() as u64, rows.len() as u64));
+            prop_assert_eq!((lined, counted), (lines(&text).count() as u64, rows.len() as u64));
             let block = Block { text: text.clone(), form, line: 1, ..Block::default() };
             let mut visited = Vec::new();
             let refuse = |_| unreachable!("any number of fields will do");

@@ -141,6 +141,12 @@ pub enum Fault {
          part of the text, or say which character protects them"
     )]
     TextAfterQuote,
+    /// The escape character as the last of the text.
+    #[error(
+        "nothing follows the escape character at the end of the record that begins here: the file is cut \
+         off, or this is not its escape character"
+    )]
+    UnfinishedEscape,
     /// White space before the opening quote of a field.
     #[error(
         "a space stands before a quote in the record that begins here, so that the quote is text: remove \

@@ -52,7 +52,7 @@ use std::path::Path;
 use crate::limits::{FIRST_RECORD_BYTES, MAXIMUM_COLUMNS, TABLE_BUFFER_BYTES};
 
 pub use self::block::KeyFields;
-pub(crate) use self::block::{Block, Misfit};
+pub(crate) use self::block::{Block, KeyRow, Misfit};
 pub use self::column::{Column, ColumnNameError};
 pub use self::ending::Ending;
 pub use self::error::{ColumnList, Fault, TableError};
@@ -356,7 +356,7 @@ impl Table {
         let (keys, mut repeated_headers) = (self.keys(), 0);
         let pass = self.read(progress, |block| {
             let visited = keys.visit(block, |_, entry| match entry {
-                Entry::Row(fields) => row(fields).map_err(Stop::Visitor),
+                Entry::Row(found) => row(found.key()).map_err(Stop::Visitor),
                 Entry::HeaderAgain => {
                     repeated_headers += 1;
                     Ok(())
@@ -609,7 +609,7 @@ pub(crate) struct Place {
 
 /// What is at a place.
 pub(crate) enum Entry<'r> {
-    Row(KeyFields<'r>),
+    Row(&'r KeyRow<'r>),
     /// A record that repeats the header.
     HeaderAgain,
 }
@@ -628,9 +628,8 @@ impl Keys {
             let Some(row) = number.checked_sub(self.header) else { return Ok(()) };
             let again = first.is_some_and(|(column, name)| fields.get(column) == name)
                 && repeats(fields, &self.names);
-            let entry =
-                if again { Entry::HeaderAgain } else { Entry::Row(fields.key(&self.columns)) };
-            visit(Place { row, line }, entry)
+            let found = KeyRow { fields, columns: &self.columns };
+            visit(Place { row, line }, if again { Entry::HeaderAgain } else { Entry::Row(&found) })
         })
     }
 }

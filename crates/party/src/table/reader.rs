@@ -148,11 +148,11 @@ impl<'f> Reader<'f> {
             self.consume(length);
         }
         block.text = utf8(text)?;
-        block.form = Layout::form(&block.text);
-        if block.form == Form::Odd {
+        let (form, lines, rows) = self.layout.examine(&block.text);
+        block.form = form;
+        if form == Form::Odd {
             self.notes.note_marks(&block.text);
         }
-        let (lines, rows) = self.layout.count(&block.text, block.form);
         self.line += lines;
         self.number(block, rows);
         Ok(true)

@@ -63,10 +63,11 @@ impl Format {
         let other = signature::binary(&head);
         let other =
             other.or_else(|| (kind != Some(FileKind::Lines)).then(|| signature::text(&head))?);
-        if let Some(fault) = other {
-            return Err(refuse(fault));
-        }
         let ending = ending(input.path());
+        if let Some(fault) = other {
+            let workbook = matches!(ending.as_deref(), Some("xlsx" | "xlsm" | "xlsb" | "ods"));
+            return Err(refuse(if workbook { signature::workbook() } else { fault }));
+        }
         let tabs = matches!(ending.as_deref(), Some("tsv" | "tab")).then_some(b'\t');
         let csv = hints.delimiter.is_some() || tabs.is_some() || ending.as_deref() == Some("csv");
         match kind {

@@ -67,7 +67,7 @@ pub(super) fn scan(
         let Some((value, end)) = (if bytes.get(at) == Some(&b'"') {
             quoted(bytes, at, complete, dialect, cooked)?
         } else {
-            let found = plain(bytes, at, complete, dialect, cooked);
+            let found = plain(bytes, at, complete, dialect, cooked)?;
             if let Some((_, end)) = found {
                 spaced |= leading_quote(&bytes[begin..end])?;
             }
@@ -139,18 +139,24 @@ fn quoted(
 }
 
 /// A field without quotes that begins at `at`.
-fn plain(bytes: &[u8], at: usize, complete: bool, dialect: Dialect, cooked: &mut Vec<u8>) -> Found {
+fn plain(
+    bytes: &[u8],
+    at: usize,
+    complete: bool,
+    dialect: Dialect,
+    cooked: &mut Vec<u8>,
+) -> Result<Found, Fault> {
     let Some(escape) = dialect.escape else {
         let end = memchr3(dialect.delimiter, b'\n', b'\r', &bytes[at..]);
-        let end = end.map(|end| at + end).or(complete.then_some(bytes.len()))?;
-        return Some((((at, end), false), end));
+        let end = end.map(|end| at + end).or(complete.then_some(bytes.len()));
+        return Ok(end.map(|end| (((at, end), false), end)));
     };
     let cooked_from = cooked.len();
     let (mut from, mut is_cooked) = (at, false);
     let ends = |byte: &u8| [dialect.delimiter, b'\n', b'\r', escape].contains(byte);
     loop {
         let end = bytes[from..].iter().position(ends).map(|end| from + end);
-        let end = end.or(complete.then_some(bytes.len()))?;
+        let Some(end) = end.or(complete.then_some(bytes.len())) else { return Ok(None) };
         if bytes.get(end) == Some(&escape) {
             match bytes.get(end + 1) {
                 Some(after) => {
@@ -159,12 +165,8 @@ fn plain(bytes: &[u8], at: usize, complete: bool, dialect: Dialect, cooked: &mut
                     (from, is_cooked) = (end + 2, true);
                     continue;
                 }
-                None if !complete => return None,
-                // Nothing follows it: it stands for itself.
-                None => {
-                    let value = (at, end + 1);
-                    return Some(((value, false), end + 1));
-                }
+                None if !complete => return Ok(None),
+                None => return Err(Fault::UnfinishedEscape),
             }
         }
         // The whole of a field that has no value.
@@ -177,7 +179,7 @@ fn plain(bytes: &[u8], at: usize, complete: bool, dialect: Dialect, cooked: &mut
                 (cooked_from, cooked.len())
             }
         };
-        return Some(((value, is_cooked && !null), end));
+        return Ok(Some(((value, is_cooked && !null), end)));
     }
 }
 
@@ -273,10 +275,13 @@ mod tests {
             ("\"a\\\\\",\"\\N\"\n", &["a\\", "N"]),
             ("\"a\"\"b\",x\\n\n", &["a\"b", "x\n"]),
             ("\\é,\"\\é\"\n", &["é", "é"]),
-            ("a\\", &["a\\"]),
         ] {
             let (found, _) = values(text, ESCAPED).unwrap().unwrap();
             assert_eq!(found, expected, "{text:?}");
+        }
+        for text in ["a\\", "a\\,b,\\"] {
+            let error = values(text, ESCAPED).unwrap_err();
+            assert!(error.contains("nothing follows"), "{error}");
         }
     }
 

@@ -75,13 +75,11 @@ pub(super) fn binary(head: &[u8]) -> Option<Fault> {
         let has = |part: &[u8]| memchr::memmem::find(head, part).is_some();
         let workbook =
             has(b"[Content_Types]") || has(b"xl/") || has(b"opendocument") || has(b"_rels/");
-        let (found, advice) = match workbook {
-            true => ("a workbook (.xlsx, .ods)", SAVE_SHEET),
-            false => (
-                "a ZIP archive or a workbook (.xlsx, .ods)",
-                "unpack the archive, or save the sheet as CSV in UTF-8",
-            ),
-        };
+        if workbook {
+            return Some(self::workbook());
+        }
+        let found = "a ZIP archive or a workbook (.xlsx, .ods)";
+        let advice = "unpack the archive, or save the sheet as CSV in UTF-8";
         return Some(Fault::NotText { found, advice });
     }
     let duck = head.get(8..12) == Some(b"DUCK");
@@ -89,6 +87,11 @@ pub(super) fn binary(head: &[u8]) -> Option<Fault> {
     let known = BINARY.iter().find(|(begin, ..)| head.starts_with(begin));
     let (found, advice) = duck.or(known.map(|(_, found, advice)| (*found, *advice)))?;
     Some(Fault::NotText { found, advice })
+}
+
+/// A workbook.
+pub(super) fn workbook() -> Fault {
+    Fault::NotText { found: "a workbook (.xlsx, .ods)", advice: SAVE_SHEET }
 }
 
 /// What a text is that is no table.
