@@ -5,12 +5,10 @@ mod pcs;
 mod seen;
 mod signatures;
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use convelo_untrusted::{Untrusted, shown};
 use dcap_qvl::{QeIdentity, QuoteCollateralV3, TcbInfo};
-use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
 use x509_cert::certificate::Rfc5280;
@@ -198,8 +196,10 @@ impl Collateral {
 
     /// The fields of a bundle's JSON text that nothing here reads: those that other programs add.
     pub fn ignored_fields(text: &str) -> Vec<Untrusted> {
-        let fields: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).unwrap_or_default();
-        let others = fields.into_keys().filter(|name| !FIELDS.contains(&name.as_str()));
+        let fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(text).unwrap_or_default();
+        let others = fields.into_iter().map(|(name, _)| name);
+        let others = others.filter(|name| !FIELDS.contains(&name.as_str()));
         others.map(Untrusted::new).collect()
     }
 

@@ -99,10 +99,12 @@ impl Shape {
         if single('.', self.dots) || single(',', self.commas) || single('/', self.slashes) {
             return Err(Reason::Fraction);
         }
-        if self.groups == 3 && self.shortest == 1 && self.dots + self.slashes + self.dashes >= 2 {
-            if let [4, 1..=2, 1..=2] | [1..=2, 1..=2, 2 | 4] = self.first {
-                return Err(Reason::LooksLikeDate);
-            }
+        if self.groups == 3
+            && self.shortest == 1
+            && self.dots + self.slashes + self.dashes >= 2
+            && let [4, 1..=2, 1..=2] | [1..=2, 1..=2, 2 | 4] = self.first
+        {
+            return Err(Reason::LooksLikeDate);
         }
         // Groups of other lengths could be other numbers, as in 1.23.45.67 and 12.34.56.7.
         let begins_thousands = self.first[0] <= 3;

@@ -158,16 +158,16 @@ fn unquote(text: &str, content: &mut String) -> Result<(), Reason> {
         match c {
             '"' if chars.next().is_none() => return Ok(()),
             '"' => break,
-            '\\' => content.push(chars.next().filter(is_printed).ok_or(Reason::LocalPart)?),
-            c if is_printed(&c) => content.push(c),
+            '\\' => content.push(chars.next().filter(|c| is_printed(*c)).ok_or(Reason::LocalPart)?),
+            c if is_printed(c) => content.push(c),
             _ => break,
         }
     }
     Err(Reason::LocalPart)
 }
 
-fn is_printed(c: &char) -> bool {
-    *c == ' ' || !(c.is_control() || c.is_whitespace() || *c == char::REPLACEMENT_CHARACTER)
+fn is_printed(c: char) -> bool {
+    c == ' ' || !(c.is_control() || c.is_whitespace() || c == char::REPLACEMENT_CHARACTER)
 }
 
 /// Whether a text is a dot-atom whose letters may be of any script (RFC 6531, 3.3), and does not begin
@@ -175,7 +175,7 @@ fn is_printed(c: &char) -> bool {
 fn is_international_dot_atom(text: &str) -> bool {
     let atext = |c: char| match u8::try_from(c) {
         Ok(byte) if byte.is_ascii() => is_atext(byte),
-        _ => is_printed(&c),
+        _ => is_printed(c),
     };
     text.len() <= LONGEST_LOCAL_PART
         && !text.starts_with(surroundings::is_quote)

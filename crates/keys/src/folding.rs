@@ -14,17 +14,17 @@ const NFC: ComposingNormalizerBorrowed<'static> = ComposingNormalizer::new_nfc()
 
 /// Unicode normalisation form NFKC (UAX #15).
 pub(crate) fn nfkc(text: &mut String, spare: &mut String) {
-    normalise(NFKC, text, spare);
+    normalise(&NFKC, text, spare);
     // A few compatible forms are characters that nobody sees.
     drop_invisible(text, spare);
 }
 
 /// Unicode normalisation form NFC (UAX #15).
 pub(crate) fn nfc(text: &mut String, spare: &mut String) {
-    normalise(NFC, text, spare);
+    normalise(&NFC, text, spare);
 }
 
-fn normalise(form: ComposingNormalizerBorrowed<'static>, text: &mut String, spare: &mut String) {
+fn normalise(form: &ComposingNormalizerBorrowed<'static>, text: &mut String, spare: &mut String) {
     if text.is_ascii() || form.is_normalized(text) {
         return;
     }

@@ -35,7 +35,6 @@ impl Written {
             match c {
                 '+' | '＋' if digits.is_empty() && !international => {
                     international = true;
-                    continue;
                 }
                 '.' => (dots, fraction) = (dots + 1, digits.len()),
                 ',' => (commas, fraction) = (commas + 1, digits.len()),
@@ -79,12 +78,11 @@ fn without_extension(text: &str) -> Result<(&str, Option<String>), Reason> {
     let (number, marked) = text.split_at(at);
     let rest = match marked.strip_prefix('#') {
         Some(rest) => rest,
-        None => match marked.strip_prefix(';') {
-            Some(parameter) => {
+        None => {
+            if let Some(parameter) = marked.strip_prefix(';') {
                 let prefix = parameter.get(..4).filter(|name| name.eq_ignore_ascii_case("ext="));
                 prefix.map(|_| &parameter[4..]).ok_or(Reason::Character)?
-            }
-            None => {
+            } else {
                 let end = marked.find(|c: char| !c.is_alphabetic()).unwrap_or(marked.len());
                 let word = marked[..end].to_lowercase();
                 if !EXTENSION_WORDS.contains(&word.as_str()) {
@@ -92,7 +90,7 @@ fn without_extension(text: &str) -> Result<(&str, Option<String>), Reason> {
                 }
                 &marked[end..]
             }
-        },
+        }
     };
     let rest = rest.trim_start_matches(['.', ':']);
     let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || is_dash(c));

@@ -1,6 +1,6 @@
 //! A node that ends with as many messages on their way as may be queued.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -37,7 +37,7 @@ fn send(
     to: &PeerHandle,
     wire: Wire,
     id: Option<MessageId>,
-    outcome: &Sender<Result<(), SendError>>,
+    outcome: &SyncSender<Result<(), SendError>>,
 ) {
     let outcome = outcome.clone();
     let payload = Payload { parts: vec![Bytes::from_static(b"\xc0")], buffers: Vec::new() };
@@ -50,12 +50,12 @@ fn full(port: u16, wire: Wire, id: Option<&MessageId>) -> Full {
     let node = Node::new(NodeConfig::default(), Handle::current());
     node.listen("127.0.0.1", 0, None).unwrap();
     let peer = peer(&node, port, wire);
-    let (outcome, outcomes) = channel();
+    let (outcome, outcomes) = sync_channel(MAXIMUM_QUEUED + 1);
     for _ in 0..MAXIMUM_QUEUED {
         send(&peer, wire, id.cloned(), &outcome);
     }
     assert!(outcomes.try_recv().is_err(), "one of them has ended already");
-    let (other, refused) = channel();
+    let (other, refused) = sync_channel(MAXIMUM_QUEUED + 1);
     send(&peer, wire, id.cloned(), &other);
     let error = refused.try_recv().unwrap().unwrap_err();
     assert_eq!((error.kind, error.maybe_delivered), (SendErrorKind::QueueFull, false));
@@ -141,7 +141,7 @@ async fn a_queue_full_of_questions() {
         identity: PeerIdentity::InsecureOrigin,
         text_ids: false,
     });
-    let (outcome, outcomes) = channel();
+    let (outcome, outcomes) = sync_channel(MAXIMUM_QUEUED + 1);
     let ask = || {
         let outcome = outcome.clone();
         peer.prepare(SendOptions::default(), Box::new(move |result| drop(outcome.send(result))));
@@ -160,7 +160,7 @@ async fn sends_that_race_with_the_end() {
     for round in 0..20 {
         let node = Node::new(NodeConfig::default(), Handle::current());
         let peer = peer(&node, free_port(), Wire::Two);
-        let (outcome, outcomes) = channel();
+        let (outcome, outcomes) = sync_channel(MAXIMUM_QUEUED + 1);
         let sending = std::thread::spawn(move || {
             (0..2000).for_each(|_| send(&peer, Wire::Two, None, &outcome));
         });

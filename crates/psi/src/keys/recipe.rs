@@ -43,7 +43,8 @@ pub struct RecipeError {
 impl Recipe {
     /// The recipe that this program applies to keys of these parts.
     pub fn of(parts: &[KeyPart]) -> Self {
-        let telephone = |part: &KeyPart| part.normalise.iter().any(Step::reads_telephone_numbers);
+        let telephone =
+            |part: &KeyPart| part.normalise.iter().copied().any(Step::reads_telephone_numbers);
         Self {
             version: RECIPE_VERSION,
             unicode: UNICODE_VERSION.to_owned(),

@@ -133,7 +133,7 @@ pub const STEPS: [&str; 25] = [
 
 impl Step {
     /// Whether numbering plans decide what it does.
-    pub(crate) fn reads_telephone_numbers(&self) -> bool {
+    pub(crate) fn reads_telephone_numbers(self) -> bool {
         matches!(self, Self::Phone { .. })
     }
 
@@ -269,7 +269,7 @@ impl fmt::Display for StepError {
                 ": say in which order the column has day, month and year, as in \"date:dmy\"",
             )?,
             "phone" => {
-                f.write_str(": a country is its calling code without + or 0, as in \"phone:49\"")?
+                f.write_str(": a country is its calling code without + or 0, as in \"phone:49\"")?;
             }
             _ => {
                 let distance = |step: &&str| edits(&self.found, step);
