@@ -143,9 +143,12 @@ fn service_that_tells_the_truth() {
     }
 }
 
+/// What a lying service answers.
+type Lie = fn(&Sets) -> Marks;
+
 #[test]
 fn service_that_lies_about_the_result() {
-    let lies: [(&str, fn(&Sets) -> Marks); 7] = [
+    let lies: [(&str, Lie); 7] = [
         ("drops matches", drops_matches),
         ("drops all matches", drops_all_matches),
         ("invents matches", invents_matches),

@@ -311,9 +311,8 @@ fn der(bytes: &[u8]) -> Option<Kind> {
     let first = outer.first()?.1;
     Some(match tags.as_slice() {
         [INTEGER, DER_SEQUENCE, ..] if first == [3] => Kind::KeyStore,
-        [INTEGER, DER_SEQUENCE | OCTETS | INTEGER, ..] => Kind::PrivateKey,
+        [INTEGER, DER_SEQUENCE | OCTETS | INTEGER, ..] | [DER_SEQUENCE, OCTETS] => Kind::PrivateKey,
         [OID, ..] => Kind::SignedMessage,
-        [DER_SEQUENCE, OCTETS] => Kind::PrivateKey,
         [DER_SEQUENCE, BIT_STRING] => Kind::PublicKey,
         [DER_SEQUENCE, DER_SEQUENCE, BIT_STRING] => {
             let signed = elements(first);

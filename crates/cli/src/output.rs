@@ -304,9 +304,10 @@ pub(crate) fn survey(counts: Counts, survey: &Survey) -> Vec<String> {
     let mut lines = vec![taken_for(&survey.taken_for), read(counts)];
     lines.extend(survey.dropped.iter().map(|rows| format!("dropped: {}", rows.in_words())));
     if let Some(Commonest { rows, of, all, .. }) = survey.commonest {
-        let share = match all {
-            true => format!("{} of {} rows", HumanCount(rows), HumanCount(of)),
-            false => format!("about {} of all rows", percent(rows, of)),
+        let share = if all {
+            format!("{} of {} rows", HumanCount(rows), HumanCount(of))
+        } else {
+            format!("about {} of all rows", percent(rows, of))
         };
         lines.push(format!("one key stands in {share}; is it a placeholder?"));
     }
@@ -347,21 +348,21 @@ pub(crate) fn survey(counts: Counts, survey: &Survey) -> Vec<String> {
 
 /// What a table was taken for.
 fn taken_for(table: &Description) -> String {
-    let mut words = table.format.to_owned();
+    let mut words = vec![table.format.to_owned()];
     if let Some(delimiter) = table.delimiter {
         let delimiter = if delimiter == '\t' { "tab".to_owned() } else { delimiter.to_string() };
         let header = if table.header { "a header" } else { "no header" };
-        words += &format!(", delimiter {delimiter}, {header}");
+        words.push(format!("delimiter {delimiter}, {header}"));
     }
-    words += &format!(", {}", counted(table.columns as u64, "column"));
+    words.push(counted(table.columns as u64, "column"));
     match (&table.first_column, &table.last_column) {
         (Some(first), Some(last)) if table.columns > 1 => {
-            words += &format!(", {} to {}", Untrusted::new(first), Untrusted::new(last));
+            words.push(format!("{} to {}", Untrusted::new(first), Untrusted::new(last)));
         }
-        (Some(only), _) => words += &format!(", {}", Untrusted::new(only)),
+        (Some(only), _) => words.push(Untrusted::new(only).to_string()),
         _ => {}
     }
-    format!("taken for {words}")
+    format!("taken for {}", words.join(", "))
 }
 
 /// How the values of a key part look.

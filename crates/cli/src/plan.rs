@@ -166,7 +166,7 @@ pub(crate) fn brief(plan: &Plan) -> Vec<String> {
 /// A time as a job file writes it.
 fn time(seconds: u64) -> String {
     let units = [(86_400, "d"), (3600, "h"), (60, "m")];
-    match units.into_iter().find(|(unit, _)| seconds >= *unit && seconds % unit == 0) {
+    match units.into_iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit)) {
         Some((unit, letter)) => format!("{}{letter}", seconds / unit),
         None => format!("{seconds}s"),
     }

@@ -320,7 +320,9 @@ fn copy_as_csv<'w, E: From<TableError>>(
     };
     let names: Vec<&str> = roots.iter().map(|root| schema.field(*root).name().as_str()).collect();
     let mut line = String::new();
-    names.iter().for_each(|name| csv_field(name, delimiter, &mut line));
+    for name in &names {
+        csv_field(name, delimiter, &mut line);
+    }
     csv_line(&mut draft, &mut line)?;
     let (mut kept, mut value) = (0, String::new());
     let wanted = Wanted { roots, inner: None };

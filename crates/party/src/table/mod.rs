@@ -160,10 +160,10 @@ impl Table {
         let table = Self::unkeyed(input, format)?;
         match (format, hints.header) {
             (Format::Lines, Some(true)) => return Err(table.error(Fault::HeaderOfLines)),
-            (Format::Lines, None) => {
-                if First::of_lines(&Sample::of(&table.input)?.lines()) == First::Header {
-                    return Err(table.error(Fault::LineIsHeader));
-                }
+            (Format::Lines, None)
+                if First::of_lines(&Sample::of(&table.input)?.lines()) == First::Header =>
+            {
+                return Err(table.error(Fault::LineIsHeader));
             }
             (Format::Csv { .. }, None) => table.judge_header(key, select)?,
             _ => {}
@@ -176,10 +176,7 @@ impl Table {
         if input.is_batches() != (format == Format::Arrow) {
             return Err(TableError::new(input.path(), Fault::NotBatches));
         }
-        let start = match format.is_text() {
-            true => text_start(&input, format)?,
-            false => Start::default(),
-        };
+        let start = if format.is_text() { text_start(&input, format)? } else { Start::default() };
         let (columns, key, select) = (Vec::new(), Vec::new(), Vec::new());
         let mut table = Self { input, start, format, columns, key, batch_key: Vec::new(), select };
         format.check().map_err(|fault| table.error(fault))?;

@@ -79,9 +79,10 @@ pub(super) fn scan(
         spans.push(Span { raw: (begin, end), value, cooked: is_cooked });
         at = end;
         if at == bytes.len() {
-            return Ok(match complete {
-                true => Scanned::Record { length: at, spaced },
-                false => Scanned::More,
+            return Ok(if complete {
+                Scanned::Record { length: at, spaced }
+            } else {
+                Scanned::More
             });
         }
         if bytes[at] == dialect.delimiter {
@@ -212,8 +213,10 @@ mod tests {
     const COMMA: Dialect = Dialect { delimiter: b',', escape: None };
     const ESCAPED: Dialect = Dialect { delimiter: b',', escape: Some(b'\\') };
 
+    type Found<'t> = (Vec<String>, Vec<&'t str>);
+
     /// The values of the first record, and what stands there; none if there is no record.
-    fn values(text: &str, dialect: Dialect) -> Result<Option<(Vec<String>, Vec<&str>)>, String> {
+    fn values(text: &str, dialect: Dialect) -> Result<Option<Found<'_>>, String> {
         let (mut spans, mut cooked) = (Vec::new(), Vec::new());
         let scanned = scan(text.as_bytes(), true, dialect, &mut spans, &mut cooked);
         let Scanned::Record { .. } = scanned.map_err(|fault| fault.to_string())? else {

@@ -187,7 +187,9 @@ mod tests {
         ) {
             let of = |values: &[String]| {
                 let mut shapes = Shapes::default();
-                values.iter().for_each(|value| shapes.add(value));
+                for value in values {
+                    shapes.add(value);
+                }
                 shapes
             };
             let (first, second) = values.split_at(cut.index(values.len() + 1));

@@ -225,7 +225,7 @@ fn rows_are_written_byte_for_byte() {
             .write_matched::<TableError>(&counts, output, |_| {}, |found| Ok(found == row))
             .unwrap();
         let end = if row == 4 { "\n" } else { "" };
-        let expected = format!("\"id\", x \r\n{}{end}", rows[row as usize]);
+        let expected = format!("\"id\", x \r\n{}{end}", rows[usize::try_from(row).unwrap()]);
         assert_eq!(String::from_utf8(written).unwrap(), expected);
     }
     let mut table = select(&input, COMMA, &["id"], &["#2", "#1"]).unwrap();

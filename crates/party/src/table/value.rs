@@ -167,7 +167,10 @@ impl Text {
                     );
                 }
                 _ => {
-                    write(text, format_args!("{}", column.as_primitive::<Float64Type>().value(row)))
+                    write(
+                        text,
+                        format_args!("{}", column.as_primitive::<Float64Type>().value(row)),
+                    );
                 }
             },
             Self::Date => date(column, row, text).ok_or("is no date from the year 0 to 9999")?,
@@ -218,13 +221,13 @@ fn bytes(column: &dyn Array, row: usize) -> &[u8] {
 fn decimal(column: &dyn Array, row: usize, text: &mut String) {
     match column.data_type() {
         DataType::Decimal32(..) => {
-            text.push_str(&column.as_primitive::<Decimal32Type>().value_as_string(row))
+            text.push_str(&column.as_primitive::<Decimal32Type>().value_as_string(row));
         }
         DataType::Decimal64(..) => {
-            text.push_str(&column.as_primitive::<Decimal64Type>().value_as_string(row))
+            text.push_str(&column.as_primitive::<Decimal64Type>().value_as_string(row));
         }
         DataType::Decimal128(..) => {
-            text.push_str(&column.as_primitive::<Decimal128Type>().value_as_string(row))
+            text.push_str(&column.as_primitive::<Decimal128Type>().value_as_string(row));
         }
         _ => text.push_str(&column.as_primitive::<Decimal256Type>().value_as_string(row)),
     }
@@ -236,12 +239,11 @@ const UNIX_EPOCH_DAY: i64 = 2_440_588;
 const DAY_MILLISECONDS: i64 = 86_400_000;
 
 fn date(column: &dyn Array, row: usize, text: &mut String) -> Option<()> {
-    let days = match column.data_type() {
-        DataType::Date32 => i64::from(column.as_primitive::<Date32Type>().value(row)),
-        _ => {
-            let milliseconds = column.as_primitive::<Date64Type>().value(row);
-            (milliseconds % DAY_MILLISECONDS == 0).then_some(milliseconds / DAY_MILLISECONDS)?
-        }
+    let days = if column.data_type() == &DataType::Date32 {
+        i64::from(column.as_primitive::<Date32Type>().value(row))
+    } else {
+        let milliseconds = column.as_primitive::<Date64Type>().value(row);
+        (milliseconds % DAY_MILLISECONDS == 0).then_some(milliseconds / DAY_MILLISECONDS)?
     };
     let day = i32::try_from(days.checked_add(UNIX_EPOCH_DAY)?).ok()?;
     put_date(Date::from_julian_day(day).ok()?, text)
@@ -332,19 +334,19 @@ mod tests {
 
     use super::*;
 
-    fn texts(column: ArrayRef, uuid: bool) -> Vec<Result<String, &'static str>> {
+    fn texts(column: &ArrayRef, uuid: bool) -> Vec<Result<String, &'static str>> {
         let field = Field::new("c", column.data_type().clone(), true);
         let text = Text::of_key(&field, uuid, false).map_err(|no| no.advice).unwrap();
         let one = |row| {
             let mut found = String::new();
-            text.put(&column, row, &mut found).map(|()| found)
+            text.put(column, row, &mut found).map(|()| found)
         };
         (0..column.len()).map(one).collect()
     }
 
     fn good(column: impl Array + 'static, expected: &[&str]) {
         let found: Vec<_> =
-            texts(Arc::new(column), false).into_iter().map(Result::unwrap).collect();
+            texts(&(Arc::new(column) as ArrayRef), false).into_iter().map(Result::unwrap).collect();
         assert_eq!(found, expected);
     }
 
@@ -385,7 +387,7 @@ mod tests {
         let uuids = [*b"0123456789abcdef"];
         let uuids = FixedSizeBinaryArray::try_from_iter(uuids.iter()).unwrap();
         assert_eq!(
-            texts(Arc::new(uuids), true),
+            texts(&(Arc::new(uuids) as ArrayRef), true),
             [Ok("30313233-3435-3637-3839-616263646566".to_owned())]
         );
     }
@@ -403,7 +405,7 @@ mod tests {
             (Arc::new(TimestampSecondArray::from(vec![i64::MAX])), "year"),
         ];
         for (column, why) in wrong {
-            let found = texts(column, false);
+            let found = texts(&column, false);
             assert!(found[0].as_ref().is_err_and(|found| found.contains(why)), "{found:?}");
         }
     }
