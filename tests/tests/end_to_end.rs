@@ -510,7 +510,7 @@ fn tables_of_every_layout() {
             "t.csv",
             "\u{feff}id;note\r\nb;\"x;y\"\r\na;z\r\n\r\nq;w\r\n",
             "--key id",
-            "id;note\nb;\"x;y\"\na;z\n",
+            "id;note\r\nb;\"x;y\"\r\na;z\r\n",
         ),
         ("tab", "t.tsv", "note\tid\nx\ta\ny\tn\nz\tb\n", "--key #2", "note\tid\nx\ta\nz\tb\n"),
         (
@@ -518,7 +518,7 @@ fn tables_of_every_layout() {
             "t.csv",
             "id,note\n\"b\",\"two\nlines\"\n\"a \",\"say \"\"yes\"\"\"\nx,\n",
             "--key id",
-            "id,note\nb,\"two\nlines\"\na ,\"say \"\"yes\"\"\"\n",
+            "id,note\n\"b\",\"two\nlines\"\n\"a \",\"say \"\"yes\"\"\"\n",
         ),
         ("no-header", "t.csv", "a|1\nb|2\nd|3\n", "--no-header --key 1", "a|1\nb|2\n"),
         (
@@ -528,7 +528,7 @@ fn tables_of_every_layout() {
             "--delimiter ~ --key id",
             "id~n\nb~1\na~2\n",
         ),
-        ("lines", "t.txt", " a\n\nb\r\nb", "", " a\nb\nb\n"),
+        ("lines", "t.txt", " a\n\nb\r\nb", "", " a\nb\r\nb\n"),
         ("lines-by-flag", "t.list", "b\na\nz\n", "--format lines", "b\na\n"),
     ];
     let parties: Vec<Party> = layouts.iter().map(|(name, ..)| world.party(name)).collect();

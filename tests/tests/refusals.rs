@@ -190,8 +190,8 @@ fn wrong_measurement() {
     scene.policy(&accepting(&scene.world, &other));
     scene
         .refuses("", "measurement")
-        .says(&format!("found mr_enclave {}", hex::encode(service_enclave().mr_enclave)))
-        .says(&format!("expected {}", hex::encode(other.mr_enclave)));
+        .says(&format!("found: mr_enclave {}", hex::encode(service_enclave().mr_enclave)))
+        .says(&format!("expected: {}", hex::encode(other.mr_enclave)));
 }
 
 #[test]
@@ -201,8 +201,8 @@ fn wrong_signer() {
     scene.policy(&accepting(&scene.world, &other));
     scene
         .refuses("", "signer")
-        .says(&format!("found mr_signer {}", hex::encode(service_enclave().mr_signer)))
-        .says(&format!("expected {}", hex::encode(other.mr_signer)));
+        .says(&format!("found: mr_signer {}", hex::encode(service_enclave().mr_signer)))
+        .says(&format!("expected: {}", hex::encode(other.mr_signer)));
 }
 
 #[test]
@@ -221,8 +221,8 @@ fn expired_collateral() {
     scene.alice().write("collateral.json", expired.to_json());
     scene
         .refuses("", "collateral-expired")
-        .says("found TCB info that expired at 20")
-        .says("expected one in force now, at 20")
+        .says("found: TCB info that expired at 20")
+        .says("expected: one in force now, at 20")
         .says("fetch new collateral");
 }
 
@@ -234,8 +234,8 @@ fn stale_collateral() {
     scene.alice().write("collateral.json", stale.to_json());
     scene
         .refuses("", "collateral-stale")
-        .says("found collateral issued at 20")
-        .says("expected issued at most 7 days before now");
+        .says("found: collateral issued at 20")
+        .says("expected: issued at most 7 days before now");
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn collateral_older_than_the_policy_allows() {
     scene.alice().write("collateral.json", four_days_old.to_json());
     let days = |days| format!("maximum_collateral_age_days = {days}");
     scene.policy(&scene.world.service_policy().replace(&days(7), &days(3)));
-    scene.refuses("", "collateral-stale").says("expected issued at most 3 days before now");
+    scene.refuses("", "collateral-stale").says("expected: issued at most 3 days before now");
 }
 
 #[test]
@@ -258,8 +258,8 @@ fn simulated_evidence_against_a_policy_that_does_not_name_its_root() {
     scene.policy(&format!("{before}{after}"));
     scene
         .refuses("", "unknown-root")
-        .says("found evidence signed under an unknown root 'C=XX,O=SIMULATED - NOT INTEL")
-        .says("expected evidence signed under Intel SGX Root CA")
+        .says("found: evidence signed under an unknown root 'C=XX,O=SIMULATED - NOT INTEL")
+        .says("expected: evidence signed under Intel SGX Root CA")
         .says("insecure_simulated_root");
 }
 
@@ -268,7 +268,7 @@ fn simulated_evidence_of_another_platform() {
     let scene = Scene::new();
     let other = Platform::new(now()).unwrap();
     scene.policy(&policy_toml(&other, &[("expected", &service_enclave())]));
-    scene.refuses("", "unknown-root").says("expected evidence signed under C=XX,O=SIMULATED");
+    scene.refuses("", "unknown-root").says("expected: evidence signed under C=XX,O=SIMULATED");
 }
 
 #[test]
@@ -281,8 +281,8 @@ fn another_key_than_the_pinned_one_beside_evidence() {
     });
     scene
         .refuses("", "pinned-key")
-        .says(&format!("found the key {}", scene.service.key))
-        .says(&format!("expected the key {pinned}"));
+        .says(&format!("found: the key {}", scene.service.key))
+        .says(&format!("expected: the key {pinned}"));
 }
 
 #[test]
@@ -293,8 +293,8 @@ fn another_key_than_the_pinned_one_in_place_of_evidence() {
     job.provider_only(pinned).give_to(&scene.parties);
     scene
         .refuses("--simulated ../platform --insecure-unattested", "pinned-key")
-        .says(&format!("found the key {}", scene.service.key))
-        .says(&format!("expected the key {pinned}"));
+        .says(&format!("found: the key {}", scene.service.key))
+        .says(&format!("expected: the key {pinned}"));
 }
 
 /// A service inside this test, refused by a provider that is a process.
@@ -325,8 +325,8 @@ impl QuoteSource for Boxed {
 fn debug_enclave() {
     let debug = Enclave { debug: true, ..service_enclave() };
     refuses_hosted(|platform| Box::new(platform.enclave(debug)), "debug-enclave")
-        .says("found an enclave with DEBUG set")
-        .says("expected DEBUG clear");
+        .says("found: an enclave with DEBUG set")
+        .says("expected: DEBUG clear");
 }
 
 /// Gives anyone who asks the quote that an enclave once made over its own key.
@@ -352,8 +352,8 @@ fn evidence_of_another_key() {
         Box::new(Stolen { quote }) as Box<dyn QuoteSource>
     };
     refuses_hosted(steal, "key-binding")
-        .says("found a quote whose report data does not match this key")
-        .says("expected a quote whose report data binds the peer's key");
+        .says("found: a quote whose report data does not match this key")
+        .says("expected: a quote whose report data binds the peer's key");
 }
 
 const CHECK: &str = "check job.toml --as alice --contact --insecure-simulated";
@@ -389,8 +389,8 @@ fn without_a_job_file_the_same_checks_hold() {
     let ended = scene.world.start_at(alice, &join).wait().expect(REFUSED);
     ended
         .says("[measurement]")
-        .says(&format!("found mr_enclave {found}"))
-        .says(&format!("expected {expected}"))
+        .says(&format!("found: mr_enclave {found}"))
+        .says(&format!("expected: {expected}"))
         .never_says("bicycle");
     scene.proxy.demand_silence();
 }

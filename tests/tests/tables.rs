@@ -236,7 +236,7 @@ fn what_a_table_was_taken_for_is_said() {
     for line in [
         "your table: taken for CSV, delimiter ;, a header, 2 columns, \"id\" to \"note\"",
         "your table: read 5 rows: 2 distinct keys; 2 rows with a key seen before; 1 rows without a key, dropped",
-        "your table: dropped: 1 with id blank (line 8)",
+        "your table: dropped: 1 by id: it is blank (line 8)",
         "your table: one key stands in 3 of 5 rows; is it a placeholder?",
         "your table: left out, once: the header again",
         "your table: left out, once: what a program says of its rows, at the end",
@@ -292,9 +292,9 @@ fn dropped_rows_can_be_found() {
         .iter()
         .map(|rows| (rows["reason"].as_str().expect("a word"), count(rows, "rows")))
         .collect();
-    assert_eq!(reasons, [("blank", 1), ("invalid", 2)]);
+    assert_eq!(reasons, [("blank", 1), ("not-one-address", 2)]);
     let list = scene.parties[0].read("dropped.csv");
-    assert_eq!(list, "row,line,part,reason\n2,3,id,invalid\n3,4,id,invalid\n4,6,id,blank\n");
+    assert_eq!(list, "row,line,part,reason\n2,3,id,not-one-address\n3,4,id,not-one-address\n4,6,id,blank\n");
     let [alice, _] = scene.run(
         &["email"],
         [("a.csv", table.1, "--key id --list-dropped again.csv"), ("b.txt", b"c@x.org\n", "")],

@@ -55,10 +55,10 @@ impl DroppedList {
     }
 
     fn write(&mut self, dropped: &Dropped) -> io::Result<()> {
-        let Dropped { row, line, part, reason } = dropped;
+        let Dropped { row, line, part, why } = dropped;
         let part = self.parts.get(*part).map_or("", String::as_str);
         let line = if *line > 0 { line.to_string() } else { String::new() };
-        writeln!(self.file, "{},{line},{part},{reason}", row + 1)
+        writeln!(self.file, "{},{line},{part},{}", row + 1, why.word())
     }
 
     pub(crate) fn complete(self) -> Result<(), Error> {

@@ -210,8 +210,8 @@ impl Batch {
                 }
                 Encoded::Dropped { part, why } => {
                     *if why.is_blank() { &mut batch.blank } else { &mut batch.invalid } += 1;
-                    let (row, line, reason) = (place.row, place.line, why.word());
-                    batch.dropped.push(Dropped { row, line, part, reason });
+                    let (row, line) = (place.row, place.line);
+                    batch.dropped.push(Dropped { row, line, part, why });
                 }
             }
             Ok(())

@@ -52,12 +52,12 @@ impl Survey {
 impl DroppedRows {
     /// How many rows, why, and where to look.
     pub fn in_words(&self) -> String {
-        let Self { part, reason, rows, examples, lines } = self;
+        let Self { part, why, rows, examples, lines, .. } = self;
         let examples: Vec<String> = examples.iter().map(u64::to_string).collect();
         let place = if *lines { "line" } else { "row" };
         let plural = if examples.len() == 1 { "" } else { "s" };
         let more = if *rows > examples.len() as u64 { ", …" } else { "" };
-        format!("{rows} with {part} {reason} ({place}{plural} {}{more})", examples.join(", "))
+        format!("{rows} by {part}: {why} ({place}{plural} {}{more})", examples.join(", "))
     }
 }
 
@@ -69,6 +69,9 @@ pub struct DroppedRows {
     pub part: String,
     /// Why, in a word that holds no value.
     pub reason: &'static str,
+    /// Why.
+    #[serde(skip)]
+    pub why: convelo_keys::Dropped,
     /// How many rows.
     pub rows: u64,
     /// The first of them: their lines in a text, or else their numbers, both from 1.
@@ -109,7 +112,7 @@ pub(crate) struct Dropped {
     pub(crate) line: u64,
     /// The number of the key's part.
     pub(crate) part: usize,
-    pub(crate) reason: &'static str,
+    pub(crate) why: convelo_keys::Dropped,
 }
 
 impl Dropped {
@@ -121,11 +124,11 @@ impl Dropped {
 
 /// The rows without a key, counted.
 #[derive(Default)]
-pub(crate) struct Reasons(BTreeMap<(usize, &'static str), (u64, Vec<u64>)>);
+pub(crate) struct Reasons(BTreeMap<(usize, convelo_keys::Dropped), (u64, Vec<u64>)>);
 
 impl Reasons {
     pub(crate) fn count(&mut self, dropped: &Dropped) {
-        let (rows, examples) = self.0.entry((dropped.part, dropped.reason)).or_default();
+        let (rows, examples) = self.0.entry((dropped.part, dropped.why)).or_default();
         *rows += 1;
         if examples.len() < MAXIMUM_EXAMPLES {
             examples.push(dropped.example());
@@ -133,9 +136,10 @@ impl Reasons {
     }
 
     pub(crate) fn by_part(self, parts: &[KeyPart], lines: bool) -> Vec<DroppedRows> {
-        let rows = self.0.into_iter().map(|((part, reason), (rows, examples))| DroppedRows {
+        let rows = self.0.into_iter().map(|((part, why), (rows, examples))| DroppedRows {
             part: parts.get(part).map(|part| part.name.clone()).unwrap_or_default(),
-            reason,
+            reason: why.word(),
+            why,
             rows,
             examples,
             lines,
