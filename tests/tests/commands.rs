@@ -214,7 +214,8 @@ fn keys_template_and_check_as_in_the_guide() {
         parties += &format!(" --party {name}={key}");
     }
     go(&format!("init --policy platform/policy.toml{parties}"));
-    fs::write(dir.path().join("c.csv"), "id;email\n1;A@x.org\n2;\n3;a@x.org \n4;nowhere\n").unwrap();
+    fs::write(dir.path().join("c.csv"), "id;email\n1;A@x.org\n2;\n3;a@x.org \n4;nowhere\n")
+        .unwrap();
     let plan = go("check job.toml --as alice --input c.csv --key email");
     fixture("check.txt", &plan.lines().map(|line| anonymous(line) + "\n").collect::<String>());
     let json: serde_json::Value =

@@ -294,7 +294,10 @@ fn dropped_rows_can_be_found() {
         .collect();
     assert_eq!(reasons, [("blank", 1), ("not-one-address", 2)]);
     let list = scene.parties[0].read("dropped.csv");
-    assert_eq!(list, "row,line,part,reason\n2,3,id,not-one-address\n3,4,id,not-one-address\n4,6,id,blank\n");
+    assert_eq!(
+        list,
+        "row,line,part,reason\n2,3,id,not-one-address\n3,4,id,not-one-address\n4,6,id,blank\n"
+    );
     let [alice, _] = scene.run(
         &["email"],
         [("a.csv", table.1, "--key id --list-dropped again.csv"), ("b.txt", b"c@x.org\n", "")],
