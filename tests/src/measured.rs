@@ -22,12 +22,27 @@ pub struct Measured {
     pub address: String,
 }
 
+/// A mount namespace of its own, in which a shell runs what follows.
+const NAMESPACE: [&str; 5] = ["--user", "--map-root-user", "--mount", "sh", "-c"];
+
 impl Measured {
+    /// Whether this machine permits what [`Measured::start`] takes. If not, says so.
+    #[expect(clippy::print_stderr, reason = "a test that is left out is to be seen")]
+    pub fn is_permitted(world: &World) -> bool {
+        let mut command = Command::new("unshare");
+        command.args(NAMESPACE).arg("mount --bind \"$0\" /dev").arg(world.path(""));
+        let permitted = command.output().is_ok_and(|output| output.status.success());
+        if !permitted {
+            eprintln!("not tested: this machine permits no 'unshare --user --mount'");
+        }
+        permitted
+    }
+
     /// Starts it on a free port, with these arguments more. The device is in a mount namespace of its
     /// own, and quotes on the world's platform.
     ///
     /// # Panics
-    /// If the machine does not permit it: it takes `unshare` and user namespaces.
+    /// If the machine does not permit it, see [`Measured::is_permitted`].
     pub fn start(world: &World, args: &str) -> Self {
         let device = world.path("dev").join("attestation");
         fs::create_dir_all(&device).expect("a directory");
@@ -36,7 +51,7 @@ impl Measured {
         simulate(&device, Arc::new(platform).program(SERVICE_ENCLAVE));
         let mut command = Command::new("unshare");
         command
-            .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
+            .args(NAMESPACE)
             .args(["mount --bind \"$0\" /dev && exec \"$@\""])
             .arg(world.path("dev"))
             .arg(measured())

@@ -247,7 +247,7 @@ const PEM_BEGINNING: &str = "-----BEGIN ";
 const DER_SEQUENCE: u8 = 0x30;
 
 /// Decodes hexadecimal digits, or base64 in either alphabet, over any number of lines.
-pub(crate) fn digits(text: &str) -> Option<(Form, Vec<u8>)> {
+fn digits(text: &str) -> Option<(Form, Vec<u8>)> {
     if text.len() > LONGEST_TEXT {
         return None;
     }
