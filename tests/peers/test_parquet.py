@@ -198,7 +198,7 @@ def logical(name: str) -> pa.Array | None:
 def bounds() -> pa.Table:
     """The bounds of all types, a row without values, and a row that matches nothing."""
     columns = {**BOUNDS, **{name: column for name in ("uuid", "json", "half") if (column := logical(name)) is not None}}
-    ids = pa.array(["lower", "upper", "none", "nobody"])
+    ids = pa.array(["lower", "upper", "nothing", "nobody"])
     nulls = {name: pa.nulls(2, column.type) for name, column in columns.items()}
     full = pa.table({"id": ids, **{name: pa.concat_arrays([column, nulls[name]]) for name, column in columns.items()}})
     fields = [
@@ -246,20 +246,20 @@ def test_every_type_comes_out_as_it_went_in(job: Job, arrow_schema: bool, versio
         full = full.drop_columns([name for name in full.column_names if "_ns_" in name or name == "time64ns"])
     given = job.home / "alice.parquet"
     pq.write_table(full, given, store_schema=arrow_schema, version=version, coerce_timestamps=None)
-    (job.home / "ids.txt").write_text("lower\nupper\nnone\n")
+    (job.home / "ids.txt").write_text("lower\nupper\nnothing\n")
     for select in (None, ["uint64", "id", "struct", "timestamp_us_UTC"]):
         more = [] if select is None else ["--select", ",".join(select)]
         job.run_with_ids("--input", "alice.parquet", "--key", "id", *more)
         same_file(given, job.home / "alice-matched.parquet", [0, 1, 2], select)
     job.run_with_ids("--input", "alice.parquet", "--key", "id")
-    same_in_duckdb(given, job.home / "alice-matched.parquet", ["lower", "upper", "none"])
+    same_in_duckdb(given, job.home / "alice-matched.parquet", ["lower", "upper", "nothing"])
 
 
 def test_int96_at_any_depth_is_exact(job: Job) -> None:
     times = [dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31, 23, 59, 59), None, dt.datetime(2262, 4, 12)]
     full = pa.table(
         {
-            "id": ["lower", "upper", "none", "nobody"],
+            "id": ["lower", "upper", "nothing", "nobody"],
             "when": pa.array(times, pa.timestamp("us")),
             "deep": pa.array([{"a": [time, None]} for time in times], pa.struct({"a": pa.list_(pa.timestamp("us"))})),
         }
@@ -267,14 +267,14 @@ def test_int96_at_any_depth_is_exact(job: Job) -> None:
     given = job.home / "alice.parquet"
     pq.write_table(full, given, use_deprecated_int96_timestamps=True)
     assert "INT96" in {column["physical_type"] for column in columns_of(given)}
-    (job.home / "ids.txt").write_text("lower\nupper\nnone\n")
+    (job.home / "ids.txt").write_text("lower\nupper\nnothing\n")
     job.run_with_ids("--input", "alice.parquet", "--key", "id")
     matched = job.home / "alice-matched.parquet"
     assert columns_of(given) == columns_of(matched)
     read = [pq.read_table(path, coerce_int96_timestamp_unit="us") for path in (given, matched)]
     assert read[1].to_pylist() == read[0].take([0, 1, 2]).to_pylist()
     assert read[1]["when"].to_pylist() == times[:3]
-    same_in_duckdb(given, matched, ["lower", "upper", "none"])
+    same_in_duckdb(given, matched, ["lower", "upper", "nothing"])
     refused = job.convelo("check", "job.toml", "--input", "alice.parquet", "--key", "when", code=2)
     assert "INT96" in refused and 'CAST("when" AS TIMESTAMP)' in refused
 
