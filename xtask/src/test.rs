@@ -62,7 +62,7 @@ struct Step {
 }
 
 enum Work {
-    Cargo(&'static [&'static str]),
+    Cargo(Vec<String>),
     /// Arguments of the Python of an environment, in the repository.
     Python(&'static str, Vec<String>),
     /// Something of ours, and the command that does it.
@@ -75,7 +75,7 @@ impl Step {
         let mut command = match &self.work {
             Work::Cargo(arguments) => {
                 let mut command = cargo();
-                command.args(*arguments);
+                command.args(arguments);
                 command
             }
             Work::Python(environment, arguments) => {
@@ -117,7 +117,8 @@ impl Step {
     }
 }
 
-const fn step(name: &'static str, arguments: &'static [&'static str]) -> Step {
+fn step(name: &'static str, arguments: &[&str]) -> Step {
+    let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
     Step { name, work: Work::Cargo(arguments), environment: &[] }
 }
 
@@ -139,7 +140,10 @@ fn steps(quick: bool, nextest: bool) -> Vec<Step> {
         ),
         step("build", &["build", "--locked", "--workspace", "--all-targets"]),
         if nextest {
-            step("tests", &["nextest", "run", "--locked", "--workspace", "--no-fail-fast"])
+            // Some tests only wait: with one more at a time, the cores always have work.
+            let at_once = thread::available_parallelism().map_or(2, |cores| cores.get() + 1);
+            let run = ["nextest", "run", "--locked", "--workspace", "--no-fail-fast"];
+            step("tests", &[&run[..], &["--test-threads", &at_once.to_string()]].concat())
         } else {
             step(
                 "tests",
@@ -157,11 +161,9 @@ fn steps(quick: bool, nextest: bool) -> Vec<Step> {
         step("doctests", &["test", "--locked", "--workspace", "--doc"]),
     ];
     if !quick {
-        steps.push(Step {
-            name: "docs",
-            work: Work::Cargo(&["doc", "--locked", "--workspace", "--no-deps"]),
-            environment: &[("RUSTDOCFLAGS", "-D warnings")],
-        });
+        let mut docs = step("docs", &["doc", "--locked", "--workspace", "--no-deps"]);
+        docs.environment = &[("RUSTDOCFLAGS", "-D warnings")];
+        steps.push(docs);
     }
     steps.extend(python_steps(quick));
     steps

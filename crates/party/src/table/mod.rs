@@ -572,10 +572,13 @@ struct HeaderAgain<'t> {
 }
 
 impl HeaderAgain<'_> {
+    #[inline]
     fn is(&self, whole: &Whole<'_>) -> bool {
         match whole {
             _ if self.names.is_empty() => false,
-            Whole::Line(line) => line.trim_end_matches(['\r', '\n']) == self.line,
+            Whole::Line(line) => line
+                .strip_prefix(&*self.line)
+                .is_some_and(|end| matches!(end, "" | "\n" | "\r\n" | "\r")),
             Whole::Row(Row { fields, .. }) => repeats(*fields, self.names),
         }
     }

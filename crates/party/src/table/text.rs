@@ -106,7 +106,7 @@ impl<'w> Sheet<'w> {
 #[inline]
 fn whole(draft: &mut Draft<'_>, row: &str) -> io::Result<()> {
     draft.write_all(row.as_bytes())?;
-    if row.ends_with(['\n', '\r']) { Ok(()) } else { draft.write_all(b"\n") }
+    if matches!(row.as_bytes(), [.., b'\n' | b'\r']) { Ok(()) } else { draft.write_all(b"\n") }
 }
 
 /// Writes some fields of a row, each as it was read, and the row's line end.
