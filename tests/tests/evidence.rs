@@ -454,10 +454,13 @@ fn a_receipt_verifies_offline() {
 }
 
 /// What only the party itself vouches for; the guide says so, and so does `receipt verify`.
-const UNSIGNED: [&str; 6] = [
+const UNSIGNED: [&str; 9] = [
     "/input/",
     "/service/address",
-    "/service/verdict",
+    "/service/verdict/fresh",
+    "/service/verdict/verified_at",
+    "/service/verdict/expires",
+    "/service/verdict/checks",
     "/times/started",
     "/times/finished",
     "/result/rows",
@@ -493,10 +496,35 @@ fn tampered(what: &str) {
     let text = genuine.to_string();
     let twice = text.replacen('{', "{\"party\":\"bob\",", 1);
     let more = text.replacen('{', "{\"remark\":\"true\",", 1);
-    for text in ["", "{}", "[]", "{\"form\":", &twice, &more] {
+    let counted = text.replacen("\"input\":{", "\"input\":{\"remark\":1,", 1);
+    for text in ["", "{}", "[]", "{\"form\":", &twice, &more, &counted] {
         alice.write("tampered.json", text);
         let ended = world.start_at(&alice, "receipt verify tampered.json").wait();
         ended.expect(2).says("no receipt");
+    }
+    let noted = text.replacen("\"verdict\":{", "\"verdict\":{\"remark\":\"true\",", 1);
+    alice.write("tampered.json", noted);
+    world.start_at(&alice, "receipt verify tampered.json").wait().expect(REFUSED).says("noted verdict");
+}
+
+/// The party did not ask for a fresh quote, and says so in its receipt. Nobody signs that, and a reader is
+/// told both.
+#[test]
+fn receipt_of_a_run_that_was_not_fresh() {
+    let world = World::new();
+    let [alice, _] = finished(&world, "intersection");
+    let genuine = alice.read(RECEIPT);
+    let verify = |text: String| {
+        alice.write("noted.json", text);
+        world.start_at(&alice, "receipt verify noted.json").wait().expect(0).stdout
+    };
+    let fresh = verify(genuine.clone());
+    assert!(!fresh.contains("NOT FRESH") && fresh.contains("with a fresh quote"), "{fresh}");
+    for noted in ["\"fresh\": false", "\"fresh\": null"] {
+        let changed = genuine.replace("\"fresh\": true", noted);
+        assert_ne!(changed, genuine);
+        let stale = verify(changed);
+        assert!(stale.contains("\nNOT FRESH: by its own word"), "{stale}");
     }
 }
 

@@ -42,6 +42,21 @@ fn key_file_that_others_can_read() {
     }
 }
 
+/// Whoever a file belongs to can read it, whatever its mode says. Only root can make such a file.
+#[test]
+fn key_file_of_another_user() {
+    let world = World::new();
+    let parties = world.parties(["alice", "bob"]);
+    world.job(None, &parties).address("localhost:1").give_to(&parties);
+    let key = parties[0].path("alice.key");
+    if std::os::unix::fs::chown(&key, Some(65534), None).is_err() {
+        eprintln!("not tested: this user may not give files away");
+        return;
+    }
+    let ended = world.start_at(&parties[0], "check job.toml --as alice").wait().expect(USAGE);
+    ended.says("it belongs to user 65534").says("chown").says("make a new key");
+}
+
 #[test]
 fn other_key_files_that_others_can_read() {
     let world = World::new();

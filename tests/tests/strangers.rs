@@ -240,12 +240,15 @@ fn key_that_the_operator_has_not_admitted() {
     let list = world.write("admitted.txt", format!("# ours\n{}", line(&customers[0])));
     let service = world.serve_with("--listen 127.0.0.1:0 --admit admitted.txt");
     assert_eq!(service.said["admitted"], 1);
-    world.job(Some(&service), &customers).give_to(&customers);
+    let job = world.job(Some(&service), &customers);
+    job.give_to(&customers);
     let scene = Scene { world, service, customers };
     let [alice, bob] = &scene.customers;
 
-    let mut stranger = scene.world.connect(&scene.service, &Identity::generate());
-    let refused = stranger.failure();
+    let stranger = Identity::generate();
+    let connection = scene.world.connect(&scene.service, &stranger);
+    let mut stranger = RawParty::enter(connection, &job.job(), "alice", &stranger);
+    let refused = stranger.connection.failure();
     assert_eq!(refused.reason, Reason::Stranger);
     assert!(refused.explanation.contains("has not admitted the key sha256:"), "{refused}");
     let ended = scene.world.run_lines(bob, &["same"]).wait().expect(1);
@@ -261,6 +264,23 @@ fn key_that_the_operator_has_not_admitted() {
     std::fs::write(&list, line(alice)).expect("the list can be written");
     scene.service.process.wait_for_times("the list of admitted keys has changed", 2);
     scene.world.run_lines(bob, &["same"]).wait().expect(1).says("operator has not admitted");
+}
+
+/// A party without collateral looks at the service under a key that it makes for that, and comes back
+/// under its own, which alone is on the list.
+#[test]
+fn admitted_party_that_has_no_collateral() {
+    let world = World::new();
+    let customers = world.parties(["alice", "bob"]);
+    let lines = customers.each_ref().map(|party| format!("{}\n", party.key_id()));
+    world.write("admitted.txt", lines.concat());
+    let offer = "--offer-collateral platform/collateral.json";
+    let service = world.serve_with(&format!("--listen 127.0.0.1:0 --admit admitted.txt {offer}"));
+    world.job(Some(&service), &customers).give_to(&customers);
+    for party in &customers {
+        std::fs::remove_file(party.path("collateral.json")).unwrap();
+    }
+    Scene { world, service, customers }.serves_the_customers();
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use convelo_attest::QuoteSource;
+use convelo_attest::{Collateral, QuoteSource, SeenLists};
 use convelo_simulator::{CollateralKnobs, Enclave, Platform};
 use convelo_tests::{Ended, Guest, Impostor, Party, SERVICE_ENCLAVE, World, prove};
 use convelo_untrusted::is_plain;
@@ -288,6 +288,35 @@ fn service_refused_in_the_handshake_sees_nothing() {
     parties[0].write("collateral.json", collateral(&world));
     run(&world, &parties[0], "").expect(3).says("nothing was sent to it: ");
     assert!(impostor.guests().is_empty(), "{:?}", impostor.guests());
+}
+
+/// A party that has seen newer revocation lists refuses a service that is verified under older ones, and
+/// that service sees nobody: neither if it offers them, nor if the party itself has them in a file.
+#[test]
+fn service_under_old_revocation_lists_sees_the_party() {
+    let world = World::new();
+    let lists = |root_crl_days_ago| {
+        let knobs = CollateralKnobs { root_crl_days_ago, ..CollateralKnobs::default() };
+        world.platform().collateral(&knobs).to_json()
+    };
+    let (quotes, older) = (enclave(&world, SERVICE_ENCLAVE), lists(300));
+    let offer = older.clone();
+    let impostor = Impostor::new(Arc::clone(&quotes), move |peer, message| match message {
+        FromParty::Challenge(challenge) => vec![Ok(prove(&*quotes, peer, challenge, &offer))],
+        _ => Vec::new(),
+    });
+    let parties = parties(&world, &impostor);
+    parties[0].write("seen-lists.json", {
+        let mut seen = SeenLists::default();
+        seen.admit(&Collateral::from_json(&lists(1)).unwrap()).unwrap();
+        seen.to_json()
+    });
+    run(&world, &parties[0], "").expect(3).says("[list-older-than-seen]");
+    saw_nobody(&impostor.guests(), &parties);
+    parties[0].write("collateral.json", older);
+    let guests = impostor.guests().len();
+    run(&world, &parties[0], "").expect(3).says("[list-older-than-seen]");
+    assert_eq!(impostor.guests().len(), guests, "nobody was met");
 }
 
 /// A party without collateral looks first, under a key that it never uses again. The service says

@@ -33,8 +33,8 @@ pub(crate) fn bytes(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
 /// Reads a file with a private key and makes something of it.
 ///
 /// # Errors
-/// If `parse` fails, or if anybody but the file's owner can read it: then the key is not this party's
-/// alone.
+/// If `parse` fails, or if anybody but whoever runs this program can read it: then the key is not this
+/// party's alone.
 pub(crate) fn secret<T>(
     path: &Path,
     what: &str,
@@ -44,8 +44,16 @@ pub(crate) fn secret<T>(
     let parsed = parse(&Zeroizing::new(bytes))?;
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
         let metadata = file.metadata().map_err(Failure::usage)?;
+        let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        if owner != user {
+            return Err(Failure::usage(format!(
+                "{what} {path}: it belongs to user {owner}, who can read it, and this program runs as user \
+                 {user}: run 'chown {user} {path}'; if somebody else may have read it, make a new key",
+                path = path.display()
+            )));
+        }
         let mode = metadata.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(Failure::usage(format!(

@@ -39,11 +39,11 @@ impl Ignored {
         if self.after.is_empty() {
             return false;
         }
-        if normalised.is_ascii() {
-            return self.after.contains_ascii(normalised);
+        if !normalised.is_ascii() {
+            self.take(normalised);
+            return self.after.contains_ascii(&self.text);
         }
-        self.take(normalised);
-        self.after.contains_ascii(&self.text)
+        self.after.contains_ascii(normalised)
     }
 
     /// Whether a field that the steps refused means "unknown".
@@ -98,11 +98,16 @@ impl Values {
     /// Whether a text is one of them, without regard to the case of ASCII letters.
     #[inline]
     fn contains_ascii(&self, text: &str) -> bool {
-        self.lengths & length_bit(text) != 0
-            && self.texts.iter().any(|value| value.eq_ignore_ascii_case(text))
+        self.lengths & length_bit(text) != 0 && self.compare_ascii(text)
+    }
+
+    #[cold]
+    fn compare_ascii(&self, text: &str) -> bool {
+        self.texts.iter().any(|value| value.eq_ignore_ascii_case(text))
     }
 }
 
+#[inline]
 fn length_bit(text: &str) -> u64 {
     1 << text.len().min(63)
 }

@@ -24,10 +24,23 @@ pub(crate) fn drop_invisible(text: &mut String, spare: &mut String) {
 /// Without white space at both ends, and without what a spreadsheet puts around a text: `="…"` is a
 /// formula whose value is the text, and an apostrophe keeps what follows from becoming a number or a
 /// formula.
+#[inline]
 pub(crate) fn trimmed(text: &str) -> &str {
+    // Most texts have nothing around them.
+    match text.as_bytes() {
+        [first, .., last]
+            if first.is_ascii_graphic() && last.is_ascii_graphic() && !matches!(first, b'=' | b'\'') =>
+        {
+            text
+        }
+        _ => trimmed_of_something(text),
+    }
+}
+
+fn trimmed_of_something(text: &str) -> &str {
     let mut text = text;
     loop {
-        let trimmed = without_white_space(text);
+        let trimmed = text.trim();
         let bare = match trimmed.as_bytes() {
             [b'=', b'"', .., b'"'] if trimmed.len() > 2 => &trimmed[2..trimmed.len() - 1],
             [b'\'', b'0'..=b'9' | b'+' | b'-' | b'=' | b'@', ..] => &trimmed[1..],
@@ -35,14 +48,6 @@ pub(crate) fn trimmed(text: &str) -> &str {
         };
         text = bare;
     }
-}
-
-/// Like [`str::trim`] for text that most often has nothing to trim.
-#[inline]
-fn without_white_space(text: &str) -> &str {
-    let bytes = text.as_bytes();
-    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return text };
-    if first.is_ascii_graphic() && last.is_ascii_graphic() { text } else { text.trim() }
 }
 
 /// Applies [`trimmed`].

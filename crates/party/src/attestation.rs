@@ -39,6 +39,15 @@ impl Terms {
         }
     }
 
+    /// Refuses this party's own collateral if it has seen newer revocation lists: no service that is
+    /// verified with it may learn who this party is.
+    pub(crate) fn check_own_collateral(&self) -> Result<(), Error> {
+        match (&self.seen, &self.expect) {
+            (Some(seen), Expect::Evidence { collateral, .. }) => seen.check(collateral),
+            _ => Ok(()),
+        }
+    }
+
     /// This party's own quote, if it has a source of quotes.
     pub(crate) fn quote(&self, report_data: &[u8; 64]) -> Result<Option<Vec<u8>>, Error> {
         self.source.as_ref().map(|source| quote(&**source, report_data)).transpose()

@@ -97,7 +97,10 @@ impl Connection {
         if !matches!(terms.expect, Expect::EvidenceWithOffer { .. }) {
             return Self::under_own_key(service, terms, deadline).await;
         }
-        let same = attest(service, terms, deadline).await?.same_service();
+        let looked = attest(service, terms, deadline).await?;
+        let offered = looked.answered.fresh.as_ref().map(|fresh| &**fresh.collateral());
+        terms.admit(offered, Error::refused_on_challenge)?;
+        let same = looked.same_service();
         Self::under_own_key(dialler.dial(address, &same).await?, terms, deadline).await
     }
 

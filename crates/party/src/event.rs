@@ -104,6 +104,7 @@ pub enum Event<'a> {
 
 /// What the first pass over a table found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Counts {
     /// Rows, not counting the header.
     pub rows: u64,

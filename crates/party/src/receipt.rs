@@ -14,7 +14,9 @@ use crate::event::Counts;
 use crate::providers::VerifiedProvider;
 use crate::summary::{Counted, Matched, Summary};
 
-pub use verify::{Against, ReceiptError, Unsigned, VerifiedReceipt, verify_receipt};
+pub use verify::{
+    Against, ReceiptError, Unsigned, VerifiedReceipt, Verification, verify_receipt,
+};
 
 /// Who the service was.
 pub(crate) struct Service {

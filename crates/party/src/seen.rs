@@ -26,6 +26,16 @@ impl Seen {
         Ok(Self { path, lists })
     }
 
+    /// Checks that no revocation list of collateral, verified or not, is older than what was seen here.
+    ///
+    /// # Errors
+    /// If one is older.
+    pub(crate) fn check(&self, collateral: &Collateral) -> Result<(), Error> {
+        // On a copy: what is not verified is not remembered.
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        lists.admit(collateral).map(drop).map_err(Error::from)
+    }
+
     /// Checks that no revocation list of verified collateral is older than what was seen here, and
     /// remembers those that are newer. That they cannot be written to the file is only logged: what
     /// is verified now is sound.

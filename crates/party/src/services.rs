@@ -51,6 +51,7 @@ pub async fn verify_services(
         insecure_ratls_only: true,
         seen: seen_lists.map(Seen::open).transpose()?.map(Arc::new),
     };
+    terms.check_own_collateral()?;
     let dialler = dialler(job, Identity::generate().plain()?);
     let verifying = plan::addresses(job, None)?.into_iter().map(async |address| {
         let service = dialler.dial(&address, &terms.expect).await?;
@@ -97,14 +98,16 @@ impl Services {
         let jobs = plan.job.shards();
         let progress = Progress::of(observer, jobs.len());
         let opening = jobs.into_iter().zip(&plan.addresses).zip(progress);
+        let terms = Terms {
+            expect: plan.expect.clone(),
+            source: plan.source.clone(),
+            job: plan.job.digest(),
+            insecure_ratls_only: plan.insecure_ratls_only,
+            seen: plan.seen.clone(),
+        };
+        terms.check_own_collateral()?;
         let parts = try_join_all(opening.map(|((job, address), progress)| {
-            let terms = Terms {
-                expect: plan.expect.clone(),
-                source: plan.source.clone(),
-                job: job.digest(),
-                insecure_ratls_only: plan.insecure_ratls_only,
-                seen: plan.seen.clone(),
-            };
+            let terms = Terms { job: job.digest(), ..terms.clone() };
             let contact = Contact { address: address.clone(), dialler: dialler.clone(), terms };
             let own = (plan.name.clone(), plan.identity.clone(), plan.providers.clone());
             Part::open(job, own, contact, progress)

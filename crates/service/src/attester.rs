@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use convelo_attest::{Collateral, Evidence, Policy, QuoteSource, Refusal, Role};
-use convelo_channel::{Exchange, Holder, Peer, os_rng};
+use convelo_channel::{Acquaintance, Exchange, Holder, Peer, os_rng};
 use convelo_psi::agreement::AGREEMENT_VERSION;
 use convelo_wire::limits::MAXIMUM_COLLATERAL_BYTES;
 use convelo_wire::{Bytes, Challenge, Failed, Proof, Reason};
@@ -80,6 +80,15 @@ pub(crate) enum Queue {
     Strangers,
     /// Parties of a job.
     Seated,
+}
+
+impl Queue {
+    pub(crate) fn of(acquaintance: Acquaintance) -> Self {
+        match acquaintance {
+            Acquaintance::Stranger => Self::Strangers,
+            Acquaintance::Seated | Acquaintance::Admitted => Self::Seated,
+        }
+    }
 }
 
 /// Turns for those without a seat, and for parties of a job.

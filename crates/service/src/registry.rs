@@ -202,7 +202,7 @@ impl Registry {
         let claim = claim(&job, &hello, peer, session);
         let claim = claim.map(|evidence| Claim { evidence, collateral: collateral.clone() });
         let (source, verifier) = (peer.address.ip(), &self.shared.verifier);
-        verifier.judge(Queue::Strangers, source, &hello.party, claim, &policies).await?;
+        verifier.judge(Queue::of(acquaintance), source, &hello.party, claim, &policies).await?;
         // The job has the evidence of a party that goes on.
         let shown = shown.filter(|_| hello.received.is_none_or(|received| received == 0));
         let evidence = shown.map(|shown| self.room_for(shown, &job, &holders)).transpose()?;

@@ -34,8 +34,9 @@ impl Entrance {
         }
     }
 
-    fn acquaintance(&self, peer: &Peer) -> Result<Acquaintance, Failed> {
-        let key = KeyId::of_spki(&peer.spki);
+    /// A seat is for those whom the operator admits. What the service is, it proves to everybody: a party
+    /// that does not know it yet looks under a key that is on nobody's list.
+    fn admit(&self, key: KeyId) -> Result<(), Failed> {
         if self.shared.acquaintance(&key.0).is_none() {
             let text = format!(
                 "this service's operator has not admitted the key {key}; have it added to the \
@@ -43,7 +44,7 @@ impl Entrance {
             );
             return Err(Failed::new(Reason::Stranger, text));
         }
-        Ok(self.knows(&key.0))
+        Ok(())
     }
 }
 
@@ -222,11 +223,9 @@ async fn open(
     incoming: &mut Streaming<proto::FromParty>,
     outgoing: &mpsc::Sender<ToParty>,
 ) -> Result<(Entered, Seated, Option<Session>), Unopened> {
-    let acquaintance = entrance.acquaintance(peer)?;
-    let queue = match acquaintance {
-        Acquaintance::Stranger => Queue::Strangers,
-        Acquaintance::Seated | Acquaintance::Admitted => Queue::Seated,
-    };
+    let key = KeyId::of_spki(&peer.spki);
+    let acquaintance = entrance.knows(&key.0);
+    let queue = Queue::of(acquaintance);
     let mut session: Option<Session> = None;
     loop {
         let message = match (next(incoming).await?, &session) {
@@ -244,6 +243,7 @@ async fn open(
             }
             (FromParty::Evidence(quote), Some(session)) => session.take(peer, &quote)?,
             (FromParty::Hello(hello), session) => {
+                entrance.admit(key)?;
                 if session.is_none() && !entrance.insecure_ratls_only {
                     let text = "a Hello arrived before a Challenge: this service attests every \
                                 connection afresh; run the same version of the program";

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use convelo_attest::Verdict;
-use convelo_party::{Against, ReceiptError, Unsigned, VerifiedReceipt, verify_receipt};
+use convelo_party::{Against, ReceiptError, Unsigned, VerifiedReceipt, Verification, verify_receipt};
 use convelo_psi::OutcomeKind;
 use serde_json::json;
 
@@ -96,6 +96,14 @@ fn summary(verified: &VerifiedReceipt, against: Against<'_>) -> Vec<String> {
         judged_by(against).to_owned(),
         unsigned(&verified.unsigned),
     ];
+    let fresh = verified.unsigned.verification.as_ref().map(|noted| noted.fresh);
+    if fresh.is_some_and(|fresh| fresh != Some(true)) {
+        lines.push(
+            "NOT FRESH: by its own word, the party did not have the service prove itself on the connection; \
+             whoever has the key of its certificate could have been the service"
+                .to_owned(),
+        );
+    }
     if verified.verdict.as_ref().is_some_and(Verdict::simulated) {
         lines.push("SIMULATED: nothing here was protected by hardware".to_owned());
     }
@@ -130,7 +138,17 @@ fn judged_by(against: Against<'_>) -> &'static str {
 
 /// What the party could have written as it liked.
 fn unsigned(unsigned: &Unsigned) -> String {
-    let Unsigned { address, providers, input, keys, rows, canaries, started, finished } = unsigned;
+    let Unsigned {
+        address,
+        providers,
+        input,
+        keys,
+        rows,
+        canaries,
+        verification,
+        started,
+        finished,
+    } = unsigned;
     let mut says = vec![format!(
         "its table had {} rows and {} keys ({} blank, {} invalid, {} duplicates)",
         input.rows, input.keys, input.blank, input.invalid, input.duplicates
@@ -143,6 +161,13 @@ fn unsigned(unsigned: &Unsigned) -> String {
     if !providers.is_empty() {
         let names: Vec<_> = providers.iter().map(|other| format!("{:?}", other.name)).collect();
         says.push(format!("it verified the evidence of {}", names.join(", ")));
+    }
+    if let Some(Verification { fresh, verified_at: Some(at), expires: Some(until) }) = verification {
+        let fresh = match fresh {
+            Some(true) => "with a fresh quote",
+            _ => "NOT FRESH: without a quote for its connection",
+        };
+        says.push(format!("it verified the service at {at:?}, good until {until:?}, {fresh}"));
     }
     says.push(format!("the service was at {address:?}"));
     says.push(format!("the run took from {started} to {finished} (Unix seconds)"));

@@ -67,10 +67,23 @@ pub struct Unsigned {
     pub rows: Option<u64>,
     /// The canaries that the services answered rightly, over all services of the job.
     pub canaries: Option<CanaryCounts>,
+    /// What it noted about its own verification of the service, if there was any.
+    pub verification: Option<Verification>,
     /// When the run began, in Unix seconds by the party's clock.
     pub started: u64,
     /// When it ended.
     pub finished: u64,
+}
+
+/// What a party noted about its verification of the service, and nobody can find again.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Verification {
+    /// Whether the service made a quote for this very connection.
+    pub fresh: Option<bool>,
+    /// When it verified, by its own clock.
+    pub verified_at: Option<String>,
+    /// Until when that was good.
+    pub expires: Option<String>,
 }
 
 /// Why a receipt is not valid.
@@ -158,6 +171,7 @@ pub fn verify_receipt(text: &str, against: Against<'_>) -> Result<VerifiedReceip
             keys: keys.filter(|_| !signs),
             rows,
             canaries: receipt.canaries,
+            verification: service.verdict.as_ref().map(verification),
             started: receipt.times.started,
             finished: receipt.times.finished,
         },
@@ -295,10 +309,18 @@ impl Reader {
         let verdict = verify_listing(&evidence, &collateral, policy, then, &mut self.checks)?;
         let found = verdict.to_json();
         let measured = verdict.measurements().fields();
+        let said = noted.verdict.as_ref().and_then(serde_json::Value::as_object);
+        let text = |value: Option<&serde_json::Value>| value.map(ToString::to_string);
         for name in NOTED.into_iter().chain(measured.iter().map(|(name, _)| *name)) {
-            let noted = noted.verdict.as_ref().and_then(|noted| noted.get(name));
-            let noted = noted.map(ToString::to_string).unwrap_or_default();
-            self.equal("noted verdict", &noted, &found[name].to_string())?;
+            let said = text(said.and_then(|said| said.get(name))).unwrap_or_default();
+            self.equal("noted verdict", &said, &found[name].to_string())?;
+        }
+        for (name, said) in said.into_iter().flatten() {
+            if !OWN_WORD.contains(&name.as_str()) {
+                let expected =
+                    text(found.get(name)).unwrap_or_else(|| format!("no field {name:?}"));
+                self.equal("noted verdict", &said.to_string(), &expected)?;
+            }
         }
         if let Some(policy) = of_reader {
             verify_listing(&evidence, &collateral, policy, then, &mut Vec::new())?;
@@ -311,8 +333,20 @@ impl Reader {
     }
 }
 
-/// What the party noted about its verdict and verification must find again, in addition to the
-/// measurements: everything but times.
+/// What the party noted about its verification that nobody can find again.
+const OWN_WORD: [&str; 4] = ["fresh", "verified_at", "expires", "checks"];
+
+fn verification(noted: &serde_json::Value) -> Verification {
+    let text = |name: &str| noted.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+    Verification {
+        fresh: noted.get("fresh").and_then(serde_json::Value::as_bool),
+        verified_at: text("verified_at"),
+        expires: text("expires"),
+    }
+}
+
+/// What every receipt notes about its verdict, in addition to the measurements. This and whatever else it
+/// notes must be found again, but for [`OWN_WORD`].
 const NOTED: [&str; 7] = [
     "simulated",
     "tee",

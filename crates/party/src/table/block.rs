@@ -10,14 +10,14 @@ use super::record::Span;
 /// `Debug`: fields are records.
 #[derive(Clone)]
 pub struct KeyFields<'r> {
-    fields: Fields<'r>,
+    fields: &'r Fields<'r>,
     columns: std::slice::Iter<'r, usize>,
 }
 
 /// A row, and which of its fields are the key's.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyRow<'r> {
-    pub(super) fields: Fields<'r>,
+    pub(super) fields: &'r Fields<'r>,
     pub(super) columns: &'r [usize],
 }
 
@@ -176,20 +176,21 @@ impl Layout {
         self.is_lines() || !line.is_empty()
     }
 
-    /// Visits every row.
+    /// Visits every row. It is passed by reference: a processor that loads a copy in larger pieces than
+    /// it was stored in waits for as long as half the rest of a row takes.
     #[inline]
     pub(super) fn visit<E>(
         self,
         block: &Block,
         refuse: impl FnOnce(Misfit) -> E,
-        mut visit: impl FnMut(Row<'_>) -> Result<(), E>,
+        mut visit: impl FnMut(&Row<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let (text, mut number, mut line) = (&*block.text, block.first, block.line);
         let delimiter = match (block.form, self.format) {
             (Form::Packed, _) => {
                 let mut begin = 0;
                 for ends in block.ends.chunks(self.width.unwrap_or(block.ends.len()).max(1)) {
-                    visit(Row {
+                    visit(&Row {
                         number,
                         line,
                         whole: "",
@@ -205,7 +206,7 @@ impl Layout {
                 for (end, line) in &block.records {
                     let (own, rest) = spans.split_at(self.width.unwrap_or(spans.len()));
                     let whole = &text[begin..*end];
-                    visit(Row {
+                    visit(&Row {
                         number,
                         line: *line,
                         whole,
@@ -222,14 +223,14 @@ impl Layout {
             (Form::Odd, _) => {
                 for own in lines(text) {
                     let (whole, ends) = (own.without_marks(), [own.text.len()]);
-                    visit(Row { number, line, whole, fields: Fields::lines(own.text, &ends) })?;
+                    visit(&Row { number, line, whole, fields: Fields::lines(own.text, &ends) })?;
                     (number, line) = (number + 1, line + 1);
                 }
                 return Ok(());
             }
             _ => {
                 for Line { whole, text, .. } in plain_lines(text) {
-                    visit(Row { number, line, whole, fields: Fields::lines(text, &[text.len()]) })?;
+                    visit(&Row { number, line, whole, fields: Fields::lines(text, &[text.len()]) })?;
                     (number, line) = (number + 1, line + 1);
                 }
                 return Ok(());
@@ -251,7 +252,7 @@ impl Layout {
                     return Err(refuse(Misfit { offset: block.offset + begin as u64, fault }));
                 }
                 let whole = &text[begin..text.len().min(at + 1)];
-                visit(Row { number, line, whole, fields: Fields::lines(own, &ends) })?;
+                visit(&Row { number, line, whole, fields: Fields::lines(own, &ends) })?;
                 number += 1;
                 ends.clear();
             }
@@ -266,7 +267,7 @@ impl Layout {
         block: &Block,
         delimiter: u8,
         refuse: impl FnOnce(Misfit) -> E,
-        mut visit: impl FnMut(Row<'_>) -> Result<(), E>,
+        mut visit: impl FnMut(&Row<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let (mut number, mut ends) = (block.first, Vec::new());
         for (line, own) in (block.line..).zip(lines(&block.text)) {
@@ -281,7 +282,7 @@ impl Layout {
                 return Err(refuse(Misfit { offset: block.offset + at as u64, fault }));
             }
             let fields = Fields::lines(text, &ends);
-            visit(Row { number, line, whole: own.without_marks(), fields })?;
+            visit(&Row { number, line, whole: own.without_marks(), fields })?;
             number += 1;
         }
         Ok(())
@@ -290,7 +291,7 @@ impl Layout {
     /// The fields of a block's first row, if there is one, each with its column number from 1.
     pub(super) fn first(self, block: &Block, each: impl Fn(usize, &str) -> String) -> Vec<String> {
         let mut columns = Vec::new();
-        let only_first = |row: Row<'_>| {
+        let only_first = |row: &Row<'_>| {
             let fields = (1..).zip(row.fields.all());
             columns = fields.map(|(number, field)| each(number, field)).collect();
             Err(())
@@ -355,7 +356,7 @@ fn plain_lines(text: &str) -> impl Iterator<Item = Line<'_>> {
 pub(super) enum Whole<'r> {
     /// Only as it stands in the file, with its line end.
     Line(&'r str),
-    Row(Row<'r>),
+    Row(&'r Row<'r>),
 }
 
 /// The fields of one row.
@@ -381,7 +382,7 @@ impl<'r> Fields<'r> {
         Self { text, places: Places::Ends(ends, begin, 0) }
     }
 
-    pub(super) fn all(self) -> impl Iterator<Item = &'r str> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &'r str> + use<'r, '_> {
         let count = match self.places {
             Places::Ends(ends, ..) => ends.len(),
             Places::Spans(spans) => spans.len(),
@@ -391,7 +392,7 @@ impl<'r> Fields<'r> {
 
     /// The value of a field.
     #[inline]
-    pub(super) fn get(self, column: usize) -> &'r str {
+    pub(super) fn get(&self, column: usize) -> &'r str {
         let (begin, end) = match self.places {
             Places::Ends(ends, begin, gap) => field(ends, begin, gap, column),
             Places::Spans(spans) => spans[column].value,
@@ -401,7 +402,7 @@ impl<'r> Fields<'r> {
 
     /// A field as it is written, with its quotes.
     #[inline]
-    pub(super) fn raw(self, column: usize) -> &'r str {
+    pub(super) fn raw(&self, column: usize) -> &'r str {
         let (begin, end) = match self.places {
             Places::Ends(ends, begin, gap) => field(ends, begin, gap, column),
             Places::Spans(spans) => spans[column].raw,
@@ -449,7 +450,7 @@ mod tests {
             let block = Block { text: text.clone(), form, line: 1, ..Block::default() };
             let mut visited = Vec::new();
             let refuse = |_| unreachable!("any number of fields will do");
-            let visit = |row: Row<'_>| {
+            let visit = |row: &Row<'_>| {
                 assert_eq!(row.number, visited.len() as u64);
                 let fields = row.fields.all().collect::<Vec<_>>().join(";");
                 assert!(row.whole.starts_with(&fields) && text.contains(row.whole));

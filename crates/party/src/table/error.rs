@@ -180,8 +180,10 @@ pub enum Fault {
     NotBatches,
     /// A key column whose values cannot be keys.
     #[error(
-        "the key column {} has type {found}, whose values have no one text: {advice}",
-        shown(column)
+        "the key column {} has type {}, whose values have no one text: {}",
+        shown(column),
+        shown(found),
+        shown(advice)
     )]
     KeyType {
         /// The column's name.

@@ -85,7 +85,7 @@ impl<'w> Sheet<'w> {
                 };
                 written.map_err(|error| draft.error(error))
             }
-            (To::Columns(columns), Whole::Row(row)) => columns.add(row.fields, &self.select),
+            (To::Columns(columns), Whole::Row(row)) => columns.add(&row.fields, &self.select),
             (To::Columns(_), Whole::Line(_)) => unreachable!("the fields were asked for"),
         }
     }
@@ -136,7 +136,7 @@ fn selected(
 /// Passes on the chosen fields, each with its position among them.
 #[inline]
 fn each<E>(
-    fields: Fields<'_>,
+    fields: &Fields<'_>,
     select: &[usize],
     mut each: impl FnMut(usize, &str) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -157,7 +157,7 @@ struct Columns<'w> {
 }
 
 impl Columns<'_> {
-    fn add(&mut self, fields: Fields<'_>, select: &[usize]) -> Result<(), TableError> {
+    fn add(&mut self, fields: &Fields<'_>, select: &[usize]) -> Result<(), TableError> {
         each(fields, select, |number, field| {
             self.builders[number].append_value(field);
             self.bytes += field.len();
