@@ -23,6 +23,13 @@ pub const SHORTEST_PUSH: Duration = Duration::from_secs(1);
 /// How many clients of the psi.PSI wire may wait at once for others, or for their job's turn.
 pub const MAXIMUM_PSI_WAITING: usize = 256;
 
+/// How many of them may come from one address: as many as a job can have.
+pub const MAXIMUM_PSI_WAITING_EACH: usize = 64;
+
+/// All clients of a job must begin to upload within this time of its start: there is one job at a time,
+/// and whoever has a key may begin one. The genuine client uploads at once.
+pub const PSI_FIRST_UPLOAD: Duration = Duration::from_mins(2);
+
 /// The longest message that those clients can receive, unless somebody has raised their limit.
 pub const DEFAULT_PSI_RESULT_BYTES: u64 = 4 << 20;
 

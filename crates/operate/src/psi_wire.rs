@@ -21,8 +21,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use convelo_attest::{Evidence, Policy, QuoteSource, Refusal as EvidenceRefusal};
 use convelo_channel::{
-    Acquaintance, Expect, Identity, Listener, ListenerError, Peer, PeerStream, PeerTls, Seated,
-    stranger_line,
+    Acquaintance, Expect, Holder, Identity, Listener, ListenerError, Peer, PeerStream, PeerTls,
+    Seated, stranger_line,
 };
 use convelo_psi::{KeyId, Pseudonymiser, engine};
 use convelo_service::limits::WINDOW_BYTES;
@@ -36,7 +36,7 @@ use tonic::{Code, Request, Response, Status};
 use self::ids::Ids;
 use self::jobs::{Client, ConnectionId, Effect, Jobs, Number, Refusal, fits};
 use self::paced::Paced;
-use crate::limits::PSI_READING_FACTOR;
+use crate::limits::{PSI_FIRST_UPLOAD, PSI_READING_FACTOR};
 use crate::proto::psi_server::{Psi, PsiServer};
 use crate::proto::{
     CalPsiRequest, ConnectReply, ConnectRequest, DataUploadRequest, RaReply, RaRequest, Results,
@@ -207,7 +207,8 @@ impl PsiPort {
         let meet = |stream: &PeerStream| {
             let connection = hub.next_connection.fetch_add(1, Ordering::Relaxed);
             let peer = stream.peer().clone();
-            let client = Client { key: KeyId::of_spki(&peer.spki), connection };
+            let source = Holder::source(peer.address.ip());
+            let client = Client { key: KeyId::of_spki(&peer.spki), connection, source };
             (
                 Caller { client, peer, seated: Arc::default() },
                 Presence(Arc::clone(&hub), connection),
@@ -322,6 +323,7 @@ impl Hub {
                 }
                 *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 self.shared.job_opened();
+                self.after(PSI_FIRST_UPLOAD, move |jobs| jobs.idle(number));
                 self.after(self.deadline, move |jobs| jobs.late(number));
             }
             Effect::Settled(number, result) => {

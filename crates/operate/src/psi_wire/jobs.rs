@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use convelo_channel::os_rng;
+use convelo_channel::{Holder, os_rng};
 use convelo_psi::{Bitmap, KeyId, Pseudonymiser};
 use convelo_wire::limits::MAXIMUM_PARTIES;
 use rand_core::Rng as _;
@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use super::ids::Ids;
-use crate::limits::MAXIMUM_PSI_WAITING;
+use crate::limits::{MAXIMUM_PSI_WAITING, MAXIMUM_PSI_WAITING_EACH, PSI_FIRST_UPLOAD};
 
 /// Names one connection.
 pub(crate) type ConnectionId = u64;
@@ -30,6 +30,8 @@ pub(crate) struct Number(u64);
 pub(crate) struct Client {
     pub(crate) key: KeyId,
     pub(crate) connection: ConnectionId,
+    /// Where it comes from.
+    pub(crate) source: Holder,
 }
 
 /// Why a call is refused.
@@ -42,7 +44,8 @@ pub(crate) struct Refusal {
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// A job has begun; call [`Jobs::late`] when its deadline passes.
+    /// A job has begun; call [`Jobs::idle`] after [`PSI_FIRST_UPLOAD`], and [`Jobs::late`] when its
+    /// deadline passes.
     Begun(Number),
     /// A job is decided, with or without a result; call [`Jobs::forget`] once its clients have had
     /// time to hear of it.
@@ -80,6 +83,8 @@ struct Seat {
     client: Client,
     /// Whether its connection stands.
     attached: bool,
+    /// Whether it has begun to upload.
+    uploads: bool,
     ids: Option<Arc<Ids>>,
     answer: Option<Result<Bitmap, Refusal>>,
 }
@@ -116,7 +121,7 @@ impl Jobs {
                         needs a key of its own, and calls Connect once";
             return Err(Refusal::new(Code::AlreadyExists, text));
         }
-        let gathering = self.gathering();
+        let gathering = self.gathering(client.source);
         if let Some(other) = gathering.first().filter(|_| !gathering.contains(&count)) {
             let text = format!(
                 "the clients waiting here expect {other} clients, and this one expects {count}; start all \
@@ -129,16 +134,25 @@ impl Jobs {
                 format!("{MAXIMUM_PSI_WAITING} clients are waiting here, the limit; try later");
             return Err(Refusal::new(Code::ResourceExhausted, text));
         }
+        let same = |waiting: &&Waiting| waiting.client.source == client.source;
+        if self.waiting.iter().filter(same).count() >= MAXIMUM_PSI_WAITING_EACH {
+            let text = format!(
+                "{MAXIMUM_PSI_WAITING_EACH} clients from this address are waiting here, the limit; try later"
+            );
+            return Err(Refusal::new(Code::ResourceExhausted, text));
+        }
         let mut effects = self.comes_anew(client.key);
         self.waiting.push(Waiting { client, wanted: count });
         effects.extend(self.advance());
         Ok(effects)
     }
 
-    /// How many clients are expected by the jobs that are not complete.
-    fn gathering(&self) -> Vec<usize> {
+    /// How many clients are expected by the jobs that are not complete and for which somebody from this
+    /// source waits. What strangers elsewhere expect is nothing to these clients.
+    fn gathering(&self, source: Holder) -> Vec<usize> {
         let incomplete = |wanted: &usize| !self.count(*wanted).is_multiple_of(*wanted);
-        self.waiting.iter().map(|waiting| waiting.wanted).filter(incomplete).collect()
+        let same = self.waiting.iter().filter(|waiting| waiting.client.source == source);
+        same.map(|waiting| waiting.wanted).filter(incomplete).collect()
     }
 
     fn count(&self, wanted: usize) -> usize {
@@ -190,6 +204,7 @@ impl Jobs {
         let seats = self.waiting.extract_if(.., |waiting| taken(waiting)).map(|waiting| Seat {
             client: waiting.client,
             attached: true,
+            uploads: false,
             ids: None,
             answer: None,
         });
@@ -212,9 +227,14 @@ impl Jobs {
         let Some(at) = self.waiting.iter().position(is_it) else { return self.no_seat() };
         let wanted = self.waiting.remove(at).wanted;
         let here = (self.count(wanted) + 1).min(wanted);
+        let others = self.waiting.iter().find(|waiting| waiting.wanted != wanted);
+        let others = others.map_or_else(String::new, |other| {
+            let other = other.wanted;
+            format!("; somebody waits here for {other} clients: all of a job need the same -client_num")
+        });
         let text = format!(
             "the deadline passed when {here} of {wanted} clients were here; the others did not come, or \
-             other jobs had their turn"
+             other jobs had their turn{others}"
         );
         Refusal::new(Code::DeadlineExceeded, text)
     }
@@ -225,6 +245,7 @@ impl Jobs {
             let text = "this client has already uploaded its ids; they go in one message";
             return Err(Refusal::new(Code::AlreadyExists, text));
         }
+        self.seat(client)?.uploads = true;
         let running = self.running.as_ref();
         running.map(|job| Arc::clone(&job.pseudonymiser)).ok_or_else(|| self.no_seat())
     }
@@ -302,6 +323,24 @@ impl Jobs {
     /// The clients of a settled job have had time to hear of it.
     pub(crate) fn forget(&mut self, number: Number) {
         self.settled.retain(|job| job.number != number);
+    }
+
+    /// Ends a job whose clients have not all begun to upload: others wait for their turn.
+    pub(crate) fn idle(&mut self, number: Number) -> Vec<Effect> {
+        let Some(job) = self.running.as_ref().filter(|job| job.number == number) else {
+            return Vec::new();
+        };
+        let idle = job.seats.iter().filter(|seat| !seat.uploads).count();
+        if idle == 0 {
+            return Vec::new();
+        }
+        let text = format!(
+            "{idle} of {} clients did not begin to upload their ids within {} s; nothing of the job is kept; \
+             start all clients again",
+            job.seats.len(),
+            PSI_FIRST_UPLOAD.as_secs()
+        );
+        self.fail(&Refusal::new(Code::DeadlineExceeded, text))
     }
 
     /// A job has taken too long.

@@ -6,7 +6,11 @@ use crate::limits::DEFAULT_PSI_RESULT_BYTES;
 
 /// A client with the key of this number, on its first connection.
 fn client(number: u8) -> Client {
-    Client { key: KeyId([number; 32]), connection: number.into() }
+    Client { key: KeyId([number; 32]), connection: number.into(), source: source(1) }
+}
+
+fn source(number: u8) -> Holder {
+    Holder::source([127, 0, 0, number].into())
 }
 
 fn again(number: u8) -> Client {
@@ -277,16 +281,63 @@ fn the_line_has_an_end() {
     for number in 0..u64::try_from(MAXIMUM_PSI_WAITING).expect("a small number") {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&number.to_be_bytes());
-        let client = Client { key: KeyId(key), connection: number };
+        let source = source(u8::try_from(number / 64).expect("four addresses"));
+        let client = Client { key: KeyId(key), connection: number, source };
         // Sets of two and three that never come to their turn, because the first job lasts.
         world.change(|jobs| jobs.connect(client, 2)).expect("a place in the line");
         if number == 1 {
             assert_eq!(world.begun.len(), 1);
         }
     }
-    world.connect(201, 2).expect("a place in the line");
-    world.connect(202, 2).expect("a place in the line");
-    refused(world.connect(203, 2), Code::ResourceExhausted, "256 clients are waiting here");
+    let mut from_elsewhere = |number, wanted| {
+        let client = Client { source: source(9), ..client(number) };
+        world.change(|jobs| jobs.connect(client, wanted))
+    };
+    from_elsewhere(201, 2).expect("a place in the line");
+    from_elsewhere(202, 2).expect("a place in the line");
+    refused(from_elsewhere(203, 2), Code::ResourceExhausted, "256 clients are waiting here");
+}
+
+#[test]
+fn clients_of_one_address_fill_the_line() {
+    let mut world = begun();
+    for number in 3..67 {
+        world.connect(number, 2).expect("a place in the line");
+    }
+    refused(world.connect(67, 2), Code::ResourceExhausted, "64 clients from this address");
+    let elsewhere = Client { source: source(2), ..client(200) };
+    world.change(|jobs| jobs.connect(elsewhere, 2)).expect("a place in the line");
+}
+
+#[test]
+fn stranger_who_waits_for_another_number_of_clients() {
+    let mut world = World::default();
+    let stranger = Client { source: source(2), ..client(9) };
+    world.change(|jobs| jobs.connect(stranger, 64)).expect("a place in the line");
+    world.connect(1, 2).expect("what strangers expect is nothing to this client");
+    let waited = world.jobs.waited(client(1));
+    assert!(waited.text.contains("somebody waits here for 64 clients"), "{}", waited.text);
+    world.connect(1, 2).expect("a place in the line");
+    world.connect(2, 2).expect("a place in the line");
+    assert_eq!(world.begun.len(), 1);
+}
+
+#[test]
+fn strangers_who_begin_a_job_and_upload_nothing() {
+    let mut world = begun();
+    world.connect(3, 2).expect("a place in the line");
+    world.connect(4, 2).expect("a place in the line");
+    let first = world.begun[0];
+    world.upload(1, &["a"]).expect("ids");
+    world.change(|jobs| Ok(jobs.idle(first))).expect("nobody is refused");
+    assert_eq!(world.settled, [(first, false)]);
+    refused(world.result(1), Code::DeadlineExceeded, "1 of 2 clients did not begin to upload");
+    let second = world.begun[1];
+    for number in [3, 4] {
+        world.jobs.may_upload(client(number)).expect("its turn");
+    }
+    world.change(|jobs| Ok(jobs.idle(second))).expect("nobody is refused");
+    assert_eq!(world.settled.len(), 1, "whoever uploads is not idle");
 }
 
 #[test]
