@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Speaker, Why};
 use crate::event::{Event, Observer};
 use crate::limits::{
     ATTEST_AGAIN, ATTEST_RETRY, ATTEST_TIMEOUT, CHUNKS_IN_FLIGHT, FIRST_RETRY, HANDSHAKE_RETRIES,
-    KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, LONGEST_RETRY, WINDOW_BYTES,
+    KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, LONGEST_RETRY, NAME_RETRIES, WINDOW_BYTES,
 };
 
 /// Dials until the service answers, another attempt cannot help, or `deadline` passes.
@@ -37,7 +37,7 @@ pub(crate) async fn reach(
 ) -> Result<Dialled, Error> {
     observer.on(Event::Connecting { address });
     let mut pause = FIRST_RETRY;
-    let mut handshakes = 0;
+    let (mut handshakes, mut names) = (0, 0);
     loop {
         let error = match dialler.dial(address, expect).await {
             Ok(service) => return Ok(service),
@@ -45,6 +45,7 @@ pub(crate) async fn reach(
         };
         match &error {
             DialError::Unreachable { .. } => {}
+            DialError::UnknownHost { .. } if names < NAME_RETRIES => names += 1,
             // A service under load may drop a handshake; one that speaks another protocol will not
             // learn ours however often we repeat it.
             DialError::Handshake { source, .. }

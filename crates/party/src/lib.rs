@@ -69,7 +69,7 @@ mod summary;
 mod survey;
 pub mod table;
 
-pub use convelo_wire::Waiting;
+pub use convelo_wire::{OtherTerms, Waiting};
 pub use error::{Error, Hint, Kind};
 pub use event::{Counts, Event, Observer};
 pub use first_pass::count_keys;

@@ -97,6 +97,10 @@ pub(crate) const MESSAGES_AHEAD: usize = 4;
 /// party up earlier, and can tell it so.
 pub(crate) const RECONNECT_FOR: Duration = Duration::from_mins(2);
 
+/// How often a name that does not resolve is looked up again: long enough for a resolver that is
+/// starting, and no longer, because a misspelt name stays one.
+pub(crate) const NAME_RETRIES: u32 = 3;
+
 /// How often a failed handshake is retried.
 pub(crate) const HANDSHAKE_RETRIES: u32 = 5;
 

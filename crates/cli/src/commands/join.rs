@@ -8,13 +8,13 @@ use convelo_party::Plan;
 use convelo_party::table::{FileKind, Hints, Input, Output, Table};
 use convelo_psi::{Job, Mode, Verify, terms};
 
-use crate::args::{Join, VerifyArg};
+use crate::args::{Join, LogArg, VerifyArg};
 use crate::exit::Failure;
 use crate::output::Narrator;
-use crate::{files, output, platform, provider};
+use crate::{files, log, output, platform, provider};
 
 pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
-    output::start_logging(output::LevelFilter::WARN);
+    log::start(log::LevelFilter::WARN, LogArg::Text);
     let narrator = Narrator::new(args.voice, &args.name, true);
     if args.chief.is_some() {
         narrator.line("--chief has no effect: a job needs no chief");

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use convelo_party::Plan;
 use convelo_party::table::{Output, Table};
 
-use crate::args::Run;
+use crate::args::{LogArg, Run};
 use crate::exit::Failure;
 use crate::output::Narrator;
-use crate::{files, output, plan, platform, provider, tables};
+use crate::{files, log, output, plan, platform, provider, tables};
 
 pub(crate) async fn run(args: Run) -> Result<ExitCode, Failure> {
-    output::start_logging(output::LevelFilter::WARN);
+    log::start(log::LevelFilter::WARN, LogArg::Text);
     let voice = args.voice;
     let (plan, table) = meant(args)?;
     let narrator = Narrator::new(voice, plan.name(), plan.output().is_some());
