@@ -357,6 +357,10 @@ pub(crate) struct Run {
     /// Replace the output if it exists
     #[arg(long)]
     pub(crate) force: bool,
+    /// Write the rows of the answer that an earlier run kept in this file because it could not write
+    /// them; contacts nobody
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resume: Option<PathBuf>,
     /// Write only these columns of matched rows, by name or number (#3), in this order [default:
     /// all]
     #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
@@ -563,6 +567,9 @@ pub(crate) struct Join {
     /// Replace the output if it exists
     #[arg(long)]
     pub(crate) force: bool,
+    /// Print the result that an earlier run kept in this file because it could not; contacts nobody
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resume: Option<PathBuf>,
     /// Where the receipt goes; an existing one is kept, and the new one numbered [default:
     /// DATA.receipt.json]
     #[arg(long, value_name = "FILE")]
