@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from convelo._convelo import WIRE_SECOND, WIRE_UNKNOWN, Node, PeerHandle
 from convelo._engine import LoopBinding, Message, Receipt, running_loop
 from convelo.exceptions import BodyError, PoolError, ReceiveTimeout, SendError
+from convelo.wire.coding import full_name
 from convelo.wire.compatible import encode_value
 from convelo.wire.second import encode as encode_second
 from convelo.wire.state import State
@@ -23,6 +24,7 @@ __all__ = [
     "MessageId",
     "Peer",
     "Turn",
+    "check_class",
     "decode_all",
     "encode",
     "give_back_all",
@@ -42,6 +44,7 @@ Encode = Callable[[int, Any], Encoded]
 """Encodes a message for a wire."""
 
 _Peer = TypeVar("_Peer", bound="Peer")
+_Value = TypeVar("_Value")
 
 _EXPIRED = "no message in time"
 
@@ -243,6 +246,23 @@ class Peer:
             self._logger.info("Received message from %s", self._address)
         return decoded
 
+    def decode_as(self, message: Message, kind: type[_Value]) -> _Value:
+        """Decodes a received message whose value must be an instance of ``kind``.
+
+        Raises:
+            BodyError: It cannot be decoded, or is something else.
+        """
+        value = self.decode(message)
+        if isinstance(value, kind):
+            return value
+        message_id = message[1]
+        raise BodyError(
+            f"message {message_id!r} from '{self.name}' is {full_name(type(value))}, expected "
+            f"{full_name(kind)}",
+            peer=self.name,
+            message_id=message_id,
+        )
+
     def _undo(self, receipt: Receipt, message_id: MessageId) -> None:
         """Undoes a request, whatever happened to it."""
         self.waiting.pop(receipt, None)
@@ -353,6 +373,16 @@ async def receive_all(
         for peer, one in asked:
             if not isinstance(one, tuple):
                 peer.waiting.pop(one, None)
+
+
+def check_class(kind: object) -> None:
+    """Checks what a caller says that a value must be, before a message is taken.
+
+    Raises:
+        TypeError: It is no class.
+    """
+    if not isinstance(kind, type):
+        raise TypeError(f"type= takes a class, such as dict or numpy.ndarray, not {kind!r}")
 
 
 def give_back_all(taken: Sequence[tuple[Peer, Message]], message_id: MessageId) -> None:

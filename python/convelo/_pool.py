@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import math
 import time
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -37,6 +39,9 @@ _PLAIN = "plain HTTP"
 _AnyPeer = TypeVar("_AnyPeer", bound=Peer)
 
 _warned_of_plain_http = False
+
+_listening: weakref.WeakSet[PoolCore[Any]] = weakref.WeakSet()
+"""The pools of this process that have listened."""
 
 
 class PoolCore(Generic[_AnyPeer]):
@@ -103,7 +108,17 @@ class PoolCore(Generic[_AnyPeer]):
             OSError: The address cannot be bound.
         """
         assert self.node is not None
-        port = self.node.listen(host, port, advertised_port)
+        try:
+            port = self.node.listen(host, port, advertised_port)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and _is_ours(port):
+                raise OSError(
+                    error.errno,
+                    f"cannot listen on {host}:{port}: a pool of this process has that port; "
+                    "shutdown() it first, as in a notebook before its cell is run again",
+                ) from None
+            raise
+        _listening.add(self)
         tls = "" if self.node.fingerprint is None else " with TLS"
         self._notices.info("Serving on %s:%s%s", host, port, tls)
         return port
@@ -256,6 +271,14 @@ class PoolCore(Generic[_AnyPeer]):
                 f"the pool is shut down; {count} not awaited did not arrive: " + "; ".join(lost),
                 lost,
             )
+
+
+def _is_ours(port: int) -> bool:
+    """Whether a pool of this process listens on ``port``."""
+    return any(
+        core.node is not None and not core.is_closed and core.node.port == port
+        for core in _listening
+    )
 
 
 def limits_of(timeout: Any, pauses: int, delay: float = 1) -> Limits:

@@ -14,6 +14,7 @@ It also works where an event loop is already running, as in notebooks::
 from __future__ import annotations
 
 import asyncio
+import builtins
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -21,10 +22,10 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 from convelo._engine import Message
-from convelo._peer import Peer, decode_all, give_back_all, receive_all
+from convelo._peer import Peer, check_class, decode_all, give_back_all, receive_all
 from convelo._pool import DEFAULT_FLUSH_SECONDS, DEFAULT_TIMEOUT_SECONDS
 from convelo.compat.tno.httphandlers import HTTPClient, HTTPServer
 from convelo.compat.tno.pool import Pool as AsyncPool
@@ -33,6 +34,7 @@ from convelo.exceptions import PoolClosed
 __all__ = ["Pool"]
 
 _Result = TypeVar("_Result")
+_Value = TypeVar("_Value")
 _Taken = Sequence[tuple[Peer, Message]]
 
 
@@ -74,6 +76,10 @@ class Pool:
         )
         self._thread.start()
         self._finalizer = weakref.finalize(self, _stop, self._loop)
+
+    def __repr__(self) -> str:
+        _, _, described = repr(self._pool).partition(" ")
+        return f"<convelo.sync.Pool {described}"
 
     @property
     def http_server(self) -> HTTPServer | None:
@@ -160,11 +166,38 @@ class Pool:
             )
         )
 
+    @overload
     def recv(
-        self, handler_name: str, msg_id: str | int | None = None, timeout: float | None = None
+        self,
+        handler_name: str,
+        msg_id: str | int | None = None,
+        timeout: float | None = None,
+        *,
+        type: None = None,
+    ) -> Any: ...
+    @overload
+    def recv(
+        self,
+        handler_name: str,
+        msg_id: str | int | None = None,
+        timeout: float | None = None,
+        *,
+        type: builtins.type[_Value],
+    ) -> _Value: ...
+    def recv(
+        self,
+        handler_name: str,
+        msg_id: str | int | None = None,
+        timeout: float | None = None,
+        *,
+        type: builtins.type[Any] | None = None,
     ) -> Any:
         """Receives an object; see :meth:`convelo.Pool.recv`. An interrupt loses nothing."""
-        return self._receive([handler_name], msg_id, timeout)[0]
+        if type is None:
+            return self._receive([handler_name], msg_id, timeout)[0]
+        check_class(type)
+        [(peer, message)] = self._take([handler_name], msg_id, timeout)
+        return peer.decode_as(message, type)
 
     def arecv(self, handler_name: str, msg_id: str | int | None = None) -> Future[Any]:
         """Asks for an object; ``result()`` of the returned future waits for it.
@@ -243,6 +276,11 @@ class Pool:
     def _receive(
         self, names: list[str], msg_id: int | str | None, timeout: float | None
     ) -> list[Any]:
+        return self._decode(self._take(names, msg_id, timeout), msg_id)
+
+    def _take(
+        self, names: list[str], msg_id: int | str | None, timeout: float | None
+    ) -> _Taken:
         promised: Future[_Taken] = Future()
         self._begin(promised, names, msg_id, timeout, lambda taken: taken)
         try:
@@ -252,7 +290,7 @@ class Pool:
                 # An interrupt just after they arrived: the next call gets them.
                 self._give_back(promised.result(), msg_id)
             raise
-        return self._decode(taken, msg_id)
+        return taken
 
     def _begin(
         self,

@@ -134,6 +134,31 @@ impl Refusal {
             .advice("give collateral for its platform, or have its operator offer it")
     }
 
+    /// The refusal for whoever it is about, in the second person.
+    pub fn to_its_subject(&self) -> String {
+        let concerns = match self.matter {
+            Matter::Peer => "your software",
+            Matter::Platform => "your platform",
+            Matter::Policy => "the policy of whoever refuses",
+            matter => matter.words(),
+        };
+        // Advice is for the verifier; what it says about the peer is what the peer can do.
+        let advice = self.advice.replace("the peer's", "your").replace("the peer", "your program");
+        format!(
+            "{}; concerns {concerns}: {}",
+            self.difference(),
+            advice.replace("refuse this peer", "it stays refused")
+        )
+    }
+
+    fn difference(&self) -> String {
+        let Self { stage, code, expected, found, .. } = self;
+        format!(
+            "attestation refused at {} [{code}]: expected {expected}, found {found}",
+            stage.words()
+        )
+    }
+
     /// Starts a refusal; the builder methods fill in the rest.
     pub fn new(stage: Stage, code: &'static str, matter: Matter) -> Self {
         Self {
@@ -170,16 +195,7 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "attestation refused at {} [{}]: expected {}, found {}; concerns {}: {}",
-            self.stage.words(),
-            self.code,
-            self.expected,
-            self.found,
-            self.matter.words(),
-            self.advice
-        )
+        write!(f, "{}; concerns {}: {}", self.difference(), self.matter.words(), self.advice)
     }
 }
 

@@ -16,6 +16,7 @@ mod platform;
 use convelo_untrusted::Untrusted;
 use dcap_qvl::verify::QuoteVerifier;
 use dcap_qvl::{QuoteClaims, QuotePolicy, intel};
+use sha2::{Digest as _, Sha256};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
@@ -23,7 +24,7 @@ use crate::attributes;
 use crate::collateral::Collateral;
 use crate::date;
 use crate::evidence::Evidence;
-use crate::policy::{Policy, subject};
+use crate::policy::{INTEL_SGX_ROOT_CA, Policy, subject};
 use crate::quote::Quote;
 use crate::refusal::{Matter, Refusal, Stage};
 use crate::verdict::{Check, Verdict};
@@ -91,19 +92,35 @@ fn root(quote: &Quote, policy: &Policy, checks: &mut Vec<Check>) -> Result<(), R
     }
     let found = Certificate::from_der(last).map_or_else(
         |_| "an unreadable root".to_owned(),
-        |root| format!("an unknown root '{:#}'", subject(&root)),
+        |root| format!("another root, '{:#}'", subject(&root)),
     );
-    let advice = if policy.is_simulated() {
-        "the policy names a simulated root, so genuine evidence is refused: leave out \
-         insecure_simulated_root for real enclaves, or use the root of your simulated platform"
-    } else {
-        "this is not a genuine Intel platform; if this is a test, name its root in the policy \
-         as insecure_simulated_root"
+    let advice = match (policy.is_simulated(), last == INTEL_SGX_ROOT_CA) {
+        (true, true) => {
+            "this is a genuine platform, and the policy accepts a simulated one: leave out \
+             insecure_simulated_root"
+        }
+        (true, false) => {
+            "this is another simulated platform than the policy's: each is made with a root of its own, \
+             whatever that calls itself; use the policy that was made with this platform"
+        }
+        (false, _) => {
+            "this is not a genuine Intel platform; if this is a test, name its root in the policy \
+             as insecure_simulated_root"
+        }
     };
     Err(Refusal::new(Stage::Quote, "unknown-root", Matter::Policy)
-        .found(format!("evidence signed under {found}"))
-        .expected(format!("evidence signed under {}", anchor.name()))
+        .found(format!("evidence signed under {found} ({})", fingerprint(last)))
+        .expected(format!(
+            "evidence signed under {} ({})",
+            anchor.name(),
+            fingerprint(anchor.der())
+        ))
         .advice(advice))
+}
+
+/// What tells certificates apart that call themselves the same.
+fn fingerprint(der: &[u8]) -> String {
+    format!("SHA-256 {}", hex::encode(Sha256::digest(der)))
 }
 
 /// Step 2: the enclave or trust domain is a production one, quotes this key, and is named in the

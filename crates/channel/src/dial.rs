@@ -32,6 +32,17 @@ pub enum DialError {
         /// Why.
         source: io::Error,
     },
+    /// The address's host has no address of its own: it is misspelt, or this host cannot ask.
+    #[error(
+        "the name '{host}' does not resolve ({source}); compare it with the service's name, and check \
+         this host's DNS"
+    )]
+    UnknownHost {
+        /// The name.
+        host: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The service's evidence or key was refused: final.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -253,10 +264,16 @@ pub struct ServiceStream {
 
 async fn reach(address: &str) -> Result<TcpStream, DialError> {
     let unreachable = |source| DialError::Unreachable { address: address.to_owned(), source };
-    tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
-        .await
-        .map_err(|_| unreachable(timed_out(CONNECT_TIMEOUT)))?
-        .map_err(unreachable)
+    let connect = async {
+        let found = tokio::net::lookup_host(address).await.map_err(|source| {
+            let host = address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned();
+            DialError::UnknownHost { host, source }
+        })?;
+        let found: Vec<_> = found.collect();
+        TcpStream::connect(&*found).await.map_err(unreachable)
+    };
+    let late = |_| unreachable(timed_out(CONNECT_TIMEOUT));
+    tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(late)?
 }
 
 fn failed(address: &str, error: PeerTlsError) -> DialError {

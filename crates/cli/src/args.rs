@@ -78,6 +78,15 @@ pub(crate) struct Voice {
     pub(crate) json: bool,
 }
 
+/// How the log is written.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogArg {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
 #[derive(Args)]
 pub(crate) struct Demo {
     /// Number of providers, 2 to 64
@@ -229,6 +238,9 @@ pub(crate) struct Serve {
     /// How often to push figures (s, m, h)
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds, requires = "otlp")]
     pub(crate) otlp_every: u64,
+    /// How to write the log, on stderr
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = LogArg::Text)]
+    pub(crate) log: LogArg,
     #[command(flatten)]
     pub(crate) voice: Voice,
     /// The clients of Intel's "PSI with SGX".
@@ -345,6 +357,10 @@ pub(crate) struct Run {
     /// Replace the output if it exists
     #[arg(long)]
     pub(crate) force: bool,
+    /// Write the rows of the answer that an earlier run kept in this file because it could not write
+    /// them; contacts nobody
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resume: Option<PathBuf>,
     /// Write only these columns of matched rows, by name or number (#3), in this order [default:
     /// all]
     #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
@@ -551,6 +567,9 @@ pub(crate) struct Join {
     /// Replace the output if it exists
     #[arg(long)]
     pub(crate) force: bool,
+    /// Print the result that an earlier run kept in this file because it could not; contacts nobody
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resume: Option<PathBuf>,
     /// Where the receipt goes; an existing one is kept, and the new one numbered [default:
     /// DATA.receipt.json]
     #[arg(long, value_name = "FILE")]

@@ -80,6 +80,14 @@ impl From<Error> for Failure {
             Some(hint) => format!("{text}; {}", advice(hint)),
             None => text,
         };
+        let text = match error.kept_answer() {
+            Some(kept) => format!(
+                "{text}; the answer is kept in {kept}: run the same command with --resume {kept} to write \
+                 the rows, which contacts nobody",
+                kept = kept.display()
+            ),
+            None => text,
+        };
         Self::new(code, text)
     }
 }

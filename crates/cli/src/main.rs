@@ -9,6 +9,7 @@ mod evidence;
 mod exit;
 mod files;
 mod job_file;
+mod log;
 mod output;
 mod pcs;
 mod plan;

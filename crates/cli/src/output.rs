@@ -9,18 +9,13 @@ use std::time::{Duration, Instant};
 use clap::CommandFactory as _;
 use convelo_party::table::{Description, Output};
 use convelo_party::{
-    Commonest, Counted, Counts, Event, Matched, Observer, PartShapes, Summary, Survey,
+    Commonest, Counted, Counts, Event, Matched, Observer, OtherTerms, PartShapes, Summary, Survey,
 };
 use convelo_psi::Outcome;
 use convelo_untrusted::{Terminal, Untrusted};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 use serde_json::ser::Formatter;
-use tracing_subscriber::Layer as _;
-pub(crate) use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::{Cli, Voice};
 use crate::exit::Failure;
@@ -33,14 +28,18 @@ pub(crate) fn data(line: impl Display) {
 /// Writes one line of JSON to stdout, immediately: a program may be waiting for it. In ASCII, which
 /// changes nothing for a program and shows everything to a person.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut line = Vec::new();
-    let mut serializer = serde_json::Serializer::with_formatter(&mut line, Ascii);
-    value.serialize(&mut serializer).map_err(Failure::job)?;
-    let line = String::from_utf8(line).map_err(Failure::job)?;
+    let line = ascii(value).map_err(Failure::job)?;
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())
         .map_err(|error| Failure::job(format!("cannot write to standard output: {error}")))
+}
+
+/// A value as one line of JSON in ASCII.
+pub(crate) fn ascii(value: &impl Serialize) -> serde_json::Result<String> {
+    let mut line = Vec::new();
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut line, Ascii))?;
+    String::from_utf8(line).map_err(serde::ser::Error::custom)
 }
 
 /// JSON whose strings are ASCII.
@@ -85,24 +84,6 @@ pub(crate) fn completions(shell: clap_complete::Shell) {
     clap_complete::generate(shell, &mut Cli::command(), "convelo", &mut std::io::stdout());
 }
 
-/// Logs to stderr; `CONVELO_LOG` sets the level, as in `CONVELO_LOG=debug`.
-pub(crate) fn start_logging(default: LevelFilter) {
-    let fallback = Targets::new().with_default(default);
-    let filter = match std::env::var("CONVELO_LOG").as_deref().map(str::parse) {
-        Ok(Ok(wanted)) => wanted,
-        Ok(Err(error)) => {
-            say(format_args!("CONVELO_LOG is invalid ({error}); logging at {default}"));
-            fallback
-        }
-        Err(_) => fallback,
-    };
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(|| Terminal::new(std::io::stderr()))
-        .with_ansi(false)
-        .with_target(false);
-    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
-}
-
 /// Shows a run on stderr: a line for each step and, on a terminal, a bar for slow ones.
 pub(crate) struct Narrator {
     voice: Voice,
@@ -120,6 +101,8 @@ struct State {
     lost: bool,
     /// For whom, and until when.
     waiting: Option<(String, Instant)>,
+    /// Who came with which other job.
+    other_terms: Vec<OtherTerms>,
     /// How many lines there were about the progress of others.
     progress: usize,
 }
@@ -217,6 +200,7 @@ impl Narrator {
     }
 
     fn waiting(&self, waiting: &convelo_party::Waiting) {
+        self.other_terms(&waiting.other_terms);
         let whom = if waiting.missing.is_empty() {
             let others = waiting.missing_count;
             format!("{others} more {}", if others == 1 { "party" } else { "parties" })
@@ -235,6 +219,18 @@ impl Narrator {
             self.count_down(&whom, until);
         } else if !self.voice.quiet {
             self.remind(whom, until);
+        }
+    }
+
+    /// Says who came with another job, once for each that it was.
+    fn other_terms(&self, brought: &[OtherTerms]) {
+        let known = std::mem::replace(&mut self.state().other_terms, brought.to_vec());
+        for new in brought.iter().filter(|new| !known.contains(new)) {
+            self.others(format_args!(
+                "{} came with another job file, or other flags (digest {}), and was refused: all \
+                 parties need the same ones; compare digests",
+                new.party, new.job
+            ));
         }
     }
 

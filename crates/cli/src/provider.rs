@@ -1,11 +1,14 @@
 //! A provider's part in a job, shown from start to finish.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use convelo_party::table::Table;
 use convelo_party::{Observer, Plan, Summary};
 use convelo_psi::Outcome;
+use indicatif::HumanBytes;
+use serde_json::json;
 
 use crate::exit::{Code, Failure};
 use crate::output::{self, Narrator};
@@ -27,6 +30,14 @@ pub(crate) async fn run(
     for line in plan::brief(&plan) {
         narrator.line(line);
     }
+    if let Some(free) = plan.output().and_then(|output| table.scarce_room(output)) {
+        narrator.line(format_args!(
+            "only {} are free where the rows go, and the table has {}: if most of it matches, it does \
+             not fit, and the answer is kept for --resume",
+            HumanBytes(free),
+            HumanBytes(table.size_bytes())
+        ));
+    }
     let narrator = Arc::new(narrator);
     let observer = Arc::clone(&narrator) as Arc<dyn Observer>;
     let summary = convelo_party::run(plan, table, observer, stop).await?;
@@ -39,6 +50,39 @@ pub(crate) async fn run(
         output::json(&summary)?;
     }
     Ok(code(&summary))
+}
+
+/// Writes the rows of an answer that an earlier run has kept.
+pub(crate) async fn resume(
+    plan: Plan,
+    table: Table,
+    narrator: Narrator,
+    json: bool,
+    kept: &Path,
+) -> Result<ExitCode, Failure> {
+    let narrator = Arc::new(narrator);
+    let observer = Arc::clone(&narrator) as Arc<dyn Observer>;
+    let output = plan.output().and_then(|output| output.file().map(Path::to_owned));
+    let at = kept.to_owned();
+    let writing =
+        tokio::task::spawn_blocking(move || convelo_party::resume(plan, table, &at, &observer));
+    let rows = tokio::select! {
+        written = writing => written.map_err(Failure::job)??,
+        () = stop::requested() => {
+            let text = "stopped on request; the kept answer is unchanged";
+            return Err(Failure::new(Code::Stopped, text));
+        }
+    };
+    let place = output.as_deref().map(|file| format!(" to {}", file.display()));
+    narrator.line(format_args!("wrote {rows} rows{}", place.unwrap_or_default()));
+    // Which rows matched is as confidential as the rows.
+    if let Err(error) = std::fs::remove_file(kept) {
+        narrator.notice(format_args!("{} could not be removed: {error}", kept.display()));
+    }
+    if json {
+        output::json(&json!({ "rows": rows, "output": output }))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A withheld result is not a success for a party that was to learn it.

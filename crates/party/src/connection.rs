@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Speaker, Why};
 use crate::event::{Event, Observer};
 use crate::limits::{
     ATTEST_AGAIN, ATTEST_RETRY, ATTEST_TIMEOUT, CHUNKS_IN_FLIGHT, FIRST_RETRY, HANDSHAKE_RETRIES,
-    KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, LONGEST_RETRY, WINDOW_BYTES,
+    KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, LONGEST_RETRY, NAME_PATIENCE, WINDOW_BYTES,
 };
 
 /// Dials until the service answers, another attempt cannot help, or `deadline` passes.
@@ -38,13 +38,14 @@ pub(crate) async fn reach(
     observer.on(Event::Connecting { address });
     let mut pause = FIRST_RETRY;
     let mut handshakes = 0;
+    let began = Instant::now();
     loop {
         let error = match dialler.dial(address, expect).await {
             Ok(service) => return Ok(service),
             Err(error) => error,
         };
         match &error {
-            DialError::Unreachable { .. } => {}
+            DialError::Unreachable { .. } | DialError::UnknownHost { .. } => {}
             // A service under load may drop a handshake; one that speaks another protocol will not
             // learn ours however often we repeat it.
             DialError::Handshake { source, .. }
@@ -55,7 +56,12 @@ pub(crate) async fn reach(
             }
             _ => return Err(error.into()),
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let unknown = matches!(error, DialError::UnknownHost { .. });
+        let until = if unknown { deadline.min(began + NAME_PATIENCE) } else { deadline };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() && unknown {
+            return Err(error.into());
+        }
         if left.is_zero() {
             let text = format!("{error}; gave up after the job's deadline");
             return Err(Error::new(Kind::Job, text));

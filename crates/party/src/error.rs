@@ -1,6 +1,7 @@
 //! Why a run ended without a result: the kind, the cause, and what would help.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use convelo_attest::{Matter, Refusal};
 use convelo_channel::{DialError, IdentityError};
@@ -104,6 +105,8 @@ pub struct Error {
     hint: Option<Hint>,
     /// The address, if there are several services.
     service: Option<String>,
+    /// Where the answer is kept whose rows could not be written.
+    kept: Option<PathBuf>,
 }
 
 /// What went wrong.
@@ -164,7 +167,7 @@ impl Error {
     }
 
     fn of(kind: Kind, cause: Cause) -> Self {
-        Self { kind, cause: Box::new(cause), hint: None, service: None }
+        Self { kind, cause: Box::new(cause), hint: None, service: None, kept: None }
     }
 
     /// A broken connection; another may continue where it ended.
@@ -221,6 +224,21 @@ impl Error {
     pub(crate) fn since_answered(self) -> Self {
         let kind = if self.kind == Kind::Usage { Kind::Job } else { self.kind };
         Self { kind, ..self }
+    }
+
+    /// The same error, with where the answer is kept.
+    pub(crate) fn with_kept_answer(self, kept: Option<PathBuf>) -> Self {
+        Self { kept, ..self }
+    }
+
+    /// Where the answer is kept whose rows could not be written: [`resume`](crate::resume) writes them.
+    pub fn kept_answer(&self) -> Option<&Path> {
+        self.kept.as_deref()
+    }
+
+    /// Whether the output, and nothing else, is to blame.
+    pub(crate) fn is_of_output(&self) -> bool {
+        matches!(self.cause(), Cause::Table(error) if matches!(error.fault(), Fault::Write(_)))
     }
 
     /// The same error, at one of several services.

@@ -97,6 +97,9 @@ pub(crate) const MESSAGES_AHEAD: usize = 4;
 /// party up earlier, and can tell it so.
 pub(crate) const RECONNECT_FOR: Duration = Duration::from_mins(2);
 
+/// How long a name that does not resolve is looked up again: a misspelt one stays one.
+pub(crate) const NAME_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How often a failed handshake is retried.
 pub(crate) const HANDSHAKE_RETRIES: u32 = 5;
 
@@ -130,6 +133,13 @@ pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// HTTP/2 flow control window of a stream and of a connection.
 pub(crate) const WINDOW_BYTES: u32 = 2 << 20;
+
+/// The largest kept answer: a digit for four rows.
+pub(crate) const MAXIMUM_KEPT_BYTES: u64 = MAXIMUM_ROWS / 4 + MEBIBYTE;
+
+/// An output whose directory has less room than this, and than the table has bytes, is refused before
+/// anybody is contacted.
+pub(crate) const LEAST_ROOM_BYTES: u64 = MEBIBYTE;
 
 /// The largest policy, collateral, key or job file.
 pub const MAXIMUM_FILE_BYTES: u64 = 4 * MEBIBYTE;

@@ -48,6 +48,7 @@ pub(crate) struct Conditions {
     pub(crate) receipt: Option<PathBuf>,
     pub(crate) list_dropped: Option<PathBuf>,
     pub(crate) allow_empty: bool,
+    pub(crate) keep_answer: Option<PathBuf>,
 }
 
 /// What a party accepts although it takes protection away from that party: by default, nothing. The
@@ -82,6 +83,7 @@ pub struct PlanBuilder {
     receipt: Option<PathBuf>,
     list_dropped: Option<PathBuf>,
     allow_empty: bool,
+    keep_answer: Option<PathBuf>,
 }
 
 impl Plan {
@@ -118,6 +120,7 @@ impl Plan {
             receipt: None,
             list_dropped: None,
             allow_empty: false,
+            keep_answer: None,
         })
     }
 
@@ -278,6 +281,13 @@ impl PlanBuilder {
         Self { allow_empty, ..self }
     }
 
+    /// Where the answer is kept if the rows cannot be written, so that [`resume`](crate::resume) can
+    /// write them later; if there is no room either, in the directory for temporary files.
+    #[must_use]
+    pub fn keep_answer(self, path: impl Into<Option<PathBuf>>) -> Self {
+        Self { keep_answer: path.into(), ..self }
+    }
+
     /// Builds the plan, if nothing is missing and nothing conflicts with the job. Contacts nobody.
     ///
     /// # Errors
@@ -330,6 +340,7 @@ impl PlanBuilder {
             receipt: self.receipt.map(|path| shards::unused(&path)),
             list_dropped: self.list_dropped,
             allow_empty: self.allow_empty,
+            keep_answer: self.keep_answer,
         };
         Ok(Plan { conditions, output: self.output })
     }

@@ -16,6 +16,7 @@ use crate::dropped::DroppedList;
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observer};
 use crate::first_pass::{FirstPass, first_pass};
+use crate::kept::Keeper;
 use crate::limits::LAST_ROW_TIMEOUT;
 use crate::plan::{Conditions, Plan};
 use crate::second_pass::{MatchedRows, Scanned};
@@ -131,7 +132,7 @@ impl Provider {
             _ => None,
         };
         let canaries = canaries.filter(|asked| asked.in_all > 0);
-        let (mut file, mut due) = (None, None);
+        let (mut file, mut due, mut keeper) = (None, None, None);
         let survey = scanned.survey.clone();
         let result = match outcome {
             Outcome::Count(keys) => Outcome::Count(Counted { keys }),
@@ -141,6 +142,13 @@ impl Provider {
                 let keys = marks.count_ones();
                 let rows = match output {
                     Some(output) => {
+                        let at = plan.keep_answer.as_ref().filter(|_| !output.is_batches());
+                        keeper = at.map(|path| Keeper {
+                            job_digest: plan.job.digest(),
+                            party: plan.name.clone(),
+                            path: path.clone(),
+                            temporary: plan.memory.directory.clone(),
+                        });
                         file = output.file().map(Path::to_owned);
                         let matched = self.matched(scanned, marks).await?;
                         let rows = matched.count();
@@ -173,7 +181,7 @@ impl Provider {
             summary.receipts = witness.write_receipts(path, &summary, (started, unix_now()))?;
         }
         if let Some((matched, output)) = due {
-            self.write(matched, output).await?;
+            self.write(matched, output, keeper).await?;
         }
         witness.heard().await;
         Ok(summary)
@@ -221,13 +229,22 @@ impl Provider {
         tokio::task::spawn_blocking(move || MatchedRows::of(scanned, &marks, only_first)).await?
     }
 
-    /// Second pass.
-    async fn write(&self, matched: MatchedRows, output: Output<'static>) -> Result<(), Error> {
+    /// Second pass. If the output fails, the answer is kept.
+    async fn write(
+        &self,
+        matched: MatchedRows,
+        output: Output<'static>,
+        keeper: Option<Keeper>,
+    ) -> Result<(), Error> {
         let (observer, cancelled) = (Arc::clone(&self.observer), self.cancelled.clone());
         let total = matched.size_bytes();
         let pass = tokio::task::spawn_blocking(move || {
             let progress = |done| observer.on(Event::Writing { done, total });
-            matched.write(output, progress, || cancelled.check())
+            matched.write(output, progress, || cancelled.check()).map_err(|(error, matched)| {
+                let keeper = keeper.filter(|_| error.is_of_output());
+                let kept = keeper.and_then(|keeper| keeper.keep(&matched));
+                error.with_kept_answer(kept)
+            })
         });
         pass.await?.map_err(Error::since_answered)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use convelo_psi::{Bitmap, PseudonymSet, RankedCanaries};
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::event::Counts;
 use crate::survey::Survey;
 use crate::table::{self, Output, Table};
@@ -35,6 +35,31 @@ impl MatchedRows {
         Ok(Self { table, scanned, rows })
     }
 
+    /// The rows that an earlier run has kept, of the same table.
+    pub(crate) fn kept(mut table: Table, rows: Bitmap) -> Result<Self, Error> {
+        let scanned = table.scan(|_| {}, |_| Ok::<_, Error>(()))?;
+        if scanned.numbered() != rows.len() as u64 {
+            let text = format!(
+                "the table is read as {} rows now, and had {} when the answer was kept; give the same \
+                 options for how it is read",
+                scanned.numbered(),
+                rows.len()
+            );
+            return Err(Error::new(Kind::Usage, text));
+        }
+        Ok(Self { table, scanned, rows })
+    }
+
+    /// The table.
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Which of its rows.
+    pub(crate) fn rows(&self) -> &Bitmap {
+        &self.rows
+    }
+
     /// How many rows there are.
     pub(crate) fn count(&self) -> u64 {
         self.rows.count_ones()
@@ -46,17 +71,21 @@ impl MatchedRows {
     }
 
     /// Writes them. `go_on` is called for every row of the table and can end the pass with an error.
+    /// With an error, they come back.
     pub(crate) fn write(
         mut self,
         output: Output<'_>,
         progress: impl FnMut(u64),
         go_on: impl Fn() -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), (Error, Self)> {
         let rows = &self.rows;
-        self.table.write_matched(&self.scanned, output, progress, |row| {
+        let written = self.table.write_matched(&self.scanned, output, progress, |row| {
             go_on()?;
             Ok::<_, Error>(usize::try_from(row).is_ok_and(|row| rows.is_set(row)))
-        })?;
-        Ok(())
+        });
+        match written {
+            Ok(_) => Ok(()),
+            Err(error) => Err((error, self)),
+        }
     }
 }

@@ -46,7 +46,8 @@ impl Session {
         }
         let evidence = peer.binding.evidence(Role::Party, &self.exchange, quote);
         let evidence = evidence.map_err(|refusal| {
-            Failed::new(Reason::Attestation, format!("this party's quote was refused: {refusal}"))
+            let text = format!("this party's quote was refused: {}", refusal.to_its_subject());
+            Failed::new(Reason::Attestation, text)
         })?;
         self.evidence = Some(Arc::new(evidence));
         Ok(())
@@ -234,6 +235,11 @@ impl Verifier {
             return Ok(());
         }
         let refused = |refusal: Refusal| {
+            // A stranger alone hears this; of a seated party, the others hear it too.
+            let refusal = match queue {
+                Queue::Strangers => refusal.to_its_subject(),
+                Queue::Seated => refusal.to_string(),
+            };
             let text = format!("the evidence of '{name}' was refused: {refusal}");
             Failed::of_party(Reason::Attestation, name, text)
         };

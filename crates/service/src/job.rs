@@ -16,8 +16,8 @@ use convelo_psi::agreement::{Assembled, Confirmation, KeyOffer, Member, SealedSh
 use convelo_psi::limits::{MAXIMUM_NAME_BYTES, SEALED_SHARE_BYTES};
 use convelo_psi::reveal::{self, Answer};
 use convelo_psi::{
-    Bitmap, Job, KeyId, Mode, PSEUDONYM_BYTES, ReceivedSet, SetReceiver, SignedStatement,
-    Statement, engine,
+    Bitmap, Job, JobDigest, KeyId, Mode, PSEUDONYM_BYTES, ReceivedSet, SetReceiver,
+    SignedStatement, Statement, engine,
 };
 use convelo_wire::limits::{MAXIMUM_CHUNK_BYTES, MAXIMUM_RELAYED_BYTES};
 use convelo_wire::{
@@ -26,6 +26,7 @@ use convelo_wire::{
 };
 
 use crate::budget::{Budget, Need, NoRoom, Reservation};
+use crate::limits::MAXIMUM_NOTICES;
 
 /// Names one connection within the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +58,8 @@ pub(crate) enum Event {
     Arrived(Arrival),
     /// A message after the first one.
     Message(ConnectionId, Result<FromParty, wire::WireError>),
+    /// Somebody who may take part in this job came with another one of its name, and was refused.
+    OtherTerms(wire::OtherTerms),
     /// A stream broke or ended.
     Left(ConnectionId),
     /// The party whose stream broke has not come back in time.
@@ -113,6 +116,12 @@ pub(crate) struct JobMachine {
     room: Option<Reservation>,
     seats: BTreeMap<String, Seat>,
     phase: Phase,
+    /// What those without a seat brought in place of this job.
+    other_terms: BTreeMap<String, JobDigest>,
+    /// How often the others may still be told of it.
+    notices: u32,
+    /// Why there is no result, once that is decided.
+    failure: Option<Reason>,
 }
 
 struct Seat {
@@ -158,7 +167,17 @@ enum Phase {
 impl JobMachine {
     /// A job without parties. `run` are random bytes.
     pub(crate) fn new(job: Job, run: [u8; 32], budget: Budget) -> Self {
-        Self { job, run, budget, room: None, seats: BTreeMap::new(), phase: Phase::Gathering }
+        Self {
+            job,
+            run,
+            budget,
+            room: None,
+            seats: BTreeMap::new(),
+            phase: Phase::Gathering,
+            other_terms: BTreeMap::new(),
+            notices: MAXIMUM_NOTICES,
+            failure: None,
+        }
     }
 
     /// Whether an arrival means this job. A settled job is not meant, except by a party that comes
@@ -186,6 +205,11 @@ impl JobMachine {
     /// The keys of those who have a seat.
     pub(crate) fn keys(&self) -> impl Iterator<Item = KeyId> {
         self.seats.values().map(|seat| KeyId::of_spki(&seat.spki))
+    }
+
+    /// Why the job has no result, once that is decided; none while it is open, and if it has one.
+    pub(crate) fn failure(&self) -> Option<Reason> {
+        self.failure
     }
 
     /// Handles one event. `seconds_left` is the time to the deadline, for those waiting;
@@ -226,6 +250,7 @@ impl JobMachine {
                     Err(failed) => self.fail(&failed),
                 }
             }
+            Event::OtherTerms(brought) => self.brought(brought, seconds_left),
             Event::Left(connection) => match self.name_of(connection) {
                 Some(name) if self.phase == Phase::Gathering => {
                     self.unseat(&name, None, seconds_left)
@@ -327,6 +352,7 @@ impl JobMachine {
             announced: None,
             upload: Upload::None,
         };
+        self.other_terms.remove(&name);
         self.seats.insert(name, seat);
         if received.is_some() {
             effects.push(Effect::Send(connection, ToParty::Resumed { taken: 0 }));
@@ -341,6 +367,19 @@ impl JobMachine {
             effects.extend(self.tell_waiting(seconds_left));
         }
         effects
+    }
+
+    /// Somebody brought another job: those who wait for it are told, and wait on.
+    fn brought(&mut self, brought: wire::OtherTerms, seconds_left: u64) -> Vec<Effect> {
+        let wire::OtherTerms { party, job } = brought;
+        let known = self.other_terms.get(&party);
+        let room = known.is_some() || self.other_terms.len() < self.job.parties().count();
+        if self.phase != Phase::Gathering || known == Some(&job) || !room || self.notices == 0 {
+            return Vec::new();
+        }
+        self.notices -= 1;
+        self.other_terms.insert(party, job);
+        self.tell_waiting(seconds_left)
     }
 
     /// A party comes back: sends it again what it has not received.
@@ -477,6 +516,7 @@ impl JobMachine {
         }
         if self.seats.is_empty() {
             self.phase = Phase::Over;
+            self.failure = Some(Reason::Stopped);
             effects.push(Effect::Finished);
         } else {
             effects.extend(self.tell_waiting(seconds_left));
@@ -822,6 +862,7 @@ impl JobMachine {
     /// Ends the job for all its parties; everything it held is wiped.
     fn fail(&mut self, failed: &Failed) -> Vec<Effect> {
         self.phase = Phase::Settled;
+        self.failure = Some(failed.reason);
         self.room = None;
         let mut effects = vec![Effect::Settled];
         // A party that has lost its connection is told when it comes back.
@@ -906,12 +947,17 @@ impl JobMachine {
     /// Who is missing, in words.
     fn awaited(&self) -> String {
         let missing = self.missing();
-        if missing.is_empty() {
+        let who = if missing.is_empty() {
             let count = self.job.parties().count() - self.seats.len();
             format!("{count} of {} parties", self.job.parties().count())
         } else {
             quoted(&missing)
+        };
+        let others: Vec<String> = self.other_terms.keys().cloned().collect();
+        if others.is_empty() {
+            return who;
         }
+        format!("{who} ({} came with another job file)", quoted(&others))
     }
 
     fn tell_waiting(&mut self, seconds_left: u64) -> Vec<Effect> {
@@ -922,6 +968,11 @@ impl JobMachine {
             missing: self.missing(),
             missing_count: u32::try_from(missing_count).unwrap_or(u32::MAX),
             seconds_left,
+            other_terms: self
+                .other_terms
+                .iter()
+                .map(|(party, job)| wire::OtherTerms { party: party.clone(), job: *job })
+                .collect(),
         };
         self.tell_all(|_| ToParty::Waiting(waiting.clone()))
     }

@@ -39,6 +39,9 @@ pub const MAXIMUM_JOBS_EACH: usize = 256;
 /// admitted; never longer than the job's deadline.
 pub const WAITING_TIMEOUT: Duration = Duration::from_hours(1);
 
+/// How often those who wait are told that somebody came with other terms for their job.
+pub const MAXIMUM_NOTICES: u32 = 64;
+
 /// A party must begin to upload its set within this time after the memory for it was reserved.
 pub const UPLOAD_GRACE: Duration = Duration::from_mins(1);
 

@@ -14,7 +14,7 @@ use convelo_channel::{
     stranger_line,
 };
 use convelo_psi::{Job, JobDigest, KeyId, Mode, Parties, ReceivedSet, Verify, engine};
-use convelo_wire::{Bytes, Failed, FromParty, Hello, OfferEvidence, Reason, ToParty};
+use convelo_wire::{Bytes, Failed, FromParty, Hello, OfferEvidence, OtherTerms, Reason, ToParty};
 use rand_core::Rng as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -64,6 +64,12 @@ struct Handle {
 type SeatedKeys = Arc<Mutex<HashSet<KeyId>>>;
 
 impl Handle {
+    /// What the job calls the party with this key, which calls itself `name`.
+    fn name_of(&self, key: KeyId, name: &str) -> String {
+        let listed = self.job.parties().named().iter().find(|party| party.key == key);
+        listed.map_or(name, |party| party.name.as_str()).to_owned()
+    }
+
     fn is(&self, inbox: &mpsc::Sender<Input>) -> bool {
         self.inbox.same_channel(inbox)
     }
@@ -199,7 +205,16 @@ impl Registry {
         let Mode::Attested(service) = job.mode();
         let shown = hello.evidence.clone().filter(|_| service.verifies_providers());
         let collateral = shown.as_ref().map(|shown| shown.collateral.clone()).unwrap_or_default();
-        let claim = claim(&job, &hello, peer, session);
+        let claim = claim(&job, &hello, peer, session).map_err(|refusal| {
+            if service.verifies_providers() {
+                return refusal;
+            }
+            refusal.advice(
+                "this service's operator demands every provider's evidence, which a party shows only \
+                 where the job asks for it: have the job say verify = \"two-way\", run inside an enclave, \
+                 or use another service",
+            )
+        });
         let claim = claim.map(|evidence| Claim { evidence, collateral: collateral.clone() });
         let (source, verifier) = (peer.address.ip(), &self.shared.verifier);
         verifier.judge(Queue::of(acquaintance), source, &hello.party, claim, &policies).await?;
@@ -236,7 +251,7 @@ impl Registry {
                     );
                     return Err(Failed::of_party(Reason::ConnectionLost, &name, text));
                 }
-                None => self.inbox(&job, &peer.spki, &holders)?,
+                None => self.inbox(&job, &name, &peer.spki, &holders)?,
             };
             match newcomer.knock(&inbox).await? {
                 Ok(()) => {
@@ -288,6 +303,7 @@ impl Registry {
     fn inbox(
         self: &Arc<Self>,
         job: &Job,
+        name: &str,
         spki: &[u8],
         holders: &[Holder],
     ) -> Result<mpsc::Sender<Input>, Failed> {
@@ -305,6 +321,9 @@ impl Registry {
             .values()
             .find(|handle| handle.job.name() == job.name() && concerns(handle, job, key));
         if let Some(rival) = rival {
+            // A notice at most: a queue that is full has more important things in it.
+            let brought = OtherTerms { party: rival.name_of(key, name), job: digest };
+            let _ = rival.inbox.try_send(Input::Event(Event::OtherTerms(brought)));
             let differences = job.differences(&rival.job).join("; ");
             let text = format!(
                 "the job '{}' is open here with other terms ({differences}; 'here' is this party, \
@@ -361,11 +380,18 @@ impl Registry {
                 registry.settle(&own);
                 opened.elapsed()
             };
-            let (result, elapsed) = task.run(inputs, settled).await;
+            let Ended { failure, parties, elapsed } = task.run(inputs, settled).await;
             registry.forget(&own);
-            registry.shared.job_over(elapsed, result);
+            registry.shared.job_over(elapsed, failure.is_none());
             if told.is_some() {
-                tracing::info!(job = %digest.short(), "a job is over");
+                tracing::info!(
+                    job = %digest.short(),
+                    outcome = if failure.is_none() { "result" } else { "no result" },
+                    reason = failure.map(tracing::field::display),
+                    seconds = elapsed.as_secs(),
+                    parties = %listed(&parties),
+                    "a job is over"
+                );
             }
         });
         Ok(inbox)
@@ -497,6 +523,13 @@ fn concerns(open: &Handle, new: &Job, key: KeyId) -> bool {
     }
 }
 
+/// Fingerprints in a line of the log, in an order that says nothing.
+fn listed(keys: &HashSet<KeyId>) -> String {
+    let mut keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+    keys.sort_unstable();
+    keys.join(",")
+}
+
 struct Signer(Identity);
 
 impl Sign for Signer {
@@ -526,27 +559,39 @@ struct Task {
     signer: Signer,
 }
 
+/// How a job ended.
+struct Ended {
+    /// Why there was no result, if there was none.
+    failure: Option<Reason>,
+    /// The keys of those who had a seat when that was decided.
+    parties: HashSet<KeyId>,
+    /// How long it took to be decided.
+    elapsed: Duration,
+}
+
 /// What a job's task does besides sending.
 #[derive(Default)]
 struct Progress {
     settled: bool,
     finished: bool,
+    /// The keys of those who had a seat before or after.
+    parties: HashSet<KeyId>,
 }
 
 impl Task {
-    /// Runs the job to its end. Calls `settled` with its duration so far once it is decided.
-    /// Returns whether there was a result, and how long it took.
+    /// Runs the job to its end. Calls `settled`, which returns its duration so far, once it is
+    /// decided.
     async fn run(
         mut self,
         mut inputs: mpsc::Receiver<Input>,
         settled: impl Fn() -> Duration,
-    ) -> (bool, Duration) {
-        let (mut result, mut decided) = (false, None);
+    ) -> Ended {
+        let (mut decided, mut parties) = (None, HashSet::new());
         loop {
             let Some(event) = self.next(&mut inputs).await else { continue };
-            result |= matches!(event, Event::Joined(_)) && decided.is_none();
             let progress = self.step(event);
-            if progress.settled && decided.is_none() {
+            if (progress.settled || progress.finished) && decided.is_none() {
+                parties = progress.parties;
                 decided = Some(settled());
             }
             if progress.finished {
@@ -560,7 +605,8 @@ impl Task {
                 let _ = answer.send(Err(newcomer));
             }
         }
-        (result, decided.unwrap_or_else(settled))
+        let elapsed = decided.unwrap_or_else(settled);
+        Ended { failure: self.machine.failure(), parties, elapsed }
     }
 
     /// What happens to the job next; nothing if an arrival meant another job.
@@ -650,12 +696,16 @@ impl Task {
                     Effect::Finished => progress.finished = true,
                 }
             }
-            if !stays {
-                *lock(&self.seated) = self.machine.keys().collect();
+            if !stays || progress.settled || progress.finished {
+                let mut seated = lock(&self.seated);
+                progress.parties.extend(seated.drain());
+                seated.extend(self.machine.keys());
+                progress.parties.extend(seated.iter());
             }
         }
         if gathering && !self.machine.is_gathering() && !progress.settled && !self.slot.keep() {
             let crowded = self.step(Event::Crowded);
+            progress.parties.extend(crowded.parties);
             progress.settled |= crowded.settled;
             progress.finished |= crowded.finished;
         }

@@ -68,7 +68,8 @@ pub(crate) async fn serve(
         Err(Unopened::Refused(failed)) => {
             if let Some(left_out) = stranger_line() {
                 let (address, reason) = (peer.address, failed.reason);
-                tracing::info!(%address, %reason, left_out, "a party was refused");
+                let key = KeyId::of_spki(&peer.spki);
+                tracing::info!(%address, %key, %reason, left_out, "a party was refused");
             }
             let _ = outgoing.send(ToParty::Failed(failed)).await;
             return;

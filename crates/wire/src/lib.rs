@@ -10,7 +10,7 @@ mod reason;
 
 pub use message::{
     Announcement, Challenge, FromParty, Hello, MemberEvidence, NamedConfirmation, OfferEvidence,
-    Proof, ToParty, Waiting, WireError,
+    OtherTerms, Proof, ToParty, Waiting, WireError,
 };
 pub use prost::bytes::Bytes;
 pub use reason::{Failed, Reason};

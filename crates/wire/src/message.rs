@@ -165,6 +165,17 @@ pub struct Waiting {
     pub missing_count: u32,
     /// Seconds until the job's deadline.
     pub seconds_left: u64,
+    /// Who came with other terms for the job and was refused.
+    pub other_terms: Vec<OtherTerms>,
+}
+
+/// A party that came with another job of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherTerms {
+    /// The party.
+    pub party: String,
+    /// The job that it brought last.
+    pub job: JobDigest,
 }
 
 /// What the service sends.
@@ -328,6 +339,7 @@ impl TryFrom<proto::ToParty> for ToParty {
                 missing: names("waiting.missing", waiting.missing)?,
                 missing_count: waiting.missing_count,
                 seconds_left: waiting.seconds_left,
+                other_terms: other_terms_from_proto(waiting.other_terms)?,
             }),
             Message::Assembled(assembled) => assembled_from_proto(assembled)?,
             Message::Shares(shares) => Self::Shares(shares_from_proto(shares)?),
@@ -407,6 +419,7 @@ impl From<ToParty> for proto::ToParty {
                 missing: waiting.missing,
                 missing_count: waiting.missing_count,
                 seconds_left: waiting.seconds_left,
+                other_terms: waiting.other_terms.into_iter().map(Into::into).collect(),
             }),
             ToParty::Assembled(assembled, evidence) => {
                 Message::Assembled(assembled_to_proto(&assembled, &evidence))
@@ -490,6 +503,23 @@ fn name(field_name: &'static str, name: String) -> Result<String, WireError> {
 fn names(field: &'static str, names: Vec<String>) -> Result<Vec<String>, WireError> {
     at_most(field, names.len(), MAXIMUM_PARTIES)?;
     names.into_iter().map(|entry| name(field, entry)).collect()
+}
+
+fn other_terms_from_proto(brought: Vec<proto::OtherTerms>) -> Result<Vec<OtherTerms>, WireError> {
+    at_most("waiting.other_terms", brought.len(), MAXIMUM_PARTIES)?;
+    let brought = brought.into_iter().map(|other| {
+        Ok(OtherTerms {
+            party: name("other_terms.party", other.party)?,
+            job: JobDigest(array("other_terms.job_digest", &other.job_digest)?),
+        })
+    });
+    brought.collect()
+}
+
+impl From<OtherTerms> for proto::OtherTerms {
+    fn from(brought: OtherTerms) -> Self {
+        Self { party: brought.party, job_digest: brought.job.0.to_vec() }
+    }
 }
 
 fn another_version(found: u32) -> WireError {

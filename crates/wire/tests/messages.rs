@@ -148,7 +148,12 @@ fn messages_of_the_service() -> impl Strategy<Value = Hidden<to_party::Message>>
     prop_oneof![
         (names(), names(), any::<u32>(), any::<u64>()).prop_map(
             |(present, missing, missing_count, seconds_left)| {
-                let waiting = proto::Waiting { present, missing, missing_count, seconds_left };
+                let other_terms = vec![proto::OtherTerms {
+                    party: "bob".to_owned(),
+                    job_digest: seconds_left.to_be_bytes().repeat(4),
+                }];
+                let waiting =
+                    proto::Waiting { present, missing, missing_count, seconds_left, other_terms };
                 Message::Waiting(waiting).into()
             }
         ),
@@ -560,11 +565,27 @@ fn limits_of_what_the_service_sends() {
         missing: vec!["n".repeat(MAXIMUM_NAME_BYTES); MAXIMUM_PARTIES],
         missing_count: u32::MAX,
         seconds_left: u64::MAX,
+        other_terms: vec![
+            proto::OtherTerms {
+                party: "n".repeat(MAXIMUM_NAME_BYTES),
+                job_digest: vec![7; 32],
+            };
+            MAXIMUM_PARTIES
+        ],
     };
     let parse = |message| service_sends(to_party::Message::Waiting(message));
     one_above("waiting.present", &waiting, parse, |waiting| waiting.present.push("n".to_owned()));
     one_above("waiting.missing", &waiting, parse, |waiting| waiting.missing.push("n".to_owned()));
     one_above("waiting.missing", &waiting, parse, |waiting| waiting.missing[63].push('n'));
+    one_above("waiting.other_terms", &waiting, parse, |waiting| {
+        waiting.other_terms.push(proto::OtherTerms::default());
+    });
+    one_above("other_terms.party", &waiting, parse, |waiting| {
+        waiting.other_terms[63].party.push('n')
+    });
+    one_above("other_terms.job_digest", &waiting, parse, |waiting| {
+        waiting.other_terms[63].job_digest.push(7);
+    });
 
     let uploads = proto::Uploads { complete: waiting.present, missing: waiting.missing };
     let parse = |message| service_sends(to_party::Message::Uploads(message));

@@ -12,10 +12,22 @@ import ormsgpack
 from convelo.exceptions import AmbiguousDict
 from convelo.wire import dangerous
 from convelo.wire.errors import TooDeep, UnknownType
+from convelo.wire.plugins import PLUGINS
 from convelo.wire.plugins.numpy import is_array
 from convelo.wire.state import Function, State
 
-__all__ = ["PLAIN", "ROOM", "Decoder", "Encoder", "current_encoder", "holds_array"]
+__all__ = [
+    "PLAIN",
+    "ROOM",
+    "Decoder",
+    "Encoder",
+    "Unsendable",
+    "current_encoder",
+    "full_name",
+    "holds_array",
+    "is_arrow",
+    "is_foreign",
+]
 
 PLAIN = frozenset((str, float, bool, type(None)))
 """Exact types that no wire changes and no option affects, except for surrogates in a str."""
@@ -31,6 +43,23 @@ _TUPLE_LEVEL = 3
 _CONTAINERS = frozenset((list, dict))
 _NESTING = frozenset((list, dict, tuple))
 _MANY_SCALARS = 64
+
+_MOST_SEARCHED = 100_000
+_LONGEST_KEY = 40
+
+_LIBRARIES = {
+    name: plugin.libraries[0]
+    for plugin in PLUGINS
+    if plugin.libraries
+    for codec in plugin.codecs
+    for name in codec.types
+}
+"""Which library a class of that name must be from."""
+
+_ADVICE = (
+    "register (de)serializers for the class with Serialization.register_class, or call "
+    "convelo.register_extras for sets, decimals, dataclasses and the like"
+)
 
 _running = threading.local()
 
@@ -62,6 +91,62 @@ def holds_array(value: Any) -> bool:
     return False
 
 
+class Unsendable(NotImplementedError):
+    """A value has no form on the wire, and why."""
+
+    def __init__(self, value: Any, reason: str) -> None:
+        super().__init__(reason)
+        self.value = value
+
+
+def full_name(kind: type) -> str:
+    """A class as a person looks it up."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else (
+        f"{kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def is_arrow(value: Any) -> bool:
+    """Whether ``value`` gives its content as Arrow, and is not one of pandas' objects."""
+    return hasattr(type(value), "__arrow_c_stream__") and not _is_from(value, "pandas")
+
+
+def is_foreign(value: Any) -> bool:
+    """Whether the class of ``value`` only shares its name with one of a library that we know."""
+    library = _LIBRARIES.get(type(value).__name__)
+    return library is not None and not _is_from(value, library)
+
+
+def _is_from(value: Any, library: str) -> bool:
+    modules = (kind.__module__.partition(".")[0] for kind in type(value).__mro__)
+    return library in modules
+
+
+def _place_of(wanted: Any, root: Any) -> str:
+    """Where ``wanted`` is in ``root``, as one would write it in Python; what ``root`` is itself
+    needs no place, and what is inside other objects has none."""
+    pending = [("message", root)]
+    searched = 0
+    while pending and searched < _MOST_SEARCHED:
+        place, item = pending.pop()
+        if item is wanted:
+            return "" if item is root else f" at {place}"
+        if isinstance(item, dict):
+            inner = [(f"{place}[{_shortened(key)}]", part) for key, part in item.items()]
+        elif isinstance(item, list | tuple):
+            inner = [(f"{place}[{index}]", part) for index, part in enumerate(item)]
+        else:
+            continue
+        searched += len(inner)
+        pending.extend(reversed(inner))
+    return ""
+
+
+def _shortened(key: Any) -> str:
+    text = repr(key)
+    return text if len(text) <= _LONGEST_KEY else text[: _LONGEST_KEY - 1] + "…"
+
+
 class Encoder:
     """Packs one value. Made for each message.
 
@@ -69,6 +154,11 @@ class Encoder:
     is told not to, and :meth:`hook` sees both. If a message holds many scalars and no array,
     ormsgpack packs it again alone.
     """
+
+    no_arrow = (
+        "this peer's wire has no form for Arrow data; send a pandas frame, such as "
+        "value.to_pandas()"
+    )
 
     __slots__ = (
         "_alone",
@@ -124,6 +214,8 @@ class Encoder:
         except TypeError as error:
             if isinstance(self.error, AmbiguousDict):
                 raise self.error from None
+            if isinstance(self.error, Unsendable):
+                raise TypeError(_unsendable(self.error, value)) from None
             raise self.explain(self.innermost or error) from self.error
 
     def restart(self) -> None:
@@ -134,12 +226,7 @@ class Encoder:
         """Says what can be done about ``error``."""
         if isinstance(self.error, RecursionError):
             return TypeError("Recursion limit reached")
-        if "serializable" in str(error):
-            error.add_note(
-                "Register (de)serializers for the type with Serialization.register_class, or call "
-                "convelo.register_extras for sets, decimals, dataclasses and the like."
-            )
-        elif "Dict key" in str(error):
+        if "Dict key" in str(error):
             error.add_note("Keys other than str need OPT_NON_STR_KEYS on both sides.")
         return error
 
@@ -183,13 +270,15 @@ class Encoder:
         """
         name = value.__class__.__name__
         function = self.serializers.get(name)
+        core = getattr(function, "core", None)
+        if core is not None and is_foreign(value):
+            function = core = None
         if function is None:
             if self.state.dangerous_pickle(options):
                 return name, dangerous.dumps(value), True
-            raise NotImplementedError(
-                f"There is no serialization function defined for {name} objects."
-            )
-        core = getattr(function, "core", None)
+            if is_arrow(value):
+                raise Unsendable(value, self.no_arrow)
+            raise Unsendable(value, _ADVICE)
         if core is not None:
             return name, core(value, self), True
         previous = current_encoder()
@@ -214,6 +303,11 @@ class Encoder:
             if self.innermost is None:
                 self.innermost = error
             raise
+
+
+def _unsendable(error: Unsendable, message: Any) -> str:
+    what = full_name(type(error.value)) + _place_of(error.value, message)
+    return f"Type is not msgpack serializable: {what}: {error}"
 
 
 class Decoder:

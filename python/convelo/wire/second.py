@@ -10,6 +10,7 @@ code stands for       payload, itself a msgpack document
 2    a numpy array    ``[dtype.str, shape, "C" or "F", buffer number or bytes]``
 3    separate bytes   buffer number
 4    a pandas object  ``["DataFrame" or "Series", buffer number, columns, names, left out]``
+4    an Arrow table   ``["Table", buffer number, nil, nil, []]``
 ==== ================ ==========================================================================
 
 Arrays keep dtype, shape and byte order. They arrive as read-only views of the received buffer,
@@ -27,7 +28,7 @@ import ormsgpack
 
 from convelo.exceptions import BodyError
 from convelo.wire.budget import Budget, current_budget, is_scalar
-from convelo.wire.coding import PLAIN, Decoder, Encoder
+from convelo.wire.coding import PLAIN, Decoder, Encoder, Unsendable, is_arrow, is_foreign
 from convelo.wire.compatible import (
     LARGE,
     CompatibleDecoder,
@@ -176,12 +177,14 @@ class SecondEncoder(Encoder):
         return CompatibleEncoder(self.state, self.options, self.option, strict=True)
 
     def wrap(self, value: Any, options: Any) -> Any:
+        if is_arrow(value):
+            return self.table(value)
         kind = type(value)
         name = kind.__name__
         core = getattr(self.serializers.get(name), "core", None)
         if core is not None:
             own = _OWN_FORMS.get(name)
-            if own is not None:
+            if own is not None and not is_foreign(value):
                 form = own(self, value)
                 if form is not None:
                     return form
@@ -273,6 +276,15 @@ class SecondEncoder(Encoder):
                 [list(column) for column in left_out],
             ],
         )
+
+    def table(self, value: Any) -> Any:
+        """The extension for what gives its content as Arrow."""
+        try:
+            stream = arrow.write_table(value)
+        except arrow.Refused as error:
+            raise Unsendable(value, str(error)) from None
+        number = self.beside(memoryview(stream).cast("B"))
+        return self.extension(FRAME, ["Table", number, None, None, []])
 
     def timestamp(self, value: pd.Timestamp) -> Any:
         """The extension for a timestamp: a count since 1970 in UTC, its unit, and the time zone."""
@@ -545,6 +557,8 @@ class SecondDecoder(Decoder):
                 "a malformed frame: expected a kind, a buffer, columns, names and omitted columns"
             )
         kind, number, labels, names, left_out = described
+        if kind == "Table":
+            return arrow.read_table(self._buffer(number))
         frame = arrow.read(self._buffer(number))
         frame = _with_columns(frame, left_out)
         if names is not None:

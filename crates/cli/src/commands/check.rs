@@ -7,12 +7,12 @@ use convelo_party::{Counts, Plan, Survey, policy_of, provider_policy_of, verify_
 use convelo_psi::{Job, Mode, Verify};
 use serde_json::json;
 
-use crate::args::Check;
+use crate::args::{Check, LogArg};
 use crate::exit::Failure;
-use crate::{files, output, plan, tables};
+use crate::{files, log, output, plan, tables};
 
 pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
-    output::start_logging(output::LevelFilter::WARN);
+    log::start(log::LevelFilter::WARN, LogArg::Text);
     let job = files::job(&args.job)?;
     let Mode::Attested(service) = job.mode();
     let (policy, providers) = (policy_of(&job)?, provider_policy_of(&job)?);

@@ -8,13 +8,13 @@ use convelo_party::Plan;
 use convelo_party::table::{FileKind, Hints, Input, Output, Table};
 use convelo_psi::{Job, Mode, Verify, terms};
 
-use crate::args::{Join, VerifyArg};
+use crate::args::{Join, LogArg, VerifyArg};
 use crate::exit::Failure;
 use crate::output::Narrator;
-use crate::{files, output, platform, provider};
+use crate::{files, log, output, platform, provider};
 
 pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
-    output::start_logging(output::LevelFilter::WARN);
+    log::start(log::LevelFilter::WARN, LogArg::Text);
     let narrator = Narrator::new(args.voice, &args.name, true);
     if args.chief.is_some() {
         narrator.line("--chief has no effect: a job needs no chief");
@@ -39,6 +39,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         None => Identity::generate(),
     };
     let memory = convelo_party::Memory::from(args.memory);
+    let keep = files::suffixed(args.output.as_deref().unwrap_or(&args.data), ".answer.json");
     let printed = args.output.is_none();
     let receipt = args.receipt.unwrap_or_else(|| files::suffixed(&args.data, ".receipt.json"));
     let plan = Plan::builder(job, args.name, identity)?
@@ -56,6 +57,7 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         .output(args.output.map_or_else(output::rows, Output::File))
         .only_first(printed)
         .receipt(receipt)
+        .keep_answer(keep)
         .list_dropped(args.dropping.list_dropped)
         .allow_empty(args.dropping.allow_empty)
         .build()?;
@@ -63,6 +65,9 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
     let header = args.no_header.then_some(false);
     let hints = Hints { kind: Some(FileKind::Lines), header, ..Hints::default() };
     let table = Table::recognise(input, &hints, &[], &[])?;
+    if let Some(kept) = args.resume {
+        return provider::resume(plan, table, narrator, args.voice.json, &kept).await;
+    }
     provider::run(plan, table, narrator, args.voice.json).await
 }
 
@@ -82,23 +87,29 @@ fn job(args: &Join) -> Result<Job, Failure> {
 
 /// The replaced system writes its long flags with one dash (`-host`, `-client_num 2`,
 /// `-is_chief=true`), and its C++ client some with none (`data_dir=data1.txt`); `join` and `serve`
-/// accept them.
+/// accept them. Its Python clients are named after their scripts: `join data_provider1.py`.
 pub(crate) fn long_flags(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     const FLAGS: [&str; 7] =
         ["host", "config", "cfg", "is_chief", "data_dir", "client_num", "client_name"];
     let mut arguments: Vec<OsString> = arguments.collect();
-    if arguments.get(1).is_none_or(|command| command != "join" && command != "serve") {
-        return arguments;
-    }
-    for argument in &mut arguments[2..] {
+    let command = arguments.get(1).and_then(|command| command.to_str()).unwrap_or_default();
+    let (joins, understands) = (command == "join", matches!(command, "join" | "serve"));
+    let mut script = None;
+    for (place, argument) in arguments.iter_mut().enumerate().skip(2) {
         let Some(text) = argument.to_str() else { continue };
         let flag = text.strip_prefix('-').unwrap_or(text);
         let (name, value) =
             flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
         let dashed = flag.len() < text.len();
-        if FLAGS.contains(&name) && (dashed || value.is_some()) {
+        // Elsewhere they are unknown flags, and not the -h that they begin with.
+        if FLAGS.contains(&name) && (dashed || understands && value.is_some()) {
             *argument = format!("--{flag}").into();
+        } else if joins && place == 2 && !dashed {
+            script = name.strip_suffix(".py").map(|name| format!("--name={name}"));
         }
+    }
+    if let Some(name) = script {
+        arguments[2] = name.into();
     }
     arguments
 }
@@ -126,6 +137,11 @@ mod tests {
             translated("convelo serve -host h:1 -config c"),
             "convelo serve --host h:1 --config c"
         );
-        assert_eq!(translated("convelo run -host h:1"), "convelo run -host h:1");
+        assert_eq!(
+            translated("convelo join data_provider1.py -host h:1"),
+            "convelo join --name=data_provider1 --host h:1"
+        );
+        assert_eq!(translated("convelo run -host h:1"), "convelo run --host h:1");
+        assert_eq!(translated("convelo run job.toml host=1"), "convelo run job.toml host=1");
     }
 }

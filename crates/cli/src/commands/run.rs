@@ -6,16 +6,20 @@ use std::process::ExitCode;
 use convelo_party::Plan;
 use convelo_party::table::{Output, Table};
 
-use crate::args::Run;
+use crate::args::{LogArg, Run};
 use crate::exit::Failure;
 use crate::output::Narrator;
-use crate::{files, output, plan, platform, provider, tables};
+use crate::{files, log, output, plan, platform, provider, tables};
 
 pub(crate) async fn run(args: Run) -> Result<ExitCode, Failure> {
-    output::start_logging(output::LevelFilter::WARN);
+    log::start(log::LevelFilter::WARN, LogArg::Text);
     let voice = args.voice;
+    let resume = args.resume.clone();
     let (plan, table) = meant(args)?;
     let narrator = Narrator::new(voice, plan.name(), plan.output().is_some());
+    if let Some(kept) = resume {
+        return provider::resume(plan, table, narrator, voice.json, &kept).await;
+    }
     provider::run(plan, table, narrator, voice.json).await
 }
 
@@ -39,6 +43,10 @@ fn meant(args: Run) -> Result<(Plan, Table), Failure> {
         (None, Some(Output::File(output))) => files::suffixed(output, ".receipt.json"),
         (None, _) => PathBuf::from(format!("{}.receipt.json", job.name())),
     };
+    let keep = match &output {
+        Some(Output::File(output)) => files::suffixed(output, ".answer.json"),
+        _ => PathBuf::from(format!("{}.answer.json", job.name())),
+    };
     let memory = convelo_party::Memory::from(args.memory);
     let plan = Plan::builder(job, args.name, identity)?
         .policies(own)
@@ -54,6 +62,7 @@ fn meant(args: Run) -> Result<(Plan, Table), Failure> {
         .memory(memory.clone())
         .output(output)
         .receipt(receipt)
+        .keep_answer(keep)
         .list_dropped(args.dropping.list_dropped)
         .allow_empty(args.dropping.allow_empty)
         .build()?;

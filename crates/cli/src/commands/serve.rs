@@ -16,16 +16,14 @@ use convelo_service::{
 };
 use serde_json::json;
 
-use crate::args::{Pcs, PsiWireArgs, Serve};
+use crate::args::{LogArg, Pcs, PsiWireArgs, Serve};
 use crate::exit::Failure;
+use crate::log::{self, LevelFilter};
 use crate::{files, output, pcs, platform, stop};
 
 pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
-    output::start_logging(if args.voice.quiet {
-        output::LevelFilter::ERROR
-    } else {
-        output::LevelFilter::INFO
-    });
+    let quiet = args.voice.quiet;
+    log::start(if quiet { LevelFilter::ERROR } else { LevelFilter::INFO }, args.log);
     if args.psi.insecure_psi_certificate.is_some() && !platform::is_here(&args.platform) {
         return psi_alone(&args).await;
     }
@@ -100,19 +98,22 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         }))?;
     }
     if !args.voice.quiet {
-        output::say(format_args!("listening on {address}; platform: {describe}; key {key}"));
+        log::info(
+            args.log,
+            format_args!("listening on {address}; platform: {describe}; key {key}"),
+        );
         if extras.admit.is_none() {
-            output::say("anyone who proves a key may use it; --admit FILE says who may");
+            log::info(args.log, "anyone who proves a key may use it; --admit FILE says who may");
         }
         if let Some(psi) = &extras.psi {
-            tell_of_psi(psi);
+            tell_of_psi(args.log, psi);
         }
-        tell_of(&extras);
+        tell_of(args.log, &extras);
     }
-    tell(&notices);
+    tell(args.log, &notices);
     convelo_operate::run(service, extras, stop::requested()).await.map_err(Failure::job)?;
     if !args.voice.quiet {
-        output::say("stopped; every party was told, nothing of a job is kept");
+        log::info(args.log, "stopped; every party was told, nothing of a job is kept");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -160,14 +161,14 @@ async fn psi_alone(args: &Serve) -> Result<ExitCode, Failure> {
         }))?;
     }
     if !args.voice.quiet {
-        tell_of_psi(&port);
-        output::say("nothing else is served: no evidence of a program can be made here");
-        tell_of(&extras);
+        tell_of_psi(args.log, &port);
+        log::info(args.log, "nothing else is served: no evidence of a program can be made here");
+        tell_of(args.log, &extras);
     }
-    tell(&notices);
+    tell(args.log, &notices);
     convelo_operate::run_psi(port, extras, stop::requested()).await.map_err(Failure::job)?;
     if !args.voice.quiet {
-        output::say("stopped; every client was told, nothing of a job is kept");
+        log::info(args.log, "stopped; every client was told, nothing of a job is kept");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -218,10 +219,10 @@ fn no_psi_port(error: PsiError) -> Failure {
     }
 }
 
-fn tell_of_psi(psi: &PsiPort) {
+fn tell_of_psi(form: LogArg, psi: &PsiPort) {
     let how = if psi.is_attested() { "RA-TLS" } else { "ordinary TLS, NOT ATTESTED" };
     let address = psi.address();
-    output::say(format_args!("psi.PSI on {address}; {how}; it sees their ids in the clear"));
+    log::info(form, format_args!("psi.PSI on {address}; {how}; it sees their ids in the clear"));
 }
 
 /// What takes protection away: nothing silences these lines.
@@ -236,19 +237,19 @@ fn notices(simulated: bool, unattested: bool, ratls_only: bool) -> Vec<&'static 
     .collect()
 }
 
-fn tell(notices: &[&str]) {
+fn tell(form: LogArg, notices: &[&str]) {
     for notice in notices {
-        output::say(notice);
+        log::warn(form, notice);
     }
 }
 
 /// What else is open.
-fn tell_of(extras: &Extras) {
+fn tell_of(form: LogArg, extras: &Extras) {
     if let Some(status) = extras.status.as_ref().map(StatusPort::address) {
-        output::say(format_args!("status, in plain HTTP: http://{status}/readyz, /metrics"));
+        log::info(form, format_args!("status, in plain HTTP: http://{status}/readyz, /metrics"));
     }
     if let Some(list) = &extras.admit {
-        output::say(format_args!("{} keys are admitted", list.len()));
+        log::info(form, format_args!("{} keys are admitted", list.len()));
     }
 }
 

@@ -349,6 +349,12 @@ pub enum Fault {
     /// The directory of the output is not there.
     #[error("the directory {} does not exist: make it, or choose another place", .0.display())]
     NoDirectory(PathBuf),
+    /// There is hardly any room for an output.
+    #[error("only {free} bytes are free there; make room, or give another file")]
+    NoRoom {
+        /// How many bytes are free.
+        free: u64,
+    },
     /// The output cannot be written.
     #[error("{}", unwritable(.0))]
     Write(io::Error),

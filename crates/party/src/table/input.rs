@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arrow_array::RecordBatchReader;
+use aws_lc_rs::digest::{Context, SHA256};
 use convelo_psi::{Segment, Spill};
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::FrameDecoder;
@@ -223,6 +224,27 @@ impl Input {
         let text = self.read().and_then(|text| text.take(bytes).read_to_end(&mut head));
         text.map_err(|error| self.error(error))?;
         Ok(head)
+    }
+
+    /// SHA-256 of the text, or of the files one after the other, in hexadecimal digits.
+    pub(super) fn sha256(&self) -> Result<String, TableError> {
+        let mut context = Context::new(&SHA256);
+        let mut read = |mut text: Box<dyn Read + '_>| -> io::Result<()> {
+            let mut buffer = vec![0; TABLE_BUFFER_BYTES];
+            loop {
+                match text.read(&mut buffer)? {
+                    0 => return Ok(()),
+                    count => context.update(&buffer[..count]),
+                }
+            }
+        };
+        match &self.origin {
+            Origin::Parts(parts) => parts.iter().try_for_each(|part| {
+                read(Box::new(part.open()?)).map_err(|error| self.error(error))
+            }),
+            _ => self.read().and_then(read).map_err(|error| self.error(error)),
+        }?;
+        Ok(hex::encode(context.finish()))
     }
 
     /// Turns a failure to read the text into a table error.

@@ -315,6 +315,18 @@ impl Table {
         self.input.size()
     }
 
+    /// SHA-256 of all that the table is read from, unpacked, in hexadecimal digits.
+    pub(crate) fn sha256(&self) -> Result<String, TableError> {
+        self.input.check_unchanged()?;
+        self.input.sha256()
+    }
+
+    /// How many bytes are free for an output, if that is less than this table has; then its rows may
+    /// not fit there.
+    pub fn scarce_room(&self, output: &Output<'_>) -> Option<u64> {
+        output.file().and_then(output::room).filter(|free| *free < self.size_bytes())
+    }
+
     /// Checks whether matched rows could be written to `output`, so that a job does not have to run
     /// to its end to find out that they cannot.
     ///

@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 use super::error::{Fault, TableError};
 use super::format::Format;
 use super::input::{Input, ending, extension, irregular};
-use crate::limits::TABLE_BUFFER_BYTES;
+use crate::limits::{LEAST_ROOM_BYTES, TABLE_BUFFER_BYTES};
 
 /// Where matched rows go.
 pub enum Output<'w> {
@@ -50,6 +50,10 @@ impl<'w> Output<'w> {
     /// The file, if it is one.
     pub fn file(&self) -> Option<&Path> {
         if let Self::File(path) = self { Some(path) } else { None }
+    }
+
+    pub(crate) fn is_batches(&self) -> bool {
+        matches!(self, Self::Batches(_))
     }
 
     pub(super) fn open(self, input: &Input, format: Format) -> Result<Opened<'w>, TableError> {
@@ -153,7 +157,26 @@ impl<'w> BatchSink<'w> {
 /// Checks whether `path` could become the output of a table read from `input`.
 pub(super) fn check_target(path: &Path, input: &Input, format: Format) -> Result<(), TableError> {
     check_name(path, format)?;
-    temporary_beside(path, input).map(drop)
+    temporary_beside(path, input)?;
+    match room(path) {
+        Some(free) if free < LEAST_ROOM_BYTES.min(input.size()) => {
+            Err(TableError::new(path, Fault::NoRoom { free }))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How many bytes may still be written beside `path`, if the system tells.
+pub(super) fn room(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(directory_of(path)).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// Whether an output's name asks for Parquet.
@@ -253,10 +276,7 @@ fn temporary_beside(path: &Path, input: &Input) -> Result<NamedTempFile, TableEr
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return refuse(Fault::Write(error)),
     }
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(path);
     if !directory.is_dir() {
         return refuse(Fault::NoDirectory(directory.to_owned()));
     }

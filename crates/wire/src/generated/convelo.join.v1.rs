@@ -351,6 +351,21 @@ pub struct Waiting {
     /// Seconds until the job's deadline.
     #[prost(uint64, tag = "4")]
     pub seconds_left: u64,
+    /// Who came with another job of this name and was refused: where the job pins its parties, only they.
+    #[prost(message, repeated, tag = "5")]
+    pub other_terms: ::prost::alloc::vec::Vec<OtherTerms>,
+}
+/// A party that came with other terms than the job that waits. A notice to every party that is there,
+/// which does nothing to the job.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct OtherTerms {
+    /// The party's name.
+    #[prost(string, tag = "1")]
+    pub party: ::prost::alloc::string::String,
+    /// SHA-256 of the canonical job that it brought last; its terms are told to nobody.
+    #[prost(bytes = "vec", tag = "2")]
+    pub job_digest: ::prost::alloc::vec::Vec<u8>,
 }
 /// How many parties have uploaded. Reveals to every party which others are done, and when.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -64,7 +64,7 @@ class HTTPClient(Peer):
     """A peer: how to reach it, and what was sent to it and received from it.
 
     Args:
-        pool: The pool, which must have a server.
+        pool: The pool, which must have a server, or have been given a peer.
         addr: Host name or IP address of the peer.
         port: The port under which the peer's server is known, 0 to 65535.
         ssl_ctx: Accepted for compatibility; the transport uses the pool's key and certificates.
@@ -79,7 +79,7 @@ class HTTPClient(Peer):
             the peer.
 
     Raises:
-        AttributeError: The pool has no server yet.
+        AttributeError: The pool has neither.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 import ssl
 import warnings
@@ -10,10 +11,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, overload
 
 from convelo._convelo import certificate_identity, key_fingerprint
-from convelo._peer import Limits, decode_all, receive_all
+from convelo._peer import Limits, check_class, decode_all, receive_all
 from convelo._pool import (
     DEFAULT_FLUSH_SECONDS,
     DEFAULT_TIMEOUT_SECONDS,
@@ -32,6 +33,8 @@ __all__ = ["Pool", "logger"]
 
 # A child of the name that the users' logging configuration knows: it takes effect on ours.
 logger = logging.getLogger("tno.mpc.communication.pool.convelo")
+
+_Value = TypeVar("_Value")
 
 
 class Pool:
@@ -109,6 +112,27 @@ class Pool:
             on_error=on_error,
         )
 
+    def __repr__(self) -> str:
+        kind = type(self)
+        name = "convelo.Pool" if kind is Pool else f"{kind.__module__}.{kind.__qualname__}"
+        return f"<{name} {self._described()}>"
+
+    def _described(self) -> str:
+        """Where it listens, and who its peers are."""
+        node, server = self.core.node, self.http_server
+        if self.core.is_closed:
+            return "that was shut down"
+        if node is None or node.port is None or server is None:
+            where = "that does not listen yet"
+        else:
+            tls = "TLS" if self._is_tls else "plain HTTP"
+            where = f"on {server.addr}:{server.port}, {tls}"
+        peers = ", ".join(f"{peer.name!r} at {peer.addr}:{peer.port}" for peer in self._peers())
+        return f"{where}; peers: {peers or 'none'}"
+
+    def _peers(self) -> list[HTTPClient]:
+        return list(self.core.peers.values())
+
     # The parts of a pool
 
     @property
@@ -182,7 +206,8 @@ class Pool:
             OSError: The address cannot be bound, or a file cannot be read.
             RepetitionError: The pool already has a server.
         """
-        if self.core.node is not None and not self.core.is_closed:
+        node = None if self.core.is_closed else self.core.node
+        if node is not None and node.port is not None:
             raise RepetitionError("this pool has a server already; another one needs its own pool")
         if external_port:
             warnings.warn(
@@ -193,11 +218,13 @@ class Pool:
             )
         if port is None:
             port = 443 if self._is_tls else 80
-        self.core.open(*self._credentials())
+        if node is None:
+            self.core.open(*self._credentials())
         try:
             self.http_server = HTTPServer(self, port, external_port or None, addr)
         except BaseException:
-            self.core.discard()
+            if not self.core.peers:
+                self.core.discard()
             raise
         if not self._is_tls:
             without = " although it has a certificate: ca_cert is missing" if self.cert else ""
@@ -229,7 +256,7 @@ class Pool:
         wire: int | None = None,
         **cert_kwargs: Any,
     ) -> None:
-        """Adds a peer to send to and to receive from.
+        """Adds a peer to send to and to receive from, before or after :meth:`add_http_server`.
 
         Args:
             name: What the peer is called in this pool.
@@ -244,13 +271,8 @@ class Pool:
                 (1) or ``FILETYPE_ASN1`` (2).
 
         Raises:
-            AttributeError: The pool has no server yet.
             ValueError: The pool has no TLS, or the certificate or key cannot be read.
         """
-        if self.core.node is None:
-            raise AttributeError(
-                "No HTTP Server initialized (yet). Call add_http_server before add_http_client."
-            )
         filetype = cert_kwargs.pop("type", None)
         if cert_kwargs:
             raise TypeError(f"add_http_client() has no argument '{next(iter(cert_kwargs))}'")
@@ -267,6 +289,8 @@ class Pool:
             warn_of_first_party(logger, name, "add_http_client(..., cert=...) or key=...")
         if port is None:
             port = 443 if self._is_tls else 80
+        if self.core.node is None:
+            self.core.open(*self._credentials())
         replaced = self.core.peers.pop(name, None)
         if replaced is not None:
             replaced.handle.forget()
@@ -399,11 +423,31 @@ class Pool:
 
     # Receiving
 
+    @overload
     async def recv(
         self,
         handler_name: str,
         msg_id: str | int | None = None,
         timeout: float | None = None,
+        *,
+        type: None = None,
+    ) -> Any: ...
+    @overload
+    async def recv(
+        self,
+        handler_name: str,
+        msg_id: str | int | None = None,
+        timeout: float | None = None,
+        *,
+        type: builtins.type[_Value],
+    ) -> _Value: ...
+    async def recv(
+        self,
+        handler_name: str,
+        msg_id: str | int | None = None,
+        timeout: float | None = None,
+        *,
+        type: builtins.type[Any] | None = None,
     ) -> Any:
         """Receives an object.
 
@@ -413,21 +457,27 @@ class Pool:
             handler_name: The name of the peer that sends it.
             msg_id: Its id; by default a number counted per peer.
             timeout: Seconds to wait; ``None`` for as long as it takes.
+            type: The class of which the object must be an instance, which is also the type that
+                a type checker sees.
 
         Raises:
             AttributeError: There is no such peer.
             ReceiveTimeout: It did not arrive in time (a ``TimeoutError``).
             PeerLost, PeerRestarted: It will never arrive.
-            BodyError: It arrived but cannot be decoded.
+            BodyError: It arrived but cannot be decoded, or is not of ``type``.
             PoolClosed: The pool was shut down.
         """
+        if type is not None:
+            check_class(type)
         handler = self.core.peers.get(handler_name)
         if handler is None:
             raise self._unknown(handler_name)
         message = handler.request(msg_id)
         if not isinstance(message, tuple):
             message = await handler.wait(message, msg_id, timeout)
-        return handler.decode(message)
+        if type is None:
+            return handler.decode(message)
+        return handler.decode_as(message, type)
 
     def arecv(self, handler_name: str, msg_id: str | int | None = None) -> Any:
         """Asks for an object without waiting.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["Refused", "read", "write"]
+__all__ = ["Refused", "read", "read_table", "write", "write_table"]
 
 _ROWS_PER_BYTE = 8
 # Bytes of memory for a column, and for its part in a batch.
@@ -60,10 +60,61 @@ def write(frame: pd.DataFrame) -> tuple[pa.Buffer, list[tuple[int, list[Any]]]]:
         raise Refused(str(error)) from error
     if not all(_held(field.type, top=True) for field in table.schema):
         raise Refused("a column has a type that is not sent as Arrow")
+    return _stream(pa, table), left_out
+
+
+def write_table(value: Any) -> pa.Buffer:
+    """The Arrow stream of what ``value`` gives by the Arrow PyCapsule interface.
+
+    Raises:
+        Refused: it is no table, or has a column of a type that is not sent.
+    """
+    try:
+        pa = schema.pyarrow()
+    except ImportError as error:
+        raise Refused(f"pyarrow is not installed, or too old: {error}") from error
+    try:
+        table = value if isinstance(value, pa.Table) else pa.table(value)
+        table = _without_views(pa, table).replace_schema_metadata(None)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise Refused(
+            f"it does not become an Arrow table ({str(error).strip()}); send a table, or a frame of "
+            "this one column"
+        ) from error
+    for field in table.schema:
+        if not _held(field.type, top=True):
+            raise Refused(
+                f"its column {field.name!r} has the Arrow type {field.type}, which is not sent; "
+                "send it as lists or numpy arrays"
+            )
+    return _stream(pa, table)
+
+
+def _without_views(pa: Any, table: pa.Table) -> pa.Table:
+    """The same with texts and bytes as all versions of Arrow write them."""
+    from pyarrow import types
+
+    views = [
+        (getattr(types, "is_string_view", None), pa.large_string()),
+        (getattr(types, "is_binary_view", None), pa.large_binary()),
+    ]
+
+    def plain(kind: pa.DataType) -> pa.DataType:
+        if types.is_dictionary(kind):
+            return pa.dictionary(kind.index_type, plain(kind.value_type), kind.ordered)
+        return next((other for is_view, other in views if is_view and is_view(kind)), kind)
+
+    fields = [
+        pa.field(field.name, plain(field.type), field.nullable) for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
+def _stream(pa: Any, table: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return sink.getvalue(), left_out
+    return sink.getvalue()
 
 
 def _apart(frame: pd.DataFrame, position: int, kind: Any) -> bool:
@@ -85,6 +136,28 @@ def read(stream: Any) -> pd.DataFrame:
     # Importing pandas registers its extension types with pyarrow.
     import pandas as pd
 
+    table = read_table(stream)
+    pa = schema.pyarrow()
+    try:
+        frame: pd.DataFrame = table.to_pandas()
+        for position, kind in enumerate(frame.dtypes):
+            if isinstance(kind, pd.CategoricalDtype):
+                # Its codes are a view of the stream, which is read-only.
+                frame.isetitem(position, frame.iloc[:, position].array.copy())
+    except MemoryError:
+        # pyarrow's own is one of its exceptions too.
+        raise
+    except (pa.ArrowException, KeyError, TypeError, OSError) as error:
+        raise ValueError(f"an Arrow stream cannot be read: {error}") from error
+    return frame
+
+
+def read_table(stream: Any) -> pa.Table:
+    """The table in ``stream``, a buffer, whose bytes it shares.
+
+    Raises:
+        ValueError: it is not a stream that :func:`write` or :func:`write_table` makes.
+    """
     pa = schema.pyarrow()
     buffer = pa.py_buffer(stream)
     try:
@@ -99,17 +172,11 @@ def read(stream: Any) -> pd.DataFrame:
             raise ValueError("an Arrow stream claims more rows than it has bits")
         for column in table.columns:
             _pay(column)
-        frame: pd.DataFrame = table.to_pandas()
-        for position, kind in enumerate(frame.dtypes):
-            if isinstance(kind, pd.CategoricalDtype):
-                # Its codes are a view of the stream, which is read-only.
-                frame.isetitem(position, frame.iloc[:, position].array.copy())
     except MemoryError:
-        # pyarrow's own is one of its exceptions too.
         raise
     except (pa.ArrowException, KeyError, TypeError, OSError) as error:
         raise ValueError(f"an Arrow stream cannot be read: {error}") from error
-    return frame
+    return table
 
 
 def _pay(column: Any) -> None:
