@@ -58,7 +58,7 @@ pub(crate) enum Event {
     Arrived(Arrival),
     /// A message after the first one.
     Message(ConnectionId, Result<FromParty, wire::WireError>),
-    /// Somebody who may take part in this job came with another one of its name, and was refused.
+    /// Somebody who may take part in this job came with another one of its name.
     OtherTerms(wire::OtherTerms),
     /// A stream broke or ended.
     Left(ConnectionId),

@@ -54,8 +54,10 @@ struct Open {
 
 struct Handle {
     job: Job,
-    /// The key of the party that opened it.
+    /// The key of the party that opened it, what that calls itself, and whom its slot counts for.
     opener: KeyId,
+    opener_name: String,
+    holders: Vec<Holder>,
     inbox: mpsc::Sender<Input>,
     seated: SeatedKeys,
 }
@@ -320,10 +322,18 @@ impl Registry {
             .jobs
             .values()
             .find(|handle| handle.job.name() == job.name() && concerns(handle, job, key));
+        let mut notice = None;
         if let Some(rival) = rival {
+            notice = Some(OtherTerms {
+                party: rival.opener_name.clone(),
+                job: rival.job.digest(),
+            });
             // A notice at most: a queue that is full has more important things in it.
             let brought = OtherTerms { party: rival.name_of(key, name), job: digest };
             let _ = rival.inbox.try_send(Input::Event(Event::OtherTerms(brought)));
+        }
+        // Where nobody is listed, a stranger elsewhere could have opened it: then both jobs wait.
+        if let Some(rival) = rival.filter(|rival| listed_or_near(rival, job, holders)) {
             let differences = job.differences(&rival.job).join("; ");
             let text = format!(
                 "the job '{}' is open here with other terms ({differences}; 'here' is this party, \
@@ -342,10 +352,15 @@ impl Registry {
             deadline.min(now + WAITING_TIMEOUT)
         };
         let (inbox, inputs) = mpsc::channel(EVENT_QUEUE);
+        if let Some(notice) = notice {
+            let _ = inbox.try_send(Input::Event(Event::OtherTerms(notice)));
+        }
         let seated = SeatedKeys::default();
         let handle = Handle {
             job: job.clone(),
             opener: key,
+            opener_name: name.to_owned(),
+            holders: holders.to_vec(),
             inbox: inbox.clone(),
             seated: Arc::clone(&seated),
         };
@@ -521,6 +536,15 @@ fn concerns(open: &Handle, new: &Job, key: KeyId) -> bool {
         (Parties::Unpinned { .. }, Parties::Unpinned { .. }) => true,
         (Parties::Unpinned { .. }, Parties::Named(_)) => false,
     }
+}
+
+/// Whether a job is this party's business for certain: a list names it, or it was opened from the same
+/// address or by the same key, or by somebody whom the operator admits as well.
+fn listed_or_near(open: &Handle, new: &Job, holders: &[Holder]) -> bool {
+    let unlisted = |job: &Job| matches!(job.parties(), Parties::Unpinned { .. });
+    !(unlisted(&open.job) && unlisted(new))
+        || (open.holders.is_empty() && holders.is_empty())
+        || open.holders.iter().any(|holder| holders.contains(holder))
 }
 
 /// Fingerprints in a line of the log, in an order that says nothing.

@@ -165,7 +165,7 @@ pub struct Waiting {
     pub missing_count: u32,
     /// Seconds until the job's deadline.
     pub seconds_left: u64,
-    /// Who came with other terms for the job and was refused.
+    /// Who came with other terms for the job.
     pub other_terms: Vec<OtherTerms>,
 }
 
