@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use convelo_channel::Identity;
+use convelo_psi::{Job, terms};
 use convelo_tests::proxy::{Counted, breaking};
 use convelo_tests::{
     Flood, Party, Process, RawConnection, RawParty, Received, Service, World, reach_from, wait,
@@ -264,6 +265,33 @@ fn key_that_the_operator_has_not_admitted() {
     std::fs::write(&list, line(alice)).expect("the list can be written");
     scene.service.process.wait_for_times("the list of admitted keys has changed", 2);
     scene.world.run_lines(bob, &["same"]).wait().expect(1).says("operator has not admitted");
+}
+
+/// A job that lists nobody has a name that everybody uses, "join" if nobody says otherwise. A stranger
+/// who opens one of that name with other terms takes it from nobody; who comes is told of the other.
+#[test]
+fn stranger_opens_the_job_that_everybody_calls_join() {
+    let scene = Scene::new();
+    let job = Job::unpinned("join", 64, 1000, 3600, terms::Service::default()).expect("a job");
+    let identity = Identity::generate();
+    let expect = scene.world.expect();
+    let address = &scene.service.address;
+    let connection = RawConnection::open_from(ELSEWHERE, address, &identity, expect);
+    let _squatter = RawParty::enter(connection, &job, "mallory", &identity).seated();
+    let join = |party: &Party| {
+        party.lines(&["same", &party.name]);
+        let args = format!(
+            "join --service {address} --policy ../platform/policy.toml --collateral collateral.json \
+             --insecure-simulated --name {} --parties 2 --data ids.txt",
+            party.name
+        );
+        scene.world.start_at(party, &args)
+    };
+    let running = scene.customers.each_ref().map(join);
+    running[0].wait_for("mallory came with another job file");
+    for process in running {
+        process.wait().expect(0);
+    }
 }
 
 /// A party without collateral looks at the service under a key that it makes for that, and comes back

@@ -55,6 +55,7 @@ impl Ignored {
         self.written.contains_ascii(&self.text)
     }
 
+    #[cold]
     fn take(&mut self, text: &str) {
         self.text.clear();
         self.text.push_str(text);

@@ -24,7 +24,7 @@ use crate::limits::{
 };
 use crate::spill::Memory;
 use crate::survey::{Dropped, PartShapes, Reasons, Sampled, Survey, is_shaped};
-use crate::table::{self, Block, Entry, Keys, Misfit, Pass, Shapes, Stop, Table};
+use crate::table::{self, Block, Entry, KeyRow, Keys, Misfit, Pass, Shapes, Stop, Table};
 
 /// What a first pass found; `scanned` is needed for the second pass over the same table.
 pub(crate) struct FirstPass {
@@ -200,8 +200,7 @@ impl Batch {
                 return Ok(());
             };
             if is_shaped(place.row) {
-                let shapes = batch.shapes.iter_mut().zip(found.key());
-                shapes.for_each(|(shapes, field)| shapes.add(field));
+                batch.look_at(found);
             }
             match normaliser.encode(found.key()) {
                 Encoded::Key(key) => {
@@ -209,9 +208,8 @@ impl Batch {
                     batch.rows.push(number(place.row).ok_or(Stop::Visitor(()))?);
                 }
                 Encoded::Dropped { part, why } => {
-                    *if why.is_blank() { &mut batch.blank } else { &mut batch.invalid } += 1;
                     let (row, line) = (place.row, place.line);
-                    batch.dropped.push(Dropped { row, line, part, why });
+                    batch.drop_row(Dropped { row, line, part, why });
                 }
             }
             Ok(())
@@ -226,6 +224,19 @@ impl Batch {
 }
 
 impl Batch {
+    // What few rows need stays out of the way of what each row needs.
+    #[cold]
+    fn look_at(&mut self, row: &KeyRow<'_>) {
+        let shapes = self.shapes.iter_mut().zip(row.key());
+        shapes.for_each(|(shapes, field)| shapes.add(field));
+    }
+
+    #[cold]
+    fn drop_row(&mut self, dropped: Dropped) {
+        *if dropped.why.is_blank() { &mut self.blank } else { &mut self.invalid } += 1;
+        self.dropped.push(dropped);
+    }
+
     /// Empties it and makes sure that this many pseudonyms fit without being moved.
     fn make_room(&mut self, rows: usize, parts: usize) {
         if self.pseudonyms.capacity() < rows {

@@ -351,7 +351,7 @@ pub struct Waiting {
     /// Seconds until the job's deadline.
     #[prost(uint64, tag = "4")]
     pub seconds_left: u64,
-    /// Who came with another job of this name and was refused: where the job pins its parties, only they.
+    /// Who came with another job of this name: where the job pins its parties, only they.
     #[prost(message, repeated, tag = "5")]
     pub other_terms: ::prost::alloc::vec::Vec<OtherTerms>,
 }
