@@ -1277,7 +1277,10 @@ fn rows_that_cannot_be_written_are_written_later() {
     partner.wait().expect(0);
     let error = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(1), "{error}");
-    assert!(error.contains("the answer is kept in test.answer.json"), "{error}");
+    assert!(
+        error.contains("receipt: receipt.json; the answer is kept in test.answer.json"),
+        "{error}"
+    );
     assert!(alice.path("receipt.json").exists(), "{error}");
     let mode = alice.path("test.answer.json").metadata().expect("an answer").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

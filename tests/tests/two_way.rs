@@ -550,7 +550,6 @@ fn a_provider_is_told_of_its_own_evidence() {
     world.write("providers.toml", world.provider_policy());
     let service = world.serve_with("--listen 127.0.0.1:0 --policy providers.toml");
     let alice = world.party("alice");
-    alice.write("dynamic_config.json", world.dynamic_config());
     alice.lines(&["a"]);
     let ended = world.join(&service, &alice, "--parties 2").wait().expect(REFUSED);
     ended

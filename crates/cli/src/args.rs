@@ -81,9 +81,7 @@ pub(crate) struct Voice {
 /// How the log is written.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogArg {
-    /// Lines for people
     Text,
-    /// One JSON object a line
     Json,
 }
 
@@ -238,7 +236,7 @@ pub(crate) struct Serve {
     /// How often to push figures (s, m, h)
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds, requires = "otlp")]
     pub(crate) otlp_every: u64,
-    /// How to write the log, on stderr
+    /// How to write the log, on stderr: lines for people, or one JSON object a line
     #[arg(long, value_enum, value_name = "FORM", default_value_t = LogArg::Text)]
     pub(crate) log: LogArg,
     #[command(flatten)]

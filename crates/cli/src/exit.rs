@@ -80,6 +80,9 @@ impl From<Error> for Failure {
             Some(hint) => format!("{text}; {}", advice(hint)),
             None => text,
         };
+        let receipts = error.receipts().iter();
+        let receipts = receipts.map(|path| format!("; receipt: {}", path.display()));
+        let text = text + &receipts.collect::<String>();
         let text = match error.kept_answer() {
             Some(kept) => format!(
                 "{text}; the answer is kept in {kept}: run the same command with --resume {kept} to write \

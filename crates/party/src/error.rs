@@ -107,6 +107,7 @@ pub struct Error {
     service: Option<String>,
     /// Where the answer is kept whose rows could not be written.
     kept: Option<PathBuf>,
+    receipts: Vec<PathBuf>,
 }
 
 /// What went wrong.
@@ -167,7 +168,14 @@ impl Error {
     }
 
     fn of(kind: Kind, cause: Cause) -> Self {
-        Self { kind, cause: Box::new(cause), hint: None, service: None, kept: None }
+        Self {
+            kind,
+            cause: Box::new(cause),
+            hint: None,
+            service: None,
+            kept: None,
+            receipts: Vec::new(),
+        }
     }
 
     /// A broken connection; another may continue where it ended.
@@ -234,6 +242,16 @@ impl Error {
     /// Where the answer is kept whose rows could not be written: [`resume`](crate::resume) writes them.
     pub fn kept_answer(&self) -> Option<&Path> {
         self.kept.as_deref()
+    }
+
+    /// The same error, of a run that has written these receipts.
+    pub(crate) fn with_receipts(self, receipts: &[PathBuf]) -> Self {
+        Self { receipts: receipts.to_vec(), ..self }
+    }
+
+    /// The receipts, if the answer had arrived.
+    pub fn receipts(&self) -> &[PathBuf] {
+        &self.receipts
     }
 
     /// Whether the output, and nothing else, is to blame.

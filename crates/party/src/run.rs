@@ -178,10 +178,16 @@ impl Provider {
         };
         if let Some(path) = &plan.receipt {
             // Before the rows: what was learned is on record even if they cannot be written.
-            summary.receipts = witness.write_receipts(path, &summary, (started, unix_now()))?;
+            let write = |path: &Path| witness.write_receipts(path, &summary, (started, unix_now()));
+            let written = write(path).or_else(|error| {
+                let elsewhere = path.file_name().map(|name| plan.memory.directory.join(name));
+                elsewhere.and_then(|path| write(&shards::unused(&path)).ok()).ok_or(error)
+            });
+            summary.receipts = written?;
         }
         if let Some((matched, output)) = due {
-            self.write(matched, output, keeper).await?;
+            let written = self.write(matched, output, keeper).await;
+            written.map_err(|error| error.with_receipts(&summary.receipts))?;
         }
         witness.heard().await;
         Ok(summary)

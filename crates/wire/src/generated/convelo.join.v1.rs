@@ -336,7 +336,7 @@ pub struct Leave {
 }
 /// Who is there and who is not. Told to every party that is already there; where the job pins its
 /// parties they are all named in the job file anyway.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Waiting {
     /// Names of the parties that are there.
