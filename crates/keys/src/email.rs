@@ -135,7 +135,8 @@ fn local_part(text: &mut String, spare: &mut String) -> Result<(), Reason> {
         return Ok(());
     }
     if !quoted || text.is_empty() {
-        return Err(Reason::LocalPart);
+        let several = !quoted && text.contains('@');
+        return Err(if several { Reason::NotOneAddress } else { Reason::LocalPart });
     }
     spare.clear();
     spare.push('"');
@@ -271,7 +272,9 @@ mod tests {
             ("ada@example.org/bob", Reason::Domain),
             ("ada@xn--a.example", Reason::Domain),
             ("ada@exam\u{0}ple.org", Reason::Domain),
-            ("ada@home@example.org", Reason::LocalPart),
+            ("ada@home@example.org", Reason::NotOneAddress),
+            ("ada@example.org,bob@example.org", Reason::NotOneAddress),
+            ("ada@example.org; bob@example.org", Reason::NotOneAddress),
             ("ada lovelace@example.org", Reason::LocalPart),
             (".ada@example.org", Reason::LocalPart),
             ("ada.@example.org", Reason::LocalPart),
