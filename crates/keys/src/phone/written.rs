@@ -59,7 +59,7 @@ impl Written {
 /// White space, dashes, brackets, and what else stands between groups of digits.
 fn is_separator(c: char) -> bool {
     matches!(
-        c,
+        half_width(c),
         '(' | ')' | '[' | ']' | '/' | '~' | '（' | '）' | '［' | '］' | '～' | '∼' | '·' | 'ー'
     ) || c.is_whitespace()
         || is_dash(c)
