@@ -130,6 +130,8 @@ fn local_part(text: &mut String, spare: &mut String) -> Result<(), Reason> {
     if quoted {
         unquote(text, spare)?;
         std::mem::swap(text, spare);
+        // A backslash may have stood between a letter and its mark.
+        nfkc(text, spare);
     }
     if is_international_dot_atom(text) {
         return Ok(());
@@ -246,6 +248,7 @@ mod tests {
             ("\"a\\d\\\"a\"@example.org", "\"ad\\\"a\"@example.org"),
             ("\"ada@home\"@example.org", "\"ada@home\"@example.org"),
             ("\"'ada\"@example.org", "\"'ada\"@example.org"),
+            ("\"a\\\u{308} da\"@example.org", "\"ä da\"@example.org"),
             ("", ""),
             ("  ", ""),
         ] {
