@@ -130,12 +130,15 @@ fn local_part(text: &mut String, spare: &mut String) -> Result<(), Reason> {
     if quoted {
         unquote(text, spare)?;
         std::mem::swap(text, spare);
+        // A backslash may have stood between a letter and its mark.
+        nfkc(text, spare);
     }
     if is_international_dot_atom(text) {
         return Ok(());
     }
     if !quoted || text.is_empty() {
-        return Err(Reason::LocalPart);
+        let several = !quoted && text.contains('@');
+        return Err(if several { Reason::NotOneAddress } else { Reason::LocalPart });
     }
     spare.clear();
     spare.push('"');
@@ -245,6 +248,7 @@ mod tests {
             ("\"a\\d\\\"a\"@example.org", "\"ad\\\"a\"@example.org"),
             ("\"ada@home\"@example.org", "\"ada@home\"@example.org"),
             ("\"'ada\"@example.org", "\"'ada\"@example.org"),
+            ("\"a\\\u{308} da\"@example.org", "\"ä da\"@example.org"),
             ("", ""),
             ("  ", ""),
         ] {
@@ -271,7 +275,9 @@ mod tests {
             ("ada@example.org/bob", Reason::Domain),
             ("ada@xn--a.example", Reason::Domain),
             ("ada@exam\u{0}ple.org", Reason::Domain),
-            ("ada@home@example.org", Reason::LocalPart),
+            ("ada@home@example.org", Reason::NotOneAddress),
+            ("ada@example.org,bob@example.org", Reason::NotOneAddress),
+            ("ada@example.org; bob@example.org", Reason::NotOneAddress),
             ("ada lovelace@example.org", Reason::LocalPart),
             (".ada@example.org", Reason::LocalPart),
             ("ada.@example.org", Reason::LocalPart),
