@@ -186,6 +186,7 @@ impl World {
             service_policy: Some(self.service_policy()),
             provider_policy: None,
             keys: vec![("id".to_owned(), "\"trim\"".to_owned())],
+            ignore: String::new(),
             what: "intersection",
             to: Vec::new(),
             minimum: 0,
@@ -361,6 +362,7 @@ pub struct JobBuilder {
     service_policy: Option<String>,
     provider_policy: Option<String>,
     keys: Vec<(String, String)>,
+    ignore: String,
     what: &'static str,
     to: Vec<String>,
     minimum: u64,
@@ -440,10 +442,14 @@ impl JobBuilder {
     /// The parts of the key, each with its steps.
     #[must_use]
     pub fn key(mut self, parts: &[(&str, &[&str])]) -> Self {
-        let quoted = |steps: &[&str]| {
-            steps.iter().map(|step| format!("\"{step}\"")).collect::<Vec<_>>().join(", ")
-        };
         self.keys = parts.iter().map(|(name, steps)| ((*name).to_owned(), quoted(steps))).collect();
+        self
+    }
+
+    /// The values that mean "unknown", in every part of the key.
+    #[must_use]
+    pub fn ignore(mut self, values: &[&str]) -> Self {
+        self.ignore = quoted(values);
         self
     }
 
@@ -528,6 +534,9 @@ impl JobBuilder {
         }
         for (name, steps) in &self.keys {
             text += &format!("\n[[key]]\nname = \"{name}\"\nnormalise = [{steps}]\n");
+            if !self.ignore.is_empty() {
+                text += &format!("ignore = [{}]\n", self.ignore);
+            }
         }
         text += &format!("\n[reveal]\nwhat = \"{}\"\nminimum = {}\n", self.what, self.minimum);
         if !self.to.is_empty() {
@@ -557,6 +566,11 @@ impl JobBuilder {
     pub fn job(&self) -> Job {
         Job::from_toml(&self.to_toml()).unwrap_or_else(|error| panic!("the job file: {error}"))
     }
+}
+
+/// The elements of a list in TOML.
+fn quoted(texts: &[&str]) -> String {
+    texts.iter().map(|text| format!("\"{text}\"")).collect::<Vec<_>>().join(", ")
 }
 
 /// A port that nobody listens on, for a service that starts later than its parties. It is below the

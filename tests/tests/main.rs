@@ -6,6 +6,7 @@ mod end_to_end;
 mod evidence;
 mod freshness;
 mod generated;
+mod keys;
 mod layers;
 mod liars;
 mod licences;

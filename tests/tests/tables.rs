@@ -3,29 +3,37 @@
 
 use std::fs;
 
-use convelo_tests::{Ended, Party, Service, World};
+use convelo_tests::{Ended, JobBuilder, Party, Service, World};
 use serde_json::Value;
 
 /// A party's table: the name of its file, what is in it, and how it is read.
-type Given = (&'static str, &'static [u8], &'static str);
+pub(crate) type Given<'t> = (&'static str, &'t [u8], &'static str);
 
-struct Scene {
-    world: World,
-    service: Service,
-    parties: [Party; 2],
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) service: Service,
+    pub(crate) parties: [Party; 2],
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = World::new();
         let service = world.serve();
         let parties = world.parties(["alice", "bob"]);
         Self { world, service, parties }
     }
 
+    /// A job whose key is normalised like this.
+    pub(crate) fn job(&self, steps: &[&str]) -> JobBuilder {
+        self.world.job(Some(&self.service), &self.parties).key(&[("id", steps)])
+    }
+
     /// Gives the parties a job whose key is normalised like this, and their tables.
-    fn set(&self, steps: &[&str], tables: [Given; 2]) {
-        let job = self.world.job(Some(&self.service), &self.parties).key(&[("id", steps)]);
+    fn set(&self, steps: &[&str], tables: [Given<'_>; 2]) {
+        self.give(&self.job(steps), tables);
+    }
+
+    fn give(&self, job: &JobBuilder, tables: [Given<'_>; 2]) {
         job.give_to(&self.parties);
         for (party, (name, bytes, _)) in self.parties.iter().zip(tables) {
             party.write(name, bytes);
@@ -34,8 +42,13 @@ impl Scene {
     }
 
     /// A whole job. The rows go to `matched`.
-    fn run(&self, steps: &[&str], tables: [Given; 2]) -> [Ended; 2] {
-        self.set(steps, tables);
+    fn run(&self, steps: &[&str], tables: [Given<'_>; 2]) -> [Ended; 2] {
+        self.run_job(&self.job(steps), tables)
+    }
+
+    /// The same with any job of one key part.
+    pub(crate) fn run_job(&self, job: &JobBuilder, tables: [Given<'_>; 2]) -> [Ended; 2] {
+        self.give(job, tables);
         let running = [0, 1].map(|party| {
             let (name, _, read) = tables[party];
             let run = format!("--input {name} {read} --output matched --json");
@@ -45,7 +58,7 @@ impl Scene {
     }
 
     /// What alice's program says of her table alone.
-    fn check(&self, steps: &[&str], table: Given, more: &str) -> Ended {
+    fn check(&self, steps: &[&str], table: Given<'_>, more: &str) -> Ended {
         self.set(steps, [table, table]);
         let (name, _, read) = table;
         let check = format!("check job.toml --as alice --input {name} {read} {more}");
@@ -53,7 +66,7 @@ impl Scene {
     }
 }
 
-fn count(found: &Value, name: &str) -> u64 {
+pub(crate) fn count(found: &Value, name: &str) -> u64 {
     found[name].as_u64().unwrap_or_else(|| panic!("no number '{name}' in {found}"))
 }
 
@@ -237,7 +250,7 @@ fn what_a_table_was_taken_for_is_said() {
         "your table: taken for CSV, delimiter ;, a header, 2 columns, \"id\" to \"note\"",
         "your table: read 5 rows: 2 distinct keys; 2 rows with a key seen before; 1 rows without a key, dropped",
         "your table: dropped: 1 by id: it is blank (line 8)",
-        "your table: one key stands in 3 of 5 rows; is it a placeholder?",
+        "your table: one key stands in 3 of 5 rows; is it a placeholder? With ignore=[\"…\"] in the job, it is a blank",
         "your table: left out, once: the header again",
         "your table: left out, once: what a program says of its rows, at the end",
         "your table: left out, once: a byte order mark or Ctrl-Z at the start of a line",

@@ -104,7 +104,9 @@ name = \"email\"
 normalise = [\"email\"]
 # Values that mean \"unknown\", whatever their letter case: their rows count as rows without a key.
 ignore = [
-    \"-\", \".\", \"?\", \"#N/A\", \"N/A\", \"NA\", \"NaN\", \"NaT\", \"NIL\", \"none\", \"NULL\", \"\\\\N\", \"undefined\", \"unknown\",
+    \"-\", \"--\", \".\", \"?\", \"N/A\", \"n.a.\", \"NA\", \"<NA>\", \"NaN\", \"NaT\", \"NIL\", \"none\", \"NULL\", \"(null)\", \"\\\\N\",
+    \"#N/A\", \"#NAME?\", \"#NULL!\", \"#NUM!\", \"#REF!\", \"#VALUE!\", \"#DIV/0!\",
+    \"empty\", \"missing\", \"not available\", \"undefined\", \"unknown\",
     \"none@none.com\", \"no@email.com\", \"noemail@noemail.com\", \"test@test.com\",
 ]
 

@@ -305,7 +305,9 @@ pub(crate) fn survey(counts: Counts, survey: &Survey) -> Vec<String> {
         } else {
             format!("about {} of all rows", percent(rows, of))
         };
-        lines.push(format!("one key stands in {share}; is it a placeholder?"));
+        lines.push(format!(
+            "one key stands in {share}; is it a placeholder? With ignore=[\"…\"] in the job, it is a blank"
+        ));
     }
     let notes = &survey.notes;
     let ending = &notes.ending;
@@ -333,8 +335,8 @@ pub(crate) fn survey(counts: Counts, survey: &Survey) -> Vec<String> {
     for PartShapes { part, shapes, .. } in &survey.shapes {
         if shapes.guarded > 0 {
             lines.push(format!(
-                "{} of {part} begin with = or an apostrophe, as spreadsheets guard texts: they match \
-                 nothing that is not guarded in the same way",
+                "{} of {part} begin with = or an apostrophe, as spreadsheets guard texts: without a step that \
+                 trims, they match nothing that is not guarded in the same way",
                 counted(shapes.guarded, "key")
             ));
         }

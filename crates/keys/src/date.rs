@@ -5,7 +5,7 @@ use convelo_psi::DateOrder;
 use crate::decimal;
 use crate::digits::intruder;
 use crate::dropped::Reason;
-use crate::plain::is_dash;
+use crate::plain::{half_width, is_dash};
 use crate::surroundings::trim;
 
 /// Writes a date that has its parts in this order, or begins with a year of four digits, as ISO 8601.
@@ -29,7 +29,7 @@ fn plain(c: char) -> char {
     match c {
         _ if is_dash(c) => '-',
         _ if c.is_whitespace() => ' ',
-        _ => decimal::in_ascii(c),
+        _ => half_width(decimal::in_ascii(c)),
     }
 }
 
@@ -170,6 +170,8 @@ mod tests {
             ("1980-01-11", Mdy, "1980-01-11"),
             ("1980–01–11", Ymd, "1980-01-11"),
             ("١٩٨٠/١/١١", Ymd, "1980-01-11"),
+            ("１９８０／１／１１", Ymd, "1980-01-11"),
+            ("１１．１．１９８０", Dmy, "1980-01-11"),
             ("1980-01-11 00:00:00", Ymd, "1980-01-11"),
             ("1980-01-11T00:00:00.000Z", Ymd, "1980-01-11"),
             ("1980-01-11T00:00:00+02:00", Ymd, "1980-01-11"),

@@ -5,7 +5,7 @@
 
 use crate::decimal;
 use crate::dropped::Reason;
-use crate::plain::{is_apostrophe, is_dash};
+use crate::plain::{half_width, is_apostrophe, is_dash};
 use crate::surroundings::trim;
 
 /// Keeps the digits, in ASCII.
@@ -57,7 +57,7 @@ impl Shape {
                 shape.current += 1;
                 continue;
             }
-            match c {
+            match half_width(c) {
                 '.' => shape.dots += 1,
                 ',' => shape.commas += 1,
                 '/' => shape.slashes += 1,
@@ -67,7 +67,7 @@ impl Shape {
                 _ => return Err(intruder(c, text)),
             }
             shape.end_group();
-            shape.behind_dot = matches!(c, '.' | ',');
+            shape.behind_dot = matches!(half_width(c), '.' | ',');
         }
         shape.end_group();
         Ok(shape)
@@ -94,8 +94,9 @@ impl Shape {
         if text.starts_with(is_dash) || text.ends_with(is_dash) {
             return Err(Reason::Sign);
         }
-        let inner = text.trim_end_matches(['.', ',']);
-        let single = |separator, count| count == 1 && inner.contains(separator);
+        let inner = text.trim_end_matches(['.', ',', '．', '，']);
+        let single =
+            |separator, count| count == 1 && inner.chars().any(|c| half_width(c) == separator);
         if single('.', self.dots) || single(',', self.commas) || single('/', self.slashes) {
             return Err(Reason::Fraction);
         }
@@ -172,6 +173,7 @@ mod tests {
             ("1980-01-11", "19800111"),
             ("١٢٣٤٥", "12345"),
             ("１２３ ４５６", "123456"),
+            ("１．２３４．５６７", "1234567"),
             ("=\"00123\"", "00123"),
             ("'00123", "00123"),
             ("", ""),
@@ -187,6 +189,10 @@ mod tests {
         for (text, expected) in [
             ("1001.0", Reason::Fraction),
             ("1001,0", Reason::Fraction),
+            ("１００１．０", Reason::Fraction),
+            ("１００１，０", Reason::Fraction),
+            ("１／２", Reason::Fraction),
+            ("１９８０．１．１１", Reason::LooksLikeDate),
             ("1.234", Reason::Fraction),
             (".5", Reason::Fraction),
             ("1.234.567,8", Reason::Fraction),

@@ -68,7 +68,7 @@ impl Phone {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -123,6 +123,9 @@ mod tests {
             (49, "4930123456.0", "+4930123456"),
             (49, "030 123456.", "+4930123456"),
             (33, "01.23.45.67.89", "+33123456789"),
+            (7, "8~10 49 30 123456", "+4930123456"),
+            (81, "０３．３２２４．５０００", "+81332245000"),
+            (81, "０３／３２２４－５０００", "+81332245000"),
             (1, "0049 30 123456", "+4930123456"),
             (39, "06 6982 0001", "+390669820001"),
             (39, "+39 (0)6 6982 0001", "+390669820001"),
@@ -189,6 +192,18 @@ mod tests {
         }
     }
 
+    /// What is dialled within a country, and the number that this is, in at least 50 countries.
+    fn dialled() -> Vec<(u16, &'static str, &'static str)> {
+        let home = vectors().filter_map(|(country, text, number)| {
+            let dialled = text.bytes().all(|byte| byte.is_ascii_digit());
+            Some((country?, text, number?)).filter(|_| dialled)
+        });
+        let home: Vec<_> = home.collect();
+        let countries: BTreeSet<u16> = home.iter().map(|(country, ..)| *country).collect();
+        assert!(countries.len() >= 50, "{}", countries.len());
+        home
+    }
+
     /// The possible numbers of at least 50 countries.
     fn numbers() -> Vec<&'static str> {
         let numbers: Vec<_> = vectors().filter_map(|(_, _, number)| number).collect();
@@ -208,15 +223,34 @@ mod tests {
         ) {
             let numbers = numbers();
             let (a, b) = (numbers[a.index(numbers.len())], numbers[b.index(numbers.len())]);
-            let mut written = guard + "+";
-            for (digit, separator) in a[1..].bytes().zip(&separators) {
-                let digit = u32::from(script) + u32::from(digit - b'0');
-                written.push(char::from_u32(digit).expect("a digit"));
-                written += separator;
-            }
+            let written = guard + "+" + &spaced(&a[1..], script, &separators);
             let found = found(None, Extension::Refuse, &written);
             prop_assert_eq!(found.as_deref(), Ok(a), "{}", written);
             prop_assert_eq!(found.as_deref() == Ok(b), a == b);
         }
+
+        #[test]
+        fn what_is_dialled_at_home_is_the_number_and_no_other(
+            a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(),
+            separators in proptest::collection::vec("[ \\-()/~\u{a0}\u{2010}\u{ff0f}]?", 20),
+            script in prop::sample::select(vec!['0', '０', '٠', '۰', '०']),
+        ) {
+            let dialled = dialled();
+            let (country, text, expected) = dialled[a.index(dialled.len())];
+            let (_, _, other) = dialled[b.index(dialled.len())];
+            let written = spaced(text, script, &separators);
+            let found = number(country, &written);
+            prop_assert_eq!(found.as_deref(), Ok(expected), "{} {}", country, written);
+            prop_assert_eq!(found.as_deref() == Ok(other), expected == other);
+        }
+    }
+
+    /// Digits in this script, with separators between them.
+    fn spaced(digits: &str, zero: char, separators: &[String]) -> String {
+        let digits = digits.bytes().zip(separators).map(|(digit, separator)| {
+            let digit = u32::from(zero) + u32::from(digit - b'0');
+            format!("{}{separator}", char::from_u32(digit).expect("a digit"))
+        });
+        digits.collect()
     }
 }

@@ -31,6 +31,17 @@ pub(crate) fn is_apostrophe(c: char) -> bool {
     )
 }
 
+/// The ASCII form of a full-width dot, comma or slash, as East Asian keyboards write them between digits; any
+/// other character as it is.
+pub(crate) fn half_width(c: char) -> char {
+    match c {
+        '．' => '.',
+        '，' => ',',
+        '／' => '/',
+        other => other,
+    }
+}
+
 /// All apostrophes are `'`, and all hyphens and dashes `-`.
 pub(crate) fn plain(text: &mut String, spare: &mut String) {
     let plain = |c: char| match c {

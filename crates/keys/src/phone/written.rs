@@ -4,7 +4,7 @@
 use crate::decimal;
 use crate::digits::{intruder, is_exponent};
 use crate::dropped::Reason;
-use crate::plain::is_dash;
+use crate::plain::{half_width, is_dash};
 
 /// Longest extension (RFC 3966 has no limit, libphonenumber reads 20 digits).
 const LONGEST_EXTENSION: usize = 20;
@@ -25,14 +25,14 @@ impl Written {
     pub(super) fn read(text: &str, digits: &mut String) -> Result<Self, Reason> {
         let (number, extension) = without_extension(without_scheme(text))?;
         let mut international = false;
-        let number = number.trim_end_matches(['.', ',']);
+        let number = number.trim_end_matches(['.', ',', '．', '，']);
         let (mut dots, mut commas, mut others, mut fraction) = (0, 0, 0, 0);
         for c in number.chars() {
             if decimal::value(c).is_some() {
                 digits.push(decimal::in_ascii(c));
                 continue;
             }
-            match c {
+            match half_width(c) {
                 '+' | '＋' if digits.is_empty() && !international => {
                     international = true;
                 }
@@ -58,8 +58,10 @@ impl Written {
 
 /// White space, dashes, brackets, and what else stands between groups of digits.
 fn is_separator(c: char) -> bool {
-    matches!(c, '(' | ')' | '[' | ']' | '/' | '（' | '）' | '［' | '］' | '／' | '·' | 'ー')
-        || c.is_whitespace()
+    matches!(
+        c,
+        '(' | ')' | '[' | ']' | '/' | '~' | '（' | '）' | '［' | '］' | '～' | '∼' | '·' | 'ー'
+    ) || c.is_whitespace()
         || is_dash(c)
 }
 

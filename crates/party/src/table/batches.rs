@@ -137,10 +137,13 @@ fn is_uuid(field: &Field, leaf: Option<&ColumnDescPtr>) -> bool {
 /// The place of a field of a struct, which is named as in `a.b`.
 fn inner_field(name: &str, fields: &Fields) -> Option<(usize, Vec<String>)> {
     fields.iter().enumerate().find_map(|(number, field)| {
-        let rest = name.strip_prefix(field.name().as_str())?.strip_prefix('.')?;
+        // A name may itself contain dots.
+        let mut dots = name.match_indices('.').map(|(at, _)| at);
+        let at = dots.find(|at| column::look_alike(field.name(), &name[..*at]))?;
+        let rest = &name[at + 1..];
         let DataType::Struct(inner) = field.data_type() else { return None };
-        if inner.iter().any(|field| field.name() == rest) {
-            return Some((number, vec![rest.to_owned()]));
+        if let Some(field) = inner.iter().find(|field| column::look_alike(field.name(), rest)) {
+            return Some((number, vec![field.name().clone()]));
         }
         let (deeper, mut names) = inner_field(rest, inner)?;
         names.insert(0, inner[deeper].name().clone());

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use convelo_keys::is_invisible;
+
 use super::error::{ColumnList, Fault};
 
 /// A key column as the user names it.
@@ -9,7 +11,7 @@ use super::error::{ColumnList, Fault};
 /// without a header, a plain number is also a column number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Column {
-    /// A name from the header, compared exactly.
+    /// A name from the header, compared exactly, or else by what one sees of it.
     Name(String),
     /// A column's number, from 1.
     Number(usize),
@@ -82,7 +84,9 @@ fn resolve_name(
     names: &[String],
     columns: impl Fn() -> ColumnList,
 ) -> Result<usize, Fault> {
-    let mut found = names.iter().enumerate().filter(|(_, other)| *other == name).map(|(i, _)| i);
+    let exact = names.iter().any(|other| other == name);
+    let is_it = |other: &str| if exact { other == name } else { look_alike(other, name) };
+    let mut found = names.iter().enumerate().filter(|(_, other)| is_it(other)).map(|(i, _)| i);
     match (found.next(), found.next()) {
         (Some(index), None) => Ok(index),
         (Some(first), Some(second)) => {
@@ -91,6 +95,13 @@ fn resolve_name(
         }
         (None, _) => Err(Fault::NoSuchColumn { name: name.to_owned(), columns: columns() }),
     }
+}
+
+/// Whether two names are the same but for characters that show nothing, such as byte order marks and soft
+/// hyphens.
+pub(super) fn look_alike(one: &str, other: &str) -> bool {
+    let shown = |name: &str| name.chars().filter(|c| !is_invisible(*c)).collect::<String>();
+    one == other || ((!one.is_ascii() || !other.is_ascii()) && shown(one) == shown(other))
 }
 
 #[cfg(test)]
@@ -114,6 +125,27 @@ mod tests {
         assert_eq!(index("3", true), Ok(2), "with a header, 3 is a name");
         assert_eq!(index("4", false), Ok(3));
         assert_eq!(index("#4", false), Ok(3));
+    }
+
+    #[test]
+    fn what_nobody_sees_does_not_count_in_names() {
+        let found = |text: &str, names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let column = Column::Name(text.to_owned());
+            resolve(&column, &names, true, || ColumnList::new(&names, true)).ok()
+        };
+        for (text, names, expected) in [
+            ("id", &["\u{200b}id", "x"][..], Some(0)),
+            ("id", &["x", "i\u{ad}d"], Some(1)),
+            ("id", &["x", "\u{202a}id\u{202c}"], Some(1)),
+            ("\u{feff}id", &["x", "id"], Some(1)),
+            ("i\u{200d}d", &["x", "\u{200b}id"], Some(1)),
+            ("id", &["\u{200b}id", "id"], Some(1)),
+            ("id", &["\u{200b}id", "\u{ad}id"], None),
+            ("id", &["íd", "ID", " id"], None),
+        ] {
+            assert_eq!(found(text, names), expected, "{text:?} among {names:?}");
+        }
     }
 
     #[test]

@@ -180,6 +180,11 @@ impl Sample {
         if good.is_empty() {
             good = among(&|tried| tried.first > 1);
         }
+        if good.is_empty() && !tried.iter().any(Tried::has_title) {
+            // One column, unless a delimiter that stands nowhere is none either.
+            good = among(&|tried| tried.split == 0);
+            good.truncate(1);
+        }
         match good[..] {
             [one] => Ok(one.delimiter),
             // The row where it splits something will be refused by its line.
@@ -199,8 +204,10 @@ impl Sample {
         let mut tried = Tried { delimiter: dialect.delimiter, prose: true, ..Tried::default() };
         tried.well_formed = self.each_record(dialect, |record| {
             let width = record.spans.len();
-            if tried.records == 0 {
-                tried.first = width;
+            match tried.records {
+                0 => tried.first = width,
+                1 => tried.second = width,
+                _ => tried.others_differ |= width != tried.second,
             }
             tried.records += 1;
             tried.split += usize::from(width > 1);
@@ -265,11 +272,14 @@ impl Record<'_> {
 struct Tried {
     delimiter: u8,
     records: usize,
-    /// Fields in the first record.
+    /// Fields in the first record, and in the second.
     first: usize,
+    second: usize,
     /// Records with more than one field.
     split: usize,
     differing: bool,
+    /// Whether the records behind the first differ.
+    others_differ: bool,
     well_formed: bool,
     /// Whether it always stands as in prose and in numbers: before a space or, for the comma, between
     /// digits.
@@ -279,6 +289,11 @@ struct Tried {
 impl Tried {
     fn consistent(&self) -> bool {
         self.records > 0 && self.first > 1 && !self.differing
+    }
+
+    /// Whether all records look like a table, but for a first line that could be its title.
+    fn has_title(&self) -> bool {
+        self.records > 2 && self.first == 1 && self.second > 1 && !self.others_differ
     }
 }
 
@@ -320,13 +335,14 @@ impl First {
         if column.is_value() {
             return Self::Record;
         }
+        // A line of a CSV file that is called a list may hold several names.
+        let known = first.split([',', ';', '\t', '|']).any(is_known);
         let surely = match column.most {
             Some(Kind::Address | Kind::Number) => true,
-            Some(Kind::Code) => is_known(first) || column.values >= FEW,
-            _ => is_known(first) && column.values > 0,
+            Some(Kind::Code) => known || column.values >= FEW,
+            _ => known && column.values > 0,
         };
-        let name = matches!(column.first, Kind::Words | Kind::Code)
-            && (column.differs() || is_known(first));
+        let name = matches!(column.first, Kind::Words | Kind::Code) && (column.differs() || known);
         if surely && name { Self::Header } else { Self::Unknown }
     }
 }
@@ -482,6 +498,12 @@ mod tests {
             // The row that has too many is refused later, by its line.
             ("id,x\na,1\nb,2,3\n", ','),
             ("title\nid;x\n1;a\n", ';'),
+            // One column, in whose values the others stand.
+            ("name\nAnna\tLou\n", ','),
+            ("name\nSmith; Jo\nDoe\n", ','),
+            ("id\na|b\nc\nd|e|f\n", ','),
+            ("name\nSmith, Jo\nDoe\n", ';'),
+            ("name\n\"Smith, Jo\"\n", ','),
             ("id;x\n1;\"Big\" Joe\n", ';'),
             ("sep=;\nid;x,y\n1;a,b\n", ';'),
             ("\"sep=|\"\r\nid|x\n", '|'),
@@ -556,6 +578,8 @@ mod tests {
             ("Kundennummer\nK1\nK2\n", First::Unknown),
             (&format!("Kundennummer\n{many}"), First::Header),
             ("name\nanna\nbert\n", First::Header),
+            ("id,name\n1,a\n2,b\n", First::Header),
+            ("city;e-mail\nDelft;a@x.org\n", First::Header),
             ("car\ntrain\ncat\n", First::Unknown),
             ("a\nid-1\n", First::Unknown),
             ("a@x.org\nb@x.org\n", First::Record),

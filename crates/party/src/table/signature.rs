@@ -43,6 +43,7 @@ const BINARY: &[(&[u8], &str, &str)] = &[
     (b"<stata_dta>", "a Stata file", EXPORT_CSV),
     (b"RDX", "an R data file", EXPORT_CSV),
     (b"\x89PNG", "an image", EXPORT_CSV),
+    (b"\x93NUMPY", "a NumPy array", EXPORT_PARQUET),
     (b"\xff\xd8\xff", "an image", EXPORT_CSV),
     (b"\x80\x02", "a pickled Python object", EXPORT_PARQUET),
     (b"\x80\x03", "a pickled Python object", EXPORT_PARQUET),
@@ -64,6 +65,7 @@ const TEXT: &[(&str, &str, &str)] = &[
     ("createtable", "an SQL script", EXPORT_CSV),
     ("insertinto", "an SQL script", EXPORT_CSV),
     ("--mysqldump", "an SQL script", EXPORT_CSV),
+    ("-----beginpgpmes", "an encrypted message", "decrypt it"),
 ];
 
 /// How many first bytes are enough to recognise a file.
@@ -82,10 +84,13 @@ pub(super) fn binary(head: &[u8]) -> Option<Fault> {
         let advice = "unpack the archive, or save the sheet as CSV in UTF-8";
         return Some(Fault::NotText { found, advice });
     }
-    let duck = head.get(8..12) == Some(b"DUCK");
-    let duck = duck.then_some(("a DuckDB database", EXPORT_PARQUET));
+    let inside = match (head.get(8..12), head.get(257..262)) {
+        (Some(b"DUCK"), _) => Some(("a DuckDB database", EXPORT_PARQUET)),
+        (_, Some(b"ustar")) => Some(("a tar archive", UNPACK)),
+        _ => None,
+    };
     let known = BINARY.iter().find(|(begin, ..)| head.starts_with(begin));
-    let (found, advice) = duck.or(known.map(|(_, found, advice)| (*found, *advice)))?;
+    let (found, advice) = inside.or(known.map(|(_, found, advice)| (*found, *advice)))?;
     Some(Fault::NotText { found, advice })
 }
 
@@ -136,9 +141,15 @@ mod tests {
             (b"{\"id\": 1}\n{\"id\": 2}\n", "JSON"),
             (b"[\n  {\n    \"id\": 1", "JSON"),
             (b"INSERT INTO t VALUES (1)", "an SQL script"),
+            (b"\x93NUMPY\x01\0", "a NumPy array"),
+            (b"-----BEGIN PGP MESSAGE-----\n", "an encrypted message"),
         ] {
             assert!(named(head).starts_with(name), "{}", named(head));
         }
+        let mut tar = b"table.csv".to_vec();
+        tar.resize(257, 0);
+        tar.extend(b"ustar\x0000");
+        assert!(named(&tar).starts_with("a tar archive"), "{}", named(&tar));
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
 
 use super::validation::is_address;
 use super::*;
@@ -425,6 +426,7 @@ fn a_job_of_recipe_1_is_read_and_not_run() {
     let text = r#"{"deadline_seconds":60,"keys":[{"name":"tel","normalise":["phone:999"]}],"maximum_keys":1000,"mode":"attested","name":"join","parties":{"open":{"count":2}},"reveal":{"minimum":0,"to":[],"what":"intersection"},"service":{"verify":"service"},"version":1}"#;
     let job = Job::from_canonical(text.as_bytes()).unwrap();
     assert_eq!((job.recipe(), job.canonical()), (None, text));
+    assert_eq!(job.digest().0.as_slice(), Sha256::digest(text).as_slice());
     let error = job.check_recipe().unwrap_err().to_string();
     let expected = format!(
         "the job's keys are normalised by recipe 1, and this program applies recipe 2 (Unicode \
