@@ -38,6 +38,9 @@ pub(crate) fn email(text: &mut String, spare: &mut String, profile: Profile) -> 
     }
     let (local, domain) = (&text.as_bytes()[..at], &text.as_bytes()[at + 1..]);
     if !(is_dot_atom(local) && is_ascii_domain(domain)) {
+        if !text.starts_with('"') && text[..at].contains('@') {
+            return Err(Reason::NotOneAddress);
+        }
         rewrite(text, spare, at)?;
     }
     provider(text, profile)

@@ -45,6 +45,11 @@ fn without_white_space(text: &str) -> &str {
     if first.is_ascii_graphic() && last.is_ascii_graphic() { text } else { text.trim() }
 }
 
+/// Whether a spreadsheet's guard stands around a text, which [`trim`] would drop.
+pub fn is_guarded(text: &str) -> bool {
+    trimmed(text).len() < text.trim().len()
+}
+
 /// Applies [`trimmed`].
 pub(crate) fn trim(text: &mut String) {
     let kept = trimmed(text);

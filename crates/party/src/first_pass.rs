@@ -200,8 +200,8 @@ impl Batch {
                 return Ok(());
             };
             if is_shaped(place.row) {
-                let shapes = batch.shapes.iter_mut().zip(found.key());
-                shapes.for_each(|(shapes, field)| shapes.add(field));
+                let shapes = batch.shapes.iter_mut().zip(found.key()).enumerate();
+                shapes.for_each(|(part, (shapes, field))| shapes.add(field, part, normaliser));
             }
             match normaliser.encode(found.key()) {
                 Encoded::Key(key) => {
