@@ -7,7 +7,6 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
-from types import GenericAlias
 from typing import Any, TypeVar
 
 from convelo._convelo import WIRE_SECOND, WIRE_UNKNOWN, Node, PeerHandle
@@ -382,7 +381,7 @@ def check_class(kind: object) -> None:
     Raises:
         TypeError: It is no class.
     """
-    if not isinstance(kind, type) or isinstance(kind, GenericAlias):
+    if not isinstance(kind, type):
         raise TypeError(f"type= takes a class, such as dict or numpy.ndarray, not {kind!r}")
 
 

@@ -78,7 +78,8 @@ class Pool:
         self._finalizer = weakref.finalize(self, _stop, self._loop)
 
     def __repr__(self) -> str:
-        return f"<convelo.sync.Pool {self._pool._described()}>"
+        _, _, described = repr(self._pool).partition(" ")
+        return f"<convelo.sync.Pool {described}"
 
     @property
     def http_server(self) -> HTTPServer | None:

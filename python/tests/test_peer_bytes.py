@@ -131,6 +131,13 @@ def test_a_newer_pyarrow_is_accepted(monkeypatch: pytest.MonkeyPatch, version: s
         schema.pyarrow.cache_clear()
 
 
+def test_the_package_says_whose_it_is_and_under_which_licence() -> None:
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["authors"] and project["license"] == "Apache-2.0" and project["description"]
+
+
 def test_the_extras_demand_a_pyarrow_that_runs_no_code() -> None:
     import tomllib
 

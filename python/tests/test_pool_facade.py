@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import random
@@ -456,8 +457,6 @@ async def test_names_that_are_not_known() -> None:
         pool.asend("bob", 1)
     with pytest.raises(AttributeError):
         pool.arecv("bob")
-    with pytest.raises(AttributeError, match="Server"):
-        pool.add_http_client("bob", "127.0.0.1")
     async with await lonely() as alice:
         for work in (
             alice.send("carol", 1),
@@ -467,6 +466,88 @@ async def test_names_that_are_not_known() -> None:
         ):
             with pytest.raises(AttributeError, match='"carol".*"bob"'):
                 await work
+
+
+async def test_client_and_server_in_any_order() -> None:
+    alice, bob = Pool(), Pool()
+    port = await free_port()
+    alice.add_http_client("bob", "127.0.0.1", port)
+    bob.add_http_server(port, "127.0.0.1")
+    alice.add_http_server(0, "127.0.0.1")
+    assert alice.http_server is not None
+    bob.add_http_client("alice", "127.0.0.1", alice.http_server.port)
+    async with alice, bob:
+        await alice.send("bob", [1])
+        await bob.send("alice", (2,))
+        assert await bob.recv("alice") == [1]
+        assert await alice.recv("bob") == (2,)
+        with pytest.raises(RepetitionError):
+            alice.add_http_server(0, "127.0.0.1")
+
+
+async def test_a_port_that_was_taken_leaves_the_peers_known() -> None:
+    async with Pool() as other, Pool() as alice, Pool() as bob:
+        other.add_http_server(0, "127.0.0.1")
+        bob.add_http_server(0, "127.0.0.1")
+        assert other.http_server is not None and bob.http_server is not None
+        alice.add_http_client("bob", "127.0.0.1", bob.http_server.port)
+        with pytest.raises(OSError, match="has that port"):
+            alice.add_http_server(other.http_server.port, "127.0.0.1")
+        alice.add_http_server(0, "127.0.0.1")
+        assert alice.http_server is not None
+        bob.add_http_client("alice", "127.0.0.1", alice.http_server.port)
+        await alice.send("bob", 1)
+        assert await bob.recv("alice") == 1
+
+
+async def test_a_cell_that_is_run_again_is_told_to_shut_its_pool_down() -> None:
+    first = Pool()
+    first.add_http_server(0, "127.0.0.1")
+    assert first.http_server is not None
+    port = first.http_server.port
+    advice = r"a pool of this process has that port; shutdown\(\) it"
+    with pytest.raises(OSError, match=advice) as caught:
+        Pool().add_http_server(port, "127.0.0.1")
+    assert caught.value.errno == errno.EADDRINUSE
+    await first.shutdown()
+    async with Pool() as second:
+        second.add_http_server(port, "127.0.0.1")
+
+
+async def test_a_port_of_somebody_else_is_not_blamed_on_a_pool() -> None:
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    with pytest.raises(OSError, match="in use") as caught:
+        Pool().add_http_server(server.sockets[0].getsockname()[1], "127.0.0.1")
+    assert "this process" not in str(caught.value)
+    server.close()
+
+
+async def test_a_pool_says_where_it_listens_and_who_its_peers_are() -> None:
+    pool = Pool()
+    assert repr(pool) == "<convelo.Pool that does not listen yet; peers: none>"
+    pool.add_http_client("Bob", "bob.example.org", 8061)
+    pool.add_http_server(0, "127.0.0.1")
+    assert pool.http_server is not None
+    assert repr(pool) == (
+        f"<convelo.Pool on 127.0.0.1:{pool.http_server.port}, plain HTTP; "
+        "peers: 'Bob' at bob.example.org:8061>"
+    )
+    await pool.shutdown()
+    assert repr(pool) == "<convelo.Pool that was shut down>"
+
+
+async def test_a_receive_of_a_type(duo: Duo) -> None:
+    alice, bob = duo
+    for message in ({"a": 1}, [1], 2.5):
+        await alice.send("bob", message)
+    assert (await bob.recv("alice", type=dict))["a"] == 1
+    with pytest.raises(BodyError, match="message 1 from 'alice' is list, expected dict") as caught:
+        await bob.recv("alice", type=dict)
+    assert (caught.value.peer, caught.value.message_id) == ("alice", 1)
+    for wrong in (list[int], "float", 1):
+        with pytest.raises(TypeError, match="takes a class"):
+            await bob.recv("alice", type=wrong)
+    assert await bob.recv("alice", type=float) == 2.5
 
 
 async def test_prefixes_are_part_of_the_id(duo: Duo) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from convelo import PeerUnreachable, PoolClosed, ReceiveTimeout, ShutdownError
+from convelo import BodyError, PeerUnreachable, PoolClosed, ReceiveTimeout, ShutdownError
 from convelo.sync import Pool
 
 
@@ -29,6 +29,21 @@ def duo() -> Iterator[tuple[Pool, Pool]]:
 
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "convelo-pool"]
+
+
+def test_a_receive_of_a_type() -> None:
+    with Pool() as alice, Pool() as bob:
+        for pool in (alice, bob):
+            pool.add_http_server(0, "127.0.0.1")
+        assert alice.http_server is not None and bob.http_server is not None
+        alice.add_http_client("bob", "127.0.0.1", bob.http_server.port)
+        bob.add_http_client("alice", "127.0.0.1", alice.http_server.port)
+        alice.send("bob", [1])
+        alice.send("bob", [2])
+        assert bob.recv("alice", type=list)[0] == 1
+        with pytest.raises(BodyError, match="is list, expected dict"):
+            bob.recv("alice", type=dict)
+        assert repr(bob).startswith("<convelo.sync.Pool on 127.0.0.1:")
 
 
 def test_all_calls(duo: tuple[Pool, Pool]) -> None:

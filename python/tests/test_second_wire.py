@@ -416,6 +416,72 @@ def test_what_has_no_serializer_is_named_wherever_it_is(value: Any) -> None:
             second.encode(place)
 
 
+class Frames:
+    """Another library's frame, which gives its content as Arrow."""
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+DataFrame = type("DataFrame", (Frames,), {"__module__": "polars.dataframe.frame"})
+
+
+def tables() -> pa.Table:
+    columns = {
+        "number": pa.array([1, None, 3], pa.int64()),
+        "text": pa.array(["a", None, "\u00e9"]),
+        "when": pa.array([0, 1, None], pa.timestamp("us", "Europe/Berlin")),
+        "kind": pa.array(["x", "y", "x"]).dictionary_encode(),
+    }
+    return pa.table(columns, metadata={"note": "stays here"})
+
+
+def test_an_arrow_table_arrives_as_it_was() -> None:
+    sent = tables()
+    for value in (sent, sent.slice(1), sent.slice(0, 0), sent.to_batches()[0]):
+        arrived = through({"rows": [value]})["rows"][0]
+        assert isinstance(arrived, pa.Table)
+        expected = value if isinstance(value, pa.Table) else pa.Table.from_batches([value])
+        assert arrived.equals(expected)
+
+
+def test_a_frame_of_another_library_arrives_as_an_arrow_table() -> None:
+    assert through(DataFrame(tables())).equals(tables())
+    views = pa.table({"text": pa.array(["a", "b"]).cast(pa.string_view())})
+    assert through(DataFrame(views)).to_pydict() == {"text": ["a", "b"]}
+
+
+def test_arrow_that_cannot_travel_is_named_with_its_column_and_place() -> None:
+    lists = DataFrame(pa.table({"ok": [1], "tags": [["a"]]}))
+    with pytest.raises(TypeError) as caught:
+        second.encode({"batch": [0, (lists,)]})
+    text = str(caught.value)
+    assert "polars.dataframe.frame.DataFrame at message['batch'][1][0]: its column 'tags'" in text
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+    with pytest.raises(TypeError, match="ChunkedArray.*does not become an Arrow table"):
+        second.encode(pa.chunked_array([[1]]))
+
+
+def test_the_compatible_wire_has_no_form_for_arrow() -> None:
+    from convelo.wire import compatible
+
+    for value in (tables(), DataFrame(tables())):
+        advice = r"at message\['a'\].*no form for Arrow.*to_pandas"
+        with pytest.raises(TypeError, match=advice) as caught:
+            compatible.encode_value({"a": value})
+        assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+def test_a_class_that_only_has_the_name_of_a_known_one_is_none() -> None:
+    for name in ("DataFrame", "Series", "ndarray", "Tensor", "mpz"):
+        value = type(name, (), {"__module__": "elsewhere.inner"})()
+        with pytest.raises(TypeError, match=f"serializable: elsewhere.inner.{name} at message"):
+            second.encode([value])
+
+
 def test_the_reason_of_a_failing_serializer_is_the_cause() -> None:
     class Failing:
         def serialize(self, **_: Any) -> Any:

@@ -220,6 +220,8 @@ def test_the_keys_as_content_are_no_dict() -> None:
 class _Tensor:
     """What the serializer uses of a torch tensor, over numpy."""
 
+    __module__ = "torch"
+
     def __init__(self, array: Any) -> None:
         self.array = array
 

@@ -259,6 +259,33 @@ fn completions() {
     }
 }
 
+/// The replaced system's flags begin with one dash, and -h is ours.
+#[test]
+fn flags_of_the_replaced_system_never_ask_for_help() {
+    let dir = tempfile::tempdir().unwrap();
+    for (line, says) in [
+        (
+            "serve -host nowhere -config absent.json",
+            "the policy absent.json: there is no such file",
+        ),
+        ("run job.toml -host localhost:1", "unexpected argument '--host'"),
+        (
+            "join data_provider1.py -host localhost:1 -config absent.json -is_chief True -client_num 2 \
+             data_dir=data1.txt",
+            "the policy absent.json: there is no such file",
+        ),
+        (
+            "join -host=localhost:1 -config=absent.json -is_chief=true -client_num=2 data_dir=data1.txt \
+             client_name=data_provider1",
+            "the policy absent.json: there is no such file",
+        ),
+    ] {
+        let output = run(dir.path(), line);
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        assert!(text(&output.stderr).contains(says), "{line}: {}", text(&output.stderr));
+    }
+}
+
 #[test]
 fn mistakes_are_explained() {
     let dir = tempfile::tempdir().unwrap();

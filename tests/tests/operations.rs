@@ -5,7 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use convelo_tests::{PATIENCE, World};
+use convelo_tests::{PATIENCE, RawParty, World};
+use convelo_wire::Reason;
 use serde_json::{Value, json};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -34,6 +35,60 @@ fn grpc_health(address: &str) -> ServingStatus {
         let answer = client.check(HealthCheckRequest { service }).await.expect("an answer");
         answer.into_inner().status()
     })
+}
+
+/// The lines of a log in JSON that say this.
+fn objects(log: &str, message: &str) -> Vec<Value> {
+    let objects = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("an object"));
+    objects.filter(|object| object["message"] == message).collect()
+}
+
+#[test]
+fn the_log_says_how_a_job_ended_and_whose_it_was() {
+    let world = World::new();
+    let service = world.serve_with("--listen 127.0.0.1:0 --log json");
+    let parties = world.parties(["alice", "bob"]);
+    world.job(Some(&service), &parties).deadline("1h").give_to(&parties);
+    let running = parties.each_ref().map(|party| world.run_lines(party, &["a"]));
+    for process in running {
+        process.wait().expect(0);
+    }
+    service.process.wait_for("a job is over");
+    parties[0].forget();
+    let alice = world.run_lines(&parties[0], &["a"]);
+    alice.wait_for("waiting for bob");
+    alice.terminate();
+    alice.wait().expect(130);
+    service.process.wait_for_times("a job is over", 2);
+    let mallory = world.party("mallory");
+    let job = world.job(Some(&service), &parties).deadline("1h").job();
+    let opening = RawParty::enter(
+        world.connect(&service, &mallory.identity),
+        &job,
+        "alice",
+        &mallory.identity,
+    )
+    .connection
+    .failure();
+    assert_eq!(opening.reason, Reason::Stranger);
+    service.process.wait_for("a party was refused");
+    service.process.terminate();
+    let log = service.process.wait().expect(0).stderr;
+
+    let over = objects(&log, "a job is over");
+    let [first, second] = &over[..] else { panic!("{log}") };
+    let mut keys = parties.each_ref().map(|party| party.key_id().to_string());
+    keys.sort_unstable();
+    assert_eq!(first["outcome"], "result");
+    assert_eq!(first["reason"], Value::Null);
+    assert_eq!(first["parties"], keys.join(","));
+    assert!(first["seconds"].is_u64() && first["time"].is_string(), "{first}");
+    assert_eq!(second["outcome"], "no result");
+    assert_eq!(second["reason"], "stopped");
+    assert_eq!(second["parties"], parties[0].key_id().to_string());
+    let refused = objects(&log, "a party was refused");
+    assert_eq!(refused[0]["reason"], "stranger");
+    assert_eq!(refused[0]["key"], mallory.key_id().to_string());
 }
 
 /// Health, readiness and figures for the people who operate the service; they reveal nothing about

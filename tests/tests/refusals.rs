@@ -1,5 +1,6 @@
 //! Refused evidence, end to end: the provider is a separate process, and sends nothing.
 
+use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -268,7 +269,13 @@ fn simulated_evidence_of_another_platform() {
     let scene = Scene::new();
     let other = Platform::new(now()).unwrap();
     scene.policy(&policy_toml(&other, &[("expected", &service_enclave())]));
-    scene.refuses("", "unknown-root").says("expected: evidence signed under C=XX,O=SIMULATED");
+    let refused = scene
+        .refuses("", "unknown-root")
+        .says("expected: evidence signed under C=XX,O=SIMULATED")
+        .says("each is made with a root of its own");
+    let roots: HashSet<&str> =
+        refused.stderr.split("(SHA-256 ").skip(1).map(|at| &at[..64]).collect();
+    assert_eq!(roots.len(), 2, "{}", refused.stderr);
 }
 
 #[test]

@@ -2,8 +2,11 @@
 //! this one replaces, row by row, and whatever else can go wrong between several parties.
 
 use std::collections::HashSet;
-use std::io::Write as _;
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -1202,14 +1205,119 @@ fn two_different_job_files() {
     scene.builder.clone().minimum(2).deadline("20m").give_to([bob]);
     let alice = scene.run(0, &["a", "b"]);
     alice.wait_for("waiting for bob");
-    let refused = scene.run(1, &["a"]).wait().expect(1);
-    refused
-        .says("other terms")
-        .says("reveal.minimum: 2 here, 1 there")
-        .says("deadline: 1200 s here, 600 s there");
+    let other = Job::from_toml(&bob.read("job.toml")).expect("a job").digest();
+    for _ in 0..2 {
+        let refused = scene.run(1, &["a"]).wait().expect(1);
+        refused
+            .says("other terms")
+            .says("reveal.minimum: 2 here, 1 there")
+            .says("deadline: 1200 s here, 600 s there");
+    }
+    let notice = format!("bob came with another job file, or other flags (digest {other})");
+    alice.wait_for(&notice);
     scene.builder.give_to([bob]);
     scene.run(1, &["a"]).wait().expect(0);
-    alice.wait().expect(0);
+    let alice = alice.wait().expect(0);
+    assert_eq!(alice.stderr.matches(&notice).count(), 1, "{}", alice.stderr);
+}
+
+#[test]
+fn a_job_whose_other_party_never_has_the_right_file_says_so_at_its_deadline() {
+    let scene = Scene::with(World::new(), ["alice", "bob"], |job| job.deadline("5s"));
+    let [_, bob] = &scene.parties;
+    let alice = scene.run(0, &["a"]);
+    alice.wait_for("waiting for bob");
+    scene.builder.clone().minimum(2).give_to([bob]);
+    scene.run(1, &["a"]).wait().expect(1).says("other terms");
+    alice
+        .wait()
+        .expect(1)
+        .says("passed while waiting for 'bob' ('bob' came with another job file)");
+}
+
+/// Whoever is not in a job cannot have its parties told that somebody came.
+#[test]
+fn stranger_spreads_a_notice_about_other_terms() {
+    let scene = Scene::with(World::new(), ["alice", "bob"], |job| job.deadline("5s"));
+    let [_, bob] = &scene.parties;
+    let mallory = scene.world.party("mallory");
+    let alice = scene.run(0, &["a"]);
+    alice.wait_for("waiting for bob");
+    let job = scene.world.job(Some(&scene.service), [&mallory, bob]).job();
+    let seated = scene.world.raw(&scene.service, &mallory, &job).seated();
+    alice.wait().expect(1).never_says("another job file");
+    drop(seated);
+}
+
+#[test]
+fn a_service_whose_name_does_not_exist() {
+    let scene = Scene::with(World::new(), ["alice", "bob"], |job| job.deadline("1h"));
+    let alice = &scene.parties[0];
+    alice.lines(&["a"]);
+    let nowhere = "--service no-such-host.invalid:7443 --input ids.txt --output matched.txt";
+    let ended = scene.world.run(alice, nowhere).wait().expect(1);
+    ended.says("error: the name 'no-such-host.invalid' does not resolve").never_says("60 min");
+}
+
+/// What a run says if nobody can take its rows; the partner has its result, and a second run would cost
+/// another look at everybody's sets.
+#[test]
+fn rows_that_cannot_be_written_are_written_later() {
+    let scene = Scene::new(["alice", "bob"]);
+    let alice = &scene.parties[0];
+    let ids: Vec<String> = (0..1000).map(|number| format!("id-{number}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    alice.lines(&ids);
+    let partner = scene.run(1, &ids[10..]);
+    let run = "run job.toml --as alice --insecure-simulated --input ids.txt";
+    let full = OpenOptions::new().write(true).open("/dev/full").expect("a device that is full");
+    let mut command =
+        scene.world.command(&alice.path(""), &format!("{run} --output - --receipt receipt.json"));
+    let ended = command.stdout(full).output().expect("a program");
+    partner.wait().expect(0);
+    let error = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("the receipt is receipt.json; the answer is kept in test.answer.json"),
+        "{error}"
+    );
+    assert!(alice.path("receipt.json").exists(), "{error}");
+    let mode = alice.path("test.answer.json").metadata().expect("an answer").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    scene.service.process.terminate();
+
+    let resume = |more: &str| {
+        let line = format!("{run} --output matched.txt --resume test.answer.json {more}");
+        scene.world.start_at(alice, &line).wait()
+    };
+    alice.lines(&ids[1..]);
+    resume("").expect(2).says("it belongs to another table");
+    alice.lines(&ids);
+    assert_eq!(resume("--json").expect(0).json(), json!({"rows": 990, "output": "matched.txt"}));
+    assert_eq!(alice.matched(), ids[10..]);
+    assert!(!alice.path("test.answer.json").exists());
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_fault_of_a_file() {
+    let scene = Scene::new(["alice", "bob"]);
+    let alice = &scene.parties[0];
+    let ids: Vec<String> = (0..100_000).map(|number| format!("id-{number}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    alice.lines(&ids);
+    let partner = scene.run(1, &ids);
+    let run = "run job.toml --as alice --insecure-simulated --input ids.txt --output -";
+    let mut command = scene.world.command(&alice.path(""), run);
+    let mut running =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program");
+    let mut head = [0; 10];
+    running.stdout.take().expect("a pipe").read_exact(&mut head).expect("rows");
+    let ended = running.wait_with_output().expect("its end");
+    partner.wait().expect(0);
+    let error = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!((&head[..5], ended.status.code()), (&b"id-0\n"[..], Some(1)), "{error}");
+    assert!(error.contains("was closed by whoever reads it"), "{error}");
+    assert!(error.contains("--resume test.answer.json"), "{error}");
 }
 
 #[test]

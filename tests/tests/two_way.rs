@@ -542,3 +542,19 @@ fn evidence_that_nobody_has_room_for() {
     assert_eq!(failed.reason, Reason::NoRoom, "{failed}");
     assert!(failed.explanation.contains("no room to pass this party's evidence on"), "{failed}");
 }
+
+/// The party that reads it is the one whose evidence was refused.
+#[test]
+fn a_provider_is_told_of_its_own_evidence() {
+    let world = World::new();
+    world.write("providers.toml", world.provider_policy());
+    let service = world.serve_with("--listen 127.0.0.1:0 --policy providers.toml");
+    let alice = world.party("alice");
+    alice.write("dynamic_config.json", world.dynamic_config());
+    alice.lines(&["a"]);
+    let ended = world.join(&service, &alice, "--parties 2").wait().expect(REFUSED);
+    ended
+        .says("concerns your software")
+        .says("this service's operator demands every provider's evidence")
+        .never_says("the peer");
+}

@@ -189,7 +189,11 @@ impl Provider {
         if let Some(path) = &plan.receipt {
             // Before the rows: what was learned is on record even if they cannot be written.
             let times = (started, unix_now());
-            let written = witness.write_receipts(path, &summary, times);
+            let write = |path: &Path| witness.write_receipts(path, &summary, times);
+            let written = write(path).or_else(|error| {
+                let elsewhere = path.file_name().map(|name| plan.memory.directory.join(name));
+                elsewhere.and_then(|path| write(&path).ok()).ok_or(error)
+            });
             summary.receipts = written.map_err(|error| error.after_receipts(&[]))?;
             let _ = self.receipts.set(summary.receipts.clone());
         }

@@ -283,7 +283,8 @@ class SecondEncoder(Encoder):
             stream = arrow.write_table(value)
         except arrow.Refused as error:
             raise Unsendable(value, str(error)) from None
-        return self.extension(FRAME, ["Table", self.beside(memoryview(stream).cast("B")), None, None, []])
+        number = self.beside(memoryview(stream).cast("B"))
+        return self.extension(FRAME, ["Table", number, None, None, []])
 
     def timestamp(self, value: pd.Timestamp) -> Any:
         """The extension for a timestamp: a count since 1970 in UTC, its unit, and the time zone."""
