@@ -422,8 +422,12 @@ mod tests {
         let runs = env::var("CONVELO_FUZZ_RUNS").map_or(RUNS, |runs| {
             runs.parse().expect("CONVELO_FUZZ_RUNS is a number of executions")
         });
+        let only = env::var("CONVELO_FUZZ_TARGET").ok();
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         for (name, target) in TARGETS {
+            if only.as_deref().is_some_and(|only| only != name) {
+                continue;
+            }
             let seeds: Vec<Vec<u8>> =
                 files(name).iter().map(|path| fs::read(path).expect("a file")).collect();
             for run in 0..runs {

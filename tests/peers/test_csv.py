@@ -42,7 +42,8 @@ class Checks:
         (home / "job.toml").write_text(job)
 
     def convelo(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([self.program, *arguments], cwd=self.home, capture_output=True, text=True, timeout=60)
+        command = [self.program, *arguments]
+        return subprocess.run(command, cwd=self.home, capture_output=True, text=True, timeout=60)
 
     def counts(self, text: str, *options: str) -> dict[str, int] | str:
         """Rows, distinct keys of the first two columns and rows without a key; or the refusal."""
@@ -72,7 +73,10 @@ def table(seed: int) -> list[list[str]]:
     """Records of one width, with all that is special in fields of all kinds."""
     chance = random.Random(seed)
     width = chance.randint(2, 4)
-    field = lambda: "".join(chance.choice(PIECES) for _ in range(chance.randint(0, 4)))  # noqa: E731
+
+    def field() -> str:
+        return "".join(chance.choices(PIECES, k=chance.randint(0, 4)))
+
     # The last record is no line of white space, which is no row, and no record repeats the header.
     body = [[field() for _ in range(width)] for _ in range(chance.randint(1, 60))]
     return [[f"name {number}" for number in range(width)], *body, ["last"] * width]
@@ -120,7 +124,8 @@ def test_malformed_records_are_refused_as_python_refuses_them(checks: Checks) ->
     chance = random.Random(17)
     refused = 0
     for _ in range(250):
-        body = "".join(chance.choice(["a", "b", '"', '"', ",", ",", "\n"]) for _ in range(chance.randint(1, 12)))
+        pieces = chance.choices(["a", "b", '"', '"', ",", ",", "\n"], k=chance.randint(1, 12))
+        body = "".join(pieces)
         text = f"one,two\n{body}\nlast,last\n"
         expected = read_strictly(text)
         found = checks.counts(text, "--delimiter", ",")

@@ -279,6 +279,34 @@ def test_int96_at_any_depth_is_exact(job: Job) -> None:
     assert "INT96" in refused and 'CAST("when" AS TIMESTAMP)' in refused
 
 
+#: Types that DuckDB writes and pyarrow does not, or writes otherwise.
+DUCKDB_TYPES = '''
+    uuid() AS u, '{"a": 1}'::JSON AS j, TIME '10:00:00+00'::TIMETZ AS tz, BIT '101' AS bits, INTERVAL 3 MONTH AS span,
+    'a'::ENUM('a', 'b') AS kind, 5::UTINYINT AS small, 1::HUGEINT AS huge, [uuid()] AS ids,
+    {'u': uuid(), 't': TIME '01:02:03'::TIMETZ, 'm': MAP {'k': uuid()}} AS deep,
+    TIMESTAMP_NS '2000-01-01' AS ns, TIMESTAMPTZ '1900-01-01' AS instant, 1.5::DECIMAL(38, 10) AS price
+'''
+
+
+def test_what_duckdb_wrote_comes_out_as_it_went_in(job: Job) -> None:
+    given = job.home / "alice.parquet"
+    with duckdb.connect() as database:
+        ids = "(VALUES ('lower'), ('upper'), ('nobody')) AS ids(id)"
+        database.execute(f"COPY (SELECT id, {DUCKDB_TYPES} FROM {ids}) TO '{given}' (FORMAT parquet)")
+    (job.home / "ids.txt").write_text("lower\nupper\n")
+    job.run_with_ids("--input", "alice.parquet", "--key", "id")
+    matched = job.home / "alice-matched.parquet"
+    same_in_duckdb(given, matched, ["lower", "upper"])
+    with duckdb.connect() as database:
+        described = "name, type, repetition_type, num_children, converted_type, logical_type, precision, scale, field_id"
+        schemas = [
+            # The root has a name of its writer.
+            database.execute(f"SELECT {described} FROM parquet_schema('{path}') OFFSET 1").fetchall()
+            for path in (given, matched)
+        ]
+    assert schemas[0] == schemas[1]
+
+
 def columns_of(path: Path) -> list[dict[str, str]]:
     """The leaves of a file's schema."""
     schema = pq.ParquetFile(path).schema
@@ -312,6 +340,29 @@ def test_columns_with_one_text_are_keys(job: Job, name: str, column: pa.Array, e
     (job.home / "ids.txt").write_text("".join(f"{text}\n" for text in expected))
     job.run_with_ids("--input", "alice.parquet", "--key", name)
     assert (job.home / "bob.txt").read_text().splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (pa.array([1.0, 2.5]), ["row 2", "fraction"]),
+        (pa.array([1.0, 2.0**53]), ["row 2", "too large"]),
+        (pa.array([float("-inf")]), ["row 1", "too large"]),
+        (pa.array([1.0, 2.0**24], pa.float32()), ["row 2", "too large"]),
+        (pa.array([b"a", b"\xff"]), ["row 2", "UTF-8"]),
+        (pa.array([decimal.Decimal("1.0")], pa.decimal128(9, 1)), ["CAST", "DECIMAL(9, 0)"]),
+        (pa.array([True]), ["CAST", "VARCHAR"]),
+        (pa.array([dt.time(1)]), ["CAST", "VARCHAR"]),
+        (pa.array([["a"]]), ["one row for each value"]),
+        (pa.array([[("k", "v")]], pa.map_(pa.string(), pa.string())), ["one row for each value"]),
+        (pa.array([{"email": "a"}]), ["id.email"]),
+    ],
+)
+def test_columns_without_one_text_are_refused_with_what_to_do(job: Job, column: pa.Array, words: list[str]) -> None:
+    pq.write_table(pa.table({"id": column}), job.home / "alice.parquet")
+    refused = job.convelo("check", "job.toml", "--input", "alice.parquet", "--key", "id", code=2)
+    for word in words:
+        assert word in refused
 
 
 def test_a_directory_of_parts_is_one_table(job: Job) -> None:

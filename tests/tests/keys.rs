@@ -155,3 +155,13 @@ fn a_party_whose_program_has_another_recipe_is_told_so_before_anything_is_sent()
         assert!(!alice.path("matched").exists());
     }
 }
+
+#[test]
+fn every_reason_is_explained_in_the_documentation() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/tables.md");
+    let page = std::fs::read_to_string(page).expect("the page on tables");
+    let reasons = convelo_keys::Reason::ALL.map(convelo_keys::Reason::word);
+    for word in reasons.into_iter().chain(["blank", "ignored"]) {
+        assert!(page.contains(&format!("\n| `{word}` | ")), "{word}");
+    }
+}

@@ -170,7 +170,7 @@ fn advice(hint: Hint) -> &'static str {
         Hint::Escape => "if a backslash protects them, add --escape '\\'",
         Hint::Header => "with --header, or --no-header if it is data",
         Hint::HeaderLine => {
-            "with --no-header if it is an id; if it is a name, delete the line, or use 'convelo run' with \
+            "with --no-header if it is an id; if it is a name, remove the line, or use 'convelo run' with \
              --format csv and --key COLUMN"
         }
         Hint::KeyColumns => "name the column of each part with --key COLUMN, in the job's order",

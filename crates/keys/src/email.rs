@@ -38,9 +38,6 @@ pub(crate) fn email(text: &mut String, spare: &mut String, profile: Profile) -> 
     }
     let (local, domain) = (&text.as_bytes()[..at], &text.as_bytes()[at + 1..]);
     if !(is_dot_atom(local) && is_ascii_domain(domain)) {
-        if !text.starts_with('"') && text[..at].contains('@') {
-            return Err(Reason::NotOneAddress);
-        }
         rewrite(text, spare, at)?;
     }
     provider(text, profile)
@@ -138,7 +135,8 @@ fn local_part(text: &mut String, spare: &mut String) -> Result<(), Reason> {
         return Ok(());
     }
     if !quoted || text.is_empty() {
-        return Err(Reason::LocalPart);
+        let several = !quoted && text.contains('@');
+        return Err(if several { Reason::NotOneAddress } else { Reason::LocalPart });
     }
     spare.clear();
     spare.push('"');
@@ -274,7 +272,9 @@ mod tests {
             ("ada@example.org/bob", Reason::Domain),
             ("ada@xn--a.example", Reason::Domain),
             ("ada@exam\u{0}ple.org", Reason::Domain),
-            ("ada@home@example.org", Reason::LocalPart),
+            ("ada@home@example.org", Reason::NotOneAddress),
+            ("ada@example.org,bob@example.org", Reason::NotOneAddress),
+            ("ada@example.org; bob@example.org", Reason::NotOneAddress),
             ("ada lovelace@example.org", Reason::LocalPart),
             (".ada@example.org", Reason::LocalPart),
             ("ada.@example.org", Reason::LocalPart),

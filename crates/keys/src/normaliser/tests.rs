@@ -129,6 +129,36 @@ fn texts_that_mean_the_same_meet_and_others_do_not() {
 }
 
 #[test]
+fn what_nobody_sees_does_not_count_in_any_step() {
+    let invisible = "\u{ad}\u{34f}\u{61c}\u{180e}\u{200b}\u{200c}\u{200d}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\
+                     \u{202d}\u{202e}\u{2060}\u{2066}\u{2067}\u{2068}\u{2069}\u{3164}\u{fe0f}\u{feff}\u{ffa0}\u{e0041}";
+    for (step, value) in [
+        ("trim", "id1"),
+        ("spaces", "anna liv"),
+        ("nfkc", "id1"),
+        ("lowercase", "id1"),
+        ("fold", "anna"),
+        ("plain", "o'brien"),
+        ("ascii", "anna"),
+        ("digits", "12345"),
+        ("integer", "123"),
+        ("date:dmy", "1980-01-11"),
+        ("email", "ann1@example.org"),
+        ("email:uid2", "ann1@gmail.com"),
+        ("phone", "+493012345601"),
+        ("phone:49", "+493012345601"),
+    ] {
+        for c in invisible.chars() {
+            for at in [0, 1, 3, value.len()] {
+                let mut text = value.to_owned();
+                text.insert(at, c);
+                assert_eq!(normalised(&[step], &text).as_deref(), Ok(value), "{step} {text:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_step_refuses_with_its_reason() {
     for (step, text, expected) in [
         ("digits", "12a", Reason::Letters),

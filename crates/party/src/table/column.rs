@@ -97,8 +97,8 @@ fn resolve_name(
     }
 }
 
-/// Whether two names are the same but for characters that show nothing, such as byte order marks and soft
-/// hyphens.
+/// Whether two names are the same but for characters that show nothing, such as byte order marks
+/// and soft hyphens.
 pub(super) fn look_alike(one: &str, other: &str) -> bool {
     let shown = |name: &str| name.chars().filter(|c| !is_invisible(*c)).collect::<String>();
     one == other || ((!one.is_ascii() || !other.is_ascii()) && shown(one) == shown(other))

@@ -182,9 +182,8 @@ impl Sample {
             good = among(&|tried| tried.first > 1);
         }
         if good.is_empty() && !tried.iter().any(Tried::has_title) {
-            // One column, unless a delimiter that stands nowhere is none either.
-            good = among(&|tried| tried.split == 0);
-            good.truncate(1);
+            // One column, if a comma would separate nothing: what else stands in it is text.
+            good = among(&|tried| tried.delimiter == b',' && tried.split == 0);
         }
         match good[..] {
             [one] => Ok(one.delimiter),
@@ -505,7 +504,7 @@ mod tests {
             ("name\nAnna\tLou\n", ','),
             ("name\nSmith; Jo\nDoe\n", ','),
             ("id\na|b\nc\nd|e|f\n", ','),
-            ("name\nSmith, Jo\nDoe\n", ';'),
+            ("name\nSmith, Jo\nDoe\n", ','),
             ("name\n\"Smith, Jo\"\n", ','),
             ("id;x\n1;\"Big\" Joe\n", ';'),
             ("sep=;\nid;x,y\n1;a,b\n", ';'),
