@@ -92,13 +92,17 @@ fn empty_intersection() {
 #[test]
 fn empty_file() {
     let scene = Scene::new(["alice", "bob", "carol", "dave"]);
-    let [alice, bob, ..] = &scene.parties;
+    let [alice, bob, carol, _] = &scene.parties;
     alice.write("empty.csv", "");
     bob.write("header.csv", "id,name\n");
+    carol.lines(&[]);
+    let run = |party, args: &str| {
+        scene.world.run(party, &format!("{args} --output matched.txt --allow-empty --json"))
+    };
     let running = [
-        scene.world.run(alice, "--input empty.csv --key id --output matched.txt --json"),
-        scene.world.run(bob, "--input header.csv --key id --output matched.txt --json"),
-        scene.run(2, &[]),
+        run(alice, "--input empty.csv"),
+        run(bob, "--input header.csv --key id"),
+        run(carol, "--input ids.txt"),
         scene.run(3, &["a", "b"]),
     ];
     for process in running {

@@ -232,7 +232,8 @@ pub(crate) fn key_id(identity: &Identity) -> KeyId {
 /// Writes a new file; leaves an existing one alone.
 pub(crate) fn create(path: &Path, contents: &[u8], mode: u32) -> Result<(), Failure> {
     if path == Path::new("-") {
-        let text = "this is not written to standard output; give a file, or './-' for one of that name";
+        let text =
+            "this is not written to standard output; give a file, or './-' for one of that name";
         return Err(Failure::usage(text));
     }
     let mut options = OpenOptions::new();

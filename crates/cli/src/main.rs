@@ -32,7 +32,9 @@ fn main() -> ExitCode {
     let arguments = commands::join::long_flags(std::env::args_os());
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(said) => return output::clap(&said).map_or_else(|failure| failed(&failure), Into::into),
+        Err(said) => {
+            return output::clap(&said).map_or_else(|failure| failed(&failure), Into::into);
+        }
     };
     if let Err(error) = convelo_heap::no_core_dumps() {
         output::say(format_args!("warning: core dumps could not be switched off: {error}"));

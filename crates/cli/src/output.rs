@@ -13,7 +13,9 @@ use convelo_party::{
 };
 use convelo_psi::Outcome;
 use convelo_untrusted::{Terminal, Untrusted};
-use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{
+    BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
@@ -63,9 +65,7 @@ pub(crate) fn clap(said: &clap::Error) -> Result<u8, Failure> {
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let line = ascii(value).map_err(Failure::job)?;
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}")
-        .and_then(|()| stdout.flush())
-        .map_err(|error| unwritten(&error))
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(|error| unwritten(&error))
 }
 
 /// A value as one line of JSON in ASCII.

@@ -94,7 +94,8 @@ pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
 /// Whether a file is, or would be, in this directory.
 fn is_in(path: &Path, directory: &Path) -> bool {
     directory.is_dir()
-        && resolved(path).is_some_and(|path| path.parent().map(Path::to_owned) == resolved(directory))
+        && resolved(path)
+            .is_some_and(|path| path.parent().map(Path::to_owned) == resolved(directory))
 }
 
 /// The path without links, of a file that may not exist yet.

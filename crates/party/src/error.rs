@@ -252,7 +252,8 @@ impl Error {
     /// Whether nothing but the output or a request to stop is to blame, so that a kept answer helps.
     pub(crate) fn is_of_output(&self) -> bool {
         let stopped = self.kind == Kind::Stopped;
-        stopped || matches!(self.cause(), Cause::Table(error) if matches!(error.fault(), Fault::Write(_)))
+        stopped
+            || matches!(self.cause(), Cause::Table(error) if matches!(error.fault(), Fault::Write(_)))
     }
 
     /// The same error, at one of several services.

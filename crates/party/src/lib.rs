@@ -70,9 +70,9 @@ mod summary;
 mod survey;
 pub mod table;
 
+pub use convelo_keys::UNKNOWN_VALUES;
 pub use convelo_wire::{OtherTerms, Waiting};
 pub use error::{Error, Hint, Kind};
-pub use convelo_keys::UNKNOWN_VALUES;
 pub use event::{Counts, Event, Observer};
 pub use first_pass::count_keys;
 pub use kept::resume;

@@ -525,7 +525,9 @@ pub(crate) fn addresses(job: &Job, given: Option<String>) -> Result<Vec<String>,
         (None, named) => Ok(named.to_vec()),
         (Some(address), [] | [_]) => {
             if !is_address(&address) {
-                let text = format!("the address of the service is '{address}', expected HOST:PORT, without https:// and without a user");
+                let text = format!(
+                    "the address of the service is '{address}', expected HOST:PORT, without https:// and without a user"
+                );
                 return Err(usage(text, Hint::Address));
             }
             Ok(vec![address])

@@ -109,9 +109,10 @@ fn check_flags(args: &Check) -> Result<(), Failure> {
 /// Nothing that is written may replace what is read.
 fn check_paths(args: &Check) -> Result<(), Failure> {
     let list = args.dropping.list_dropped.as_deref();
-    let key = args.name.as_deref().map(|name| {
-        files::identity_path(args.identity.as_deref(), &args.job, name)
-    });
+    let key = args
+        .name
+        .as_deref()
+        .map(|name| files::identity_path(args.identity.as_deref(), &args.job, name));
     let collateral = files::collateral_path(args.trust.collateral.as_deref(), &args.job);
     let seen = files::seen_lists(args.trust.seen_lists.clone(), &args.job);
     Paths::default()

@@ -56,7 +56,8 @@ fn check(args: &Init, parties: &[(String, String)]) -> Result<(), Failure> {
             parties[..index].iter().find(|(other, of)| other == name || of == key)
         {
             let what = if other == name { "twice" } else { "with the key of another party" };
-            let text = format!("--party {name} is given {what}; each has a name and a key of its own");
+            let text =
+                format!("--party {name} is given {what}; each has a name and a key of its own");
             return Err(Failure::usage(text));
         }
     }

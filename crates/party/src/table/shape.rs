@@ -170,7 +170,9 @@ mod tests {
     fn shapes_count_and_hold_no_value() {
         let mut shapes = Shapes::default();
         let mut as_is = Normaliser::new(&[KeyPart::new("id", Vec::new())]);
-        for value in ["0123", "1234567", " +49 1", "=\"1\"", "'2", "'t", "1E+3", "", "Ann@x.org", "é"] {
+        for value in
+            ["0123", "1234567", " +49 1", "=\"1\"", "'2", "'t", "1E+3", "", "Ann@x.org", "é"]
+        {
             shapes.add(value, 0, &mut as_is);
         }
         let expected = Shapes {

@@ -115,7 +115,9 @@ pub(super) fn unwritten(ending: &str) -> Option<&'static str> {
         "arrow" | "arrows" | "feather" | "ipc" => "an Arrow file",
         "sqlite" | "sqlite3" | "db" | "duckdb" | "mdb" | "accdb" => "a database",
         "sql" => "an SQL script",
-        "dta" | "sav" | "sas7bdat" | "rds" | "rdata" | "h5" | "hdf5" => "a statistics program's file",
+        "dta" | "sav" | "sas7bdat" | "rds" | "rdata" | "h5" | "hdf5" => {
+            "a statistics program's file"
+        }
         "npy" | "npz" | "pkl" | "pickle" => "a Python object",
         _ => return None,
     })
