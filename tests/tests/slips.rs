@@ -2,8 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use convelo_tests::{Ended, Party, World};
+use convelo_tests::{Ended, PATIENCE, Party, World};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::tables::Scene;
@@ -369,4 +372,38 @@ fn what_cannot_be_printed_is_a_failure() {
     let times = verified.stdout.lines().find(|line| line.contains("the run took from 20"));
     assert!(times.is_some_and(|line| line.contains("Z to 20")), "{}", verified.stdout);
     assert!(verified.stdout.contains("time of the join: 20"), "{}", verified.stdout);
+}
+
+#[test]
+fn who_stops_a_run_that_writes_is_told_that_the_job_is_done() {
+    let scene = scene();
+    let alice = &scene.parties[0];
+    let ids: Vec<String> = (0..100_000).map(|number| format!("id-{number}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    alice.lines(&ids);
+    let partner = scene.world.run_lines(&scene.parties[1], &ids);
+    let run = "run job.toml --as alice --insecure-simulated --input ids.txt --output -";
+    let mut command = scene.world.command(&alice.path(""), run);
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().expect("a program");
+    partner.wait().expect(0);
+    // Nobody reads the rows, so it is still writing them.
+    let unread = running.stdout.take();
+    let deadline = Instant::now() + PATIENCE;
+    while !alice.path("test.receipt.json").exists() {
+        assert!(Instant::now() < deadline, "no receipt came");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = i32::try_from(running.id()).ok().and_then(Pid::from_raw).expect("a pid");
+    kill_process(pid, Signal::INT).expect("a child can be signalled");
+    let ended = running.wait_with_output().expect("its end");
+    let error = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(130), "{error}");
+    assert!(
+        error.contains(
+            "the job is done: the other parties have their results, and the receipt is test.receipt.json"
+        ),
+        "{error}"
+    );
+    drop(unread);
 }
