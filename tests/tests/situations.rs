@@ -1390,7 +1390,7 @@ fn one_time_key_of_somebody_else() {
     let mut forger = RawParty::enter(connection, &job, "bob", &Identity::generate());
     forger.assembled();
     let ended = alice.wait().expect(1);
-    ended.says("the one-time key of 'bob' is not signed").never_says("read 1 rows");
+    ended.says("the one-time key of 'bob' is not signed").never_says("read 1 row");
     let failed = forger.connection.failure();
     assert_eq!((failed.reason, failed.party.as_deref()), (Reason::KeyAgreement, Some("alice")));
 }
@@ -1416,7 +1416,7 @@ fn one_time_key_of_an_earlier_run_has_leaked() {
     let run = scene.run(0, &["a"]);
     let mut leaked = enter();
     leaked.confirm(|own| Confirmation { signature: earlier.signature, ..own });
-    run.wait().expect(1).says("'bob' did not sign this run").never_says("read 1 rows");
+    run.wait().expect(1).says("'bob' did not sign this run").never_says("read 1 row");
     let failed = leaked.connection.failure();
     assert_eq!((failed.reason, failed.party.as_deref()), (Reason::KeyAgreement, Some("alice")));
 }
