@@ -324,8 +324,9 @@ fn a_simulated_platform_is_renewed_and_not_made_again() {
     again.says("nothing was changed").says("'convelo simulator collateral p' renews");
     let import = world.start("collateral import p/collateral.json -o c.json").wait().expect(3);
     import.says("another root").says("add --policy FILE");
-    let import = "collateral import p/collateral.json -o c.json --policy p/policy.toml";
-    world.start(import).wait().expect(0);
+    let import = "collateral import p/collateral.json --policy p/policy.toml -o";
+    world.start(&format!("{import} -")).wait().expect(2).says("not written to standard output");
+    world.start(&format!("{import} c.json")).wait().expect(0);
 }
 
 /// Runs a command whose standard output is a full disk.

@@ -229,13 +229,18 @@ pub(crate) fn key_id(identity: &Identity) -> KeyId {
     KeyId::of_spki(identity.spki())
 }
 
+/// Refuses the name that stands for standard output, where only a file will do.
+pub(crate) fn check_file(path: &Path) -> Result<(), Failure> {
+    if path != Path::new("-") {
+        return Ok(());
+    }
+    let text = "this is not written to standard output; give a file, or './-' for one of that name";
+    Err(Failure::usage(text))
+}
+
 /// Writes a new file; leaves an existing one alone.
 pub(crate) fn create(path: &Path, contents: &[u8], mode: u32) -> Result<(), Failure> {
-    if path == Path::new("-") {
-        let text =
-            "this is not written to standard output; give a file, or './-' for one of that name";
-        return Err(Failure::usage(text));
-    }
+    check_file(path)?;
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

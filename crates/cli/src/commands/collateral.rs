@@ -48,6 +48,7 @@ fn platform(carrier: &Carrier) -> Result<PlatformId, Failure> {
 /// Verifies a bundle and stores it, whole or not at all.
 fn take(bundle: &Collateral, into: &Into) -> Result<(), Failure> {
     let path = &into.output;
+    files::check_file(path)?;
     let policy = match &into.policy {
         Some(policy) => files::policy(policy, None)?,
         None => Policy::of_intels_root(),
