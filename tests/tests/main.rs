@@ -17,6 +17,7 @@ mod psi_wire;
 mod refusals;
 mod secrets;
 mod situations;
+mod slips;
 mod strangers;
 mod tables;
 mod two_way;

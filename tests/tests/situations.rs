@@ -92,13 +92,17 @@ fn empty_intersection() {
 #[test]
 fn empty_file() {
     let scene = Scene::new(["alice", "bob", "carol", "dave"]);
-    let [alice, bob, ..] = &scene.parties;
+    let [alice, bob, carol, _] = &scene.parties;
     alice.write("empty.csv", "");
     bob.write("header.csv", "id,name\n");
+    carol.lines(&[]);
+    let run = |party, args: &str| {
+        scene.world.run(party, &format!("{args} --output matched.txt --allow-empty --json"))
+    };
     let running = [
-        scene.world.run(alice, "--input empty.csv --key id --output matched.txt --json"),
-        scene.world.run(bob, "--input header.csv --key id --output matched.txt --json"),
-        scene.run(2, &[]),
+        run(alice, "--input empty.csv"),
+        run(bob, "--input header.csv --key id"),
+        run(carol, "--input ids.txt"),
         scene.run(3, &["a", "b"]),
     ];
     for process in running {
@@ -1278,7 +1282,7 @@ fn rows_that_cannot_be_written_are_written_later() {
     let error = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(1), "{error}");
     assert!(
-        error.contains("receipt: receipt.json; the answer is kept in test.answer.json"),
+        error.contains("the receipt is receipt.json; the answer is kept in test.answer.json"),
         "{error}"
     );
     assert!(alice.path("receipt.json").exists(), "{error}");
@@ -1386,7 +1390,7 @@ fn one_time_key_of_somebody_else() {
     let mut forger = RawParty::enter(connection, &job, "bob", &Identity::generate());
     forger.assembled();
     let ended = alice.wait().expect(1);
-    ended.says("the one-time key of 'bob' is not signed").never_says("read 1 rows");
+    ended.says("the one-time key of 'bob' is not signed").never_says("read 1 row");
     let failed = forger.connection.failure();
     assert_eq!((failed.reason, failed.party.as_deref()), (Reason::KeyAgreement, Some("alice")));
 }
@@ -1412,7 +1416,7 @@ fn one_time_key_of_an_earlier_run_has_leaked() {
     let run = scene.run(0, &["a"]);
     let mut leaked = enter();
     leaked.confirm(|own| Confirmation { signature: earlier.signature, ..own });
-    run.wait().expect(1).says("'bob' did not sign this run").never_says("read 1 rows");
+    run.wait().expect(1).says("'bob' did not sign this run").never_says("read 1 row");
     let failed = leaked.connection.failure();
     assert_eq!((failed.reason, failed.party.as_deref()), (Reason::KeyAgreement, Some("alice")));
 }

@@ -248,7 +248,7 @@ fn what_a_table_was_taken_for_is_said() {
     let ended = scene.check(&["trim"], table, "").expect(0);
     for line in [
         "your table: taken for CSV, delimiter ;, a header, 2 columns, \"id\" to \"note\"",
-        "your table: read 5 rows: 2 distinct keys; 2 rows with a key seen before; 1 rows without a key, dropped",
+        "your table: read 5 rows: 2 distinct keys; 2 rows with a key seen before; 1 row without a key, dropped",
         "your table: dropped: 1 by id: it is blank (line 8)",
         "your table: one key stands in 3 of 5 rows; is it a placeholder? With ignore=[\"…\"] in the job, it is a blank",
         "your table: left out, once: the header again",

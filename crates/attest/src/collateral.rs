@@ -75,6 +75,15 @@ pub enum CollateralError {
         /// What was wrong with it.
         message: String,
     },
+    /// A part of the bundle is signed under another root than the policy's.
+    #[error(
+        "the collateral's {part} cannot be used: its issuer chain ends in another root, expected the \
+         policy's"
+    )]
+    OtherRoot {
+        /// Which part.
+        part: &'static str,
+    },
     /// The bundle would replace a newer one.
     #[error(
         "the collateral's {part} ({found}) is older than the one we already have ({held}): an \

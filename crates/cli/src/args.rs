@@ -158,11 +158,17 @@ pub(crate) struct Check {
     pub(crate) table: OptionalTable,
     #[command(flatten)]
     pub(crate) dropping: Dropping,
+    /// Replace the list of dropped rows if it exists
+    #[arg(long, requires = "list_dropped")]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) memory: Memory,
     /// Contact the service and verify its evidence; sends nothing about the job
     #[arg(long)]
     pub(crate) contact: bool,
+    /// Reach the service here instead of at the job's address
+    #[arg(long, value_name = "HOST:PORT", requires = "contact")]
+    pub(crate) service: Option<String>,
     #[command(flatten)]
     pub(crate) trust: Trust,
     #[command(flatten)]
@@ -352,7 +358,7 @@ pub(crate) struct Run {
     /// job gives this party the intersection]
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Replace the output if it exists
+    /// Replace the output, and the list of dropped rows, if they exist
     #[arg(long)]
     pub(crate) force: bool,
     /// Write the rows of the answer that an earlier run kept in this file because it could not write
@@ -562,7 +568,7 @@ pub(crate) struct Join {
     /// Write the result to this file instead of stdout
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Replace the output if it exists
+    /// Replace the output, and the list of dropped rows, if they exist
     #[arg(long)]
     pub(crate) force: bool,
     /// Print the result that an earlier run kept in this file because it could not; contacts nobody

@@ -1,6 +1,7 @@
 //! Exit codes, and the one place that maps failures to them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use convelo_attest::Refusal;
@@ -11,7 +12,8 @@ use convelo_party::{Error, Hint, Kind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
-    /// The job produced no result: a party or the service failed, left or was late.
+    /// The job produced no result here: a party or the service failed, left or was late, or what was
+    /// found out cannot be written.
     Job = 1,
     /// A flag, a file or the input is wrong; nothing was sent.
     Usage = 2,
@@ -27,11 +29,12 @@ pub(crate) enum Code {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0    done; an empty intersection is an ordinary result
-  1    the job produced no result: a party or the service failed, left or was late
+  1    no result here: a party or the service failed, left or was late; or the result, or what a
+       command prints, could not be written, and it says whether the job is done
   2    a flag, a file or the input is wrong
   3    evidence was refused, the service's or a party's
   4    the job's reveal policy or a cap forbids it, or withholds the result
-  130  stopped by SIGINT or SIGTERM; it says whether the other parties were told";
+  130  stopped by SIGINT or SIGTERM; it says whether the other parties were told, or the job is done";
 
 /// A failure in words, and the program's exit code.
 #[derive(Debug)]
@@ -80,19 +83,34 @@ impl From<Error> for Failure {
             Some(hint) => format!("{text}; {}", advice(hint)),
             None => text,
         };
-        let receipts = error.receipts().iter();
-        let receipts = receipts.map(|path| format!("; receipt: {}", path.display()));
-        let text = text + &receipts.collect::<String>();
+        let text = match error.receipts_of_done_job() {
+            Some(receipts) => format!("{text}; {}", done(receipts)),
+            None => text,
+        };
         let text = match error.kept_answer() {
             Some(kept) => format!(
                 "{text}; the answer is kept in {kept}: run the same command with --resume {kept} to write \
                  the rows, which contacts nobody",
                 kept = kept.display()
             ),
+            None if error.receipts_of_done_job().is_some() => {
+                format!("{text}; for the rows, all parties have to run the job again")
+            }
             None => text,
         };
         Self::new(code, text)
     }
+}
+
+/// What became of a job whose rows could not be written here.
+fn done(receipts: &[PathBuf]) -> String {
+    let receipts: Vec<_> = receipts.iter().map(|path| path.display().to_string()).collect();
+    let receipts = match receipts.as_slice() {
+        [] => "no receipt was written".to_owned(),
+        [one] => format!("the receipt is {one}"),
+        several => format!("the receipts are {}", several.join(", ")),
+    };
+    format!("the job is done: the other parties have their results, and {receipts}")
 }
 
 /// A refusal of evidence, with each thing that it says on a line of its own.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use convelo_attest::{Collateral, Policy, certificate_to_pem};
 use convelo_channel::Identity;
 use convelo_party::limits::MAXIMUM_FILE_BYTES;
-use convelo_psi::{Job, KeyId};
+use convelo_psi::{Job, KeyId, is_name};
 use convelo_untrusted::Untrusted;
 use zeroize::Zeroizing;
 
@@ -158,7 +158,7 @@ pub(crate) fn collateral_if_any(
     flag: Option<&Path>,
     beside: &Path,
 ) -> Result<Option<Collateral>, Failure> {
-    let path = flag.map_or_else(|| sibling(beside, COLLATERAL), Path::to_owned);
+    let path = collateral_path(flag, beside);
     if flag.is_none() && !path.exists() {
         return Ok(None);
     }
@@ -185,16 +185,23 @@ pub(crate) fn seen_lists(flag: Option<PathBuf>, beside: &Path) -> PathBuf {
     flag.unwrap_or_else(|| sibling(beside, SEEN_LISTS))
 }
 
+/// A party's key file: the one that the flag names, or `NAME.key` next to another file.
+pub(crate) fn identity_path(flag: Option<&Path>, beside: &Path, name: &str) -> PathBuf {
+    flag.map_or_else(|| sibling(beside, &format!("{name}.key")), Path::to_owned)
+}
+
+/// The collateral's file: the one that the flag names, or next to another file.
+pub(crate) fn collateral_path(flag: Option<&Path>, beside: &Path) -> PathBuf {
+    flag.map_or_else(|| sibling(beside, COLLATERAL), Path::to_owned)
+}
+
 /// Reads a party's key from the file the flag names, or from `NAME.key` next to another file.
 pub(crate) fn identity(
     flag: Option<&Path>,
     beside: &Path,
     name: &str,
 ) -> Result<Identity, Failure> {
-    let path = match flag {
-        Some(path) => path.to_owned(),
-        None => sibling(beside, &format!("{name}.key")),
-    };
+    let path = identity_path(flag, beside, name);
     if flag.is_none() && !path.exists() {
         return Err(Failure::usage(format!(
             "no key: give this party's key file with --identity FILE, or put it at {}; \
@@ -215,13 +222,33 @@ pub(crate) fn read_identity(path: &Path) -> Result<Identity, Failure> {
     })
 }
 
+/// Refuses a name that no job accepts.
+pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Failure> {
+    if is_name(name) {
+        return Ok(());
+    }
+    let name = Untrusted::new(name);
+    let text = format!("{what} is {name}, expected 1 to 64 of A-Z a-z 0-9 . _ -");
+    Err(Failure::usage(text))
+}
+
 /// The fingerprint that others pin.
 pub(crate) fn key_id(identity: &Identity) -> KeyId {
     KeyId::of_spki(identity.spki())
 }
 
+/// Refuses the name that stands for standard output, where only a file will do.
+pub(crate) fn check_file(path: &Path) -> Result<(), Failure> {
+    if path != Path::new("-") {
+        return Ok(());
+    }
+    let text = "this is not written to standard output; give a file, or './-' for one of that name";
+    Err(Failure::usage(text))
+}
+
 /// Writes a new file; leaves an existing one alone.
 pub(crate) fn create(path: &Path, contents: &[u8], mode: u32) -> Result<(), Failure> {
+    check_file(path)?;
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -240,12 +267,12 @@ pub(crate) fn create(path: &Path, contents: &[u8], mode: u32) -> Result<(), Fail
     })
 }
 
-/// Refuses an output that would replace a file, unless that is wanted.
-pub(crate) fn check_new(output: Option<&Path>, force: bool) -> Result<(), Failure> {
-    match output.filter(|path| !force && path.is_file()) {
+/// Refuses a file that would replace another one, unless that is wanted.
+pub(crate) fn check_new(flag: &str, path: Option<&Path>, force: bool) -> Result<(), Failure> {
+    match path.filter(|path| !force && path.is_file()) {
         None => Ok(()),
         Some(path) => Err(Failure::usage(format!(
-            "{} already exists; replace it with --force, or give another --output",
+            "{} already exists; replace it with --force, or give another {flag}",
             path.display()
         ))),
     }

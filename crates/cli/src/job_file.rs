@@ -1,5 +1,7 @@
 //! The template of a job file.
 
+use convelo_party::UNKNOWN_VALUES;
+
 /// A job file with every field and its meaning. Without a policy or parties, it has placeholders
 /// that no parser accepts.
 pub(crate) fn write(
@@ -29,7 +31,30 @@ pub(crate) fn write(
         .replace("{service}", service)
         .replace("{policy}", policy.trim_end())
         .replace("{parties}", parties.trim_end())
+        .replace("{unknown}", &unknown())
 }
+
+/// What stands in the template where something is to be filled in.
+pub(crate) const REPLACE: &str = "REPLACE";
+
+/// The values that mean "unknown", as lines of a list.
+fn unknown() -> String {
+    let mut lines = vec![String::new()];
+    for value in UNKNOWN_VALUES {
+        let value = format!("{value:?},");
+        let last = lines.last_mut().expect("there is one");
+        if last.len() + value.len() > UNKNOWN_WIDTH {
+            lines.push(value);
+        } else {
+            last.push_str(if last.is_empty() { "" } else { " " });
+            last.push_str(&value);
+        }
+    }
+    lines.join("\n    ")
+}
+
+/// How wide a line of that list is.
+const UNKNOWN_WIDTH: usize = 95;
 
 const PLACEHOLDER_POLICY: &str = "\
 version = 1
@@ -104,10 +129,7 @@ name = \"email\"
 normalise = [\"email\"]
 # Values that mean \"unknown\", whatever their letter case: their rows count as rows without a key.
 ignore = [
-    \"-\", \"--\", \".\", \"?\", \"N/A\", \"n.a.\", \"NA\", \"<NA>\", \"NaN\", \"NaT\", \"NIL\", \"none\", \"NULL\", \"(null)\", \"\\\\N\",
-    \"#N/A\", \"#NAME?\", \"#NULL!\", \"#NUM!\", \"#REF!\", \"#VALUE!\", \"#DIV/0!\",
-    \"empty\", \"missing\", \"not available\", \"undefined\", \"unknown\",
-    \"none@none.com\", \"no@email.com\", \"noemail@noemail.com\", \"test@test.com\",
+    {unknown}
 ]
 
 [reveal]

@@ -11,6 +11,7 @@ mod files;
 mod job_file;
 mod log;
 mod output;
+mod paths;
 mod pcs;
 mod plan;
 mod platform;
@@ -28,17 +29,25 @@ use args::{Cli, Command};
 use exit::Failure;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(commands::join::long_flags(std::env::args_os()));
+    let arguments = commands::join::long_flags(std::env::args_os());
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(said) => {
+            return output::clap(&said).map_or_else(|failure| failed(&failure), Into::into);
+        }
+    };
     if let Err(error) = convelo_heap::no_core_dumps() {
         output::say(format_args!("warning: core dumps could not be switched off: {error}"));
     }
-    match run(cli.command) {
+    match run(cli.command).and_then(|code| output::check_written().map(|()| code)) {
         Ok(code) => code,
-        Err(failure) => {
-            output::error(&failure);
-            failure.code().into()
-        }
+        Err(failure) => failed(&failure),
     }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    output::error(failure);
+    failure.code().into()
 }
 
 fn run(command: Command) -> Result<ExitCode, Failure> {

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory as _;
@@ -13,16 +13,51 @@ use convelo_party::{
 };
 use convelo_psi::Outcome;
 use convelo_untrusted::{Terminal, Untrusted};
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{
+    BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
 use crate::args::{Cli, Voice};
 use crate::exit::Failure;
 
-/// Writes one line of data to stdout. A closed stdout is not a failure: the reader has seen enough.
+/// Why data could not be written to stdout, if it could not.
+static LOST: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Writes one line of data to stdout. A failure ends the program later, in [`check_written`].
 pub(crate) fn data(line: impl Display) {
-    let _ = writeln!(Terminal::new(std::io::stdout().lock()), "{line}");
+    keep(writeln!(Terminal::new(std::io::stdout().lock()), "{line}"));
+}
+
+/// Remembers why data could not be written. A closed stdout is not a failure: the reader has seen
+/// enough.
+fn keep(written: std::io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error);
+    }
+}
+
+/// Fails if any data could not be written to stdout.
+pub(crate) fn check_written() -> Result<(), Failure> {
+    keep(std::io::stdout().lock().flush());
+    LOST.get().map_or(Ok(()), |error| Err(unwritten(error)))
+}
+
+fn unwritten(error: &std::io::Error) -> Failure {
+    Failure::job(format!("cannot write to standard output: {error}"))
+}
+
+/// Prints what clap has to say: help or a version on stdout, an error on stderr.
+pub(crate) fn clap(said: &clap::Error) -> Result<u8, Failure> {
+    let printed = said.print();
+    if !said.use_stderr() {
+        keep(printed);
+        check_written()?;
+    }
+    Ok(u8::try_from(said.exit_code()).unwrap_or(2))
 }
 
 /// Writes one line of JSON to stdout, immediately: a program may be waiting for it. In ASCII, which
@@ -30,9 +65,7 @@ pub(crate) fn data(line: impl Display) {
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let line = ascii(value).map_err(Failure::job)?;
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}")
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::job(format!("cannot write to standard output: {error}")))
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(|error| unwritten(&error))
 }
 
 /// A value as one line of JSON in ASCII.
@@ -81,7 +114,9 @@ pub(crate) fn error(failure: &Failure) {
 
 /// Prints a completion script.
 pub(crate) fn completions(shell: clap_complete::Shell) {
-    clap_complete::generate(shell, &mut Cli::command(), "convelo", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "convelo", &mut script);
+    keep(std::io::stdout().lock().write_all(&script));
 }
 
 /// Shows a run on stderr: a line for each step and, on a terminal, a bar for slow ones.
@@ -335,9 +370,18 @@ pub(crate) fn survey(counts: Counts, survey: &Survey) -> Vec<String> {
     for PartShapes { part, shapes, .. } in &survey.shapes {
         if shapes.guarded > 0 {
             lines.push(format!(
-                "{} of {part} begin with = or an apostrophe, as spreadsheets guard texts: without a step that \
-                 trims, they match nothing that is not guarded in the same way",
-                counted(shapes.guarded, "key")
+                "{} of {part} {} with = or an apostrophe, as spreadsheets guard texts: without a step that \
+                 trims, such a key matches nothing that is not guarded in the same way",
+                counted(shapes.guarded, "key"),
+                if shapes.guarded == 1 { "begins" } else { "begin" }
+            ));
+        }
+        if shapes.rounded > 0 {
+            lines.push(format!(
+                "{} of {part} {} that a spreadsheet rounded (1.2E+15), and match others that were: export \
+                 the column as text",
+                counted(shapes.rounded, "key"),
+                if shapes.rounded == 1 { "looks like a number" } else { "look like numbers" }
             ));
         }
     }
@@ -411,17 +455,17 @@ fn times(count: u64) -> String {
 
 /// What a pass over a table found, in words.
 fn read(counts: Counts) -> String {
-    let mut parts = vec![format!("{} distinct keys", HumanCount(counts.keys))];
+    let mut parts = vec![counted(counts.keys, "distinct key")];
     for (count, what) in [
-        (counts.duplicates, "rows with a key seen before"),
-        (counts.blank, "rows without a key, dropped"),
-        (counts.invalid, "rows whose key cannot be normalised, dropped"),
+        (counts.duplicates, "with a key seen before"),
+        (counts.blank, "without a key, dropped"),
+        (counts.invalid, "whose key cannot be normalised, dropped"),
     ] {
         if count > 0 {
-            parts.push(format!("{} {what}", HumanCount(count)));
+            parts.push(format!("{} {what}", counted(count, "row")));
         }
     }
-    format!("read {} rows: {}", HumanCount(counts.rows), parts.join("; "))
+    format!("read {}: {}", counted(counts.rows, "row"), parts.join("; "))
 }
 
 impl Observer for Narrator {
@@ -466,7 +510,7 @@ impl Observer for Narrator {
                 self.progress(Stage::Sending, done, total);
                 if done == total {
                     self.clear_bar();
-                    self.line(format_args!("sent {} pseudonyms", HumanCount(total)));
+                    self.line(format_args!("sent {}", counted(total, "pseudonym")));
                 }
             }
             Event::Uploads { complete, missing }
@@ -494,12 +538,13 @@ impl Observer for Narrator {
 pub(crate) fn conclusion(summary: &Summary) -> Vec<String> {
     let mut lines = vec![match summary.result {
         Outcome::Intersection(Matched { keys, .. }) => format!(
-            "result: {} of your {} keys are in every table",
+            "result: {} of your {} in every table",
             HumanCount(keys),
-            HumanCount(summary.input.keys)
+            counted(summary.input.keys, "key") + if keys == 1 { " is" } else { " are" }
         ),
         Outcome::Count(Counted { keys }) => {
-            format!("result: {} keys are in every table", HumanCount(keys))
+            let are = if keys == 1 { "is" } else { "are" };
+            format!("result: {} {are} in every table", counted(keys, "key"))
         }
         Outcome::Withheld => "result withheld: it is smaller than the job's minimum, and the job \
                               tells nobody more than that"
@@ -507,7 +552,7 @@ pub(crate) fn conclusion(summary: &Summary) -> Vec<String> {
         Outcome::Nothing => "done: the job gives this party no result".to_owned(),
     }];
     if let (Outcome::Intersection(matched), Some(output)) = (summary.result, &summary.output) {
-        lines.push(format!("wrote {} rows to {}", HumanCount(matched.rows), output.display()));
+        lines.push(format!("wrote {} to {}", counted(matched.rows, "row"), output.display()));
     }
     if let Some(providers) = &summary.providers {
         let names: Vec<_> = providers.iter().map(|other| other.name.as_str()).collect();
@@ -527,20 +572,31 @@ pub(crate) fn conclusion(summary: &Summary) -> Vec<String> {
 fn style(stage: Stage, stages: usize) -> ProgressStyle {
     let (number, template) = match stage {
         Stage::Waiting => (0, "waiting {spinner}"),
-        Stage::Reading => (1, "reading {percent} % {binary_bytes_per_sec} {wide_bar} {eta}"),
-        Stage::Sending => (2, "sending {percent} % {keys_per_sec} {wide_bar} {eta}"),
+        Stage::Reading => (1, "reading {percent} %{bytes_rate} {wide_bar} {eta}"),
+        Stage::Sending => (2, "sending {percent} %{keys_rate} {wide_bar} {eta}"),
         Stage::Joining => (3, "joining {spinner} {elapsed}"),
-        Stage::Writing => (4, "writing {percent} % {binary_bytes_per_sec} {wide_bar} {eta}"),
+        Stage::Writing => (4, "writing {percent} %{bytes_rate} {wide_bar} {eta}"),
     };
     let keys = |state: &ProgressState, into: &mut dyn std::fmt::Write| {
-        // Whole keys; a rate is never so large that this matters.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
-        let rate = state.per_sec() as u64;
-        let _ = write!(into, "{}/s", HumanCount(rate));
+        if let Some(rate) = rate(state.pos(), state.elapsed()) {
+            let _ = write!(into, " {}/s", HumanCount(rate));
+        }
+    };
+    let bytes = |state: &ProgressState, into: &mut dyn std::fmt::Write| {
+        if let Some(rate) = rate(state.pos(), state.elapsed()) {
+            let _ = write!(into, " {}/s", BinaryBytes(rate));
+        }
     };
     ProgressStyle::with_template(&format!("{number}/{stages} {template}"))
         .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key("keys_per_sec", keys)
+        .with_key("keys_rate", keys)
+        .with_key("bytes_rate", bytes)
+}
+
+/// How much is done in a second, on the average of a stage; nothing in its first second.
+fn rate(done: u64, elapsed: Duration) -> Option<u64> {
+    let rate = u128::from(done) * 1000 / elapsed.as_millis().max(1);
+    (elapsed >= Duration::from_secs(1)).then(|| u64::try_from(rate).unwrap_or(u64::MAX))
 }
 
 fn duration(duration: Duration) -> String {
@@ -548,5 +604,18 @@ fn duration(duration: Duration) -> String {
         seconds @ 0..120 => format!("{seconds} s"),
         seconds @ 120..7200 => format!("{} min", seconds.div_ceil(60)),
         seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_what_was_done_in_the_time_of_the_stage() {
+        assert_eq!(rate(1 << 40, Duration::from_millis(3)), None);
+        assert_eq!(rate(0, Duration::ZERO), None);
+        assert_eq!(rate(3000, Duration::from_millis(1500)), Some(2000));
+        assert_eq!(rate(u64::MAX, Duration::from_secs(1)), Some(u64::MAX));
     }
 }

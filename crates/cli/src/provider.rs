@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use convelo_party::table::Table;
+use convelo_party::table::{Output, Table};
 use convelo_party::{Observer, Plan, Summary};
 use convelo_psi::Outcome;
 use indicatif::HumanBytes;
@@ -12,7 +12,25 @@ use serde_json::json;
 
 use crate::exit::{Code, Failure};
 use crate::output::{self, Narrator};
+use crate::paths::Paths;
 use crate::{plan, stop};
+
+/// Checks the files of a run: those that it reads, and all that the plan writes.
+pub(crate) fn check_paths(
+    mut paths: Paths,
+    plan: &Plan,
+    resumed: Option<&Path>,
+) -> Result<(), Failure> {
+    let output = plan.output().and_then(Output::file);
+    paths = paths.reads("the kept answer", resumed).writes("the output (--output)", output);
+    if resumed.is_none() {
+        for receipt in plan.receipts() {
+            paths = paths.writes("the receipt (--receipt)", Some(&receipt));
+        }
+        paths = paths.writes("the list of dropped rows (--list-dropped)", plan.list_dropped());
+    }
+    paths.check()
+}
 
 /// Runs the part and shows how it starts and ends.
 pub(crate) async fn run(

@@ -133,7 +133,7 @@ pub(crate) fn intruder(c: char, text: &str) -> Reason {
 }
 
 /// Whether a text is a number in scientific notation, such as 1.2E+3.
-pub(crate) fn is_exponent(text: &str) -> bool {
+pub fn is_exponent(text: &str) -> bool {
     let Some((number, exponent)) = text.trim().split_once(['e', 'E']) else { return false };
     let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
     let number = number.strip_prefix(['+', '-']).unwrap_or(number);

@@ -56,11 +56,15 @@ pub enum Reason {
     NumberingPlan,
     /// A telephone number with an extension.
     Extension,
+    /// A telephone number that begins with the country's own calling code, or is a national one.
+    OwnCallingCode,
+    /// Three zeros behind a dot or comma, which are a fraction or thousands.
+    FractionOrThousands,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::TooLong,
         Self::Letters,
         Self::Character,
@@ -81,6 +85,8 @@ impl Reason {
         Self::UnknownCallingCode,
         Self::NumberingPlan,
         Self::Extension,
+        Self::OwnCallingCode,
+        Self::FractionOrThousands,
     ];
 
     /// A word for programs.
@@ -106,6 +112,8 @@ impl Reason {
             Self::UnknownCallingCode => "unknown-calling-code",
             Self::NumberingPlan => "numbering-plan",
             Self::Extension => "extension",
+            Self::OwnCallingCode => "own-calling-code",
+            Self::FractionOrThousands => "fraction-or-thousands",
         }
     }
 }
@@ -135,6 +143,14 @@ impl fmt::Display for Reason {
             Self::UnknownCallingCode => "nobody has its calling code",
             Self::NumberingPlan => "no number in its country is like this",
             Self::Extension => "it has an extension: say phone:drop-extension or keep-extension",
+            Self::OwnCallingCode => {
+                "it may begin with its country's calling code or be a national number: write it with +, \
+                 or as it is dialled in the country"
+            }
+            Self::FractionOrThousands => {
+                "the three zeros behind its dot or comma may be a fraction or thousands: say \
+                 integer:dot or integer:comma"
+            }
         })
     }
 }

@@ -5,6 +5,22 @@ use zeroize::Zeroize as _;
 use crate::folding::fold;
 use crate::surroundings::{drop_invisible, trim};
 
+/// What exports write where they know nothing, for a job to begin with.
+#[rustfmt::skip]
+pub const UNKNOWN_VALUES: [&str; 39] = [
+    "-", "--", ".", "?", "N/A", "n.a.", "NA", "<NA>", "NaN", "NaT", "NIL", "none", "NULL", "(null)", "\\N",
+    "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!", "#DIV/0!",
+    "###", "####", "#####", "######", "#######", "########", "#########", "##########",
+    "empty", "missing", "not available", "undefined", "unknown",
+    "none@none.com", "no@email.com", "noemail@noemail.com", "test@test.com",
+];
+
+/// Whether a text is blank, or one of [`UNKNOWN_VALUES`] in any letter case.
+pub fn is_unknown(text: &str) -> bool {
+    let text = text.trim();
+    text.is_empty() || UNKNOWN_VALUES.iter().any(|value| value.eq_ignore_ascii_case(text))
+}
+
 /// The values of one part, as they are compared: after the part's steps, or, where the steps find a
 /// value invalid, as it is written; without regard to letter case.
 #[derive(Debug, Default)]

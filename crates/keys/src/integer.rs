@@ -130,7 +130,7 @@ fn check_fraction(fraction: &str, digits: usize, grouping: Grouping) -> Result<(
     }
     let stated = matches!(grouping, Grouping::Comma | Grouping::Dot);
     if !stated && fraction.chars().count() == 3 && digits <= 3 {
-        return Err(Reason::Grouping);
+        return Err(Reason::FractionOrThousands);
     }
     Ok(())
 }
@@ -196,9 +196,10 @@ mod tests {
         for (text, grouping, expected) in [
             ("1,25", Grouping::None, Reason::Fraction),
             ("1.5", Grouping::None, Reason::Fraction),
-            ("1.000", Grouping::None, Reason::Grouping),
-            ("1,000", Grouping::None, Reason::Grouping),
-            ("１．０００", Grouping::None, Reason::Grouping),
+            ("1.000", Grouping::None, Reason::FractionOrThousands),
+            ("1,000", Grouping::None, Reason::FractionOrThousands),
+            ("123.000", Grouping::Space, Reason::FractionOrThousands),
+            ("１．０００", Grouping::None, Reason::FractionOrThousands),
             ("12,345,678", Grouping::None, Reason::Grouping),
             ("1 234", Grouping::None, Reason::Grouping),
             ("12,34", Grouping::Comma, Reason::Grouping),

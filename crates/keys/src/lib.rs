@@ -33,6 +33,8 @@ mod phone;
 mod plain;
 mod surroundings;
 
+pub use digits::is_exponent;
 pub use dropped::{Dropped, Reason};
+pub use ignored::{UNKNOWN_VALUES, is_unknown};
 pub use normaliser::{Encoded, Normaliser};
-pub use surroundings::is_invisible;
+pub use surroundings::{is_guarded, is_invisible};

@@ -74,6 +74,16 @@ impl Normaliser {
         }
         Encoded::Key(self.encoded.as_bytes())
     }
+
+    /// The text of one part of a key after its steps; nothing if it is blank or invalid then.
+    pub fn normalised(&mut self, part: usize, field: &str) -> Option<&str> {
+        let part = self.parts.get_mut(part)?;
+        self.text.clear();
+        self.text.push_str(field);
+        part.apply(&mut self.text, &mut self.spare).ok()?;
+        let known = !self.text.is_empty() && !part.ignored.has(&self.text);
+        known.then_some(&*self.text)
+    }
 }
 
 impl Drop for Normaliser {

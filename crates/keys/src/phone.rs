@@ -96,13 +96,18 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_genuine_library() {
-        let mut count = 0;
+        let (mut count, mut two) = (0, 0);
         for (country, text, expected) in vectors() {
             let found = found(country, Extension::Refuse, text);
-            assert_eq!(found.as_deref().ok(), expected, "{country:?} {text}: {found:?}");
             count += 1;
+            if found == Err(Reason::OwnCallingCode) {
+                // The library has one of the two.
+                two += 1;
+                continue;
+            }
+            assert_eq!(found.as_deref().ok(), expected, "{country:?} {text}: {found:?}");
         }
-        assert!(count > 5000, "{count}");
+        assert!(count > 5000 && two < count / 20, "{count}, {two}");
     }
 
     #[test]
@@ -121,6 +126,10 @@ mod tests {
             (49, "'+4930123456", "+4930123456"),
             (49, "=\"030123456\"", "+4930123456"),
             (49, "4930123456.0", "+4930123456"),
+            (49, "4930123456", "+4930123456"),
+            (1, "1 212 555 2368", "+12125552368"),
+            (91, "919876543210", "+919876543210"),
+            (91, "9198765432", "+919198765432"),
             (49, "030 123456.", "+4930123456"),
             (33, "01.23.45.67.89", "+33123456789"),
             (7, "8~10 49 30 123456", "+4930123456"),
@@ -140,6 +149,8 @@ mod tests {
     fn what_is_no_number_is_invalid() {
         for (country, text, expected) in [
             (49, "115", Reason::NumberingPlan),
+            (49, "491701234567", Reason::OwnCallingCode),
+            (49, "49 (0)170 1234567", Reason::OwnCallingCode),
             (49, "12", Reason::NumberingPlan),
             (1, "555-2682", Reason::NumberingPlan),
             (49, "+1 000 000 0000", Reason::NumberingPlan),
@@ -194,9 +205,11 @@ mod tests {
 
     /// What is dialled within a country, and the number that this is, in at least 50 countries.
     fn dialled() -> Vec<(u16, &'static str, &'static str)> {
-        let home = vectors().filter_map(|(country, text, number)| {
+        let home = vectors().filter_map(|(country, text, expected)| {
             let dialled = text.bytes().all(|byte| byte.is_ascii_digit());
-            Some((country?, text, number?)).filter(|_| dialled)
+            let country = country?;
+            let one = number(country, text) != Err(Reason::OwnCallingCode);
+            Some((country, text, expected?)).filter(|_| dialled && one)
         });
         let home: Vec<_> = home.collect();
         let countries: BTreeSet<u16> = home.iter().map(|(country, ..)| *country).collect();

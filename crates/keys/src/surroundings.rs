@@ -50,6 +50,11 @@ fn trimmed_of_something(text: &str) -> &str {
     }
 }
 
+/// Whether a spreadsheet's guard stands around a text, which [`trim`] would drop.
+pub fn is_guarded(text: &str) -> bool {
+    trimmed(text).len() < text.trim().len()
+}
+
 /// Applies [`trimmed`].
 pub(crate) fn trim(text: &mut String) {
     let kept = trimmed(text);

@@ -107,7 +107,8 @@ pub struct Error {
     service: Option<String>,
     /// Where the answer is kept whose rows could not be written.
     kept: Option<PathBuf>,
-    receipts: Vec<PathBuf>,
+    /// The receipts, if the job is done and only this party lacks something.
+    done: Option<Vec<PathBuf>>,
 }
 
 /// What went wrong.
@@ -168,14 +169,7 @@ impl Error {
     }
 
     fn of(kind: Kind, cause: Cause) -> Self {
-        Self {
-            kind,
-            cause: Box::new(cause),
-            hint: None,
-            service: None,
-            kept: None,
-            receipts: Vec::new(),
-        }
+        Self { kind, cause: Box::new(cause), hint: None, service: None, kept: None, done: None }
     }
 
     /// A broken connection; another may continue where it ended.
@@ -244,19 +238,22 @@ impl Error {
         self.kept.as_deref()
     }
 
-    /// The same error, of a run that has written these receipts.
-    pub(crate) fn with_receipts(self, receipts: &[PathBuf]) -> Self {
-        Self { receipts: receipts.to_vec(), ..self }
+    /// The same error, after the job was done and these receipts were written.
+    pub(crate) fn after_receipts(self, receipts: &[PathBuf]) -> Self {
+        Self { done: Some(receipts.to_owned()), ..self }
     }
 
-    /// The receipts, if the answer had arrived.
-    pub fn receipts(&self) -> &[PathBuf] {
-        &self.receipts
+    /// The receipts of a job that is done, for everybody else too, although its rows were not written
+    /// here.
+    pub fn receipts_of_done_job(&self) -> Option<&[PathBuf]> {
+        self.done.as_deref()
     }
 
-    /// Whether the output, and nothing else, is to blame.
+    /// Whether nothing but the output or a request to stop is to blame, so that a kept answer helps.
     pub(crate) fn is_of_output(&self) -> bool {
-        matches!(self.cause(), Cause::Table(error) if matches!(error.fault(), Fault::Write(_)))
+        let stopped = self.kind == Kind::Stopped;
+        stopped
+            || matches!(self.cause(), Cause::Table(error) if matches!(error.fault(), Fault::Write(_)))
     }
 
     /// The same error, at one of several services.

@@ -200,7 +200,7 @@ impl Batch {
                 return Ok(());
             };
             if is_shaped(place.row) {
-                batch.look_at(found);
+                batch.look_at(found, normaliser);
             }
             match normaliser.encode(found.key()) {
                 Encoded::Key(key) => {
@@ -226,9 +226,9 @@ impl Batch {
 impl Batch {
     // What few rows need stays out of the way of what each row needs.
     #[cold]
-    fn look_at(&mut self, row: &KeyRow<'_>) {
-        let shapes = self.shapes.iter_mut().zip(row.key());
-        shapes.for_each(|(shapes, field)| shapes.add(field));
+    fn look_at(&mut self, row: &KeyRow<'_>, normaliser: &mut Normaliser) {
+        let shapes = self.shapes.iter_mut().zip(row.key()).enumerate();
+        shapes.for_each(|(part, (shapes, field))| shapes.add(field, part, normaliser));
     }
 
     #[cold]

@@ -59,18 +59,17 @@ impl Keeper {
         };
         let text = serde_json::to_string_pretty(&kept).ok()?;
         let elsewhere = self.temporary.join(self.path.file_name()?);
-        [&self.path, &elsewhere].into_iter().find_map(|path| write(&shards::unused(path), &text))
+        [&self.path, &elsewhere].into_iter().find_map(|path| write(path, &text))
     }
 }
 
-/// Writes a file that only its owner can read, whole or not at all.
+/// Writes a file that only its owner can read, whole or not at all, at the first free name.
 fn write(path: &Path, text: &str) -> Option<PathBuf> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).ok()?;
     file.write_all(text.as_bytes()).ok()?;
     file.as_file().sync_all().ok()?;
-    file.persist_noclobber(path).ok()?;
-    Some(path.to_owned())
+    shards::put(file, shards::unused_names(path), None).ok()
 }
 
 /// Writes the rows of an answer that an earlier run has kept, from the same table; contacts nobody.
@@ -84,7 +83,7 @@ pub fn resume(
     kept: &Path,
     observer: &Arc<dyn Observer>,
 ) -> Result<u64, Error> {
-    plan.check(&table)?;
+    plan.check_table(&table)?;
     let refuse = |text: String| {
         Error::new(Kind::Usage, format!("the kept answer {}: {text}", kept.display()))
     };

@@ -70,6 +70,7 @@ mod summary;
 mod survey;
 pub mod table;
 
+pub use convelo_keys::UNKNOWN_VALUES;
 pub use convelo_wire::{OtherTerms, Waiting};
 pub use error::{Error, Hint, Kind};
 pub use event::{Counts, Event, Observer};

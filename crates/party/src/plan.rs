@@ -1,12 +1,13 @@
 //! What a provider is about to do: derived from the job that its parties have agreed on, and from
 //! what this party demands in addition. A caller can demand more than the job does, never less.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use convelo_attest::{Collateral, Policy, QuoteSource};
 use convelo_channel::{Expect, Identity};
-use convelo_psi::{Job, KeyId, Mode, OutcomeKind, Parties, Verify, reveal};
+use convelo_psi::{Job, KeyId, Mode, OutcomeKind, Parties, Shard, Verify, is_address, reveal};
 use convelo_wire::limits::{MAXIMUM_OFFERED_BYTES, MAXIMUM_TERMS_BYTES};
 
 use crate::error::{Error, Hint, Kind};
@@ -48,6 +49,7 @@ pub(crate) struct Conditions {
     pub(crate) receipt: Option<PathBuf>,
     pub(crate) list_dropped: Option<PathBuf>,
     pub(crate) allow_empty: bool,
+    pub(crate) allow_no_rows: bool,
     pub(crate) keep_answer: Option<PathBuf>,
 }
 
@@ -83,6 +85,7 @@ pub struct PlanBuilder {
     receipt: Option<PathBuf>,
     list_dropped: Option<PathBuf>,
     allow_empty: bool,
+    allow_no_rows: bool,
     keep_answer: Option<PathBuf>,
 }
 
@@ -120,6 +123,7 @@ impl Plan {
             receipt: None,
             list_dropped: None,
             allow_empty: false,
+            allow_no_rows: false,
             keep_answer: None,
         })
     }
@@ -157,12 +161,37 @@ impl Plan {
         self.conditions.insecure_ratls_only
     }
 
-    /// Checks that a table fits the job and that its rows can be written to the output. A run
-    /// starts with this; a caller may want to know earlier.
+    /// Where the receipts would go, one for each service: the names that were asked for, and those that
+    /// are free if there already is something.
+    pub fn receipts(&self) -> Vec<PathBuf> {
+        let Some(path) = &self.conditions.receipt else { return Vec::new() };
+        let services = self.conditions.job.services();
+        let mut paths = Vec::new();
+        let free = shards::unused(path);
+        for base in std::iter::once(path.clone()).chain((free != *path).then_some(free)) {
+            let shards = (0..services).map(|number| (services > 1).then_some(Shard { number }));
+            paths.extend(shards.map(|shard| shards::numbered(&base, shard)));
+        }
+        paths
+    }
+
+    /// Where the rows without a key are listed.
+    pub fn list_dropped(&self) -> Option<&Path> {
+        self.conditions.list_dropped.as_deref()
+    }
+
+    /// Checks that a table fits the job and that all can be written: its rows, the receipt and the list
+    /// of rows without a key. A run starts with this; a caller may want to know earlier.
     ///
     /// # Errors
-    /// What is wrong with the table, or with the output.
+    /// What is wrong with the table, or with a file to be written.
     pub fn check(&self, table: &Table) -> Result<(), Error> {
+        self.check_table(table)?;
+        check_place("the receipt", self.conditions.receipt.as_deref())?;
+        check_place("the list of dropped rows", self.list_dropped())
+    }
+
+    pub(crate) fn check_table(&self, table: &Table) -> Result<(), Error> {
         check_key_columns(table, &self.conditions.job)?;
         Ok(self.output.as_ref().map_or(Ok(()), |output| table.check_output(output))?)
     }
@@ -274,11 +303,17 @@ impl PlanBuilder {
         Self { list_dropped: path.into(), ..self }
     }
 
-    /// Accepts a table in which no row, or hardly any, has a key. Without it, the run ends before
+    /// Accepts a table without rows, or in which no row, or hardly any, has a key. Without it, the run ends before
     /// anything is sent: the columns are most likely the wrong ones.
     #[must_use]
     pub fn allow_empty(self, allow_empty: bool) -> Self {
         Self { allow_empty, ..self }
+    }
+
+    /// Accepts a table without rows, and is as strict as before with one that has some.
+    #[must_use]
+    pub fn allow_no_rows(self, allow_no_rows: bool) -> Self {
+        Self { allow_no_rows, ..self }
     }
 
     /// Where the answer is kept if the rows cannot be written, so that [`resume`](crate::resume) can
@@ -337,9 +372,10 @@ impl PlanBuilder {
             seen,
             memory: self.memory,
             only_first: self.only_first,
-            receipt: self.receipt.map(|path| shards::unused(&path)),
+            receipt: self.receipt,
             list_dropped: self.list_dropped,
             allow_empty: self.allow_empty,
+            allow_no_rows: self.allow_no_rows,
             keep_answer: self.keep_answer,
         };
         Ok(Plan { conditions, output: self.output })
@@ -488,9 +524,10 @@ pub(crate) fn addresses(job: &Job, given: Option<String>) -> Result<Vec<String>,
         }
         (None, named) => Ok(named.to_vec()),
         (Some(address), [] | [_]) => {
-            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-            if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-                let text = format!("the address of the service is '{address}', expected HOST:PORT");
+            if !is_address(&address) {
+                let text = format!(
+                    "the address of the service is '{address}', expected HOST:PORT, without https:// and without a user"
+                );
                 return Err(usage(text, Hint::Address));
             }
             Ok(vec![address])
@@ -507,6 +544,21 @@ pub(crate) fn addresses(job: &Job, given: Option<String>) -> Result<Vec<String>,
 
 fn usage(text: impl Into<String>, hint: Hint) -> Error {
     Error::new(Kind::Usage, text).with_hint(hint)
+}
+
+/// A file can be made in the directory of `path`.
+fn check_place(what: &str, path: Option<&Path>) -> Result<(), Error> {
+    let Some(path) = path else { return Ok(()) };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // The library's error names its own file.
+    tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map(drop).map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => "its directory does not exist".to_owned(),
+            kind => kind.to_string(),
+        };
+        let text = format!("{what} {} cannot be written: {why}; nothing was sent", path.display());
+        Error::new(Kind::Usage, text)
+    })
 }
 
 /// The job must list the party, with the same key.

@@ -4,14 +4,17 @@
 mod verify;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use convelo_psi::{CanaryCounts, Job, JobDigest, KeyId, Outcome, SignedStatement, Statement};
+use convelo_psi::{
+    CanaryCounts, Job, JobDigest, KeyId, Outcome, Shard, SignedStatement, Statement,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
 use crate::event::Counts;
 use crate::providers::VerifiedProvider;
+use crate::shards;
 use crate::summary::{Counted, Matched, Summary};
 
 pub use verify::{
@@ -141,8 +144,14 @@ impl Receipt {
         }
     }
 
-    /// Writes the receipt, whole or not at all.
-    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
+    /// Writes the receipt, whole or not at all, to the first of `names` that is free: `path`, or one like
+    /// it. Returns that name, without the number of the shard.
+    pub(crate) fn write(
+        &self,
+        path: &Path,
+        names: impl IntoIterator<Item = PathBuf>,
+        shard: Option<Shard>,
+    ) -> Result<PathBuf, Error> {
         let failed = |error: &dyn std::fmt::Display| {
             Error::new(Kind::Job, format!("cannot write the receipt {}: {error}", path.display()))
         };
@@ -157,7 +166,6 @@ impl Receipt {
         file.write_all(text.as_bytes())
             .and_then(|()| file.write_all(b"\n"))
             .map_err(|error| failed(&error))?;
-        file.persist_noclobber(path).map_err(|error| failed(&error.error))?;
-        Ok(())
+        shards::put(file, names, shard).map_err(|error| failed(&error))
     }
 }

@@ -3,9 +3,9 @@
 //! rows and the receipts.
 
 use std::future::Future;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use convelo_attest::Verdict;
@@ -39,8 +39,13 @@ pub async fn run(
     plan.check(&table)?;
     let Plan { conditions: plan, output } = plan;
     let cancelled = Cancelled::default();
-    let provider =
-        Provider { plan, observer, cancelled: cancelled.clone(), answered: AtomicBool::new(false) };
+    let provider = Provider {
+        plan,
+        observer,
+        cancelled: cancelled.clone(),
+        answered: AtomicBool::new(false),
+        receipts: OnceLock::new(),
+    };
     tokio::pin!(stop);
     let (mut met, mut stopped) = (None, false);
     let result = {
@@ -53,9 +58,12 @@ pub async fn run(
                 if provider.answered.load(Ordering::Relaxed) {
                     // The writing pass ends at its next row, or has just put the file in place; but
                     // the reader of a stream may have stopped reading.
-                    let text = "stopped on request while the result was being written";
                     let written = tokio::time::timeout(LAST_ROW_TIMEOUT, performing).await;
-                    written.unwrap_or_else(|_| Err(Error::new(Kind::Stopped, text)))
+                    written.unwrap_or_else(|_| {
+                        let text = "stopped on request while the result was being written";
+                        let receipts = provider.receipts.get().map_or(&[][..], Vec::as_slice);
+                        Err(Error::new(Kind::Stopped, text).after_receipts(receipts))
+                    })
                 } else {
                     stopped = true;
                     Err(Error::new(Kind::Stopped, "stopped on request"))
@@ -107,6 +115,8 @@ struct Provider {
     cancelled: Cancelled,
     /// Whether the job is over for the other parties.
     answered: AtomicBool,
+    /// The receipts, once they are written.
+    receipts: OnceLock<Vec<PathBuf>>,
 }
 
 impl Provider {
@@ -178,16 +188,18 @@ impl Provider {
         };
         if let Some(path) = &plan.receipt {
             // Before the rows: what was learned is on record even if they cannot be written.
-            let write = |path: &Path| witness.write_receipts(path, &summary, (started, unix_now()));
+            let times = (started, unix_now());
+            let write = |path: &Path| witness.write_receipts(path, &summary, times);
             let written = write(path).or_else(|error| {
                 let elsewhere = path.file_name().map(|name| plan.memory.directory.join(name));
-                elsewhere.and_then(|path| write(&shards::unused(&path)).ok()).ok_or(error)
+                elsewhere.and_then(|path| write(&path).ok()).ok_or(error)
             });
-            summary.receipts = written?;
+            summary.receipts = written.map_err(|error| error.after_receipts(&[]))?;
+            let _ = self.receipts.set(summary.receipts.clone());
         }
         if let Some((matched, output)) = due {
             let written = self.write(matched, output, keeper).await;
-            written.map_err(|error| error.with_receipts(&summary.receipts))?;
+            written.map_err(|error| error.after_receipts(&summary.receipts))?;
         }
         witness.heard().await;
         Ok(summary)
@@ -199,7 +211,7 @@ impl Provider {
         let (observer, cancelled) = (Arc::clone(&self.observer), self.cancelled.clone());
         let (job, memory) = (self.plan.job.clone(), self.plan.memory.clone());
         let (name, allow_empty) = (self.plan.name.clone(), self.plan.allow_empty);
-        let list = self.plan.list_dropped.clone();
+        let (list, no_rows) = (self.plan.list_dropped.clone(), self.plan.allow_no_rows);
         let parties = met.parties();
         let mut pass = tokio::task::spawn_blocking(move || {
             let total = table.size_bytes();
@@ -215,7 +227,7 @@ impl Provider {
                 || cancelled.check(),
             )?;
             observer.on(Event::Read { counts, survey: &survey });
-            survey.check_keys(counts, allow_empty)?;
+            survey.check_keys(counts, allow_empty || (no_rows && counts.rows == 0))?;
             counts.check_cap(job.maximum_keys_of(&name))?;
             let parties = parties.iter().map(String::as_str);
             let canaries = Canaries::of(&job, parties, &name, &pseudonymiser);

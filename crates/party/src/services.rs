@@ -37,6 +37,7 @@ use crate::summary::{Matched, Summary};
 /// they need a consent that is not given, or if the file cannot be read.
 pub async fn verify_services(
     job: &Job,
+    address: Option<String>,
     collateral: Option<Collateral>,
     seen_lists: Option<PathBuf>,
     consent: Consent,
@@ -53,7 +54,7 @@ pub async fn verify_services(
     };
     terms.check_own_collateral()?;
     let dialler = dialler(job, Identity::generate().plain()?);
-    let verifying = plan::addresses(job, None)?.into_iter().map(async |address| {
+    let verifying = plan::addresses(job, address)?.into_iter().map(async |address| {
         let service = dialler.dial(&address, &terms.expect).await?;
         let proved = Proved::by_certificate(&service, &terms.expect);
         terms.admit(proved.collateral(), Error::from)?;
@@ -206,10 +207,14 @@ impl Witness {
         summary: &Summary,
         times: (u64, u64),
     ) -> Result<Vec<PathBuf>, Error> {
+        let mut first = None;
         let written = self.answers.iter().map(|answer| {
-            let path = shards::numbered(path, answer.job.shard());
-            receipt(answer, summary, times).write(&path)?;
-            Ok(path)
+            let (shard, receipt) = (answer.job.shard(), receipt(answer, summary, times));
+            let names = first.clone().into_iter().chain(shards::unused_names(path));
+            let name = receipt.write(path, names, shard)?;
+            let written = shards::numbered(&name, shard);
+            first = Some(name);
+            Ok(written)
         });
         written.collect()
     }

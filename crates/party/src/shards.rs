@@ -2,6 +2,7 @@
 //!
 //! `Job::shards` explains what a shard is, and the size to which each is padded.
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use convelo_psi::{
     Bitmap, Canaries, Job, KeyId, Outcome, Pseudonym, PseudonymSet, Pseudonymiser, Shard,
 };
 use rand_core::Rng as _;
+use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind};
@@ -118,10 +120,31 @@ pub(crate) fn numbered(path: &Path, shard: Option<Shard>) -> PathBuf {
 /// The first of `path`, `matched.csv.receipt-2.json` and so on at which nothing is yet, neither there nor
 /// at the places of several receipts: a record of what was learned is never overwritten.
 pub(crate) fn unused(path: &Path) -> PathBuf {
-    let used = |path: &Path| path.exists() || with_number(path, '.', 1).exists();
+    unused_names(path).next().expect("there are more numbers than files")
+}
+
+/// All names from `path` on that are unused.
+pub(crate) fn unused_names(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let used = |path: &PathBuf| path.exists() || with_number(path, '.', 1).exists();
     let later = (2..).map(|number| with_number(path, '-', number));
-    let mut candidates = std::iter::once(path.to_owned()).chain(later);
-    candidates.find(|path| !used(path)).expect("there are more numbers than files")
+    std::iter::once(path.to_owned()).chain(later).filter(move |path| !used(path))
+}
+
+/// Puts a file in the first place that is free when it is put there, whatever was free before; returns
+/// which of `names` that was.
+pub(crate) fn put(
+    mut file: NamedTempFile,
+    names: impl IntoIterator<Item = PathBuf>,
+    shard: Option<Shard>,
+) -> io::Result<PathBuf> {
+    for name in names {
+        match file.persist_noclobber(numbered(&name, shard)) {
+            Ok(_) => return Ok(name),
+            Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists => file = taken.file,
+            Err(failed) => return Err(failed.error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 fn with_number(path: &Path, before: char, number: usize) -> PathBuf {

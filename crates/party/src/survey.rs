@@ -30,14 +30,19 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Most rows of a table must have a key, unless this party allows it to be otherwise.
+    /// A table must have rows, and most of them a key, unless this party allows it to be otherwise.
     ///
     /// # Errors
-    /// If no row has a key, or the keys of most cannot be normalised.
+    /// If there is no row, or no row has a key, or the keys of most cannot be normalised.
     pub fn check_keys(&self, counts: Counts, allow_empty: bool) -> Result<(), Error> {
         let Counts { rows, keys, invalid, .. } = counts;
-        if allow_empty || rows == 0 || (keys > 0 && invalid <= rows / 2) {
+        if allow_empty || (keys > 0 && invalid <= rows / 2) {
             return Ok(());
+        }
+        if rows == 0 {
+            let what = if self.taken_for.columns == 0 { "it is empty" } else { "it has no row" };
+            let text = format!("the table has no key: {what}; nothing was sent");
+            return Err(Error::new(Kind::Usage, text).with_hint(Hint::AllowEmpty));
         }
         let reasons: Vec<String> = self.dropped.iter().map(DroppedRows::in_words).collect();
         let few = if keys == 0 { "no row has a key" } else { "most rows have no key" };

@@ -28,7 +28,7 @@ pub use self::error::{JobError, Position};
 pub use self::key_id::{KeyId, KeyIdError};
 pub use self::shard::Shard;
 pub use self::terms::{Parties, Party, Reveal, Terms, What};
-pub(crate) use self::validation::is_name;
+pub use self::validation::{is_address, is_name};
 
 /// The version of the job's form that this crate reads and writes.
 pub const JOB_VERSION: u32 = 1;

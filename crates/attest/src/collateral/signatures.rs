@@ -75,7 +75,7 @@ impl Collateral {
             part(name, format!("its issuer chain has {} certificates instead of 2", chain.len()))
         })?;
         if last.to_der().ok().as_deref() != Some(root) {
-            return Err(part(name, "its issuer chain ends in another root, expected the policy's"));
+            return Err(CollateralError::OtherRoot { part: name });
         }
         let tbs =
             signer.tbs_certificate().to_der().map_err(|error| part(name, error.to_string()))?;

@@ -9,10 +9,13 @@ use serde_json::json;
 
 use crate::args::{Check, LogArg};
 use crate::exit::Failure;
+use crate::paths::Paths;
 use crate::{files, log, output, plan, tables};
 
 pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
     log::start(log::LevelFilter::WARN, LogArg::Text);
+    check_flags(&args)?;
+    check_paths(&args)?;
     let job = files::job(&args.job)?;
     let Mode::Attested(service) = job.mode();
     let (policy, providers) = (policy_of(&job)?, provider_policy_of(&job)?);
@@ -56,7 +59,8 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
     if args.contact {
         let collateral = files::collateral_if_any(args.trust.collateral.as_deref(), &args.job)?;
         let seen = files::seen_lists(args.trust.seen_lists, &args.job);
-        let verified = verify_services(&job, collateral, Some(seen), args.consent.into());
+        let (address, consent) = (args.service.clone(), args.consent.into());
+        let verified = verify_services(&job, address, collateral, Some(seen), consent);
         for (address, verdict) in verified.await? {
             match verdict {
                 Some(verdict) => {
@@ -78,6 +82,48 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
         output::json(&report)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Without a table, nothing can be said of how it is read.
+fn check_flags(args: &Check) -> Result<(), Failure> {
+    let (layout, dropping) = (&args.table.layout, &args.dropping);
+    let given = [
+        ("--key", !layout.key.is_empty()),
+        ("--format", layout.format.is_some()),
+        ("--delimiter", layout.delimiter.is_some()),
+        ("--escape", layout.escape.is_some()),
+        ("--header", layout.header),
+        ("--no-header", layout.no_header),
+        ("--list-dropped", dropping.list_dropped.is_some()),
+        ("--allow-empty", dropping.allow_empty),
+    ];
+    match given.into_iter().find(|(_, given)| *given && args.table.input.is_none()) {
+        None => Ok(()),
+        Some((flag, _)) => {
+            let text = format!("{flag} is about a table, and none is given; add --input FILE");
+            Err(Failure::usage(text))
+        }
+    }
+}
+
+/// Nothing that is written may replace what is read.
+fn check_paths(args: &Check) -> Result<(), Failure> {
+    let list = args.dropping.list_dropped.as_deref();
+    let key = args
+        .name
+        .as_deref()
+        .map(|name| files::identity_path(args.identity.as_deref(), &args.job, name));
+    let collateral = files::collateral_path(args.trust.collateral.as_deref(), &args.job);
+    let seen = files::seen_lists(args.trust.seen_lists.clone(), &args.job);
+    Paths::default()
+        .reads("the job file", Some(&args.job))
+        .reads("the key", key.as_deref())
+        .reads("the input", args.table.input.as_deref())
+        .reads("the collateral", Some(&collateral))
+        .writes("the list of revocation lists (--seen-lists)", Some(&seen))
+        .writes("the list of dropped rows (--list-dropped)", list)
+        .check()?;
+    files::check_new("--list-dropped", list, args.force)
 }
 
 /// Reads the table as a run would.

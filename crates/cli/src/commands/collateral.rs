@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use convelo_attest::{Collateral, PlatformId, Policy};
+use convelo_attest::{Collateral, CollateralError, PlatformId, Policy};
 use convelo_party::{RefreshError, store_collateral};
 use convelo_untrusted::Untrusted;
 use serde_json::json;
@@ -48,12 +48,22 @@ fn platform(carrier: &Carrier) -> Result<PlatformId, Failure> {
 /// Verifies a bundle and stores it, whole or not at all.
 fn take(bundle: &Collateral, into: &Into) -> Result<(), Failure> {
     let path = &into.output;
+    files::check_file(path)?;
     let policy = match &into.policy {
         Some(policy) => files::policy(policy, None)?,
         None => Policy::of_intels_root(),
     };
     store_collateral(bundle, path, &policy, unix_now()).map_err(|error| match error {
         RefreshError::File { .. } => Failure::usage(error),
+        RefreshError::Refused { error: CollateralError::OtherRoot { .. }, .. }
+            if into.policy.is_none() =>
+        {
+            let text = format!(
+                "{error}; if another root than Intel's is meant, as a simulated platform has, add \
+                 --policy FILE, a policy that accepts it"
+            );
+            Failure::new(Code::Attestation, text)
+        }
         _ => Failure::new(Code::Attestation, error.to_string()),
     })?;
     output::say(format_args!(

@@ -325,7 +325,7 @@ fn by_hand(args: &Demo, convelo: &str, address: &str, parties: &[String]) -> Str
         first = parties[0],
     );
     for (index, party) in parties.iter().enumerate() {
-        let line = arguments(args, index, party).join(" ");
+        let line = arguments(args, index, party).join(" ") + " --force";
         let _ = writeln!(text, "    (cd {party} && {convelo} {line})");
     }
     text

@@ -3,15 +3,17 @@
 use std::process::ExitCode;
 
 use convelo_attest::Policy;
-use convelo_psi::{Job, KeyId};
+use convelo_psi::{Job, KeyId, is_address};
 
 use crate::args::Init;
 use crate::exit::Failure;
+use crate::job_file::REPLACE;
 use crate::{files, job_file, output};
 
 pub(crate) fn init(args: &Init) -> Result<ExitCode, Failure> {
     let parties: Vec<(String, String)> =
         args.parties.iter().map(|party| split(party)).collect::<Result<_, _>>()?;
+    check(args, &parties)?;
     let policy = match &args.policy {
         Some(path) => {
             let text = files::text(path, "the policy")?;
@@ -24,11 +26,11 @@ pub(crate) fn init(args: &Init) -> Result<ExitCode, Failure> {
     };
     let text = job_file::write(&args.name, &args.service, policy.as_deref(), &parties);
     files::create(&args.file, text.as_bytes(), 0o644)?;
-    let complete = policy.is_some() && parties.len() >= 2;
-    let next = if complete && Job::from_toml(&text).is_ok() {
-        "it is complete"
-    } else {
-        "fill in the parts marked REPLACE"
+    let next = match (text.contains(REPLACE), Job::from_toml(&text)) {
+        (true, _) => "fill in the parts marked REPLACE".to_owned(),
+        (false, Ok(_)) => "it is complete".to_owned(),
+        (false, Err(_)) if parties.len() == 1 => "add the other parties".to_owned(),
+        (false, Err(error)) => format!("not yet a job ({error})"),
     };
     output::say(format_args!(
         "wrote {path}: {next}; give the same file to every party, and review it with \
@@ -36,6 +38,30 @@ pub(crate) fn init(args: &Init) -> Result<ExitCode, Failure> {
         path = args.file.display()
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses what no job accepts.
+fn check(args: &Init, parties: &[(String, String)]) -> Result<(), Failure> {
+    files::check_name("--name", &args.name)?;
+    if !is_address(&args.service) {
+        let text = format!(
+            "--service is '{}', expected HOST:PORT, as in psi.example.org:7443",
+            args.service
+        );
+        return Err(Failure::usage(text));
+    }
+    for (index, (name, key)) in parties.iter().enumerate() {
+        files::check_name("the name of a --party", name)?;
+        if let Some((other, _)) =
+            parties[..index].iter().find(|(other, of)| other == name || of == key)
+        {
+            let what = if other == name { "twice" } else { "with the key of another party" };
+            let text =
+                format!("--party {name} is given {what}; each has a name and a key of its own");
+            return Err(Failure::usage(text));
+        }
+    }
+    Ok(())
 }
 
 fn split(party: &str) -> Result<(String, String), Failure> {

@@ -11,19 +11,21 @@ use convelo_psi::{Job, Mode, Verify, terms};
 use crate::args::{Join, LogArg, VerifyArg};
 use crate::exit::Failure;
 use crate::output::Narrator;
+use crate::paths::Paths;
 use crate::{files, log, output, platform, provider};
 
-pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
+pub(crate) async fn join(mut args: Join) -> Result<ExitCode, Failure> {
     log::start(log::LevelFilter::WARN, LogArg::Text);
     let narrator = Narrator::new(args.voice, &args.name, true);
     if args.chief.is_some() {
         narrator.line("--chief has no effect: a job needs no chief");
     }
+    args.output.take_if(|path| path.as_os_str() == "-");
     if args.voice.json && args.output.is_none() {
         let text = "the result and the summary would mix on stdout; add --output FILE";
         return Err(Failure::usage(text));
     }
-    files::check_new(args.output.as_deref(), args.force)?;
+    let paths = paths(&args);
     let job = job(&args)?;
     let root = args.insecure_simulated_root.as_deref();
     let Mode::Attested(service) = job.mode();
@@ -56,11 +58,15 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         .memory(memory.clone())
         .output(args.output.map_or_else(output::rows, Output::File))
         .only_first(printed)
+        .allow_no_rows(true)
         .receipt(receipt)
         .keep_answer(keep)
         .list_dropped(args.dropping.list_dropped)
         .allow_empty(args.dropping.allow_empty)
         .build()?;
+    provider::check_paths(paths, &plan, args.resume.as_deref())?;
+    files::check_new("--output", plan.output().and_then(Output::file), args.force)?;
+    files::check_new("--list-dropped", plan.list_dropped(), args.force)?;
     let input = Input::open(&args.data, &memory.directory)?;
     let header = args.no_header.then_some(false);
     let hints = Hints { kind: Some(FileKind::Lines), header, ..Hints::default() };
@@ -69,6 +75,21 @@ pub(crate) async fn join(args: Join) -> Result<ExitCode, Failure> {
         return provider::resume(plan, table, narrator, args.voice.json, &kept).await;
     }
     provider::run(plan, table, narrator, args.voice.json).await
+}
+
+/// What the run reads.
+fn paths(args: &Join) -> Paths {
+    let collateral = files::collateral_path(args.trust.collateral.as_deref(), &args.policy);
+    let seen = files::seen_lists(args.trust.seen_lists.clone(), &args.policy);
+    Paths::default()
+        .reads("the data file", Some(&args.data))
+        .reads("the policy", Some(&args.policy))
+        .reads("the providers' policy", args.others.provider_policy.as_deref())
+        .reads("the key", args.identity.as_deref())
+        .reads("the simulated root", args.insecure_simulated_root.as_deref())
+        .reads("the collateral", Some(&collateral))
+        .reads("the offered collateral", args.others.offer_collateral.as_deref())
+        .writes("the list of revocation lists (--seen-lists)", Some(&seen))
 }
 
 /// The job that all parties derive from the same flags.

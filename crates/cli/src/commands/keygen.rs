@@ -13,6 +13,7 @@ use crate::{files, output};
 const CERTIFICATE_DAYS: u32 = 365;
 
 pub(crate) fn keygen(args: &Keygen) -> Result<ExitCode, Failure> {
+    files::check_name("the party's name", &args.name)?;
     if let Some(directory) = &args.authority {
         return issue(&args.name, directory);
     }

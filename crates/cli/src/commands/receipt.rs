@@ -8,6 +8,7 @@ use convelo_psi::OutcomeKind;
 use serde_json::json;
 
 use crate::args::Receipt;
+use crate::clock::date;
 use crate::exit::{Code, Failure};
 use crate::{files, output, plan};
 
@@ -57,7 +58,11 @@ pub(crate) fn receipt(args: &Receipt) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     for check in &verified.checks {
-        output::data(format_args!("ok  {}: {}", check.name, check.found));
+        let found = match check.found.parse() {
+            Ok(seconds) if check.name == "time of the join" => date(seconds),
+            _ => check.found.clone(),
+        };
+        output::data(format_args!("ok  {}: {found}", check.name));
     }
     for line in summary(&verified, against).into_iter().chain(learned) {
         output::data(line);
@@ -170,6 +175,6 @@ fn unsigned(unsigned: &Unsigned) -> String {
         says.push(format!("it verified the service at {at:?}, good until {until:?}, {fresh}"));
     }
     says.push(format!("the service was at {address:?}"));
-    says.push(format!("the run took from {started} to {finished} (Unix seconds)"));
+    says.push(format!("the run took from {} to {}", date(*started), date(*finished)));
     format!("UNSIGNED, this party's word alone: {}", says.join("; "))
 }

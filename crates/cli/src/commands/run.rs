@@ -9,6 +9,7 @@ use convelo_party::table::{Output, Table};
 use crate::args::{LogArg, Run};
 use crate::exit::Failure;
 use crate::output::Narrator;
+use crate::paths::Paths;
 use crate::{files, log, output, plan, platform, provider, tables};
 
 pub(crate) async fn run(args: Run) -> Result<ExitCode, Failure> {
@@ -25,7 +26,7 @@ pub(crate) async fn run(args: Run) -> Result<ExitCode, Failure> {
 
 /// What the arguments mean, before anything is contacted.
 fn meant(args: Run) -> Result<(Plan, Table), Failure> {
-    files::check_new(args.output.as_deref(), args.force)?;
+    let paths = paths(&args);
     let output = args.output.map(|path| match path.to_str() {
         Some("-") => output::rows(),
         _ => Output::File(path),
@@ -66,6 +67,9 @@ fn meant(args: Run) -> Result<(Plan, Table), Failure> {
         .list_dropped(args.dropping.list_dropped)
         .allow_empty(args.dropping.allow_empty)
         .build()?;
+    provider::check_paths(paths, &plan, args.resume.as_deref())?;
+    files::check_new("--output", plan.output().and_then(Output::file), args.force)?;
+    files::check_new("--list-dropped", plan.list_dropped(), args.force)?;
     if plan.output().is_none() && !args.select.is_empty() {
         return Err(Failure::usage(format!(
             "the job gives this party {}, so no columns are written; leave out --select",
@@ -75,4 +79,20 @@ fn meant(args: Run) -> Result<(Plan, Table), Failure> {
     let table = tables::open(&args.table.input, &args.table.layout, &args.select, &memory)?;
     plan.check(&table)?;
     Ok((plan, table))
+}
+
+/// What the run reads.
+fn paths(args: &Run) -> Paths {
+    let key = files::identity_path(args.identity.as_deref(), &args.job, &args.name);
+    let collateral = files::collateral_path(args.trust.collateral.as_deref(), &args.job);
+    let seen = files::seen_lists(args.trust.seen_lists.clone(), &args.job);
+    Paths::default()
+        .reads("the job file", Some(&args.job))
+        .reads("the key", Some(&key))
+        .reads("the input", Some(&args.table.input))
+        .reads("the policy", args.policy.as_deref())
+        .reads("the providers' policy", args.others.provider_policy.as_deref())
+        .reads("the collateral", Some(&collateral))
+        .reads("the offered collateral", args.others.offer_collateral.as_deref())
+        .writes("the list of revocation lists (--seen-lists)", Some(&seen))
 }

@@ -105,8 +105,19 @@ impl Plan {
         if let Some(rest) = self.after_international_prefix(digits) {
             return international(rest, number);
         }
-        let without_code = self.after_own_code(digits);
-        self.write(without_code.as_deref().unwrap_or(digits), number)
+        let Some(behind_code) = self.after_own_code(digits) else {
+            return self.write(digits, number);
+        };
+        let mut other = String::new();
+        match (self.write(digits, number), self.write(&behind_code, &mut other)) {
+            (Ok(()), Ok(())) if *number != other => Err(Reason::OwnCallingCode),
+            (Ok(()), _) => Ok(()),
+            (Err(_), Ok(())) => {
+                *number = other;
+                Ok(())
+            }
+            (Err(reason), Err(_)) => Err(reason),
+        }
     }
 
     /// The digits after what is dialled before an international number. No calling code begins with 0.
@@ -115,13 +126,11 @@ impl Plan {
         (!rest.is_empty() && !rest.starts_with('0')).then_some(rest)
     }
 
-    /// The national number, if the digits are one behind the country's calling code: they are not a number of
-    /// the plan, and what follows the code is; or they are too many.
+    /// The national digits, if the digits begin with the country's calling code. They may also be a national
+    /// number as they are.
     fn after_own_code<'d>(&self, digits: &'d str) -> Option<Cow<'d, str>> {
         let rest = digits.strip_prefix(self.digits)?;
-        let national = self.without_national_prefix(rest).unwrap_or(Cow::Borrowed(rest));
-        let only = !self.has(digits) && self.has(&national);
-        (only || self.length(digits) == Length::TooLong).then_some(national)
+        Some(self.without_national_prefix(rest).unwrap_or(Cow::Borrowed(rest)))
     }
 
     /// Writes a number, from its national digits, which may begin with the national prefix.

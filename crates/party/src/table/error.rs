@@ -253,7 +253,8 @@ pub enum Fault {
     },
     /// Nobody has said that the first record is a header, and it may be one or not.
     #[error(
-        "the first record may be a header or data, and nobody named a column by its name: say which it is"
+        "the first record may be a header or data, or has a field without a name, and nobody named a column \
+         by its name: say which it is"
     )]
     HeaderUnknown,
     /// The first line of an id list looks like a header.
@@ -293,7 +294,7 @@ pub enum Fault {
     #[error("a text file with one id per line has no columns to choose from, unless read as CSV")]
     ColumnsOfLines,
     /// The header has no column of this name.
-    #[error("no column is called {}; {columns}", shown(name))]
+    #[error("no column is called {}; {columns}{}", shown(name), elsewhere(columns))]
     NoSuchColumn {
         /// The requested name.
         name: String,
@@ -337,6 +338,20 @@ pub enum Fault {
     /// The output is the input.
     #[error("the output is the input file: choose another name for the output")]
     OutputIsInput,
+    /// The output's name belongs to a kind of file that is not written.
+    #[error("the name is that of {found}, which is not written: choose one that ends in {endings}")]
+    OutputName {
+        /// What such a file is.
+        found: &'static str,
+        /// Which names are right.
+        endings: &'static str,
+    },
+    /// Columns were named for a table that has none.
+    #[error(
+        "it is empty and has no columns, not even a header: look whether it is the right file; where an \
+         empty table is right, name no column"
+    )]
+    NoColumns,
     /// The output's name asks for compression that cannot be written.
     #[error("rows are written plain, or as gzip if the name ends in .gz: choose another name")]
     OutputPacking,
@@ -391,6 +406,15 @@ impl fmt::Display for ColumnList {
             0 => Ok(()),
             more => write!(f, " and {more} more"),
         }
+    }
+}
+
+/// Where the names may be, if not in the first record.
+fn elsewhere(columns: &ColumnList) -> &'static str {
+    if columns.names.is_none() || columns.count == 1 {
+        "; perhaps a title stands above the header, or the delimiter is another one"
+    } else {
+        ""
     }
 }
 

@@ -19,7 +19,7 @@
 //! - One id per line. A blank line is a blank id: a row that counts.
 //! - What programs leave after the last row is no row: a line of white space, Ctrl-Z, and lines such
 //!   as `(2 rows affected)`. All of it is counted.
-//! - An empty file is an empty table, whatever columns are requested.
+//! - An empty file is an empty table without columns.
 //!
 //! What is written: the header if there was one and the rows, byte for byte as they were read, with
 //! their line ends, without a byte order mark; a row without an end gets one. Selected columns are
@@ -198,6 +198,9 @@ impl Table {
             return Ok(self);
         }
         if self.columns.is_empty() && self.format.is_text() {
+            if !key.is_empty() || !select.is_empty() {
+                return Err(self.error(Fault::NoColumns));
+            }
             self.key = vec![0];
             return Ok(self);
         }

@@ -11,6 +11,7 @@ use tempfile::NamedTempFile;
 use super::error::{Fault, TableError};
 use super::format::Format;
 use super::input::{Input, ending, extension, irregular};
+use super::signature;
 use crate::limits::{LEAST_ROOM_BYTES, TABLE_BUFFER_BYTES};
 
 /// Where matched rows go.
@@ -195,6 +196,13 @@ pub(super) fn csv_delimiter(path: &Path) -> Option<u8> {
 
 /// The output's name must not claim a format that the rows cannot have.
 fn check_name(path: &Path, format: Format) -> Result<(), TableError> {
+    if let Some(found) = ending(path).and_then(|ending| signature::unwritten(&ending)) {
+        let endings = match format {
+            Format::Lines => ".txt",
+            Format::Csv { .. } | Format::Parquet | Format::Arrow => ".csv, .tsv or .parquet",
+        };
+        return Err(TableError::new(path, Fault::OutputName { found, endings }));
+    }
     let (format, name) = match format {
         Format::Parquet | Format::Arrow if !is_parquet(path) && csv_delimiter(path).is_none() => {
             ("Parquet or CSV", "ends in .parquet, .csv or .tsv")

@@ -1,6 +1,7 @@
 //! What a text table is, as far as nobody has said: its delimiter, and whether its first record names
 //! the columns. Decided by its first records; refused where they admit two answers.
 
+use convelo_keys::is_unknown;
 use convelo_untrusted::{line_end, lines};
 
 use super::ending::trimmed;
@@ -323,7 +324,9 @@ impl First {
             return Self::Record;
         }
         let known = first.iter().any(|name| is_known(name));
-        let evident = known || columns.iter().any(Column::differs);
+        // Where a name should be, there is none.
+        let unnamed = first.iter().any(|name| is_unknown(name));
+        let evident = !unnamed && (known || columns.iter().any(Column::differs));
         if evident && !columns.iter().any(Column::is_value) { Self::Header } else { Self::Unknown }
     }
 
@@ -559,6 +562,11 @@ mod tests {
             ("anna@x.org,Anna,1980-01-02\nbert@x.org,Bert,1981-02-03\n", &[], First::Record),
             ("Anna,Smith,1980-01-02\nBert,Jones,1981-02-03\n", &[], First::Record),
             ("Anna,1980-01-02\n", &[], First::Record),
+            ("NULL,Smith\n1,Jones\n2,Kim\n3,Lee\n", &[1], First::Unknown),
+            (",Smith\n1,Jones\n", &[1], First::Unknown),
+            ("Smith,unknown\nJones,1980-01-11\n", &[0], First::Unknown),
+            ("n/a,a\n1,b\n", &[1], First::Unknown),
+            ("\\N,id\n1,b\n", &[1], First::Unknown),
             ("id-01,x\nid-02,y\nid-03,z\n", &[0], First::Record),
             ("sha256,email2\n9f86d081884c,a@x.org\n2c26b46b68ff,b@x.org\n", &[0], First::Header),
             ("+49 30 1,a\n+49 30 2,b\n", &[1], First::Record),

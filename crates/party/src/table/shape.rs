@@ -1,6 +1,8 @@
 //! What a text looks like, without its value: to tell names of columns from records, and for two
 //! partners to compare their keys without showing them.
 
+use convelo_keys::{Normaliser, is_exponent, is_guarded};
+
 /// The kind of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -75,9 +77,11 @@ pub struct Shapes {
     pub spaced: u64,
     /// Those with characters other than ASCII.
     pub not_ascii: u64,
-    /// Those that begin with `=` or an apostrophe, by which spreadsheets keep a text from being read
-    /// as a number.
+    /// Those around which a spreadsheet's guard stands (`="…"`, or an apostrophe before a number) even
+    /// after the steps.
     pub guarded: u64,
+    /// Those that are numbers in scientific notation even after the steps, as spreadsheets round them.
+    pub rounded: u64,
     /// The length of the shortest, in characters.
     pub shortest: u64,
     /// The length of the longest, in characters.
@@ -85,8 +89,8 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    /// Looks at one more value.
-    pub(crate) fn add(&mut self, value: &str) {
+    /// Looks at one more value of this part of the key.
+    pub(crate) fn add(&mut self, value: &str, part: usize, normaliser: &mut Normaliser) {
         let text = value.trim();
         if text.is_empty() {
             return;
@@ -101,7 +105,11 @@ impl Shapes {
         count(&mut self.at_signs, text.contains('@'));
         count(&mut self.spaced, text.len() < value.len());
         count(&mut self.not_ascii, !text.is_ascii());
-        count(&mut self.guarded, matches!(first, Some('=' | '\'' | '\u{2019}')));
+        if matches!(first, Some('=' | '\'')) || is_exponent(text) {
+            let key = normaliser.normalised(part, value).unwrap_or_default();
+            count(&mut self.guarded, is_guarded(key));
+            count(&mut self.rounded, is_exponent(key));
+        }
         let length = text.chars().count() as u64;
         self.shortest = if self.values == 0 { length } else { self.shortest.min(length) };
         self.longest = self.longest.max(length);
@@ -126,6 +134,7 @@ impl Shapes {
             spaced: self.spaced + other.spaced,
             not_ascii: self.not_ascii + other.not_ascii,
             guarded: self.guarded + other.guarded,
+            rounded: self.rounded + other.rounded,
             shortest,
             longest: self.longest.max(other.longest),
         };
@@ -134,6 +143,7 @@ impl Shapes {
 
 #[cfg(test)]
 mod tests {
+    use convelo_psi::KeyPart;
     use proptest::prelude::*;
 
     use super::*;
@@ -159,20 +169,24 @@ mod tests {
     #[test]
     fn shapes_count_and_hold_no_value() {
         let mut shapes = Shapes::default();
-        for value in ["0123", "1234567", " +49 1", "=\"1\"", "'2", "", "Ann@x.org", "é"] {
-            shapes.add(value);
+        let mut as_is = Normaliser::new(&[KeyPart::new("id", Vec::new())]);
+        for value in
+            ["0123", "1234567", " +49 1", "=\"1\"", "'2", "'t", "1E+3", "", "Ann@x.org", "é"]
+        {
+            shapes.add(value, 0, &mut as_is);
         }
         let expected = Shapes {
-            values: 7,
+            values: 9,
             digits: 2,
             zero_first: 1,
             plus_first: 1,
-            letters: 2,
-            capitals: 1,
+            letters: 4,
+            capitals: 2,
             at_signs: 1,
             spaced: 1,
             not_ascii: 1,
             guarded: 2,
+            rounded: 1,
             shortest: 1,
             longest: 9,
         };
@@ -187,8 +201,9 @@ mod tests {
         ) {
             let of = |values: &[String]| {
                 let mut shapes = Shapes::default();
+                let mut as_is = Normaliser::new(&[KeyPart::new("id", Vec::new())]);
                 for value in values {
-                    shapes.add(value);
+                    shapes.add(value, 0, &mut as_is);
                 }
                 shapes
             };

@@ -99,6 +99,30 @@ pub(super) fn workbook() -> Fault {
     Fault::NotText { found: "a workbook (.xlsx, .ods)", advice: SAVE_SHEET }
 }
 
+/// The kind of file that has names with this ending, if it is one that nothing here writes.
+pub(super) fn unwritten(ending: &str) -> Option<&'static str> {
+    Some(match ending {
+        "xlsx" | "xlsm" | "xlsb" | "xls" | "ods" | "numbers" => "a workbook",
+        "json" | "jsonl" | "ndjson" => "JSON",
+        "xml" => "XML",
+        "html" | "htm" => "an HTML page",
+        "pdf" => "a PDF document",
+        "doc" | "docx" | "odt" | "rtf" => "a document",
+        "zip" | "7z" | "rar" | "tar" | "tgz" => "an archive",
+        "bz2" | "xz" | "lz4" | "lzma" | "z" | "br" => "a packed file other than .gz",
+        "avro" => "an Avro file",
+        "orc" => "an ORC file",
+        "arrow" | "arrows" | "feather" | "ipc" => "an Arrow file",
+        "sqlite" | "sqlite3" | "db" | "duckdb" | "mdb" | "accdb" => "a database",
+        "sql" => "an SQL script",
+        "dta" | "sav" | "sas7bdat" | "rds" | "rdata" | "h5" | "hdf5" => {
+            "a statistics program's file"
+        }
+        "npy" | "npz" | "pkl" | "pickle" => "a Python object",
+        _ => return None,
+    })
+}
+
 /// What a text is that is no table.
 pub(super) fn text(head: &[u8]) -> Option<Fault> {
     let begin: String = String::from_utf8_lossy(head)

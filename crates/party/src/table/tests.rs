@@ -316,14 +316,18 @@ fn a_byte_order_mark_is_no_part_of_the_first_field() {
 #[test]
 fn empty_tables() {
     for text in ["", "\u{feff}", "\n\r\n"] {
-        assert!(keys(text, COMMA, &["email"]).unwrap().is_empty());
-        assert!(keys(text, NO_HEADER, &["#7"]).unwrap().is_empty());
+        assert!(keys(text, COMMA, &[]).unwrap().is_empty());
+        for (format, column) in [(COMMA, "email"), (NO_HEADER, "#7")] {
+            let error = keys(text, format, &[column]).unwrap_err();
+            assert!(matches!(error.fault(), Fault::NoColumns), "{error}");
+        }
     }
     assert!(keys("", Format::Lines, &[]).unwrap().is_empty());
     assert!(keys("id,email", COMMA, &["email"]).unwrap().is_empty());
     let files = Files::new();
-    for (text, written) in [("", ""), ("id,email\r\n", "id,email\r\n")] {
-        let mut table = open(&files.with("in.csv", text), COMMA, &["email"]).unwrap();
+    let named = &["email"][..];
+    for (text, key, written) in [("", &[][..], ""), ("id,email\r\n", named, "id,email\r\n")] {
+        let mut table = open(&files.with("in.csv", text), COMMA, key).unwrap();
         let counts = table.scan(|_| {}, nothing()).unwrap();
         let out = files.path("out.csv");
         let result = table

@@ -104,7 +104,7 @@ fn check_caps(job: &Job) -> Result<(), JobError> {
 }
 
 /// Whether `name` can be the name of a job, a party or a key part.
-pub(crate) fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=MAXIMUM_NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed)
 }
@@ -466,13 +466,18 @@ fn check_address(field: &str, address: &str) -> Result<(), JobError> {
     ))
 }
 
-pub(super) fn is_address(address: &str) -> bool {
+/// Whether `address` can be the address of a service: a host's name or IP address, a colon and a port.
+pub fn is_address(address: &str) -> bool {
     let Some((host, port)) = address.rsplit_once(':') else { return false };
-    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let allowed = |byte: u8| match byte {
+        b':' | b'%' => bracketed.is_some(),
+        byte => byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'),
+    };
+    let name = bracketed.unwrap_or(host);
     address.len() <= MAXIMUM_ADDRESS_BYTES
-        && !host.is_empty()
-        && host.bytes().all(|byte| byte.is_ascii_graphic())
-        && (bracketed || !host.contains(':'))
+        && !name.is_empty()
+        && name.bytes().all(allowed)
         && port.bytes().all(|byte| byte.is_ascii_digit())
         && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
