@@ -11,8 +11,8 @@ use super::kit::*;
 /// Another platform's FMSPC.
 const ELSEWHERE: [u8; 6] = [9; 6];
 
-fn own(knobs: &CollateralKnobs) -> Option<Arc<Collateral>> {
-    Some(Arc::new(collateral(knobs)))
+fn own(knobs: &CollateralKnobs) -> Arc<Collateral> {
+    Arc::new(collateral(knobs))
 }
 
 /// A bundle about our platform that no other bundle here is like.
@@ -50,25 +50,25 @@ fn without_our_own_the_offer_is_used() {
 fn our_own_wins_if_it_is_about_the_platform() {
     let (evidence, own) = (evidence(&enclave()), own(&ours()));
     for offered in [offer(&CollateralKnobs::default()), offer(&elsewhere()), b"garbage".to_vec()] {
-        let used = Collateral::own_or_offered(own.clone(), &offered, &evidence).unwrap();
-        assert!(Arc::ptr_eq(&used, own.as_ref().unwrap()));
+        let used = Collateral::own_or_offered(Some(own.clone()), &offered, &evidence).unwrap();
+        assert!(Arc::ptr_eq(&used, &own));
     }
-    judged(own, b"garbage", &evidence).unwrap();
+    judged(Some(own), b"garbage", &evidence).unwrap();
 }
 
 #[test]
 fn our_own_about_another_platform_gives_way_to_the_offer() {
     let (evidence, offered) = (evidence(&enclave()), offer(&CollateralKnobs::default()));
-    let used = Collateral::own_or_offered(own(&elsewhere()), &offered, &evidence).unwrap();
+    let used = Collateral::own_or_offered(Some(own(&elsewhere())), &offered, &evidence).unwrap();
     assert_eq!(used.to_json().into_bytes(), offered);
-    judged(own(&elsewhere()), &offered, &evidence).unwrap();
+    judged(Some(own(&elsewhere())), &offered, &evidence).unwrap();
 }
 
 #[test]
 fn offer_cannot_take_back_what_our_own_revokes() {
     let evidence = evidence(&enclave());
     let revoked = CollateralKnobs { revoke_pck: true, ..ours() };
-    let refused = judged(own(&revoked), &offer(&CollateralKnobs::default()), &evidence);
+    let refused = judged(Some(own(&revoked)), &offer(&CollateralKnobs::default()), &evidence);
     assert_eq!(code(refused), "revoked");
 }
 
@@ -77,7 +77,7 @@ fn nothing_offered() {
     let evidence = evidence(&enclave());
     assert_eq!(code(judged(None, b"", &evidence)), "no-collateral");
     // What our own is about is said instead.
-    assert_eq!(code(judged(own(&elsewhere()), b"", &evidence)), "collateral-platform");
+    assert_eq!(code(judged(Some(own(&elsewhere())), b"", &evidence)), "collateral-platform");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn offer_about_another_platform() {
     let evidence = evidence(&enclave());
     assert_eq!(code(judged(None, &offer(&elsewhere()), &evidence)), "collateral-platform");
     let other_still = CollateralKnobs { fmspc: [8; 6], ..elsewhere() };
-    let refusal = judged(own(&elsewhere()), &offer(&other_still), &evidence).unwrap_err();
+    let refusal = judged(Some(own(&elsewhere())), &offer(&other_still), &evidence).unwrap_err();
     assert_eq!(refusal.code, "collateral-platform");
     assert!(refusal.found.contains("FMSPC 080808080808"), "{refusal}");
 }
@@ -103,7 +103,7 @@ fn offer_of_garbage() {
         (half.as_bytes(), "not the JSON of a collateral bundle"),
         (without_a_date.as_bytes(), "TCB info cannot be used"),
     ] {
-        for own in [None, own(&elsewhere())] {
+        for own in [None, Some(own(&elsewhere()))] {
             let refusal = judged(own, offered, &evidence).unwrap_err();
             assert_eq!(refusal.code, "no-collateral");
             let text = refusal.to_string();

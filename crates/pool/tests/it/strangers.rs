@@ -108,7 +108,7 @@ async fn strangers_that_have_shaken_hands_do_not_keep_peers_out() {
     for from in [HERE, ELSEWHERE] {
         let (alice, bob, bob_key) = duo_under_tls();
         let mut held = Vec::new();
-        for _ in 0..2 * STRANGERS_PER_HOST + 1 {
+        for _ in 0..=2 * STRANGERS_PER_HOST {
             held.push(shaken_hands(from, bob.port(), bob_key).await);
         }
         soon(alice.send("bob", "hello")).await.unwrap();
