@@ -5,7 +5,7 @@
 //! it says: digests and statements byte for byte, and the agreement on the job key by a party that
 //! speaks by the file alone, with two that run the code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
@@ -14,7 +14,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _,
     ParsedPublicKey,
 };
-use convelo_attest::{EXPORTER_LABEL, Role, Session};
+use convelo_attest::{EXPORTER_LABEL, OneTimeKey, Role, Session};
 use convelo_channel::os_rng;
 use convelo_psi::agreement::{
     AgreementError, Assembled, Confirmation, KeyOffer, Member, Opening, SealedShare,
@@ -142,6 +142,13 @@ fn bytes_of(field: &Field, values: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
+fn every_binding_is_compared_with_the_code() {
+    let definitions = Bindings::read().definitions;
+    let defined: BTreeSet<_> = definitions.keys().map(String::as_str).collect();
+    assert_eq!(defined, MESSAGES.into_iter().chain(AGREEMENT).collect());
+}
+
+#[test]
 fn a_session_binds_what_the_model_binds() {
     let bindings = Bindings::read();
     assert_eq!(bindings.constant("attest_exporter"), EXPORTER_LABEL);
@@ -166,13 +173,38 @@ fn a_session_binds_what_the_model_binds() {
                 ("job", session.job),
             ],
         );
-        let mut hash = Sha512::new();
-        for field in fields {
-            hash.update((field.len() as u64).to_be_bytes());
-            hash.update(field);
-        }
-        assert_eq!(session.report_data(role), *hash.finalize(), "{name}");
+        assert_eq!(session.report_data(role), report_data_of(&fields), "{name}");
     }
+}
+
+#[test]
+fn a_quote_over_a_one_time_key_binds_what_the_model_binds() {
+    let key = OneTimeKey {
+        job: &[1; 32],
+        party: "alice",
+        identity: b"identity key",
+        key: b"one-time key",
+    };
+    let fields = Bindings::read().fields(
+        "one_time_key_data",
+        &[
+            ("job", key.job),
+            ("name", key.party.as_bytes()),
+            ("identity", key.identity),
+            ("one_time_key", key.key),
+        ],
+    );
+    assert_eq!(key.report_data(), report_data_of(&fields));
+}
+
+/// SHA-512 over the fields, each preceded by its length in 64 bits, big-endian.
+fn report_data_of(fields: &[Vec<u8>]) -> [u8; 64] {
+    let mut hash = Sha512::new();
+    for field in fields {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field);
+    }
+    hash.finalize().into()
 }
 
 #[test]
@@ -270,6 +302,15 @@ fn a_party_that_leaves_a_field_out_is_refused() {
         }
     }
 }
+
+/// The definitions of single messages, each of which has a test of its own.
+const MESSAGES: [&str; 5] = [
+    "certificate_claims",
+    "session_data",
+    "one_time_key_data",
+    "stated_member",
+    "statement_message",
+];
 
 /// The definitions of the agreement on the job key.
 const AGREEMENT: [&str; 8] = [

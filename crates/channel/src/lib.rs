@@ -128,7 +128,7 @@ pub use identity::{Identity, IdentityError};
 pub use listen::{
     Acquaintance, Acquaintances, Kept, Listener, ListenerError, Peer, PeerStream, Place, Seated,
 };
-pub use log_limit::stranger_line;
+pub use log_limit::{LogLimit, stranger_line};
 pub use proven::ProvenPeer;
 pub use roots::Roots;
 pub use slots::{Holder, Lost, Slot, SlotLimits, Slots};

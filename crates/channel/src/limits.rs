@@ -47,12 +47,12 @@ pub const ROOM_AROUND_AN_UPLOAD: u64 = 64 << 10;
 /// The longest PROXY protocol header, including what it may say besides addresses.
 pub const MAXIMUM_PROXY_HEADER_BYTES: usize = 1 << 10;
 
-/// How many lines about strangers may be logged at once, with [`LOG_LINES_PER_SECOND`] more each
-/// second; the next line says how many were left out.
+/// How many lines about strangers may be logged at once, with one more in each [`LOG_LINE_PAUSE`];
+/// the next line says how many were left out.
 pub const LOG_LINES_AT_ONCE: u32 = 50;
 
 /// See [`LOG_LINES_AT_ONCE`].
-pub const LOG_LINES_PER_SECOND: u32 = 2;
+pub const LOG_LINE_PAUSE: Duration = Duration::from_millis(500);
 
 /// How many invalid certificates one source may show at once, with [`FAILURES_PER_SECOND`] more
 /// each second; beyond that, its connections are closed before their handshake.

@@ -3,10 +3,14 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits::{LOG_LINES_AT_ONCE, LOG_LINES_PER_SECOND};
+use crate::limits::{LOG_LINE_PAUSE, LOG_LINES_AT_ONCE};
 
-/// Lines that may be logged, in all: a burst, and then so many a second.
-struct LogLimit(Mutex<State>);
+/// Lines that may be logged, in all: a burst, and then one in each pause.
+pub struct LogLimit {
+    at_once: u32,
+    pause: Duration,
+    state: Mutex<State>,
+}
 
 struct State {
     /// When all lines of the burst may be used again.
@@ -15,26 +19,26 @@ struct State {
 }
 
 impl LogLimit {
-    /// With the whole burst.
-    const fn new() -> Self {
-        Self(Mutex::new(State { rested: None, left_out: 0 }))
+    /// With the whole burst of `at_once` lines.
+    pub const fn new(at_once: u32, pause: Duration) -> Self {
+        Self { at_once, pause, state: Mutex::new(State { rested: None, left_out: 0 }) }
     }
 
     /// Whether another line may be logged at `now`; if so, how many have been left out before it.
-    fn line(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rested = state.rested.map_or(now, |rested| rested.max(now));
-        if rested.duration_since(now) + span(1) > span(LOG_LINES_AT_ONCE) {
+    pub fn line(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let rested = state.rested.map_or(now, |rested| rested.max(now)) + self.pause;
+        if rested.duration_since(now) > self.pause * self.at_once {
             state.left_out += 1;
             return None;
         }
-        state.rested = Some(rested + span(1));
+        state.rested = Some(rested);
         Some(std::mem::take(&mut state.left_out))
     }
 }
 
 /// What all strangers of this process share.
-static STRANGERS: LogLimit = LogLimit::new();
+static STRANGERS: LogLimit = LogLimit::new(LOG_LINES_AT_ONCE, LOG_LINE_PAUSE);
 
 /// Whether another line about a stranger may be logged; if so, how many have been left out before
 /// it.
@@ -42,23 +46,17 @@ pub fn stranger_line() -> Option<u64> {
     STRANGERS.line(Instant::now())
 }
 
-/// How long it takes until this many more lines may be logged.
-fn span(lines: u32) -> Duration {
-    Duration::from_secs(1) * lines / LOG_LINES_PER_SECOND
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_then_a_few_a_second_and_the_rest_is_counted() {
-        let (limit, now) = (LogLimit::new(), Instant::now());
-        let burst = (0..3 * LOG_LINES_AT_ONCE).filter_map(|_| limit.line(now));
-        assert_eq!(burst.collect::<Vec<_>>(), vec![0; LOG_LINES_AT_ONCE as usize]);
-        let later = now + span(1);
-        assert_eq!(limit.line(later), Some(u64::from(2 * LOG_LINES_AT_ONCE)));
-        assert_eq!(limit.line(later), None);
-        assert_eq!(limit.line(later + span(LOG_LINES_AT_ONCE)), Some(1));
+    fn a_flood_of_strangers_does_not_flood_the_log() {
+        const PAUSE: Duration = Duration::from_secs(10);
+        let (limit, now) = (LogLimit::new(5, PAUSE), Instant::now());
+        let lines = |now| (0..20).filter_map(|_| limit.line(now)).collect::<Vec<_>>();
+        assert_eq!(lines(now), [0; 5]);
+        assert_eq!(lines(now + PAUSE), [15]);
+        assert_eq!(lines(now + PAUSE * 100), [19, 0, 0, 0, 0]);
     }
 }

@@ -55,7 +55,6 @@ pub mod parquet;
 mod peers;
 mod pool;
 mod quota;
-mod reports;
 mod server;
 mod session;
 mod shared;

@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use convelo_channel::{Expect, ProvenPeer};
+use convelo_channel::{Expect, LogLimit, ProvenPeer};
 use tokio::sync::watch;
 
 use crate::conversation::{Conversation, Source, Waiting};
 use crate::error::{Closed, ReceiveError, ReceiveFailure, Restarted, SendError, SendFailure};
+use crate::limits::{REPORT_PAUSE, REPORTS_AT_ONCE};
 use crate::mailbox::{Delivered, Waiter};
 use crate::message::{Incoming, MessageId, Wire};
 use crate::outbox::{Outbox, Request};
 use crate::quota::Quota;
-use crate::reports::Reports;
 use crate::session::Session;
 use crate::strangers::canonical;
 
@@ -79,7 +79,7 @@ pub(crate) struct Peer {
     conversation: Mutex<Conversation>,
     /// The party that has its name now, as [`Conversation::party`] counts them.
     pub(crate) party: watch::Sender<u64>,
-    pub(crate) reports: Reports,
+    pub(crate) reports: LogLimit,
 }
 
 #[derive(Default)]
@@ -110,7 +110,7 @@ impl Peer {
             addresses: Mutex::default(),
             conversation: Mutex::new(conversation),
             party: watch::Sender::new(0),
-            reports: Reports::default(),
+            reports: LogLimit::new(REPORTS_AT_ONCE, REPORT_PAUSE),
         }
     }
 

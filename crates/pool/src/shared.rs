@@ -7,18 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use convelo_channel::{PeerTls, ProvenPeer};
+use convelo_channel::{LogLimit, PeerTls, ProvenPeer};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use crate::binding::{Bindings, Claim, Decision};
 use crate::lane::Introduction;
-use crate::limits::{LOOKUP_PAUSE, MAILBOX_BYTES};
+use crate::limits::{LOOKUP_PAUSE, MAILBOX_BYTES, REPORT_PAUSE, REPORTS_AT_ONCE};
 use crate::memory::Ordinary;
 use crate::message::Allocate;
 use crate::notice::{Level, Notice, Observer};
 use crate::peers::{Origin, Peer, PeerIdentity};
-use crate::reports::Reports;
 use crate::strangers::Strangers;
 
 /// How to set up a node.
@@ -68,8 +67,8 @@ pub(crate) struct Shared {
     pub(crate) closing: AtomicBool,
     stopped: watch::Sender<bool>,
     pub(crate) strangers: Arc<Strangers>,
-    warnings: Reports,
-    remarks: Reports,
+    warnings: LogLimit,
+    remarks: LogLimit,
     pub(crate) plain_noted: AtomicBool,
     pub(crate) deadlines: Notify,
     pub(crate) next_deadline: AtomicU64,
@@ -101,8 +100,8 @@ impl Shared {
             closing: AtomicBool::new(false),
             stopped: watch::Sender::new(false),
             strangers: Arc::default(),
-            warnings: Reports::default(),
-            remarks: Reports::default(),
+            warnings: LogLimit::new(REPORTS_AT_ONCE, REPORT_PAUSE),
+            remarks: LogLimit::new(REPORTS_AT_ONCE, REPORT_PAUSE),
             plain_noted: AtomicBool::new(false),
             deadlines: Notify::new(),
             next_deadline: AtomicU64::new(u64::MAX),
@@ -158,9 +157,9 @@ impl Shared {
 
     /// A notice about strangers, which they cannot have written as often as they like.
     pub(crate) fn report(&self, level: Level, text: &str) {
-        let reports = if level == Level::Warning { &self.warnings } else { &self.remarks };
-        if let Some(line) = reports.line(text, Instant::now()) {
-            self.notice(level, None, &line);
+        let limit = if level == Level::Warning { &self.warnings } else { &self.remarks };
+        if let Some(left_out) = limit.line(Instant::now()) {
+            self.notice(level, None, &with_left_out(text, left_out));
         }
     }
 
@@ -176,8 +175,8 @@ impl Shared {
 
     /// The same about strangers that claim to be one peer.
     pub(crate) fn report_about(&self, peer: &Peer, level: Level, text: &str) {
-        if let Some(line) = peer.reports.line(text, Instant::now()) {
-            self.notice(level, Some(peer.name()), &line);
+        if let Some(left_out) = peer.reports.line(Instant::now()) {
+            self.notice(level, Some(peer.name()), &with_left_out(text, left_out));
         }
     }
 
@@ -298,6 +297,14 @@ pub(crate) enum Unidentified {
     SendOnly(Arc<Peer>),
     /// The peer has too many connections here.
     Crowded,
+}
+
+/// A line about strangers, which says how many others were not written.
+fn with_left_out(text: &str, left_out: u64) -> String {
+    match left_out {
+        0 => text.to_owned(),
+        _ => format!("{text} (lines like this that were left out since: {left_out})"),
+    }
 }
 
 /// The only peer of which this holds; an error if there are several.

@@ -264,7 +264,9 @@ pub(crate) fn unix_now() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{LazyLock, mpsc};
+
+    use convelo_simulator::{CollateralKnobs, Platform};
 
     use super::*;
 
@@ -325,6 +327,94 @@ mod tests {
         let order = order.lock().expect("no panic");
         let place = order.iter().position(|source| *source == OTHER);
         assert!(place.is_some_and(|place| place < TURNS_EACH), "{place:?} of {}", order.len());
+    }
+
+    /// A platform whose collateral begins now: `judge` has the system's clock.
+    fn platform() -> Arc<Platform> {
+        static PLATFORM: LazyLock<Arc<Platform>> =
+            LazyLock::new(|| Arc::new(Platform::new(unix_now()).expect("a platform")));
+        Arc::clone(&PLATFORM)
+    }
+
+    /// The platform's collateral; of another one, with this FMSPC.
+    fn collateral(fmspc: Option<[u8; 6]>) -> Collateral {
+        let default = CollateralKnobs::default();
+        platform().collateral(&CollateralKnobs { fmspc: fmspc.unwrap_or(default.fmspc), ..default })
+    }
+
+    struct Own(Arc<Collateral>);
+
+    impl CollateralSource for Own {
+        fn current(&self) -> Option<Arc<Collateral>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+
+    /// The verdict on a party that attests its connection again and has offered this in its Hello.
+    async fn renewed(own: Option<Collateral>, offered: impl Into<Bytes>) -> Result<(), Failed> {
+        let own = own.map(|own| Arc::new(Own(Arc::new(own))) as Arc<dyn CollateralSource>);
+        let quote = platform().program("provider").quote(&[7; 64]).expect("a quote");
+        let evidence = Evidence::from_quote(&quote, &[7; 64], b"key").expect("evidence");
+        let policy = Policy::from_toml(&platform().program_policy("provider")).expect("a policy");
+        let claim = Claim { evidence: vec![Arc::new(evidence)], collateral: offered.into() };
+        let verifier = Verifier::new(own);
+        verifier.judge(Queue::Seated, SOURCE, "alice", Ok(claim), &[policy]).await
+    }
+
+    /// What a party is told that was refused for its collateral.
+    async fn refused(own: Option<Collateral>, offered: impl Into<Bytes>) -> String {
+        let failed = renewed(own, offered).await.expect_err("it has to be refused");
+        assert_eq!((failed.reason, failed.party.as_deref()), (Reason::Attestation, Some("alice")));
+        let text = failed.explanation;
+        assert!(text.starts_with("the evidence of 'alice' was refused: "), "{text}");
+        text
+    }
+
+    const ELSEWHERE: Option<[u8; 6]> = Some([9; 6]);
+
+    #[tokio::test]
+    async fn a_party_is_judged_by_what_it_offered_where_we_have_nothing_about_its_platform() {
+        let offered = collateral(None).to_json();
+        renewed(None, offered.clone()).await.expect("accepted");
+        renewed(Some(collateral(ELSEWHERE)), offered).await.expect("accepted");
+    }
+
+    #[tokio::test]
+    async fn our_own_collateral_wins_if_it_is_about_the_platform() {
+        renewed(Some(collateral(None)), "").await.expect("accepted");
+        renewed(Some(collateral(None)), "garbage").await.expect("not even read");
+        let revoked = CollateralKnobs { revoke_pck: true, ..CollateralKnobs::default() };
+        let text = refused(Some(platform().collateral(&revoked)), collateral(None).to_json()).await;
+        assert!(text.contains("revoked"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn nothing_offered_and_nothing_here() {
+        let text = refused(None, "").await;
+        assert!(text.contains("none here, and none was offered"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn offer_about_another_platform() {
+        let text = refused(None, collateral(ELSEWHERE).to_json()).await;
+        assert!(text.contains("FMSPC 090909090909"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn offer_of_garbage() {
+        for offered in [&b"\xff\xff"[..], b"secret words", b"{\"secret words\": 1}"] {
+            let text = refused(None, offered).await;
+            assert!(text.contains("none here, and an offer that is not"), "{text}");
+            assert!(!text.contains("secret words"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn offer_that_is_too_long() {
+        let mut offered = collateral(None).to_json().into_bytes();
+        offered.resize(convelo_attest::MAXIMUM_COLLATERAL_BYTES + 1, b' ');
+        let text = refused(None, offered).await;
+        assert!(text.contains("1048577 bytes, which is too long"), "{text}");
     }
 
     struct Echo;

@@ -7,6 +7,7 @@ mod conversions;
 mod dynamic_config;
 mod genuine;
 mod kit;
+mod offered;
 mod policies;
 mod source;
 mod tdx;

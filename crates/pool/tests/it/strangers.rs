@@ -5,10 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use convelo_channel::{Identity, PeerTls};
+use convelo_channel::{Expect, Identity, PeerTls};
 use convelo_pool::limits::{PEER_CONNECTIONS, REPORTS_AT_ONCE, STRANGERS_PER_HOST};
 use convelo_pool::{Level, Node, NodeConfig, Pool, Wire, WireChoice};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
@@ -37,7 +37,7 @@ async fn hold(from: Ipv4Addr, port: u16, count: usize, said: &[u8]) -> Vec<TcpSt
 }
 
 /// Reads to the end of a connection that the other side has to end.
-async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut read = Vec::new();
     // A reset is an end as well.
     let _ = soon(stream.read_to_end(&mut read)).await;
@@ -72,20 +72,59 @@ async fn sockets_held_by_strangers_do_not_keep_peers_out() {
 #[tokio::test]
 async fn sockets_held_by_strangers_do_not_keep_peers_out_of_tls() {
     for said in [SILENT, HALF_A_HANDSHAKE] {
-        let alices = Identity::generate().plain().unwrap();
-        let bobs = Identity::generate().plain().unwrap();
-        let (alice_key, bob_key) = (alices.key_id(), bobs.key_id());
-        let of = |credential| Pool::builder().tls(PeerTls::new(credential, None));
-        let bob = of(bobs)
-            .peer(local("alice", free_port()).key(alice_key))
-            .listen("127.0.0.1", 0)
-            .unwrap();
-        let alice =
-            of(alices).peer(local("bob", bob.port()).key(bob_key)).listen("127.0.0.1", 0).unwrap();
+        let (alice, bob, _) = duo_under_tls();
         let held = hold(ELSEWHERE, bob.port(), 2 * STRANGERS_PER_HOST + 1, said).await;
         soon(alice.send("bob", "hello")).await.unwrap();
         assert_eq!(soon(bob.recv::<String>("alice")).await.unwrap(), "hello");
         drop(held);
+    }
+}
+
+/// Alice and bob, who know each other's keys, and bob's key.
+fn duo_under_tls() -> (Pool, Pool, [u8; 32]) {
+    let [alices, bobs] = [(); 2].map(|()| Identity::generate().plain().unwrap());
+    let (alice_key, bob_key) = (alices.key_id(), bobs.key_id());
+    let of = |credential| Pool::builder().tls(PeerTls::new(credential, None));
+    let alice_there = local("alice", free_port()).key(alice_key);
+    let bob = of(bobs).peer(alice_there).listen("127.0.0.1", 0).unwrap();
+    let bob_there = local("bob", bob.port()).key(bob_key);
+    let alice = of(alices).peer(bob_there).listen("127.0.0.1", 0).unwrap();
+    (alice, bob, bob_key)
+}
+
+/// A connection of somebody whom bob does not know, and who has proved a key of its own.
+async fn shaken_hands(
+    from: Ipv4Addr,
+    port: u16,
+    bob: [u8; 32],
+) -> impl AsyncRead + AsyncWrite + Unpin {
+    let own = PeerTls::new(Identity::generate().plain().unwrap(), None);
+    let tcp = soon(connect(from, port)).await.unwrap();
+    soon(own.connect(tcp, &Expect::Key(bob))).await.unwrap().0
+}
+
+#[tokio::test]
+async fn strangers_that_have_shaken_hands_do_not_keep_peers_out() {
+    for from in [HERE, ELSEWHERE] {
+        let (alice, bob, bob_key) = duo_under_tls();
+        let mut held = Vec::new();
+        for _ in 0..=2 * STRANGERS_PER_HOST {
+            held.push(shaken_hands(from, bob.port(), bob_key).await);
+        }
+        soon(alice.send("bob", "hello")).await.unwrap();
+        assert_eq!(soon(bob.recv::<String>("alice")).await.unwrap(), "hello");
+        drop(held);
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_that_shakes_hands_and_does_not_introduce_itself_is_let_go() {
+    let (_alice, bob, bob_key) = duo_under_tls();
+    for said in [SILENT, HALF_A_HEAD, QUESTION] {
+        let mut held = shaken_hands(ELSEWHERE, bob.port(), bob_key).await;
+        held.write_all(said).await.unwrap();
+        held.flush().await.unwrap();
+        read_to_end(&mut held).await;
     }
 }
 
