@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import ormsgpack
 
+from convelo._untrusted import showable
 from convelo.exceptions import BodyError
 from convelo.wire.budget import Budget, current_budget, is_scalar
 from convelo.wire.coding import PLAIN, Decoder, Encoder
@@ -362,7 +363,7 @@ def decode(
     except Exception as error:
         raise Undecodable(
             f"what arrived cannot be decoded: {type(error).__name__}: {error}"
-        ) from error
+        ) from showable(error)
 
 
 class SecondDecoder(Decoder):
@@ -546,14 +547,16 @@ class SecondDecoder(Decoder):
             )
         kind, number, labels, names, left_out = described
         frame = arrow.read(self._buffer(number))
+        # pandas would copy them with each part of the frame.
+        attributes, frame.attrs = frame.attrs, {}
         frame = _with_columns(frame, left_out)
         if names is not None:
             checked_labels(names)
-        if names is not None:
             frame.index = frame.index.set_names(names)
         if kind == "Series" and type(labels) is list and frame.shape[1] == len(labels) == 1:
             series = frame.iloc[:, 0]
-            series.name = labels[0]
+            (series.name,) = checked_labels(labels)
+            series.attrs = attributes
             return series
         if kind != "DataFrame":
             raise Undecodable("a malformed frame: expected a DataFrame, or a Series of one column")
@@ -561,6 +564,7 @@ class SecondDecoder(Decoder):
         if len(index) != frame.shape[1]:
             raise Undecodable(f"{len(index)} names for {frame.shape[1]} columns")
         frame.columns = index
+        frame.attrs = attributes
         return frame
 
 
