@@ -119,13 +119,14 @@ def read(schema: pa.Schema, rows: int, *, labels: bool) -> Notes:
     attributes = attributes or _dict(noted.get("attributes") or {})
     columns = _columns(schema, rows, _dicts(noted.get("columns")))
     index = _index(columns, rows, noted.get("index_columns"))
-    levels = _dicts(noted.get("column_indexes")) if labels else []
     held = [column for name, column in columns.items() if name not in index]
     plain = [name for name in names if name not in columns]
-    shown_labels = [column["name"] for column in held] + plain
+    levels = _levels(
+        _dicts(noted.get("column_indexes")), [column["name"] for column in held] + plain
+    )
     written = {
         "index_columns": index,
-        "column_indexes": _levels(levels, shown_labels),
+        "column_indexes": levels if labels else [],
         "columns": list(columns.values()),
     }
     return Notes({_KEY: json.dumps(written).encode()}, attributes)
@@ -133,12 +134,21 @@ def read(schema: pa.Schema, rows: int, *, labels: bool) -> Notes:
 
 def frame(table: pa.Table, notes: Notes) -> pd.DataFrame:
     """The frame of a table, made after the notes that were accepted."""
-    found: pd.DataFrame = table.replace_schema_metadata(notes.metadata).to_pandas(
-        types_mapper=_texts()
-    )
+    noted = _with_metadata(table, notes.metadata)
+    found: pd.DataFrame = noted.to_pandas(types_mapper=_texts())
     if notes.attributes:
         found.attrs = notes.attributes
     return found
+
+
+def _with_metadata(table: pa.Table, metadata: dict[bytes, bytes] | None) -> pa.Table:
+    if table.num_columns:
+        return table.replace_schema_metadata(metadata)
+    import pyarrow as pa
+
+    # Without columns, a table would forget how many rows it has; a batch does not.
+    batches = [batch.replace_schema_metadata(metadata) for batch in table.to_batches()]
+    return pa.Table.from_batches(batches, table.schema.with_metadata(metadata))
 
 
 def _texts() -> Callable[[pa.DataType], Any] | None:
@@ -376,15 +386,15 @@ def _level(noted: dict[str, Any], labels: list[Any]) -> dict[str, Any]:
             f"pandas has noted {str(kind)[:80]!r} and {str(held)[:80]!r} as the types of columns' "
             "labels, which is not accepted"
         )
-    if kind not in _TEXT_LEVELS or held not in _TEXTS | {"object"}:
-        times = kind in _TIME_LEVELS or (moment is not None and moment[1] == "datetime")
-        for label in labels:
-            _check_label(label, times=times or "datetime" in held or "timestamp" in held)
     more = noted.get("metadata")
     zone = more.get("timezone") if type(more) is dict else None
     if zone is not None:
         check_zone(zone)
         current_budget().pay_zone(zone)
+    if kind not in _TEXT_LEVELS or held not in _TEXTS | {"object"}:
+        times = kind in _TIME_LEVELS or (moment is not None and moment[1] == "datetime")
+        for label in labels:
+            _check_label(label, times=times or "datetime" in held or "timestamp" in held)
     return {
         "name": _name(noted.get("name")),
         "field_name": None,
