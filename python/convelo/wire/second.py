@@ -38,6 +38,7 @@ from convelo.wire.compatible import (
 from convelo.wire.errors import TooDeep, Undecodable, UnknownType
 from convelo.wire.nesting import depth_of
 from convelo.wire.plugins import arrow, serialize_int, serialize_tuple
+from convelo.wire.plugins.frames import with_inserted
 from convelo.wire.plugins.numpy import checked_shape, filled, is_array
 from convelo.wire.plugins.pandas import checked_labels, deserialize_timestamp
 from convelo.wire.state import DEFAULT_PACK_OPTION, State, default_state
@@ -590,19 +591,20 @@ def _with_columns(frame: pd.DataFrame, left_out: Any) -> pd.DataFrame:
     current_budget().pay(
         len(left_out) * (_COLUMN_MEMORY + _CELL_MEMORY * len(frame)), "columns of a frame"
     )
+    inserted: dict[int, Any] = {}
+    last = -1
     for column in left_out:
         if type(column) is not list or len(column) != 2 or type(column[1]) is not list:
             raise Undecodable("a malformed omitted column: expected a position and values")
         position, values = column
-        if type(position) is not int or not 0 <= position <= frame.shape[1]:
+        if type(position) is not int or not last < position <= frame.shape[1] + len(inserted):
             raise Undecodable("an omitted column is out of place")
+        last = position
         if len(values) != len(frame):
             raise Undecodable(f"{len(values)} values in a column of {len(frame)}")
         items = filled(values, (len(values),))
-        frame.insert(
-            position, f"left out {position}", pd.Series(items, index=frame.index, dtype=object)
-        )
-    return frame
+        inserted[position] = pd.Series(items, index=frame.index, dtype=object)
+    return with_inserted(frame, inserted)
 
 
 def _index(labels: Any) -> pd.Index[Any]:

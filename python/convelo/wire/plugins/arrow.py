@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from convelo._untrusted import showable, shown
 from convelo.wire.budget import current_budget
 from convelo.wire.plugins import columns, notes, schema
+from convelo.wire.plugins.frames import with_changed
 from convelo.wire.zones import check_types
 
 if TYPE_CHECKING:
@@ -103,10 +104,13 @@ def read(stream: Any) -> pd.DataFrame:
         # The labels of its columns follow in the message.
         noted = notes.read(table.schema, table.num_rows, labels=False)
         frame = notes.frame(table, noted)
-        for position, kind in enumerate(frame.dtypes):
-            if isinstance(kind, pd.CategoricalDtype):
-                # Its codes are a view of the stream, which is read-only.
-                frame.isetitem(position, frame.iloc[:, position].array.copy())
+        # The codes of a category are a view of the stream, which is read-only.
+        copies = {
+            position: frame.iloc[:, position].array.copy()
+            for position, kind in enumerate(frame.dtypes)
+            if isinstance(kind, pd.CategoricalDtype)
+        }
+        frame = with_changed(frame, copies)
     except MemoryError:
         # pyarrow's own is one of its exceptions too.
         raise

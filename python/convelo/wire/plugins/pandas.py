@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from convelo.exceptions import AmbiguousDict, OptionalImportError
 from convelo.wire.budget import current_budget
 from convelo.wire.plugins import parquet
+from convelo.wire.plugins.frames import with_changed
 from convelo.wire.plugins.notes import MAX_LEVELS
 from convelo.wire.plugins.numpy import filled
 from convelo.wire.zones import is_time
@@ -132,13 +133,15 @@ def deserialize_frame(data: bytes | dict[str, Any], decoder: Any) -> pd.DataFram
             ) from error
     # pandas would copy them with each column.
     attributes, frame.attrs = frame.attrs, {}
+    changed = {}
     for position, kind in enumerate(frame.dtypes):
         if kind != "object":
             continue
         column = frame.iloc[:, position]
         if dict in set(map(type, column.array)):
             items = [_restored(item, decoder) for item in column.array]
-            frame.isetitem(position, filled(items, (len(items),)))
+            changed[position] = filled(items, (len(items),))
+    frame = with_changed(frame, changed)
     frame.attrs = attributes
     return frame
 
