@@ -312,7 +312,7 @@ def _index(columns: dict[str, dict[str, Any]], rows: int, noted: Any) -> list[An
         raise ValueError(f"an index has {len(noted)} levels, expected at most {MAX_LEVELS}")
     names = [one for one in noted if type(one) is str]
     if len(set(names)) < len(names) or not columns.keys() >= set(names):
-        raise ValueError("an index is made of columns that a table has not, or has only once")
+        raise ValueError("an index is made of a column that the table has not, or of one twice")
     if len(noted) > 1:
         current_budget().pay((_LEVEL + _LEVEL_ROW * rows) * len(noted), "labels")
     found = [one if type(one) is str else _range(one) for one in noted]
