@@ -137,7 +137,7 @@ def frame(table: pa.Table, notes: Notes) -> pd.DataFrame:
     noted = _with_metadata(table, notes.metadata)
     found: pd.DataFrame = noted.to_pandas(types_mapper=_texts())
     if notes.attributes:
-        found.attrs = notes.attributes
+        found.attrs = {**notes.attributes}
     return found
 
 
@@ -315,9 +315,13 @@ def _index(columns: dict[str, dict[str, Any]], rows: int, noted: Any) -> list[An
         raise ValueError("an index is made of a column that the table has not, or of one twice")
     if len(noted) > 1:
         current_budget().pay((_LEVEL + _LEVEL_ROW * rows) * len(noted), "labels")
-    found = [one if type(one) is str else _range(one) for one in noted]
+    ranges = [None if type(one) is str else _range(one) for one in noted]
     # Of a table that was cut, pandas takes the range for none.
-    return [one for one in found if type(one) is str or _length(one) == rows]
+    return [
+        bounds or one
+        for one, bounds in zip(noted, ranges, strict=True)
+        if bounds is None or _length(bounds) == rows
+    ]
 
 
 def _range(noted: Any) -> dict[str, Any]:
@@ -357,7 +361,8 @@ def _label_parts(label: Any, levels: int) -> list[str]:
     """The parts of a label as pandas writes them into one text: Python's form of a tuple."""
     text = label if type(label) is str else ""
     end = len(text) - 1
-    place, parts = 1, []
+    place = 1
+    parts: list[str] = []
     while len(parts) < levels:
         part = _LABEL_PART.match(text, place, end)
         if part is None:
@@ -381,7 +386,7 @@ def _level(noted: dict[str, Any], labels: list[Any]) -> dict[str, Any]:
     known = moment is not None or (
         type(kind) is str and kind in _TEXT_LEVELS | _TIME_LEVELS | _NUMBER_LEVELS
     )
-    if not known or not _holds_labels(held):
+    if not known or type(held) is not str or not _holds_labels(held):
         raise ValueError(
             f"pandas has noted {str(kind)[:80]!r} and {str(held)[:80]!r} as the types of columns' "
             "labels, which is not accepted"
@@ -404,8 +409,8 @@ def _level(noted: dict[str, Any], labels: list[Any]) -> dict[str, Any]:
     }
 
 
-def _holds_labels(held: Any) -> bool:
-    return type(held) is str and (
+def _holds_labels(held: str) -> bool:
+    return (
         held in _SILENT - {"category", "datetime64", "timedelta64"}
         or held in _TEXTS
         or held in _MASKED
