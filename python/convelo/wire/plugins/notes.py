@@ -136,8 +136,9 @@ def frame(table: pa.Table, notes: Notes) -> pd.DataFrame:
     """The frame of a table, made after the notes that were accepted."""
     noted = _with_metadata(table, notes.metadata)
     found: pd.DataFrame = noted.to_pandas(types_mapper=_texts())
-    if notes.attributes:
-        found.attrs = {**notes.attributes}
+    attributes: Any = notes.attributes
+    if attributes:
+        found.attrs = attributes
     return found
 
 
