@@ -23,8 +23,8 @@ __all__ = ["read", "write"]
 
 _SCHEMA_KEY = b"ARROW:schema"
 
-# Bytes of memory for a value: its levels; an index into a dictionary, its length and what it is added up in; a text
-# in a table of texts.
+# Bytes of memory for a value: its levels; an index into a dictionary, its length and what it is
+# added up in; a text in a table of texts.
 _LEVELS = 4
 _INDEX = 32
 _ENTRY = 48
