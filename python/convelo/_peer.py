@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from convelo._convelo import WIRE_SECOND, WIRE_UNKNOWN, Node, PeerHandle
 from convelo._engine import LoopBinding, Message, Receipt, running_loop
+from convelo._untrusted import showable
 from convelo.exceptions import BodyError, PoolError, ReceiveTimeout, SendError
 from convelo.wire.coding import full_name
 from convelo.wire.compatible import encode_value
@@ -240,7 +241,7 @@ class Peer:
                 f"message {message_id!r} from '{self.name}' cannot be decoded: {kind}{error}",
                 peer=self.name,
                 message_id=message_id,
-            ) from error
+            ) from showable(error)
         self.total_bytes_recv += _size_of(value, buffers)
         if self._logger.isEnabledFor(logging.INFO):
             self._logger.info("Received message from %s", self._address)

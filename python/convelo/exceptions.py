@@ -11,6 +11,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from convelo._untrusted import shown
+
 __all__ = [
     "AmbiguousDict",
     "AnnotationError",
@@ -58,7 +60,8 @@ class BodyError(PoolError):
     def __init__(
         self, text: str, *, peer: str | None = None, message_id: int | str | None = None
     ) -> None:
-        super().__init__(text)
+        # It tells what arrived, in words of the peer's or of a library's.
+        super().__init__(shown(text))
         self.peer = peer
         self.message_id = message_id
 

@@ -129,7 +129,153 @@ def with_pandas_metadata(label: str, *levels: str) -> bytes:
     return parquet(table.replace_schema_metadata({"pandas": json.dumps(described)}))
 
 
+def noted(table: Any, **notes: Any) -> Any:
+    """A table of which pandas is said to have noted this."""
+    whole = {"index_columns": [], "column_indexes": [], "columns": [], **notes}
+    return table.replace_schema_metadata({"pandas": json.dumps(whole)})
+
+
+def column(name: str | None, pandas_type: str, numpy_type: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "field_name": name,
+        "pandas_type": pandas_type,
+        "numpy_type": numpy_type,
+        "metadata": None,
+    }
+
+
+def of_arrow(table: Any) -> Message:
+    names = [str(position) for position in range(table.num_columns)]
+    return two(frame_of(b"", names), stream(table))
+
+
+def of_parquet(table: Any, **options: Any) -> Message:
+    return four(wrapper("DataFrame", parquet(table, **options)))
+
+
+def one_long_text() -> Any:
+    values = pa.array(["x" * 300 * KB])
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(3000, "i1")), values)
+
+
+def unfolded(held: str) -> Any:
+    """A text of a dictionary, said to be a column of texts."""
+    return noted(pa.table({"0": one_long_text()}), columns=[column("0", "unicode", held)])
+
+
+def wide_level(held: str, described: str = "unicode") -> Any:
+    return noted(pa.table({"0": [1]}), column_indexes=[column(None, described, held)])
+
+
+def label_in_levels(label: str, levels: int) -> Any:
+    level = column(None, "unicode", "object")
+    return noted(pa.table({label: [1]}), column_indexes=[level] * levels)
+
+
+def growing_dictionary() -> bytes:
+    """A stream whose dictionary comes in a thousand parts, each of one text more."""
+    schema = pa.schema([pa.field("0", pa.dictionary(pa.int32(), pa.string()))])
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+    values = ["x" * KB + str(number) for number in range(100)]
+    with pa.ipc.new_stream(sink, schema, options=options) as writer:
+        for number in range(400):
+            array = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array(values))
+            writer.write_batch(pa.record_batch([array], schema=schema))
+            values.append(str(number))
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def many_ranges(rows: int, count: int) -> Any:
+    bounds = {"kind": "range", "name": None, "start": 0, "stop": rows, "step": 1}
+    table = pa.table({"0": np.random.default_rng(1).integers(0, 1 << 60, rows)})
+    return noted(table, index_columns=[bounds] * count)
+
+
+def cast(values: Any, held: str) -> Any:
+    return noted(pa.table({"0": values}), columns=[column("0", "int8", held)])
+
+
+def in_period(frequency: str) -> Any:
+    metadata = {
+        b"ARROW:extension:name": b"pandas.period",
+        b"ARROW:extension:metadata": json.dumps({"freq": frequency}).encode(),
+    }
+    field = pa.field("0", pa.int64(), metadata=metadata)
+    return pa.table([pa.array([1, 2])], schema=pa.schema([field]))
+
+
 ATTACKS: dict[str, Callable[[], Message]] = {
+    "a wide type of labels in Arrow": lambda: of_arrow(wide_level("object", "S800000000")),
+    "labels held in a wide type": lambda: of_arrow(wide_level("S800000000")),
+    "labels held in a wide type, Parquet": lambda: of_parquet(wide_level("V800000000")),
+    "a dictionary unfolded into texts": lambda: of_arrow(unfolded("large_string[pyarrow]")),
+    "a dictionary unfolded into texts of pandas": lambda: of_arrow(unfolded("string")),
+    "a dictionary unfolded into bytes": lambda: of_arrow(unfolded("large_binary[pyarrow]")),
+    "a dictionary unfolded into texts, Parquet": lambda: of_parquet(
+        unfolded("large_string[pyarrow]")
+    ),
+    "a label in Arrow that is a long literal": lambda: of_arrow(
+        label_in_levels("(" + "0," * 100 * KB + "0)", 2)
+    ),
+    "a label in Arrow that is a literal of lists": lambda: of_arrow(
+        label_in_levels("(" + "[]," * 70 * KB + "0)", 2)
+    ),
+    "a label of thousands of levels": lambda: of_parquet(
+        label_in_levels("(" + "'', " * 2 * KB + "'')", 2 * KB + 1)
+    ),
+    "a dictionary that grows in parts": lambda: two(frame_of(b"", ["a"]), growing_dictionary()),
+    "an index of thousands of ranges": lambda: of_arrow(many_ranges(100 * KB, 3 * KB)),
+    "an index of thousands of ranges, Parquet": lambda: of_parquet(
+        many_ranges(100 * KB, 3 * KB), compression=None, use_dictionary=False
+    ),
+    "an index of one column many times": lambda: of_arrow(
+        noted(
+            pa.table({"0": np.arange(100 * KB)}),
+            index_columns=["0"] * 60,
+            columns=[column("0", "int64", "int64")],
+        )
+    ),
+    "a label that is a long tuple": lambda: two(
+        typed(4, ["DataFrame", 0, [typed(1, ["tuple", [0] * 60 * KB])], None, []]),
+        stream(pa.table({"0": [1]})),
+    ),
+    "a label of tens of thousands of levels": lambda: two(
+        typed(4, ["DataFrame", 0, {"Index.multi": [[0] * 60 * KB], "names": []}, None, []]),
+        stream(pa.table({"0": [1]})),
+    ),
+    "names of rows that are long tuples": lambda: two(
+        typed(4, ["DataFrame", 0, ["a"], [typed(1, ["tuple", [0] * 60 * KB])], []]),
+        stream(pa.table({"0": [1]})),
+    ),
+    "a label that is a long tuple, compatible wire": lambda: four(
+        split([0], [wrapper("tuple", [0] * 60 * KB)], [[1]])
+    ),
+    "truth values as texts": lambda: of_arrow(
+        cast(np.zeros(500 * KB, "?"), "large_string[pyarrow]")
+    ),
+    "truth values as wide numbers": lambda: of_arrow(
+        cast(np.zeros(500 * KB, "?"), "decimal256[pyarrow]")
+    ),
+    "small numbers as intervals of three parts": lambda: of_arrow(
+        cast(np.zeros(300 * KB, "i1"), "month_day_nano_interval[pyarrow]")
+    ),
+    "a period of a long frequency": lambda: of_arrow(in_period("1D" * 30 * KB)),
+    "notes that are empty lists": lambda: of_arrow(noted(pa.table({"0": [1]}), x=[[]] * 200 * KB)),
+    "thousands of notes about one column": lambda: of_arrow(
+        noted(pa.table({"0": [1]}), columns=[column("0", "int64", "int64")] * 6 * KB)
+    ),
+    "attributes that are empty dicts": lambda: of_arrow(
+        noted(pa.table({"0": [1]}), attributes={"a": [{}] * 200 * KB})
+    ),
+    "attributes of many columns of dicts": lambda: of_parquet(
+        noted(
+            pa.table({str(n): [{"type": "int", "data": b"\x01"}] for n in range(300)}),
+            attributes={"a": [{}] * 20 * KB},
+        )
+    ),
     "mixed texts in an array without dimensions": lambda: four(
         wrapper("ndarray", {"values": ["x" * 35 * KB] + list(range(20 * KB)), "shape": []})
     ),
@@ -344,6 +490,95 @@ def messages(draw: st.DrawFn) -> Message:
     if length * count > 2 * LARGEST:
         count = 1
     return wire, ormsgpack.packb([item] * count), buffers
+
+
+# What pandas notes about itself, for each type that it writes.
+NOTED = {
+    "numbers": pd.DataFrame({"a": np.arange(500, dtype="i1"), "b": np.arange(500) / 3}),
+    "truth": pd.DataFrame({"a": np.zeros(5000, "?"), "b": pd.array([True, None] * 2500)}),
+    "texts": pd.DataFrame({"a": ["x" * 50, None] * 50, "b": pd.array(["y", None] * 50, "string")}),
+    "categories": pd.DataFrame({"a": pd.Categorical(["x" * 9, "y"] * 500)}),
+    "masked numbers": pd.DataFrame({"a": pd.array([1, None] * 500, "Int8")}),
+    "times": pd.DataFrame({"a": pd.date_range("2020", periods=500, tz="Europe/Amsterdam")}),
+    "spans": pd.DataFrame({"a": pd.timedelta_range("1h", periods=500)}),
+    "periods": pd.DataFrame({"a": pd.period_range("2020", periods=500, freq="D")}),
+    "intervals": pd.DataFrame({"a": pd.interval_range(0, 500)}),
+    "Arrow's numbers": pd.DataFrame({"a": pd.array([1, None] * 500, "int8[pyarrow]")}),
+    "Arrow's times": pd.DataFrame({"a": pd.array([0] * 500, "timestamp[us, tz=UTC][pyarrow]")}),
+    "levels": pd.DataFrame(
+        np.zeros((500, 2), "i1"),
+        columns=pd.MultiIndex.from_tuples([("a", "x"), ("b", "y")]),
+        index=pd.MultiIndex.from_product([range(50), range(10)]),
+    ),
+    "days as labels": pd.DataFrame([[1, 2]] * 50, columns=pd.date_range("2020", periods=2)),
+    "numbers as labels": pd.DataFrame([[1, 2]] * 50, index=np.arange(50, dtype="i1")),
+}
+HOSTILE: list[Any] = [
+    "S500000000", "U100000000", "V500000000", "|V500000000", "object", "datetimetz", "float16",
+    "string", "string[python]", "string[pyarrow]", "large_string[pyarrow]", "binary[pyarrow]",
+    "large_binary[pyarrow]", "Int64", "Float64", "boolean", "int64[pyarrow]", "double[pyarrow]",
+    "decimal256(70, 2)[pyarrow]", "month_day_nano_interval[pyarrow]", "category", "mixed",
+    "timestamp[ns, tz=Europe/Paris][pyarrow]", "datetime64[ns, Europe/Paris]", "period[ns]",
+    "interval[int64, right]", "Sparse[int64]", "datetime64[D]", "decimal", "bytes", "empty", "",
+    "(" + "0," * 9000 + ")", "(" + "'', " * 63 + "'')", "a" * 20_000,
+    None, True, 0, -1, 1 << 62, 1 << 70, 1.5, [], {}, ["a"] * 1000, [[]] * 9000, [{}] * 9000,
+    {"timezone": "Europe/Paris"}, {"kind": "range", "start": 0, "stop": 500, "step": 1, "name": "a"},
+]  # fmt: skip
+
+
+def places(noted: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something is in the notes."""
+    if path:
+        yield path
+    items: Any = ()
+    if type(noted) is dict:
+        items = noted.items()
+    elif type(noted) is list:
+        items = enumerate(noted[:5])
+    for key, item in items:
+        yield from places(item, (*path, key))
+
+
+def container(noted: Any, path: tuple[Any, ...]) -> Any:
+    for key in path[:-1]:
+        noted = noted[key]
+    return noted
+
+
+@st.composite
+def tables_with_hostile_notes(draw: st.DrawFn) -> Message:
+    """A table as pandas writes it, in whose notes something else stands, or the same many times."""
+    arrow = draw(st.booleans())
+    table = pa.Table.from_pandas(NOTED[draw(st.sampled_from(sorted(NOTED)))].copy(deep=False))
+    notes = json.loads(table.schema.metadata[b"pandas"])
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(list(places(notes))))
+        inside, key = container(notes, path), path[-1]
+        if draw(st.booleans()):
+            inside[key] = draw(st.sampled_from(HOSTILE))
+        elif type(inside) is list:
+            inside *= draw(st.sampled_from([2, 60]))
+        elif type(inside[key]) is list:
+            inside[key] = inside[key] * draw(st.sampled_from([0, 2, 60, 1000]))
+        else:
+            del inside[key]
+    if draw(st.booleans()):
+        label = draw(st.sampled_from([text for text in HOSTILE if type(text) is str]))
+        names = [label, *table.column_names[1:]]
+        if len(set(names)) == len(names):
+            table = table.rename_columns(names)
+    table = table.replace_schema_metadata({"pandas": json.dumps(notes)})
+    if not arrow:
+        return of_parquet(table, compression=draw(st.sampled_from(["none", "snappy"])))
+    return of_arrow(table)
+
+
+@pytest.mark.timeout(600)
+@settings(max_examples=150, deadline=None)
+@given(message=tables_with_hostile_notes())
+def test_no_notes_about_a_table_take_more(decoding: Decoding, message: Message) -> None:
+    result = decoding.result(*message)
+    assert result == VALUE or result.startswith(REFUSED), result
 
 
 @pytest.mark.timeout(600)

@@ -130,6 +130,24 @@ def test_time_zone_in_what_pandas_noted_that_is_a_path(
 
 
 @pytest.mark.parametrize("read", FRAMES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("zone", ["tzlocal()", "secret.txt", ":zone.tab", "localtime", "UTC+03:00"])
+def test_time_zone_without_a_slash_in_what_pandas_noted(
+    read: Callable[[pa.Table], Any], dtype: str, zone: str
+) -> None:
+    with pytest.raises(ValueError, match="time zone that is not known here|is not accepted"):
+        read(noted("columns", dtype.format(zone)))
+    with pytest.raises(ValueError, match="time zone that is not known here"):
+        read(in_type(zone))
+
+
+@pytest.mark.parametrize("text", ["2020-01-01T00:00:00 CET", "2020-01-01 EST", "now", "today"])
+def test_timestamp_that_takes_the_zone_of_this_machine(text: str) -> None:
+    with pytest.raises(ValueError, match="expected text in ISO form"):
+        compatible("Timestamp", text)
+
+
+@pytest.mark.parametrize("read", FRAMES)
 def test_time_zone_of_the_names_of_columns_that_is_a_path(
     read: Callable[[pa.Table], Any], trap: str
 ) -> None:

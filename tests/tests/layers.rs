@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("convelo-simulator", &["convelo-attest"]),
     ("convelo-wire", &["convelo-psi"]),
     ("convelo-channel", &["convelo-attest", "convelo-untrusted"]),
-    ("convelo-pool", &["convelo-attest", "convelo-channel"]),
+    ("convelo-pool", &["convelo-attest", "convelo-channel", "convelo-untrusted"]),
     ("convelo-python", &["convelo-channel", "convelo-pool"]),
     (
         "convelo-service",

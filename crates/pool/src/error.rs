@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::{error, fmt, io};
 
 use convelo_channel::PeerTlsError;
+use convelo_untrusted::Untrusted;
 
 use crate::envelope::BuildError;
 use crate::frame::FrameError;
@@ -82,8 +83,8 @@ pub(crate) enum SendFailure {
     Unreachable { source: ConnectionError, breaks: u32, seconds: u64 },
     #[error(transparent)]
     NotAuthenticated(ConnectionError),
-    #[error("the peer refused it with status {status}: {said}{advice}")]
-    Refused { status: u16, said: String, advice: Advice },
+    #[error("the peer refused it with status {status} and says {said}{advice}")]
+    Refused { status: u16, said: Untrusted, advice: Advice },
     #[error(
         "it has {found} bytes, expected at most {limit} on this wire and by this pool's limit of a \
          message: send it in pieces, or raise that limit on both sides"

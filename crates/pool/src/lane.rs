@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BytesMut};
+use convelo_untrusted::Untrusted;
 
 use crate::conversation::Source;
 use crate::error::{Advice, ConnectionError, SendFailure};
@@ -450,8 +451,8 @@ fn refused(
     request: &Arc<Request>,
 ) {
     let text = String::from_utf8_lossy(text);
-    let said = if text.trim().is_empty() { head.reason.as_str() } else { text.trim() };
-    let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
+    let text = text.trim();
+    let said = Untrusted::new(if text.is_empty() { head.reason.as_str() } else { text });
     let wire = request.message().map(|message| message.wire);
     let advice = match head.status {
         401 => Advice::Register { port: ours.port, key: ours.key },

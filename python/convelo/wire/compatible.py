@@ -14,6 +14,7 @@ from typing import Any
 import ormsgpack
 
 from convelo._convelo import count_wrappers
+from convelo._untrusted import showable
 from convelo.exceptions import AmbiguousDict, BodyError
 from convelo.wire import dangerous
 from convelo.wire.budget import Budget, is_scalar
@@ -298,4 +299,4 @@ def decode_value(
     except Exception as error:
         raise BodyError(
             f"a deserializer refused what arrived: {type(error).__name__}: {error}"
-        ) from error
+        ) from showable(error)

@@ -30,9 +30,10 @@ class UnknownType(BodyError, NotImplementedError):
 
     def __init__(self, name: object, data: object) -> None:
         super().__init__(
-            f"There is no deserialization function defined for the type {name!r}, whose data "
-            f"arrived as {type(data).__name__}. Register the class here under the name it has at "
-            "the sender, or import the module that does so. If the sender uses pickle: pickled "
-            "objects are refused, because loading one runs code of the sender's choice."
+            f"There is no deserialization function defined for the type {repr(name)[:200]}, "
+            f"whose data arrived as {type(data).__name__}. Register the class here under the name "
+            "that it has at the sender, or import the module that does so. If the sender uses "
+            "pickle: pickled objects are refused, because loading one runs code of the sender's "
+            "choice."
         )
         self.type_name = name

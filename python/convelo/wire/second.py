@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import ormsgpack
 
+from convelo._untrusted import showable
 from convelo.exceptions import BodyError
 from convelo.wire.budget import Budget, current_budget, is_scalar
 from convelo.wire.coding import PLAIN, Decoder, Encoder, Unsendable, is_arrow, is_foreign
@@ -38,6 +39,7 @@ from convelo.wire.compatible import (
 from convelo.wire.errors import TooDeep, Undecodable, UnknownType
 from convelo.wire.nesting import depth_of
 from convelo.wire.plugins import arrow, serialize_int, serialize_tuple
+from convelo.wire.plugins.frames import with_inserted
 from convelo.wire.plugins.numpy import checked_shape, filled, is_array
 from convelo.wire.plugins.pandas import checked_labels, deserialize_timestamp
 from convelo.wire.state import DEFAULT_PACK_OPTION, State, default_state
@@ -374,7 +376,7 @@ def decode(
     except Exception as error:
         raise Undecodable(
             f"what arrived cannot be decoded: {type(error).__name__}: {error}"
-        ) from error
+        ) from showable(error)
 
 
 class SecondDecoder(Decoder):
@@ -560,14 +562,16 @@ class SecondDecoder(Decoder):
         if kind == "Table":
             return arrow.read_table(self._buffer(number))
         frame = arrow.read(self._buffer(number))
+        # pandas would copy them with each part of the frame.
+        attributes, frame.attrs = frame.attrs, {}
         frame = _with_columns(frame, left_out)
         if names is not None:
             checked_labels(names)
-        if names is not None:
             frame.index = frame.index.set_names(names)
         if kind == "Series" and type(labels) is list and frame.shape[1] == len(labels) == 1:
             series = frame.iloc[:, 0]
-            series.name = labels[0]
+            (series.name,) = checked_labels(labels)
+            series.attrs = attributes
             return series
         if kind != "DataFrame":
             raise Undecodable("a malformed frame: expected a DataFrame, or a Series of one column")
@@ -575,6 +579,7 @@ class SecondDecoder(Decoder):
         if len(index) != frame.shape[1]:
             raise Undecodable(f"{len(index)} names for {frame.shape[1]} columns")
         frame.columns = index
+        frame.attrs = attributes
         return frame
 
 
@@ -600,19 +605,20 @@ def _with_columns(frame: pd.DataFrame, left_out: Any) -> pd.DataFrame:
     current_budget().pay(
         len(left_out) * (_COLUMN_MEMORY + _CELL_MEMORY * len(frame)), "columns of a frame"
     )
+    inserted: dict[int, Any] = {}
+    last = -1
     for column in left_out:
         if type(column) is not list or len(column) != 2 or type(column[1]) is not list:
             raise Undecodable("a malformed omitted column: expected a position and values")
         position, values = column
-        if type(position) is not int or not 0 <= position <= frame.shape[1]:
+        if type(position) is not int or not last < position <= frame.shape[1] + len(inserted):
             raise Undecodable("an omitted column is out of place")
+        last = position
         if len(values) != len(frame):
             raise Undecodable(f"{len(values)} values in a column of {len(frame)}")
         items = filled(values, (len(values),))
-        frame.insert(
-            position, f"left out {position}", pd.Series(items, index=frame.index, dtype=object)
-        )
-    return frame
+        inserted[position] = pd.Series(items, index=frame.index, dtype=object)
+    return with_inserted(frame, inserted)
 
 
 def _index(labels: Any) -> pd.Index[Any]:

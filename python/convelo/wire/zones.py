@@ -1,24 +1,28 @@
-"""Time zones, as a peer may name them.
+"""Time zones and times, as a peer may write them.
 
-Libraries open files by what they take for the name of a time zone. So a name is looked up among
-those that there are before any library sees it.
+Libraries open files by what they take for the name of a time zone, and take some names for the zone
+of this machine. So a name is looked up among those that there are before any library sees it, and a
+time is in ISO form, with an offset and no name.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import zoneinfo
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["check_schema", "is_zone"]
+__all__ = ["check_types", "check_zone", "is_time", "is_zone"]
 
+_TIME = re.compile(
+    r"[+-]?[0-9]{4,12}-[0-9]{2}-[0-9]{2}"
+    r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,18})?)?(Z|[+-][0-9]{2}:?[0-9]{2}(:[0-9]{2})?)?)?"
+)
 _OFFSET = re.compile(r"[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]")
-_PARTS = re.compile(r"[\[\],=]\s*")
 
 
 def is_zone(name: object) -> bool:
@@ -32,39 +36,39 @@ def _names() -> frozenset[str]:
     return frozenset(zoneinfo.available_timezones() - {"localtime"} | {"UTC"})
 
 
-def check_schema(schema: pa.Schema) -> None:
-    """Checks the time zones in a table's types, and in what pandas has noted about its columns.
+def is_time(text: object) -> bool:
+    """Whether ``text`` is a date or a time in ISO form."""
+    return type(text) is str and _TIME.fullmatch(text) is not None
+
+
+def check_zone(name: object) -> None:
+    """Checks what should be the name of a time zone.
 
     Raises:
-        ValueError: One of them is none, or the notes cannot be read.
+        ValueError: it is none.
     """
-    texts = [str(field.type) for field in schema if "tz=" in str(field.type)]
-    notes = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-    if type(notes) is not dict:
-        raise ValueError("what pandas has noted about a table is malformed: expected a dict")
-    for kind in ("columns", "column_indexes"):
-        columns = notes.get(kind) or []
-        if type(columns) is not list or not all(type(column) is dict for column in columns):
-            raise ValueError("what pandas has noted about columns is malformed: expected dicts")
-        for column in columns:
-            dtype, more = column.get("numpy_type"), column.get("metadata")
-            if type(dtype) is str:
-                texts.append(dtype)
-            if type(more) is dict and not _is_known(more.get("timezone")):
-                raise ValueError(_unknown(str(more["timezone"])))
-    for text in texts:
-        # Names of dtypes have no slash, and those that lead to other files than a time zone's do.
-        for part in _PARTS.split(text):
-            if "/" in part and not is_zone(part):
-                raise ValueError(_unknown(text))
+    if not is_zone(name):
+        raise ValueError(
+            f"{str(name)[:100]!r} names a time zone that is not known here: expected a name of the "
+            "IANA's database, or an offset such as +02:00"
+        )
 
 
-def _is_known(name: object) -> bool:
-    return name is None or is_zone(name)
+def check_types(kinds: Iterable[pa.DataType]) -> None:
+    """Checks the time zones in types of columns.
 
+    Raises:
+        ValueError: one of them is none.
+    """
+    from pyarrow import types
 
-def _unknown(text: str) -> str:
-    return (
-        f"{text[:100]!r} names a time zone that is not known here: expected a name of the IANA's "
-        "database"
-    )
+    for kind in kinds:
+        if types.is_timestamp(kind):
+            if kind.tz is not None:
+                check_zone(kind.tz)
+        elif hasattr(kind, "storage_type"):
+            check_types([kind.storage_type])
+        elif types.is_dictionary(kind):
+            check_types([kind.value_type])
+        else:
+            check_types(kind.field(position).type for position in range(kind.num_fields))

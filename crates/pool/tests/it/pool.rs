@@ -103,6 +103,28 @@ async fn either_may_start_first() {
 }
 
 #[tokio::test]
+async fn refusal_that_writes_on_the_terminal() {
+    let server = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let bob = local("bob", server.local_addr().unwrap().port());
+    let alice =
+        plain().peer(bob.wire(WireChoice::Only(Wire::Four))).listen("127.0.0.1", 0).unwrap();
+    let answering = tokio::spawn(async move {
+        let (mut connection, _) = server.accept().await.unwrap();
+        let _ = connection.read(&mut [0; 4096]).await.unwrap();
+        let text = "\u{1b}[32mno\u{202e}\nINFO delivered\"\n";
+        let head = format!("HTTP/1.1 401 no\r\nContent-Length: {}\r\n\r\n", text.len());
+        connection.write_all((head + text).as_bytes()).await.unwrap();
+        connection
+    });
+    let error = soon(alice.send("bob", "hello")).await.unwrap_err();
+    let PoolError::Send(error) = error else { panic!("{error}") };
+    assert_eq!(error.kind, SendErrorKind::NotAuthenticated);
+    let said = r#"says "\u{1b}[32mno\u{202e}\u{a}INFO delivered\"";"#;
+    assert!(error.to_string().contains(said), "{error}");
+    answering.await.unwrap();
+}
+
+#[tokio::test]
 async fn nobody_there_and_a_deadline() {
     let alice = plain()
         .peer(local("bob", free_port()))

@@ -1,17 +1,19 @@
 """pandas frames as Arrow IPC streams: the second wire's form.
 
 A stream from a peer is checked before pandas sees it: only types whose size in memory follows from
-the number of their values, no compressed bodies, offsets that stay within their buffers, and time
-zones that there are.
+the number of their values, no compressed bodies and no dictionaries in parts, offsets that stay
+within their buffers, time zones that there are, and of pandas' notes those that are accepted.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from convelo._untrusted import showable, shown
 from convelo.wire.budget import current_budget
-from convelo.wire.plugins import columns, schema
-from convelo.wire.zones import check_schema
+from convelo.wire.plugins import columns, notes, schema
+from convelo.wire.plugins.frames import with_changed
+from convelo.wire.zones import check_types
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,28 +138,37 @@ def read(stream: Any) -> pd.DataFrame:
     # Importing pandas registers its extension types with pyarrow.
     import pandas as pd
 
-    table = read_table(stream)
+    table = _checked(stream)
     pa = schema.pyarrow()
     try:
-        frame: pd.DataFrame = table.to_pandas()
-        for position, kind in enumerate(frame.dtypes):
-            if isinstance(kind, pd.CategoricalDtype):
-                # Its codes are a view of the stream, which is read-only.
-                frame.isetitem(position, frame.iloc[:, position].array.copy())
+        # The labels of its columns follow in the message.
+        noted = notes.read(table.schema, table.num_rows, labels=False)
+        frame = notes.frame(table, noted)
+        # The codes of a category are a view of the stream, which is read-only.
+        copies = {
+            position: frame.iloc[:, position].array.copy()
+            for position, kind in enumerate(frame.dtypes)
+            if isinstance(kind, pd.CategoricalDtype)
+        }
+        return with_changed(frame, copies)
     except MemoryError:
         # pyarrow's own is one of its exceptions too.
         raise
     except (pa.ArrowException, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"an Arrow stream cannot be read: {error}") from error
-    return frame
+        text = shown(f"an Arrow stream cannot be read: {error}")
+        raise ValueError(text) from showable(error)
 
 
 def read_table(stream: Any) -> pa.Table:
-    """The table in ``stream``, a buffer, whose bytes it shares.
+    """The table in ``stream``, a buffer, whose bytes it shares, without the notes of its sender.
 
     Raises:
         ValueError: it is not a stream that :func:`write` or :func:`write_table` makes.
     """
+    return _checked(stream).replace_schema_metadata(None)
+
+
+def _checked(stream: Any) -> pa.Table:
     pa = schema.pyarrow()
     buffer = pa.py_buffer(stream)
     try:
@@ -165,7 +176,7 @@ def read_table(stream: Any) -> pa.Table:
         with pa.ipc.open_stream(buffer) as reader:
             if not all(_held(field.type, top=True) for field in reader.schema):
                 raise ValueError("an Arrow stream has a column of an unsupported type")
-            check_schema(reader.schema)
+            check_types(field.type for field in reader.schema)
             table = reader.read_all()
         table.validate(full=True)
         if table.num_columns and table.num_rows > _ROWS_PER_BYTE * buffer.size:
@@ -175,7 +186,8 @@ def read_table(stream: Any) -> pa.Table:
     except MemoryError:
         raise
     except (pa.ArrowException, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"an Arrow stream cannot be read: {error}") from error
+        text = shown(f"an Arrow stream cannot be read: {error}")
+        raise ValueError(text) from showable(error)
     return table
 
 
@@ -227,6 +239,7 @@ def _held(kind: pa.DataType, *, top: bool) -> bool:
 # The places of fields in the tables of Arrow's format, and the kinds of messages.
 _BODY_COMPRESSION = 3
 _DICTIONARY_DATA = 1
+_DICTIONARY_IS_DELTA = 2
 _MESSAGE_KIND = 1
 _MESSAGE_HEADER = 2
 _SCHEMA = 1
@@ -235,8 +248,8 @@ _RECORD_BATCH = 3
 
 
 def _check_messages(pa: Any, buffer: pa.Buffer) -> None:
-    """Checks the schema, and that no body is compressed: it would state its own uncompressed size,
-    and readers believe it."""
+    """Checks the schema, and the bodies. Compressed ones would state their own uncompressed size,
+    and readers believe it; for each part of a dictionary, readers copy the parts before it."""
     messages = pa.MessageReader.open_stream(buffer)
     fields = 0
     while True:
@@ -253,6 +266,8 @@ def _check_messages(pa: Any, buffer: pa.Buffer) -> None:
             continue
         current_budget().pay((1 + fields) * _PART, "batches of a frame")
         if kind == _DICTIONARY_BATCH and header is not None:
+            if header.byte(_DICTIONARY_IS_DELTA):
+                raise ValueError("an Arrow stream has a dictionary in parts, expected whole ones")
             header = header.table(_DICTIONARY_DATA)
         if header is None or header.table(_BODY_COMPRESSION) is not None:
             raise ValueError("an Arrow stream has compressed bodies, expected uncompressed ones")

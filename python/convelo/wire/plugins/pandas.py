@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 from convelo.exceptions import AmbiguousDict, OptionalImportError
 from convelo.wire.budget import current_budget
 from convelo.wire.plugins import parquet
+from convelo.wire.plugins.frames import with_changed
+from convelo.wire.plugins.notes import MAX_LEVELS
 from convelo.wire.plugins.numpy import filled
+from convelo.wire.zones import is_time
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +42,7 @@ _LONGEST_TIME = 64
 _COLUMN_MEMORY = 512
 _CELL_MEMORY = 24
 _LABEL_MEMORY = 24
+_LEVEL_MEMORY = 4 << 10
 
 
 def serialize_frame(value: pd.DataFrame, encoder: Any) -> bytes | dict[str, Any]:
@@ -127,13 +131,18 @@ def deserialize_frame(data: bytes | dict[str, Any], decoder: Any) -> pd.DataFram
                 "The pandas object arrived as a Parquet file; to read it, "
                 "pip install 'convelo[pandas]'."
             ) from error
+    # pandas would copy them with each column.
+    attributes, frame.attrs = frame.attrs, {}
+    changed = {}
     for position, kind in enumerate(frame.dtypes):
         if kind != "object":
             continue
         column = frame.iloc[:, position]
         if dict in set(map(type, column.array)):
             items = [_restored(item, decoder) for item in column.array]
-            frame.isetitem(position, filled(items, (len(items),)))
+            changed[position] = filled(items, (len(items),))
+    frame = with_changed(frame, changed)
+    frame.attrs = attributes
     return frame
 
 
@@ -156,7 +165,8 @@ def _of_rows(data: dict[str, Any]) -> pd.DataFrame:
 def checked_labels(labels: Any) -> list[Any]:
     """``labels`` of rows or columns, if each is a value or a tuple, and all tuples have one length.
 
-    pandas would fill up shorter ones, and take lists and arrays for levels.
+    pandas would fill up shorter ones, and take lists and arrays for levels. The items of tuples are
+    levels, each of which takes much more than its items.
 
     Raises:
         ValueError: they are something else.
@@ -171,7 +181,10 @@ def checked_labels(labels: Any) -> list[Any]:
             raise ValueError(f"expected a value or a tuple as label, found {type(label).__name__}")
     if len(lengths) > 1:
         raise ValueError("expected labels of one length")
-    current_budget().pay(_LABEL_MEMORY * len(labels) * max(lengths, default=1), "labels")
+    levels = max(lengths, default=1)
+    if levels > MAX_LEVELS:
+        raise ValueError(f"labels have {levels} levels, expected at most {MAX_LEVELS}")
+    current_budget().pay(levels * (_LABEL_MEMORY * len(labels) + _LEVEL_MEMORY), "labels")
     return labels
 
 
@@ -189,7 +202,10 @@ def serialize_series(value: pd.Series[Any], encoder: Any) -> bytes | dict[str, A
 
 def deserialize_series(data: bytes | dict[str, Any], decoder: Any) -> pd.Series[Any]:
     """The first column of the frame that ``data`` holds."""
-    series = deserialize_frame(data, decoder).iloc[:, 0]
+    frame = deserialize_frame(data, decoder)
+    attributes, frame.attrs = frame.attrs, {}
+    series = frame.iloc[:, 0]
+    series.attrs = attributes
     if series.name == TEMP_COLUMN_NAME:
         series.name = None
     return series
@@ -204,13 +220,13 @@ def deserialize_timestamp(data: str, _decoder: Any = None) -> pd.Timestamp:
     """The timestamp that ``data`` holds.
 
     Raises:
-        ValueError: it is not a text of a timestamp's length.
+        ValueError: it is not a text in ISO form.
     """
     import pandas as pd
 
-    if type(data) is not str or len(data) > _LONGEST_TIME:
-        raise ValueError("a malformed timestamp: expected text in ISO form")
-
+    if not is_time(data):
+        found = repr(data[:_LONGEST_TIME]) if type(data) is str else type(data).__name__
+        raise ValueError(f"a malformed timestamp: expected text in ISO form, found {found}")
     return pd.Timestamp(data)
 
 

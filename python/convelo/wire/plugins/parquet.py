@@ -7,16 +7,14 @@ what pyarrow reserves memory by; the types of its schema; and what it says about
 from __future__ import annotations
 
 import binascii
-import io
-import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from convelo._convelo import parquet_claims
+from convelo._untrusted import showable, shown
 from convelo.wire.budget import Budget, current_budget
 from convelo.wire.errors import TooLarge
-from convelo.wire.plugins import columns, schema
-from convelo.wire.zones import check_schema
+from convelo.wire.plugins import columns, notes, schema
+from convelo.wire.zones import check_types
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,31 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["read", "write"]
 
 _SCHEMA_KEY = b"ARROW:schema"
-_PANDAS_KEY = b"pandas"
-_ATTRIBUTES_KEY = b"PANDAS_ATTRS"
 
-# Bytes of memory for a byte of JSON, and for a byte of a label that is a Python literal.
-_JSON = 48
-_LITERAL = 512
-# For a value: its levels; an index into a dictionary, its length and what it is added up in; a text
-# in a table of texts.
+# Bytes of memory for a value: its levels; an index into a dictionary, its length and what it is
+# added up in; a text in a table of texts.
 _LEVELS = 4
 _INDEX = 32
 _ENTRY = 48
 _COLUMN = 2 << 10
-
-# pandas' and numpy's names of types. Both read more from such a text: types of any width, and time
-# zones that are paths.
-_KIND = re.compile(
-    r"(?!.*(dateutil|tzfile|//|\.\.))"
-    r"(bool|boolean|u?int(8|16|32|64)?|float(16|32|64|ing)?|decimal|str|string|unicode|bytes|empty"
-    r"|mixed|mixed-integer|mixed-integer-float|integer|integer-na|date|time|datetime|datetimetz"
-    r"|timedelta|period|interval|categorical|category|object|(U?Int|Float)(8|16|32|64)"
-    r"|(datetime64|timedelta64)(\[[a-z]{1,3}(, [A-Za-z0-9_+:/-]{1,64})?\])?"
-    r"|string\[(python|pyarrow|pyarrow_numpy)\]|period\[[A-Za-z0-9-]{1,16}\]"
-    r"|interval\[[A-Za-z0-9\[\], _+:/-]{1,100}\]|list\[[a-z0-9\[\]]{1,32}\]"
-    r"|[A-Za-z0-9_ ,()<>:=-]{1,200}(\[[A-Za-z0-9_ ,+:=/-]{1,80}\])?\[pyarrow\])"
-)
 
 
 def read(data: bytes) -> pd.DataFrame:
@@ -60,33 +40,36 @@ def read(data: bytes) -> pd.DataFrame:
         TooLarge: it stands for too much memory.
     """
     pa = schema.pyarrow()
-    import pandas as pd
+    # Importing pandas registers its extension types with pyarrow.
+    import pandas as pd  # noqa: F401
+    import pyarrow.parquet as pq
 
     try:
-        _pay(pa, data)
-        return pd.read_parquet(io.BytesIO(data), engine="pyarrow")
+        noted = _pay(pa, data)
+        return notes.frame(pq.ParquetFile(pa.py_buffer(data)).read(), noted)
     except MemoryError:
         # pyarrow's own is one of its exceptions too.
         raise
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"a Parquet file cannot be read: {error}") from error
+        text = shown(f"a Parquet file cannot be read: {error}")
+        raise ValueError(text) from showable(error)
 
 
-def _pay(pa: Any, data: bytes) -> None:
-    """Pays for the frame in a file, and checks what it says about its types."""
+def _pay(pa: Any, data: bytes) -> notes.Notes:
+    """Pays for the frame in a file, and checks what it says about its types; returns what pandas is
+    told of that."""
     import pyarrow.parquet as pq
 
     budget = current_budget()
     rows, metadata, chunks, entries = parquet_claims(data)
     budget.pay(metadata, "the metadata of a frame")
-    levels = _check_entries(pa, entries)
+    _check_entries(pa, entries)
     fields = pq.ParquetFile(pa.py_buffer(data)).schema_arrow
-    check_schema(fields)
-    kinds = [(field.name, field.type) for field in fields]
-    if levels > 1:
-        budget.pay(_LITERAL * sum(len(name) for name, _ in kinds), "the names of columns")
+    kinds = [field.type for field in fields]
+    check_types(kinds)
+    noted = notes.read(fields, rows, labels=True)
     first = 0
-    for _, kind in kinds:
+    for kind in kinds:
         end = first + columns.leaves(kind)
         parts = chunks[first:end]
         values = max([rows, *(part[2] for part in parts)])
@@ -100,6 +83,7 @@ def _pay(pa: Any, data: bytes) -> None:
         first = end
     if first != len(chunks):
         raise ValueError("a Parquet file has other columns than its schema says")
+    return noted
 
 
 def _pay_text(
@@ -129,45 +113,21 @@ def _pay_text(
     budget.pay(size, "texts of a frame")
 
 
-def _check_entries(pa: Any, entries: list[tuple[bytes, bytes]]) -> int:
-    """Checks what a file says about its types; returns how many levels its columns' names have."""
-    levels = 0
+def _check_entries(pa: Any, entries: list[tuple[bytes, bytes]]) -> None:
+    """Checks what a file says about its types in Arrow."""
     for key, value in entries:
-        if key == _SCHEMA_KEY:
-            current_budget().pay(4 * len(value), "the metadata of a frame")
-            try:
-                message = pa.ipc.read_message(binascii.a2b_base64(value, strict_mode=True))
-            except (binascii.Error, pa.ArrowException, OSError) as error:
-                raise ValueError(f"a Parquet file has a malformed schema: {error}") from error
-            found = schema.Table.root(message.metadata.to_pybytes()).table(2)
-            if found is None:
-                raise ValueError("a Parquet file has a malformed schema")
-            schema.check(found)
-        elif key in (_PANDAS_KEY, _ATTRIBUTES_KEY):
-            current_budget().pay(_JSON * len(value), "the metadata of a frame")
-            described = json.loads(value)
-            if key == _PANDAS_KEY:
-                levels = max(levels, _check_pandas(described))
-    return levels
-
-
-def _check_pandas(described: Any) -> int:
-    """Only the types that pandas writes: numpy and pandas read more from such texts."""
-    if not isinstance(described, dict):
-        raise ValueError("a Parquet file has malformed metadata of pandas")
-    levels = described.get("column_indexes") or []
-    for column in (*levels, *(described.get("columns") or ())):
-        for key in ("pandas_type", "numpy_type"):
-            kind = column.get(key)
-            if kind is not None and (type(kind) is not str or not _KIND.fullmatch(kind)):
-                raise ValueError(
-                    f"a Parquet file has a column of pandas' type {str(kind)[:80]!r}, which is not "
-                    "accepted"
-                )
-        described_type = column.get("metadata")
-        if isinstance(described_type, dict) and "timezone" in described_type:
-            current_budget().pay_zone(str(described_type["timezone"]))
-    return len(levels)
+        if key != _SCHEMA_KEY:
+            continue
+        current_budget().pay(4 * len(value), "the metadata of a frame")
+        try:
+            message = pa.ipc.read_message(binascii.a2b_base64(value, strict_mode=True))
+        except (binascii.Error, pa.ArrowException, OSError) as error:
+            text = shown(f"a Parquet file has a malformed schema: {error}")
+            raise ValueError(text) from showable(error)
+        found = schema.Table.root(message.metadata.to_pybytes()).table(2)
+        if found is None:
+            raise ValueError("a Parquet file has a malformed schema")
+        schema.check(found)
 
 
 def write(frame: pd.DataFrame) -> bytes:

@@ -8,6 +8,7 @@ flatbuffer; its only extension types are the two of pandas.
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,12 @@ OLDEST_PYARROW = (14, 0, 1)
 """The first release that does not unpickle what it reads."""
 
 _EXTENSION_NAME = b"ARROW:extension:name"
+_EXTENSION_CONTENT = b"ARROW:extension:metadata"
+_FREQUENCY = re.compile(r"[A-Za-z0-9-]{1,16}")
+_SIDES = frozenset(("left", "right", "both", "neither"))
+# What the ends of an interval may be.
+_ENDS = re.compile(r"u?int(8|16|32|64)|float|double|(timestamp|duration)\[(s|ms|us|ns)\]")
+_LONGEST_EXTENSION = 200
 _LEVELS = 64
 _FIELD_MEMORY = 3 << 10
 
@@ -81,6 +88,27 @@ def _check_metadata(table: Table, slot: int) -> None:
                 f"an Arrow table has a column of an unsupported type: expected no extension types "
                 f"but {' and '.join(sorted(EXTENSIONS))}, found {value[:80]!r}"
             )
+        # There may be several; one that is not checked could be the one that is read.
+        if key == _EXTENSION_CONTENT and not _describes_extension(value):
+            raise ValueError(
+                "an Arrow table has a column of pandas' periods or intervals that pandas does not "
+                f"make: {value[:80]!r}"
+            )
+
+
+def _describes_extension(content: bytes) -> bool:
+    if len(content) > _LONGEST_EXTENSION:
+        return False
+    described = json.loads(content)
+    if type(described) is not dict or not all(type(item) is str for item in described.values()):
+        return False
+    if described.keys() == {"freq"}:
+        return _FREQUENCY.fullmatch(described["freq"]) is not None
+    return (
+        described.keys() == {"subtype", "closed"}
+        and _ENDS.fullmatch(described["subtype"]) is not None
+        and described["closed"] in _SIDES
+    )
 
 
 class Table:
