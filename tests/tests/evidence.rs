@@ -504,7 +504,11 @@ fn tampered(what: &str) {
     }
     let noted = text.replacen("\"verdict\":{", "\"verdict\":{\"remark\":\"true\",", 1);
     alice.write("tampered.json", noted);
-    world.start_at(&alice, "receipt verify tampered.json").wait().expect(REFUSED).says("noted verdict");
+    world
+        .start_at(&alice, "receipt verify tampered.json")
+        .wait()
+        .expect(REFUSED)
+        .says("noted verdict");
 }
 
 /// The party did not ask for a fresh quote, and says so in its receipt. Nobody signs that, and a reader is

@@ -29,7 +29,9 @@ pub(crate) fn trimmed(text: &str) -> &str {
     // Most texts have nothing around them.
     match text.as_bytes() {
         [first, .., last]
-            if first.is_ascii_graphic() && last.is_ascii_graphic() && !matches!(first, b'=' | b'\'') =>
+            if first.is_ascii_graphic()
+                && last.is_ascii_graphic()
+                && !matches!(first, b'=' | b'\'') =>
         {
             text
         }

@@ -116,7 +116,7 @@ pub fn resume(
     let count = matched.count();
     matched
         .write(output, |done| observer.on(Event::Writing { done, total }), || Ok(()))
-        .map_err(|(error, _)| error.since_answered())?;
+        .map_err(|failed| failed.0.since_answered())?;
     Ok(count)
 }
 

@@ -79,9 +79,7 @@ pub use kept::resume;
 pub use pcs::{INTEL_PCS, PcsClient, PcsError, web_tls};
 pub use plan::{Consent, Plan, PlanBuilder, policy_of, provider_policy_of};
 pub use providers::VerifiedProvider;
-pub use receipt::{
-    Against, ReceiptError, Unsigned, VerifiedReceipt, Verification, verify_receipt,
-};
+pub use receipt::{Against, ReceiptError, Unsigned, Verification, VerifiedReceipt, verify_receipt};
 pub use refresh::{Refresh, RefreshError, Refreshing, store_collateral};
 pub use run::run;
 pub use services::verify_services;

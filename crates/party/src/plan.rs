@@ -28,6 +28,7 @@ pub struct Plan {
 }
 
 /// Everything in a plan except where the rows go.
+#[expect(clippy::struct_excessive_bools, reason = "each stands for a choice of the caller")]
 pub(crate) struct Conditions {
     pub(crate) job: Job,
     pub(crate) name: String,
@@ -66,6 +67,7 @@ pub struct Consent {
 }
 
 /// A plan in the making: what a party brings to a job, and what it demands beyond the job's terms.
+#[expect(clippy::struct_excessive_bools, reason = "each stands for a choice of the caller")]
 pub struct PlanBuilder {
     job: Job,
     name: String,

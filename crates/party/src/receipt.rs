@@ -17,9 +17,7 @@ use crate::providers::VerifiedProvider;
 use crate::shards;
 use crate::summary::{Counted, Matched, Summary};
 
-pub use verify::{
-    Against, ReceiptError, Unsigned, VerifiedReceipt, Verification, verify_receipt,
-};
+pub use verify::{Against, ReceiptError, Unsigned, Verification, VerifiedReceipt, verify_receipt};
 
 /// Who the service was.
 pub(crate) struct Service {

@@ -258,7 +258,8 @@ impl Provider {
         let total = matched.size_bytes();
         let pass = tokio::task::spawn_blocking(move || {
             let progress = |done| observer.on(Event::Writing { done, total });
-            matched.write(output, progress, || cancelled.check()).map_err(|(error, matched)| {
+            matched.write(output, progress, || cancelled.check()).map_err(|failed| {
+                let (error, matched) = *failed;
                 let keeper = keeper.filter(|_| error.is_of_output());
                 let kept = keeper.and_then(|keeper| keeper.keep(&matched));
                 error.with_kept_answer(kept)

@@ -77,7 +77,7 @@ impl MatchedRows {
         output: Output<'_>,
         progress: impl FnMut(u64),
         go_on: impl Fn() -> Result<(), Error>,
-    ) -> Result<(), (Error, Self)> {
+    ) -> Result<(), Box<(Error, Self)>> {
         let rows = &self.rows;
         let written = self.table.write_matched(&self.scanned, output, progress, |row| {
             go_on()?;
@@ -85,7 +85,7 @@ impl MatchedRows {
         });
         match written {
             Ok(_) => Ok(()),
-            Err(error) => Err((error, self)),
+            Err(error) => Err(Box::new((error, self))),
         }
     }
 }

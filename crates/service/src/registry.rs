@@ -324,10 +324,7 @@ impl Registry {
             .find(|handle| handle.job.name() == job.name() && concerns(handle, job, key));
         let mut notice = None;
         if let Some(rival) = rival {
-            notice = Some(OtherTerms {
-                party: rival.opener_name.clone(),
-                job: rival.job.digest(),
-            });
+            notice = Some(OtherTerms { party: rival.opener_name.clone(), job: rival.job.digest() });
             // A notice at most: a queue that is full has more important things in it.
             let brought = OtherTerms { party: rival.name_of(key, name), job: digest };
             let _ = rival.inbox.try_send(Input::Event(Event::OtherTerms(brought)));

@@ -581,7 +581,7 @@ fn limits_of_what_the_service_sends() {
         waiting.other_terms.push(proto::OtherTerms::default());
     });
     one_above("other_terms.party", &waiting, parse, |waiting| {
-        waiting.other_terms[63].party.push('n')
+        waiting.other_terms[63].party.push('n');
     });
     one_above("other_terms.job_digest", &waiting, parse, |waiting| {
         waiting.other_terms[63].job_digest.push(7);

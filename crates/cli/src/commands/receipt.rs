@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use convelo_attest::Verdict;
-use convelo_party::{Against, ReceiptError, Unsigned, VerifiedReceipt, Verification, verify_receipt};
+use convelo_party::{
+    Against, ReceiptError, Unsigned, Verification, VerifiedReceipt, verify_receipt,
+};
 use convelo_psi::OutcomeKind;
 use serde_json::json;
 
@@ -167,7 +169,8 @@ fn unsigned(unsigned: &Unsigned) -> String {
         let names: Vec<_> = providers.iter().map(|other| format!("{:?}", other.name)).collect();
         says.push(format!("it verified the evidence of {}", names.join(", ")));
     }
-    if let Some(Verification { fresh, verified_at: Some(at), expires: Some(until) }) = verification {
+    if let Some(Verification { fresh, verified_at: Some(at), expires: Some(until) }) = verification
+    {
         let fresh = match fresh {
             Some(true) => "with a fresh quote",
             _ => "NOT FRESH: without a quote for its connection",

@@ -230,7 +230,9 @@ impl Jobs {
         let others = self.waiting.iter().find(|waiting| waiting.wanted != wanted);
         let others = others.map_or_else(String::new, |other| {
             let other = other.wanted;
-            format!("; somebody waits here for {other} clients: all of a job need the same -client_num")
+            format!(
+                "; somebody waits here for {other} clients: all of a job need the same -client_num"
+            )
         });
         let text = format!(
             "the deadline passed when {here} of {wanted} clients were here; the others did not come, or \

@@ -230,7 +230,12 @@ impl Layout {
             }
             _ => {
                 for Line { whole, text, .. } in plain_lines(text) {
-                    visit(&Row { number, line, whole, fields: Fields::lines(text, &[text.len()]) })?;
+                    visit(&Row {
+                        number,
+                        line,
+                        whole,
+                        fields: Fields::lines(text, &[text.len()]),
+                    })?;
                     (number, line) = (number + 1, line + 1);
                 }
                 return Ok(());
