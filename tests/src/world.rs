@@ -214,7 +214,8 @@ impl World {
     /// `matched.txt`, the summary to standard output.
     pub fn run_lines(&self, party: &Party, lines: &[&str]) -> Process {
         party.lines(lines);
-        self.run(party, LINES_RUN)
+        let empty = if lines.is_empty() { " --allow-empty" } else { "" };
+        self.run(party, &format!("{LINES_RUN}{empty}"))
     }
 
     /// Starts `convelo run` as a party whose table is `ids.txt` as it is.

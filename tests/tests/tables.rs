@@ -275,7 +275,7 @@ fn spreadsheet_guards_and_placeholders_are_pointed_out() {
     let scene = Scene::new();
     let guards: Given =
         ("a.csv", b"id,x\n=\"00123\",a\n\"=\"\"00125\"\"\",c\n'00126,d\n", "--key id");
-    let ended = scene.check(&["trim"], guards, "").expect(0);
+    let ended = scene.check(&["lowercase"], guards, "").expect(0);
     assert!(
         ended.stdout.contains("3 keys of id begin with = or an apostrophe"),
         "{}",
