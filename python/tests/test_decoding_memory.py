@@ -5,6 +5,7 @@ Messages are decoded in a process that may not take more: what goes beyond ends 
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import struct
@@ -555,7 +556,7 @@ def tables_with_hostile_notes(draw: st.DrawFn) -> Message:
         path = draw(st.sampled_from(list(places(notes))))
         inside, key = container(notes, path), path[-1]
         if draw(st.booleans()):
-            inside[key] = draw(st.sampled_from(HOSTILE))
+            inside[key] = copy.deepcopy(draw(st.sampled_from(HOSTILE)))
         elif type(inside) is list:
             inside *= draw(st.sampled_from([2, 60]))
         elif type(inside[key]) is list:

@@ -21,10 +21,22 @@ from convelo import register_extras
 from convelo._untrusted import LONGEST, shown
 from convelo.exceptions import BodyError
 from convelo.wire import compatible, second
+from convelo.wire.state import default_state
 
 EVIL = "\x1b[2K\x1b[32mverified\u202e\n2026 INFO \u05d0\u0301all\u200b is well"
 
-register_extras()
+
+@pytest.fixture(scope="module", autouse=True)
+def extras() -> Iterator[None]:
+    """The types that only some register, for as long as these tests run."""
+    state = default_state()
+    tables = (state.serializers(), state.deserializers())
+    before = [dict(table) for table in tables]
+    register_extras()
+    yield
+    for table, kept in zip(tables, before, strict=True):
+        table.clear()
+        table.update(kept)
 
 
 def typed(code: int, payload: Any) -> ormsgpack.Ext:

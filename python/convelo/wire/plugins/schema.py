@@ -80,6 +80,7 @@ def _check_field(field: Table, room: int) -> int:
 
 
 def _check_metadata(table: Table, slot: int) -> None:
+    contents = []
     for pair in table.tables(slot):
         key, value = pair.content(_KEY), pair.content(_VALUE)
         current_budget().pay(256 + 4 * (len(key) + len(value)), "the metadata of a frame")
@@ -88,8 +89,11 @@ def _check_metadata(table: Table, slot: int) -> None:
                 f"an Arrow table has a column of an unsupported type: expected no extension types "
                 f"but {' and '.join(sorted(EXTENSIONS))}, found {value[:80]!r}"
             )
-        # There may be several; one that is not checked could be the one that is read.
-        if key == _EXTENSION_CONTENT and not _describes_extension(value):
+        if key == _EXTENSION_CONTENT:
+            contents.append(value)
+    # There may be several; one that is not checked could be the one that is read.
+    for value in contents:
+        if not _describes_extension(value):
             raise ValueError(
                 "an Arrow table has a column of pandas' periods or intervals that pandas does not "
                 f"make: {value[:80]!r}"
