@@ -278,16 +278,10 @@ fn stranger_opens_the_job_that_everybody_calls_join() {
     let address = &scene.service.address;
     let connection = RawConnection::open_from(ELSEWHERE, address, &identity, expect);
     let _squatter = RawParty::enter(connection, &job, "mallory", &identity).seated();
-    let join = |party: &Party| {
+    let running = scene.customers.each_ref().map(|party| {
         party.lines(&["same", &party.name]);
-        let args = format!(
-            "join --service {address} --policy ../platform/policy.toml --collateral collateral.json \
-             --insecure-simulated --name {} --parties 2 --data ids.txt",
-            party.name
-        );
-        scene.world.start_at(party, &args)
-    };
-    let running = scene.customers.each_ref().map(join);
+        scene.world.join(&scene.service, party, "--parties 2")
+    });
     running[0].wait_for("mallory came with another job file");
     for process in running {
         process.wait().expect(0);
@@ -300,7 +294,8 @@ fn stranger_opens_the_job_that_everybody_calls_join() {
 fn admitted_party_that_has_no_collateral() {
     let world = World::new();
     let customers = world.parties(["alice", "bob"]);
-    let lines = customers.each_ref().map(|party| format!("{}\n", party.key_id()));
+    let line = |party: &Party| format!("{} {}\n", party.key_id(), party.name);
+    let lines = customers.each_ref().map(line);
     world.write("admitted.txt", lines.concat());
     let offer = "--offer-collateral platform/collateral.json";
     let service = world.serve_with(&format!("--listen 127.0.0.1:0 --admit admitted.txt {offer}"));

@@ -1,6 +1,6 @@
 //! What programs leave at the end of a text after its last row.
 
-use convelo_untrusted::CONTROL_Z;
+use convelo_untrusted::{CONTROL_Z, joint};
 
 use crate::limits::ENDING_BYTES;
 
@@ -42,7 +42,7 @@ pub(super) fn trimmed(tail: &[u8], whole: bool, delimiter: Option<u8>) -> (usize
         } else if text.len() < line.len() {
             ending.control_z = true;
             length = begin + text.len();
-        } else if is_footer(text.trim()) {
+        } else if is_footer(joint(text).trim()) {
             ending.footers += 1;
             // The empty lines before it belong to it.
             let above = &tail[..begin];
@@ -219,6 +219,8 @@ mod tests {
     fn what_a_database_says_of_its_rows_is_no_row() {
         for footer in [
             "(2 rows affected)",
+            "\u{1a}(2 rows affected)",
+            "\u{feff}(2 rows)",
             "(2 rows)",
             "(1 row)",
             "(2 Zeilen betroffen)",
