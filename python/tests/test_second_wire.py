@@ -450,6 +450,8 @@ def test_an_arrow_table_arrives_as_it_was() -> None:
 
 def test_a_frame_of_another_library_arrives_as_an_arrow_table() -> None:
     assert through(DataFrame(tables())).equals(tables())
+    if not hasattr(pa, "string_view"):
+        return
     views = pa.table({"text": pa.array(["a", "b"]).cast(pa.string_view())})
     assert through(DataFrame(views)).to_pydict() == {"text": ["a", "b"]}
 
@@ -459,9 +461,11 @@ def test_arrow_that_cannot_travel_is_named_with_its_column_and_place() -> None:
     with pytest.raises(TypeError) as caught:
         second.encode({"batch": [0, (lists,)]})
     text = str(caught.value)
-    assert "polars.dataframe.frame.DataFrame at message['batch'][1][0]: its column 'tags'" in text
+    assert "DataFrame (polars.dataframe.frame.DataFrame) at message['batch'][1][0]: its column 'tags'" in text
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
-    with pytest.raises(TypeError, match="ChunkedArray.*does not become an Arrow table"):
+    # Before version 16, pyarrow's arrays in parts have no such interface.
+    reason = "does not become an Arrow table|register"
+    with pytest.raises(TypeError, match=f"ChunkedArray.*({reason})"):
         second.encode(pa.chunked_array([[1]]))
 
 
@@ -478,7 +482,7 @@ def test_the_compatible_wire_has_no_form_for_arrow() -> None:
 def test_a_class_that_only_has_the_name_of_a_known_one_is_none() -> None:
     for name in ("DataFrame", "Series", "ndarray", "Tensor", "mpz"):
         value = type(name, (), {"__module__": "elsewhere.inner"})()
-        with pytest.raises(TypeError, match=f"serializable: elsewhere.inner.{name} at message"):
+        with pytest.raises(TypeError, match=rf"{name} \(elsewhere.inner.{name}\) at message"):
             second.encode([value])
 
 

@@ -113,8 +113,10 @@ def is_arrow(value: Any) -> bool:
 
 def is_foreign(value: Any) -> bool:
     """Whether the class of ``value`` only shares its name with one of a library that we know."""
-    library = _LIBRARIES.get(type(value).__name__)
-    return library is not None and not _is_from(value, library)
+    kind = type(value)
+    library = _LIBRARIES.get(kind.__name__)
+    # Classes written in C may not say where they are from, as gmpy2's before 2.2.
+    return library is not None and kind.__module__ != "builtins" and not _is_from(value, library)
 
 
 def _is_from(value: Any, library: str) -> bool:
@@ -306,8 +308,12 @@ class Encoder:
 
 
 def _unsendable(error: Unsendable, message: Any) -> str:
-    what = full_name(type(error.value)) + _place_of(error.value, message)
-    return f"Type is not msgpack serializable: {what}: {error}"
+    """As the genuine package begins it, and then what helps."""
+    kind = type(error.value)
+    name, full = kind.__name__, full_name(kind)
+    what = name if full == name else f"{name} ({full})"
+    place = _place_of(error.value, message)
+    return f"Type is not msgpack serializable: {what}{place}: {error}"
 
 
 class Decoder:

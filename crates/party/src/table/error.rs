@@ -180,10 +180,9 @@ pub enum Fault {
     NotBatches,
     /// A key column whose values cannot be keys.
     #[error(
-        "the key column {} has type {}, whose values have no one text: {}",
+        "the key column {} has type {found}, whose values have no one text: {}",
         shown(column),
-        shown(found),
-        shown(advice)
+        convelo_untrusted::shown(advice)
     )]
     KeyType {
         /// The column's name.
