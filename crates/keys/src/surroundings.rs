@@ -52,7 +52,7 @@ fn trimmed_of_something(text: &str) -> &str {
     }
 }
 
-/// Whether a spreadsheet's guard stands around a text, which [`trim`] would drop.
+/// Whether a spreadsheet's guard stands around a text, which the step `trim` would drop.
 pub fn is_guarded(text: &str) -> bool {
     trimmed(text).len() < text.trim().len()
 }
