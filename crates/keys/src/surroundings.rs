@@ -35,11 +35,11 @@ pub(crate) fn trimmed(text: &str) -> &str {
         {
             text
         }
-        _ => trimmed_of_something(text),
+        _ => without_surroundings(text),
     }
 }
 
-fn trimmed_of_something(text: &str) -> &str {
+fn without_surroundings(text: &str) -> &str {
     let mut text = text;
     loop {
         let trimmed = text.trim();

@@ -224,7 +224,7 @@ impl Batch {
 }
 
 impl Batch {
-    // What few rows need stays out of the way of what each row needs.
+    // Rare cases are kept out of the loop over all rows.
     #[cold]
     fn look_at(&mut self, row: &KeyRow<'_>, normaliser: &mut Normaliser) {
         let shapes = self.shapes.iter_mut().zip(row.key()).enumerate();

@@ -75,7 +75,7 @@ pub struct Unsigned {
     pub finished: u64,
 }
 
-/// What a party noted about its verification of the service, and nobody can find again.
+/// What a party noted about its verification of the service, which a reader cannot check.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Verification {
     /// Whether the service made a quote for this very connection.
@@ -333,7 +333,7 @@ impl Reader {
     }
 }
 
-/// What the party noted about its verification that nobody can find again.
+/// What the party noted about its verification that a reader cannot compute again.
 const OWN_WORD: [&str; 4] = ["fresh", "verified_at", "expires", "checks"];
 
 fn verification(noted: &serde_json::Value) -> Verification {
@@ -345,8 +345,8 @@ fn verification(noted: &serde_json::Value) -> Verification {
     }
 }
 
-/// What every receipt notes about its verdict, in addition to the measurements. This and whatever else it
-/// notes must be found again, but for [`OWN_WORD`].
+/// What every receipt notes about its verdict, in addition to the measurements. A reader computes this and
+/// all other notes again, except for [`OWN_WORD`], and compares.
 const NOTED: [&str; 7] = [
     "simulated",
     "tee",

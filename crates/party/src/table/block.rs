@@ -176,8 +176,8 @@ impl Layout {
         self.is_lines() || !line.is_empty()
     }
 
-    /// Visits every row. It is passed by reference: a processor that loads a copy in larger pieces than
-    /// it was stored in waits for as long as half the rest of a row takes.
+    /// Visits every row, by reference: copying it would load in one piece what has just been stored in
+    /// two, for which a processor waits.
     #[inline]
     pub(super) fn visit<E>(
         self,
