@@ -278,6 +278,18 @@ fn stranger_opens_the_job_that_everybody_calls_join() {
     let address = &scene.service.address;
     let connection = RawConnection::open_from(ELSEWHERE, address, &identity, expect);
     let _squatter = RawParty::enter(connection, &job, "mallory", &identity).seated();
+    let [alice, bob] = &scene.customers;
+    for party in [alice, bob] {
+        party.lines(&["same"]);
+    }
+    // Whoever comes from the same address with other terms means this job, whatever else is open.
+    for _ in 0..4 {
+        let first = scene.world.join(&scene.service, alice, "--parties 2");
+        first.wait_for("waiting for 1 more party");
+        let second = scene.world.join(&scene.service, bob, "--parties 3").wait().expect(1);
+        second.says("is open here with other terms");
+        drop(first);
+    }
     let running = scene.customers.each_ref().map(|party| {
         party.lines(&["same", &party.name]);
         scene.world.join(&scene.service, party, "--parties 2")

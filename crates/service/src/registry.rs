@@ -52,6 +52,41 @@ struct Open {
     closing: bool,
 }
 
+impl Open {
+    /// Compares a new job with the open ones of its name. Those who wait in them are told of it, if they
+    /// may be meant; returns what to tell the new one of them.
+    ///
+    /// # Errors
+    /// If one of them is meant for certain.
+    fn compare(
+        &self,
+        new: &Job,
+        (name, key): (&str, KeyId),
+        holders: &[Holder],
+    ) -> Result<Vec<OtherTerms>, Failed> {
+        let same_name = self.jobs.values().filter(|open| open.job.name() == new.name());
+        let rivals: Vec<_> =
+            same_name.filter_map(|open| Some((open, rivalry(open, new, key, holders)?))).collect();
+        for (open, _) in &rivals {
+            // A notice at most: a queue that is full has more important things in it.
+            let brought = OtherTerms { party: open.name_of(key, name), job: new.digest() };
+            let _ = open.inbox.try_send(Input::Event(Event::OtherTerms(brought)));
+        }
+        if let Some((open, _)) = rivals.iter().find(|(_, rivalry)| *rivalry == Rivalry::Certain) {
+            let differences = new.differences(&open.job).join("; ");
+            let text = format!(
+                "the job '{}' is open here with other terms ({differences}; 'here' is this party, \
+                 'there' the open job); all parties need the same job file",
+                new.name()
+            );
+            return Err(Failed::new(Reason::OtherTerms, text));
+        }
+        let notice =
+            |open: &Handle| OtherTerms { party: open.opener_name.clone(), job: open.job.digest() };
+        Ok(rivals.iter().map(|(open, _)| notice(open)).collect())
+    }
+}
+
 struct Handle {
     job: Job,
     /// The key of the party that opened it, what that calls itself, and whom its slot counts for.
@@ -318,27 +353,7 @@ impl Registry {
             return Ok(handle.inbox.clone());
         }
         let key = KeyId::of_spki(spki);
-        let rival = open
-            .jobs
-            .values()
-            .find(|handle| handle.job.name() == job.name() && concerns(handle, job, key));
-        let mut notice = None;
-        if let Some(rival) = rival {
-            notice = Some(OtherTerms { party: rival.opener_name.clone(), job: rival.job.digest() });
-            // A notice at most: a queue that is full has more important things in it.
-            let brought = OtherTerms { party: rival.name_of(key, name), job: digest };
-            let _ = rival.inbox.try_send(Input::Event(Event::OtherTerms(brought)));
-        }
-        // Where nobody is listed, a stranger elsewhere could have opened it: then both jobs wait.
-        if let Some(rival) = rival.filter(|rival| listed_or_near(rival, job, holders)) {
-            let differences = job.differences(&rival.job).join("; ");
-            let text = format!(
-                "the job '{}' is open here with other terms ({differences}; 'here' is this party, \
-                 'there' the open job); all parties need the same job file",
-                job.name()
-            );
-            return Err(Failed::new(Reason::OtherTerms, text));
-        }
+        let notices = open.compare(job, (name, key), holders)?;
         let (slot, lost) = self.slots.take(holders);
         let now = Instant::now();
         let deadline = now + Duration::from_secs(job.deadline_seconds());
@@ -349,7 +364,7 @@ impl Registry {
             deadline.min(now + WAITING_TIMEOUT)
         };
         let (inbox, inputs) = mpsc::channel(EVENT_QUEUE);
-        if let Some(notice) = notice {
+        for notice in notices {
             let _ = inbox.try_send(Input::Event(Event::OtherTerms(notice)));
         }
         let seated = SeatedKeys::default();
@@ -522,26 +537,31 @@ fn claim(
     Ok(proved)
 }
 
-/// Whether a party that brings `new` means `open`: the open job lists its key and was opened by
-/// somebody whom its own job lists, or neither job lists anybody. A stranger may list whom it
-/// likes.
-fn concerns(open: &Handle, new: &Job, key: KeyId) -> bool {
-    let lists = |job: &Job, key| job.parties().named().iter().any(|party| party.key == key);
-    match (open.job.parties(), new.parties()) {
-        (Parties::Named(_), Parties::Named(_)) => lists(&open.job, key) && lists(new, open.opener),
-        (Parties::Named(_), Parties::Unpinned { .. }) => lists(&open.job, key),
-        (Parties::Unpinned { .. }, Parties::Unpinned { .. }) => true,
-        (Parties::Unpinned { .. }, Parties::Named(_)) => false,
-    }
+/// How surely an open job is meant by a party that brings another one of its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rivalry {
+    Certain,
+    /// Neither job lists anybody, and a stranger elsewhere could have opened the other: both wait.
+    Possible,
 }
 
-/// Whether a job is this party's business for certain: a list names it, or it was opened from the same
-/// address or by the same key, or by somebody whom the operator admits as well.
-fn listed_or_near(open: &Handle, new: &Job, holders: &[Holder]) -> bool {
-    let unlisted = |job: &Job| matches!(job.parties(), Parties::Unpinned { .. });
-    !(unlisted(&open.job) && unlisted(new))
-        || (open.holders.is_empty() && holders.is_empty())
-        || open.holders.iter().any(|holder| holders.contains(holder))
+/// Whether a party that brings `new` means `open`: the open job lists its key and was opened by
+/// somebody whom its own job lists, or neither job lists anybody. A stranger may list whom it
+/// likes. Where nobody is listed, it is certain if the other was opened from the same address, by the
+/// same key, or by somebody whom the operator admits as well.
+fn rivalry(open: &Handle, new: &Job, key: KeyId, holders: &[Holder]) -> Option<Rivalry> {
+    let lists = |job: &Job, key| job.parties().named().iter().any(|party| party.key == key);
+    let meant = match (open.job.parties(), new.parties()) {
+        (Parties::Named(_), Parties::Named(_)) => lists(&open.job, key) && lists(new, open.opener),
+        (Parties::Named(_), Parties::Unpinned { .. }) => lists(&open.job, key),
+        (Parties::Unpinned { .. }, Parties::Named(_)) => false,
+        (Parties::Unpinned { .. }, Parties::Unpinned { .. }) => {
+            let admitted = open.holders.is_empty() && holders.is_empty();
+            let near = admitted || open.holders.iter().any(|holder| holders.contains(holder));
+            return Some(if near { Rivalry::Certain } else { Rivalry::Possible });
+        }
+    };
+    meant.then_some(Rivalry::Certain)
 }
 
 /// Fingerprints in a line of the log, in an order that says nothing.
