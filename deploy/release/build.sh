@@ -38,6 +38,7 @@ if ! command -v cargo > /dev/null; then
 fi
 
 tools=target/release-tools
+rm -rf "$tools/python" "$tools/wheel"
 "$python" -m venv "$tools/python"
 "$tools/python/bin/python" -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps \
     --requirement python/requirements/release.txt
@@ -52,24 +53,26 @@ version=$("$built/convelo" --version)
 version=${version#convelo }
 name=convelo-$version-$(uname -m)-linux-$libc
 
-mkdir -p "$out" "$tools/$name"
+mkdir -p "$out" "$tools/$name" "$tools/wheel"
 strip -o "$tools/$name/convelo" "$built/convelo"
 cp LICENSE README.md CHANGELOG.md SECURITY.md "$tools/$name"
 cargo xtask sbom --package convelo-cli --output "$tools/$name/convelo.cdx.json"
 cp "$tools/$name/convelo.cdx.json" "$out/$name.cdx.json"
 tar --create --gzip --file "$out/$name.tar.gz" --directory "$tools" "$name"
 
-# What lies in this directory of a wheel is put among the programs of whoever installs it.
-scripts=python/convelo.data/scripts
-mkdir -p "$scripts"
-trap 'rm -rf python/convelo.data' EXIT
-cp "$tools/$name/convelo" "$scripts/convelo"
 "$tools/python/bin/python" -m maturin build --locked --quiet --profile "$profile" --auditwheel check \
-    --manifest-path python/Cargo.toml --out "$out"
+    --manifest-path python/Cargo.toml --out "$tools/wheel"
+
+# What lies in this directory of a wheel is put among the programs of whoever installs it.
+scripts=$tools/wheel/convelo-$version/convelo-$version.data/scripts
+"$tools/python/bin/python" -m wheel unpack --dest "$tools/wheel" "$tools/wheel/convelo-$version"-*.whl
+mkdir -p "$scripts"
+cp "$tools/$name/convelo" "$scripts/convelo"
+"$tools/python/bin/python" -m wheel pack --dest-dir "$out" "$tools/wheel/convelo-$version"
 
 # Installed where nothing else is, both halves must answer.
 "$python" -m venv --clear "$tools/try"
-"$tools/try/bin/python" -m pip --disable-pip-version-check install --quiet "$out"/convelo-"$version"-*.whl
+"$tools/try/bin/python" -m pip --disable-pip-version-check install --quiet "$out/convelo-$version"-*.whl
 [ "$("$tools/try/bin/convelo" --version)" = "convelo $version" ]
 "$tools/try/bin/python" -c 'from convelo import Pool'
 echo "build.sh: $out has $name and the wheel with it" >&2

@@ -138,7 +138,6 @@ def test_numbers_of_the_alerts_are_those_of_the_limits() -> None:
         return found[1]
 
     said = {rule["alert"]: rule["annotations"]["description"] for rule in RULES}
-    assert f"or {limit(service, 'MAXIMUM_RUNNING_JOBS')} jobs are running" in said["ConveloServiceNotReady"]
     assert f"At most {limit(service, 'MAXIMUM_WAITING_JOBS')} may wait" in said["ConveloJobsPileUp"]
     strangers, seated = limit(channel, "MAXIMUM_STRANGERS"), limit(channel, "MAXIMUM_SEATED")
     assert f"{strangers} without a seat in a job and {seated} with one" in said["ConveloConnectionsNearLimit"]
