@@ -302,7 +302,7 @@ def test_a_key_that_stands_twice_is_refused() -> None:
         documents("spec:\n  replicas: 1\n  replicas: 2\n")
 
 
-Change = Callable[[list[Document]], None]
+Change = Callable[[list[Document]], object]
 
 
 def first(found: list[Document], kind: str) -> Document:

@@ -184,7 +184,8 @@ def version_of(directory: Path, *arguments: str) -> subprocess.CompletedProcess[
 
 def test_a_release_has_one_version_and_its_changes(tmp_path: Path) -> None:
     (tmp_path / "Cargo.toml").write_text('[workspace.package]\nversion = "1.2.3"\n\n[x]\nversion = "9.9.9"\n')
-    changes = "# Changelog\n\n## [Unreleased]\n\n- a\n\n## [1.2.3] - 2027-01-02\n\n### Added\n\n- b\n\n## [1.2.2] - 2026-12-30\n\n- c\n"
+    sections = ["# Changelog", "## [Unreleased]", "- a", "## [1.2.3] - 2027-01-02", "### Added", "- b"]
+    changes = "\n\n".join([*sections, "## [1.2.2] - 2026-12-30", "- c\n"])
     (tmp_path / "CHANGELOG.md").write_text(changes)
     assert version_of(tmp_path, "v1.2.3").stdout == "1.2.3\n"
     assert version_of(tmp_path, "--notes", "1.2.3").stdout.split() == ["###", "Added", "-", "b"]
