@@ -223,7 +223,7 @@ mod tests {
         for row in 0..rows {
             let mut made = Vec::new();
             let mut queue = maker.queue();
-            queue.push(&key(row).to_be_bytes(), &mut made);
+            queue.push(key(row).to_be_bytes()[..].into(), &mut made);
             queue.finish(&mut made);
             sampled.offer(made[0], row);
         }
