@@ -593,8 +593,8 @@ impl HeaderAgain<'_> {
             _ if self.names.is_empty() => false,
             // Nearly all lines differ in length already.
             Whole::Line(line) if line.len().wrapping_sub(self.line.len()) <= 2 => line
-                .strip_prefix(&*self.line)
-                .is_some_and(|end| matches!(end, "" | "\n" | "\r\n" | "\r")),
+                .strip_prefix(self.line.as_bytes())
+                .is_some_and(|end| matches!(end, b"" | b"\n" | b"\r\n" | b"\r")),
             Whole::Line(_) => false,
             Whole::Row(Row { fields, .. }) => repeats(fields, self.names),
         }
