@@ -5,21 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::python::repository;
 use crate::test::cargo;
 
-/// Writes the document for a package of the workspace, as built for this machine's platform.
-pub(crate) fn write(package: &str, output: &str) -> Result<(), String> {
+/// Writes the document for a package of the workspace, as built for this machine's platform; says so.
+pub(crate) fn write(package: &str, output: &str) -> Result<String, String> {
     let tree = tree(package)?;
     let lock = fs::read_to_string(repository().join("Cargo.lock"))
         .map_err(|error| format!("Cargo.lock cannot be read: {error}"))?;
     let document = document(&tree, &checksums(&lock)).ok_or("cargo's tree cannot be read")?;
     let text = format!("{document:#}\n");
-    fs::write(Path::new(output), text).map_err(|error| format!("{output}: {error}"))
+    fs::write(output, text).map_err(|error| format!("{output}: {error}"))?;
+    Ok(format!("wrote {output}"))
 }
 
 /// All that is compiled for the package itself, procedural macros among it, one crate a line.

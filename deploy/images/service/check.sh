@@ -11,7 +11,8 @@ refuse() {
     exit 1
 }
 
-if grep -rlsqe '-----BEGIN .*PRIVATE KEY-----' "$from"; then
+# The program itself has the words, to read keys with.
+if grep -rqe '-----BEGIN .*PRIVATE KEY-----' --exclude=convelo-service "$from"; then
     refuse "a private key is among the enclave's files: keep it outside, it must not be in an image"
 fi
 mkdir -p "$to"
