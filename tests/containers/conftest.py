@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -25,12 +26,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 #: The user of the images.
 USER = 10001
 
-#: Why nothing is tested here, if nothing is.
-NOT_TESTED = pytest.StashKey[str]()
+#: What is not tested on this machine, and why.
+NOT_TESTED = pytest.StashKey[set[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "tables(ids): the ids of each provider of the site")
+    config.stash[NOT_TESTED] = set()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,9 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    reason = config.stash.get(NOT_TESTED, None)
-    if reason is not None:
-        terminalreporter.write_line(f"NOT TESTED: containers: {reason}", red=True, bold=True)
+    for what in config.stash[NOT_TESTED]:
+        terminalreporter.write_line(f"NOT TESTED: {what}", red=True, bold=True)
+
+
+def not_tested(config: pytest.Config, what: str) -> NoReturn:
+    """Skips a test, and says so in a line of its own at the end."""
+    config.stash[NOT_TESTED].add(what)
+    pytest.skip(what)
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,7 @@ def images(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         engine.remove_left()
         archive = base.archive(program("convelo").parents[1] / "containers")
     except (NoEngine, base.NoBase) as error:
-        request.config.stash[NOT_TESTED] = str(error)
-        pytest.skip(str(error))
+        not_tested(request.config, f"containers: {error}")
     try:
         yield build(engine, archive, tmp_path_factory.mktemp("context"))
     finally:

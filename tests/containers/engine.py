@@ -46,7 +46,9 @@ RUNNING = KINDS[:3]
 
 def text_of(command: Sequence[str], patience: float = PATIENCE, **more: Any) -> str:
     """What a command prints; it must succeed in time."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False, **more)
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        command, capture_output=True, text=True, timeout=patience, check=False, **more
+    )
     assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout.strip()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import REPOSITORY, Images, program
+from conftest import REPOSITORY, Images, not_tested, program
 from engine import Engine, text_of
 
 FILES = {2: ["compose.yaml"], 3: ["compose.yaml", "compose.three.yaml"]}
@@ -24,9 +25,12 @@ PROVIDERS = ("alice", "bob", "carol")
 class Project:
     """The files with our images, labelled so that what they make is found."""
 
-    def __init__(self, engine: Engine, images: Images, home: Path, files: Sequence[str]) -> None:
+    def __init__(
+        self, engine: Engine, images: Images, compose: Sequence[str], home: Path, files: Sequence[str]
+    ) -> None:
         self.engine = engine
         self.directory = home / "compose"
+        self.project = engine.name("compose").lower()
         self.environment = {"CONVELO_TRY_IMAGE": images.trying}
         shutil.copytree(REPOSITORY / "deploy/compose", self.directory)
         labels = {"labels": dict([engine.label.split("=")])}
@@ -36,7 +40,7 @@ class Project:
             for kind, all_of_it in labelled.items():
                 all_of_it.update(dict.fromkeys(document[kind], labels))
         (self.directory / "labels.yaml").write_text(json.dumps(labelled))
-        self.command = [*tool(), "--project-name", engine.name("compose").lower()]
+        self.command = [*compose, "--project-name", self.project]
         for file in (*files, "labels.yaml"):
             self.command += ["--file", file]
 
@@ -46,25 +50,25 @@ class Project:
 
     def read(self, provider: str, name: str) -> str:
         """A file of a provider's volume, read by a container that has that volume and no other."""
-        volume = f"{self.command[self.command.index('--project-name') + 1]}_{provider}:/data:ro"
-        image = self.environment["CONVELO_TRY_IMAGE"]
-        return self.engine("run", "--rm", "--label", self.engine.label, "--volume", volume, "--entrypoint", "cat", image, name)
+        options = ["--rm", "--label", self.engine.label, "--volume", f"{self.project}_{provider}:/data:ro"]
+        return self.engine("run", *options, "--entrypoint", "cat", self.environment["CONVELO_TRY_IMAGE"], name)
 
 
-def tool() -> list[str]:
-    """The command that reads compose files: part of the engine's command line, or on its own."""
+@pytest.fixture(scope="session")
+def compose(images: Images, pytestconfig: pytest.Config) -> list[str]:
+    """The command that reads compose files: a part of the engine's command line, or a program of its own."""
     for command in (["docker", "compose"], ["docker-compose"]):
-        try:
+        with contextlib.suppress(OSError):
             if subprocess.run([*command, "version"], capture_output=True, timeout=30, check=False).returncode == 0:
                 return command
-        except OSError:
-            continue
-    pytest.skip("neither 'docker compose' nor 'docker-compose' is installed")
+    not_tested(pytestconfig, "deploy/compose: neither 'docker compose' nor 'docker-compose' is installed")
 
 
 @pytest.fixture(params=FILES)
-def project(request: pytest.FixtureRequest, engine: Engine, images: Images, tmp_path: Path) -> Iterator[Project]:
-    project = Project(engine, images, tmp_path, FILES[request.param])
+def project(
+    request: pytest.FixtureRequest, engine: Engine, images: Images, compose: list[str], tmp_path: Path
+) -> Iterator[Project]:
+    project = Project(engine, images, compose, tmp_path, FILES[request.param])
     try:
         yield project
     finally:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from conftest import USER, Images, program
+from conftest import REPOSITORY, USER, Images, program
 from engine import Engine, text_of
 
 MEBIBYTE = 1 << 20
@@ -70,11 +71,11 @@ def test_a_provider_is_a_program_and_its_libraries(engine: Engine, images: Image
         assert (data.uid, data.gid) == (USER, USER)
 
 
-@pytest.mark.parametrize(("role", "name"), [("provider", "convelo"), ("trying", "convelo"), ("service", "convelo-service")])
-def test_an_image_lists_what_its_program_is_made_of(engine: Engine, images: Images, role: str, name: str) -> None:
+@pytest.mark.parametrize("role", BESIDE_PROGRAM)
+def test_an_image_lists_what_its_program_is_made_of(engine: Engine, images: Images, role: str) -> None:
+    listed_in = "convelo-service.cdx.json" if role == "service" else "doc/convelo.cdx.json"
     with files(engine, getattr(images, role)) as image:
-        directory = "opt/convelo/" if role == "service" else "opt/convelo/doc/"
-        file = image.extractfile(f"{directory}{name}.cdx.json")
+        file = image.extractfile(f"opt/convelo/{listed_in}")
         assert file is not None
         listed = json.load(file)
     assert listed["bomFormat"] == "CycloneDX"
@@ -94,8 +95,9 @@ def test_nobody_but_root_can_change_a_program(engine: Engine, images: Images) ->
 
 def test_a_key_never_gets_into_a_layer(engine: Engine, images: Images, tmp_path: Path) -> None:
     context = tmp_path / "context"
-    (context / "enclave").mkdir(parents=True)
-    text_of(["cp", "-r", str(Path(__file__).parents[2] / "deploy"), str(Path(__file__).parents[2] / "LICENSE"), str(context)])
+    shutil.copytree(REPOSITORY / "deploy/images", context / "deploy/images")
+    shutil.copy(REPOSITORY / "LICENSE", context)
+    (context / "enclave").mkdir()
     for name in ("convelo-service", "convelo-service.cdx.json"):
         (context / "enclave" / name).write_text("")
     key = f"-----BEGIN RSA {'PRIVATE'} KEY-----\n"

@@ -51,7 +51,9 @@ def test_arguments_reach_the_program_where_they_are_not_measured(engine: Engine,
     assert "usage: convelo-service" in engine.run("service", images.service, "--wrong").ends(2).lower()
 
 
-def test_a_signed_enclave_without_its_devices_says_what_to_mount(engine: Engine, images: Images, tmp_path: Path) -> None:
+def test_a_signed_enclave_without_its_devices_says_what_to_mount(
+    engine: Engine, images: Images, tmp_path: Path
+) -> None:
     manifest = tmp_path / "convelo-service.manifest.sgx"
     manifest.write_text("")
     mount = ["--volume", f"{manifest}:/opt/convelo/convelo-service.manifest.sgx:ro"]

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -148,7 +149,12 @@ def merged(names: list[str]) -> Document:
 
 
 #: What is mounted from outside, and whether it may be written to.
-BINDS = {"./steps", "/var/run/aesmd", "${CONVELO_POLICY}", *(f"./tables/{name}.csv" for name in ("alice", "bob", "carol"))}
+BINDS = {
+    "./steps",
+    "/var/run/aesmd",
+    "${CONVELO_POLICY}",
+    *(f"./tables/{name}.csv" for name in ("alice", "bob", "carol")),
+}
 
 DEVICES = ["/dev/sgx_enclave", "/dev/sgx_provision"]
 
@@ -170,7 +176,16 @@ def faults_of_compose(document: Document) -> list[str]:
         ):
             if service.get(key) != wanted:
                 faults.append(f"{at}{key} is {service.get(key)}, not {wanted}")
-        for key in ("privileged", "cap_add", "ports", "env_file", "ipc", "userns_mode", "container_name", "extra_hosts"):
+        for key in (
+            "privileged",
+            "cap_add",
+            "ports",
+            "env_file",
+            "ipc",
+            "userns_mode",
+            "container_name",
+            "extra_hosts",
+        ):
             if key in service:
                 faults.append(f"{at}{key} is set")
         if "pids_limit" not in service:
@@ -324,3 +339,15 @@ def test_the_help_names_every_option() -> None:
     for option in set(re.findall(r"^ {8}(--[a-z-]+)", script, re.MULTILINE)):
         assert option in said, option
     assert VERSION in said
+
+
+def test_where_no_engine_answers_one_line_says_what_is_not_tested() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/containers", "--config-file=python/pyproject.toml"],
+        env={**os.environ, "DOCKER_HOST": "unix:///nowhere/docker.sock", "CONVELO_TESTS_BINARY": "/nowhere/convelo"},
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    said = [line for line in done.stdout.splitlines() if "NOT TESTED" in line]
+    assert len(said) == 1 and "containers: no container engine answers" in said[0], done.stdout
+    assert " passed" not in done.stdout
