@@ -93,7 +93,7 @@ def build(engine: Engine, archive: Path, context: Path) -> Images:
         (context / directory).mkdir()
         text_of(["strip", "-o", str(context / directory / name), str(program(name))])
         sbom = str(context / directory / f"{name}.cdx.json")
-        text_of(["cargo", "xtask", "sbom", "--package", package, "--output", sbom], 300, cwd=REPOSITORY)
+        text_of([str(program("xtask")), "sbom", "--package", package, "--output", sbom])
     root = engine.import_base(archive)
     arguments = {"BUILDER": root, "BASE": root}
     with ThreadPoolExecutor() as pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -115,3 +116,17 @@ def files(engine: Engine, image: str) -> tarfile.TarFile:
     engine("create", "--name", name, "--label", engine.label, image)
     exported = subprocess.run(["docker", "export", name], capture_output=True, timeout=60, check=True)
     return tarfile.open(fileobj=io.BytesIO(exported.stdout))
+
+
+def test_the_script_of_the_replaced_system_runs_a_provider(engine: Engine, images: Images, tmp_path: Path) -> None:
+    engine("tag", images.provider, f"convelo/provider:{engine.owner}")
+    home = tmp_path / "alice"
+    home.mkdir()
+    os.chown(home, 4321, 4321)
+    script = str(REPOSITORY / "deploy/images/start_container.sh")
+    name = engine.name("data_provider1")
+    said = text_of([script, "--data", str(home), name, "192.0.2.7", engine.owner, "--", "keygen", "alice"])
+    assert 'name = "alice"' in said
+    key = (home / "alice.key").stat()
+    assert (key.st_uid, key.st_mode & 0o777) == (4321, 0o600)
+    assert name not in engine("ps", "--all", "--format", "{{.Names}}")
