@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The first test waits for the images of all."""
     for item in items:
-        item.add_marker(pytest.mark.timeout(900))
+        item.add_marker(pytest.mark.timeout(1500))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -83,26 +83,29 @@ def images(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         engine.remove_own()
 
 
-def build(engine: Engine, archive: Path, context: Path) -> Images:
-    shutil.copytree(REPOSITORY / "deploy/images", context / "deploy/images")
-    shutil.copy(REPOSITORY / "LICENSE", context)
-    for directory, package, name in (
-        ("prebuilt", "convelo-cli", "convelo"),
-        ("enclave", "convelo-service", "convelo-service"),
-    ):
-        (context / directory).mkdir()
-        text_of(["strip", "-o", str(context / directory / name), str(program(name))])
-        sbom = str(context / directory / f"{name}.cdx.json")
-        text_of([str(program("xtask")), "sbom", "--package", package, "--output", sbom])
+def build(engine: Engine, archive: Path, home: Path) -> Images:
+    parties = context(home, "prebuilt", "convelo-cli", "convelo")
+    enclave = context(home, "enclave", "convelo-service", "convelo-service")
     root = engine.import_base(archive)
     arguments = {"BUILDER": root, "BASE": root}
     with ThreadPoolExecutor() as pool:
-        provider, trying, service = (
-            pool.submit(engine.build, context, "provider", arguments),
-            pool.submit(engine.build, context, "try", arguments),
-            pool.submit(engine.build, context, "service", {"BASE": root, "GRAMINE": "none"}),
-        )
-        return Images(engine, root, provider.result(), trying.result(), service.result())
+        service = pool.submit(engine.build, enclave, "service", {"BASE": root, "GRAMINE": "none"})
+        # One after the other: they begin alike, and the builder keeps what it has.
+        provider = engine.build(parties, "provider", arguments)
+        trying = engine.build(parties, "try", arguments)
+        return Images(engine, root, provider, trying, service.result())
+
+
+def context(home: Path, directory: str, package: str, name: str) -> Path:
+    """What an image is built from: what its Dockerfile copies, and a program in place of the sources."""
+    made = home / name
+    shutil.copytree(REPOSITORY / "deploy/images", made / "deploy/images")
+    shutil.copy(REPOSITORY / "LICENSE", made)
+    (made / directory).mkdir()
+    text_of(["strip", "-o", str(made / directory / name), str(program(name))])
+    sbom = str(made / directory / f"{name}.cdx.json")
+    text_of([str(program("xtask")), "sbom", "--package", package, "--output", sbom])
+    return made
 
 
 @pytest.fixture

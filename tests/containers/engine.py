@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 #: How long anything may take that takes a moment on an idle machine.
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 #: How often something is looked at that is waited for.
 POLL = 0.1
@@ -118,7 +118,7 @@ class Engine:
         command += ["--tag", tag, "--label", self.label]
         for name, value in arguments.items():
             command += ["--build-arg", f"{name}={value}"]
-        text_of([*command, str(context)], 300, env={**os.environ, "DOCKER_BUILDKIT": "0"})
+        text_of([*command, str(context)], 600, env={**os.environ, "DOCKER_BUILDKIT": "0"})
         return tag
 
     def run(self, name: str, image: str, *command: str, options: Sequence[str] = ()) -> Container:
@@ -207,8 +207,9 @@ class Container:
     def connect(self, network: str) -> None:
         self.engine("network", "connect", network, self.name)
 
-    def freeze_once_sent(self, least: int) -> Callable[[], None]:
-        """Stops its process as soon as it has sent so many bytes; returns what lets it go on."""
+    def freeze_once_sent(self, least: int, most: int) -> Callable[[], None]:
+        """Stops its process as soon as it has sent so many bytes, and before it has sent that many; returns
+        what lets it go on."""
         process = self.process()
 
         def sent() -> int:
@@ -217,4 +218,5 @@ class Container:
 
         until(f"{self.name} has sent {least} bytes", lambda: sent() >= least, poll=0.001)
         os.kill(process, signal.SIGSTOP)
+        assert sent() < most, f"{self.name} was stopped too late"
         return lambda: os.kill(process, signal.SIGCONT)

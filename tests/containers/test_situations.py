@@ -13,8 +13,8 @@ TWO = {"alice": ["car", "cat", "dog", "train"], "bob": ["bus", "car", "cat", "tr
 THREE = {**TWO, "carol": ["boat", "car", "dog"]}
 
 #: An upload that takes long enough to be interrupted: 16 bytes for each.
-LONG = {**THREE, "bob": [f"id-{number:07}" for number in range(600_000)] + TWO["bob"]}
-SENT_OF_IT = 1 << 20
+LONG = {**THREE, "bob": [f"id-{number:07}" for number in range(400_000)] + TWO["bob"]}
+SENT_OF_IT = (1 << 20, 6_000_000)
 
 
 @pytest.mark.tables(TWO)
@@ -38,7 +38,7 @@ def test_three_providers(site: Site) -> None:
 def test_a_provider_is_killed_in_mid_upload(site: Site) -> None:
     site.service("--reconnect-within", "3s")
     alice, bob, carol = (site.provider(name) for name in site.tables)
-    bob.freeze_once_sent(SENT_OF_IT)
+    bob.freeze_once_sent(*SENT_OF_IT)
     bob.kill()
     for other in (alice, carol):
         said = other.ends(1)
@@ -51,7 +51,7 @@ def test_a_network_is_away_for_a_moment_in_mid_upload(site: Site) -> None:
     service = site.service()
     providers = {name: site.provider(name) for name in site.tables}
     bob, network = providers["bob"], site.networks["bob"]
-    go_on = bob.freeze_once_sent(SENT_OF_IT)
+    go_on = bob.freeze_once_sent(*SENT_OF_IT)
     bob.disconnect(network)
     go_on()
     time.sleep(3)
@@ -67,7 +67,7 @@ def test_a_provider_is_cut_off_in_mid_upload_and_comes_back_at_another_address(s
     providers = {name: site.provider(name) for name in site.tables}
     bob, network = providers["bob"], site.networks["bob"]
     before = bob.address(network)
-    go_on = bob.freeze_once_sent(SENT_OF_IT)
+    go_on = bob.freeze_once_sent(*SENT_OF_IT)
     bob.disconnect(network)
     go_on()
     # Takes the address, so that the old connection is of no use to anybody.
@@ -83,7 +83,7 @@ def test_a_provider_is_cut_off_in_mid_upload_and_comes_back_at_another_address(s
 def test_the_service_is_stopped_in_mid_upload_and_started_again(site: Site) -> None:
     service = site.service()
     providers = {name: site.provider(name) for name in site.tables}
-    go_on = providers["bob"].freeze_once_sent(SENT_OF_IT)
+    go_on = providers["bob"].freeze_once_sent(*SENT_OF_IT)
     service.stop()
     go_on()
     service.ends(0)

@@ -148,7 +148,7 @@ def merged(names: list[str]) -> Document:
     return document
 
 
-#: What is mounted from outside, and whether it may be written to.
+#: What may be mounted from outside, and only read.
 BINDS = {
     "./steps",
     "/var/run/aesmd",
