@@ -221,6 +221,8 @@ fn python_steps(quick: bool) -> Vec<Step> {
     steps.push(step_in(python::LOWEST, "python tests on them", &pytest(OF_WHAT_PEERS_SEND)));
     let peers = pytest(&["tests/peers", "--config-file=python/pyproject.toml"]);
     steps.push(python_step("genuine peers", &peers));
+    let deployment = pytest(&["tests/deploy", "--config-file=python/pyproject.toml"]);
+    steps.push(python_step("deployment", &deployment));
     // Not at the same time as each other: all share one set of images.
     let containers = ["-m", "pytest", "tests/containers", "--config-file=python/pyproject.toml"];
     steps.push(python_step("containers", &containers));
@@ -327,6 +329,7 @@ mod tests {
             "lowest versions",
             "python tests on them",
             "genuine peers",
+            "deployment",
             "containers",
             "genuine packages",
             "genuine test-suite",
