@@ -223,6 +223,9 @@ fn python_steps(quick: bool) -> Vec<Step> {
     steps.push(python_step("genuine peers", &peers));
     let deployment = pytest(&["tests/deploy", "--config-file=python/pyproject.toml"]);
     steps.push(python_step("deployment", &deployment));
+    // Not at the same time as each other: all share one set of images.
+    let containers = ["-m", "pytest", "tests/containers", "--config-file=python/pyproject.toml"];
+    steps.push(python_step("containers", &containers));
     let genuine = "cargo xtask python --genuine";
     steps.push(own("genuine packages", python::prepare_genuine, genuine));
     steps.extend(python::SUITES.map(|version| {
@@ -327,6 +330,7 @@ mod tests {
             "python tests on them",
             "genuine peers",
             "deployment",
+            "containers",
             "genuine packages",
             "genuine test-suite",
             "interoperation",
