@@ -269,6 +269,8 @@ def pages(root: Path = REPOSITORY, said: dict[str, Any] | None = None) -> list[P
                 raise Wrong(f"pages.toml speaks of {name}, which has no commands")
             continue
         entry = dict(about.get(name, {}))
+        if "as" in entry:
+            entry = dict(about[entry["as"]])
         marks = [Mark(**mark) for mark in entry.pop("commands", [])]
         found.append(Page(name, text, marks=marks, programs=said.get("programs", {}), **entry))
     return found
