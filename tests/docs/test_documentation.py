@@ -202,3 +202,11 @@ def test_nothing_is_left_behind() -> None:
     assert left.process.poll() is not None
     assert not reader.directory.exists()
     assert shutil.which("bash") is not None and os.name == "posix"
+
+
+def test_a_translation_has_the_commands_of_its_original() -> None:
+    original, translation = (REPOSITORY / "docs" / name for name in ("deploy-sgx.md", "deploy-sgx.zh.md"))
+    texts = [[command.text for command in commands(page.read_text())] for page in (original, translation)]
+    assert texts[0] == texts[1]
+    headings = [re.findall(r"^#+ (\d+)?", page.read_text(), re.MULTILINE) for page in (original, translation)]
+    assert headings[0] == headings[1]
