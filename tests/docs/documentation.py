@@ -288,6 +288,14 @@ def convelo() -> Path:
     return program.resolve()
 
 
+def xtask() -> Path:
+    """The program of the repository's tasks, of the same build."""
+    program = convelo().with_name("xtask")
+    if not program.exists():
+        raise Wrong(f"{program} is missing: run 'cargo build --workspace' first")
+    return program
+
+
 def free_ports(number: int) -> list[int]:
     """Ports that nobody listens on."""
     with contextlib.ExitStack() as stack:
@@ -356,7 +364,8 @@ class Reader:
         programs = root / "programs"
         for directory in [self.directory, self.outputs, programs]:
             directory.mkdir()
-        for name, program in [("convelo", convelo()), ("python", sys.executable), ("python3", sys.executable)]:
+        python = sys.executable
+        for name, program in [("convelo", convelo()), ("xtask", xtask()), ("python", python), ("python3", python)]:
             # A program finds what lies next to it, so Python's are started by a script.
             (programs / name).write_text(f'#!/bin/sh\nexec {shlex.quote(str(program))} "$@"\n')
             (programs / name).chmod(0o755)
@@ -469,6 +478,22 @@ def help_of(*words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
 
 
+@functools.cache
+def help_of_xtask() -> str:
+    """What ``cargo xtask help`` says."""
+    command = [str(xtask()), "help"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
+
+
+@functools.cache
+def help_of_script(path: str) -> str:
+    """The help of a script of this tree; nothing if it is not there, which is said elsewhere."""
+    if not (REPOSITORY / path).exists():
+        return ""
+    command = ["bash", str(REPOSITORY / path), "--help"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
+
+
 def subcommands(text: str) -> set[str]:
     """The subcommands that a help lists."""
     found = re.search(r"^Commands:\n((?:  .*\n)+)", text, re.MULTILINE)
@@ -476,38 +501,103 @@ def subcommands(text: str) -> set[str]:
 
 
 def problem(text: str) -> str | None:
-    """What is wrong with a ``convelo`` command: a subcommand or an option that does not exist."""
-    words = re.split(r"\s+|=", text.split("#")[0].split("|")[0].replace("\\\n", " ").strip())[1:]
+    """What is wrong with a command that is perhaps not run: a subcommand, an option, a package or a file that does not
+    exist.
+    """
+    line = text.split(" #")[0].replace("\\\n", " ")
+    for part in re.split(r"\s(?:\||&&|;)\s|\n", line):
+        words = re.split(r"\s+|(?<=-[a-z])=|(?<=[a-z])=(?=[\"'\w./])", part.strip())
+        while words and (words[0] in {"sudo", "exec"} or re.fullmatch(r"\w+=.*", words[0])):
+            words.pop(0)
+        found = problem_of_words(words)
+        if found is not None:
+            return found
+    for path in re.findall(r"(?<![\w/.])(?:deploy|docs)/[\w./-]+", line):
+        if not (REPOSITORY / path).exists():
+            return f"there is no {path}"
+    return None
+
+
+def problem_of_words(words: list[str]) -> str | None:
+    """The same of a simple command."""
+    match words:
+        case ["convelo", *arguments]:
+            return problem_of_convelo(arguments)
+        case ["cargo", "xtask", *arguments] if arguments:
+            return problem_of_xtask(arguments)
+        case ["cargo", *arguments]:
+            return problem_of_cargo(arguments)
+        case [script, *arguments] if re.fullmatch(r"(\./)?deploy/[\w./-]+\.sh", script):
+            about = help_of_script(script.removeprefix("./"))
+            return unknown_option(arguments, about, script)
+    return None
+
+
+def problem_of_convelo(words: list[str]) -> str | None:
+    """A subcommand, or an option of it, that does not exist."""
     path: list[str] = []
     about = help_of()
-    while words and (names := subcommands(about)):
-        word = words.pop(0)
-        if word.startswith("-"):
-            break
+    while words and (names := subcommands(about)) and not words[0].startswith("-"):
+        word = words[0]
         if word not in names:
             return None if word.isupper() or "…" in word else f"there is no 'convelo {' '.join([*path, word])}'"
         path.append(word)
+        words = words[1:]
         about = help_of(*path)
+    return unknown_option(words, about, " ".join(["convelo", *path]))
+
+
+def problem_of_xtask(words: list[str]) -> str | None:
+    """A task that does not exist, or an option that no task has."""
+    about = help_of_xtask()
+    depth = 2 if words[0] in {"bench", "manifest"} and len(words) > 1 and words[1].islower() else 1
+    task = " ".join(words[:depth])
+    if not re.search(rf"^  {re.escape(task)}\b", about, re.MULTILINE) and task != "help":
+        return f"there is no 'cargo xtask {task}'"
+    return unknown_option(words[depth:], about, "cargo xtask")
+
+
+def problem_of_cargo(words: list[str]) -> str | None:
+    """A package or a profile that does not exist."""
+    for option, name in zip(words, words[1:], strict=False):
+        if option in {"-p", "--package"}:
+            manifests = [*REPOSITORY.glob("*/Cargo.toml"), *REPOSITORY.glob("crates/*/Cargo.toml")]
+            if not any(f'name = "{name}"' in manifest.read_text() for manifest in manifests):
+                return f"there is no package {name}"
+        if option == "--profile" and f"[profile.{name}]" not in (REPOSITORY / "Cargo.toml").read_text():
+            return f"there is no profile {name}"
+    return None
+
+
+def unknown_option(words: list[str], about: str, what: str) -> str | None:
+    """The first option that a help does not name."""
     for word in words:
         option = re.match(r"--?[a-z][a-z_-]+|-[a-zA-Z]\b", word)
         if option is None:
             continue
         name = option[0] if option[0].startswith("--") or len(option[0]) == 2 else f"-{option[0]}"
         if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", about):
-            return f"'convelo {' '.join(path)}' has no option {name}"
+            return f"'{what}' has no option {name}"
     return None
 
 
 def in_sentences(text: str) -> Iterator[str]:
-    """The ``convelo`` commands in a page's sentences: between backticks, outside of blocks."""
+    """Commands of ours in a page's sentences: between backticks, outside of blocks."""
     outside = re.sub(r"^([ ]*)```.*?^\1```", "", text, flags=re.DOTALL | re.MULTILINE)
     names = "|".join(sorted(subcommands(help_of())))
     for span in re.findall(r"`([^`]+)`", outside):
         span = " ".join(span.split())
-        if span.startswith("convelo "):
+        if span.startswith(("convelo ", "cargo ")):
             yield span
         elif re.match(rf"({names}) --?[a-z]", span):
             yield f"convelo {span}"
+
+
+def paths(text: str) -> Iterator[str]:
+    """Files of this tree that a page names, between backticks."""
+    tree = "bench|crates|deploy|docs|fuzz|proto|python|tests|vectors|xtask"
+    for span in re.findall(rf"`((?:{tree})/[\w./-]+)`", text):
+        yield span
 
 
 def main(arguments: list[str]) -> int:

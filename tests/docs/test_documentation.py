@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from documentation import (
     commands,
     in_sentences,
     pages,
+    paths,
     problem,
+    xtask,
 )
 
 ALL = pages()
@@ -39,9 +42,26 @@ def test_commands_of_a_page_do_what_it_says(page: Page) -> None:
 @pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_commands_that_are_not_run_exist(path: Path) -> None:
     text = path.read_text()
-    named = [command.text for command in commands(text) if command.program == "convelo"]
-    for command in [*named, *in_sentences(text)]:
+    for command in [*(command.text for command in commands(text)), *in_sentences(text)]:
         assert problem(command) is None, f"{path.name}: {command}: {problem(command)}"
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_files_that_are_named_exist(path: Path) -> None:
+    for name in paths(path.read_text()):
+        assert (REPOSITORY / name).exists(), f"{path.name}: there is no {name}"
+
+
+def test_sizes_are_those_of_the_formula() -> None:
+    """The table of ``docs/operate.md`` beside what ``cargo xtask manifest sizes`` computes."""
+    text = (REPOSITORY / "docs/operate.md").read_text()
+    rows = re.findall(r"^\| `(\d+[MG])` \| (\d+) \| (\d+) \| (\d+[MG]) \|", text, re.MULTILINE)
+    assert len(rows) >= 5
+    for memory, workers, threads, enclave in rows:
+        command = [str(xtask()), "manifest", "sizes", "--memory", memory, "--workers", workers]
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
+        found = dict(line.split(": ") for line in printed.splitlines())
+        assert (found["threads"], found["enclave"]) == (threads, enclave), (memory, workers)
 
 
 def test_most_commands_are_run() -> None:
@@ -181,6 +201,15 @@ def test_what_is_not_clear_is_refused(page: str, why: str) -> None:
         ("convelo join -hostess HOST:PORT", "no option --hostess"),
         ("convelo run job.toml --as alice \\\n  --outputs x", "no option --outputs"),
         ("convelo COMMAND --help", None),
+        ("cat a | convelo run job.toml --no-such-option", "no option --no-such-option"),
+        ("cargo build --profile dist -p convelo-service", None),
+        ("cargo build --profile dust", "no profile dust"),
+        ("cargo test -p convelo-tset", "no package convelo-tset"),
+        ("cargo xtask test --quick", None),
+        ("KEY=value cargo xtask tset", "no 'cargo xtask tset'"),
+        ("cargo xtask bench join --keys 10", None),
+        ("cargo xtask bench joint", "no 'cargo xtask bench joint'"),
+        ("docker build --file deploy/no/Dockerfile .", "there is no deploy/no/Dockerfile"),
         ("convelo", None),
     ],
 )
