@@ -27,6 +27,9 @@ from documentation import (
     xtask,
 )
 
+#: A page may run for longer than other tests: each of its commands has a deadline of its own.
+pytestmark = pytest.mark.timeout(300)
+
 ALL = pages()
 MARKDOWN = sorted({path for pattern in PAGES for path in REPOSITORY.glob(pattern)})
 
