@@ -43,14 +43,15 @@ TEXT = {"text", "toml", "yaml", "json", "python", "ini", "dockerfile", "rust", "
 
 #: What a command of an unmarked block begins with.
 KNOWN = {
-    "actionlint", "apt-cache", "apt-get", "aesmd", "az", "base64", "cargo", "cat", "chmod", "chown", "cmp", "convelo",
-    "convelo-service", "cp", "curl", "cut", "date", "diff", "dnf", "docker", "docker-compose", "export", "find",
-    "gh", "git", "gpg", "grep", "gramine-direct", "gramine-manifest", "gramine-manifest-check", "gramine-sgx",
-    "gramine-sgx-gen-private-key", "gramine-sgx-sign", "gramine-sgx-sigstruct-view", "head", "install",
-    "is-sgx-available", "jq", "journalctl", "kubectl", "kustomize", "ls", "make", "mkdir", "mv", "nc", "openssl",
-    "pip", "pip-compile", "prlimit", "promtool", "pytest", "python", "python3", "readelf", "rm", "rustup", "scp", "sed",
-    "sha256sum", "ssh", "strings", "sudo", "systemctl", "systemd-analyze", "tail", "tar", "tee", "test", "useradd",
-    "usermod", "wget", "xargs", "yum",
+    "actionlint", "aesmd", "apt-cache", "apt-get", "az", "base64", "cargo", "cat", "cd", "chmod", "chown", "cmp",
+    "convelo", "convelo-service", "cp", "curl", "cut", "date", "diff", "dnf", "docker", "docker-compose", "echo",
+    "export", "find", "gh", "git", "gpg", "gramine-direct", "gramine-manifest", "gramine-manifest-check",
+    "gramine-sgx", "gramine-sgx-gen-private-key", "gramine-sgx-sign", "gramine-sgx-sigstruct-view", "grep",
+    "head", "install", "is-sgx-available", "journalctl", "jq", "kubectl", "kustomize", "ls", "make", "mkdir",
+    "mv", "nc", "openssl", "pip", "pip-compile", "printf", "prlimit", "promtool", "pytest", "python", "python3",
+    "readelf", "rm", "runuser", "rustup", "scp", "sed", "sha256sum", "ssh", "strings", "sudo", "systemctl",
+    "systemd-analyze", "systemd-sysusers", "systemd-tmpfiles", "tail", "tar", "tee", "test", "useradd", "usermod",
+    "wget", "xargs", "xtask", "yum", "zcat",
 }  # fmt: skip
 
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=\S*\s+")
