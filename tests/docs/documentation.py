@@ -84,6 +84,12 @@ def first_word(text: str) -> str:
     return text.split(maxsplit=1)[0] if text.strip() else ""
 
 
+def is_known(text: str) -> bool:
+    """Whether a line starts a program that documentation speaks of, or a script of this tree."""
+    word = first_word(text)
+    return word in KNOWN or word.startswith(("./", "deploy/"))
+
+
 # Reading a page
 
 
@@ -145,9 +151,9 @@ def commands_of(block: Block) -> Iterator[Command]:
         return
     if any(line.startswith("$ ") for line in block.lines):
         yield from session(block)
-    elif block.language in SHELL or any(first_word(line) in KNOWN for line in block.lines):
+    elif block.language in SHELL or any(is_known(line) for line in block.lines):
         for number, text in statements(block.lines, block.line):
-            if block.language not in SHELL and not (first_word(text) in KNOWN or text.startswith("./")):
+            if block.language not in SHELL and not is_known(text):
                 raise Wrong(f"line {number}: {text!r} among commands; is it one? Put other text into a block of its own")
             yield Command(number, text)
     else:
