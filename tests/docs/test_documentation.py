@@ -20,6 +20,7 @@ from documentation import (
     Reader,
     Wrong,
     commands,
+    convelo,
     in_sentences,
     pages,
     paths,
@@ -58,7 +59,7 @@ def test_files_that_are_named_exist(path: Path) -> None:
 def test_sizes_are_those_of_the_formula() -> None:
     """The table of ``docs/operate.md`` beside what ``cargo xtask manifest sizes`` computes."""
     text = (REPOSITORY / "docs/operate.md").read_text()
-    rows = re.findall(r"^\| `(\d+[MG])` \| (\d+) \| (\d+) \| (\d+[MG]) \|", text, re.MULTILINE)
+    rows = re.findall(r"^\| `(\d+[MG])` \| (\d+) \| (\d+) \| (\d+G) \|", text, re.MULTILINE)
     assert len(rows) >= 5
     for memory, workers, threads, enclave in rows:
         command = [str(xtask()), "manifest", "sizes", "--memory", memory, "--workers", workers]
@@ -71,6 +72,33 @@ def test_most_commands_are_run() -> None:
     """So that a change that marks everything is seen."""
     outcomes = [page.mark(command).not_run for page in ALL for command in commands(page.text)]
     assert sum(why is None for why in outcomes) >= 40
+
+
+def test_shares_are_those_that_the_program_prints() -> None:
+    """The rest of that table beside what ``convelo-service`` says when it starts."""
+    text = (REPOSITORY / "docs/operate.md").read_text()
+    row = r"^\| `(\d+[MG])` \| (\d+) \| (\d+) \| \S+ \| (\d+), (\d+) \| (\d+), (\d+) \| (\d+) MiB \| ([\d,]+)"
+    rows = re.findall(row, text, re.MULTILINE)
+    assert len(rows) >= 5
+    for memory, workers, threads, *shares, keys in rows:
+        # The address belongs to nobody, so the program ends even where it finds a device.
+        command = [str(convelo().with_name("convelo-service")), "203.0.113.1:7443"]
+        command += ["--memory", memory, "--workers", workers]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False).stderr
+        numbers = [
+            re.search(pattern, said)
+            for pattern in [
+                r"(\d+) without a seat",
+                r"(\d+) with one",
+                r"(\d+) that wait",
+                r"(\d+) of two parties that run",
+                r"(\d+) MiB for sets",
+                r"max_threads is at least (\d+)",
+            ]
+        ]
+        assert [number and number[1] for number in numbers] == [*shares, threads], (memory, said)
+        fits = int(shares[-1]) * 2**20 / 18.5 / 2
+        assert fits - 1_000_000 < int(keys.replace(",", "")) <= fits, memory
 
 
 def anchors(text: str) -> set[str]:
