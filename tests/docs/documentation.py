@@ -295,9 +295,19 @@ def convelo() -> Path:
     return program.resolve()
 
 
+def measured() -> Path:
+    """The program that is measured, of the same build."""
+    return beside("convelo-service")
+
+
 def xtask() -> Path:
     """The program of the repository's tasks, of the same build."""
-    program = convelo().with_name("xtask")
+    return beside("xtask")
+
+
+def beside(name: str) -> Path:
+    """A program of the same build."""
+    program = convelo().with_name(name)
     if not program.exists():
         raise Wrong(f"{program} is missing: run 'cargo build --workspace' first")
     return program
@@ -486,6 +496,13 @@ def help_of(*words: str) -> str:
 
 
 @functools.cache
+def help_of_measured() -> str:
+    """What ``convelo-service --help`` says."""
+    command = [str(measured()), "--help"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
+
+
+@functools.cache
 def help_of_xtask() -> str:
     """What ``cargo xtask help`` says."""
     command = [str(xtask()), "help"]
@@ -530,6 +547,8 @@ def problem_of_words(words: list[str]) -> str | None:
     match words:
         case ["convelo", *arguments]:
             return problem_of_convelo(arguments)
+        case ["convelo-service", *arguments]:
+            return unknown_option(arguments, help_of_measured(), "convelo-service")
         case ["cargo", "xtask", *arguments] if arguments:
             return problem_of_xtask(arguments)
         case ["cargo", *arguments]:
@@ -594,7 +613,7 @@ def in_sentences(text: str) -> Iterator[str]:
     names = "|".join(sorted(subcommands(help_of())))
     for span in re.findall(r"`([^`]+)`", outside):
         span = " ".join(span.split())
-        if span.startswith(("convelo ", "cargo ")):
+        if span.startswith(("convelo ", "convelo-service ", "cargo ")):
             yield span
         elif re.match(rf"({names}) --?[a-z]", span):
             yield f"convelo {span}"

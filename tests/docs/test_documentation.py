@@ -20,8 +20,8 @@ from documentation import (
     Reader,
     Wrong,
     commands,
-    convelo,
     in_sentences,
+    measured,
     pages,
     paths,
     problem,
@@ -82,7 +82,7 @@ def test_shares_are_those_that_the_program_prints() -> None:
     assert len(rows) >= 5
     for memory, workers, threads, *shares, keys in rows:
         # The address belongs to nobody, so the program ends even where it finds a device.
-        command = [str(convelo().with_name("convelo-service")), "203.0.113.1:7443"]
+        command = [str(measured()), "203.0.113.1:7443"]
         command += ["--memory", memory, "--workers", workers]
         said = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False).stderr
         numbers = [
