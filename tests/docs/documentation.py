@@ -553,14 +553,21 @@ def problem_of_words(words: list[str]) -> str | None:
             return problem_of_xtask(arguments)
         case ["cargo", *arguments]:
             return problem_of_cargo(arguments)
+        case ["docker", "run", *arguments]:
+            at = [n for n, word in enumerate(arguments) if re.match(r"convelo/(provider|try):", word)]
+            return problem_of_convelo(arguments[at[0] + 1 :]) if at and "--entrypoint" not in arguments else None
         case [script, *arguments] if re.fullmatch(r"(\./)?deploy/[\w./-]+\.sh", script):
             about = help_of_script(script.removeprefix("./"))
-            return unknown_option(arguments, about, script)
+            _, *behind = " ".join(arguments).split(" -- ")
+            of_ours = problem_of_convelo(behind[0].split()) if behind else None
+            return unknown_option(arguments, about, script) or of_ours
     return None
 
 
 def problem_of_convelo(words: list[str]) -> str | None:
     """A subcommand, or an option of it, that does not exist."""
+    if words and words[0].startswith("-"):
+        return unknown_option(words, help_of(), "convelo")
     path: list[str] = []
     about = help_of()
     while words and (names := subcommands(about)) and not words[0].startswith("-"):
@@ -598,6 +605,8 @@ def problem_of_cargo(words: list[str]) -> str | None:
 def unknown_option(words: list[str], about: str, what: str) -> str | None:
     """The first option that a help does not name."""
     for word in words:
+        if word == "--":
+            break
         option = re.match(r"--?[a-z][a-z_-]+|-[a-zA-Z]\b", word)
         if option is None:
             continue

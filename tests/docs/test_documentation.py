@@ -241,6 +241,8 @@ def test_what_is_not_clear_is_refused(page: str, why: str) -> None:
         ("cargo xtask bench join --keys 10", None),
         ("cargo xtask bench joint", "no 'cargo xtask bench joint'"),
         ("docker build --file deploy/no/Dockerfile .", "there is no deploy/no/Dockerfile"),
+        ("docker run --rm convelo/provider:0.1.0 run job.toml --as alice", None),
+        ("docker run --rm convelo/provider:0.1.0 run job.toml --ass alice", "no option --ass"),
         ("convelo", None),
     ],
 )
