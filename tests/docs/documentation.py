@@ -147,7 +147,8 @@ def commands(text: str) -> list[Command]:
 
 def commands_of(block: Block) -> Iterator[Command]:
     """The commands of a block, if it has any."""
-    if block.language in TEXT:
+    # Brackets around an option: how a program is called in general.
+    if block.language in TEXT or (block.language not in SHELL and any("[--" in line for line in block.lines)):
         return
     if any(line.startswith("$ ") for line in block.lines):
         yield from session(block)

@@ -199,6 +199,7 @@ def test_the_longest_mark_counts() -> None:
         ("```console\n$ cat a\nwhat it says\n$ cat b \\\n    c\n```\n", ["cat a", "cat b \\\n    c"]),
         ("```toml\na = 1\n```\n    x = y\n", []),
         ("    T = H(framed(a, b))\n", []),
+        ("    convelo run JOB [--json]\n", []),
         ("    KEY=value cargo xtask test\n", ["KEY=value cargo xtask test"]),
     ],
 )
