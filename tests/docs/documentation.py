@@ -155,7 +155,9 @@ def commands_of(block: Block) -> Iterator[Command]:
     elif block.language in SHELL or any(is_known(line) for line in block.lines):
         for number, text in statements(block.lines, block.line):
             if block.language not in SHELL and not is_known(text):
-                raise Wrong(f"line {number}: {text!r} among commands; is it one? Put other text into a block of its own")
+                raise Wrong(
+                    f"line {number}: {text!r} among commands; is it one? Put other text into a block of its own"
+                )
             yield Command(number, text)
     else:
         for number, line in enumerate(block.lines, block.line):
@@ -632,8 +634,7 @@ def in_sentences(text: str) -> Iterator[str]:
 def paths(text: str) -> Iterator[str]:
     """Files of this tree that a page names, between backticks."""
     tree = "bench|crates|deploy|docs|fuzz|proto|python|tests|vectors|xtask"
-    for span in re.findall(rf"`((?:{tree})/[\w./-]+)`", text):
-        yield span
+    yield from re.findall(rf"`((?:{tree})/[\w./-]+)`", text)
 
 
 def main(arguments: list[str]) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -16,6 +14,7 @@ from documentation import (
     PAGES,
     REPOSITORY,
     Command,
+    Mark,
     Page,
     Reader,
     Wrong,
@@ -165,8 +164,6 @@ def test_output_that_differs_is_found() -> None:
 
 
 def test_a_mark_without_a_command_is_found() -> None:
-    from documentation import Mark
-
     with pytest.raises(Wrong, match="does not have"):
         follow("    cat /dev/null\n", marks=[Mark("cp a b", not_run="there is no a")])
     said: dict[str, Any] = {"pages": {"docs/no-such-page.md": {}}}
@@ -175,8 +172,6 @@ def test_a_mark_without_a_command_is_found() -> None:
 
 
 def test_the_longest_mark_counts() -> None:
-    from documentation import Mark
-
     page = Page("page.md", "", marks=[Mark("cp", not_run="one"), Mark("cp a", not_run="two")])
     assert page.mark(Command(1, "cp a b")).not_run == "two"
     assert page.mark(Command(1, "cp b a")).not_run == "one"
@@ -264,7 +259,6 @@ def test_nothing_is_left_behind() -> None:
         reader.follow()
     assert left.process.poll() is not None
     assert not reader.directory.exists()
-    assert shutil.which("bash") is not None and os.name == "posix"
 
 
 def test_a_translation_has_the_commands_of_its_original() -> None:
