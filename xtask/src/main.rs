@@ -20,10 +20,10 @@ Commands:
                   without warnings, the build, all tests (the layer test among them), the examples
                   in the documentation, the documentation without warnings; then the Python package:
                   its types, its stubs against the compiled module, its tests, those of what peers
-                  send on the lowest versions that it allows, jobs between containers where a container
-                  engine answers, the test-suites of the genuine packages, and messages to and from
-                  the genuine packages. It stops at the first step that fails and prints the command
-                  that reruns it.
+                  send on the lowest versions that it allows, the commands of the documentation,
+                  jobs between containers where a container engine answers, the test-suites of the
+                  genuine packages, and messages to and from the genuine packages. It stops at the
+                  first step that fails and prints the command that reruns it.
                   Tests run under cargo-nextest where it is installed, else under cargo test.
                   Python 3.11 or newer is needed; the first run fetches pinned packages.
       --quick     Leaves out the documentation, the Python tests that are marked slow, and all that

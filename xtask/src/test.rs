@@ -226,6 +226,8 @@ fn python_steps(quick: bool) -> Vec<Step> {
     // Not at the same time as each other: all share one set of images.
     let containers = ["-m", "pytest", "tests/containers", "--config-file=python/pyproject.toml"];
     steps.push(python_step("containers", &containers));
+    let documentation = pytest(&["tests/docs", "--config-file=python/pyproject.toml"]);
+    steps.push(python_step("documentation", &documentation));
     let genuine = "cargo xtask python --genuine";
     steps.push(own("genuine packages", python::prepare_genuine, genuine));
     steps.extend(python::SUITES.map(|version| {
@@ -331,6 +333,7 @@ mod tests {
             "genuine peers",
             "deployment",
             "containers",
+            "documentation",
             "genuine packages",
             "genuine test-suite",
             "interoperation",
