@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to a terminal")]
 
 mod bench;
+mod manifest;
 mod oblivious;
 mod python;
 mod runner;
@@ -56,6 +57,13 @@ Commands:
                   this processor (10 minutes on some machines), and compares its instructions and
                   addresses for sets of equal sizes and different content; then its times. Fails if
                   they differ, or if memory is accessed under a mask. Needs x86-64 Linux.
+  manifest lint [--root DIR] FILE...
+                  Says whether manifests of convelo-service for Gramine hold: templates (*.template)
+                  and rendered ones. Everything but a list of keys with their allowed values is
+                  refused. With --root, the program below DIR must be the one that they trust.
+  manifest sizes [--memory SIZE] [--workers N]
+                  Prints the threads and the size of an enclave whose program gets so much memory
+                  (1G) and so many workers (4).
   wheel           Builds the wheel that is shipped into dist.
   python [--genuine | --lowest]
                   Makes target/python/test: the package and all that its tests need.
@@ -86,6 +94,7 @@ fn main() -> ExitCode {
         Ok(Task::BenchLoad(options)) => bench::load(&options),
         Ok(Task::BenchReplaced(options)) => bench::replaced(&options),
         Ok(Task::Oblivious) => python::finish(oblivious::traces_and_times()),
+        Ok(Task::Manifest(what)) => manifest::run(&what),
         Ok(Task::Wheel) => python::wheel(),
         Ok(Task::Python(more)) => python::environment(more),
         Ok(Task::BenchPool(options)) => bench::pool(&options),
@@ -106,6 +115,7 @@ enum Task {
         quick: bool,
     },
     Oblivious,
+    Manifest(manifest::Manifest),
     Wheel,
     Python(Option<python::Environments>),
     BenchPool(Vec<String>),
@@ -123,6 +133,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["test"] => Ok(Task::Test { quick: false }),
         ["test", "--quick"] => Ok(Task::Test { quick: true }),
         ["oblivious"] => Ok(Task::Oblivious),
+        ["manifest", ref arguments @ ..] => Ok(Task::Manifest(manifest::parse(arguments)?)),
         ["wheel"] => Ok(Task::Wheel),
         ["python"] => Ok(Task::Python(None)),
         ["python", "--genuine"] => Ok(Task::Python(Some(python::Environments::Genuine))),
