@@ -5,6 +5,7 @@ mod bench;
 mod manifest;
 mod oblivious;
 mod python;
+mod release;
 mod runner;
 mod test;
 
@@ -64,6 +65,15 @@ Commands:
   manifest sizes [--memory SIZE] [--workers N]
                   Prints the threads and the size of an enclave whose program gets so much memory
                   (1G) and so many workers (4).
+  release --service [--once | --twice DIR DIR] [--memory SIZE] [--workers N] [--json FILE]
+                  Builds convelo-service as it is measured, from the last commit, in two directories
+                  (of target/release-service), compares them, and checks what an enclave demands of
+                  a program. Prints its hash and the versions of all that went into it; where
+                  Gramine's signer is installed, also MRENCLAVE for so much memory (1G) and so many
+                  workers (4), and the entries for policies and deploy/measurements.toml. Needs
+                  x86-64 Linux. About 10 minutes of CPU for each build.
+      --once          Builds it once.
+      --json FILE     Also writes all this as JSON.
   wheel           Builds the wheel that is shipped into dist.
   python [--genuine | --lowest]
                   Makes target/python/test: the package and all that its tests need.
@@ -95,6 +105,7 @@ fn main() -> ExitCode {
         Ok(Task::BenchReplaced(options)) => bench::replaced(&options),
         Ok(Task::Oblivious) => python::finish(oblivious::traces_and_times()),
         Ok(Task::Manifest(what)) => manifest::run(&what),
+        Ok(Task::Release(what)) => release::run(&what),
         Ok(Task::Wheel) => python::wheel(),
         Ok(Task::Python(more)) => python::environment(more),
         Ok(Task::BenchPool(options)) => bench::pool(&options),
@@ -116,6 +127,7 @@ enum Task {
     },
     Oblivious,
     Manifest(manifest::Manifest),
+    Release(release::Release),
     Wheel,
     Python(Option<python::Environments>),
     BenchPool(Vec<String>),
@@ -133,6 +145,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["test"] => Ok(Task::Test { quick: false }),
         ["test", "--quick"] => Ok(Task::Test { quick: true }),
         ["oblivious"] => Ok(Task::Oblivious),
+        ["release", ref arguments @ ..] => Ok(Task::Release(release::parse(arguments)?)),
         ["manifest", ref arguments @ ..] => Ok(Task::Manifest(manifest::parse(arguments)?)),
         ["wheel"] => Ok(Task::Wheel),
         ["python"] => Ok(Task::Python(None)),

@@ -9,7 +9,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-pub(crate) use rules::PROGRAM;
 pub(crate) use sizes::Sizes;
 
 /// What the command line asks for.

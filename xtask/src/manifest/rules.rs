@@ -226,7 +226,7 @@ impl Allowed {
             Self::Text(text) if value.as_str() != Some(text) => must(&format!("\"{text}\"")),
             Self::Flag(flag) if value.as_bool() != Some(flag) => must(&flag.to_string()),
             Self::Number(number) if value.as_integer() != Some(number) => must(&number.to_string()),
-            Self::Version if !value.as_integer().is_some_and(|n| u16::try_from(n).is_ok()) => {
+            Self::Version if value.as_integer().is_none_or(|n| u16::try_from(n).is_err()) => {
                 must("a number from 0 to 65535")
             }
             Self::Hash if !value.as_str().is_some_and(is_hash) => must("64 hexadecimal digits"),

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use toml::{Table, Value};
 
+use super::rules::PROGRAM;
 use super::*;
 use crate::python::repository;
 
