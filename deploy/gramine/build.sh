@@ -21,8 +21,9 @@ Usage: deploy/gramine/build.sh --key FILE [OPTIONS]
   --help           This text
 
 It needs Gramine 1.9 (gramine-manifest, gramine-sgx-sign, gramine-sgx-sigstruct-view), cargo, and with --measure openssl.
-No SGX hardware is needed. In DIR, afterwards: convelo-service.manifest.sgx and convelo-service.sig, which gramine-sgx
-takes, and root/opt/convelo/convelo-service, which belongs at /opt/convelo/convelo-service on the host.
+No SGX hardware is needed. In DIR, afterwards: convelo-service, which belongs at /opt/convelo/convelo-service on the host;
+convelo-service.manifest.sgx and convelo-service.sig, which gramine-sgx takes; and convelo-service.cdx.json, what the
+program is made of.
 
 Exit codes: 0 done, 1 a step failed, 2 the command line is wrong, 3 a tool is missing.
 TEXT
@@ -91,15 +92,14 @@ fi
 output="${output:-$repository/target/gramine}"
 mkdir -p "$output"
 output="$(cd "$output" && pwd)"
+root="$(mktemp -d)"
+trap 'rm -rf "$root"' EXIT
 if [[ -n "$measure" ]]; then
-    key="$output/thrown-away.pem"
-    trap 'rm -f "$key" "$output/convelo-service.sig"' EXIT
+    key="$root/thrown-away.pem"
     (umask 077 && openssl genrsa -3 -out "$key" 3072 2>/dev/null)
 fi
 
 # The path of a trusted file is measured, so the program is installed below a root of its own.
-root="$output/root"
-rm -rf "$root"
 install -D -m 0755 "$program" "$root/opt/convelo/convelo-service"
 manifest="$output/convelo-service.manifest"
 gramine-manifest --chroot "$root" \
@@ -107,12 +107,14 @@ gramine-manifest --chroot "$root" \
     -Dprodid="$prodid" -Dsvn="$svn" \
     "$here/convelo-service.manifest.template" "$manifest"
 xtask manifest lint --root "$root" "$manifest" >&2
+signature="$output/convelo-service.sig"
+if [[ -n "$measure" ]]; then signature="$root/convelo-service.sig"; fi
 # The date is signed, not measured; without one, everybody's file is the same.
 gramine-sgx-sign --date 0000-00-00 --key "$key" --manifest "$manifest" --output "$manifest.sgx" \
-    --sigfile "$output/convelo-service.sig" >&2
-xtask manifest lint --root "$root" "$manifest" >&2
+    --sigfile "$signature" >&2
+xtask manifest lint --root "$root" "$manifest.sgx" >&2
 
-viewed="$(gramine-sgx-sigstruct-view "$output/convelo-service.sig")"
+viewed="$(gramine-sgx-sigstruct-view "$signature")"
 field() {
     sed -n "s/^ *$1 *[:=] *\"\{0,1\}\([0-9a-f]*\)\"\{0,1\} *$/\1/p" <<<"$viewed" | head -n 1
 }
@@ -137,6 +139,10 @@ version_of_gramine() {
     fi
     echo 'not from a package'
 }
+
+cp "$root/opt/convelo/convelo-service" "$output/convelo-service.new"
+mv "$output/convelo-service.new" "$output/convelo-service"
+xtask sbom --package convelo-service --output "$output/convelo-service.cdx.json" >&2
 
 cat <<TEXT
 program sha256: $(hash_of "$root/opt/convelo/convelo-service")

@@ -85,7 +85,7 @@ if [[ -n "$inside" ]]; then
     ip link set lo up
     mount -t tmpfs tmpfs /opt
     mkdir /opt/convelo
-    cp --preserve=mode "$inside/measure/root/opt/convelo/convelo-service" /opt/convelo/
+    cp --preserve=mode "$inside/measure/convelo-service" /opt/convelo/
 
     echo "(b) without a device"
     code=0
@@ -107,7 +107,7 @@ if [[ -n "$inside" ]]; then
 
     party() {
         timeout 60 convelo run "$1.toml" --as "$2" --input "$2.csv" --key id --output "$1.$2.csv" \
-            --key-file "$2.key" --collateral platform/collateral.json --insecure-simulated >"$1.$2.log" 2>&1
+            --identity "$2.key" --collateral platform/collateral.json --insecure-simulated >"$1.$2.log" 2>&1
     }
     both_are_right() {
         party "$1" alice &
@@ -124,14 +124,14 @@ if [[ -n "$inside" ]]; then
 
     echo "(c) a party is killed"
     timeout 60 convelo run killed.toml --as alice --input alice.csv --key id --output killed.alice.csv \
-        --key-file alice.key --collateral platform/collateral.json --insecure-simulated >killed.alice.log 2>&1 &
+        --identity alice.key --collateral platform/collateral.json --insecure-simulated >killed.alice.log 2>&1 &
     alice=$!
     started+=("$alice")
     wait_for 'waiting for' killed.alice.log 10
     mkfifo never.csv
     # bob is there and reads a table that never comes, until it is killed.
     convelo run killed.toml --as bob --input never.csv --key id --format csv --output killed.bob.csv \
-        --key-file bob.key --collateral platform/collateral.json --insecure-simulated >killed.bob.log 2>&1 &
+        --identity bob.key --collateral platform/collateral.json --insecure-simulated >killed.bob.log 2>&1 &
     bob=$!
     started+=("$bob")
     sleep 3
@@ -191,11 +191,12 @@ fi
 
 # A manifest for the test, with a directory of the host's as device: it does not hold, and is never signed.
 mkdir "$work/variant"
+install -D -m 0755 "$work/measure/convelo-service" "$work/root/opt/convelo/convelo-service"
 sed -e "s|^fs.mounts = \[|&\n  { path = \"/dev/attestation\", uri = \"file:$work/device\" },|" \
     "$here/convelo-service.manifest.template" >"$work/variant/template"
 echo "sgx.allowed_files = [\"file:$work/device/\"]" >>"$work/variant/template"
 sizes="$(cargo xtask manifest sizes)"
-gramine-manifest --chroot "$work/measure/root" -Dmemory=1G -Dworkers=4 -Dprodid=1 -Dsvn=1 \
+gramine-manifest --chroot "$work/root" -Dmemory=1G -Dworkers=4 -Dprodid=1 -Dsvn=1 \
     -Dthreads="$(sed -n 's/^threads: //p' <<<"$sizes")" -Denclave="$(sed -n 's/^enclave: //p' <<<"$sizes")" \
     "$work/variant/template" "$work/variant/convelo-service.manifest"
 

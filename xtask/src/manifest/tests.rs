@@ -31,7 +31,7 @@ fn the_template_and_what_is_made_of_it_hold() {
     assert_eq!(file::check_template(&template()), Ok(()));
     let path = directory("accepted/rendered.manifest");
     let said = lint(&path, None).unwrap();
-    assert!(said.starts_with("memory 3G, 4 workers, 21 threads, an enclave of 4G; "), "{said}");
+    assert!(said.starts_with("memory 3G, 4 workers, 26 threads, an enclave of 4G; "), "{said}");
 }
 
 /// What we write and what Gramine made of it say the same, but for what `gramine-manifest` adds.
@@ -86,7 +86,7 @@ fn every_refused_sample_differs_from_what_holds() {
 #[test]
 fn a_template_says_nothing_twice() {
     let fixed = template().replace("{{ memory }}", "3G").replace("{{ workers }}", "4");
-    let fixed = fixed.replace("{{ enclave }}", "4G").replace("{{ threads }}", "21");
+    let fixed = fixed.replace("{{ enclave }}", "4G").replace("{{ threads }}", "26");
     let said = file::check_template(&fixed).unwrap_err();
     assert!(said[0].contains("its arguments are not these"), "{said:?}");
 }
