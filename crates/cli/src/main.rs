@@ -16,6 +16,7 @@ mod pcs;
 mod plan;
 mod platform;
 mod provider;
+mod releases;
 mod stop;
 mod tables;
 
