@@ -74,14 +74,6 @@ wait_for() {
 if [[ -n "$inside" ]]; then
     cd "$inside"
     PATH="$inside/bin:$PATH"
-    started=()
-    # shellcheck disable=SC2317 # the trap calls it
-    clean_up() {
-        for process in "${started[@]}"; do
-            kill -KILL "$process" 2>/dev/null || true
-        done
-    }
-    trap clean_up EXIT
     ip link set lo up
     mount -t tmpfs tmpfs /opt
     mkdir /opt/convelo
@@ -98,11 +90,9 @@ if [[ -n "$inside" ]]; then
 
     echo "(c) with a device: two parties"
     python3 "$here/device.py" "$inside/device" "$inside/bin/quote" "$inside/platform" convelo-service >device.log 2>&1 &
-    started+=($!)
     wait_for ready device.log 5
     (cd variant && exec gramine-direct convelo-service) >service.log 2>&1 &
     service=$!
-    started+=("$service")
     wait_for listening service.log 30
 
     party() {
@@ -112,7 +102,6 @@ if [[ -n "$inside" ]]; then
     both_are_right() {
         party "$1" alice &
         local other=$!
-        started+=("$other")
         party "$1" bob || fail "$(cat "$1.bob.log")"
         wait "$other" || fail "$(cat "$1.alice.log")"
         for name in alice bob; do
@@ -123,21 +112,21 @@ if [[ -n "$inside" ]]; then
     both_are_right first
 
     echo "(c) a party is killed"
-    timeout 60 convelo run killed.toml --as alice --input alice.csv --key id --output killed.alice.csv \
+    timeout 90 convelo run killed.toml --as alice --input alice.csv --key id --output killed.alice.csv \
         --identity alice.key --collateral platform/collateral.json --insecure-simulated >killed.alice.log 2>&1 &
     alice=$!
-    started+=("$alice")
-    wait_for 'waiting for' killed.alice.log 10
-    mkfifo never.csv
-    # bob is there and reads a table that never comes, until it is killed.
-    convelo run killed.toml --as bob --input never.csv --key id --format csv --output killed.bob.csv \
+    wait_for 'waiting for bob' killed.alice.log 10
+    # Its table is so large that it is in the midst of it when it is killed.
+    { echo id && seq 1 3000000; } >large.csv
+    convelo run killed.toml --as bob --input large.csv --key id --output killed.bob.csv \
         --identity bob.key --collateral platform/collateral.json --insecure-simulated >killed.bob.log 2>&1 &
     bob=$!
-    started+=("$bob")
-    sleep 3
-    kill -KILL "$bob"
-    if wait "$alice"; then fail 'alice had a result from a job that bob has left'; fi
-    grep -q bob killed.alice.log || fail "alice is not told that bob has left: $(cat killed.alice.log)"
+    wait_for 'have agreed on a job key' killed.bob.log 20
+    kill -KILL "$bob" || fail "bob has ended by itself: $(cat killed.bob.log)"
+    code=0
+    wait "$alice" || code=$?
+    ((code == 1)) || fail "alice's exit code was $code, not 1, in a job that bob has left"
+    grep -q "'bob' left the job" killed.alice.log || fail "alice is not told that bob left: $(cat killed.alice.log)"
     both_are_right second
 
     echo "(c) SIGTERM"
@@ -214,5 +203,6 @@ sed -i -e 's/^name = "email"$/name = "id"/' -e 's/^normalise = \["email"\]$/norm
 { echo id && seq 1 2000; } >alice.csv
 { echo id && seq 1001 3000; } >bob.csv
 
-unshare --mount --propagation private --net "$here/smoke.sh" --inside "$work"
+# Whatever is started in there ends with it.
+unshare --mount --propagation private --net --pid --fork --kill-child --mount-proc "$here/smoke.sh" --inside "$work"
 echo 'smoke.sh: all of it holds'

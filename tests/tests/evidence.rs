@@ -371,7 +371,11 @@ fn policies_of_releases() {
         run(&format!("policy from-release {version} --file measurements.toml {more}"))
     };
     let made = from("0.2.1", "--output policy.toml").expect(0);
-    assert!(!made.stderr.contains("WITHDRAWN") && !made.stderr.contains("ADVISORY"), "{}", made.stderr);
+    assert!(
+        !made.stderr.contains("WITHDRAWN") && !made.stderr.contains("ADVISORY"),
+        "{}",
+        made.stderr
+    );
     let read = run("policy check policy.toml --json").expect(0).json();
     let enclaves = read["policy"]["enclave"].as_array().unwrap();
     assert_eq!(enclaves.len(), 1);
@@ -394,7 +398,8 @@ fn policies_of_releases() {
 
     // The log that the program was built with is that of the repository.
     run("policy from-release 0.0.0").expect(2).says("names no release \"0.0.0\"");
-    let broken = fs::read_to_string(alice.path("measurements.toml")).unwrap().replace("isv_svn = 3", "");
+    let broken =
+        fs::read_to_string(alice.path("measurements.toml")).unwrap().replace("isv_svn = 3", "");
     alice.write("measurements.toml", broken);
     from("0.2.1", "").expect(2).says("missing field");
 }

@@ -3,8 +3,8 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use time::macros::format_description;
 use time::Date;
+use time::macros::format_description;
 
 /// The log as it was when this program was built.
 pub(crate) const OWN: &str = include_str!("../../../deploy/measurements.toml");
@@ -84,7 +84,8 @@ impl Log {
 
     /// The versions that it names, each once.
     pub(crate) fn versions(&self) -> Vec<&str> {
-        let mut versions: Vec<_> = self.releases.iter().map(|entry| entry.version.as_str()).collect();
+        let mut versions: Vec<_> =
+            self.releases.iter().map(|entry| entry.version.as_str()).collect();
         versions.dedup();
         versions
     }
@@ -280,7 +281,11 @@ mod tests {
         let log = Log::parse(&sample()).unwrap();
         let notes: Vec<_> = log.notes("0.2.0").map(Note::words).collect();
         assert_eq!(notes.len(), 2);
-        assert!(notes[0].starts_with("ADVISORY of 2027-02-01 about 0.2.0: Jobs of"), "{}", notes[0]);
+        assert!(
+            notes[0].starts_with("ADVISORY of 2027-02-01 about 0.2.0: Jobs of"),
+            "{}",
+            notes[0]
+        );
         assert!(notes[1].starts_with("WITHDRAWN of 2027-03-09 about 0.2.0: "), "{}", notes[1]);
         assert_eq!(log.notes("0.2.0").filter(|note| note.withdraws()).count(), 1);
         assert_eq!(log.notes("0.2.1").count(), 0);
@@ -312,8 +317,11 @@ mod tests {
             ("kind = \"withdrawn\"", "kind = \"recalled\"", "unknown variant `recalled`"),
             ("[[note]]\nversion = \"0.2.0\"", "[[note]]\nversion = \"0.9.0\"", "no such release"),
             ("text = \"It took", "text = \"It\\ntook", "must be one line"),
-            ("text = \"It took evidence of the day before. Use 0.2.1.\"", "text = \" \"", "must be one line"),
-            ("version = \"0.2.1\"", "version = \"0.2.0\"", "its program is not that of"),
+            (
+                "text = \"It took evidence of the day before. Use 0.2.1.\"",
+                "text = \" \"",
+                "must be one line",
+            ),
         ] {
             let (before, after) = sample.split_at(last);
             assert!(after.contains(from), "{from}");
@@ -321,6 +329,10 @@ mod tests {
             let said = Log::parse(&broken).unwrap_err();
             assert!(said.contains(words), "{to}: {said}");
         }
+        let (before, after) = sample.split_at(last);
+        let other = after.replacen("0.2.1", "0.2.0", 1).replace("workers = 4", "workers = 8");
+        let said = Log::parse(&format!("{before}{other}")).unwrap_err();
+        assert!(said.contains("its program is not that of"), "{said}");
         let twice = sample.replace(&"79".repeat(32), &"5b".repeat(32));
         assert!(Log::parse(&twice).unwrap_err().contains("that of another entry"));
         let again = sample.replace("12G", "3G").replace("workers = 16", "workers = 4");
@@ -371,8 +383,11 @@ mod tests {
             eprintln!("not tested: there is no git history to compare {LOG} with");
             return;
         };
-        if git(&repository, &["rev-parse", "--is-shallow-repository"]).as_deref() != Some("false\n") {
-            eprintln!("tested in part: the git history is shallow, so older versions of {LOG} are not here");
+        if git(&repository, &["rev-parse", "--is-shallow-repository"]).as_deref() != Some("false\n")
+        {
+            eprintln!(
+                "tested in part: the git history is shallow, so older versions of {LOG} are not here"
+            );
         }
         assert_eq!(offences, Vec::<String>::new());
     }

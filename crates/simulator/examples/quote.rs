@@ -8,7 +8,6 @@ use std::io::{Read as _, Write as _, stdin, stdout};
 use std::path::Path;
 use std::sync::Arc;
 
-use convelo_attest::QuoteSource as _;
 use convelo_simulator::Platform;
 
 fn main() -> Result<(), Box<dyn Error>> {

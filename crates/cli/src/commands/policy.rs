@@ -83,8 +83,8 @@ fn from_release(
         Some(path) => (files::text(path, "the log of releases")?, path.display().to_string()),
         None => (releases::OWN.to_owned(), "the log that this program was built with".to_owned()),
     };
-    let log = Log::parse(&text)
-        .map_err(|error| Failure::usage(format!("{name}: {}", shown(&error))))?;
+    let log =
+        Log::parse(&text).map_err(|error| Failure::usage(format!("{name}: {}", shown(&error))))?;
     let Some(policy) = log.policy(version) else {
         let known = log.versions().join(", ");
         let known = match (known.as_str(), file) {
