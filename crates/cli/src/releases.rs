@@ -375,7 +375,6 @@ mod tests {
         Some((versions + 1, offences))
     }
 
-    #[expect(clippy::print_stderr, reason = "what is left out is to be seen")]
     #[test]
     fn the_log_only_grows() {
         let repository = repository();

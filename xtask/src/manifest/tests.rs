@@ -83,6 +83,21 @@ fn every_refused_sample_differs_from_what_holds() {
     }
 }
 
+/// The table for people is what the formula says.
+#[test]
+fn the_table_of_sizes() {
+    let text = fs::read_to_string(directory("README.md")).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |"));
+    let rows: Vec<Vec<&str>> = rows.map(|row| row.split(" | ").collect()).collect();
+    let sizes: Vec<_> =
+        rows.iter().filter(|row| row.len() == 4 && !row[0].starts_with('-')).collect();
+    assert!(sizes.len() >= 6, "{rows:?}");
+    for row in sizes {
+        let sizes = Sizes::new(row[0].trim_matches('`'), row[1]).unwrap();
+        assert_eq!((row[2], row[3]), (&*sizes.threads().to_string(), &*sizes.enclave()), "{row:?}");
+    }
+}
+
 #[test]
 fn a_template_says_nothing_twice() {
     let fixed = template().replace("{{ memory }}", "3G").replace("{{ workers }}", "4");
