@@ -116,15 +116,15 @@ impl Release {
         if !self.once {
             builds.push(Build::make(&root, &commit, second)?);
         }
+        compare(&builds)?;
+        for build in &builds {
+            build.check()?;
+        }
         let program = place.join(PACKAGE);
         fs::create_dir_all(&place).map_err(|error| format!("{}: {error}", place.display()))?;
         fs::write(&program, &builds[0].bytes)
             .map_err(|error| format!("{}: {error}", program.display()))?;
         make_executable(&program)?;
-        compare(&builds)?;
-        for build in &builds {
-            build.check()?;
-        }
         let made = Made::of(self, &root, &commit, &builds, &program)?;
         println!("{}", made.words());
         if let Some(path) = &self.json {
@@ -147,10 +147,11 @@ impl Build {
     fn make(root: &Path, commit: &str, directory: PathBuf) -> Result<Self, String> {
         let source = directory.join("source");
         let target = directory.join("target");
-        for old in [&source, &target] {
-            if old.exists() {
-                fs::remove_dir_all(old).map_err(|error| format!("{}: {error}", old.display()))?;
+        for old in [&source, &target].into_iter().filter(|old| old.exists()) {
+            if !directory.starts_with(root.join(DIRECTORY)) {
+                return Err(format!("{} is there already: name new directories", old.display()));
             }
+            fs::remove_dir_all(old).map_err(|error| format!("{}: {error}", old.display()))?;
         }
         fs::create_dir_all(&source).map_err(|error| format!("{}: {error}", source.display()))?;
         let archive = directory.join("source.tar");
