@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,17 +38,32 @@ def archive(directory: Path) -> Path:
             without = [f"--dpkgopt=path-exclude=/{path}/*" for path in LEFT_OUT if path.startswith("usr")]
             _run(["mmdebstrap", "--quiet", "--variant=essential", *without, RELEASE, str(made)])
         elif shutil.which("debootstrap"):
-            _with_debootstrap(made.with_suffix(""), made)
+            _with_debootstrap(["debootstrap"], made.with_suffix(""), made)
         else:
-            raise NoBase("neither mmdebstrap nor debootstrap is installed, which make the base of the images")
+            with tempfile.TemporaryDirectory() as home:
+                _with_debootstrap(_fetched_debootstrap(Path(home)), made.with_suffix(""), made)
         return made.rename(archived)
     finally:
         made.unlink(missing_ok=True)
 
 
-def _with_debootstrap(root: Path, made: Path) -> None:
+def _fetched_debootstrap(home: Path) -> list[str]:
+    """debootstrap, a script, out of its package: nothing is installed, and no list of the system changes."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise NoBase("neither mmdebstrap nor debootstrap is installed, which make the base of the images")
+    for kept in ("lists", "cache"):
+        (home / kept / "partial").mkdir(parents=True)
+    apt = ["apt-get", f"-oDir::State::Lists={home}/lists", f"-oDir::Cache={home}/cache", "-oAPT::Sandbox::User=root"]
+    _run([*apt, "--quiet=2", "update"])
+    _run([*apt, "--quiet=2", "download", "debootstrap"], home)
+    _run(["dpkg-deb", "--extract", str(next(home.glob("debootstrap_*.deb"))), str(home / "tool")])
+    tool = home / "tool/usr"
+    return ["env", f"DEBOOTSTRAP_DIR={tool}/share/debootstrap", "sh", f"{tool}/sbin/debootstrap"]
+
+
+def _with_debootstrap(debootstrap: Sequence[str], root: Path, made: Path) -> None:
     try:
-        _run(["debootstrap", "--variant=minbase", RELEASE, str(root)])
+        _run([*debootstrap, "--variant=minbase", RELEASE, str(root)])
         for left_out in LEFT_OUT:
             shutil.rmtree(root / left_out, ignore_errors=True)
         with tarfile.open(made, "w") as tar:
@@ -61,10 +77,10 @@ def _with_debootstrap(root: Path, made: Path) -> None:
             shutil.rmtree(root, ignore_errors=True)
 
 
-def _run(command: Sequence[str]) -> None:
+def _run(command: Sequence[str], directory: Path | None = None) -> None:
     """Runs what makes a base. That it fails is a matter of network and packages, not of ours."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired as error:
         raise NoBase(f"{command[0]} has not made a base within {PATIENCE} s") from error
     if done.returncode != 0:

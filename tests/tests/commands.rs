@@ -163,6 +163,7 @@ fn help() {
         "policy from-dynamic-config",
         "policy from-ra-tls-env",
         "policy from-sigstruct",
+        "policy from-release",
         "policy from-measurement",
         "collateral",
         "collateral show",

@@ -361,6 +361,50 @@ fn policies_are_checked_and_converted() {
 }
 
 #[test]
+fn policies_of_releases() {
+    let world = World::new();
+    let alice = world.party("alice");
+    let run = |args: &str| world.start_at(&alice, args).wait();
+    let log = repository().join("tests/fixtures/measurements.toml");
+    fs::copy(log, alice.path("measurements.toml")).unwrap();
+    let from = |version: &str, more: &str| {
+        run(&format!("policy from-release {version} --file measurements.toml {more}"))
+    };
+    let made = from("0.2.1", "--output policy.toml").expect(0);
+    assert!(
+        !made.stderr.contains("WITHDRAWN") && !made.stderr.contains("ADVISORY"),
+        "{}",
+        made.stderr
+    );
+    let read = run("policy check policy.toml --json").expect(0).json();
+    let enclaves = read["policy"]["enclave"].as_array().unwrap();
+    assert_eq!(enclaves.len(), 1);
+    assert_eq!(enclaves[0]["mr_enclave"], "79".repeat(32));
+    assert_eq!(enclaves[0]["isv_prod_id"], 1);
+    assert_eq!(enclaves[0]["minimum_isv_svn"], 3);
+    assert_eq!(read["simulated"], false);
+    from("0.2.1", "--output policy.toml").expect(2).says("not overwritten");
+
+    from("0.9.0", "").expect(2).says("no release \"0.9.0\": it has 0.2.0, 0.2.1");
+
+    // What is known about a release is said, and a withdrawn one takes a word of consent.
+    let refused = from("0.2.0", "--output old.toml").expect(2);
+    assert!(refused.stderr.contains("ADVISORY of 2027-02-01 about 0.2.0"), "{}", refused.stderr);
+    let refused = refused.says("WITHDRAWN of 2027-03-09 about 0.2.0: It took evidence");
+    assert!(refused.stderr.contains("--insecure-withdrawn"), "{}", refused.stderr);
+    assert!(!alice.path("old.toml").exists());
+    let made = from("0.2.0", "--insecure-withdrawn").expect(0).says("WITHDRAWN of 2027-03-09");
+    assert_eq!(made.stdout.matches("[[enclave]]").count(), 2);
+
+    // The log that the program was built with is that of the repository.
+    run("policy from-release 0.0.0").expect(2).says("names no release \"0.0.0\"");
+    let broken =
+        fs::read_to_string(alice.path("measurements.toml")).unwrap().replace("isv_svn = 3", "");
+    alice.write("measurements.toml", broken);
+    from("0.2.1", "").expect(2).says("missing field");
+}
+
+#[test]
 fn collateral_is_fetched_verified_and_never_goes_back() {
     let world = World::new();
     let service = world.serve();

@@ -2,8 +2,10 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to a terminal")]
 
 mod bench;
+mod manifest;
 mod oblivious;
 mod python;
+mod release;
 mod runner;
 mod sbom;
 mod test;
@@ -58,6 +60,22 @@ Commands:
                   this processor (10 minutes on some machines), and compares its instructions and
                   addresses for sets of equal sizes and different content; then its times. Fails if
                   they differ, or if memory is accessed under a mask. Needs x86-64 Linux.
+  manifest lint [--root DIR] FILE...
+                  Says whether manifests of convelo-service for Gramine hold: templates (*.template)
+                  and rendered ones. Everything but a list of keys with their allowed values is
+                  refused. With --root, the program below DIR must be the one that they trust.
+  manifest sizes [--memory SIZE] [--workers N]
+                  Prints the threads and the size of an enclave whose program gets so much memory
+                  (1G) and so many workers (4).
+  release --service [--once | --twice DIR DIR] [--memory SIZE] [--workers N] [--json FILE]
+                  Builds convelo-service as it is measured, from the last commit, in two directories
+                  (of target/release-service), compares them, and checks what an enclave demands of
+                  a program. Prints its hash and the versions of all that went into it; where
+                  Gramine's signer is installed, also MRENCLAVE for so much memory (1G) and so many
+                  workers (4), and the entries for policies and deploy/measurements.toml. Needs
+                  x86-64 Linux. About 10 minutes of CPU for each build.
+      --once          Builds it once.
+      --json FILE     Also writes all this as JSON.
   wheel           Builds the wheel that is shipped into dist.
   python [--genuine | --lowest]
                   Makes target/python/test: the package and all that its tests need.
@@ -90,6 +108,8 @@ fn main() -> ExitCode {
         Ok(Task::BenchLoad(options)) => bench::load(&options),
         Ok(Task::BenchReplaced(options)) => bench::replaced(&options),
         Ok(Task::Oblivious) => python::finish(oblivious::traces_and_times()),
+        Ok(Task::Manifest(what)) => manifest::run(&what),
+        Ok(Task::Release(what)) => release::run(&what),
         Ok(Task::Wheel) => python::wheel(),
         Ok(Task::Python(more)) => python::environment(more),
         Ok(Task::Sbom { package, output }) => python::finish(sbom::write(&package, &output)),
@@ -111,6 +131,8 @@ enum Task {
         quick: bool,
     },
     Oblivious,
+    Manifest(manifest::Manifest),
+    Release(release::Release),
     Wheel,
     Python(Option<python::Environments>),
     Sbom {
@@ -132,6 +154,8 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["test"] => Ok(Task::Test { quick: false }),
         ["test", "--quick"] => Ok(Task::Test { quick: true }),
         ["oblivious"] => Ok(Task::Oblivious),
+        ["release", ref arguments @ ..] => Ok(Task::Release(release::parse(arguments)?)),
+        ["manifest", ref arguments @ ..] => Ok(Task::Manifest(manifest::parse(arguments)?)),
         ["wheel"] => Ok(Task::Wheel),
         ["python"] => Ok(Task::Python(None)),
         ["python", "--genuine"] => Ok(Task::Python(Some(python::Environments::Genuine))),

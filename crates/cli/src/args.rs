@@ -690,6 +690,19 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         output: PolicyOutput,
     },
+    /// Accept the enclaves of a release, as the public log of releases names them
+    FromRelease {
+        /// The version, such as 1.2.3
+        version: String,
+        /// Take a newer deploy/measurements.toml than the one that this program was built with
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Accept it although it was withdrawn; the log says why it was
+        #[arg(long)]
+        insecure_withdrawn: bool,
+        #[command(flatten)]
+        output: PolicyOutput,
+    },
     /// Accept an enclave by its measurement
     FromMeasurement {
         /// The measurement of its code and initial data, 64 hexadecimal digits

@@ -17,6 +17,7 @@ mod pcs;
 mod plan;
 mod platform;
 mod provider;
+mod releases;
 mod stop;
 mod tables;
 

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use convelo_attest::{Policy, PolicyError};
+use convelo_untrusted::{Untrusted, shown};
 use serde_json::json;
 
 use crate::args::{PolicyCommand, PolicyOutput};
 use crate::exit::Failure;
+use crate::releases::{self, Log, Note};
 use crate::{files, output};
 
 pub(crate) fn policy(args: PolicyCommand) -> Result<ExitCode, Failure> {
@@ -25,6 +27,9 @@ pub(crate) fn policy(args: PolicyCommand) -> Result<ExitCode, Failure> {
         PolicyCommand::FromSigstruct { file, name, output } => {
             let bytes = files::bytes(&file, "the SIGSTRUCT")?;
             write(Policy::from_sigstruct(&name.name, &bytes), &file.display().to_string(), &output)
+        }
+        PolicyCommand::FromRelease { version, file, insecure_withdrawn, output } => {
+            from_release(&version, file.as_deref(), insecure_withdrawn, &output)
         }
         PolicyCommand::FromMeasurement {
             mr_enclave,
@@ -65,6 +70,42 @@ fn check(file: &Path, json: bool) -> Result<ExitCode, Failure> {
     output::data(format_args!("digest: sha256:{}", hex::encode(policy.digest())));
     warn(&policy);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The policy for a release, unless it was withdrawn. What is known about it is said in any case.
+fn from_release(
+    version: &str,
+    file: Option<&Path>,
+    insecure_withdrawn: bool,
+    to: &PolicyOutput,
+) -> Result<(), Failure> {
+    let (text, name) = match file {
+        Some(path) => (files::text(path, "the log of releases")?, path.display().to_string()),
+        None => (releases::OWN.to_owned(), "the log that this program was built with".to_owned()),
+    };
+    let log =
+        Log::parse(&text).map_err(|error| Failure::usage(format!("{name}: {}", shown(&error))))?;
+    let Some(policy) = log.policy(version) else {
+        let known = log.versions().join(", ");
+        let known = match (known.as_str(), file) {
+            ("", _) => "there is none in it yet".to_owned(),
+            _ => format!("it has {known}"),
+        };
+        let version = Untrusted::new(version);
+        return Err(Failure::usage(format!(
+            "{name} names no release {version}: {known}. Give a newer one with --file, or repeat the build \
+             (docs/reproduce.md) and use 'convelo policy from-measurement'"
+        )));
+    };
+    for note in log.notes(version) {
+        output::say(shown(&note.words()));
+    }
+    if log.notes(version).any(Note::withdraws) && !insecure_withdrawn {
+        return Err(Failure::usage(format!(
+            "{version} was withdrawn: take another release, or accept it all the same with --insecure-withdrawn"
+        )));
+    }
+    write(Policy::from_json(&policy), &name, to)
 }
 
 /// The `RA_TLS_*` settings, and where they came from.
