@@ -65,7 +65,7 @@
 //! }
 //! let (sets, received): (Vec<_>, Vec<_>) = received.into_iter().unzip();
 //! let names = ["alice", "bob"].map(str::to_owned);
-//! let answers = reveal::answers(&job, &names, engine::intersect(received));
+//! let answers = reveal::answers(&job, &names, engine::intersect(received)?);
 //! for ((set, table), answer) in sets.iter().zip(tables).zip(answers) {
 //!     let Outcome::Intersection(ranks) = answer.outcome() else { panic!("everybody learns it") };
 //!     let rows = set.rows(&ranks, 3, false)?;

@@ -12,7 +12,7 @@ use convelo_operate::{
 };
 use convelo_party::{Refresh, Refreshing};
 use convelo_service::{
-    AdmitList, CollateralFile, CollateralSource, Config, Service, ServiceError, Shared,
+    AdmitList, CollateralFile, CollateralSource, Config, Limits, Service, ServiceError, Shared,
 };
 use serde_json::json;
 
@@ -71,6 +71,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         admit: admit_list(&extras),
         behind_balancer: args.behind_balancer,
         memory: args.memory,
+        limits: Limits::default(),
         reconnect_within: Duration::from_secs(args.reconnect_within),
         insecure_ratls_only: args.insecure_ratls_only,
         insecure_simulated,
