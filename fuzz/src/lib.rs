@@ -133,7 +133,10 @@ pub fn recipe(data: &[u8]) {
     let key = key.to_vec();
     // The recipe's version, the number of parts and the length of this one.
     let text = std::str::from_utf8(&key[12..]).expect("a step makes text of text");
-    assert!(normaliser.encode([text]) == Encoded::Key(&key), "{step} of {field:?} is {text:?}");
+    assert!(
+        normaliser.encode([text]) == Encoded::Key(key[..].into()),
+        "{step} of {field:?} is {text:?}"
+    );
 }
 
 /// A peer's certificate, under the strictest rules and the most lenient ones.

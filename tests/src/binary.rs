@@ -32,10 +32,27 @@ pub fn measured() -> PathBuf {
     binary
 }
 
-fn fresh() -> PathBuf {
+/// The measured program with its device elsewhere, which is built with the tests.
+///
+/// # Panics
+/// If it is missing.
+pub(crate) fn elsewhere() -> PathBuf {
+    let name = format!("convelo-service-elsewhere{}", env::consts::EXE_SUFFIX);
+    let binary = profile().join(name);
+    assert!(binary.exists(), "{} is missing: build convelo-tests", binary.display());
+    binary
+}
+
+/// Where the programs of the running test's build are.
+fn profile() -> PathBuf {
     let test = env::current_exe().expect("the path of this test");
     // .../target/PROFILE/deps/test-0123456789abcdef
-    let profile = test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps");
+    test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps").to_owned()
+}
+
+fn fresh() -> PathBuf {
+    let profile = profile();
+    let profile = profile.as_path();
     build_once(profile).expect("the target directory can be written to");
     let binary = profile.join(format!("convelo{}", env::consts::EXE_SUFFIX));
     assert!(binary.exists(), "cargo built no {}", binary.display());

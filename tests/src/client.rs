@@ -295,7 +295,7 @@ impl RawParty {
             let Encoded::Key(encoded) = normaliser.encode([*id]) else {
                 panic!("'{id}' is no key");
             };
-            builder.push(pseudonymiser.pseudonym(encoded), row).expect("in memory");
+            builder.push(pseudonymiser.pseudonym(&encoded.to_vec()), row).expect("in memory");
         }
         builder.finish().expect("in memory")
     }

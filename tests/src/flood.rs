@@ -44,18 +44,20 @@ impl Flood {
     /// # Panics
     /// If the machine does not permit it.
     pub fn from(from: Ipv4Addr, service: &Service) -> Self {
+        Self::at(from, &service.address, Expect::Key(service.key.0))
+    }
+
+    /// The same at a service of which that is expected.
+    ///
+    /// # Panics
+    /// If the machine does not permit it.
+    pub fn at(from: Ipv4Addr, address: &str, expect: Expect) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
-        Self {
-            from,
-            address: service.address.clone(),
-            expect: Expect::Key(service.key.0),
-            runtime: Some(runtime),
-            held: Vec::new(),
-        }
+        Self { from, address: address.to_owned(), expect, runtime: Some(runtime), held: Vec::new() }
     }
 
     /// Holds this many connections on which nothing is ever said.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use convelo_attest::QuoteSource;
 use convelo_channel::Identity;
-use convelo_service::{Config, Service};
+use convelo_service::{Config, Limits, Service};
 use tokio::runtime::Runtime;
 
 /// A service with the test's own quote source.
@@ -46,6 +46,7 @@ impl Hosted {
             behind_balancer: false,
             insecure_simulated: true,
             memory: 1 << 20,
+            limits: Limits::default(),
             reconnect_within: Duration::ZERO,
             insecure_ratls_only,
         };

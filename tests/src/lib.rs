@@ -21,12 +21,12 @@ pub mod proxy;
 pub mod tables;
 mod world;
 
-pub use binary::convelo;
+pub use binary::{convelo, measured};
 pub use client::{RawConnection, RawParty, Received, reach_from, wait};
 pub use flood::Flood;
 pub use hosted::Hosted;
 pub use impostor::{Answer, Answers, Guest, Impostor, prove};
 pub use liar::{Liar, Marks, Sets};
-pub use measured::Measured;
+pub use measured::{Device, Measured, Starting};
 pub use process::{Ended, PATIENCE, Process};
 pub use world::{JobBuilder, Party, SERVICE_ENCLAVE, Service, World, free_port};

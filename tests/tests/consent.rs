@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use convelo_attest::{Policy, QuoteSource};
 use convelo_channel::Identity;
-use convelo_service::{Config, Service};
+use convelo_service::{Config, Limits, Service};
 use convelo_simulator::Platform;
 use convelo_tests::{Ended, Party, World};
 
@@ -199,6 +199,7 @@ fn simulated_providers_at_a_service_that_does_not_accept_them() {
         behind_balancer: false,
         insecure_simulated: false,
         memory: 1 << 20,
+        limits: Limits::default(),
         reconnect_within: Duration::ZERO,
         insecure_ratls_only: false,
     };

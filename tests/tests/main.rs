@@ -10,6 +10,7 @@ mod keys;
 mod layers;
 mod liars;
 mod licences;
+mod measured;
 mod metadata;
 mod model;
 mod operations;

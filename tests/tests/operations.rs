@@ -2,10 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use convelo_tests::{PATIENCE, RawParty, World};
+use convelo_tests::{PATIENCE, Process, RawParty, World};
 use convelo_wire::Reason;
 use serde_json::{Value, json};
 use tonic_health::pb::HealthCheckRequest;
@@ -89,6 +90,37 @@ fn the_log_says_how_a_job_ended_and_whose_it_was() {
     let refused = objects(&log, "a party was refused");
     assert_eq!(refused[0]["reason"], "stranger");
     assert_eq!(refused[0]["key"], mallory.key_id().to_string());
+}
+
+/// systemd starts what needs the service once it is told that the service listens, and waits for its end
+/// once it is told that it stops.
+#[test]
+fn the_supervisor_hears_that_the_service_listens_and_stops() {
+    let world = World::new();
+    let socket = world.path("notify");
+    let supervisor = UnixDatagram::bind(&socket).expect("a socket");
+    supervisor.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    let hear = || {
+        let mut datagram = [0; 64];
+        let length = supervisor.recv(&mut datagram).expect("the service tells");
+        String::from_utf8_lossy(&datagram[..length]).into_owned()
+    };
+    let arguments = "serve --json --simulated platform --listen 127.0.0.1:0";
+    let mut command = world.command(&world.path(""), arguments);
+    let service = Process::spawn("service", command.env("NOTIFY_SOCKET", &socket));
+    assert_eq!(hear(), "READY=1");
+    let line: Value = serde_json::from_str(&service.first_line()).expect("a line of JSON");
+    TcpStream::connect(line["listening"].as_str().expect("an address")).expect("it listens");
+    service.terminate();
+    assert_eq!(hear(), "STOPPING=1");
+    service.wait().expect(0);
+
+    drop(supervisor);
+    let mut command = world.command(&world.path(""), arguments);
+    let service = Process::spawn("service", command.env("NOTIFY_SOCKET", &socket));
+    service.wait_for("the supervisor at NOTIFY_SOCKET was not told");
+    service.terminate();
+    service.wait().expect(0);
 }
 
 /// Health, readiness and figures for the people who operate the service; they reveal nothing about

@@ -317,9 +317,6 @@ fn a_service_without_collateral_verifies_providers() {
 #[test]
 fn the_measured_program_serves_two_way_jobs() {
     let world = World::new();
-    if !Measured::is_permitted(&world) {
-        return;
-    }
     let service =
         Measured::start(&world, "--offer-collateral platform/collateral.json --insecure-simulated");
     let parties = world.parties(["alice", "bob"]);
@@ -340,10 +337,7 @@ fn the_measured_program_serves_two_way_jobs() {
 #[test]
 fn the_measured_program_refuses_simulated_providers() {
     let world = World::new();
-    if !Measured::is_permitted(&world) {
-        return;
-    }
-    let service = Measured::start(&world, "1000000");
+    let service = Measured::start(&world, "");
     let parties = world.parties(["alice", "bob"]);
     world.job(None, &parties).address(&service.address).two_way().give_to(&parties);
     parties[0].lines(&["a"]);

@@ -7,6 +7,7 @@ mod oblivious;
 mod python;
 mod release;
 mod runner;
+mod sbom;
 mod test;
 
 use std::process::ExitCode;
@@ -21,13 +22,14 @@ Commands:
                   without warnings, the build, all tests (the layer test among them), the examples
                   in the documentation, the documentation without warnings; then the Python package:
                   its types, its stubs against the compiled module, its tests, those of what peers
-                  send on the lowest versions that it allows, the test-suites of the genuine
-                  packages, and messages to and from the genuine packages. It stops at
-                  the first step that fails and prints the command that reruns it.
+                  send on the lowest versions that it allows, the commands of the documentation,
+                  jobs between containers where a container engine answers, the test-suites of the
+                  genuine packages, and messages to and from the genuine packages. It stops at the
+                  first step that fails and prints the command that reruns it.
                   Tests run under cargo-nextest where it is installed, else under cargo test.
                   Python 3.11 or newer is needed; the first run fetches pinned packages.
       --quick     Leaves out the documentation, the Python tests that are marked slow, and all that
-                  needs the genuine packages.
+                  needs the genuine packages or a container engine.
   bench pool [OPTIONS]
                   Runs our Python package and tno.mpc.communication 4.8.1 in turn, and our Rust Pool
                   and bare TCP, and compares them. Fails if a goal is missed.
@@ -79,6 +81,8 @@ Commands:
                   Makes target/python/test: the package and all that its tests need.
       --genuine   Also the environments and test-suites of the genuine packages.
       --lowest    Also target/python/lowest: the package with the lowest versions that it allows.
+  sbom --package PACKAGE --output FILE
+                  Writes what a program is made of, crate by crate, as CycloneDX in JSON.
   help            Prints this text.
 
 Exit codes: 0 everything holds, 1 a step failed or a goal is missed, 2 the command line is wrong.
@@ -108,6 +112,7 @@ fn main() -> ExitCode {
         Ok(Task::Release(what)) => release::run(&what),
         Ok(Task::Wheel) => python::wheel(),
         Ok(Task::Python(more)) => python::environment(more),
+        Ok(Task::Sbom { package, output }) => python::finish(sbom::write(&package, &output)),
         Ok(Task::BenchPool(options)) => bench::pool(&options),
         Ok(Task::BenchAttest(options)) => bench::attest(&options),
         Err(problem) => {
@@ -130,6 +135,10 @@ enum Task {
     Release(release::Release),
     Wheel,
     Python(Option<python::Environments>),
+    Sbom {
+        package: String,
+        output: String,
+    },
     BenchPool(Vec<String>),
     BenchAttest(Vec<String>),
     BenchJoin(Vec<String>),
@@ -151,6 +160,10 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["python"] => Ok(Task::Python(None)),
         ["python", "--genuine"] => Ok(Task::Python(Some(python::Environments::Genuine))),
         ["python", "--lowest"] => Ok(Task::Python(Some(python::Environments::Lowest))),
+        ["sbom", "--package", package, "--output", output] => {
+            Ok(Task::Sbom { package: package.to_owned(), output: output.to_owned() })
+        }
+        ["sbom", ..] => Err("sbom needs --package PACKAGE --output FILE".to_owned()),
         ["bench", "--help" | "-h"] => Ok(Task::BenchHelp("bench".to_owned())),
         ["bench", which, ref options @ ..]
             if BENCHMARKS.contains(&which)
@@ -281,6 +294,10 @@ mod tests {
         assert_eq!(parsed("test --quick"), Ok(Task::Test { quick: true }));
         assert_eq!(parsed("oblivious"), Ok(Task::Oblivious));
         assert_eq!(parsed("wheel"), Ok(Task::Wheel));
+        assert_eq!(
+            parsed("sbom --package convelo-cli --output out.json"),
+            Ok(Task::Sbom { package: "convelo-cli".to_owned(), output: "out.json".to_owned() })
+        );
         for (option, more) in [
             ("--genuine", python::Environments::Genuine),
             ("--lowest", python::Environments::Lowest),
@@ -326,6 +343,7 @@ mod tests {
             "bench pool fast",
             "oblivious now",
             "wheel now",
+            "sbom --package convelo-cli",
             "python --all",
         ] {
             assert!(parsed(wrong).is_err(), "{wrong}");

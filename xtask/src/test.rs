@@ -221,6 +221,13 @@ fn python_steps(quick: bool) -> Vec<Step> {
     steps.push(step_in(python::LOWEST, "python tests on them", &pytest(OF_WHAT_PEERS_SEND)));
     let peers = pytest(&["tests/peers", "--config-file=python/pyproject.toml"]);
     steps.push(python_step("genuine peers", &peers));
+    let deployment = pytest(&["tests/deploy", "--config-file=python/pyproject.toml"]);
+    steps.push(python_step("deployment", &deployment));
+    // Not at the same time as each other: all share one set of images.
+    let containers = ["-m", "pytest", "tests/containers", "--config-file=python/pyproject.toml"];
+    steps.push(python_step("containers", &containers));
+    let documentation = pytest(&["tests/docs", "--config-file=python/pyproject.toml"]);
+    steps.push(python_step("documentation", &documentation));
     let genuine = "cargo xtask python --genuine";
     steps.push(own("genuine packages", python::prepare_genuine, genuine));
     steps.extend(python::SUITES.map(|version| {
@@ -324,6 +331,9 @@ mod tests {
             "lowest versions",
             "python tests on them",
             "genuine peers",
+            "deployment",
+            "containers",
+            "documentation",
             "genuine packages",
             "genuine test-suite",
             "interoperation",

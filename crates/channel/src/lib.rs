@@ -126,7 +126,8 @@ pub use dial::{AttestError, Attested, DialError, Dialled, Dialler, ServiceStream
 pub use expect::Expect;
 pub use identity::{Identity, IdentityError};
 pub use listen::{
-    Acquaintance, Acquaintances, Kept, Listener, ListenerError, Peer, PeerStream, Place, Seated,
+    Acquaintance, Acquaintances, Kept, Listener, ListenerError, ListenerLimits, Peer, PeerStream,
+    Place, Seated,
 };
 pub use log_limit::{LogLimit, stranger_line};
 pub use proven::ProvenPeer;

@@ -12,23 +12,17 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// a balancer says before it.
 pub const FIRST_FLIGHT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How many handshakes a listener runs at once.
+/// How many handshakes a listener runs at once, unless it has other limits; half of them may come from
+/// one source.
 pub const MAXIMUM_HANDSHAKES: usize = 512;
 
-/// How many of them may come from one source.
-pub const MAXIMUM_HANDSHAKES_EACH: usize = 256;
-
-/// How many connections without a seat a listener keeps open at once.
+/// How many connections without a seat a listener keeps open at once, unless it has other limits; half
+/// of them may belong to one source or one key.
 pub const MAXIMUM_STRANGERS: usize = 512;
 
-/// How many of them one source or one key may have.
-pub const MAXIMUM_STRANGERS_EACH: usize = 256;
-
-/// How many connections with a seat a listener keeps open at once.
+/// How many connections with a seat a listener keeps open at once, unless it has other limits; half of
+/// them may belong to one source or one key, unless the operator has admitted the key.
 pub const MAXIMUM_SEATED: usize = 1024;
-
-/// How many of them one source or one key may have, unless the operator has admitted the key.
-pub const MAXIMUM_SEATED_EACH: usize = 512;
 
 /// A connection that has had no seat for this long, or up to twice as long, ends.
 pub const SEAT_TIMEOUT: Duration = Duration::from_mins(1);

@@ -22,8 +22,7 @@ use crate::binding::Binding;
 use crate::expect::Expect;
 use crate::identity::{Identity, IdentityError};
 use crate::limits::{
-    ACCEPT_PAUSE, FIRST_FLIGHT_TIMEOUT, MAXIMUM_HANDSHAKES, MAXIMUM_HANDSHAKES_EACH,
-    MAXIMUM_SEATED, MAXIMUM_SEATED_EACH, MAXIMUM_STRANGERS, MAXIMUM_STRANGERS_EACH,
+    ACCEPT_PAUSE, FIRST_FLIGHT_TIMEOUT, MAXIMUM_HANDSHAKES, MAXIMUM_SEATED, MAXIMUM_STRANGERS,
     MAXIMUM_UNEXPECTED_BYTES, ROOM_AROUND_AN_UPLOAD, SEAT_TIMEOUT, UNEXPECTED_BYTES_PER_SECOND,
 };
 use crate::log_limit::stranger_line;
@@ -190,6 +189,27 @@ pub enum ListenerError {
     Identity(#[from] IdentityError),
 }
 
+/// How many connections a listener has at once. Half of each kind may belong to one source or key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerLimits {
+    /// In their handshake.
+    pub handshakes: usize,
+    /// Without a seat.
+    pub strangers: usize,
+    /// With a seat.
+    pub seated: usize,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self {
+            handshakes: MAXIMUM_HANDSHAKES,
+            strangers: MAXIMUM_STRANGERS,
+            seated: MAXIMUM_SEATED,
+        }
+    }
+}
+
 /// Accepts connections with mutual TLS. Its certificate carries evidence from the quote source and
 /// is renewed long before it expires; or it is an ordinary one, which says nothing about what runs
 /// here.
@@ -204,6 +224,7 @@ pub struct Listener {
     expect: Option<Arc<[Expect]>>,
     acquaintances: Acquaintances,
     behind_balancer: bool,
+    limits: ListenerLimits,
 }
 
 impl Listener {
@@ -244,7 +265,8 @@ impl Listener {
             .map_err(|source| ListenerError::Bind { address: address.to_owned(), source })?;
         let acquaintances: Acquaintances = Arc::new(|_| Acquaintance::Stranger);
         let tls = Arc::new(tls);
-        Ok(Self { tcp, tls, expect, acquaintances, behind_balancer: false })
+        let limits = ListenerLimits::default();
+        Ok(Self { tcp, tls, expect, acquaintances, behind_balancer: false, limits })
     }
 
     /// Knows who a key belongs to.
@@ -258,6 +280,12 @@ impl Listener {
     #[must_use]
     pub fn behind_balancer(self, behind_balancer: bool) -> Self {
         Self { behind_balancer, ..self }
+    }
+
+    /// Has no more connections at once than this.
+    #[must_use]
+    pub fn limited_to(self, limits: ListenerLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The address we listen on, including the actual port if 0 was requested.
@@ -276,7 +304,8 @@ impl Listener {
     /// Accepts until the receiver of `accepted` is dropped. Handshakes run concurrently, each under
     /// a deadline; a failed one is logged and forgotten.
     pub async fn accept(self, accepted: mpsc::Sender<io::Result<PeerStream>>) {
-        let Self { tcp, tls, expect, acquaintances, behind_balancer } = self;
+        let Self { tcp, tls, expect, acquaintances, behind_balancer, limits } = self;
+        let ListenerLimits { handshakes, strangers, seated } = limits;
         let door = Arc::new(Door {
             tls,
             expect,
@@ -284,16 +313,16 @@ impl Listener {
             behind_balancer,
             admission: Admission::new(),
             handshakes: Slots::new(SlotLimits {
-                open: MAXIMUM_HANDSHAKES,
-                open_each: MAXIMUM_HANDSHAKES_EACH,
+                open: handshakes,
+                open_each: handshakes.div_ceil(2),
                 kept: 0,
                 kept_each: 0,
             }),
             connections: Slots::new(SlotLimits {
-                open: MAXIMUM_STRANGERS,
-                open_each: MAXIMUM_STRANGERS_EACH,
-                kept: MAXIMUM_SEATED,
-                kept_each: MAXIMUM_SEATED_EACH,
+                open: strangers,
+                open_each: strangers.div_ceil(2),
+                kept: seated,
+                kept_each: seated.div_ceil(2),
             }),
         });
         let mut tasks = JoinSet::new();

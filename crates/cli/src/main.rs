@@ -10,6 +10,7 @@ mod exit;
 mod files;
 mod job_file;
 mod log;
+mod notify;
 mod output;
 mod paths;
 mod pcs;

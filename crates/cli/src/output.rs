@@ -347,7 +347,7 @@ pub(crate) fn survey(counts: Counts, survey: &Survey) -> Vec<String> {
     let notes = &survey.notes;
     let ending = &notes.ending;
     for (count, what) in [
-        (survey.repeated_headers, "the header again"),
+        (survey.repeated_headers, "the header again, or what a program writes with a header"),
         (ending.footers, "what a program says of its rows, at the end"),
         (ending.blank_lines, "a line of white space at the end"),
         (u64::from(ending.control_z), "Ctrl-Z at the end"),

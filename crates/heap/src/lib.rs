@@ -16,6 +16,8 @@ use std::io;
 /// time, and holds each arena while looking through it, so do not call it on a thread that others
 /// wait for.
 ///
+/// Gramine wipes what is given back to it and keeps it for the enclave, whose size is fixed.
+///
 /// Does nothing if the allocator is not glibc's.
 pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -53,6 +55,65 @@ pub fn one_arena() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
     }
 }
+
+/// Whether the system has address space for this process to have `heap` bytes from the allocator and
+/// `mapped` bytes besides, in mappings of its own. Where a process cannot give what the allocator has
+/// back, as in an enclave whose heap lies in one mapping, the allocator keeps those bytes from now on, and
+/// they are in one piece.
+///
+/// # Errors
+/// If one of the two is not to be had.
+pub fn claim(heap: usize, mapped: usize) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping wherever the system likes touches nothing that exists.
+        let mapping = unsafe { libc::mmap(std::ptr::null_mut(), mapped, protection, flags, -1, 0) };
+        if mapping == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let heap = claim_heap(heap);
+        // SAFETY: it is the mapping just made, of this length, and nobody else knows it.
+        unsafe { libc::munmap(mapping, mapped) };
+        if !heap {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+    }
+    Ok(())
+}
+
+/// Has the allocator take this much from the system, as an arena does and not as a mapping, and free it.
+#[cfg(unix)]
+fn claim_heap(bytes: usize) -> bool {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt changes a parameter of the allocator, under its own lock.
+    unsafe {
+        libc::mallopt(M_MMAP_MAX, 0);
+    }
+    // SAFETY: malloc takes any number, and free what malloc returned, once; null is nothing to free.
+    let claimed = unsafe {
+        let claimed = libc::malloc(bytes);
+        // Otherwise a compiler may leave both out.
+        let claimed = std::hint::black_box(claimed);
+        libc::free(claimed);
+        !claimed.is_null()
+    };
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: as above.
+    unsafe {
+        libc::mallopt(M_MMAP_MAX, MAPPINGS);
+    }
+    claimed
+}
+
+/// The allocator's parameter for how many buffers have mappings of their own.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const M_MMAP_MAX: libc::c_int = -4;
+
+/// Its default.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const MAPPINGS: libc::c_int = 65536;
 
 /// Keeps the system from dumping this process's memory when it crashes, into a file or to a program that
 /// collects dumps. Other processes of the same user cannot read it any longer either (`ptrace`,

@@ -11,8 +11,8 @@
 //! part.ignore = vec!["n/a".to_owned()];
 //! let mut normaliser = Normaliser::new(&[part]);
 //! let key = encode_parts(&["+4930123456"]);
-//! assert!(normaliser.encode(["030 123456"]) == Encoded::Key(&key));
-//! assert!(normaliser.encode(["+49 (0)30 12 34 56"]) == Encoded::Key(&key));
+//! assert!(normaliser.encode(["030 123456"]) == Encoded::Key(key[..].into()));
+//! assert!(normaliser.encode(["+49 (0)30 12 34 56"]) == Encoded::Key(key[..].into()));
 //! assert!(normaliser.encode(["N/A"]) == Encoded::Dropped { part: 0, why: Dropped::Ignored });
 //! let why = Dropped::Invalid(Reason::Letters);
 //! assert!(normaliser.encode(["030 ask Ada"]) == Encoded::Dropped { part: 0, why });

@@ -372,14 +372,23 @@ impl Hub {
                 );
                 Err(Refusal::new(Code::ResourceExhausted, text))
             }
-            Some(room) => tokio::task::spawn_blocking(move || {
-                let sets: io::Result<Vec<_>> = sets.iter().map(|ids| ids.received()).collect();
-                let bitmaps = sets.map(engine::intersect);
-                drop(room);
-                bitmaps.map_err(|_| failed())
-            })
-            .await
-            .unwrap_or_else(|_| Err(failed())),
+            Some(room) => {
+                let joined = self.shared.join(move || {
+                    let sets: io::Result<Vec<_>> = sets.iter().map(|ids| ids.received()).collect();
+                    let bitmaps = sets.map(engine::intersect);
+                    drop(room);
+                    bitmaps
+                });
+                match joined.await {
+                    Some(Ok(Ok(bitmaps))) => Ok(bitmaps),
+                    Some(Ok(Err(engine::NoMemory))) => {
+                        let text =
+                            "the service has no memory for the join after all; run it again later";
+                        Err(Refusal::new(Code::ResourceExhausted, text))
+                    }
+                    Some(Err(_)) | None => Err(failed()),
+                }
+            }
         };
         let _ = self.change(|jobs| Ok(jobs.joined(number, result)));
     }

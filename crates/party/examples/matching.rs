@@ -20,7 +20,7 @@ use convelo_channel::Identity;
 use convelo_party::table::{Format, Input, Output, Table, TableOptions};
 use convelo_party::{Observer, Plan, Summary, run};
 use convelo_psi::{Job, KeyId};
-use convelo_service::{Config, Service};
+use convelo_service::{Config, Limits, Service};
 use convelo_simulator::{CollateralKnobs, Platform};
 use tokio::task::JoinHandle;
 
@@ -102,6 +102,7 @@ impl Meeting {
             behind_balancer: false,
             insecure_simulated: true,
             memory: 1 << 26,
+            limits: Limits::default(),
             reconnect_within: Duration::from_secs(30),
             insecure_ratls_only: false,
         })

@@ -109,7 +109,8 @@ pub fn resume(
     let Some(output) = plan.output else {
         return Err(refuse("the job gives this party no rows".to_owned()));
     };
-    let bits = hex::decode(&matched).map_err(|error| refuse(error.to_string()))?;
+    let bits = hex::decode(&matched)
+        .map_err(|_| refuse("its field 'matched' is not hexadecimal".to_owned()))?;
     let rows = Bitmap::from_bytes(rows, bits).map_err(|error| refuse(error.to_string()))?;
     let matched = MatchedRows::kept(table, rows)?;
     let total = matched.size_bytes();
@@ -125,6 +126,9 @@ fn read(path: &Path, refuse: &impl Fn(String) -> Error) -> Result<Kept, Error> {
     let read =
         File::open(path).and_then(|file| file.take(MAXIMUM_KEPT_BYTES).read_to_string(&mut text));
     read.map_err(|error| refuse(format!("it cannot be read: {error}")))?;
-    serde_json::from_str(&text)
-        .map_err(|error| refuse(format!("it is no answer that a run has kept: {error}")))
+    // The library's message would repeat what stands there: an answer, or another file's secret.
+    serde_json::from_str(&text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        refuse(format!("it is no answer that a run has kept (line {line}, column {column})"))
+    })
 }

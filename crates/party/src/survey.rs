@@ -153,9 +153,9 @@ impl Reasons {
     }
 }
 
-/// Whether the values of a row are looked at: all at first, and then one row in 64.
+/// Whether the values of a row are looked at: all at first, and then one row in 1024.
 pub(crate) fn is_shaped(row: u64) -> bool {
-    row < SHAPED_ROWS || row.is_multiple_of(64)
+    row < SHAPED_ROWS || row.is_multiple_of(1024)
 }
 
 /// Some of the keys, chosen by the numbers of their rows: all of them as long as there are few.
@@ -223,7 +223,7 @@ mod tests {
         for row in 0..rows {
             let mut made = Vec::new();
             let mut queue = maker.queue();
-            queue.push(&key(row).to_be_bytes(), &mut made);
+            queue.push(key(row).to_be_bytes()[..].into(), &mut made);
             queue.finish(&mut made);
             sampled.offer(made[0], row);
         }

@@ -32,7 +32,7 @@ fn main() {
     let held = resident() - base;
     fs::write("/proc/self/clear_refs", "5").expect("procfs: from here on the peak is the join's");
     let (before, wall) = (cpu(), Instant::now());
-    let bitmaps = engine::intersect(received);
+    let bitmaps = engine::intersect(received).expect("memory");
     let (join_cpu, join_wall) = (cpu() - before, wall.elapsed().as_secs_f64());
     assert!(bitmaps.iter().all(|bitmap| bitmap.count_ones() == keys / 2));
     let figures = json!({

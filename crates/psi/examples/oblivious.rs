@@ -29,10 +29,11 @@ fn main() {
             let number = |text: &str| text.parse().expect("a number");
             let sizes: Vec<usize> = sizes.iter().map(|size| number(size)).collect();
             let sets = sets(number(kind) as u64, &sizes);
-            black_box(match unit {
+            let joined = match unit {
                 "vector" => engine::intersect(sets),
                 _ => engine::intersect_without_vectors(sets),
-            });
+            };
+            black_box(joined.expect("memory"));
         }
         ["timing"] => {
             let t = timing();
@@ -75,7 +76,7 @@ fn timing() -> f64 {
         let kind = mixed(round as u64) & 1;
         let sets = sets(2 * kind, &[9000, 9000]);
         let begin = Instant::now();
-        black_box(engine::intersect(sets));
+        black_box(engine::intersect(sets).expect("memory"));
         times[usize::from(kind == 1)].push(begin.elapsed().as_secs_f64());
     }
     let [(a, a_error), (b, b_error)] = times.map(|mut times| {

@@ -65,7 +65,7 @@
 //! }
 //! let (sets, received): (Vec<_>, Vec<_>) = received.into_iter().unzip();
 //! let names = ["alice", "bob"].map(str::to_owned);
-//! let answers = reveal::answers(&job, &names, engine::intersect(received));
+//! let answers = reveal::answers(&job, &names, engine::intersect(received)?);
 //! for ((set, table), answer) in sets.iter().zip(tables).zip(answers) {
 //!     let Outcome::Intersection(ranks) = answer.outcome() else { panic!("everybody learns it") };
 //!     let rows = set.rows(&ranks, 3, false)?;
@@ -96,9 +96,9 @@ pub use job::{
     Position, Reveal, Service, Shard, Terms, Verify, What, is_address, is_name, terms,
 };
 pub use keys::{
-    CALLING_CODES, DateOrder, EncodedKey, Extension, Grouping, KeyPart, Letters, PSEUDONYM_BYTES,
-    Profile, Pseudonym, PseudonymQueue, Pseudonymiser, RECIPE_VERSION, Recipe, RecipeError, STEPS,
-    Step, StepError, TELEPHONE_VERSION, UNICODE_VERSION, encode_parts,
+    CALLING_CODES, DateOrder, EncodedKey, Extension, Grouping, KeyEncoder, KeyPart, Letters,
+    PSEUDONYM_BYTES, Profile, Pseudonym, PseudonymQueue, Pseudonymiser, RECIPE_VERSION, Recipe,
+    RecipeError, STEPS, Step, StepError, TELEPHONE_VERSION, UNICODE_VERSION, encode_parts,
 };
 pub use outcome::{Outcome, OutcomeKind};
 pub use received::{ReceivedSet, SetError, SetReceiver};

@@ -12,7 +12,7 @@ use crate::keys::{PSEUDONYM_BYTES, Pseudonym};
 /// chunk is processed depends only on its length, until all of it has been examined. Wiped when
 /// dropped.
 pub struct SetReceiver {
-    /// Made when the first piece arrives.
+    /// Made when they are claimed, or when the first piece arrives.
     blocks: Option<Blocks>,
     received: usize,
     declared: u64,
@@ -85,6 +85,18 @@ impl SetReceiver {
         Self { blocks: None, received: 0, declared, hash: Box::default(), broken: false }
     }
 
+    /// Has the system set memory for the declared set aside, so that none of it is refused later.
+    ///
+    /// # Errors
+    /// [`SetError::Memory`] if it is refused now.
+    pub fn claim(&mut self) -> Result<(), SetError> {
+        if self.blocks.is_none() && self.declared > 0 {
+            let blocks = Blocks::try_new(self.declared);
+            self.blocks = Some(blocks.ok_or(SetError::Memory { declared: self.declared })?);
+        }
+        Ok(())
+    }
+
     /// Takes the next piece of the wire form, which may end after any whole number of pseudonyms.
     ///
     /// # Errors
@@ -149,12 +161,9 @@ impl SetReceiver {
         let mut at = self.received;
         // Not a field: moving this value would leave a copy behind.
         let before = at.checked_sub(1);
-        let blocks = match &mut self.blocks {
-            Some(blocks) => blocks,
-            none => none.insert(
-                Blocks::try_new(self.declared)
-                    .ok_or(SetError::Memory { declared: self.declared })?,
-            ),
+        self.claim()?;
+        let Some(blocks) = &mut self.blocks else {
+            return Err(SetError::TooMany { declared: self.declared, received });
         };
         let mut last = before.map_or(0, |at| blocks.get(at));
         let mut rest = chunk;
@@ -298,6 +307,14 @@ mod tests {
     fn declaring_alone_reserves_nothing() {
         let receiver = SetReceiver::new(u64::MAX);
         assert!(receiver.blocks.is_none());
+    }
+
+    #[test]
+    fn more_than_there_is() {
+        let mut receiver = SetReceiver::new(1 << 50);
+        assert_eq!(receiver.claim(), Err(SetError::Memory { declared: 1 << 50 }));
+        let error = receiver.push_chunk(&1u128.to_be_bytes()).unwrap_err();
+        assert_eq!(error, SetError::Memory { declared: 1 << 50 });
     }
 
     #[test]

@@ -243,7 +243,7 @@ mod tests {
             let parties: BTreeMap<_, BTreeSet<_>> =
                 names.iter().cloned().zip(keys.iter().cloned()).collect();
             let ideal = ideal::learned(&parties, &reveal);
-            let real = outcomes(&job(reveal), &names, intersect(sets));
+            let real = outcomes(&job(reveal), &names, intersect(sets).expect("memory"));
             for ((name, keys), outcome) in names.iter().zip(&keys).zip(real) {
                 let marked = |bitmap: Bitmap| {
                     let ranked = keys.iter().enumerate();

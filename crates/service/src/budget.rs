@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use convelo_channel::Holder;
 
 use crate::limits::MEMORY_SHARE;
+use crate::memory::Limits;
 
 /// A number of bytes that reservations are taken from.
 #[derive(Clone)]
@@ -18,6 +19,46 @@ pub struct Budget {
 struct Used {
     all: u64,
     by: HashMap<Holder, u64>,
+}
+
+/// The memory that all jobs share.
+#[derive(Clone)]
+pub(crate) struct Room {
+    /// For sets, and for all that grows with them.
+    pub(crate) sets: Budget,
+    /// For what a running job takes beside its sets.
+    beside: Budget,
+    limits: Limits,
+}
+
+impl Room {
+    pub(crate) fn new(sets: u64, limits: Limits) -> Self {
+        Self { sets: Budget::new(sets), beside: Budget::new(limits.beside_sets), limits }
+    }
+
+    /// Takes what a running job needs beside its sets. Each of its parties is known by whom its part counts
+    /// for.
+    pub(crate) fn begin(&self, parties: &[&[Holder]]) -> Result<Reservation, NoRoom> {
+        let bytes = self.limits.beside_a_set(parties.len());
+        let needs = parties.iter().map(|holders| Need { bytes, holders: holders.to_vec() });
+        let of_all = Need { bytes: Limits::beside_all_sets(), holders: Vec::new() };
+        self.beside.reserve_all(&needs.chain([of_all]).collect::<Vec<_>>())
+    }
+
+    /// What a running job with this many parties needs beside its sets.
+    pub(crate) fn to_begin(&self, parties: usize) -> u64 {
+        self.limits.beside_sets_of(parties)
+    }
+
+    /// How much there is for what jobs need beside their sets.
+    pub(crate) fn beside(&self) -> &Budget {
+        &self.beside
+    }
+
+    /// Whether a job of two parties could begin.
+    pub(crate) fn is_left(&self) -> bool {
+        self.beside.is_left(self.to_begin(2))
+    }
 }
 
 /// What one party needs.
@@ -46,6 +87,11 @@ impl Budget {
     /// The size of the budget when nothing is reserved.
     pub fn total(&self) -> u64 {
         self.total
+    }
+
+    /// Whether this many are left.
+    fn is_left(&self, bytes: u64) -> bool {
+        self.total - self.lock().all >= bytes
     }
 
     /// Takes `bytes` if that many are left.
@@ -101,6 +147,25 @@ pub struct Reservation {
     by: HashMap<Holder, u64>,
 }
 
+impl Reservation {
+    /// Splits this many bytes off, or all, with as large a part of what each holder has.
+    pub(crate) fn split_off(&mut self, bytes: u64) -> Self {
+        let bytes = bytes.min(self.bytes);
+        let part = |of: u64| {
+            let part = u128::from(of) * u128::from(bytes) / u128::from(self.bytes.max(1));
+            u64::try_from(part).unwrap_or(of)
+        };
+        let by: HashMap<_, _> = self.by.iter().map(|(holder, of)| (*holder, part(*of))).collect();
+        for (holder, part) in &by {
+            if let Some(held) = self.by.get_mut(holder) {
+                *held -= part;
+            }
+        }
+        self.bytes -= bytes;
+        Self { budget: self.budget.clone(), bytes, by }
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut used = self.budget.lock();
@@ -128,6 +193,26 @@ mod tests {
         drop(first);
         assert!(budget.reserve(100).is_some());
         assert_eq!(budget.total(), 100);
+    }
+
+    #[test]
+    fn a_part_is_given_back_when_the_rest_is_dropped() {
+        let budget = Budget::new(100);
+        let mut all = budget.reserve_all(&[need(30, 1, 1), need(15, 2, 2)]).expect("room");
+        let part = all.split_off(5);
+        drop(all);
+        assert!(budget.reserve(96).is_none() && budget.reserve(95).is_some());
+        assert_eq!(budget.lock().by[&Holder::Key([1; 32])], 3);
+        let refused = budget.reserve_all(&[need(48, 1, 1)]).map(drop).unwrap_err();
+        assert_eq!(refused, NoRoom::Share);
+        drop(part);
+        assert!(budget.lock().by.is_empty());
+        let mut all = budget.reserve(7).expect("room");
+        let part = all.split_off(8);
+        drop(all);
+        assert!(budget.reserve(94).is_none());
+        drop(part);
+        assert!(budget.reserve(100).is_some());
     }
 
     fn need(bytes: u64, source: u8, key: u8) -> Need {

@@ -17,10 +17,8 @@ use tonic::codegen::{Service, http};
 use tonic::transport::{Error, Server};
 
 use crate::figures::Counted;
-use crate::limits::{
-    CONNECTION_AGE, FRAME_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAXIMUM_STREAMS,
-    SHUTDOWN_GRACE, WINDOW_BYTES,
-};
+use crate::limits::{CONNECTION_AGE, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, SHUTDOWN_GRACE};
+use crate::memory::Limits;
 use crate::shared::Shared;
 
 /// A connection in the form tonic needs: the caller travels with every request.
@@ -58,6 +56,7 @@ impl Shared {
         P: Send + Unpin + 'static,
     {
         let (accepted, connections) = mpsc::channel(1);
+        let listener = listener.limited_to(self.limits.connections);
         let accept = tokio::spawn(listener.accept(accepted));
         let connections = ReceiverStream::new(connections).map(|accepted| {
             accepted.map(|stream| {
@@ -70,7 +69,8 @@ impl Shared {
         let drained = async {
             let _ = drained.await;
         };
-        let serving = server().serve_with_incoming_shutdown(service, connections, drained);
+        let serving =
+            server(&self.limits).serve_with_incoming_shutdown(service, connections, drained);
         let mut serving = pin!(serving);
         let result = tokio::select! {
             result = &mut serving => result,
@@ -90,12 +90,12 @@ impl Shared {
     }
 }
 
-fn server() -> Server {
+fn server(limits: &Limits) -> Server {
     Server::builder()
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES)
-        .max_concurrent_streams(MAXIMUM_STREAMS)
+        .initial_stream_window_size(limits.window)
+        .initial_connection_window_size(limits.window)
+        .max_frame_size(limits.frame())
+        .max_concurrent_streams(limits.streams)
         .max_connection_age(CONNECTION_AGE)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))

@@ -16,7 +16,7 @@ use convelo_psi::agreement::{Assembled, Confirmation, KeyOffer, Member, SealedSh
 use convelo_psi::limits::{MAXIMUM_NAME_BYTES, SEALED_SHARE_BYTES};
 use convelo_psi::reveal::{self, Answer};
 use convelo_psi::{
-    Bitmap, Job, JobDigest, KeyId, Mode, PSEUDONYM_BYTES, ReceivedSet, SetReceiver,
+    Bitmap, Job, JobDigest, KeyId, Mode, PSEUDONYM_BYTES, ReceivedSet, SetError, SetReceiver,
     SignedStatement, Statement, engine,
 };
 use convelo_wire::limits::{MAXIMUM_CHUNK_BYTES, MAXIMUM_RELAYED_BYTES};
@@ -25,7 +25,7 @@ use convelo_wire::{
     ToParty,
 };
 
-use crate::budget::{Budget, Need, NoRoom, Reservation};
+use crate::budget::{Need, NoRoom, Reservation, Room};
 use crate::limits::MAXIMUM_NOTICES;
 
 /// Names one connection within the service.
@@ -80,6 +80,8 @@ pub(crate) enum Event {
     Joined(Vec<Bitmap>),
     /// The engine failed.
     JoinFailed,
+    /// The engine got no memory.
+    NoMemory,
 }
 
 /// What the job wants done.
@@ -111,8 +113,10 @@ pub(crate) struct JobMachine {
     job: Job,
     /// Random bytes that name this run to the parties.
     run: [u8; 32],
-    budget: Budget,
-    /// Memory for all sets, from their announcement until they are joined.
+    memory: Room,
+    /// Memory for what a running job takes beside its sets.
+    beside_sets: Option<Reservation>,
+    /// Memory for all sets, from their announcement until they are joined, and then for their bitmaps.
     room: Option<Reservation>,
     seats: BTreeMap<String, Seat>,
     phase: Phase,
@@ -166,11 +170,12 @@ enum Phase {
 
 impl JobMachine {
     /// A job without parties. `run` are random bytes.
-    pub(crate) fn new(job: Job, run: [u8; 32], budget: Budget) -> Self {
+    pub(crate) fn new(job: Job, run: [u8; 32], memory: Room) -> Self {
         Self {
             job,
             run,
-            budget,
+            memory,
+            beside_sets: None,
             room: None,
             seats: BTreeMap::new(),
             phase: Phase::Gathering,
@@ -291,6 +296,8 @@ impl JobMachine {
                 let text = "the join failed inside the service; nothing of the job is kept";
                 self.fail(&Failed::new(Reason::Internal, text))
             }
+            Event::NoMemory if self.phase != Phase::Joining => Vec::new(),
+            Event::NoMemory => self.fail(&no_memory()),
         }
     }
 
@@ -358,6 +365,13 @@ impl JobMachine {
             effects.push(Effect::Send(connection, ToParty::Resumed { taken: 0 }));
         }
         if self.seats.len() == self.job.parties().count() {
+            match self.begin() {
+                Ok(room) => self.beside_sets = Some(room),
+                Err(failed) => {
+                    effects.extend(self.fail(&failed));
+                    return effects;
+                }
+            }
             self.phase = Phase::Sharing;
             let (assembled, evidence) = (self.assembled(), self.evidence());
             effects.extend(self.expect());
@@ -367,6 +381,22 @@ impl JobMachine {
             effects.extend(self.tell_waiting(seconds_left));
         }
         effects
+    }
+
+    /// Memory for a job that all parties have come to.
+    fn begin(&self) -> Result<Reservation, Failed> {
+        let parties: Vec<&[Holder]> =
+            self.seats.values().map(|seat| seat.holders.as_slice()).collect();
+        self.memory.begin(&parties).map_err(|why| {
+            let why = match why {
+                NoRoom::Ever | NoRoom::Now => "the service has no memory for another job at the moment",
+                NoRoom::Share => {
+                    "the service has no memory for another job of parties at one address, or with one key"
+                }
+            };
+            let text = format!("{why}; nothing was uploaded; run the job again later");
+            Failed::new(Reason::NoRoom, text)
+        })
     }
 
     /// Somebody brought another job: those who wait for it are told, and wait on.
@@ -469,6 +499,7 @@ impl JobMachine {
     /// Nobody needs a settled job any longer, or nobody is allowed to.
     fn over(&mut self) -> Vec<Effect> {
         self.phase = Phase::Over;
+        drop((self.beside_sets.take(), self.room.take()));
         let seats = mem::take(&mut self.seats).into_values();
         let attached = seats.filter(|seat| seat.attached);
         let mut effects: Vec<_> = attached.map(|seat| Effect::Close(seat.connection)).collect();
@@ -621,7 +652,9 @@ impl JobMachine {
         self.phase = Phase::Uploading;
         let mut empty = Vec::new();
         for ((name, seat), keys) in self.seats.iter_mut().zip(sizes) {
-            seat.upload = Upload::Running(SetReceiver::new(keys));
+            let mut set = SetReceiver::new(keys);
+            set.claim().map_err(|_| no_memory())?;
+            seat.upload = Upload::Running(set);
             if keys == 0 {
                 empty.push(name.clone());
             }
@@ -648,14 +681,14 @@ impl JobMachine {
             holders: seat.holders.clone(),
         });
         let needs: Vec<_> = needs.collect();
-        self.budget.reserve_all(&needs).map_err(|why| {
+        self.memory.sets.reserve_all(&needs).map_err(|why| {
             let needed = needs.iter().map(|need| need.bytes).fold(0, u64::saturating_add);
             // A power of two: the exact figure would tell each party how large the others' sets
             // are.
             let most = needed.max(1 << 20).checked_next_power_of_two().unwrap_or(u64::MAX) >> 20;
             let (why, what) = match why {
                 NoRoom::Ever => {
-                    let total = self.budget.total() >> 20;
+                    let total = self.memory.sets.total() >> 20;
                     let what = format!("it needs a service that may use {most} MiB");
                     (format!("has {total} MiB"), what)
                 }
@@ -664,7 +697,7 @@ impl JobMachine {
                     (why.to_owned(), "run the job again later".to_owned())
                 }
                 NoRoom::Share => {
-                    let share = self.budget.share() >> 20;
+                    let share = self.memory.sets.share() >> 20;
                     let why = format!(
                         "lets all parties at one address, or with one key, use {share} MiB at once"
                     );
@@ -687,9 +720,7 @@ impl JobMachine {
         let Upload::Running(receiver) = &mut seat.upload else {
             return Err(protocol(name, "a chunk arrived after the end"));
         };
-        receiver
-            .push_chunk(bytes)
-            .map_err(|error| protocol(name, &format!("its upload was refused: {error}")))?;
+        receiver.push_chunk(bytes).map_err(|error| refused_upload(name, &error))?;
         if receiver.received() == receiver.declared() {
             self.uploaded(name)
         } else {
@@ -704,9 +735,7 @@ impl JobMachine {
         let Upload::Running(receiver) = mem::replace(&mut seat.upload, Upload::None) else {
             return Err(protocol(name, "an upload ended before it began"));
         };
-        let set = receiver
-            .finish()
-            .map_err(|error| protocol(name, &format!("its upload was refused: {error}")))?;
+        let set = receiver.finish().map_err(|error| refused_upload(name, &error))?;
         if announced != Some(set.blake3()) {
             return Err(protocol(name, "its upload does not have the BLAKE3 it announced"));
         }
@@ -731,9 +760,18 @@ impl JobMachine {
                     _ => None,
                 })
                 .collect();
-            effects.push(Effect::Join(sets, self.room.take()));
+            let mut room = self.room.take();
+            self.room = room.as_mut().map(|room| room.split_off(self.bytes_of_answers()));
+            effects.push(Effect::Join(sets, room));
         }
         Ok(effects)
+    }
+
+    /// What the bitmaps take while they are made and until every party has its own.
+    fn bytes_of_answers(&self) -> u64 {
+        let keys = self.seats.values().filter_map(|seat| seat.announced);
+        let bytes = keys.map(|announced| announced.keys.div_ceil(8));
+        2 * bytes.fold(0, u64::saturating_add)
     }
 
     fn joined(&mut self, bitmaps: Vec<Bitmap>, finished_at: u64, signer: &dyn Sign) -> Vec<Effect> {
@@ -1019,6 +1057,20 @@ impl Seat {
 
 fn refuse(connection: ConnectionId, failed: Failed) -> Vec<Effect> {
     vec![Effect::Send(connection, ToParty::Failed(failed)), Effect::Close(connection)]
+}
+
+/// What there was memory for by our account, the system refused: nobody's fault but ours.
+fn no_memory() -> Failed {
+    let text = "the service has no memory for the sets of this job after all; nothing of the job is kept; \
+                run it again later, and tell the service's operator if that happens again";
+    Failed::new(Reason::NoRoom, text)
+}
+
+fn refused_upload(name: &str, error: &SetError) -> Failed {
+    match error {
+        SetError::Memory { .. } => no_memory(),
+        _ => protocol(name, &format!("its upload was refused: {error}")),
+    }
 }
 
 fn protocol(name: &str, what: &str) -> Failed {

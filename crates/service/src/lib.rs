@@ -4,8 +4,10 @@
 //! `attester` proves what this service is and judges what parties prove, `registry` finds the job
 //! of a stream and runs a task for each job, `job` is that task's state machine, `budget` the
 //! memory that all jobs share, `collateral` a file that others renew, `figures` what the service
-//! counts about itself. The program `convelo-service` runs inside the enclave and is measured; its
-//! only inputs are its fixed arguments, what parties send, and the collateral that it offers.
+//! counts about itself. `program` is all of the program `convelo-service` but its first lines: it runs
+//! inside the enclave and is measured; its only inputs are its fixed arguments, what parties send, and the
+//! collateral that it offers. `memory` shares out what it may take, `threads` starts all its threads, and
+//! `ready` answers whether it takes jobs.
 //!
 //! A program that runs a service may look at it ([`Observer`]) and serve other wires from the same
 //! memory ([`Shared`]); the measured program does neither.
@@ -17,16 +19,21 @@ mod figures;
 mod grpc;
 mod job;
 pub mod limits;
+mod memory;
 #[cfg(feature = "oblivious")]
 #[doc(hidden)]
 pub mod oblivious;
+pub mod program;
+mod ready;
 mod registry;
 mod server;
 mod shared;
 mod stream;
+mod threads;
 
 pub use budget::{Budget, Reservation};
 pub use collateral::{CollateralFile, CollateralSource};
 pub use figures::{Figures, JobSeconds};
+pub use memory::{Limits, Shares, TooLittle};
 pub use server::{Config, Observer, Service, ServiceError};
 pub use shared::{AdmitList, Shared};

@@ -15,6 +15,25 @@ pub const QUOTES_AT_ONCE: usize = 4;
 /// How many quotes from parties are verified at once. One core stays free for the jobs.
 pub const VERIFICATIONS_AT_ONCE: usize = 1;
 
+/// How many joins run at once. They share all workers, so more at once would not be done any sooner.
+pub const JOINS_AT_ONCE: usize = 2;
+
+/// How many certificates are renewed at once: there is one.
+pub const RENEWALS_AT_ONCE: usize = 1;
+
+/// How often memory is given back at once.
+pub const RECLAIMS_AT_ONCE: usize = 1;
+
+/// How long all threads of the measured program may take to start.
+pub const THREADS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Worker threads of the measured program, unless configured otherwise: for connections, and as many for
+/// joins.
+pub const DEFAULT_WORKERS: usize = 4;
+
+/// The most of them.
+pub const MAXIMUM_WORKERS: usize = 64;
+
 /// A stream whose last attestation is older than this ends.
 pub const SESSION_CAP: Duration = Duration::from_hours(1);
 
@@ -55,8 +74,8 @@ pub const UPLOAD_CHECK: Duration = Duration::from_secs(10);
 /// How many streams a connection may carry at once.
 pub const MAXIMUM_STREAMS: u32 = 4;
 
-/// How many bytes of pseudonyms all jobs together may hold, unless configured otherwise: 4 GiB.
-pub const DEFAULT_MEMORY: u64 = 4 << 30;
+/// All memory of the measured program, unless configured otherwise: 1 GiB.
+pub const DEFAULT_ALL_MEMORY: u64 = 1 << 30;
 
 /// Those from one address, or with one key, may hold at most this part of the memory, unless the
 /// operator has admitted the key: a half.
@@ -65,6 +84,10 @@ pub const MEMORY_SHARE: u64 = 2;
 /// How many events of a job may wait to be handled. A chunk is one event, so this bounds what a job
 /// holds besides its sets; a party that sends faster waits.
 pub const EVENT_QUEUE: usize = 8;
+
+/// How many messages may wait to be sent to one party whose job waits for others. There is little to
+/// say to it, so a party that leaves that many unread is gone.
+pub const WAITING_QUEUE: usize = 32;
 
 /// How many messages may wait to be sent to one party. A party that does not read is dropped when
 /// they are used up; a job needs about three for each of its parties.
@@ -97,6 +120,19 @@ pub const JOB_SECONDS: [f64; 5] = [1.0, 10.0, 60.0, 600.0, 3600.0];
 /// How long after a connection ends its memory goes back to the system, together with that of
 /// others that ended in the meantime.
 pub const RECLAIM_AFTER: Duration = Duration::from_secs(1);
+
+/// How many connections the readiness port has at once, and how many of them one source. The oldest go
+/// first.
+pub const READY_CONNECTIONS: usize = 16;
+
+/// See [`READY_CONNECTIONS`].
+pub const READY_CONNECTIONS_EACH: usize = 8;
+
+/// The longest request that it reads.
+pub const MAXIMUM_READY_REQUEST_BYTES: usize = 1 << 10;
+
+/// How long it takes for a request and its answer.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After a stop signal, the parties are told and the program ends within this time.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);

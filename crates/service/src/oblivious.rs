@@ -7,8 +7,9 @@ use convelo_psi::{Bitmap, Job, SetReceiver};
 use convelo_wire::{Announcement, FromParty, proto};
 use prost::Message as _;
 
-use crate::budget::Budget;
+use crate::budget::Room;
 use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Sign};
+use crate::memory::Limits;
 
 /// A job whose sets have been handed to the engine.
 pub struct Joining(JobMachine);
@@ -28,7 +29,7 @@ impl Sign for Unsigned {
 /// # Panics
 /// If a set is not sorted, or the job has another number of parties.
 pub fn joining(job: &Job, sets: &[Vec<u8>]) -> Joining {
-    let mut machine = JobMachine::new(job.clone(), [0; 32], Budget::new(u64::MAX));
+    let mut machine = JobMachine::new(job.clone(), [0; 32], Room::new(u64::MAX, Limits::default()));
     let names: Vec<String> = (0..sets.len()).map(|party| format!("party{party:02}")).collect();
     let mut joins = false;
     let mut handle = |event| {

@@ -23,9 +23,10 @@ use crate::attester::{Claim, Queue, Session, unix_now};
 use crate::budget::{Need, Reservation};
 use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Shown, Sign};
 use crate::limits::{
-    EVENT_QUEUE, MAXIMUM_JOBS_EACH, MAXIMUM_RUNNING_JOBS, MAXIMUM_WAITING_JOBS,
-    UPLOAD_BYTES_PER_SECOND, UPLOAD_CHECK, UPLOAD_GRACE, WAITING_TIMEOUT,
+    EVENT_QUEUE, MAXIMUM_JOBS_EACH, UPLOAD_BYTES_PER_SECOND, UPLOAD_CHECK, UPLOAD_GRACE,
+    WAITING_QUEUE, WAITING_TIMEOUT,
 };
+use crate::memory::{Limits, size};
 use crate::shared::Shared;
 
 /// The open jobs of a service.
@@ -146,6 +147,14 @@ struct Outbox {
     _open: oneshot::Sender<()>,
 }
 
+impl Outbox {
+    /// Sends a message; false if too many wait to be sent already.
+    fn takes(&self, message: ToParty, gathering: bool) -> bool {
+        let waiting = self.messages.max_capacity() - self.messages.capacity();
+        (!gathering || waiting < WAITING_QUEUE) && self.messages.try_send(message).is_ok()
+    }
+}
+
 /// A party's place in a job, as its stream sees it.
 pub(crate) struct Seat {
     connection: ConnectionId,
@@ -190,6 +199,13 @@ impl Registry {
         patience: Duration,
         shared: Shared,
     ) -> Arc<Self> {
+        let Limits { waiting_jobs, running_jobs, .. } = shared.limits;
+        let slots = Slots::new(SlotLimits {
+            open: waiting_jobs,
+            open_each: waiting_jobs.div_ceil(2).min(MAXIMUM_JOBS_EACH),
+            kept: running_jobs,
+            kept_each: running_jobs.div_ceil(2).min(MAXIMUM_JOBS_EACH),
+        });
         Arc::new(Self {
             open: Mutex::default(),
             identity,
@@ -198,12 +214,7 @@ impl Registry {
             patience,
             next_connection: AtomicU64::new(0),
             shared,
-            slots: Slots::new(SlotLimits {
-                open: MAXIMUM_WAITING_JOBS,
-                open_each: MAXIMUM_JOBS_EACH,
-                kept: MAXIMUM_RUNNING_JOBS,
-                kept_each: MAXIMUM_JOBS_EACH,
-            }),
+            slots,
         })
     }
 
@@ -234,6 +245,7 @@ impl Registry {
             return Err(Failed::new(Reason::NotAttested, text));
         }
         on_the_roster(&job, &hello.party, &peer.spki)?;
+        self.could_run(&job)?;
         let policies = self.policies(&job)?;
         let holders = match acquaintance {
             Acquaintance::Admitted => Vec::new(),
@@ -303,6 +315,22 @@ impl Registry {
         }
     }
 
+    /// Whether a job of so many parties could run here, if nothing else did.
+    fn could_run(&self, job: &Job) -> Result<(), Failed> {
+        let (room, parties) = (&self.shared.room, job.parties().count());
+        let (needed, total) = (room.to_begin(parties), room.beside().total());
+        if needed <= total {
+            return Ok(());
+        }
+        let text = format!(
+            "a job of {parties} parties needs {} at the service beside its sets, which has {} for that; it needs \
+             a service with more memory",
+            size(needed),
+            size(total)
+        );
+        Err(Failed::new(Reason::NoRoom, text))
+    }
+
     /// The jobs with this digest, the decided ones first.
     fn may_go_on(&self, digest: JobDigest) -> Vec<mpsc::Sender<Input>> {
         let open = self.lock();
@@ -312,7 +340,13 @@ impl Registry {
 
     /// Whether another job could run.
     pub(crate) fn takes_jobs(&self) -> bool {
-        !self.lock().closing && self.slots.kept() < MAXIMUM_RUNNING_JOBS
+        let Shared { limits, room, .. } = &self.shared;
+        !self.is_closing() && self.slots.kept() < limits.running_jobs && room.is_left()
+    }
+
+    /// Whether the service has been told to stop.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.lock().closing
     }
 
     /// Whether somebody with this key has a seat in a job.
@@ -387,7 +421,7 @@ impl Registry {
         let mut run = [0; 32];
         os_rng().fill_bytes(&mut run);
         let task = Task {
-            machine: JobMachine::new(job.clone(), run, self.shared.budget.clone()),
+            machine: JobMachine::new(job.clone(), run, self.shared.room.clone()),
             outboxes: HashMap::new(),
             inbox: inbox.downgrade(),
             seated,
@@ -399,6 +433,7 @@ impl Registry {
             patience: self.patience,
             absent: VecDeque::new(),
             signer: Signer(self.identity.clone()),
+            shared: self.shared.clone(),
         };
         let registry = Arc::clone(self);
         let own = inbox.clone();
@@ -446,7 +481,7 @@ impl Registry {
     ) -> Result<Shown, Failed> {
         let copies = job.parties().count() + 1;
         let need = Need { bytes: (evidence.len() * copies) as u64, holders: holders.to_vec() };
-        let room = self.shared.budget.reserve_all(&[need]).map_err(|_| {
+        let room = self.shared.budget().reserve_all(&[need]).map_err(|_| {
             let text = "the service has no room to pass this party's evidence on to the others: its \
                         memory is taken, or this party's share of it; try later";
             Failed::new(Reason::NoRoom, text)
@@ -598,6 +633,7 @@ struct Task {
     /// Until when parties may come back, earliest first.
     absent: VecDeque<(Instant, ConnectionId)>,
     signer: Signer,
+    shared: Shared,
 }
 
 /// How a job ended.
@@ -712,10 +748,9 @@ impl Task {
             for effect in self.machine.handle(event, left, unix_now(), &self.signer) {
                 match effect {
                     Effect::Send(connection, message) => {
+                        let gathering = self.machine.is_gathering();
                         let outbox = self.outboxes.get(&connection);
-                        let full =
-                            outbox.is_some_and(|outbox| outbox.messages.try_send(message).is_err());
-                        if full {
+                        if outbox.is_some_and(|outbox| !outbox.takes(message, gathering)) {
                             self.outboxes.remove(&connection);
                             queue.push(Event::Left(connection));
                         }
@@ -761,15 +796,18 @@ impl Task {
     }
 
     fn join(&self, sets: Vec<ReceivedSet>, room: Option<Reservation>) {
-        let inbox = self.inbox.clone();
+        let (inbox, shared) = (self.inbox.clone(), self.shared.clone());
         tokio::spawn(async move {
-            let joined = tokio::task::spawn_blocking(move || {
+            let joined = shared.join(move || {
                 let bitmaps = engine::intersect(sets);
                 drop(room);
                 bitmaps
-            })
-            .await;
-            let event = joined.map_or(Event::JoinFailed, Event::Joined);
+            });
+            let event = match joined.await {
+                Some(Ok(bitmaps)) => Event::Joined(bitmaps),
+                Some(Err(engine::NoMemory)) => Event::NoMemory,
+                None => Event::JoinFailed,
+            };
             if let Some(inbox) = inbox.upgrade() {
                 let _ = inbox.send(Input::Event(event)).await;
             }
@@ -808,13 +846,14 @@ mod tests {
             let service = terms::Service::default();
             let deadline = DEADLINE.as_secs();
             let job = Job::unpinned("job", 2, 10_000_000, deadline, service).expect("valid");
-            let (budget, opened) = (Budget::new(1 << 30), Instant::now());
+            let shared = Shared::alone(1 << 30, None);
+            let (budget, opened) = (shared.budget().clone(), Instant::now());
             let slots = Slots::new(SlotLimits { open: 2, open_each: 2, kept: 1, kept_each: 1 });
             let (slot, lost) = slots.take([SOURCE]);
             let (inbox, inputs) = mpsc::channel(EVENT_QUEUE);
             let seated = SeatedKeys::default();
             let task = Task {
-                machine: JobMachine::new(job, [0; 32], budget.clone()),
+                machine: JobMachine::new(job, [0; 32], shared.room.clone()),
                 outboxes: HashMap::new(),
                 inbox: inbox.downgrade(),
                 seated: Arc::clone(&seated),
@@ -826,6 +865,7 @@ mod tests {
                 patience: Duration::from_secs(30),
                 absent: VecDeque::new(),
                 signer: Signer(Identity::generate()),
+                shared,
             };
             tokio::spawn(async move { task.run(inputs, || opened.elapsed()).await });
             Self { inbox, budget, slots, seated, messages: Vec::new(), opened }

@@ -21,6 +21,7 @@ use crate::attester::Attester;
 use crate::collateral::CollateralSource;
 use crate::figures::{Figures, Tally};
 use crate::limits::{OUTGOING_QUEUE, RECLAIM_AFTER};
+use crate::memory::Limits;
 use crate::registry::Registry;
 use crate::shared::{AdmitList, Shared};
 use crate::stream::{Entrance, serve};
@@ -49,8 +50,10 @@ pub struct Config {
     /// Accepts policies for providers, the operator's or a job's, that name a simulated platform's
     /// root: such evidence proves nothing.
     pub insecure_simulated: bool,
-    /// How many bytes of pseudonyms all jobs together may hold.
+    /// How many bytes the sets of all jobs may take, with all that grows with them.
     pub memory: u64,
+    /// How much there may be of what takes memory besides.
+    pub limits: Limits,
     /// How long a party whose connection broke in a running job may take to come back.
     pub reconnect_within: Duration,
     /// Accepts parties that do not ask for fresh attestation: plain RA-TLS, as other
@@ -98,7 +101,7 @@ impl Service {
         let source = Arc::clone(&config.source);
         let listener = Listener::bind(&config.listen, config.identity.clone(), source).await?;
         let address = listener.address()?;
-        let shared = Shared::new(config.memory, config.collateral, config.admit);
+        let shared = Shared::new(config.memory, config.limits, config.collateral, config.admit);
         let entrance = Arc::new(Entrance {
             registry: Registry::new(
                 config.identity,
@@ -164,6 +167,11 @@ impl Observer {
     /// Whether another job could run.
     pub fn takes_jobs(&self) -> bool {
         self.registry.as_ref().is_none_or(|registry| registry.takes_jobs())
+    }
+
+    /// Whether the service has been told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.registry.as_ref().is_some_and(|registry| registry.is_closing())
     }
 }
 

@@ -7,11 +7,15 @@ use std::time::Duration;
 use convelo_attest::{Evidence, Policy, Refusal};
 use convelo_channel::Acquaintance;
 use convelo_wire::{Bytes, Failed};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 use crate::attester::{Claim, Queue, Verifier};
-use crate::budget::Budget;
+use crate::budget::{Budget, Room};
 use crate::collateral::CollateralSource;
 use crate::figures::Tally;
+use crate::limits::JOINS_AT_ONCE;
+use crate::memory::Limits;
 use crate::server::Observer;
 
 /// The keys that the operator admits, which something else keeps up to date while the service runs.
@@ -24,7 +28,9 @@ pub trait AdmitList: Send + Sync {
 /// client does not change how much there is of each.
 #[derive(Clone)]
 pub struct Shared {
-    pub(crate) budget: Budget,
+    pub(crate) room: Room,
+    pub(crate) limits: Limits,
+    joins: Arc<Semaphore>,
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) tally: Arc<Tally>,
     pub(crate) admit: Option<Arc<dyn AdmitList>>,
@@ -34,16 +40,19 @@ impl Shared {
     /// For wires that are served without the service's own: this many bytes for all jobs, and a list
     /// of the keys that may use them, if there is one. No evidence can be verified.
     pub fn alone(memory: u64, admit: Option<Arc<dyn AdmitList>>) -> Self {
-        Self::new(memory, None, admit)
+        Self::new(memory, Limits::default(), None, admit)
     }
 
     pub(crate) fn new(
         memory: u64,
+        limits: Limits,
         collateral: Option<Arc<dyn CollateralSource>>,
         admit: Option<Arc<dyn AdmitList>>,
     ) -> Self {
         Self {
-            budget: Budget::new(memory),
+            room: Room::new(memory, limits),
+            limits,
+            joins: Arc::new(Semaphore::new(JOINS_AT_ONCE)),
             verifier: Arc::new(Verifier::new(collateral)),
             tally: Tally::new(memory),
             admit,
@@ -55,9 +64,24 @@ impl Shared {
         Observer { shared: self.clone(), registry: None }
     }
 
-    /// The memory for all jobs.
+    /// The memory for the sets of all jobs.
     pub fn budget(&self) -> &Budget {
-        &self.budget
+        &self.room.sets
+    }
+
+    /// Runs a join once it has its turn: all joins share the same workers, so only a few run at once.
+    /// None if it panics.
+    pub async fn join<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let turn = Arc::clone(&self.joins).acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
+        let done = spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        });
+        done.await.ok()
     }
 
     /// Whether somebody with this key may use the service, and as whom: anyone may, unless there is

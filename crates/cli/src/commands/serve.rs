@@ -12,14 +12,14 @@ use convelo_operate::{
 };
 use convelo_party::{Refresh, Refreshing};
 use convelo_service::{
-    AdmitList, CollateralFile, CollateralSource, Config, Service, ServiceError, Shared,
+    AdmitList, CollateralFile, CollateralSource, Config, Limits, Service, ServiceError, Shared,
 };
 use serde_json::json;
 
 use crate::args::{LogArg, Pcs, PsiWireArgs, Serve};
 use crate::exit::Failure;
 use crate::log::{self, LevelFilter};
-use crate::{files, output, pcs, platform, stop};
+use crate::{files, notify, output, pcs, platform, stop};
 
 pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     let quiet = args.voice.quiet;
@@ -71,6 +71,7 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         admit: admit_list(&extras),
         behind_balancer: args.behind_balancer,
         memory: args.memory,
+        limits: Limits::default(),
         reconnect_within: Duration::from_secs(args.reconnect_within),
         insecure_ratls_only: args.insecure_ratls_only,
         insecure_simulated,
@@ -111,7 +112,8 @@ pub(crate) async fn serve(args: Serve) -> Result<ExitCode, Failure> {
         tell_of(args.log, &extras);
     }
     tell(args.log, &notices);
-    convelo_operate::run(service, extras, stop::requested()).await.map_err(Failure::job)?;
+    let stop = notify::while_serving(stop::requested());
+    convelo_operate::run(service, extras, stop).await.map_err(Failure::job)?;
     if !args.voice.quiet {
         log::info(args.log, "stopped; every party was told, nothing of a job is kept");
     }
@@ -166,7 +168,8 @@ async fn psi_alone(args: &Serve) -> Result<ExitCode, Failure> {
         tell_of(args.log, &extras);
     }
     tell(args.log, &notices);
-    convelo_operate::run_psi(port, extras, stop::requested()).await.map_err(Failure::job)?;
+    let stop = notify::while_serving(stop::requested());
+    convelo_operate::run_psi(port, extras, stop).await.map_err(Failure::job)?;
     if !args.voice.quiet {
         log::info(args.log, "stopped; every client was told, nothing of a job is kept");
     }

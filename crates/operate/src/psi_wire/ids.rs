@@ -175,7 +175,7 @@ mod tests {
             ids(&["train", "car", "e-car", "cat", "computer", "car"]),
         ];
         let sets = all.iter().map(|ids| ids.received().expect("in memory")).collect();
-        let bitmaps = engine::intersect(sets);
+        let bitmaps = engine::intersect(sets).expect("memory");
         let matched = |party: usize| all[party].matched(&bitmaps[party]).expect("in memory");
         assert_eq!(matched(0), ["car", "train", "cat"]);
         assert_eq!(matched(1), ["train", "car", "cat"]);
@@ -193,7 +193,7 @@ mod tests {
                 .map(|table| ids(&table.iter().map(String::as_str).collect::<Vec<_>>()))
                 .collect();
             let sets = all.iter().map(|ids| ids.received().expect("in memory")).collect();
-            let bitmaps = engine::intersect(sets);
+            let bitmaps = engine::intersect(sets).expect("memory");
             let seen = |line: &str| line.replace('\u{feff}', "").trim().to_owned();
             let lines = |table: &[String]| {
                 let lines = table.iter().flat_map(|id| id.split(['\r', '\n']));

@@ -61,7 +61,7 @@ fn is_end(byte: u8) -> bool {
 
 /// Whether a line tells how many rows a query gave, as the command lines of databases do:
 /// `(2 rows affected)`, `2 rows selected.`, `Time taken: 0.1 seconds, Fetched: 2 row(s)`.
-fn is_footer(line: &str) -> bool {
+pub(super) fn is_footer(line: &str) -> bool {
     let lower = line.to_lowercase();
     let inner = lower.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
     if let Some(inner) = inner {

@@ -119,7 +119,7 @@ pub struct Description {
 pub struct Counts {
     /// Rows, without the header; blank and repeated keys count.
     pub rows: u64,
-    /// Records that repeat the header, which are no rows.
+    /// Records that repeat the header or belong to one, which are no rows.
     pub repeated_headers: u64,
     /// What else was noticed in a text.
     pub notes: TextNotes,
@@ -593,8 +593,8 @@ impl HeaderAgain<'_> {
             _ if self.names.is_empty() => false,
             // Nearly all lines differ in length already.
             Whole::Line(line) if line.len().wrapping_sub(self.line.len()) <= 2 => line
-                .strip_prefix(&*self.line)
-                .is_some_and(|end| matches!(end, "" | "\n" | "\r\n" | "\r")),
+                .strip_prefix(self.line.as_bytes())
+                .is_some_and(|end| matches!(end, b"" | b"\n" | b"\r\n" | b"\r")),
             Whole::Line(_) => false,
             Whole::Row(Row { fields, .. }) => repeats(fields, self.names),
         }
@@ -603,6 +603,33 @@ impl HeaderAgain<'_> {
 
 fn repeats(fields: &Fields<'_>, names: &[String]) -> bool {
     fields.all().eq(names.iter().map(String::as_str))
+}
+
+/// Whether a record with this value in its key is what programs write with a header and no row: a ruler
+/// of dashes under it, `sep=;` before it, or, in a table of one column, how many rows the file before
+/// it had.
+#[inline]
+fn belongs_to_header(value: &str, fields: &Fields<'_>) -> bool {
+    match value.as_bytes() {
+        [b'-', b'-', ..] => is_ruler(fields),
+        [b's' | b'S', _, _, b'=', ..] => is_told_delimiter(fields),
+        [b'(', .., b')'] => fields.all().count() == 1 && ending::is_footer(value),
+        _ => false,
+    }
+}
+
+#[cold]
+fn is_ruler(fields: &Fields<'_>) -> bool {
+    fields.all().all(|field| !field.is_empty() && field.bytes().all(|byte| byte == b'-'))
+}
+
+#[cold]
+fn is_told_delimiter(fields: &Fields<'_>) -> bool {
+    let mut fields = fields.all();
+    let told = |field: &str| {
+        field.get(..4).is_some_and(|told| told.eq_ignore_ascii_case("sep=")) && field.len() <= 5
+    };
+    fields.next().is_some_and(told) && fields.all(str::is_empty)
 }
 
 /// Finds the key fields in the blocks of one table.
@@ -644,8 +671,10 @@ impl Keys {
         self.layout.visit(block, Stop::Misfit, |Row { number, line, fields, .. }| {
             let Some(row) = number.checked_sub(self.header) else { return Ok(()) };
             let line = *line;
-            let again = first.is_some_and(|(column, name)| fields.get(column) == name)
-                && repeats(fields, &self.names);
+            let again = first.is_some_and(|(column, name)| {
+                let value = fields.get(column);
+                (value == name && repeats(fields, &self.names)) || belongs_to_header(value, fields)
+            });
             let found = KeyRow { fields, columns: &self.columns };
             visit(Place { row, line }, if again { Entry::HeaderAgain } else { Entry::Row(&found) })
         })

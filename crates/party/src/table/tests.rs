@@ -169,6 +169,34 @@ fn files_that_were_put_one_behind_the_other() {
 }
 
 #[test]
+fn what_programs_write_with_a_header_is_no_row() {
+    for (text, format, left_out) in [
+        ("id,x\n--,----\n1,a\n2,b\n", COMMA, 1),
+        ("id\n---------\n1\n2\n", COMMA, 1),
+        ("id\n1\n(1 rows affected)\nid\n--\n2\n", COMMA, 3),
+        ("id;x\n1;a\nsep=;\nid;x\n2;b\n", Format::csv(b';', true), 2),
+        ("id\n1\nSEP=;\nid\n2\n", COMMA, 2),
+        ("id,x\n1,a\n\"--\",\"--\"\n2,b\n", COMMA, 1),
+    ] {
+        let (keys, counts) = noticed(text, format);
+        assert_eq!((keys, counts.rows), (vec!["1".to_owned(), "2".to_owned()], 2), "{text:?}");
+        assert_eq!(counts.repeated_headers, left_out, "{text:?}");
+    }
+    // Rows that only begin like that are rows, and so is everything where there is no header.
+    for (text, format, key) in [
+        ("id,x\n--,a\n", COMMA, "--"),
+        ("id\n--1\n", COMMA, "--1"),
+        ("id,x\nsep=1,a\n", COMMA, "sep=1"),
+        ("id\nsep=;;\n", COMMA, "sep=;;"),
+        ("id\n(2 cats)\n", COMMA, "(2 cats)"),
+        ("id,x\n(2 rows),a\n", COMMA, "(2 rows)"),
+        ("--\n", Format::Lines, "--"),
+    ] {
+        assert_eq!(noticed(text, format).0, [key], "{text:?}");
+    }
+}
+
+#[test]
 fn what_stands_after_the_last_row_is_no_row() {
     for (end, footers, blank_lines, control_z) in [
         ("", 0, 0, false),

@@ -104,9 +104,9 @@ impl<'w> Sheet<'w> {
 
 /// Writes a row as it was read. Only the last row of a file can be without a line end.
 #[inline]
-fn whole(draft: &mut Draft<'_>, row: &str) -> io::Result<()> {
-    draft.write_all(row.as_bytes())?;
-    if matches!(row.as_bytes(), [.., b'\n' | b'\r']) { Ok(()) } else { draft.write_all(b"\n") }
+fn whole(draft: &mut Draft<'_>, row: &[u8]) -> io::Result<()> {
+    draft.write_all(row)?;
+    if matches!(row, [.., b'\n' | b'\r']) { Ok(()) } else { draft.write_all(b"\n") }
 }
 
 /// Writes some fields of a row, each as it was read, and the row's line end.
@@ -128,8 +128,8 @@ fn selected(
         // An empty line would be no row.
         draft.write_all(b"\"\"")?;
     }
-    let end = row.whole.trim_end_matches(['\n', '\r']).len();
-    let end = &row.whole.as_bytes()[end..];
+    let ends = row.whole.iter().rev().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
+    let (_, end) = row.whole.split_at(row.whole.len() - ends);
     draft.write_all(if end.is_empty() { b"\n" } else { end })
 }
 

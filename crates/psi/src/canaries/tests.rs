@@ -44,7 +44,7 @@ impl Parties {
         let set = |set: &PseudonymSet| {
             received(set.pseudonyms().unwrap().into_iter().map(Pseudonym::to_u128))
         };
-        intersect(self.sets.iter().map(|(of, _)| set(of)).collect())
+        intersect(self.sets.iter().map(|(of, _)| set(of)).collect()).expect("memory")
     }
 
     fn check(&self, party: usize, marks: &Bitmap) -> Result<(), CanaryError> {

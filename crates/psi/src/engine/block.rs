@@ -31,7 +31,6 @@ pub(crate) struct Blocks {
 
 /// Blocks of one extent, 8 MiB: few extents, because each costs the system some time, but several,
 /// because the system takes one back while others are being processed.
-/// back those of one extent while others are looked at.
 const EXTENT: usize = 64;
 
 /// Consecutive blocks. Those in use are wiped when it is dropped.
@@ -47,7 +46,8 @@ impl Blocks {
     /// Room for this many records, none of it claimed yet; none if the system refuses.
     pub(crate) fn try_new(records: u64) -> Option<Self> {
         let mut left = usize::try_from(records.div_ceil(BLOCK as u64)).ok()?;
-        let mut extents = Vec::with_capacity(left.div_ceil(EXTENT));
+        let mut extents = Vec::new();
+        extents.try_reserve_exact(left.div_ceil(EXTENT)).ok()?;
         while left > 0 {
             let blocks = left.min(EXTENT);
             let memory = MmapMut::map_anon(blocks * size_of::<Block>()).ok()?;
@@ -125,6 +125,44 @@ impl Extent {
 impl Drop for Extent {
     fn drop(&mut self) {
         self.begun_mut().iter_mut().for_each(wipe);
+    }
+}
+
+/// Words of memory from the system, all zero at first. Wiped when dropped.
+pub(super) struct Words {
+    /// None for no words.
+    memory: Option<MmapMut>,
+    wiped: bool,
+}
+
+impl Words {
+    /// This many; none if the system refuses.
+    pub(super) fn try_new(words: usize) -> Option<Self> {
+        if words == 0 {
+            return Some(Self { memory: None, wiped: true });
+        }
+        let memory = MmapMut::map_anon(words.checked_mul(size_of::<u64>())?).ok()?;
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::PopulateWrite);
+        Some(Self { memory: Some(memory), wiped: false })
+    }
+
+    /// All of them.
+    pub(super) fn all_mut(&mut self) -> &mut [u64] {
+        self.memory.as_mut().map(|memory| bytemuck::cast_slice_mut(memory)).unwrap_or_default()
+    }
+
+    /// Notes that the caller has wiped them, so that it is not done twice.
+    pub(super) fn are_wiped(&mut self) {
+        self.wiped = true;
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        if !self.wiped {
+            self.all_mut().zeroize();
+        }
     }
 }
 

@@ -20,17 +20,25 @@ use crate::received::ReceivedSet;
 /// Memory: the sets themselves, plus what [`memory`](super::memory) says for the bits that lead
 /// back; all of it is wiped.
 ///
+/// # Errors
+/// If the system has no memory for the bits that lead back.
+///
 /// # Panics
 /// If there are more than 64 sets.
-pub fn intersect(sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
+pub fn intersect(sets: Vec<ReceivedSet>) -> Result<Vec<Bitmap>, NoMemory> {
     intersect_on(Unit::widest(), sets)
 }
 
 /// The same without a vector unit, for measuring what the compiler made of it.
 #[doc(hidden)]
-pub fn intersect_without_vectors(sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
+pub fn intersect_without_vectors(sets: Vec<ReceivedSet>) -> Result<Vec<Bitmap>, NoMemory> {
     intersect_on(Unit::Portable, sets)
 }
+
+/// The system has no memory for a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system has no memory for the join")]
+pub struct NoMemory;
 
 /// Words of stack, 128 KiB, that are wiped after a join. A worker that waits for part of its work
 /// does other work meanwhile, so calls pile up on its stack.
@@ -43,28 +51,29 @@ enum Origin {
     Merge(Box<Origin>, Box<Origin>, Exchanges),
 }
 
-pub(super) fn intersect_on(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
+pub(super) fn intersect_on(unit: Unit, sets: Vec<ReceivedSet>) -> Result<Vec<Bitmap>, NoMemory> {
     // Enters the pool once, not for every step of the join.
     rayon::scope(|_| intersect_in_pool(unit, sets))
 }
 
-fn intersect_in_pool(unit: Unit, sets: Vec<ReceivedSet>) -> Vec<Bitmap> {
+fn intersect_in_pool(unit: Unit, sets: Vec<ReceivedSet>) -> Result<Vec<Bitmap>, NoMemory> {
     assert!(sets.len() <= MAXIMUM_PARTIES, "{} sets", sets.len());
     let parties = sets.len();
     let lengths: Vec<_> = sets.iter().map(ReceivedSet::len).collect();
     let lists = sets.into_iter().map(|set| List::of(set.into_blocks())).collect();
-    let Some((list, origin)) = merged(unit, lists) else { return Vec::new() };
+    let Some((list, origin)) = merged(unit, lists)? else { return Ok(Vec::new()) };
     let mut marks = marks(unit, list, lengths.iter().sum(), parties);
     let mut bitmaps: Vec<_> = lengths.into_iter().map(Bitmap::new).collect();
     lead_back(origin, &mut marks, &mut |party, marks| bitmaps[party].copy_words(marks));
     wipe_stack::<STACK>();
     rayon::broadcast(|_| wipe_stack::<STACK>());
-    bitmaps
+    Ok(bitmaps)
 }
 
 /// Merges all lists into one, always the two shortest: as in Huffman's code, this minimises, over
 /// all trees of merges, the total of what the merges handle. The tree depends only on the lengths.
-fn merged(unit: Unit, lists: Vec<List>) -> Option<(List, Origin)> {
+/// None if there are no lists.
+fn merged(unit: Unit, lists: Vec<List>) -> Result<Option<(List, Origin)>, NoMemory> {
     let mut waiting: BinaryHeap<_> =
         lists.iter().enumerate().map(|(at, list)| Reverse((list.len(), at))).collect();
     let mut made: Vec<_> = lists
@@ -74,12 +83,12 @@ fn merged(unit: Unit, lists: Vec<List>) -> Option<(List, Origin)> {
         .collect();
     while waiting.len() > 1 {
         let mut shortest = || waiting.pop().and_then(|Reverse((_, at))| made[at].take());
-        let ((left, a), (right, b)) = (shortest()?, shortest()?);
-        let (list, exchanges) = merge(unit, left, right);
+        let (Some((left, a)), Some((right, b))) = (shortest(), shortest()) else { break };
+        let (list, exchanges) = merge(unit, left, right).ok_or(NoMemory)?;
         waiting.push(Reverse((list.len(), made.len())));
         made.push(Some((list, Origin::Merge(Box::new(a), Box::new(b), exchanges))));
     }
-    made.pop().flatten()
+    Ok(made.pop().flatten())
 }
 
 /// One bit for each record, set if it is in a run of as many equal ones as there are parties: since
@@ -226,7 +235,7 @@ mod tests {
         let ideal: Vec<_> = learned(&named, &everybody).into_values().collect();
         for unit in Unit::all() {
             let sets = parties.iter().map(|keys| received(keys.iter().copied())).collect();
-            let bitmaps = intersect_on(unit, sets);
+            let bitmaps = intersect_on(unit, sets).expect("memory");
             assert_eq!(bitmaps.len(), parties.len());
             for ((keys, bitmap), ideal) in parties.iter().zip(&bitmaps).zip(&ideal) {
                 assert_eq!(bitmap.len(), keys.len());
@@ -284,8 +293,8 @@ mod tests {
 
     #[test]
     fn fewer_than_two_sets() {
-        assert!(intersect(Vec::new()).is_empty());
-        assert_eq!(intersect(vec![received(0..9)])[0].count_ones(), 9);
+        assert_eq!(intersect(Vec::new()).map(|bitmaps| bitmaps.len()), Ok(0));
+        assert_eq!(intersect(vec![received(0..9)]).expect("memory")[0].count_ones(), 9);
     }
 
     #[test]

@@ -8,9 +8,9 @@
 //! per record is led back through the network.
 
 use rayon::prelude::*;
-use zeroize::{ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroize as _;
 
-use super::block::{BLOCK, Block, Blocks, Extent, reverse};
+use super::block::{BLOCK, Block, Blocks, Extent, Words, reverse};
 use super::lanes::{Lanes, TILE, TILE_LEVELS, Unit, Work, exchange_among};
 
 /// Words of 64 bits for one bit per record of a block.
@@ -28,6 +28,13 @@ const LAST_LEVELS: u32 = 3;
 
 /// Levels between the tiles of a block.
 const LEVELS_WITHIN: u32 = WORDS.trailing_zeros();
+
+/// Words for what the comparators between the tiles of a block did.
+const BETWEEN_TILES: usize = LEVELS_WITHIN as usize * WORDS / 2;
+
+/// Words for what all comparators within a block did: those between its tiles, and then one word a
+/// level for each tile.
+const WITHIN: usize = BETWEEN_TILES + WORDS * TILE_LEVELS;
 
 /// A sorted list: the blocks of some sets, each with its padding, in the order of the sets or in
 /// reverse.
@@ -86,25 +93,20 @@ impl List {
 
 /// What the comparators of one merge did. It says how the two lists interleave, and is as secret as
 /// they are. Wiped when dropped, part by part.
+///
+/// It grows with the sets, so its memory comes from the system, as theirs does.
 pub(super) struct Exchanges {
     blocks: usize,
     left: usize,
-    /// Of comparators between blocks: for each of the [`passes`] and each of its [`groups`].
-    between: Vec<Vec<Zeroizing<Vec<u64>>>>,
-    /// Of comparators within a block, one per block.
-    within: Vec<Within>,
+    /// Of comparators between blocks: for each of the [`passes`], those of one of its [`groups`] after
+    /// the other.
+    between: Vec<Words>,
+    /// Of comparators within a block, one block after the other.
+    within: Words,
 }
 
-/// Of the comparators within one block.
-#[derive(ZeroizeOnDrop)]
-struct Within {
-    between_tiles: Vec<u64>,
-    /// One word a level, for each tile.
-    tiles: Vec<[u64; TILE_LEVELS]>,
-}
-
-/// Merges two ascending lists.
-pub(super) fn merge(unit: Unit, mut left: List, mut right: List) -> (List, Exchanges) {
+/// Merges two ascending lists. None if the system has no memory for what leads back.
+pub(super) fn merge(unit: Unit, mut left: List, mut right: List) -> Option<(List, Exchanges)> {
     left.reverse_blocks();
     let lefts = left.len();
     left.0.append(&mut right.0);
@@ -113,50 +115,73 @@ pub(super) fn merge(unit: Unit, mut left: List, mut right: List) -> (List, Excha
     let count = blocks.len();
     let passes = passes(count);
     let mut between = Vec::new();
-    let mut within = Vec::new();
+    let mut within = Words::try_new(count * WITHIN)?;
     for (number, &pass) in passes.iter().enumerate() {
-        let groups = groups(&mut blocks, pass).into_par_iter().with_min_len(alone(count));
-        let done = groups.enumerate().map(|(at, group)| {
+        let groups = groups(&mut blocks, pass);
+        let mut exchanged = Words::try_new(groups.iter().map(|group| words_of(group.len())).sum())?;
+        let places = places(&mut exchanged, groups.iter().map(|group| words_of(group.len())));
+        let last = number + 1 == passes.len();
+        // Elsewhere, nothing is done within a block.
+        let each = if last { WITHIN } else { 0 };
+        let inner = self::places(&mut within, groups.iter().map(|group| each * group.len()));
+        let work = groups.into_par_iter().zip(places).zip(inner).with_min_len(alone(count));
+        work.enumerate().for_each(|(at, ((group, exchanged), within))| {
             let mut group: Vec<&mut Block> = group.into_iter().map(|block| &mut **block).collect();
             if number == 0 {
                 // The members of the group are blocks `at`, `at` + stride and so on.
                 let lefts = lefts.saturating_sub(at).div_ceil(pass.stride);
                 group.iter_mut().take(lefts).for_each(|block| reverse(block));
             }
-            let exchanged = Zeroizing::new(unit.run(BetweenBlocks(&mut group)));
-            let within: Vec<_> = if number + 1 == passes.len() {
-                let group = group.into_par_iter().with_min_len(alone(count));
-                group.map(|block| unit.run(WithinBlock(block))).collect()
-            } else {
-                Vec::new()
-            };
-            (exchanged, within)
+            unit.run(BetweenBlocks { blocks: &mut group, exchanged });
+            if last {
+                let blocks = group.into_par_iter().zip(within.par_chunks_mut(WITHIN));
+                let blocks = blocks.with_min_len(alone(count));
+                blocks.for_each(|(block, exchanged)| unit.run(WithinBlock { block, exchanged }));
+            }
         });
-        let (exchanged, done): (Vec<_>, Vec<_>) = done.unzip();
         between.push(exchanged);
-        within.extend(done.into_iter().flatten());
     }
     let exchanges = Exchanges { blocks: count, left: lefts, between, within };
-    (list, exchanges)
+    Some((list, exchanges))
+}
+
+/// Words for what all comparators between this many blocks did.
+fn words_of(blocks: usize) -> usize {
+    WORDS * comparators_of(blocks).len()
+}
+
+/// Consecutive parts of these lengths.
+fn places(words: &mut Words, lengths: impl Iterator<Item = usize>) -> Vec<&mut [u64]> {
+    let mut rest = words.all_mut();
+    lengths.map(|length| rest.split_off_mut(..length).expect("room for all")).collect()
 }
 
 impl Exchanges {
     /// Takes one bit per record of the merged list back to the two lists; returns those of the left
     /// list first. What the comparators did is wiped right after use.
-    pub(super) fn undo(self, bits: &mut [u64]) -> (&mut [u64], &mut [u64]) {
+    pub(super) fn undo(mut self, bits: &mut [u64]) -> (&mut [u64], &mut [u64]) {
         assert_eq!(bits.len(), self.blocks * WORDS, "one bit per record");
         let between_tiles = comparators_of(WORDS);
         let alone = alone(self.blocks);
         bits.par_chunks_mut(WORDS)
-            .zip(self.within)
+            .zip(self.within.all_mut().par_chunks_mut(WITHIN))
             .with_min_len(alone)
-            .for_each(|(bits, within)| within.undo(&between_tiles, bits));
-        for (pass, exchanged) in passes(self.blocks).into_iter().zip(self.between).rev() {
-            let mut blocks: Vec<&mut [u64]> = bits.chunks_mut(WORDS).collect();
-            let groups = groups(&mut blocks, pass).into_par_iter().zip(exchanged);
-            groups.with_min_len(alone).for_each(|(group, exchanged)| {
-                undo_between(group.into_iter().map(|block| &mut **block).collect(), &exchanged);
+            .for_each(|(bits, within)| {
+                undo_within(&between_tiles, bits, within);
+                within.zeroize();
             });
+        self.within.are_wiped();
+        drop(self.within);
+        for (pass, mut exchanged) in passes(self.blocks).into_iter().zip(self.between).rev() {
+            let mut blocks: Vec<&mut [u64]> = bits.chunks_mut(WORDS).collect();
+            let groups = groups(&mut blocks, pass);
+            let places = places(&mut exchanged, groups.iter().map(|group| words_of(group.len())));
+            let work = groups.into_par_iter().zip(places).with_min_len(alone);
+            work.for_each(|(group, exchanged)| {
+                undo_between(group.into_iter().map(|block| &mut **block).collect(), exchanged);
+                exchanged.zeroize();
+            });
+            exchanged.are_wiped();
         }
         let (left, right) = bits.split_at_mut(self.left * WORDS);
         left.reverse();
@@ -264,37 +289,39 @@ fn comparators_of(members: usize) -> Vec<(usize, usize)> {
     Few::of(members).into_iter().flat_map(Few::comparators).collect()
 }
 
-/// All comparators between these blocks. Returns for each of them one bit per record: for each of
-/// the [`Few`] and each of its comparators, the words of a block.
-struct BetweenBlocks<'a, 'b>(&'a mut [&'b mut Block]);
+/// All comparators between these blocks. Notes for each of them one bit per record: for each of the
+/// [`Few`] and each of its comparators, the words of a block.
+struct BetweenBlocks<'a, 'b> {
+    blocks: &'a mut [&'b mut Block],
+    exchanged: &'a mut [u64],
+}
 
 impl Work for BetweenBlocks<'_, '_> {
-    type Output = Vec<u64>;
+    type Output = ();
 
     #[inline(always)]
-    fn with<L: Lanes>(self, lanes: L) -> Vec<u64> {
-        let all = Few::of(self.0.len());
-        let mut exchanged = vec![0; WORDS * comparators_of(self.0.len()).len()];
+    fn with<L: Lanes>(self, lanes: L) {
+        let Self { blocks, exchanged } = self;
+        let all = Few::of(blocks.len());
         // So few records of each block, 1 KiB, that those of all blocks stay in a core's own
         // caches.
         for tile in 0..WORDS {
-            let mut rest = exchanged.as_mut_slice();
+            let mut rest = &mut *exchanged;
             for few in &all {
                 let (words, others) = rest.split_at_mut(few.comparators().count() * WORDS);
                 rest = others;
                 match few.members {
-                    2 => between::<L, 2>(lanes, self.0, *few, tile, words),
-                    3 => between::<L, 3>(lanes, self.0, *few, tile, words),
-                    4 => between::<L, 4>(lanes, self.0, *few, tile, words),
-                    5 => between::<L, 5>(lanes, self.0, *few, tile, words),
-                    6 => between::<L, 6>(lanes, self.0, *few, tile, words),
-                    7 => between::<L, 7>(lanes, self.0, *few, tile, words),
-                    8 => between::<L, 8>(lanes, self.0, *few, tile, words),
+                    2 => between::<L, 2>(lanes, blocks, *few, tile, words),
+                    3 => between::<L, 3>(lanes, blocks, *few, tile, words),
+                    4 => between::<L, 4>(lanes, blocks, *few, tile, words),
+                    5 => between::<L, 5>(lanes, blocks, *few, tile, words),
+                    6 => between::<L, 6>(lanes, blocks, *few, tile, words),
+                    7 => between::<L, 7>(lanes, blocks, *few, tile, words),
+                    8 => between::<L, 8>(lanes, blocks, *few, tile, words),
                     _ => {}
                 }
             }
         }
-        exchanged
     }
 }
 
@@ -314,17 +341,19 @@ fn between<L: Lanes, const MEMBERS: usize>(
     }
 }
 
-/// All comparators within a block.
-struct WithinBlock<'a>(&'a mut Block);
+/// All comparators within a block. Notes what they did as [`WITHIN`] says.
+struct WithinBlock<'a> {
+    block: &'a mut Block,
+    exchanged: &'a mut [u64],
+}
 
 impl Work for WithinBlock<'_> {
-    type Output = Within;
+    type Output = ();
 
     #[inline(always)]
-    fn with<L: Lanes>(self, lanes: L) -> Within {
-        let [high, low] = self.0.each_mut().map(|half| half.as_chunks_mut().0);
-        let mut between_tiles = vec![0; LEVELS_WITHIN as usize * WORDS / 2];
-        let mut rest = between_tiles.as_mut_slice();
+    fn with<L: Lanes>(self, lanes: L) {
+        let [high, low] = self.block.each_mut().map(|half| half.as_chunks_mut().0);
+        let (mut rest, tiles) = self.exchanged.split_at_mut(BETWEEN_TILES);
         for few in Few::of(WORDS) {
             let (words, others) = rest.split_at_mut(few.comparators().count());
             rest = others;
@@ -335,11 +364,9 @@ impl Work for WithinBlock<'_> {
                 _ => {}
             }
         }
-        let mut tiles = Vec::with_capacity(WORDS);
-        for (high, low) in high.iter_mut().zip(low) {
-            tiles.push(lanes.tile(high, low));
+        for ((high, low), levels) in high.iter_mut().zip(low).zip(tiles.as_chunks_mut().0) {
+            *levels = lanes.tile(high, low);
         }
-        Within { between_tiles, tiles }
     }
 }
 
@@ -358,21 +385,20 @@ fn between_tiles_of<L: Lanes, const MEMBERS: usize>(
     exchanged.copy_from_slice(&exchange_among(lanes, tiles)[..exchanged.len()]);
 }
 
-impl Within {
-    /// The way back; `between_tiles` are the comparators between a block's tiles.
-    fn undo(&self, between_tiles: &[(usize, usize)], bits: &mut [u64]) {
-        for (word, levels) in bits.iter_mut().zip(&self.tiles) {
-            for (level, exchanged) in levels.iter().enumerate().rev() {
-                let distance = TILE >> (level + 1);
-                let moved = (*word ^ *word >> distance) & exchanged;
-                *word ^= moved | moved << distance;
-            }
+/// The way back through the comparators within a block; `between_tiles` are those between its tiles.
+fn undo_within(between_tiles: &[(usize, usize)], bits: &mut [u64], exchanged: &[u64]) {
+    let (between, tiles) = exchanged.split_at(BETWEEN_TILES);
+    for (word, levels) in bits.iter_mut().zip(tiles.as_chunks::<TILE_LEVELS>().0) {
+        for (level, exchanged) in levels.iter().enumerate().rev() {
+            let distance = TILE >> (level + 1);
+            let moved = (*word ^ *word >> distance) & exchanged;
+            *word ^= moved | moved << distance;
         }
-        for (&(lower, upper), exchanged) in between_tiles.iter().zip(&self.between_tiles).rev() {
-            let moved = (bits[lower] ^ bits[upper]) & exchanged;
-            bits[lower] ^= moved;
-            bits[upper] ^= moved;
-        }
+    }
+    for (&(lower, upper), exchanged) in between_tiles.iter().zip(between).rev() {
+        let moved = (bits[lower] ^ bits[upper]) & exchanged;
+        bits[lower] ^= moved;
+        bits[upper] ^= moved;
     }
 }
 

@@ -21,7 +21,7 @@ mod lanes;
 mod merge;
 
 pub(crate) use block::{BLOCK, Blocks, PADDING, halves_of, wipe_stack};
-pub use join::{intersect, intersect_without_vectors};
+pub use join::{NoMemory, intersect, intersect_without_vectors};
 
 /// The most memory, in bytes, that a set of this many pseudonyms takes at the service in a job with
 /// this many parties: 16 bytes each and two and a half for every round of merging, rounded up to

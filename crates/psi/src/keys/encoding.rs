@@ -5,19 +5,74 @@ use zeroize::Zeroize;
 use super::RECIPE_VERSION;
 use crate::limits::MAXIMUM_ENCODED_KEY_BYTES;
 
-/// The encoding of one key at a time, in memory that is used again and wiped in the end.
+/// The encoding of a key: the recipe's version, the number of parts, and for each part its length in
+/// bytes and the bytes of its UTF-8 form; numbers are 32-bit big-endian. No encoded key is a prefix of
+/// another, and two keys have the same encoding only if all their parts are equal.
 ///
-/// It is the recipe's version, the number of parts, and for each part its length in bytes and the
-/// bytes of its UTF-8 form; numbers are 32-bit big-endian. No encoded key is a prefix of another, and
-/// two keys have the same encoding only if all their parts are equal.
-pub struct EncodedKey {
+/// There is no `Debug`: it is a record's key.
+#[derive(Clone, Copy)]
+pub struct EncodedKey<'k>(Form<'k>);
+
+#[derive(Clone, Copy)]
+pub(super) enum Form<'k> {
+    Bytes(&'k [u8]),
+    /// The only part of a key, at most [`LONGEST_ONLY_PART`] bytes. Its pseudonym is made without
+    /// putting the encoding together first: a processor waits for what it has just written in pieces.
+    OnlyPart(&'k str),
+}
+
+/// How long the only part of a key can be, in bytes.
+const LONGEST_ONLY_PART: usize = MAXIMUM_ENCODED_KEY_BYTES - BEGINNING - 4;
+
+impl<'k> EncodedKey<'k> {
+    /// The encoding of a key that has this part alone; `None` if it is longer than
+    /// [`MAXIMUM_ENCODED_KEY_BYTES`].
+    #[inline]
+    pub fn of_only_part(part: &'k str) -> Option<Self> {
+        (part.len() <= LONGEST_ONLY_PART).then_some(Self(Form::OnlyPart(part)))
+    }
+
+    #[inline]
+    pub(super) fn form(self) -> Form<'k> {
+        self.0
+    }
+
+    /// Its bytes.
+    pub fn to_vec(self) -> Vec<u8> {
+        match self.0 {
+            Form::Bytes(bytes) => bytes.to_vec(),
+            Form::OnlyPart(part) => encode_parts(&[part]),
+        }
+    }
+}
+
+impl<'k> From<&'k [u8]> for EncodedKey<'k> {
+    #[inline]
+    fn from(bytes: &'k [u8]) -> Self {
+        Self(Form::Bytes(bytes))
+    }
+}
+
+impl PartialEq for EncodedKey<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_vec() == other.to_vec()
+    }
+}
+
+impl Eq for EncodedKey<'_> {}
+
+/// What every encoding of one part begins with, before its length.
+pub(super) const ONLY_PART: u64 = (RECIPE_VERSION as u64) << 32 | 1;
+
+/// Encodes one key at a time, part by part, in memory that is used again and wiped in the end.
+pub struct KeyEncoder {
     bytes: Vec<u8>,
 }
 
 /// Bytes before the first part.
 const BEGINNING: usize = 8;
 
-impl EncodedKey {
+impl KeyEncoder {
     /// Keys of so many parts.
     pub fn new(parts: usize) -> Self {
         let mut bytes = Vec::with_capacity(512);
@@ -45,12 +100,13 @@ impl EncodedKey {
     }
 
     /// The key, once all parts are there.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+    #[inline]
+    pub fn key(&self) -> EncodedKey<'_> {
+        (&*self.bytes).into()
     }
 }
 
-impl Drop for EncodedKey {
+impl Drop for KeyEncoder {
     fn drop(&mut self) {
         self.bytes.zeroize();
     }
@@ -98,12 +154,15 @@ mod tests {
 
     #[test]
     fn a_key_of_the_longest_length_is_encoded_and_no_longer_one() {
-        let mut key = EncodedKey::new(1);
+        let mut encoder = KeyEncoder::new(1);
         let longest = "x".repeat(MAXIMUM_ENCODED_KEY_BYTES - 12);
-        assert!(key.push(&longest).is_some());
-        assert_eq!(key.as_bytes().len(), MAXIMUM_ENCODED_KEY_BYTES);
-        key.clear();
-        assert!(key.push(&(longest + "x")).is_none());
+        let too_long = format!("{longest}x");
+        assert!(encoder.push(&longest).is_some());
+        assert_eq!(encoder.key().to_vec().len(), MAXIMUM_ENCODED_KEY_BYTES);
+        assert!(EncodedKey::of_only_part(&longest) == Some(encoder.key()));
+        encoder.clear();
+        assert!(encoder.push(&too_long).is_none());
+        assert!(EncodedKey::of_only_part(&too_long).is_none());
     }
 
     proptest! {
@@ -121,15 +180,16 @@ mod tests {
 
         #[test]
         fn part_by_part_or_at_once(parts in proptest::collection::vec(any::<String>(), 1..4)) {
-            let mut key = EncodedKey::new(parts.len());
+            let mut encoder = KeyEncoder::new(parts.len());
             for round in 0..2 {
-                key.clear();
+                encoder.clear();
                 for part in &parts {
-                    prop_assert_eq!(&*key.push(part).expect("short"), part.as_bytes(), "{}", round);
+                    let pushed = encoder.push(part).expect("short");
+                    prop_assert_eq!(&*pushed, part.as_bytes(), "{}", round);
                 }
             }
             let parts: Vec<_> = parts.iter().map(String::as_str).collect();
-            prop_assert_eq!(key.as_bytes(), encode_parts(&parts));
+            prop_assert_eq!(encoder.key().to_vec(), encode_parts(&parts));
         }
     }
 }

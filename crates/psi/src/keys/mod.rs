@@ -12,7 +12,7 @@ mod step;
 use serde::{Deserialize, Serialize};
 
 pub use calling_codes::CALLING_CODES;
-pub use encoding::{EncodedKey, encode_parts};
+pub use encoding::{EncodedKey, KeyEncoder, encode_parts};
 pub use pseudonym::{PSEUDONYM_BYTES, Pseudonym, PseudonymQueue, Pseudonymiser};
 pub(crate) use recipe::in_words;
 pub use recipe::{RECIPE_VERSION, Recipe, RecipeError, TELEPHONE_VERSION, UNICODE_VERSION};

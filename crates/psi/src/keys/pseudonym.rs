@@ -6,6 +6,7 @@ use aes::Aes128Enc;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit, consts::U16};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::encoding::{EncodedKey, Form, ONLY_PART};
 use crate::limits::MAXIMUM_ENCODED_KEY_BYTES;
 
 /// Length of a pseudonym on the wire, in bytes.
@@ -146,14 +147,42 @@ pub struct PseudonymQueue<'f> {
 impl PseudonymQueue<'_> {
     /// Takes an encoded key. Its pseudonym is appended now or later, in the order of the keys.
     #[inline]
-    pub fn push(&mut self, encoded: &[u8], pseudonyms: &mut Vec<Pseudonym>) {
-        let (body, last) = self.pseudonymiser.blocks(encoded);
-        self.blocks.extend_from_slice(body);
-        self.blocks.push(last);
+    pub fn push(&mut self, key: EncodedKey<'_>, pseudonyms: &mut Vec<Pseudonym>) {
+        let rest = match key.form() {
+            Form::Bytes(bytes) => Some(bytes),
+            Form::OnlyPart(part) => self.begin_only_part(part.as_bytes()),
+        };
+        if let Some(rest) = rest {
+            let (body, last) = self.pseudonymiser.blocks(rest);
+            self.blocks.extend_from_slice(body);
+            self.blocks.push(last);
+        }
         self.ends.push(self.blocks.len());
         if self.ends.len() == LANES {
             self.finish(pseudonyms);
         }
+    }
+
+    /// Appends the first block of the encoding of one part; returns what goes into the others, if
+    /// there are any.
+    #[inline]
+    fn begin_only_part<'k>(&mut self, part: &'k [u8]) -> Option<&'k [u8]> {
+        let begin = u128::from(ONLY_PART) << 64 | (part.len() as u128) << 32;
+        let (mut block, rest) = match part.split_first_chunk() {
+            Some((first, rest)) => {
+                ((begin | u128::from(u32::from_be_bytes(*first))).to_be_bytes(), rest)
+            }
+            None => ((begin | u128::from_be_bytes(padded(part)) >> 96).to_be_bytes(), &[][..]),
+        };
+        if rest.is_empty() {
+            let whole = part.len() == 4;
+            xor(
+                &mut block,
+                if whole { &self.pseudonymiser.whole } else { &self.pseudonymiser.padded },
+            );
+        }
+        self.blocks.push(block);
+        (!rest.is_empty()).then_some(rest)
     }
 
     /// Appends the pseudonyms of all waiting keys.
@@ -267,6 +296,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::keys::encode_parts;
 
     fn bytes(text: &str) -> Vec<u8> {
         hex::decode(text).expect("hex")
@@ -349,10 +379,25 @@ mod tests {
 
             let (mut queue, mut together) = (pseudonymiser.queue(), Vec::new());
             for message in &messages {
-                queue.push(message, &mut together);
+                queue.push((&**message).into(), &mut together);
             }
             queue.finish(&mut together);
             prop_assert!(together.into_iter().map(Pseudonym::to_be_bytes).eq(expected));
+        }
+
+        #[test]
+        fn only_parts_have_the_pseudonyms_of_their_encodings(
+            key in any::<[u8; 16]>(),
+            parts in proptest::collection::vec("[a-zé]{0,40}", 0..30),
+        ) {
+            let pseudonymiser = Pseudonymiser::new(&key);
+            let (mut queue, mut made) = (pseudonymiser.queue(), Vec::new());
+            for part in &parts {
+                queue.push(EncodedKey::of_only_part(part).expect("short"), &mut made);
+            }
+            queue.finish(&mut made);
+            let encoded = parts.iter().map(|part| encode_parts(&[part]));
+            prop_assert!(made.into_iter().eq(encoded.map(|key| pseudonymiser.pseudonym(&key))));
         }
     }
 }

@@ -16,6 +16,8 @@ use convelo_psi::terms;
 use stateright::{Checker as _, Model, Property};
 
 use super::*;
+use crate::budget::Budget;
+use crate::memory::Limits;
 
 const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 
@@ -263,8 +265,9 @@ impl Jobs {
     fn replay(&self, history: &[Happened]) -> Replayed {
         let service = terms::Service::default();
         let job = Job::unpinned("model", self.parties, 1000, 60, service).expect("valid");
-        let budget = Budget::new(BUDGET);
-        let machine = JobMachine::new(job.clone(), [0; 32], budget.clone());
+        let room = Room::new(BUDGET, Limits::default());
+        let budget = room.sets.clone();
+        let machine = JobMachine::new(job.clone(), [0; 32], room);
         let mut replayed =
             Replayed { machine, budget, joining: None, over: false, effects: Vec::new() };
         for happened in history {

@@ -9,6 +9,8 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
+use crate::budget::Budget;
+use crate::memory::Limits;
 
 const NAMES: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
 
@@ -45,8 +47,9 @@ struct World {
 
 impl World {
     fn new(job: Job) -> Self {
-        let budget = Budget::new(BUDGET);
-        let machine = JobMachine::new(job.clone(), RUN, budget.clone());
+        let room = Room::new(BUDGET, Limits::default());
+        let budget = room.sets.clone();
+        let machine = JobMachine::new(job.clone(), RUN, room);
         Self {
             job,
             machine,
@@ -107,7 +110,7 @@ impl World {
     /// Runs the engine, if it has something to do.
     fn join(&mut self) {
         if let Some((sets, room)) = self.joining.take() {
-            let bitmaps = engine::intersect(sets);
+            let bitmaps = engine::intersect(sets).expect("memory");
             drop(room);
             self.event(Event::Joined(bitmaps));
         }

@@ -40,7 +40,7 @@ impl World {
                 Effect::Join(number) => {
                     let sets = self.jobs.sets(number);
                     let sets = sets.iter().map(|ids| ids.received().expect("in memory")).collect();
-                    let bitmaps = engine::intersect(sets);
+                    let bitmaps = engine::intersect(sets).expect("memory");
                     effects.extend(self.jobs.joined(number, Ok(bitmaps)));
                 }
             }

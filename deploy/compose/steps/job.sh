@@ -1,0 +1,13 @@
+#!/bin/sh
+# The providers agree on a job: its file has the policy for the service and every party's fingerprint.
+# job.sh NAME...
+set -eu
+job=/shared/job.toml
+for name in "$@"; do
+    set -- "$@" --party "$name=$(cat "/shared/$name.fingerprint")"
+    shift
+done
+rm -f "$job"
+convelo init "$job" --name "${JOB_NAME:-first-job}" --policy /shared/policy.toml \
+    --service "${SERVICE:-service:7443}" "$@"
+convelo check "$job"

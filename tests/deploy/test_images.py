@@ -1,0 +1,353 @@
+"""What the images' and compose's files may say, read without an engine."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+IMAGES = REPOSITORY / "deploy/images"
+COMPOSE = REPOSITORY / "deploy/compose"
+VERSION: str = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+
+DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
+SCRIPTS = sorted(
+    path
+    for directory in (IMAGES, COMPOSE)
+    for path in directory.rglob("*")
+    if path.is_file() and path.read_bytes()[:2] == b"#!"
+)
+PROJECTS = {
+    "two": ["compose.yaml"],
+    "three": ["compose.yaml", "compose.three.yaml"],
+    "sgx": ["compose.yaml", "compose.sgx.yaml"],
+}
+
+USER = "10001:10001"
+
+Document = dict[str, Any]
+
+
+def instructions(dockerfile: str) -> list[tuple[str, str]]:
+    """The instructions of a Dockerfile, each on one line."""
+    lines = [line for line in dockerfile.splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    split = (line.split(maxsplit=1) for line in joined.splitlines() if line.strip())
+    return [(name.upper(), rest) for name, rest in split]
+
+
+def faults_of_dockerfile(text: str) -> list[str]:
+    """What is wrong with a Dockerfile."""
+    faults = []
+    listed = instructions(text)
+    first = next(index for index, (name, _) in enumerate(listed) if name == "FROM")
+    defaults = dict(rest.split("=", 1) for name, rest in listed[:first] if name == "ARG" and "=" in rest)
+    stages: set[str] = set()
+    for name, rest in listed:
+        if name == "FROM":
+            (image, *alias) = re.split(r"\s+AS\s+", rest, flags=re.IGNORECASE)
+            stages.update(alias)
+            image = re.sub(r"^\$\{(\w+)\}$", lambda match: defaults.get(match[1], match[0]), image)
+            if image not in {"scratch", *stages}:
+                if not re.fullmatch(r"[a-z0-9.-]+\.[a-z]+(/[a-z0-9._-]+)+(:[\w.-]+)(@sha256:[0-9a-f]{64})?", image):
+                    faults.append(f"FROM {image}: a registry, a name and a tag are needed")
+                if image.endswith(":latest"):
+                    faults.append(f"FROM {image}: latest is another image every day")
+        elif name == "ADD":
+            faults.append("ADD fetches and unpacks: COPY does neither")
+        elif name in ("ENV", "ARG"):
+            if re.search(r"\b\w*(SECRET|PASSWORD|TOKEN|_KEY)\w*\b", rest, re.IGNORECASE):
+                faults.append(f"{name} {rest}: a secret would be in the image's history")
+            if re.search(r"\b(https?|no|all)_proxy\b", rest, re.IGNORECASE):
+                faults.append(f"{name} {rest}: a proxy of the build would stay in the image")
+        elif name in ("ENTRYPOINT", "CMD") and not rest.startswith("["):
+            faults.append(f"{name} {rest}: a shell would be the first process, and get the signals")
+        elif name == "COPY" and not rest.startswith("--from"):
+            for source in rest.split()[:-1]:
+                if not source.startswith(("$", "--")) and not (REPOSITORY / source).exists():
+                    faults.append(f"COPY {source}: the repository has no such file")
+        elif name == "RUN" and re.search(r"\bsudo\b|chmod\s+(-R\s+)?777|\|\s*(ba)?sh\b|allow-unauthenticated", rest):
+            faults.append(f"RUN {rest}: not in an image")
+    last = max(index for index, (name, _) in enumerate(listed) if name == "FROM")
+    final = listed[last:]
+    for needed in (("USER", USER), ("STOPSIGNAL", "SIGTERM")):
+        if [rest for name, rest in final if name == needed[0]] != [needed[1]]:
+            faults.append(f"the final stage needs {' '.join(needed)}, once")
+    if not any(name == "ENTRYPOINT" for name, _ in final):
+        faults.append("the final stage needs an ENTRYPOINT")
+    labels = " ".join(rest for name, rest in final if name == "LABEL")
+    for label in ("title", "description", "version", "revision", "licenses"):
+        if f"org.opencontainers.image.{label}=" not in labels:
+            faults.append(f"there is no label org.opencontainers.image.{label}")
+    if not any(name == "ARG" and f"VERSION={VERSION}" in rest for name, rest in final):
+        faults.append(f"VERSION is not {VERSION}, the workspace's")
+    return faults
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_dockerfiles_are_as_they_should_be(path: Path) -> None:
+    assert faults_of_dockerfile(path.read_text()) == []
+
+
+def test_there_is_an_image_for_each_role() -> None:
+    assert [path.parent.name for path in DOCKERFILES] == ["provider", "service", "try"]
+
+
+@pytest.mark.parametrize(
+    ("what", "by", "fault"),
+    [
+        ("docker.io/library/debian:bookworm-slim", "docker.io/library/debian:latest", "latest is another image"),
+        ("docker.io/library/debian:bookworm-slim", "docker.io/library/debian", "a registry, a name and a tag"),
+        ("docker.io/library/debian:bookworm-slim", "debian:bookworm-slim", "a registry, a name and a tag"),
+        ("USER 10001:10001", "USER root", "needs USER 10001:10001"),
+        ("USER 10001:10001\n", "", "needs USER 10001:10001"),
+        ("STOPSIGNAL SIGTERM", "STOPSIGNAL SIGKILL", "needs STOPSIGNAL SIGTERM"),
+        ('ENTRYPOINT ["/opt/convelo/convelo"]', "ENTRYPOINT /opt/convelo/convelo", "a shell would be the first"),
+        ('ENTRYPOINT ["/opt/convelo/convelo"]', "", "needs an ENTRYPOINT"),
+        ("ENV PATH=/usr/local/bin", "ENV SIGNING_KEY=x", "a secret would be in"),
+        ("ENV PATH=/usr/local/bin", "ENV https_proxy=http://proxy:3128", "a proxy of the build"),
+        ("COPY . .", "ADD . .", "ADD fetches"),
+        ("deploy/images/gather.sh", "deploy/images/gathering.sh", "no such file"),
+        ("RUN sh /gather.sh", "RUN sudo sh /gather.sh", "not in an image"),
+        ("image.licenses", "image.license", "no label org.opencontainers.image.licenses"),
+        (f"VERSION={VERSION}", "VERSION=0.0.9", "VERSION is not"),
+    ],
+)
+def test_faults_of_a_dockerfile_are_found(what: str, by: str, fault: str) -> None:
+    good = (IMAGES / "provider/Dockerfile").read_text()
+    assert what in good
+    faults = faults_of_dockerfile(good.replace(what, by))
+    assert any(fault in found for found in faults), faults
+
+
+def merged(names: list[str]) -> Document:
+    """Compose files, the later ones over the earlier, as far as ours go."""
+
+    def over(below: Any, above: Any, name: str) -> Any:
+        if isinstance(below, dict) and isinstance(above, dict):
+            together = {key: over(below.get(key), value, key) for key, value in above.items()}
+            return {**below, **together}
+        if isinstance(below, list) and isinstance(above, list) and name not in ("command", "entrypoint", "test"):
+            return below + above
+        return above
+
+    document: Document = {}
+    for name in names:
+        document = over(document, yaml.safe_load((COMPOSE / name).read_text()), "")
+    return document
+
+
+#: What may be mounted from outside, and only read.
+BINDS = {
+    "./steps",
+    "/var/run/aesmd",
+    "${CONVELO_POLICY}",
+    *(f"./tables/{name}.csv" for name in ("alice", "bob", "carol")),
+}
+
+DEVICES = ["/dev/sgx_enclave", "/dev/sgx_provision"]
+
+
+def faults_of_compose(document: Document) -> list[str]:
+    """What is wrong with a project."""
+    faults = []
+    seen: dict[str, set[str]] = {}
+    for name, service in document["services"].items():
+        at = f"{name}: "
+        image = re.sub(r"\$\{\w+:-([^}]+)\}", r"\1", service.get("image", ""))
+        if not re.fullmatch(rf"convelo/(service|provider|try):{re.escape(VERSION)}", image):
+            faults.append(f"{at}the image is '{image}', not one of ours with the tag {VERSION}")
+        for key, wanted in (
+            ("user", USER),
+            ("read_only", True),
+            ("cap_drop", ["ALL"]),
+            ("security_opt", ["no-new-privileges:true"]),
+        ):
+            if service.get(key) != wanted:
+                faults.append(f"{at}{key} is {service.get(key)}, not {wanted}")
+        for key in (
+            "privileged",
+            "cap_add",
+            "ports",
+            "env_file",
+            "ipc",
+            "userns_mode",
+            "container_name",
+            "extra_hosts",
+        ):
+            if key in service:
+                faults.append(f"{at}{key} is set")
+        if "pids_limit" not in service:
+            faults.append(f"{at}pids_limit is missing")
+        if ("network_mode" in service) == ("networks" in service):
+            faults.append(f"{at}either networks or network_mode")
+        if service.get("network_mode", "none") != "none":
+            faults.append(f"{at}network_mode is {service['network_mode']}")
+        if service.get("pid", "service:service") != "service:service":
+            faults.append(f"{at}pid is {service['pid']}")
+        if service.get("devices", DEVICES) != DEVICES:
+            faults.append(f"{at}devices are {service['devices']}")
+        for mount in service.get("volumes", []):
+            (source, *_) = re.sub(r"(\$\{\w+):\?[^}]*\}", r"\1}", mount).split(":")
+            if source in document["volumes"]:
+                seen.setdefault(source, set()).add(name)
+            elif source not in BINDS or not mount.endswith(":ro"):
+                faults.append(f"{at}{mount} is mounted, or may be written to")
+        for network in service.get("networks", []):
+            if network not in document["networks"]:
+                faults.append(f"{at}there is no network {network}")
+            if name in ("alice", "bob", "carol") and network != name:
+                faults.append(f"{at}it shares the network {network} with another provider")
+        for other in service.get("depends_on", {}):
+            if other not in document["services"]:
+                faults.append(f"{at}it waits for {other}, which there is not")
+    for provider in {"alice", "bob", "carol"} & set(document["services"]):
+        if seen.get(provider) != {provider, f"{provider}-key"}:
+            faults.append(f"{provider}'s volume is mounted by {sorted(seen.get(provider, set()))}")
+        if not (document["networks"].get(provider) or {}).get("internal"):
+            faults.append(f"the network {provider} leads elsewhere")
+    return faults
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_compose_files_are_as_they_should_be(project: str) -> None:
+    assert faults_of_compose(merged(PROJECTS[project])) == []
+
+
+def test_with_sgx_no_provider_consents_to_a_simulated_platform() -> None:
+    services = merged(PROJECTS["sgx"])["services"]
+    for name in ("alice", "bob"):
+        assert "--insecure-simulated" not in services[name]["command"]
+        simulated = merged(PROJECTS["two"])["services"][name]["command"]
+        assert services[name]["command"] == [word for word in simulated if word != "--insecure-simulated"]
+    assert services["service"]["command"] == []
+
+
+FAULTS: list[tuple[Callable[[Document], Any], str]] = [
+    (lambda services: services["alice"].update(image="convelo/try:latest"), "not one of ours with the tag"),
+    (lambda services: services["alice"].pop("user"), "user is None"),
+    (lambda services: services["alice"].update(user="0:0"), "user is 0:0"),
+    (lambda services: services["service"].update(read_only=False), "read_only is False"),
+    (lambda services: services["service"].update(cap_drop=[]), "cap_drop is []"),
+    (lambda services: services["service"].update(security_opt=["seccomp:unconfined"]), "security_opt is"),
+    (lambda services: services["service"].update(privileged=True), "privileged is set"),
+    (lambda services: services["service"].update(cap_add=["SYS_PTRACE"]), "cap_add is set"),
+    (lambda services: services["service"].update(devices=["/dev/mem"]), "devices are"),
+    (lambda services: services["bob"].update(network_mode="host"), "network_mode is host"),
+    (lambda services: services["bob"]["networks"].append("alice"), "shares the network alice"),
+    (lambda services: services["bob"]["volumes"].append("alice:/alice"), "alice's volume is mounted by"),
+    (lambda services: services["bob"]["volumes"].append("/home:/home"), "/home:/home is mounted"),
+    (lambda services: services["bob"]["volumes"].append("./steps:/steps"), "./steps:/steps is mounted"),
+    (lambda services: services["bob"]["depends_on"].update(jobs={}), "waits for jobs"),
+    (lambda services: services["finish"].update(pid="host"), "pid is host"),
+]
+
+
+@pytest.mark.parametrize(("change", "fault"), FAULTS, ids=[fault for _, fault in FAULTS])
+def test_faults_of_a_project_are_found(change: Callable[[Document], Any], fault: str) -> None:
+    document = copy.deepcopy(merged(PROJECTS["two"]))
+    change(document["services"])
+    faults = faults_of_compose(document)
+    assert any(fault in found for found in faults), faults
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_scripts_are_in_order(path: Path) -> None:
+    assert os.access(path, os.X_OK)
+    shell = "bash" if b"bash" in path.read_bytes().splitlines()[0] else "sh"
+    checks = [[shell, "-n", str(path)]]
+    if shutil.which("shellcheck"):
+        checks.append(["shellcheck", str(path)])
+    for check in checks:
+        done = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def start(*arguments: str, code: int = 0, **environment: str) -> str:
+    """What start_container.sh says; it starts nothing."""
+    done = subprocess.run(
+        [str(IMAGES / "start_container.sh"), *arguments],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_service_is_started_with_its_devices_and_without_privileges() -> None:
+    command = start("--dry-run", "server", "192.0.2.7", "0.1.0").split()
+    assert command[:4] == ["docker", "run", "--name", "server"]
+    assert command[-1] == "convelo/service:0.1.0"
+    for wanted in (
+        "--read-only",
+        "--cap-drop ALL",
+        "--security-opt no-new-privileges:true",
+        "--add-host pccs.service.com:192.0.2.7",
+        "--publish 0.0.0.0:7443:7443",
+        "--device /dev/sgx_enclave",
+        "--device /dev/sgx_provision",
+        "--volume /var/run/aesmd:/var/run/aesmd:ro",
+        "--restart unless-stopped",
+    ):
+        assert wanted in " ".join(command)
+    for unwanted in ("seccomp", "--net", "--privileged", "SYS_PTRACE", "/home", "latest"):
+        assert unwanted not in " ".join(command)
+    assert start("--dry-run").split()[-1] == f"convelo/service:{VERSION}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another user")
+def test_a_provider_runs_as_the_owner_of_its_directory_and_gets_its_arguments(tmp_path: Path) -> None:
+    dry = ["--dry-run", "--data", str(tmp_path), "data_provider1", "192.0.2.7", "0.1.0", "--", "run", "a job.toml"]
+    assert "belongs to root" in start(*dry, code=2)
+    os.chown(tmp_path, 4321, 8765)
+    said = start(*dry, https_proxy="http://proxy.example.org:3128")
+    assert said.endswith("convelo/provider:0.1.0 run a\\ job.toml \n")
+    for wanted in ("--user 4321:8765", f"--volume {tmp_path}:/data", "--env https_proxy ", "--rm", "--read-only"):
+        assert wanted in said
+    for unwanted in ("sgx", "aesm", "--publish", "proxy.example.org"):
+        assert unwanted not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a", "b", "c", "d"], "more than three arguments"),
+        (["--net"], "there is no option --net"),
+        (["--publish"], "--publish needs a value"),
+        (["server", "--", "0.0.0.0:1"], "the service takes no arguments"),
+        (["data_provider1", "--data", "/nowhere"], "does not exist"),
+    ],
+)
+def test_mistakes_are_explained(arguments: list[str], words: str) -> None:
+    assert words in start("--dry-run", *arguments, code=2)
+
+
+def test_the_help_names_every_option() -> None:
+    script = (IMAGES / "start_container.sh").read_text()
+    said = start("--help")
+    for option in set(re.findall(r"^ {8}(--[a-z-]+)", script, re.MULTILINE)):
+        assert option in said, option
+    assert VERSION in said
+
+
+def test_where_no_engine_answers_one_line_says_what_is_not_tested() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/containers", "--config-file=python/pyproject.toml"],
+        env={**os.environ, "DOCKER_HOST": "unix:///nowhere/docker.sock", "CONVELO_TESTS_BINARY": "/nowhere/convelo"},
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    said = [line for line in done.stdout.splitlines() if "NOT TESTED" in line]
+    assert len(said) == 1 and "containers: no container engine answers" in said[0], done.stdout
+    assert " passed" not in done.stdout
