@@ -20,6 +20,11 @@ use convelo_tests::{
 };
 use convelo_wire::{Failed, Reason, ToParty};
 
+/// The formula by which manifests are made.
+#[path = "../../xtask/src/manifest/sizes.rs"]
+#[expect(dead_code, reason = "these tests ask for threads alone")]
+mod sizes;
+
 const MEBIBYTE: u64 = 1 << 20;
 
 /// Threads of the program with one worker.
@@ -118,6 +123,8 @@ fn jobs_of_two_and_three_parties() {
     let said = service.process.stderr();
     assert!(said.contains("memory: 256 MiB in all; "), "{said}");
     assert!(said.contains("threads: 19 (in an enclave, sgx.max_threads is at least 22)"), "{said}");
+    let slots = sizes::Sizes::new("256M", "2").unwrap().threads();
+    assert!(said.contains(&format!("sgx.max_threads is at least {slots})")), "{said}");
     assert_eq!(service.process.threads(), 19);
     let parties = world.parties(["alice", "bob", "carol"]);
     job(&world, &service.address, &parties);

@@ -693,7 +693,9 @@ pub(crate) enum PolicyCommand {
     /// Accept the enclaves of a release, as the public log of releases names them
     FromRelease {
         /// The version, such as 1.2.3
-        version: String,
+        // The name "version" is that of clap's own flag.
+        #[arg(value_name = "VERSION")]
+        release: String,
         /// Take a newer deploy/measurements.toml than the one that this program was built with
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,

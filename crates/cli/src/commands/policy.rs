@@ -28,8 +28,8 @@ pub(crate) fn policy(args: PolicyCommand) -> Result<ExitCode, Failure> {
             let bytes = files::bytes(&file, "the SIGSTRUCT")?;
             write(Policy::from_sigstruct(&name.name, &bytes), &file.display().to_string(), &output)
         }
-        PolicyCommand::FromRelease { version, file, insecure_withdrawn, output } => {
-            from_release(&version, file.as_deref(), insecure_withdrawn, &output)
+        PolicyCommand::FromRelease { release, file, insecure_withdrawn, output } => {
+            from_release(&release, file.as_deref(), insecure_withdrawn, &output)
         }
         PolicyCommand::FromMeasurement {
             mr_enclave,
