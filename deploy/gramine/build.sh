@@ -81,7 +81,7 @@ xtask() {
 }
 
 sizes="$(xtask manifest sizes --memory "$memory" --workers "$workers")"
-threads="$(sed -n 's/^threads: //p' <<<"$sizes")"
+threads="$(sed -n 's/^max_threads: //p' <<<"$sizes")"
 enclave="$(sed -n 's/^enclave: //p' <<<"$sizes")"
 
 if [[ -z "$program" ]]; then

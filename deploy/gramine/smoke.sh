@@ -186,7 +186,7 @@ sed -e "s|^fs.mounts = \[|&\n  { path = \"/dev/attestation\", uri = \"file:$work
 echo "sgx.allowed_files = [\"file:$work/device/\"]" >>"$work/variant/template"
 sizes="$(cargo xtask manifest sizes)"
 gramine-manifest --chroot "$work/root" -Dmemory=1G -Dworkers=4 -Dprodid=1 -Dsvn=1 \
-    -Dthreads="$(sed -n 's/^threads: //p' <<<"$sizes")" -Denclave="$(sed -n 's/^enclave: //p' <<<"$sizes")" \
+    -Dthreads="$(sed -n 's/^max_threads: //p' <<<"$sizes")" -Denclave="$(sed -n 's/^enclave: //p' <<<"$sizes")" \
     "$work/variant/template" "$work/variant/convelo-service.manifest"
 
 cd "$work"

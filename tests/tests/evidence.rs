@@ -386,6 +386,8 @@ fn policies_of_releases() {
     from("0.2.1", "--output policy.toml").expect(2).says("not overwritten");
 
     from("0.9.0", "").expect(2).says("no release \"0.9.0\": it has 0.2.0, 0.2.1");
+    let tag = from("v0.2.1", "").expect(0);
+    assert_eq!(tag.stdout.matches("[[enclave]]").count(), 1);
 
     // What is known about a release is said, and a withdrawn one takes a word of consent.
     let refused = from("0.2.0", "--output old.toml").expect(2);

@@ -28,12 +28,12 @@ pub(crate) fn parse(arguments: &[&str]) -> Result<Manifest, String> {
             let (mut memory, mut workers) = (DEFAULT_MEMORY, DEFAULT_WORKERS);
             let mut options = options.iter();
             while let Some(&option) = options.next() {
-                let value = options.next().ok_or_else(|| format!("{option} needs a value"))?;
-                match option {
-                    "--memory" => memory = value,
-                    "--workers" => workers = value,
+                let to = match option {
+                    "--memory" => &mut memory,
+                    "--workers" => &mut workers,
                     other => return Err(format!("manifest sizes does not know {other:?}")),
-                }
+                };
+                *to = options.next().ok_or_else(|| format!("{option} needs a value"))?;
             }
             Ok(Manifest::Sizes(Sizes::new(memory, workers)?))
         }
@@ -85,7 +85,12 @@ pub(crate) fn run(what: &Manifest) -> ExitCode {
 /// What a manifest is, in words, or all that is wrong with it. With the root under which the program is
 /// installed, a rendered manifest must name the hash of that very file.
 fn lint(path: &Path, root: Option<&Path>) -> Result<String, Vec<String>> {
-    let cannot = |error: std::io::Error| vec![format!("it cannot be read: {error}")];
+    let cannot = |error: std::io::Error| {
+        vec![match error.kind() {
+            std::io::ErrorKind::InvalidData => "it is not text".to_owned(),
+            _ => format!("it cannot be read: {error}"),
+        }]
+    };
     let text = fs::read_to_string(path).map_err(cannot)?;
     if path.extension().is_some_and(|extension| extension == "template") {
         return file::check_template(&text).map(|()| "a template".to_owned());

@@ -360,8 +360,8 @@ pub fn refused_by_peer(error: &io::Error) -> Option<String> {
             "certificate_required: it demands a certificate and got none"
         }
         AlertDescription::AccessDenied => {
-            "access_denied: our certificate is valid, but not the one it expects from us; \
-             compare the certificate or key it has registered for us with ours"
+            "access_denied: our certificate is valid, but not the one it expects from us, or it only looked \
+             at our evidence; compare the certificate or key it has registered for us with ours"
         }
         AlertDescription::UnsupportedCertificate => {
             "unsupported_certificate: our certificate or its authority's may not be used for this; \

@@ -291,12 +291,11 @@ impl JobMachine {
                 self.fail(&Failed::new(Reason::Shutdown, text))
             }
             Event::Joined(bitmaps) => self.joined(bitmaps, finished_at, signer),
-            Event::JoinFailed if self.phase != Phase::Joining => Vec::new(),
+            Event::JoinFailed | Event::NoMemory if self.phase != Phase::Joining => Vec::new(),
             Event::JoinFailed => {
                 let text = "the join failed inside the service; nothing of the job is kept";
                 self.fail(&Failed::new(Reason::Internal, text))
             }
-            Event::NoMemory if self.phase != Phase::Joining => Vec::new(),
             Event::NoMemory => self.fail(&no_memory()),
         }
     }

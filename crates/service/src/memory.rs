@@ -130,11 +130,10 @@ pub struct Shares {
 /// There is too little memory to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{} of memory are too little: with {threads} threads, the service needs at least {}",
-    size(*.all), size(*.least)
+    "it is too little: with {threads} threads, the service needs at least {}",
+    size(*.least)
 )]
 pub struct TooLittle {
-    all: u64,
     threads: usize,
     least: u64,
 }
@@ -149,7 +148,7 @@ impl Shares {
         let taken = stacks(threads) + PROGRAM_BYTES;
         let least = (taken + LEAST_REST).next_multiple_of(1 << 20);
         if all < least {
-            return Err(TooLittle { all, threads, least });
+            return Err(TooLittle { threads, least });
         }
         let rest = all - taken;
         let window = u32::try_from(1u64 << (all >> 10).ilog2()).unwrap_or(u32::MAX);

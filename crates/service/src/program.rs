@@ -224,7 +224,13 @@ impl Arguments {
             insecure_simulated: false,
         };
         let mut seen: Vec<String> = Vec::new();
-        let mut arguments = arguments.into_iter();
+        let mut arguments = arguments.into_iter().flat_map(|argument| {
+            // `--memory=3G` is `--memory 3G`.
+            let parts = argument.strip_prefix("--").and_then(|_| argument.split_once('='));
+            parts
+                .map(|(flag, value)| vec![flag.to_owned(), value.to_owned()])
+                .unwrap_or(vec![argument])
+        });
         while let Some(argument) = arguments.next() {
             if seen.contains(&argument) {
                 return Err(Wrong(format!("{argument} is given twice")));
@@ -356,7 +362,7 @@ mod tests {
     #[test]
     fn all_of_them_in_any_order() {
         let arguments = read(
-            "--insecure-simulated --workers 64 --ready [::]:7480 --memory 3G [::1]:7443 \
+            "--insecure-simulated --workers=64 --ready [::]:7480 --memory=3G [::1]:7443 \
              --offer-collateral a/b",
         );
         let arguments = arguments.expect("all are known");
@@ -393,6 +399,8 @@ mod tests {
             ("0.0.0.0:7443 1000000", "'1000000': there is one address only, 0.0.0.0:7443"),
             ("0.0.0.0:7443 --memory", "--memory: its value is missing"),
             ("0.0.0.0:7443 --memory 0", "--memory: '0' is not a number of bytes"),
+            ("0.0.0.0:7443 --memory=", "--memory: '' is not a number of bytes"),
+            ("0.0.0.0:7443 --simulated=yes", "--simulated is not an argument"),
             ("0.0.0.0:7443 --workers 0", "--workers: '0' is not a number from 1 to 64"),
             ("0.0.0.0:7443 --workers 65", "--workers: '65' is not"),
             ("0.0.0.0:7443 --workers four", "--workers: 'four' is not"),

@@ -124,7 +124,7 @@ impl fmt::Display for Rendered {
         let Self { sizes, program, libos: (uri, hash) } = self;
         write!(
             f,
-            "memory {}, {} workers, {} threads, an enclave of {}; trusts the program {program} and \
+            "memory {}, workers {}, max_threads {}, an enclave of {}; trusts the program {program} and \
              Gramine's {uri}, {hash}",
             sizes.memory(),
             sizes.workers(),
@@ -139,8 +139,8 @@ fn read(text: &str) -> Result<Table, Vec<String>> {
         let words = error.message().trim().replace('\n', ", ");
         let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
         vec![match line {
-            Some(line) => format!("line {line}: it is no TOML: {words}"),
-            None => format!("it is no TOML: {words}"),
+            Some(line) => format!("line {line}: this is not TOML: {words}"),
+            None => format!("this is not TOML: {words}"),
         }]
     })
 }

@@ -166,7 +166,7 @@ pub(crate) fn check(table: &Table, stage: Stage) -> Result<Sizes, Vec<String>> {
 }
 
 fn missing(key: &str) -> String {
-    format!("{key}: it is missing, and what Gramine takes in its place is not what we want")
+    format!("{key}: it is missing, and Gramine's default for it is not allowed")
 }
 
 fn unknown(key: &str) -> String {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// All threads of the measured program with `workers` workers: what it prints as "threads: N".
+/// All threads of the measured program with `workers` workers, as it prints them.
 const fn program_threads(workers: u32) -> u32 {
     MAIN_THREADS + workers + workers + BLOCKING_THREADS
 }
@@ -32,6 +32,12 @@ const MAXIMUM_MEMORY: u64 = 512 * GIB;
 
 const MAXIMUM_WORKERS: u32 = 64;
 
+/// The program does not start with less: stacks of all threads but its first, 24 MiB for itself and 32 MiB for
+/// connections, jobs and sets.
+const fn least(workers: u32) -> u64 {
+    (program_threads(workers) as u64 - 1) * 2 * MIB + 24 * MIB + 32 * MIB
+}
+
 /// Memory and workers as the measured program's arguments say them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sizes {
@@ -50,6 +56,13 @@ impl Sizes {
         let workers = number.ok_or_else(|| {
             format!("workers are a number from 1 to {MAXIMUM_WORKERS}, not {workers:?}")
         })?;
+        if bytes < least(workers) {
+            return Err(format!(
+                "memory {memory} is too little: the program does not start with less than {} if it has \
+                 {workers} workers",
+                written(least(workers))
+            ));
+        }
         Ok(Self { memory: memory.to_owned(), bytes, workers })
     }
 
@@ -83,7 +96,7 @@ impl fmt::Display for Sizes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "memory: {}", self.memory)?;
         writeln!(f, "workers: {}", self.workers)?;
-        writeln!(f, "threads: {}", self.threads())?;
+        writeln!(f, "max_threads: {}", self.threads())?;
         write!(f, "enclave: {}", self.enclave())
     }
 }
@@ -91,9 +104,9 @@ impl fmt::Display for Sizes {
 /// Reads bytes, or a number with K, M or G.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.as_bytes().last() {
-        Some(b'K') => (&text[..text.len() - 1], KIB),
-        Some(b'M') => (&text[..text.len() - 1], MIB),
-        Some(b'G') => (&text[..text.len() - 1], GIB),
+        Some(b'K' | b'k') => (&text[..text.len() - 1], KIB),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], MIB),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], GIB),
         _ => (text, 1),
     };
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');

@@ -131,6 +131,8 @@ fn the_program_below_the_root_is_the_trusted_one() {
 fn the_command_line() {
     let sizes = |memory, workers| Ok(Manifest::Sizes(Sizes::new(memory, workers).unwrap()));
     assert_eq!(parse(&["sizes"]), sizes("1G", "4"));
+    assert_eq!(parse(&["sizes", "--memory", "100m"]), sizes("100m", "4"));
+    assert_eq!(parse(&["sizes", "--memory", "340M", "--workers", "64"]), sizes("340M", "64"));
     assert_eq!(parse(&["sizes", "--workers", "8", "--memory", "3G"]), sizes("3G", "8"));
     let lint = |root: Option<&str>, files: &[&str]| {
         let files = files.iter().map(PathBuf::from).collect();
@@ -146,6 +148,9 @@ fn the_command_line() {
         &["lint", "--all", "a"],
         &["sizes", "--memory"],
         &["sizes", "--memory", "much"],
+        &["sizes", "--memory", "99M"],
+        &["sizes", "--memory", "339M", "--workers", "64"],
+        &["sizes", "--memory=3G"],
         &["sizes", "--threads", "4"],
         &["render"],
     ] {

@@ -85,6 +85,8 @@ fn from_release(
     };
     let log =
         Log::parse(&text).map_err(|error| Failure::usage(format!("{name}: {}", shown(&error))))?;
+    // As a tag has it.
+    let version = version.strip_prefix('v').unwrap_or(version);
     let Some(policy) = log.policy(version) else {
         let known = log.versions().join(", ");
         let known = match (known.as_str(), file) {
