@@ -155,12 +155,13 @@ mod tests {
     #[test]
     fn what_is_no_size() {
         for wrong in
-            ["", "0", "0G", "G", "1T", "1g", "+1", "1.5G", "-1", " 1G", "01G", "513G", "1GB"]
+            ["", "0", "0G", "G", "1T", "1t", "+1", "1.5G", "-1", " 1G", "01G", "513G", "1GB"]
         {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
         assert_eq!(bytes("512G"), Ok(512 << 30));
         assert_eq!(bytes("4096"), Ok(4096));
+        assert_eq!(bytes("3g"), Ok(3 << 30));
         for wrong in ["", "0", "65", "four", "+4", "04", "4 "] {
             assert!(Sizes::new("1G", wrong).is_err(), "{wrong}");
         }

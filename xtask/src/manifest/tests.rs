@@ -31,7 +31,7 @@ fn the_template_and_what_is_made_of_it_hold() {
     assert_eq!(file::check_template(&template()), Ok(()));
     let path = directory("accepted/rendered.manifest");
     let said = lint(&path, None).unwrap();
-    assert!(said.starts_with("memory 3G, 4 workers, 26 threads, an enclave of 4G; "), "{said}");
+    assert!(said.starts_with("memory 3G, workers 4, max_threads 26, an enclave of 4G; "), "{said}");
 }
 
 /// What we write and what Gramine made of it say the same, but for what `gramine-manifest` adds.
