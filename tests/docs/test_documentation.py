@@ -64,7 +64,7 @@ def test_sizes_are_those_of_the_formula() -> None:
         command = [str(xtask()), "manifest", "sizes", "--memory", memory, "--workers", workers]
         printed = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
         found = dict(line.split(": ") for line in printed.splitlines())
-        assert (found["threads"], found["enclave"]) == (threads, enclave), (memory, workers)
+        assert (found["max_threads"], found["enclave"]) == (threads, enclave), (memory, workers)
 
 
 def test_most_commands_are_run() -> None:
