@@ -1,6 +1,6 @@
 #!/bin/sh
-# Adds the user that nothing in an image needs to exceed, and the directory that it may write to, under
-# a root directory: user.sh ROOT
+# Adds the unprivileged user that everything in an image runs as, and the directory that it may write to,
+# under a root directory: user.sh ROOT
 #
 # By lines of text, so that it works alike on every base, and on a root without programs.
 set -eu

@@ -6,8 +6,10 @@ import copy
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -156,7 +158,8 @@ BINDS = {
     *(f"./tables/{name}.csv" for name in ("alice", "bob", "carol")),
 }
 
-DEVICES = ["/dev/sgx_enclave", "/dev/sgx_provision"]
+#: Quotes come from the host's AESM, and the provisioning device is for AESM alone.
+DEVICES = ["/dev/sgx_enclave"]
 
 
 def faults_of_compose(document: Document) -> list[str]:
@@ -285,6 +288,16 @@ def start(*arguments: str, code: int = 0, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
+def group_of(device: str) -> str:
+    """The group that the script prints for a device."""
+    return str(os.stat(device).st_gid) if os.path.exists(device) else f"GROUP-OF-{device}"
+
+
+def owned_code(directory: Path) -> int:
+    """How the script ends for a directory: one of root's is refused."""
+    return 2 if directory.stat().st_uid == 0 else 0
+
+
 def test_a_service_is_started_with_its_devices_and_without_privileges() -> None:
     command = start("--dry-run", "server", "192.0.2.7", "0.1.0").split()
     assert command[:4] == ["docker", "run", "--name", "server"]
@@ -295,15 +308,43 @@ def test_a_service_is_started_with_its_devices_and_without_privileges() -> None:
         "--security-opt no-new-privileges:true",
         "--add-host pccs.service.com:192.0.2.7",
         "--publish 0.0.0.0:7443:7443",
-        "--device /dev/sgx_enclave",
-        "--device /dev/sgx_provision",
+        f"--device /dev/sgx_enclave --group-add {group_of('/dev/sgx_enclave')}",
         "--volume /var/run/aesmd:/var/run/aesmd:ro",
         "--restart unless-stopped",
     ):
         assert wanted in " ".join(command)
-    for unwanted in ("seccomp", "--net", "--privileged", "SYS_PTRACE", "/home", "latest"):
+    for unwanted in ("seccomp", "--net", "--privileged", "SYS_PTRACE", "/home", "latest", "sgx_provision", "tmpfs"):
         assert unwanted not in " ".join(command)
     assert start("--dry-run").split()[-1] == f"convelo/service:{VERSION}"
+
+
+@pytest.mark.parametrize("provider", ["intel", "azure"])
+def test_an_image_with_aesm_inside_gets_both_devices_with_their_groups(provider: str) -> None:
+    command = start("--dry-run", f"--quote-provider={provider}")
+    for wanted in (
+        f"--device /dev/sgx_enclave --group-add {group_of('/dev/sgx_enclave')}",
+        f"--device /dev/sgx_provision --group-add {group_of('/dev/sgx_provision')}",
+        "--tmpfs /var/run/aesmd:uid=10001",
+        "--tmpfs /var/opt/aesmd:uid=10001",
+    ):
+        assert wanted in command
+    assert "/var/run/aesmd:/var/run/aesmd" not in command
+    assert ("/etc/sgx_default_qcnl.conf" in command) == (provider == "intel")
+
+
+@pytest.mark.parametrize("name", ["server", "service", "server2", "service-eu", "server_1"])
+def test_names_of_the_service(name: str) -> None:
+    assert "convelo/service:" in start("--dry-run", name)
+
+
+@pytest.mark.parametrize("name", ["servers-of-alice", "serviceable", "alice"])
+def test_other_names_are_providers(name: str, tmp_path: Path) -> None:
+    assert "convelo/service:" not in start("--dry-run", name, "--data", str(tmp_path), code=owned_code(tmp_path))
+
+
+@pytest.mark.parametrize("publish", ["[::]:7443", "192.0.2.7:443", "0.0.0.0:65535"])
+def test_addresses_are_published(publish: str) -> None:
+    assert f"--publish {publish}:7443" in start("--dry-run", f"--publish={publish}").replace("\\", "")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another user")
@@ -323,6 +364,23 @@ def test_a_provider_runs_as_the_owner_of_its_directory_and_gets_its_arguments(tm
     ("arguments", "words"),
     [
         (["a", "b", "c", "d"], "more than three arguments"),
+        (["alice", "run", "job.toml"], "comes after"),
+        (["alice", "192.0.2.7", "run/it"], "is no tag"),
+        (["server", "https://192.0.2.7:8081"], "is no PCCS-ADDRESS"),
+        (["server", "pccs.example.org"], "is no PCCS-ADDRESS"),
+        (["server", "192.0.2.256"], "is no PCCS-ADDRESS"),
+        (["server", ""], "is no PCCS-ADDRESS"),
+        (["alice:bob"], "is no name"),
+        (["--publish", "nonsense"], "not ADDRESS:PORT"),
+        (["--publish", "7443"], "not ADDRESS:PORT"),
+        (["--publish", "0.0.0.0:70000"], "not ADDRESS:PORT"),
+        (["--publish="], "not ADDRESS:PORT"),
+        (["--quote-provider", "amd"], "not host, intel or azure"),
+        (["server", "--data", "."], "for which --data has no meaning"),
+        (["alice", "--publish", "0.0.0.0:7443"], "for which --publish has no meaning"),
+        (["alice", "--quote-provider", "intel"], "for which --quote-provider has no meaning"),
+        (["alice", "--data", ""], "--data is empty"),
+        (["alice", "--data=/etc/passwd"], "is no directory"),
         (["--net"], "there is no option --net"),
         (["--publish"], "--publish needs a value"),
         (["server", "--", "0.0.0.0:1"], "the service takes no arguments"),
@@ -336,9 +394,76 @@ def test_mistakes_are_explained(arguments: list[str], words: str) -> None:
 def test_the_help_names_every_option() -> None:
     script = (IMAGES / "start_container.sh").read_text()
     said = start("--help")
-    for option in set(re.findall(r"^ {8}(--[a-z-]+)", script, re.MULTILINE)):
+    options = set(re.findall(r"^ {8}(--[a-z-]+)", script, re.MULTILINE)) | set(re.findall(r"(--[a-z-]+)=\*", script))
+    assert {"--data", "--publish", "--quote-provider", "--dry-run"} <= options
+    for option in options:
         assert option in said, option
     assert VERSION in said
+
+
+def enter(root: Path, *, aesm: bool = False, provision: bool = False, socket_of_host: bool = True) -> str:
+    """What the service's image does at its start, in a tree of its own."""
+    script = (IMAGES / "service/start").read_text()
+    for place in ("/opt/", "/dev/sgx", "/var/run/"):
+        assert place in script
+        script = script.replace(place, f"{root}{place}")
+    for directory in ("opt/convelo", "dev", "var/run/aesmd", "bin", "opt/intel/sgx-aesm-service/aesm"):
+        (root / directory).mkdir(parents=True)
+    (root / "opt/convelo/convelo-service.manifest.sgx").touch()
+    (root / "dev/sgx_enclave").touch()
+    if provision:
+        (root / "dev/sgx_provision").touch()
+    programs = ["bin/gramine-sgx", *(["opt/intel/sgx-aesm-service/aesm/aesm_service"] if aesm else [])]
+    for program in programs:
+        (root / program).write_text("#!/bin/sh\necho started\n")
+        (root / program).chmod(0o755)
+    with socket.socket(socket.AF_UNIX) as listening:
+        if socket_of_host:
+            listening.bind(str(root / "var/run/aesmd/aesm.socket"))
+        done = subprocess.run(
+            ["sh", "-c", script],
+            env={"PATH": f"{root}/bin:{os.environ['PATH']}"},
+            capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def test_the_enclave_device_is_enough_where_the_host_makes_the_quotes() -> None:
+    with tempfile.TemporaryDirectory() as root:
+        assert enter(Path(root)) == "started\n"
+
+
+def test_an_image_with_aesm_inside_asks_for_the_provisioning_device() -> None:
+    with tempfile.TemporaryDirectory() as root:
+        assert "sgx_provision is missing: start the container with --device" in enter(Path(root), aesm=True)
+    with tempfile.TemporaryDirectory() as root:
+        assert enter(Path(root), aesm=True, provision=True) == "started\n"
+
+
+def test_without_aesm_anywhere_the_start_says_what_to_do() -> None:
+    with tempfile.TemporaryDirectory() as root:
+        assert "mount the host's" in enter(Path(root), socket_of_host=False)
+
+
+def devices_and_groups(text: str) -> tuple[list[str], list[str]]:
+    """The devices that commands hand over, and those whose groups they add."""
+    groups = re.findall(r'--group-add "\$\(stat -c %g (\S+)\)"', text)
+    return re.findall(r"--device (/dev/\w+)", text), groups
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/deploy-sgx.md", "docs/deploy-sgx.zh.md", "deploy/images/README.md"], ids=lambda page: Path(page).name
+)
+def test_commands_add_the_group_of_each_device(page: str) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", (REPOSITORY / page).read_text(), re.MULTILINE | re.DOTALL)
+    found = [devices_and_groups(block) for block in blocks if "--device" in block and "docker run" in block]
+    assert found and all(devices == groups == DEVICES for devices, groups in found), found
+
+
+def test_compose_adds_the_group_of_its_device() -> None:
+    for name in ("compose.sgx.yaml", "README.md"):
+        text = (COMPOSE / name).read_text()
+        assert re.findall(r"CONVELO_SGX_GROUP=\$\(stat -c %g (\S+)\)", text) == DEVICES, name
 
 
 def test_where_no_engine_answers_one_line_says_what_is_not_tested() -> None:
