@@ -73,7 +73,7 @@ Commands:
                   a program. Prints its hash and the versions of all that went into it; where
                   Gramine's signer is installed, also MRENCLAVE for so much memory (1G) and so many
                   workers (4), and the entries for policies and deploy/measurements.toml. Needs
-                  x86-64 Linux. About 10 minutes of CPU for each build.
+                  x86-64 Linux. About 6 minutes of CPU for each build.
       --once          Builds it once.
       --json FILE     Also writes all this as JSON.
   wheel           Builds the wheel that is shipped into dist.
