@@ -290,6 +290,92 @@ def test_nothing_but_the_sgx_overlays_needs_more_than_the_strictest_standard() -
         assert labels["pod-security.kubernetes.io/warn"] == "restricted", overlay
 
 
+def in_namespace(directory: Path, name: str, overlay: str) -> list[Document]:
+    """An overlay as the README puts it into a namespace of its own."""
+    command = renderer()
+    if command is None:
+        pytest.skip("not tested: neither kubectl nor kustomize is installed")
+    # The renderer takes no absolute paths.
+    base = os.path.relpath(KUBERNETES / "overlays" / overlay, directory)
+    (directory / "kustomization.yaml").write_text(f"namespace: {name}\nresources: [{base}]\n")
+    done = subprocess.run([*command, str(directory)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return documents(done.stdout)
+
+
+def applied(*groups: list[Document]) -> dict[tuple[str, str, str], Document]:
+    """What a cluster has after all of it; two that are one object and differ are an error."""
+    cluster: dict[tuple[str, str, str], Document] = {}
+    for document in (document for group in groups for document in group):
+        metadata = document["metadata"]
+        name = (document["kind"], metadata.get("namespace", ""), metadata["name"])
+        assert cluster.setdefault(name, document) == document, f"{name} is applied twice, and differs"
+    return cluster
+
+
+def several_workloads(cluster: list[Document]) -> list[str]:
+    """Services and budgets that choose the pods of more than one workload of their namespace."""
+    wrong = []
+    for document in cluster:
+        if document["kind"] not in {"Service", "PodDisruptionBudget"}:
+            continue
+        selector = document["spec"]["selector"]
+        selector = selector.get("matchLabels", selector)
+        chosen = [
+            other["metadata"]["name"]
+            for other in cluster
+            if (pod := pod_of(other)) is not None
+            and other["metadata"]["namespace"] == document["metadata"]["namespace"]
+            and selects(selector, pod["metadata"]["labels"])
+        ]
+        if len(chosen) > 1:
+            wrong.append(f"{document['kind']} {document['metadata']['name']} chooses {', '.join(chosen)}")
+    return wrong
+
+
+@pytest.mark.parametrize("overlay", ["sgx", "simulated", "provider"])
+def test_an_overlay_in_two_namespaces_is_two_of_it(overlay: str, tmp_path: Path) -> None:
+    both = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        both.append(in_namespace(tmp_path / name, name, overlay))
+    cluster = applied(*both)
+    assert len(cluster) == sum(map(len, both))
+    assert several_workloads(list(cluster.values())) == []
+
+
+def test_one_service_for_two_workloads_is_found() -> None:
+    twice = []
+    for prefix in ("one-", "two-"):
+        for document in copy.deepcopy(rendered("simulated")):
+            document["metadata"]["name"] = prefix + document["metadata"]["name"]
+            twice.append(document)
+    assert any("chooses one-convelo-service, two-convelo-service" in wrong for wrong in several_workloads(twice))
+
+
+def test_a_provider_beside_a_service_on_sgx_keeps_the_strictest_standard(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="is applied twice, and differs"):
+        applied(rendered("sgx"), rendered("provider"))
+    cluster = applied(rendered("sgx"), in_namespace(tmp_path, "alice", "provider"))
+    labels = cluster["Namespace", "", "alice"]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert ("Job", "alice", "convelo-provider") in cluster
+
+
+def test_a_second_run_of_a_provider_may_replace_the_rows_of_the_first() -> None:
+    for overlay in ("provider", "provider-simulated"):
+        arguments = container([first(rendered(overlay), "Job")])["args"]
+        assert "--force" in arguments and any(word.startswith("--output=") for word in arguments), overlay
+
+
+def test_the_table_is_there_before_the_job_runs() -> None:
+    """The README's commands: the volume, the copy, then the Job."""
+    text = (KUBERNETES / "README.md").read_text()
+    order = ["provider/data.yaml", "cp customers.csv", "delete pod convelo-files", "apply -k ../alice"]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+
+
 def test_images_are_those_of_this_version() -> None:
     version = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     for overlay in OVERLAYS:
