@@ -54,6 +54,12 @@ pub const MAXIMUM_WAITING_JOBS: usize = 512;
 /// operator has admitted the key.
 pub const MAXIMUM_JOBS_EACH: usize = 256;
 
+/// How many lists and tables a job may have. One of 64 parties with long lists has fewer than 200.
+pub const MAXIMUM_JOB_LISTS: usize = 256;
+
+/// How many values they may hold, names counted. A value takes some hundred bytes in all, whatever it is.
+pub const MAXIMUM_JOB_VALUES: usize = 4096;
+
 /// How long a job waits for its parties if it was opened by a key that the operator has not
 /// admitted; never longer than the job's deadline.
 pub const WAITING_TIMEOUT: Duration = Duration::from_hours(1);

@@ -23,8 +23,8 @@ use crate::attester::{Claim, Queue, Session, unix_now};
 use crate::budget::{Need, Reservation};
 use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Shown, Sign};
 use crate::limits::{
-    EVENT_QUEUE, MAXIMUM_JOBS_EACH, UPLOAD_BYTES_PER_SECOND, UPLOAD_CHECK, UPLOAD_GRACE,
-    WAITING_QUEUE, WAITING_TIMEOUT,
+    EVENT_QUEUE, MAXIMUM_JOB_LISTS, MAXIMUM_JOB_VALUES, MAXIMUM_JOBS_EACH, UPLOAD_BYTES_PER_SECOND,
+    UPLOAD_CHECK, UPLOAD_GRACE, WAITING_QUEUE, WAITING_TIMEOUT,
 };
 use crate::memory::{Limits, size};
 use crate::shared::Shared;
@@ -231,6 +231,7 @@ impl Registry {
         session: Option<&Session>,
         outgoing: mpsc::Sender<ToParty>,
     ) -> Result<Entered, Failed> {
+        is_plain_enough(&hello.job)?;
         let job = Job::from_canonical(&hello.job).map_err(|error| {
             Failed::new(Reason::InvalidJob, format!("the job is not valid: {error}"))
         })?;
@@ -815,6 +816,30 @@ impl Task {
     }
 }
 
+/// Refuses a job whose text would take far more memory as values than as text: 64 KiB of brackets are
+/// megabytes of lists. Counted before anything of it is read.
+fn is_plain_enough(text: &[u8]) -> Result<(), Failed> {
+    let (mut quoted, mut escaped, mut lists, mut values) = (false, false, 0, 0);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => lists += 1,
+            b',' | b':' if !quoted => values += 1,
+            _ => {}
+        }
+    }
+    if lists <= MAXIMUM_JOB_LISTS && values <= MAXIMUM_JOB_VALUES {
+        return Ok(());
+    }
+    let text = format!(
+        "the job has {lists} lists and tables with {values} values in them; at most {MAXIMUM_JOB_LISTS} and \
+         {MAXIMUM_JOB_VALUES} are taken: shorten its policy"
+    );
+    Err(Failed::new(Reason::InvalidJob, text))
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
@@ -934,6 +959,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn job_of_nothing_but_brackets() {
+        let brackets =
+            |count: usize| format!("{{\"x\":{}{}}}", "[".repeat(count), "]".repeat(count));
+        let (lists, numbers) = ("[],".repeat(20_000), "0,".repeat(9000));
+        for hostile in [brackets(30_000), format!("[{lists}0]"), format!("[{numbers}0]")] {
+            let refused = is_plain_enough(hostile.as_bytes()).expect_err("too much");
+            assert_eq!(refused.reason, Reason::InvalidJob);
+        }
+        // What stands in a text is no list.
+        let text = format!("{{\"x\":\"\\\"{}\"}}", "[{,:".repeat(5000));
+        assert!(is_plain_enough(text.as_bytes()).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
