@@ -68,7 +68,7 @@ if [[ -n "$program" && ! -f "$program" ]]; then wrong "there is no program $prog
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 repository="$(cd "$here/../.." && pwd)"
-gramine='install Gramine 1.9, the very package that docs/reproduce.md names'
+gramine='install Gramine 1.9, as docs/deploy-sgx.md says, or the build of it that deploy/measurements.toml names'
 need gramine-manifest "$gramine"
 need gramine-sgx-sign "$gramine"
 need gramine-sgx-sigstruct-view "$gramine"

@@ -12,7 +12,8 @@ Usage: deploy/gramine/smoke.sh [--program FILE] [--convelo FILE]
   --program FILE   The measured program (target/release-service/convelo-service, built if it is missing)
   --convelo FILE   The command line for the providers (target/debug/convelo, built if it is missing)
 
-It takes root, since it starts everything in namespaces of its own, and about a minute. It checks that
+It takes root, since it starts everything in namespaces of its own, and about a minute. sudo's own path has no cargo, so
+keep yours: sudo env "PATH=$PATH" deploy/gramine/smoke.sh. It checks that
   (a) the manifest is rendered and holds, and gives the same MRENCLAVE twice: the published one, if it is published
   (b) without a device, the program ends with exit code 1 and says what to do, within 5 s
   (c) with a device, a job of two parties is right; one party that is killed ends the job for the other, who is told;

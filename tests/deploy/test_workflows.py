@@ -182,6 +182,52 @@ def version_of(directory: Path, *arguments: str) -> subprocess.CompletedProcess[
     return subprocess.run(["sh", script, *arguments], capture_output=True, text=True, timeout=10)
 
 
+#: How deploy and docs name a version.
+OLDER = [
+    "docker build --tag convelo/try:1.2.2 .",
+    "    newTag: 1.2.2",
+    "ARG VERSION=1.2.2 REVISION=unknown",
+    "  TAG           The images' tag (1.2.2).",
+    "tag=${positional[2]-1.2.2}",
+    "gh attestation verify convelo-1.2.2-x86_64-linux-gnu.tar.gz",
+    'name = "convelo-service 1.2.2"',
+    "convelo policy from-release 1.2.2 --output policy.toml",
+    "deploy/images/start_container.sh server 192.0.2.7 1.2.2",
+    "deploy/images/start_container.sh --data alice data_provider1 192.0.2.7 1.2.2 -- run job.toml",
+    "image: ${CONVELO_TRY_IMAGE:-convelo/try:1.2.2}",
+]
+
+
+def test_this_tree_names_one_version(tmp_path: Path) -> None:
+    """With a newer number in Cargo.toml, every place that names the old one is listed."""
+    found = re.search(r'^version = "(.+)"$', (REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE)
+    assert found is not None
+    version = found[1]
+    for name in ("deploy", "docs"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+
+    def said_of(number: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "Cargo.toml").write_text(f'[workspace.package]\nversion = "{number}"\n')
+        (tmp_path / "CHANGELOG.md").write_text(f"## [{number}] - 2027-01-02\n\n- a\n")
+        return version_of(tmp_path, f"v{number}")
+
+    now = said_of(version)
+    assert now.returncode == 0, now.stderr
+    newer = said_of("99.0.0")
+    assert newer.returncode == 1
+    listed = {line.split(":")[0] for line in newer.stderr.splitlines()[1:]}
+    number = re.compile(rf"(?<![\d.]){re.escape(version)}(?!\.?\d)")
+    named = {
+        path.relative_to(REPOSITORY).as_posix()
+        for name in ("deploy", "docs")
+        for path in (REPOSITORY / name).rglob("*")
+        if path.is_file() and number.search(path.read_text(errors="replace"))
+    }
+    # The figures of services that a test of the alerts makes up, and the log, which keeps old versions.
+    assert named - listed <= {"deploy/prometheus/alerts.test.yaml", "deploy/measurements.toml"}
+    assert len(listed) >= 15
+
+
 def test_a_release_has_one_version_and_its_changes(tmp_path: Path) -> None:
     (tmp_path / "Cargo.toml").write_text('[workspace.package]\nversion = "1.2.3"\n\n[x]\nversion = "9.9.9"\n')
     sections = ["# Changelog", "## [Unreleased]", "- a", "## [1.2.3] - 2027-01-02", "### Added", "- b"]
@@ -198,5 +244,16 @@ def test_a_release_has_one_version_and_its_changes(tmp_path: Path) -> None:
     ]:
         done = version_of(tmp_path, *arguments)
         assert done.returncode == 1 and words in done.stderr, (arguments, done.stderr)
+    (tmp_path / "docs").mkdir()
+    for line in OLDER:
+        page = tmp_path / "docs/page.md"
+        page.write_text(line.replace("1.2.2", "1.2.3"))
+        assert version_of(tmp_path, "v1.2.3").stdout == "1.2.3\n", line
+        page.write_text(line)
+        done = version_of(tmp_path, "v1.2.3")
+        assert done.returncode == 1 and "docs/page.md:1:" in done.stderr, line
+    (tmp_path / "docs/page.md").unlink()
+    (tmp_path / "deploy/measurements.toml").write_text('name = "convelo-service 1.2.2"\n')
+    assert version_of(tmp_path, "v1.2.3").returncode == 0
     (tmp_path / "CHANGELOG.md").write_text(changes.replace("## [1.2.3] - 2027-01-02", "## [1.2.3]"))
     assert "has no section" in version_of(tmp_path, "v1.2.3").stderr

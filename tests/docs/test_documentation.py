@@ -55,10 +55,15 @@ def test_files_that_are_named_exist(path: Path) -> None:
         assert (REPOSITORY / name).exists(), f"{path.name}: there is no {name}"
 
 
+def enclaves() -> list[tuple[str, str, str, str]]:
+    """Memory, workers, threads and size of each enclave in the table of ``deploy/gramine/README.md``."""
+    text = (REPOSITORY / "deploy/gramine/README.md").read_text()
+    return re.findall(r"^\| `(\d+[MG])` \| (\d+) \| (\d+) \| (\d+[MG]) \|$", text, re.MULTILINE)
+
+
 def test_sizes_are_those_of_the_formula() -> None:
-    """The table of ``docs/operate.md`` beside what ``cargo xtask manifest sizes`` computes."""
-    text = (REPOSITORY / "docs/operate.md").read_text()
-    rows = re.findall(r"^\| `(\d+[MG])` \| (\d+) \| (\d+) \| (\d+G) \|", text, re.MULTILINE)
+    """The table of ``deploy/gramine/README.md`` beside what ``cargo xtask manifest sizes`` computes."""
+    rows = enclaves()
     assert len(rows) >= 5
     for memory, workers, threads, enclave in rows:
         command = [str(xtask()), "manifest", "sizes", "--memory", memory, "--workers", workers]
@@ -74,12 +79,14 @@ def test_most_commands_are_run() -> None:
 
 
 def test_shares_are_those_that_the_program_prints() -> None:
-    """The rest of that table beside what ``convelo-service`` says when it starts."""
+    """The table of ``docs/operate.md`` beside what ``convelo-service`` says when it starts."""
     text = (REPOSITORY / "docs/operate.md").read_text()
-    row = r"^\| `(\d+[MG])` \| (\d+) \| (\d+) \| \S+ \| (\d+), (\d+) \| (\d+), (\d+) \| (\d+) MiB \| ([\d,]+)"
+    threads_of = {(memory, workers): threads for memory, workers, threads, _ in enclaves()}
+    row = r"^\| `(\d+[MG])` \| (\d+) \| (\d+), (\d+) \| (\d+), (\d+) \| (\d+) MiB \| ([\d,]+)"
     rows = re.findall(row, text, re.MULTILINE)
     assert len(rows) >= 5
-    for memory, workers, threads, *shares, keys in rows:
+    for memory, workers, *shares, keys in rows:
+        threads = threads_of[memory, workers]
         # The address belongs to nobody, so the program ends even where it finds a device.
         command = [str(measured()), "203.0.113.1:7443"]
         command += ["--memory", memory, "--workers", workers]
