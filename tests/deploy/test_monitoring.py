@@ -22,7 +22,7 @@ RULES: list[dict[str, Any]] = [
 DASHBOARD: dict[str, Any] = json.loads((REPOSITORY / "deploy/grafana/dashboard.json").read_text())
 
 #: What Prometheus itself, and its blackbox exporter, say of whom they ask.
-OF_PROMETHEUS = {"up", "probe_success"}
+OF_PROMETHEUS = {"up", "probe_success", "probe_http_status_code"}
 
 #: Words of PromQL that are no series.
 WORDS = {"and", "or", "unless", "on", "by", "ignoring", "without", "group_left", "group_right", "bool", "offset"}
