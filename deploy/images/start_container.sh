@@ -102,11 +102,11 @@ tag=${positional[2]-0.1.0}
 data=${options[--data]-.}
 publish=${options[--publish]-0.0.0.0:7443}
 quotes=${options[--quote-provider]-host}
-[[ $name =~ ^[A-Za-z0-9][A-Za-z0-9_.-]+$ ]] || fail "'$name' is no name for a container: it has letters, digits," \
+[[ $name =~ ^[A-Za-z0-9][A-Za-z0-9_.-]+$ ]] || fail "'$name' is not a name for a container: it has letters, digits," \
     "'_', '.' and '-', two at least"
-is_address "$pccs" || fail "'$pccs' is no PCCS-ADDRESS: an IP address is needed, such as 192.0.2.7, without" \
+is_address "$pccs" || fail "'$pccs' is not a PCCS-ADDRESS: an IP address is needed, such as 192.0.2.7, without" \
     "https:// and port; $behind"
-[[ $tag =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$ ]] || fail "'$tag' is no tag of an image; $behind"
+[[ $tag =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$ ]] || fail "'$tag' is not a tag of an image; $behind"
 
 # refuse_options ROLE OPTION...: those that mean nothing to this role are mistakes.
 refuse_options() {
@@ -155,7 +155,7 @@ else
     refuse_options "a data provider" --publish --quote-provider
     [[ -n $data ]] || fail "--data is empty: name the directory with the job file, the key and the table"
     [[ -e $data ]] || fail "$data, the directory of --data, does not exist"
-    [[ -d $data ]] || fail "$data, which --data names, is no directory"
+    [[ -d $data ]] || fail "$data, which --data names, is not a directory"
     data=$(realpath "$data")
     # A key must belong to whoever runs the program, so a provider runs as its directory's owner.
     owner=$(stat -c %u:%g "$data")

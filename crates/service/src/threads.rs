@@ -129,7 +129,7 @@ impl Gate {
         drop(passed.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Waits until so many have started and so many of them have come, or for as long as that may take;
+    /// Waits until `started` threads have started and `came` of them have come, or until time is up;
     /// returns how many have started.
     fn wait_for(&self, started: usize, came: usize) -> usize {
         let missing = |state: &mut State| state.started < started || state.came < came;
