@@ -40,7 +40,7 @@ pub(crate) fn email(text: &mut String, spare: &mut String, profile: Profile) -> 
     if !(is_dot_atom(local) && is_ascii_domain(domain)) {
         rewrite(text, spare, at)?;
     }
-    provider(text, profile)
+    provider(text, spare, profile)
 }
 
 /// Whether nothing can stand around the address in this text: it begins with a letter or digit, ends
@@ -190,7 +190,7 @@ fn is_international_dot_atom(text: &str) -> bool {
 /// Unified ID 2.0, "Normalization and encoding", as of August 2026: at gmail.com, dots do not count, nor
 /// what follows a plus sign. Google's Customer Match and enhanced conversions, as of November 2026: at
 /// gmail.com and googlemail.com, dots do not count. Neither holds the two domains equal.
-fn provider(text: &mut String, profile: Profile) -> Result<(), Reason> {
+fn provider(text: &mut String, spare: &mut String, profile: Profile) -> Result<(), Reason> {
     let applies = |text: &str| match profile {
         Profile::Plain => false,
         Profile::Uid2 => text.ends_with("@gmail.com"),
@@ -211,6 +211,8 @@ fn provider(text: &mut String, profile: Profile) -> Result<(), Reason> {
         left = left.saturating_sub(c.len_utf8());
         !dot
     });
+    // A dot may have stood between a letter and its mark.
+    nfkc(text, spare);
     if text.starts_with('@') { Err(Reason::LocalPart) } else { Ok(()) }
 }
 
@@ -253,6 +255,20 @@ mod tests {
             ("  ", ""),
         ] {
             assert_eq!(by(Profile::Plain, text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    /// What a profile drops leaves a text of one form: it is the same when it is written again.
+    #[test]
+    fn marks_behind_dots_that_do_not_count() {
+        for text in
+            ["axt.\u{308}l@gmail.com", "\"a\\xt.\u{308}l\"@gmail.com", "axt\u{308}l@gmail.com"]
+        {
+            for profile in [Profile::Uid2, Profile::Google] {
+                let once = by(profile, text);
+                assert_eq!(once.as_deref(), Ok("ax\u{1e97}l@gmail.com"), "{text:?}");
+                assert_eq!(by(profile, once.as_deref().unwrap()), once);
+            }
         }
     }
 
