@@ -54,12 +54,18 @@ while (($# > 0)); do
         continue
         ;;
     --key | --memory | --workers | --prodid | --svn | --program | --output)
-        (($# > 1)) || wrong "$1 needs a value"
+        [[ -n "${2:-}" ]] || wrong "$1 needs a value"
         declare "${1#--}=$2"
         shift 2
         ;;
     *) wrong "there is no option '$1'" ;;
     esac
+done
+for number in "$prodid" "$svn"; do
+    # The whole of it: a line break would go on in what is printed for a policy.
+    if ! [[ "$number" =~ ^(0|[1-9][0-9]{0,4})$ ]] || ((number > 65535)); then
+        wrong '--prodid and --svn are numbers from 0 to 65535'
+    fi
 done
 if [[ -n "$measure" && -n "$key" ]]; then wrong "--measure takes no key"; fi
 if [[ -z "$measure" && -z "$key" ]]; then wrong "--key FILE or --measure is needed"; fi
@@ -109,21 +115,34 @@ gramine-manifest --chroot "$root" \
 xtask manifest lint --root "$root" "$manifest" >&2
 signature="$output/convelo-service.sig"
 if [[ -n "$measure" ]]; then signature="$root/convelo-service.sig"; fi
+# What an earlier run has left must not be taken for what this one signs.
+rm -f "$signature" "$manifest.sgx"
 # The date is signed, not measured; without one, everybody's file is the same.
 gramine-sgx-sign --date 0000-00-00 --key "$key" --manifest "$manifest" --output "$manifest.sgx" \
     --sigfile "$signature" >&2
 xtask manifest lint --root "$root" "$manifest.sgx" >&2
 
 viewed="$(gramine-sgx-sigstruct-view "$signature")"
+# One line of each field, or nothing that can be compared.
 field() {
-    sed -n "s/^ *$1 *[:=] *\"\{0,1\}\([0-9a-f]*\)\"\{0,1\} *$/\1/p" <<<"$viewed" | head -n 1
+    sed -n "s/^ *$1 *[:=] *\"\{0,1\}\([0-9A-Za-z]*\)\"\{0,1\} *$/\1/p" <<<"$viewed"
+}
+refuse() {
+    echo "build.sh: $1; gramine-sgx-sigstruct-view printed:" >&2
+    tr -c '[:print:]\n' '?' <<<"$viewed" >&2
+    exit 1
 }
 mr_enclave="$(field mr_enclave)"
-if ! [[ "$mr_enclave" =~ ^[0-9a-f]{64}$ ]]; then
-    echo "build.sh: gramine-sgx-sigstruct-view printed no mr_enclave that can be read:" >&2
-    echo "$viewed" >&2
-    exit 1
-fi
+mr_signer="$(field mr_signer)"
+for hash in "$mr_enclave" "$mr_signer"; do
+    [[ "$hash" =~ ^[0-9a-f]{64}$ ]] || refuse "mr_enclave and mr_signer must be one hash each"
+done
+[[ "$(field debug_enclave | tr A-Z a-z)" =~ ^(false|0|)$ ]] || refuse 'a debug enclave has no secrets'
+for version in "isv_prod_id $prodid" "isv_svn $svn"; do
+    read -r name asked <<<"$version"
+    [[ "$(field "$name")" == "$asked" ]] ||
+        refuse "$name was to be $asked, and the signature has '$(field "$name")'"
+done
 
 # Both of Gramine's libraries are measured, and each build of Gramine has others.
 libsysdb="$(sed -n 's|^ *uri *= *"file:\(/.*/libsysdb\.so\)"$|\1|p' "$manifest" | head -n 1)"
@@ -150,7 +169,7 @@ gramine: $(version_of_gramine)
 libpal.so sha256: $(hash_of "$libpal")
 libsysdb.so sha256: $(hash_of "$libsysdb")
 mr_enclave: $mr_enclave
-mr_signer: $(if [[ -n "$measure" ]]; then echo 'of a key that is thrown away'; else field mr_signer; fi)
+mr_signer: $(if [[ -n "$measure" ]]; then echo 'of a key that is thrown away'; else echo "$mr_signer"; fi)
 isv_prod_id: $prodid
 isv_svn: $svn
 

@@ -9,8 +9,7 @@ Starts a container of the service or of a data provider.
 Usage: start_container.sh [OPTIONS] [NAME [PCCS-ADDRESS [TAG]]] [-- ARGUMENTS...]
 
   NAME          What the container is called (server). "server" and "service" are the service, also with
-                a number, or with more words after "-", "_" or "." (server2, service-eu); any other is a
-                data provider.
+                a number (server2, service-2); any other is a data provider.
   PCCS-ADDRESS  The IP address that the container knows as pccs.service.com (127.0.0.1). It goes to
                 Docker's --add-host. A service whose quotes come from the host's AESM asks no PCCS: there,
                 the host's /etc/sgx_default_qcnl.conf counts, and this address has no effect.
@@ -19,7 +18,8 @@ Usage: start_container.sh [OPTIONS] [NAME [PCCS-ADDRESS [TAG]]] [-- ARGUMENTS...
                 its arguments are measured.
 
 Options:
-  --data DIR              A provider's directory, mounted at /data: job file, key, table, results (.)
+  --data DIR              A provider's directory, mounted at /data: job file, key, table, results (.). One
+                          whose name begins with "-" is given as ./-name
   --publish ADDRESS:PORT  Where the service is reached (0.0.0.0:7443)
   --quote-provider WHO    The QUOTE_PROVIDER that the service's image was built with: host, intel or azure
                           (host). With intel and azure, AESM runs in the container, and gets
@@ -43,6 +43,14 @@ END
 fail() {
     echo "start_container.sh: $*" >&2
     exit 2
+}
+
+# check_value OPTION VALUE: what no option takes. Without this, an option whose value was forgotten would
+# take the next option for it.
+check_value() {
+    [[ -n $2 ]] || fail "$1 is empty; --help explains it"
+    [[ $2 != -* ]] || fail "$1 needs a value, and '$2' looks like an option; --help explains it"
+    [[ $2 != *[[:cntrl:]]* ]] || fail "$1 has a line break or another control character in its value"
 }
 
 # An IPv4 address, or an IPv6 address without brackets.
@@ -81,10 +89,12 @@ while (($#)); do
         --dry-run) dry_run=yes ;;
         --data=* | --publish=* | --quote-provider=*)
             option=${1%%=*}
+            check_value "$option" "${1#*=}"
             options[$option]=${1#*=}
             ;;
         --data | --publish | --quote-provider)
             (($# > 1)) || fail "$1 needs a value; --help explains it"
+            check_value "$1" "$2"
             options[$1]=$2
             shift
             ;;
@@ -119,7 +129,7 @@ refuse_options() {
 
 command=(docker run --name "$name" --read-only --cap-drop ALL --security-opt no-new-privileges:true
     --pids-limit 512 --add-host "pccs.service.com:$pccs")
-if [[ $name =~ ^(server|service)([0-9]*|[-_.].*)$ ]]; then
+if [[ $name =~ ^(server|service)([-_.]?[0-9]+)?$ ]]; then
     refuse_options "the service" --data
     ((${#arguments[@]} == 0)) || fail "the service takes no arguments: they are in its manifest, and measured"
     is_published "$publish" || fail "--publish is '$publish', not ADDRESS:PORT, such as 0.0.0.0:7443 or [::]:7443"
@@ -142,7 +152,7 @@ if [[ $name =~ ^(server|service)([0-9]*|[-_.].*)$ ]]; then
     fi
     for device in "${devices[@]}"; do
         if [[ -e $device ]]; then
-            group=$(stat -c %g "$device")
+            group=$(stat -c %g -- "$device")
         elif [[ -n $dry_run ]]; then
             group=GROUP-OF-$device
         else
@@ -153,15 +163,17 @@ if [[ $name =~ ^(server|service)([0-9]*|[-_.].*)$ ]]; then
     command+=("${from[@]}" "convelo/service:$tag")
 else
     refuse_options "a data provider" --publish --quote-provider
-    [[ -n $data ]] || fail "--data is empty: name the directory with the job file, the key and the table"
     [[ -e $data ]] || fail "$data, the directory of --data, does not exist"
     [[ -d $data ]] || fail "$data, which --data names, is not a directory"
-    data=$(realpath "$data")
+    data=$(realpath -- "$data")
+    # Docker reads the words of --mount as a line of CSV; those of --volume it would split at each colon.
+    [[ $data != *[,\"[:cntrl:]]* ]] || fail "the provider's directory, $data, has a comma, a double quote or a line" \
+        "break in its name, which Docker cannot mount: give it another name"
     # A key must belong to whoever runs the program, so a provider runs as its directory's owner.
-    owner=$(stat -c %u:%g "$data")
+    owner=$(stat -c %u:%g -- "$data")
     [[ $owner != 0:* ]] || fail "the provider's directory, $data, belongs to root: name another by --data, or give" \
-        "this one, and what is in it, to the image's user (chown -R 10001:10001 $data) or to yours"
-    command+=(--rm --user "$owner" --volume "$data:/data")
+        "this one, and what is in it, to the image's user (chown -R 10001:10001 ${data@Q}) or to yours"
+    command+=(--rm --user "$owner" --mount "type=bind,source=$data,target=/data")
     for proxy in http_proxy https_proxy no_proxy; do
         [[ -z ${!proxy:-} ]] || command+=(--env "$proxy")
     done

@@ -8,7 +8,7 @@ usage="usage: build.sh DIRECTORY
 Builds the program convelo and the Python wheel with the same program inside, tries both, and puts them
 into DIRECTORY with a list of what they are made of. For a release, it runs in PyPA's images for manylinux
 and musllinux, which .github/workflows/release.yml names:
-    docker run --rm --volume \"\$PWD:/src\" --workdir /src IMAGE sh deploy/release/build.sh dist
+    docker run --rm --mount \"type=bind,source=\$PWD,target=/src\" --workdir /src IMAGE sh deploy/release/build.sh dist
 Elsewhere, what it builds may need the C library of the system that it was built on.
 CONVELO_PROFILE=dev takes less time, and gives nothing to release."
 case ${1-} in

@@ -20,8 +20,15 @@ PATIENCE = 400
 LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "var/cache/apt", "var/lib/apt")
 
 
+#: What a machine needs that has no base yet.
+INSTALL = "install mmdebstrap (apt-get install mmdebstrap), which makes the base of the images"
+
+
 class NoBase(Exception):
-    """The base cannot be made on this machine."""
+    """The base cannot be made on this machine; says what to install, on one line."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{' '.join(why.split())}: {INSTALL}")
 
 
 def archive(directory: Path) -> Path:
@@ -32,11 +39,12 @@ def archive(directory: Path) -> Path:
     made = directory / f"{RELEASE}.{os.getpid()}.tar"
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        if os.geteuid() != 0:
-            raise NoBase("only root can make the base of the images")
         if shutil.which("mmdebstrap"):
+            # It needs no root: without, it takes a user namespace.
             without = [f"--dpkgopt=path-exclude=/{path}/*" for path in LEFT_OUT if path.startswith("usr")]
             _run(["mmdebstrap", "--quiet", "--variant=essential", *without, RELEASE, str(made)])
+        elif os.geteuid() != 0:
+            raise NoBase("mmdebstrap is not installed, and only root can run debootstrap")
         elif shutil.which("debootstrap"):
             _with_debootstrap(["debootstrap"], made.with_suffix(""), made)
         else:
@@ -48,15 +56,23 @@ def archive(directory: Path) -> Path:
 
 
 def _fetched_debootstrap(home: Path) -> list[str]:
-    """debootstrap, a script, out of its package: nothing is installed, and no list of the system changes."""
+    """debootstrap, a script, out of its package: nothing is installed, and no list of the system changes.
+
+    To fetch it takes no root; to run it does.
+    """
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise NoBase("neither mmdebstrap nor debootstrap is installed, which make the base of the images")
+        raise NoBase("neither mmdebstrap nor debootstrap is installed, and there is no apt-get to fetch one")
     for kept in ("lists", "cache"):
         (home / kept / "partial").mkdir(parents=True)
     apt = ["apt-get", f"-oDir::State::Lists={home}/lists", f"-oDir::Cache={home}/cache", "-oAPT::Sandbox::User=root"]
-    _run([*apt, "--quiet=2", "update"])
-    _run([*apt, "--quiet=2", "download", "debootstrap"], home)
-    _run(["dpkg-deb", "--extract", str(next(home.glob("debootstrap_*.deb"))), str(home / "tool")])
+    # Lists that the system has, perhaps of a mirror of its own, are enough where they name the package.
+    if _fails(["apt-get", "--quiet=2", "download", "debootstrap"], home):
+        _run([*apt, "--quiet=2", "update"])
+        _run([*apt, "--quiet=2", "download", "debootstrap"], home)
+    fetched = sorted(home.glob("debootstrap_*.deb"))
+    if not fetched:
+        raise NoBase("apt-get has fetched no package debootstrap")
+    _run(["dpkg-deb", "--extract", str(fetched[0]), str(home / "tool")])
     tool = home / "tool/usr"
     return ["env", f"DEBOOTSTRAP_DIR={tool}/share/debootstrap", "sh", f"{tool}/sbin/debootstrap"]
 
@@ -77,10 +93,20 @@ def _with_debootstrap(debootstrap: Sequence[str], root: Path, made: Path) -> Non
             shutil.rmtree(root, ignore_errors=True)
 
 
+def _fails(command: Sequence[str], directory: Path) -> bool:
+    try:
+        _run(command, directory)
+    except NoBase:
+        return True
+    return False
+
+
 def _run(command: Sequence[str], directory: Path | None = None) -> None:
     """Runs what makes a base. That it fails is a matter of network and packages, not of ours."""
     try:
         done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except OSError as error:
+        raise NoBase(f"{command[0]} cannot be started: {error}") from error
     except subprocess.TimeoutExpired as error:
         raise NoBase(f"{command[0]} has not made a base within {PATIENCE} s") from error
     if done.returncode != 0:

@@ -26,7 +26,7 @@ VERSION: str = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace
 DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
 SCRIPTS = sorted(
     path
-    for directory in (IMAGES, COMPOSE)
+    for directory in (IMAGES, COMPOSE, REPOSITORY / "deploy/kubernetes")
     for path in directory.rglob("*")
     if path.is_file() and path.read_bytes()[:2] == b"#!"
 )
@@ -158,6 +158,17 @@ BINDS = {
     *(f"./tables/{name}.csv" for name in ("alice", "bob", "carol")),
 }
 
+#: Who may write to a volume. What others trust has one writer; a provider's own volume has its key, and
+#: what it makes with it.
+WRITERS = {
+    "platform": {"platform"},
+    "platform-public": {"platform"},
+    "job": {"job"},
+    "collateral": {"collateral"},
+    **{name: {name, f"{name}-key"} for name in ("alice", "bob", "carol")},
+    **{f"{name}-public": {f"{name}-key"} for name in ("alice", "bob", "carol")},
+}
+
 #: Quotes come from the host's AESM, and the provisioning device is for AESM alone.
 DEVICES = ["/dev/sgx_enclave"]
 
@@ -166,6 +177,9 @@ def faults_of_compose(document: Document) -> list[str]:
     """What is wrong with a project."""
     faults = []
     seen: dict[str, set[str]] = {}
+    for volume in document["volumes"]:
+        if volume not in WRITERS:
+            faults.append(f"nobody has said who may write to the volume {volume}")
     for name, service in document["services"].items():
         at = f"{name}: "
         image = re.sub(r"\$\{\w+:-([^}]+)\}", r"\1", service.get("image", ""))
@@ -202,9 +216,14 @@ def faults_of_compose(document: Document) -> list[str]:
         if service.get("devices", DEVICES) != DEVICES:
             faults.append(f"{at}devices are {service['devices']}")
         for mount in service.get("volumes", []):
+            if not isinstance(mount, str):
+                faults.append(f"{at}{mount} is not of the short form, SOURCE:TARGET[:ro]")
+                continue
             (source, *_) = re.sub(r"(\$\{\w+):\?[^}]*\}", r"\1}", mount).split(":")
             if source in document["volumes"]:
                 seen.setdefault(source, set()).add(name)
+                if not mount.endswith(":ro") and name not in WRITERS.get(source, set()):
+                    faults.append(f"{at}it may write to {source}, which others trust")
             elif source not in BINDS or not mount.endswith(":ro"):
                 faults.append(f"{at}{mount} is mounted, or may be written to")
         for network in service.get("networks", []):
@@ -228,12 +247,22 @@ def test_compose_files_are_as_they_should_be(project: str) -> None:
     assert faults_of_compose(merged(PROJECTS[project])) == []
 
 
+def test_with_sgx_whoever_fetches_collateral_cannot_rewrite_the_job() -> None:
+    document = merged(PROJECTS["sgx"])
+    document["services"]["collateral"]["volumes"].append("job:/job")
+    assert "collateral: it may write to job, which others trust" in faults_of_compose(document)
+    document["volumes"]["more"] = None
+    assert "nobody has said who may write to the volume more" in faults_of_compose(document)
+
+
 def test_with_sgx_no_provider_consents_to_a_simulated_platform() -> None:
     services = merged(PROJECTS["sgx"])["services"]
     for name in ("alice", "bob"):
         assert "--insecure-simulated" not in services[name]["command"]
         simulated = merged(PROJECTS["two"])["services"][name]["command"]
-        assert services[name]["command"] == [word for word in simulated if word != "--insecure-simulated"]
+        expected = [word for word in simulated if word != "--insecure-simulated"]
+        expected[expected.index("/platform/collateral.json")] = "/collateral/collateral.json"
+        assert services[name]["command"] == expected
     assert services["service"]["command"] == []
 
 
@@ -252,6 +281,15 @@ FAULTS: list[tuple[Callable[[Document], Any], str]] = [
     (lambda services: services["bob"]["volumes"].append("alice:/alice"), "alice's volume is mounted by"),
     (lambda services: services["bob"]["volumes"].append("/home:/home"), "/home:/home is mounted"),
     (lambda services: services["bob"]["volumes"].append("./steps:/steps"), "./steps:/steps is mounted"),
+    (lambda services: services["alice-key"]["volumes"].append("job:/job"), "alice-key: it may write to job"),
+    (lambda services: services["platform"]["volumes"].append("job:/job:rw"), "platform: it may write to job"),
+    (lambda services: services["bob"]["volumes"].append("platform-public:/p:z"), "bob: it may write to platform-"),
+    (lambda services: services["service"].update(volumes=["platform:/data"]), "service: it may write to platform"),
+    (lambda services: services["job"]["volumes"].append("bob-public:/b"), "job: it may write to bob-public"),
+    (
+        lambda services: services["bob"]["volumes"].append({"type": "volume", "source": "job", "target": "/job"}),
+        "is not of the short form",
+    ),
     (lambda services: services["bob"]["depends_on"].update(jobs={}), "waits for jobs"),
     (lambda services: services["finish"].update(pid="host"), "pid is host"),
 ]
@@ -332,12 +370,16 @@ def test_an_image_with_aesm_inside_gets_both_devices_with_their_groups(provider:
     assert ("/etc/sgx_default_qcnl.conf" in command) == (provider == "intel")
 
 
-@pytest.mark.parametrize("name", ["server", "service", "server2", "service-eu", "server_1"])
+@pytest.mark.parametrize("name", ["server", "service", "server2", "service-2", "server_1"])
 def test_names_of_the_service(name: str) -> None:
     assert "convelo/service:" in start("--dry-run", name)
 
 
-@pytest.mark.parametrize("name", ["servers-of-alice", "serviceable", "alice"])
+@pytest.mark.parametrize(
+    "name",
+    ["servers-of-alice", "serverless-provider", "service-provider", "service-eu", "server.alice", "server-",
+     "serviceable", "Server", "server2b", "my-server", "alice"],
+)  # fmt: skip
 def test_other_names_are_providers(name: str, tmp_path: Path) -> None:
     assert "convelo/service:" not in start("--dry-run", name, "--data", str(tmp_path), code=owned_code(tmp_path))
 
@@ -354,7 +396,8 @@ def test_a_provider_runs_as_the_owner_of_its_directory_and_gets_its_arguments(tm
     os.chown(tmp_path, 4321, 8765)
     said = start(*dry, https_proxy="http://proxy.example.org:3128")
     assert said.endswith("convelo/provider:0.1.0 run a\\ job.toml \n")
-    for wanted in ("--user 4321:8765", f"--volume {tmp_path}:/data", "--env https_proxy ", "--rm", "--read-only"):
+    mount = f"--mount type=bind\\,source={tmp_path}\\,target=/data"
+    for wanted in ("--user 4321:8765", mount, "--env https_proxy ", "--rm", "--read-only"):
         assert wanted in said
     for unwanted in ("sgx", "aesm", "--publish", "proxy.example.org"):
         assert unwanted not in said
@@ -374,7 +417,7 @@ def test_a_provider_runs_as_the_owner_of_its_directory_and_gets_its_arguments(tm
         (["--publish", "nonsense"], "not ADDRESS:PORT"),
         (["--publish", "7443"], "not ADDRESS:PORT"),
         (["--publish", "0.0.0.0:70000"], "not ADDRESS:PORT"),
-        (["--publish="], "not ADDRESS:PORT"),
+        (["--publish="], "--publish is empty"),
         (["--quote-provider", "amd"], "not host, intel or azure"),
         (["server", "--data", "."], "for which --data has no meaning"),
         (["alice", "--publish", "0.0.0.0:7443"], "for which --publish has no meaning"),
@@ -389,6 +432,71 @@ def test_a_provider_runs_as_the_owner_of_its_directory_and_gets_its_arguments(tm
 )
 def test_mistakes_are_explained(arguments: list[str], words: str) -> None:
     assert words in start("--dry-run", *arguments, code=2)
+
+
+@pytest.mark.parametrize("option", ["--data", "--publish", "--quote-provider"])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("", "is empty"), ("-d", "looks like an option"), ("--dry-run", "looks like an option"), ("a\nb", "line break"),
+     ("a\n", "line break"), ("a\tb", "control character")],
+)  # fmt: skip
+def test_no_option_takes_a_value_that_is_no_value(option: str, value: str, words: str) -> None:
+    name = "alice" if option == "--data" else "server"
+    assert words in start("--dry-run", name, option, value, code=2)
+    assert words in start("--dry-run", name, f"{option}={value}", code=2)
+    assert "needs a value" in start("--dry-run", name, option, code=2)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["NAME", "PCCS-ADDRESS", "TAG"])
+@pytest.mark.parametrize("value", ["", " ", "a b", " a", "server ", "a\nb", "0.1.0\n", "-d", "--", "$(id)", "a,b"])
+def test_no_argument_takes_what_is_none(place: int, value: str) -> None:
+    arguments = ["server", "192.0.2.7", "0.1.0"]
+    arguments[place] = value
+    if value == "--":
+        # What follows belongs to a provider, and the service has no arguments.
+        arguments.append("more")
+    assert "start_container.sh: " in start("--dry-run", *arguments, code=2)
+
+
+def owned_directory(parent: Path, name: str) -> Path:
+    """A directory of an unprivileged user, whoever runs the tests."""
+    made = parent / name
+    made.mkdir()
+    if os.geteuid() == 0:
+        os.chown(made, 4321, 8765)
+    return made
+
+
+@pytest.mark.parametrize("name", ["a:b", "a:b:ro", "a b", "-d", "a'b", "$(id)", "ünï"])
+def test_a_directory_of_any_name_is_mounted_whole(name: str, tmp_path: Path) -> None:
+    made = owned_directory(tmp_path, name)
+    said = start("--dry-run", "alice", "--data", str(made))
+    print_words = ["bash", "-c", f"printf '%s\\n' {said}"]
+    words = subprocess.run(print_words, capture_output=True, text=True, check=True, timeout=20)
+    given = words.stdout.splitlines()
+    assert given[given.index("--mount") + 1] == f"type=bind,source={made},target=/data"
+    assert "--volume" not in given
+
+
+@pytest.mark.parametrize("name", ["a,b", "a,readonly", 'a"b'])
+def test_a_directory_that_cannot_be_named_to_docker_is_refused(name: str, tmp_path: Path) -> None:
+    made = owned_directory(tmp_path, name)
+    assert "a comma, a double quote" in start("--dry-run", "alice", "--data", str(made), code=2)
+    (tmp_path / "link").symlink_to(made)
+    assert "a comma, a double quote" in start("--dry-run", "alice", "--data", str(tmp_path / "link"), code=2)
+
+
+def test_no_command_of_ours_splits_a_path_at_its_colons() -> None:
+    """Docker's --volume does; --mount does not. Paths that hold no colon are fixed ones."""
+    files = [*SCRIPTS, *REPOSITORY.glob("deploy/**/*.md"), *REPOSITORY.glob("deploy/release/*.sh")]
+    files += [*REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob(".github/workflows/*.yml")]
+    found = [
+        f"{path.relative_to(REPOSITORY)}: {line.strip()}"
+        for path in files
+        for line in path.read_text().splitlines()
+        if re.search(r"(--volume|-v)[ =]\S*(\$PWD|\$\(pwd\)|\$\{?data)", line)
+    ]
+    assert found == []
 
 
 def test_the_help_names_every_option() -> None:
@@ -443,6 +551,106 @@ def test_an_image_with_aesm_inside_asks_for_the_provisioning_device() -> None:
 def test_without_aesm_anywhere_the_start_says_what_to_do() -> None:
     with tempfile.TemporaryDirectory() as root:
         assert "mount the host's" in enter(Path(root), socket_of_host=False)
+
+
+#: What an enclave's directory has when deploy/gramine/build.sh is done: beginnings of them.
+ENCLAVE = {
+    "convelo-service": b"\x7fELF\x02\x01\x01 -----BEGIN PRIVATE KEY-----",
+    "convelo-service.cdx.json": b'{"bomFormat": "CycloneDX"}',
+    "convelo-service.manifest": b"[loader]\n",
+    "convelo-service.manifest.sgx": b"[loader]\n",
+    "convelo-service.sig": bytes.fromhex("06000000e10000000000010000000000") + b"\x55" * 1792,
+}
+
+
+def taken_over(home: Path, more: dict[str, bytes]) -> tuple[str, set[str]]:
+    """What the check of the service's image says of an enclave with more in it, and what it lets through."""
+    shutil.rmtree(home / "enclave", ignore_errors=True)
+    shutil.rmtree(home / "image", ignore_errors=True)
+    (home / "enclave").mkdir()
+    for name, content in (ENCLAVE | more).items():
+        (home / "enclave" / name).write_bytes(content)
+    check = ["sh", str(IMAGES / "service/check.sh"), "1.9", str(home / "enclave"), str(home / "image")]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode == 0) == (done.stderr == ""), done.stderr
+    return done.stderr, {path.name for path in (home / "image").glob("*")}
+
+
+def made_keys(home: Path) -> dict[str, bytes]:
+    """A key in each form that a tool of this machine writes."""
+    home.mkdir()
+    commands = {
+        "rsa.pem": "openssl genrsa -traditional -3 -out rsa.pem 3072 || openssl genrsa -3 -out rsa.pem 3072",
+        "rsa-pkcs8.pem": "openssl pkcs8 -topk8 -nocrypt -in rsa.pem -out rsa-pkcs8.pem",
+        "rsa.der": "openssl rsa -traditional -in rsa.pem -outform DER -out rsa.der",
+        "rsa-pkcs8.der": "openssl pkcs8 -topk8 -nocrypt -in rsa.pem -outform DER -out rsa-pkcs8.der",
+        "rsa-encrypted.der": "openssl pkcs8 -topk8 -passout pass:x -in rsa.pem -outform DER -out rsa-encrypted.der",
+        "rsa-encrypted.pem": "openssl pkcs8 -topk8 -passout pass:x -in rsa.pem -out rsa-encrypted.pem",
+        "ec.pem": "openssl ecparam -name prime256v1 -genkey -noout -out ec.pem",
+        "ec.der": "openssl ec -in ec.pem -outform DER -out ec.der",
+        "ec-pkcs8.der": "openssl pkcs8 -topk8 -nocrypt -in ec.pem -outform DER -out ec-pkcs8.der",
+        "ec384.der": "openssl ecparam -name secp384r1 -genkey -noout -outform DER -out ec384.der",
+        "ed25519.der": "openssl genpkey -algorithm ed25519 -outform DER -out ed25519.der",
+        "rsa.b64": "base64 rsa.der > rsa.b64",
+        "rsa-pkcs8.b64": "base64 rsa-pkcs8.der > rsa-pkcs8.b64",
+        "ec.b64": "base64 ec.der > ec.b64",
+        "ec-pkcs8.b64": "base64 ec-pkcs8.der > ec-pkcs8.b64",
+        "ec384.b64": "base64 ec384.der > ec384.b64",
+        "ed25519.b64": "base64 ed25519.der > ed25519.b64",
+        "cert.pem": "openssl req -x509 -new -key ec.pem -subj /CN=a -days 9 -out cert.pem",
+        "key.p12": "openssl pkcs12 -export -inkey ec.pem -in cert.pem -passout pass:x -out key.p12",
+    }
+    if shutil.which("ssh-keygen"):
+        commands["id_ed25519"] = "ssh-keygen -q -t ed25519 -N '' -f id_ed25519"
+    if shutil.which("keytool"):
+        entry = "keytool -importkeystore -srckeystore key.p12 -srcstoretype PKCS12 -srcstorepass x -noprompt"
+        commands["key.jks"] = f"{entry} -destkeystore key.jks -deststoretype JKS -deststorepass changeit"
+    if "CONVELO_TESTS_BINARY" in os.environ:
+        commands["alice.key"] = "$CONVELO_TESTS_BINARY keygen alice"
+    for command in commands.values():
+        subprocess.run(["sh", "-c", command], cwd=home, capture_output=True, timeout=60, check=True)
+    made = {name: (home / name).read_bytes() for name in commands if name != "cert.pem"}
+    return made | {
+        "of-a-java-program.jks": bytes.fromhex("feedfeed00000002") + bytes(64),
+        "of-a-java-program.jceks": bytes.fromhex("cececece00000002") + bytes(64),
+        "of-putty.ppk": b"PuTTY-User-Key-File-3: ssh-ed25519\r\n",
+        "of-openpgp.asc": b"-----BEGIN PGP PRIVATE KEY BLOCK-----\n",
+        "of-ssh2": b"---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\n",
+        "of-age": b"# created\nAGE-SECRET-KEY-1QQQ\n",
+        "key.jwk": b'{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "d": "AA"}',
+    }
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="not tested: openssl is not installed")
+def test_no_form_of_a_key_gets_into_the_image_of_the_service(tmp_path: Path) -> None:
+    for name, key in made_keys(tmp_path / "keys").items():
+        # By its own name, by one that says nothing, hidden, and in place of what belongs there.
+        for place in (name, "notes", f".{name}", *ENCLAVE):
+            said, through = taken_over(tmp_path, {place: key})
+            assert (place in said, "a private key is among" in said) == (True, True), (name, place, said)
+            assert through == set()
+
+
+@pytest.mark.parametrize("name", ["secret", ".secret", "..secret", "a b", "-n", "convelo-service.key"])
+def test_what_is_no_file_of_an_enclave_may_be_a_key_without_a_form(name: str, tmp_path: Path) -> None:
+    said, through = taken_over(tmp_path, {name: bytes(range(100, 132))})
+    assert f"{name} is not a file of an enclave" in said
+    assert through == set()
+
+
+def test_a_link_out_of_the_enclave_is_refused(tmp_path: Path) -> None:
+    taken_over(tmp_path, {})
+    (tmp_path / "outside").write_bytes(bytes(32))
+    (tmp_path / "enclave/convelo-service.sig").unlink()
+    (tmp_path / "enclave/convelo-service.sig").symlink_to(tmp_path / "outside")
+    check = ["sh", str(IMAGES / "service/check.sh"), "1.9", str(tmp_path / "enclave"), str(tmp_path / "other")]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, "convelo-service.sig is not a file" in done.stderr) == (1, True), done.stderr
+
+
+def test_an_enclave_without_keys_is_taken_over(tmp_path: Path) -> None:
+    said, through = taken_over(tmp_path, {})
+    assert (said, through) == ("", ENCLAVE.keys() - {"convelo-service.manifest"})
 
 
 def devices_and_groups(text: str) -> tuple[list[str], list[str]]:

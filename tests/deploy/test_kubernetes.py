@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import http.client
+import ipaddress
 import json
 import os
 import re
@@ -29,6 +30,8 @@ OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 
 #: The oldest version that deploy/kubernetes/README.md names, and the newest that the schemas know.
 VERSIONS = ["1.31", kubernetes_validate.latest_version()]
+
+VERSION: str = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 
 Document = dict[str, Any]
 
@@ -126,6 +129,8 @@ def problems(found: list[Document]) -> list[str]:
             wrong += [f"{name}: {problem}" for problem in workload_problems(document)]
         if document["kind"] in {"Service", "NetworkPolicy", "PodDisruptionBudget"}:
             wrong += [f"{name}: {problem}" for problem in selection_problems(document, pods)]
+        if document["kind"] == "NetworkPolicy":
+            wrong += [f"{name}: {problem}" for problem in egress_problems(document)]
         if (pod := pod_of(document)) is not None:
             wrong += [f"{name}: {problem}" for problem in pod_problems(pod)]
             policies = [policy for policy in found if policy["kind"] == "NetworkPolicy"]
@@ -219,6 +224,35 @@ def pod_problems(pod: Document) -> Iterator[str]:
         yield f"nothing mounts {name}"
 
 
+#: The images that we build. Somebody else's would see keys and tables, and a tag of theirs moves.
+OURS = re.compile(
+    r"([a-z0-9.-]+(:\d+)?/([a-z0-9._-]+/)*)?convelo/(service|provider|try)"
+    r"(:(?P<tag>[\w.-]+))?(@sha256:(?P<digest>[0-9a-f]{64}))?"
+)
+
+
+def image_problems(image: str) -> Iterator[str]:
+    named = OURS.fullmatch(image)
+    if named is None:
+        yield f"image {image}: it is not ours"
+    elif not named["digest"] and named["tag"] != VERSION:
+        yield f"image {image}: which version?"
+
+
+def egress_problems(policy: Document) -> Iterator[str]:
+    """Ways out of a pod that lead to more than somebody in particular."""
+    for rule in policy["spec"].get("egress", []):
+        if not rule.get("to") or not rule.get("ports"):
+            yield "a way out leads to any host, or to any port"
+        for peer in rule.get("to", []):
+            block = peer.get("ipBlock")
+            if block is not None and ipaddress.ip_network(block["cidr"]).num_addresses > 256:
+                yield f"a way out leads to all of {block['cidr']}"
+            selectors = [peer.get(name) for name in ("namespaceSelector", "podSelector")]
+            if block is None and not any(selectors):
+                yield "a way out leads to every pod"
+
+
 def container_problems(container: Document) -> Iterator[str]:
     context = container.get("securityContext", {})
     if context.get("privileged"):
@@ -230,9 +264,7 @@ def container_problems(container: Document) -> Iterator[str]:
     capabilities = context.get("capabilities", {})
     if capabilities.get("drop") != ["ALL"] or capabilities.get("add"):
         yield "it has capabilities"
-    _, colon, tag = container["image"].rpartition(":")
-    if not colon or tag == "latest":
-        yield f"image {container['image']}: which version?"
+    yield from image_problems(container["image"])
     resources = container.get("resources", {})
     requests, limits = resources.get("requests", {}), resources.get("limits", {})
     if not {"cpu", "memory"} <= requests.keys():
@@ -369,9 +401,10 @@ def test_a_second_run_of_a_provider_may_replace_the_rows_of_the_first() -> None:
 
 
 def test_the_table_is_there_before_the_job_runs() -> None:
-    """The README's commands: the volume, the copy, then the Job."""
+    """The README's commands: the policy, the volume, the copy, then the Job."""
     text = (KUBERNETES / "README.md").read_text()
-    order = ["provider/data.yaml", "cp customers.csv", "delete pod convelo-files", "apply -k ../alice"]
+    order = ["provider/networkpolicy.yaml", "provider/data.yaml", "cp customers.csv", "delete pod convelo-files"]
+    order += ["kubectl kustomize ../alice | deploy/kubernetes/check.sh | kubectl apply -f -"]
     places = [text.index(words) for words in order]
     assert places == sorted(places)
 
@@ -405,6 +438,11 @@ def spec(found: list[Document]) -> Document:
     pod = next(pod for document in found if (pod := pod_of(document)) is not None)
     chosen: Document = pod["spec"]
     return chosen
+
+
+def way_out(found: list[Document]) -> Document:
+    rule: Document = first(found, "NetworkPolicy")["spec"]["egress"][0]
+    return rule
 
 
 #: Each breaks what is good in one way: the overlay, the change, and words of the complaint.
@@ -488,6 +526,51 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         "simulated",
         lambda found: container(found).update(image="convelo/provider:latest"),
         "which version?",
+    ),
+    "a version that we did not release": (
+        "simulated",
+        lambda found: container(found).update(image="convelo/provider:0.0.9"),
+        "which version?",
+    ),
+    "somebody else's image": (
+        "provider",
+        lambda found: spec(found)["initContainers"][0].update(image="docker.io/library/debian:bookworm-slim"),
+        "it is not ours",
+    ),
+    "somebody else's image, pinned": (
+        "provider",
+        lambda found: spec(found)["initContainers"][0].update(image=f"docker.io/library/debian@sha256:{'0' * 64}"),
+        "it is not ours",
+    ),
+    "a name like ours": (
+        "provider",
+        lambda found: container(found).update(image=f"notconvelo/provider:{VERSION}"),
+        "it is not ours",
+    ),
+    "a way to any host": (
+        "provider",
+        lambda found: way_out(found).pop("to"),
+        "leads to any host",
+    ),
+    "a way to every address": (
+        "provider",
+        lambda found: way_out(found).update(to=[{"ipBlock": {"cidr": "0.0.0.0/0"}}]),
+        "leads to all of 0.0.0.0/0",
+    ),
+    "a way to half of all addresses": (
+        "provider-simulated",
+        lambda found: way_out(found)["to"].append({"ipBlock": {"cidr": "8000::/1"}}),
+        "leads to all of 8000::/1",
+    ),
+    "a way to every pod": (
+        "provider",
+        lambda found: way_out(found).update(to=[{"namespaceSelector": {}}]),
+        "leads to every pod",
+    ),
+    "a way to any port": (
+        "provider",
+        lambda found: way_out(found).pop("ports"),
+        "to any port",
     ),
     "no memory requested": (
         "provider",
@@ -588,6 +671,55 @@ def test_broken_manifests_are_refused(name: str) -> None:
     change(found)
     complaints = problems(found)
     assert any(words in complaint for complaint in complaints), complaints
+
+
+def test_no_file_names_an_image_of_somebody_else() -> None:
+    """Nor one of ours by another version; one without any gets it from the overlay."""
+    named = []
+    for path in sorted(KUBERNETES.rglob("*.yaml")):
+        named += re.findall(r"^[\s-]*image:\s*(\S+)", path.read_text(), re.MULTILINE)
+    assert len(named) >= 5
+    of_overlay = {"convelo/service", "convelo/provider", "convelo/try"}
+    assert [problem for image in named if image not in of_overlay for problem in image_problems(image)] == []
+
+
+def checked(text: str) -> subprocess.CompletedProcess[str]:
+    command = ["sh", str(KUBERNETES / "check.sh")]
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=20)
+
+
+def test_an_address_that_nobody_has_filled_in_is_not_applied() -> None:
+    done = checked(rendered_text("provider"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "name your service's" in done.stderr
+
+
+@pytest.mark.parametrize("overlay", [overlay for overlay in OVERLAYS if overlay != "provider"])
+def test_what_is_filled_in_is_passed_on(overlay: str) -> None:
+    done = checked(rendered_text(overlay))
+    assert (done.returncode, done.stdout, done.stderr) == (0, rendered_text(overlay), "")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("10.1.2.3/32", ""), ("fd00::7/128", ""), ("10.0.0.0/8", ""), ("198.51.100.7/32", "an example's"),
+     ("203.0.113.9/32", "an example's"), ("2001:db8::1/128", "an example's"), ('"192.0.2.77/32"', "an example's"),
+     ("0.0.0.0/0", "all addresses"), ("::/0", "all addresses"), ("'::/0'", "all addresses")],
+)  # fmt: skip
+def test_the_check_knows_an_address_from_an_example(address: str, words: str) -> None:
+    done = checked(rendered_text("provider").replace("192.0.2.1/32", address))
+    assert (done.returncode, done.stdout == "") == ((2, True) if words else (0, False)), done.stderr
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize("image", ["convelo/try", "convelo/try:latest", "r.example.org:5000/convelo/try"])
+def test_the_check_refuses_an_image_without_a_version(image: str) -> None:
+    text = rendered_text("provider-simulated").replace(f"convelo/try:{VERSION}", image)
+    done = checked(text)
+    assert (done.returncode, done.stdout) == (2, ""), image
+    assert "an image has no version" in done.stderr
+    assert checked(text.replace(image, f"r.example.org:5000/convelo/try@sha256:{'0' * 64}")).returncode == 0
+    assert checked("").returncode == 2
 
 
 def convelo(home: Path, *arguments: str) -> str:

@@ -68,11 +68,11 @@ pub(crate) fn run(what: &Manifest) -> ExitCode {
             let mut holds = true;
             for path in files {
                 match lint(path, root.as_deref()) {
-                    Ok(what) => println!("{}: holds: {what}", path.display()),
+                    Ok(what) => println!("{}: holds: {what}", shown(&path.to_string_lossy())),
                     Err(problems) => {
                         holds = false;
                         for problem in problems {
-                            eprintln!("{}: {problem}", path.display());
+                            eprintln!("{}: {}", shown(&path.to_string_lossy()), shown(&problem));
                         }
                     }
                 }
@@ -80,6 +80,17 @@ pub(crate) fn run(what: &Manifest) -> ExitCode {
             if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// What a manifest or the name of its file has in it may be anybody's: no character of it does anything on a
+/// terminal.
+fn shown(problem: &str) -> String {
+    let plain = |character: &char| matches!(character, ' '..='~');
+    let show = |character: char| match Some(character).filter(plain) {
+        Some(plain) => plain.to_string(),
+        None => character.escape_unicode().to_string(),
+    };
+    problem.chars().map(show).collect()
 }
 
 /// What a manifest is, in words, or all that is wrong with it. With the root under which the program is

@@ -45,18 +45,21 @@ open(target, "w").write(text)
 
 /// Signs nothing: the file that it writes says what it was given.
 const SIGN: &str = r#"#!/usr/bin/env python3
-import sys
+import re, sys
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 assert options.pop("--date") == "0000-00-00"
 manifest = open(options.pop("--manifest")).read()
 open(options.pop("--output"), "w").write(manifest)
-open(options.pop("--sigfile"), "w").write(open(options.pop("--key")).readline())
+versions = [re.search(rf"{name} = (\d+)", manifest)[1] for name in ("isvprodid", "isvsvn")]
+with open(options.pop("--sigfile"), "w") as signature:
+    signature.write(open(options.pop("--key")).readline())
+    signature.write("\nisv_prod_id = {}\nisv_svn = {}\n".format(*versions))
 assert not options, options
 "#;
 
-const VIEW: &str = "#!/bin/sh\n[ -s \"$1\" ] || exit 1\ncat <<'END'\nmr_signer = \"0d0d\"\n\
+const VIEW: &str = "#!/bin/sh\n[ -s \"$1\" ] || exit 1\ncat <<'END'\nmr_signer = \"0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d\"\n\
                     mr_enclave = \"81a675e9a408818b430be4b259f3e11e6f8cacdb4c971c3114ee79fe53076893\"\n\
-                    isv_prod_id = 1\ndebug_enclave = false\nEND\n";
+                    debug_enclave = false\nEND\ngrep ^isv_ \"$1\"\n";
 
 impl Tools {
     fn new() -> Self {
@@ -231,10 +234,57 @@ fn an_enclave_is_signed_with_the_key_from_outside() {
     let arguments = ["--key", key.to_str().unwrap(), "--program", &program, "--output", &output];
     let built = tools.run("build.sh", &arguments);
     assert!(built.status.success(), "{}", text(&built.stderr));
-    assert!(text(&built.stdout).contains("mr_signer: 0d0d"));
+    assert!(text(&built.stdout).contains(&format!("mr_signer: {}\n", "0d".repeat(32))));
     let signed = Path::new(&output).join("convelo-service.sig");
-    assert_eq!(fs::read_to_string(signed).unwrap(), "the key\n");
+    assert!(fs::read_to_string(signed).unwrap().starts_with("the key\n"));
     assert_eq!(fs::read(Path::new(&output).join("convelo-service")).unwrap(), b"a program");
+}
+
+/// What is printed for a policy is what the signature says.
+#[test]
+fn a_signature_of_other_versions() {
+    let tools = Tools::of_gramine("/usr/lib64");
+    tools.add("gramine-sgx-sign", &SIGN.replace("for name in", "[::-1] for name in"));
+    let (_directory, program, output) = program();
+    let arguments = ["--measure", "--program", &program, "--output", &output, "--svn", "12"];
+    let built = tools.run("build.sh", &arguments);
+    assert_eq!((built.status.code(), text(&built.stdout).as_str()), (Some(1), ""));
+    let words = "isv_svn was to be 12, and the signature has '21'";
+    assert!(text(&built.stderr).contains(words), "{}", text(&built.stderr));
+}
+
+/// What would go on into the policy that is printed, or says something else than the signature.
+#[test]
+fn values_that_are_not_one_value() {
+    let tools = Tools::of_gramine("/usr/lib64");
+    let (_directory, program, output) = program();
+    let base = ["--measure", "--program", &program, "--output", &output];
+    for (option, value) in [
+        ("--svn", "1\n[[enclave]]"),
+        ("--prodid", "1\nsgx.use_exinfo = false"),
+        ("--svn", "65536"),
+        ("--svn", "01"),
+        ("--svn", "-1"),
+        ("--output", ""),
+        ("--program", ""),
+    ] {
+        let built = tools.run("build.sh", &[&base[..], &[option, value]].concat());
+        let (code, said) = (built.status.code(), text(&built.stdout));
+        assert_eq!((code, said.as_str()), (Some(2), ""), "{option} {value}");
+    }
+    for (from, to) in [
+        ("mr_signer = \"0d0d", "mr_signer = \"zz0d"),
+        ("debug_enclave = false", "debug_enclave = true"),
+        ("debug_enclave = false", "debug_enclave = False\nisv_svn = 9"),
+        ("mr_signer", "mr_enclave = \"{}\"\nmr_signer"),
+    ] {
+        let to = to.replace("{}", &"ab".repeat(32));
+        assert!(VIEW.contains(from), "{from}");
+        tools.add("gramine-sgx-sigstruct-view", &VIEW.replacen(from, &to, 1));
+        let built = tools.run("build.sh", &base);
+        let (code, said) = (built.status.code(), text(&built.stdout));
+        assert_eq!((code, said.as_str()), (Some(1), ""), "{to}: {}", text(&built.stderr));
+    }
 }
 
 /// Gramine's tools accept it; the lint does not.

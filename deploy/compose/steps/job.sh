@@ -2,12 +2,12 @@
 # The providers agree on a job: its file has the policy for the service and every party's fingerprint.
 # job.sh NAME...
 set -eu
-job=/shared/job.toml
+job=/job/job.toml
 for name in "$@"; do
-    set -- "$@" --party "$name=$(cat "/shared/$name.fingerprint")"
+    set -- "$@" --party "$name=$(cat "/public/$name/fingerprint")"
     shift
 done
 rm -f "$job"
-convelo init "$job" --name "${JOB_NAME:-first-job}" --policy /shared/policy.toml \
+convelo init "$job" --name "${JOB_NAME:-first-job}" --policy /public/platform/policy.toml \
     --service "${SERVICE:-service:7443}" "$@"
 convelo check "$job"

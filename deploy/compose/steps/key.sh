@@ -6,5 +6,5 @@ name=$1
 if [ ! -f "/data/$name.key" ]; then
     convelo keygen "$name" --output "/data/$name.key" > /dev/null
 fi
-convelo key show "/data/$name.key" | grep -o 'sha256:[0-9a-f]*' > "/shared/$name.fingerprint"
-echo "$name's key is $(cat "/shared/$name.fingerprint")"
+convelo key show "/data/$name.key" | grep -o 'sha256:[0-9a-f]*' > "/public/fingerprint"
+echo "$name's key is $(cat "/public/fingerprint")"

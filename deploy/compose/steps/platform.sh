@@ -7,4 +7,4 @@ if [ -d /data/platform ]; then
 else
     convelo simulator new /data/platform
 fi
-cp /data/platform/policy.toml /data/platform/collateral.json /shared/
+cp /data/platform/policy.toml /data/platform/collateral.json /public/

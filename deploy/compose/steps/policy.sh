@@ -3,7 +3,8 @@
 # policy.sh FILE, before the service runs; policy.sh FILE SERVICE PCCS, when it does.
 set -eu
 convelo policy check "$1"
-cp "$1" /shared/policy.toml
 if [ "$#" -eq 3 ]; then
-    convelo collateral export --for "$2" --pccs "$3" --output /shared/collateral.json
+    convelo collateral export --for "$2" --pccs "$3" --output /collateral/collateral.json
+else
+    cp "$1" /public/policy.toml
 fi

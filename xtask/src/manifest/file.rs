@@ -13,10 +13,11 @@ use super::sizes::Sizes;
 /// Each placeholder that a template may have: what `build.sh` defines.
 const PLACEHOLDERS: [&str; 6] = ["memory", "workers", "enclave", "threads", "prodid", "svn"];
 
-/// What a template is rendered with. It must hold for all of these, so that nothing which should follow
-/// from them is written out.
+/// What a template is rendered with: memory, workers, product and security version, no two numbers of a
+/// trial the same. It must hold for all of these, so that nothing which should follow from them is written
+/// out, or follows from another.
 const TRIALS: [(&str, &str, &str, &str); 3] =
-    [("3G", "4", "1", "1"), ("900M", "1", "0", "0"), ("12G", "64", "65535", "65535")];
+    [("3G", "4", "7", "5"), ("900M", "1", "0", "65535"), ("12G", "64", "65535", "0")];
 
 /// Whether a template holds, whatever it is rendered with.
 pub(crate) fn check_template(text: &str) -> Result<(), Vec<String>> {
@@ -29,8 +30,24 @@ pub(crate) fn check_template(text: &str) -> Result<(), Vec<String>> {
         let sizes = Sizes::new(memory, workers).map_err(|problem| vec![problem])?;
         let rendered = render(text, &sizes, prodid, svn);
         let with = format!("rendered with --memory {memory} --workers {workers}: ");
-        match read(&rendered).and_then(|table| rules::check(&table, Stage::Template)) {
-            Ok(found) if found == sizes => {}
+        let checked = read(&rendered).and_then(|table| {
+            let sizes = rules::check(&table, Stage::Template)?;
+            Ok((table, sizes))
+        });
+        match checked {
+            Ok((table, found)) if found == sizes => {
+                for (key, value) in [("isvprodid", prodid), ("isvsvn", svn)] {
+                    let sgx = table.get("sgx").and_then(|sgx| sgx.get(key));
+                    if sgx.and_then(Value::as_integer).map(|it| it.to_string()).as_deref()
+                        != Some(value)
+                    {
+                        let name = &key[3..];
+                        problems.push(format!(
+                            "sgx.{key}: write {{{{ {name} }}}}, as build.sh fills it in"
+                        ));
+                    }
+                }
+            }
             Ok(_) => problems.push(format!(
                 "{with}its arguments are not these: write {{{{ memory }}}} and {{{{ workers }}}}"
             )),
@@ -135,6 +152,11 @@ impl fmt::Display for Rendered {
 }
 
 fn read(text: &str) -> Result<Table, Vec<String>> {
+    if text.starts_with('\u{feff}') {
+        return Err(vec![
+            "it begins with a byte order mark, which Gramine does not read".to_owned(),
+        ]);
+    }
     text.parse::<Table>().map_err(|error| {
         let words = error.message().trim().replace('\n', ", ");
         let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);

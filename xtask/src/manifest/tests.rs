@@ -70,6 +70,46 @@ fn every_refused_sample_is_refused_for_its_reason() {
     assert!(samples >= 90, "{samples}");
 }
 
+/// What is written into a problem from a manifest reaches a terminal.
+#[test]
+fn a_manifest_that_paints() {
+    let text = fs::read_to_string(directory("accepted/rendered.manifest")).unwrap();
+    for paint in ["\\u001b[2K", "\\u202e", "\\r", "\\n", "\\u0085", "\u{5d0}"] {
+        let painted = format!("{text}\n[\"paint{paint}\"]\nkey = 1\n");
+        let problems = file::check_rendered(&painted).err().unwrap();
+        let said: String = problems.iter().map(|problem| shown(problem)).collect();
+        assert!(said.contains("paint") && said.is_ascii(), "{said}");
+        assert!(said.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{said:?}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark() {
+    let marked = format!("\u{feff}{}", template());
+    assert!(file::check_template(&marked).unwrap_err()[0].contains("byte order mark"));
+    let marked = fs::read_to_string(directory("accepted/rendered.manifest")).unwrap();
+    let problems = file::check_rendered(&format!("\u{feff}{marked}")).err().unwrap();
+    assert!(problems[0].contains("byte order mark"), "{problems:?}");
+}
+
+/// Each version of a template follows from its own argument.
+#[test]
+fn versions_that_follow_from_something_else() {
+    let text = template();
+    for (key, name) in [("isvprodid", "prodid"), ("isvsvn", "svn")] {
+        let right = format!("sgx.{key} = {{{{ {name} }}}}");
+        assert!(text.contains(&right), "{right}");
+        for wrong in ["{{ workers }}", "{{ prodid }}", "{{ svn }}", "{{ threads }}", "7", "0"] {
+            let changed = text.replace(&right, &format!("sgx.{key} = {wrong}"));
+            if changed == text {
+                continue;
+            }
+            let problems = file::check_template(&changed).expect_err(wrong);
+            assert!(problems[0].contains(&format!("sgx.{key}")), "{wrong}: {problems:?}");
+        }
+    }
+}
+
 /// A sample of which the first line is all that is wrong would be refused for nothing.
 #[test]
 fn every_refused_sample_differs_from_what_holds() {
