@@ -44,6 +44,8 @@ pub enum Device {
     Right,
     /// It does so once, and then its quote never comes.
     HangsAfter(usize),
+    /// After so many quotes, one is not a quote.
+    FailsOnce(usize),
     /// Its quote is over something else.
     Another,
     /// Its quote is larger than any.
@@ -203,6 +205,7 @@ impl Device {
         let quote = |data| source.quote(data).expect("a simulated enclave quotes anything");
         match self {
             Self::HangsAfter(quotes) if number >= quotes => None,
+            Self::FailsOnce(quotes) if number == quotes => Some(vec![7; 1 << 16]),
             Self::Another => Some(quote(&[7; 64])),
             Self::Oversized => Some([quote(asked), vec![7; 1 << 16]].concat()),
             _ => Some(quote(asked)),

@@ -12,13 +12,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use convelo_channel::Identity;
-use convelo_psi::Job;
 use convelo_psi::limits::MAXIMUM_PARTIES;
+use convelo_psi::{Job, KeyId, Parties, terms};
 use convelo_tests::{
     Device, Ended, Flood, JobBuilder, Measured, PATIENCE, Party, Process, RawConnection, RawParty,
     Starting, World, measured, wait,
 };
 use convelo_wire::{Failed, Reason, ToParty};
+use serde_json::{Value, json};
 
 /// The formula by which manifests are made.
 #[path = "../../xtask/src/manifest/sizes.rs"]
@@ -58,6 +59,10 @@ fn wrong_arguments() {
         (&["127.0.0.1:0", "--ready", "7480"], "'7480' is not an address and a port"),
         (&["127.0.0.1:0", "--status", "127.0.0.1:0"], "--status is not an argument"),
         (&["host\u{1b}[1A:7443"], "is not an address"),
+        (
+            &["127.0.0.1:0", "\nERROR forged"],
+            "convelo-service: '\\u{a}ERROR forged': there is one address",
+        ),
     ] {
         let ended =
             said(arguments).expect(2).says(words).says("usage: convelo-service ADDRESS:PORT");
@@ -67,7 +72,15 @@ fn wrong_arguments() {
 
 #[test]
 fn too_little_memory_to_start() {
-    said(&["127.0.0.1:0", "--memory", "99M"]).expect(1).says("at least 100 MiB");
+    said(&["127.0.0.1:0", "--memory", "99M"]).expect(2).says("at least 100 MiB");
+}
+
+#[test]
+fn arguments_that_are_not_text() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut command = Command::new(measured());
+    command.arg("127.0.0.1:0").arg(std::ffi::OsStr::from_bytes(b"--workers=\xff"));
+    Process::spawn("convelo-service", &mut command).wait().expect(2).says("is not text (UTF-8)");
 }
 
 #[test]
@@ -181,7 +194,8 @@ const READY: &str = "readiness, in plain HTTP: GET /ready";
 #[test]
 fn readiness_before_during_and_stopping() {
     let world = World::new();
-    let starting = Measured::starting(&world, "--ready 127.0.0.1:0");
+    // With one worker, which must not wait for the device.
+    let starting = Measured::starting(&world, "--workers 1 --ready 127.0.0.1:0");
     let (process, _device) = starting.device(Device::HangsAfter(0)).spawn();
     until(&Measured::said(&process, READY), "503 starting");
     process.terminate();
@@ -220,9 +234,36 @@ fn devices_that_make_no_evidence() {
 
 /// Its parties are told, and it still ends.
 #[test]
+fn device_that_fails_for_a_while() {
+    let world = World::new();
+    let starting = Measured::starting(&world, "--ready 127.0.0.1:0");
+    let service = starting.device(Device::FailsOnce(2)).listen();
+    let ready = Measured::said(&service.process, READY);
+    until(&ready, "200 ready");
+    let job = world.job(None, [&world.party("alice"), &world.party("bob")]).job();
+    let challenge = convelo_wire::Challenge { nonce: [7; 32], job: job.digest() };
+    let mut connection =
+        RawConnection::open(&service.address, &Identity::generate(), world.expect());
+    assert!(connection.send(convelo_wire::FromParty::Challenge(challenge)));
+    let failed = connection.failure();
+    assert_eq!(failed.reason, Reason::Internal);
+    assert!(failed.explanation.contains("could not make a quote; its log says why"), "{failed}");
+    assert_eq!(readiness(&ready).as_deref(), Some("503 the attestation device makes no quotes"));
+    // Nobody asks, and still it is noticed.
+    until(&ready, "200 ready");
+    service.process.terminate();
+    let ended = service.process.wait().expect(0).says("the attestation device answers again");
+    assert_eq!(ended.stderr.matches("no quote could be made").count(), 1, "{}", ended.stderr);
+}
+
+/// Its parties are told, and it still ends.
+#[test]
 fn device_that_hangs_once_it_listens() {
     let world = World::new();
-    let service = Measured::starting(&world, "").device(Device::HangsAfter(2)).listen();
+    let starting = Measured::starting(&world, "--workers 1 --ready 127.0.0.1:0");
+    let service = starting.device(Device::HangsAfter(2)).listen();
+    let ready = Measured::said(&service.process, READY);
+    until(&ready, "200 ready");
     let [alice, _] = world.parties(["alice", "bob"]);
     let mut connection =
         RawConnection::open(&service.address, &Identity::generate(), world.expect());
@@ -231,8 +272,10 @@ fn device_that_hangs_once_it_listens() {
     let challenge = convelo_wire::Challenge { nonce, job: job.digest() };
     assert!(connection.send(convelo_wire::FromParty::Challenge(challenge)));
     let failed = connection.failure();
-    assert_eq!(failed.reason, Reason::NoRoom);
-    assert!(failed.explanation.contains("busy with attestation"), "{failed}");
+    assert_eq!(failed.reason, Reason::Internal);
+    assert!(failed.explanation.contains("could not make a quote; its log says why"), "{failed}");
+    until(&ready, "503 the attestation device makes no quotes");
+    service.process.wait_for("the attestation device has not answered for 10 seconds");
     let asked = Instant::now();
     service.process.terminate();
     service.process.wait().expect(0);
@@ -447,6 +490,83 @@ fn jobs_that_wait_for_ever() {
     serves(&world, &service);
     drop(waiting);
     serves(&world, &service);
+}
+
+/// Policies that are as large as can be, each in its way: what they take when they are read differs by far,
+/// and what is kept of them does not.
+fn hostile_policies() -> Vec<Value> {
+    let nested = |wrap: fn(Value) -> Value| (0..14).fold(json!(0), |inner, _| wrap(inner));
+    let many = |count: usize, value: &Value| {
+        let entries = (0..count).map(|number| (number.to_string(), value.clone()));
+        Value::Object(entries.collect())
+    };
+    vec![
+        many(16, &nested(|inner| json!([inner]))),
+        many(16, &nested(|inner| json!({ "": inner }))),
+        many(1, &Value::Array(vec![json!(0); 3_900])),
+        many(1_900, &json!("")),
+        many(1, &"x".repeat(60_000).into()),
+        many(100, &Value::Array(vec!["yyyyyyyyyyyyy".into(); 30])),
+    ]
+}
+
+/// A job whose other party never comes, opened under a key of its own.
+fn job_that_waits(base: &Job, name: &str, policy: &Value, identity: &Identity) -> Job {
+    let mut terms = base.terms();
+    terms.name = name.to_owned();
+    terms.service.policy = Some(policy.clone());
+    terms.parties = Parties::Named(
+        [("godot", &b"nobody"[..]), ("mallory", identity.spki())]
+            .map(|(name, spki)| {
+                let (name, key) = (name.to_owned(), KeyId::of_spki(spki));
+                terms::Party { name, key, maximum_keys: None }
+            })
+            .into(),
+    );
+    Job::try_from(terms).expect("a job")
+}
+
+/// Beside them, somebody holds all memory for sets.
+#[test]
+fn texts_of_waiting_jobs_as_large_as_can_be() {
+    for (memory, count, keys) in [(256, 60, 85 * MEBIBYTE / 37), (1024, 200, 400 * MEBIBYTE / 37)] {
+        let world = World::new();
+        let service = enclave(&world, memory * MEBIBYTE, "").listen();
+        let base = world.job(None, &world.parties(["mallory", "godot"])).deadline("7d").job();
+        let holders = newcomers(&world);
+        let large = job(&world, &service.address, &holders).maximum_keys(1 << 32).job();
+        let both = thread::scope(|scope| {
+            let hold = |(party, from)| {
+                let mut party = enter(&world, &service.address, from, &large, party);
+                party.agree();
+                party.announce(keys, [7; 32]);
+                assert!(matches!(party.connection.message(), ToParty::Ready));
+                party
+            };
+            let both: Vec<_> = holders
+                .iter()
+                .zip(addresses().skip(1000))
+                .map(|each| scope.spawn(move || hold(each)))
+                .collect();
+            both.into_iter().map(|party| party.join().expect("room")).collect::<Vec<_>>()
+        });
+        let policies = hostile_policies();
+        let mut waiting = Vec::new();
+        for (number, from) in addresses().take(count).enumerate() {
+            let (identity, name) = (Identity::generate(), format!("waiting-{number}"));
+            let job = job_that_waits(&base, &name, &policies[number % policies.len()], &identity);
+            let opened =
+                RawConnection::try_open_from(from, &service.address, &identity, world.expect());
+            let Some(connection) = wait(opened) else { continue };
+            waiting.push(RawParty::enter(connection, &job, "mallory", &identity));
+        }
+        // The last ones have their seats, and the first had to go.
+        assert!(waiting.pop().map(RawParty::seated).is_some());
+        drop(both);
+        serves(&world, &service);
+        drop(waiting);
+        serves(&world, &service);
+    }
 }
 
 /// As many parties as a job may have.

@@ -12,7 +12,9 @@ use x509_cert::der::pem::{LineEnding, decode_vec, encode_string};
 use zeroize::Zeroizing;
 
 use crate::credential::Credential;
-use crate::limits::{CERTIFICATE_BACKDATE, CERTIFICATE_LIFETIME, MAXIMUM_KEY_FILE_BYTES};
+use crate::limits::{
+    CERTIFICATE_BACKDATE, CERTIFICATE_LIFETIME, CERTIFICATE_RENEWAL_TIMEOUT, MAXIMUM_KEY_FILE_BYTES,
+};
 use crate::provider::provider;
 
 /// What PEM calls a PKCS #8 key without a password (RFC 7468 section 10).
@@ -35,6 +37,12 @@ pub enum IdentityError {
     /// There was no quote for the certificate.
     #[error("no evidence could be made for the certificate: {0}")]
     Quote(#[from] QuoteError),
+    /// There is no quote for the certificate yet.
+    #[error(
+        "the attestation device has not answered for {} seconds, and is waited for",
+        CERTIFICATE_RENEWAL_TIMEOUT.as_secs()
+    )]
+    Late,
     /// The certificate could not be made.
     #[error("the certificate could not be made: {0}")]
     Certificate(String),

@@ -77,6 +77,9 @@ pub const CERTIFICATE_BACKDATE: Duration = Duration::from_hours(1);
 /// An attested certificate is renewed after this time.
 pub const CERTIFICATE_RENEWAL: Duration = Duration::from_hours(12);
 
+/// If there is no quote for a new certificate after this time, it is said.
+pub const CERTIFICATE_RENEWAL_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// How long to wait after a failed renewal before trying again.
 pub const CERTIFICATE_RENEWAL_RETRY: Duration = Duration::from_mins(1);
 

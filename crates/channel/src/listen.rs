@@ -237,7 +237,10 @@ impl Listener {
         identity: Identity,
         source: Arc<dyn QuoteSource>,
     ) -> Result<Self, ListenerError> {
-        let tls = PeerTls::attested(identity, source, None)?.of_service();
+        // The first quote may take long, and may never come.
+        let tls = tokio::task::spawn_blocking(move || PeerTls::attested(identity, source, None));
+        let broken = |error| Err(IdentityError::Certificate(format!("{error}")));
+        let tls = tls.await.unwrap_or_else(broken)?.of_service();
         Self::with(address, tls, None).await
     }
 

@@ -24,8 +24,8 @@ use crate::expect::Expect;
 use crate::handshake::{Demand, Handshake, Kind, NO_CERTIFICATE};
 use crate::identity::{Identity, IdentityError};
 use crate::limits::{
-    CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY, FIRST_FLIGHT_TIMEOUT, HANDSHAKE_TIMEOUT,
-    MAXIMUM_REFUSAL_LINGER_BYTES, REFUSAL_LINGER,
+    CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL_RETRY, CERTIFICATE_RENEWAL_TIMEOUT,
+    FIRST_FLIGHT_TIMEOUT, HANDSHAKE_TIMEOUT, MAXIMUM_REFUSAL_LINGER_BYTES, REFUSAL_LINGER,
 };
 use crate::proven::ProvenPeer;
 use crate::provider::{hybrid_provider, peer_provider, provider};
@@ -173,7 +173,14 @@ impl PeerTls {
         loop {
             tokio::time::sleep(pause).await;
             let attested = Arc::clone(attested);
-            let made = tokio::task::spawn_blocking(move || attested.0.attested(&*attested.1)).await;
+            let mut made = tokio::task::spawn_blocking(move || attested.0.attested(&*attested.1));
+            let soon = tokio::time::timeout(CERTIFICATE_RENEWAL_TIMEOUT, &mut made).await;
+            let made = if let Ok(made) = soon {
+                made
+            } else {
+                failed(&IdentityError::Late);
+                made.await
+            };
             let broken = |error| Err(IdentityError::Certificate(format!("{error}")));
             pause = match made.unwrap_or_else(broken) {
                 Ok(credential) => {

@@ -170,6 +170,6 @@ mod tests {
         assert_eq!(job.parties().count(), 2);
         let Mode::Attested(service) = job.mode();
         let policy = service.policy().unwrap();
-        assert!(!Policy::from_json(policy).unwrap().is_simulated());
+        assert!(!Policy::from_json(&policy.read()).unwrap().is_simulated());
     }
 }

@@ -121,8 +121,7 @@ impl Release {
                 return Err(format!("{name} must be 64 hexadecimal digits in lower case"));
             }
         }
-        let (digits, unit) = self.memory.split_at(self.memory.len().saturating_sub(1));
-        let size = if matches!(unit, "K" | "M" | "G") { digits } else { &self.memory };
+        let size = self.memory.strip_suffix(['K', 'M', 'G']).unwrap_or(&self.memory);
         let plain = size.bytes().all(|byte| byte.is_ascii_digit()) && !size.starts_with('0');
         if size.is_empty() || !plain {
             return Err("memory must be a number of bytes, or one with K, M or G".to_owned());
@@ -312,6 +311,7 @@ mod tests {
             ("gramine = \"1.9-1\"", "gramine = \"the newest\"", "gramine must be"),
             ("memory = \"3G\"", "memory = \"3T\"", "memory must be"),
             ("memory = \"3G\"", "memory = \"G\"", "memory must be"),
+            ("memory = \"3G\"", "memory = \"3é\"", "memory must be"),
             ("memory = \"3G\"", "memory = \"\"", "memory must be"),
             ("workers = 4", "workers = 0", "workers must be"),
             ("kind = \"withdrawn\"", "kind = \"recalled\"", "unknown variant `recalled`"),

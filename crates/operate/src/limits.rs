@@ -30,6 +30,9 @@ pub const MAXIMUM_PSI_WAITING_EACH: usize = 64;
 /// and whoever has a key may begin one. The genuine client uploads at once.
 pub const PSI_FIRST_UPLOAD: Duration = Duration::from_mins(2);
 
+/// How much longer than a job may last a client waits for its result.
+pub const PSI_RESULT_GRACE: Duration = Duration::from_secs(10);
+
 /// The longest message that those clients can receive, unless somebody has raised their limit.
 pub const DEFAULT_PSI_RESULT_BYTES: u64 = 4 << 20;
 

@@ -36,7 +36,7 @@ use tonic::{Code, Request, Response, Status};
 use self::ids::Ids;
 use self::jobs::{Client, ConnectionId, Effect, Jobs, Number, Refusal, fits};
 use self::paced::Paced;
-use crate::limits::{PSI_FIRST_UPLOAD, PSI_READING_FACTOR};
+use crate::limits::{PSI_FIRST_UPLOAD, PSI_READING_FACTOR, PSI_RESULT_GRACE};
 use crate::proto::psi_server::{Psi, PsiServer};
 use crate::proto::{
     CalPsiRequest, ConnectReply, ConnectRequest, DataUploadRequest, RaReply, RaRequest, Results,
@@ -294,7 +294,7 @@ impl Hub {
                 policy.certificate_rules(),
             )
             .and_then(|evidence| evidence.ok_or_else(EvidenceRefusal::missing_evidence));
-            let (source, policies) = (peer.address.ip(), std::slice::from_ref(policy));
+            let (source, policies) = (peer.address.ip(), Arc::from([policy.clone()]));
             let judged =
                 self.shared.judge(source, "this client", evidence.map(Arc::new), policies).await;
             judged.map_err(|failed| Status::unauthenticated(failed.explanation))?;
@@ -396,9 +396,16 @@ impl Hub {
     /// Waits until `check` has an answer; returns none if the deadline passes first.
     async fn wait<T>(
         &self,
+        check: impl FnMut(&mut Jobs) -> Result<Option<T>, Refusal>,
+    ) -> Result<Option<T>, Refusal> {
+        self.wait_until(Instant::now() + self.deadline, check).await
+    }
+
+    async fn wait_until<T>(
+        &self,
+        deadline: Instant,
         mut check: impl FnMut(&mut Jobs) -> Result<Option<T>, Refusal>,
     ) -> Result<Option<T>, Refusal> {
-        let deadline = Instant::now() + self.deadline;
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -562,7 +569,10 @@ impl Psi for Calls {
     async fn cal_psi(&self, request: Request<CalPsiRequest>) -> Result<Response<Results>, Status> {
         let Caller { client, .. } = caller(&request)?;
         let hub = &self.0;
-        let Some((ids, bitmap)) = hub.wait(|jobs| jobs.result(client)).await? else {
+        // The job ends by its own deadline, and its refusal says more than that this one has passed.
+        let deadline = Instant::now() + hub.deadline + PSI_RESULT_GRACE;
+        let result = hub.wait_until(deadline, |jobs| jobs.result(client)).await?;
+        let Some((ids, bitmap)) = result else {
             let text = "the deadline passed before all clients had uploaded their ids";
             return Err(Status::deadline_exceeded(text));
         };

@@ -390,7 +390,7 @@ impl PlanBuilder {
 /// If it cannot be read.
 pub fn policy_of(job: &Job) -> Result<Option<Policy>, Error> {
     let Mode::Attested(service) = job.mode();
-    let policy = service.policy().map(Policy::from_json).transpose();
+    let policy = service.policy().map(|policy| Policy::from_json(&policy.read())).transpose();
     policy.map_err(|error| Error::new(Kind::Usage, format!("[service.policy] of the job: {error}")))
 }
 
@@ -400,7 +400,8 @@ pub fn policy_of(job: &Job) -> Result<Option<Policy>, Error> {
 /// If it cannot be read.
 pub fn provider_policy_of(job: &Job) -> Result<Option<Policy>, Error> {
     let Mode::Attested(service) = job.mode();
-    let policy = service.provider_policy().map(Policy::from_json).transpose();
+    let policy = service.provider_policy().map(|policy| Policy::from_json(&policy.read()));
+    let policy = policy.transpose();
     policy
         .map_err(|error| Error::new(Kind::Usage, format!("[provider.policy] of the job: {error}")))
 }

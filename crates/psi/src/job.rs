@@ -80,32 +80,50 @@ pub struct Service {
     pub verify: Verify,
 }
 
-/// Whose evidence is verified. A policy is an object that the verifier reads. It is always present
-/// if parties are named; if they are not, the verifier may get it from elsewhere.
+/// A policy in a job: an object that the verifier reads. It is kept as text, because its values take
+/// a hundred times as much memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobPolicy(Box<str>);
+
+impl JobPolicy {
+    /// The object, read anew each time.
+    pub fn read(&self) -> Value {
+        serde_json::from_str(&self.0).expect("it was written from an object")
+    }
+}
+
+impl From<&Value> for JobPolicy {
+    fn from(object: &Value) -> Self {
+        Self(object.to_string().into())
+    }
+}
+
+/// Whose evidence is verified. A policy is always present if parties are named; if they are not,
+/// the verifier may get it from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verify {
     /// The service's; providers show their pinned key.
     Service {
         /// What the providers accept as the service's evidence.
-        policy: Option<Value>,
+        policy: Option<JobPolicy>,
     },
     /// The service's and the providers'.
     TwoWay {
         /// What the providers accept as the service's evidence.
-        policy: Option<Value>,
+        policy: Option<JobPolicy>,
         /// What the service and the other providers accept as a provider's evidence.
-        provider_policy: Option<Value>,
+        provider_policy: Option<JobPolicy>,
     },
     /// The providers'; the service shows its pinned key.
     Provider {
         /// What the service and the other providers accept as a provider's evidence.
-        provider_policy: Option<Value>,
+        provider_policy: Option<JobPolicy>,
     },
 }
 
 impl Service {
     /// What the providers accept as the service's evidence.
-    pub fn policy(&self) -> Option<&Value> {
+    pub fn policy(&self) -> Option<&JobPolicy> {
         match &self.verify {
             Verify::Service { policy } | Verify::TwoWay { policy, .. } => policy.as_ref(),
             Verify::Provider { .. } => None,
@@ -118,7 +136,7 @@ impl Service {
     }
 
     /// What the service and the other providers accept as a provider's evidence.
-    pub fn provider_policy(&self) -> Option<&Value> {
+    pub fn provider_policy(&self) -> Option<&JobPolicy> {
         match &self.verify {
             Verify::TwoWay { provider_policy, .. } | Verify::Provider { provider_policy } => {
                 provider_policy.as_ref()

@@ -92,8 +92,9 @@ pub mod statement;
 pub use bitmap::{Bitmap, BitmapError};
 pub use canaries::{Canaries, CanaryCounts, CanaryError, RankedCanaries};
 pub use job::{
-    JOB_VERSION, Job, JobDigest, JobDigestError, JobError, KeyId, KeyIdError, Mode, Parties, Party,
-    Position, Reveal, Service, Shard, Terms, Verify, What, is_address, is_name, terms,
+    JOB_VERSION, Job, JobDigest, JobDigestError, JobError, JobPolicy, KeyId, KeyIdError, Mode,
+    Parties, Party, Position, Reveal, Service, Shard, Terms, Verify, What, is_address, is_name,
+    terms,
 };
 pub use keys::{
     CALLING_CODES, DateOrder, EncodedKey, Extension, Grouping, KeyEncoder, KeyPart, Letters,

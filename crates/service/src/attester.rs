@@ -1,21 +1,26 @@
 //! Makes the quotes that parties ask for, and verifies those they send.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use convelo_attest::{Collateral, Evidence, Policy, QuoteSource, Refusal, Role};
+use convelo_attest::{Collateral, Evidence, QuoteSource, Refusal, Role};
 use convelo_channel::{Acquaintance, Exchange, Holder, Peer, os_rng};
 use convelo_psi::agreement::AGREEMENT_VERSION;
 use convelo_wire::limits::MAXIMUM_COLLATERAL_BYTES;
 use convelo_wire::{Bytes, Challenge, Failed, Proof, Reason};
 use rand_core::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::collateral::CollateralSource;
-use crate::limits::{ATTEST_TIMEOUT, QUOTES_AT_ONCE, TURNS_EACH, VERIFICATIONS_AT_ONCE};
+use crate::device::Device;
+use crate::limits::{
+    ATTEST_TIMEOUT, DEVICE_RETRY, QUOTES_AT_ONCE, TURNS_EACH, VERIFICATIONS_AT_ONCE,
+};
+use crate::policies::Policies;
 
 /// What was proved on a stream, and when.
 pub(crate) struct Session {
@@ -56,7 +61,7 @@ impl Session {
 
 /// Proves what this service is.
 pub(crate) struct Attester {
-    source: Arc<dyn QuoteSource>,
+    device: Arc<Device>,
     offer: Option<Arc<dyn CollateralSource>>,
     quotes: Gates,
 }
@@ -175,11 +180,27 @@ impl Gate {
 }
 
 impl Attester {
-    pub(crate) fn new(
-        source: Arc<dyn QuoteSource>,
-        offer: Option<Arc<dyn CollateralSource>>,
-    ) -> Self {
-        Self { source, offer, quotes: Gates::new(QUOTES_AT_ONCE) }
+    pub(crate) fn new(device: Arc<Device>, offer: Option<Arc<dyn CollateralSource>>) -> Self {
+        Self { device, offer, quotes: Gates::new(QUOTES_AT_ONCE) }
+    }
+
+    /// Whether the device answers, as far as anybody has noticed.
+    pub(crate) fn answers(&self) -> bool {
+        self.device.answers()
+    }
+
+    /// Asks a device that has failed again and again, so that it is noticed when it answers: nobody
+    /// else may ask, because an orchestrator sends no party to a service that is not ready.
+    pub(crate) async fn recover(&self) -> Infallible {
+        loop {
+            sleep(DEVICE_RETRY).await;
+            if self.device.failing() {
+                let device = Arc::clone(&self.device);
+                let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                let gate = self.quotes.of(Queue::Seated);
+                let _ = gate.apart(nobody, move || device.quote(&[0; 64])).await;
+            }
+        }
     }
 
     /// Answers a challenge with a quote over it.
@@ -197,18 +218,28 @@ impl Attester {
         let exchange =
             Exchange { party_nonce: challenge.nonce, service_nonce: nonce, job: challenge.job.0 };
         let report_data = peer.binding.report_data(Role::Service, &exchange);
-        let source = Arc::clone(&self.source);
+        let device = Arc::clone(&self.device);
         let offer = self.offer.clone();
         let made = self.quotes.of(queue).apart(peer.address.ip(), move || {
             let offered = offer.and_then(|offer| offer.current());
             let offered = offered.map(|offered| offered.to_json().into_bytes());
             let offered = offered.filter(|offered| offered.len() <= MAXIMUM_COLLATERAL_BYTES);
-            source.quote(&report_data).map(|quote| (quote, offered.unwrap_or_default()))
+            device.quote(&report_data).map(|quote| (quote, offered.unwrap_or_default()))
         });
-        let (quote, collateral) = made.await?.map_err(|error| {
-            tracing::error!(%error, "no quote could be made");
-            Failed::new(Reason::Internal, "the service could not make a quote; its log says why")
+        let none = || {
+            let text = "the service could not make a quote; its log says why";
+            Failed::new(Reason::Internal, text)
+        };
+        let made = made.await.map_err(|busy| {
+            if self.answers() {
+                return busy;
+            }
+            if !self.device.failing() {
+                self.device.is_late();
+            }
+            none()
         })?;
+        let (quote, collateral) = made.map_err(|_| none())?;
         Ok((exchange, Proof { nonce, quote, collateral, agreement: AGREEMENT_VERSION }))
     }
 }
@@ -229,9 +260,9 @@ impl Verifier {
         source: IpAddr,
         name: &str,
         claim: Result<Claim, Refusal>,
-        policies: &[Policy],
+        policies: &Policies,
     ) -> Result<(), Failed> {
-        if policies.is_empty() {
+        if policies.are_none() {
             return Ok(());
         }
         let refused = |refusal: Refusal| {
@@ -244,17 +275,18 @@ impl Verifier {
             Failed::of_party(Reason::Attestation, name, text)
         };
         let Claim { evidence, collateral: offered } = claim.map_err(refused)?;
-        let (own, policies) = (self.collateral.clone(), policies.to_vec());
+        let (own, policies) = (self.collateral.clone(), policies.clone());
         let verified = self.verifications.of(queue).apart(source, move || {
+            let policies = policies.read()?;
             let own = own.and_then(|own| own.current());
-            evidence.iter().try_for_each(|evidence| {
+            Ok(evidence.iter().try_for_each(|evidence| {
                 let collateral = Collateral::own_or_offered(own.clone(), &offered, evidence)?;
                 policies.iter().try_for_each(|policy| {
                     convelo_attest::verify(evidence, &collateral, policy, unix_now()).map(drop)
                 })
-            })
+            }))
         });
-        verified.await?.map_err(refused)
+        verified.await??.map_err(refused)
     }
 }
 
@@ -266,6 +298,7 @@ pub(crate) fn unix_now() -> u64 {
 mod tests {
     use std::sync::{LazyLock, mpsc};
 
+    use convelo_attest::Policy;
     use convelo_simulator::{CollateralKnobs, Platform};
 
     use super::*;
@@ -294,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_crowd_of_strangers_does_not_keep_a_party_from_its_turn() {
-        let attester = Attester::new(Arc::new(Echo), None);
+        let attester = Attester::new(Device::new(Arc::new(Echo)), None);
         let crowd = &attester.quotes.of(Queue::Strangers).turns;
         let _turns = crowd.acquire_many(4).await.expect("all turns");
         assert_eq!(QUOTES_AT_ONCE, 4);
@@ -358,7 +391,8 @@ mod tests {
         let policy = Policy::from_toml(&platform().program_policy("provider")).expect("a policy");
         let claim = Claim { evidence: vec![Arc::new(evidence)], collateral: offered.into() };
         let verifier = Verifier::new(own);
-        verifier.judge(Queue::Seated, SOURCE, "alice", Ok(claim), &[policy]).await
+        let policies = Policies::of_the_operator([policy].into());
+        verifier.judge(Queue::Seated, SOURCE, "alice", Ok(claim), &policies).await
     }
 
     /// What a party is told that was refused for its collateral.

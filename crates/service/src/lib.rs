@@ -15,6 +15,7 @@
 mod attester;
 mod budget;
 mod collateral;
+mod device;
 mod figures;
 mod grpc;
 mod job;
@@ -23,6 +24,7 @@ mod memory;
 #[cfg(feature = "oblivious")]
 #[doc(hidden)]
 pub mod oblivious;
+mod policies;
 pub mod program;
 mod ready;
 mod registry;

@@ -5,9 +5,16 @@ use std::time::Duration;
 /// Each message of a stream's opening, up to its Hello, must arrive within this time.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The first quote, over the service's certificate, must be made within this time. What makes quotes may
+/// have to be started for it.
+pub const FIRST_QUOTE_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// A quote must be made, or a received one verified, within this time; waiting for a turn may take
 /// as long again.
 pub const ATTEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a device is asked again that has failed.
+pub const DEVICE_RETRY: Duration = Duration::from_secs(15);
 
 /// How many quotes are made at once; a Gramine device makes them one by one anyway.
 pub const QUOTES_AT_ONCE: usize = 4;

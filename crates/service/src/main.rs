@@ -16,7 +16,7 @@ const GRAMINE: &str = "/dev/attestation";
 const TSM: &str = "/sys/kernel/config/tsm/report";
 
 fn main() -> ExitCode {
-    convelo_service::program::run(std::env::args().skip(1), source)
+    convelo_service::program::run(std::env::args_os().skip(1), source)
 }
 
 /// The source of evidence where this program runs. A host gains nothing by hiding one device or

@@ -1,5 +1,6 @@
 //! The program that is measured, but for its first lines, which say where evidence comes from.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -8,11 +9,11 @@ use std::sync::{Arc, OnceLock};
 
 use convelo_attest::{QuoteError, QuoteSource};
 use convelo_channel::{Identity, IdentityError, ListenerError};
-use convelo_untrusted::Terminal;
+use convelo_untrusted::{Terminal, shown};
 use tokio::task::JoinHandle;
 
 use crate::limits::{DEFAULT_ALL_MEMORY, DEFAULT_WORKERS, MAXIMUM_WORKERS, RECONNECT_WITHIN};
-use crate::memory::{Shares, TooLittle};
+use crate::memory::Shares;
 use crate::ready::ReadyPort;
 use crate::threads::{self, TooFew};
 use crate::{CollateralFile, CollateralSource, Config, Observer, Service, ServiceError};
@@ -37,7 +38,7 @@ exits with 0. It exits with 1 if it cannot start or fails, and with 2 if these a
 /// Runs the program with these arguments, which do not include its name, on evidence from this source,
 /// until it is told to stop.
 pub fn run(
-    arguments: impl IntoIterator<Item = String>,
+    arguments: impl IntoIterator<Item = OsString>,
     source: impl FnOnce() -> Arc<dyn QuoteSource>,
 ) -> ExitCode {
     let arguments = match Arguments::read(arguments) {
@@ -47,6 +48,8 @@ pub fn run(
             return print(concat!("convelo-service ", env!("CARGO_PKG_VERSION")));
         }
         Err(wrong) => {
+            // Of one line: it has the caller's words in it.
+            let wrong = cut(&shown(&wrong.to_string()));
             let _ =
                 writeln!(Terminal::new(std::io::stderr()), "convelo-service: {wrong}\n\n{USAGE}");
             return ExitCode::from(2);
@@ -72,7 +75,7 @@ pub fn run(
 
 fn start_and_serve(arguments: Arguments, source: Arc<dyn QuoteSource>) -> Result<(), Failure> {
     let threads = threads::needed(arguments.workers);
-    let shares = Shares::of(arguments.memory, threads)?;
+    let shares = arguments.shares;
     tracing::info!("memory: {shares}");
     tracing::info!(
         "threads: {threads} (in an enclave, sgx.max_threads is at least {})",
@@ -84,17 +87,13 @@ fn start_and_serve(arguments: Arguments, source: Arc<dyn QuoteSource>) -> Result
     if !matches!(claimed, Some(Ok(()))) {
         return Err(Failure::Memory { bytes: arguments.memory });
     }
-    let ended = runtime.block_on(serve(arguments, shares, source));
+    let ended = runtime.block_on(serve(arguments, source));
     // A device that hangs must not keep the program.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(
-    arguments: Arguments,
-    shares: Shares,
-    source: Arc<dyn QuoteSource>,
-) -> Result<(), Failure> {
+async fn serve(arguments: Arguments, source: Arc<dyn QuoteSource>) -> Result<(), Failure> {
     let mut stop = Stop::new().map_err(Failure::Signals)?;
     let observer = Arc::new(OnceLock::new());
     let answering = match &arguments.ready {
@@ -115,15 +114,13 @@ async fn serve(
         admit: None,
         behind_balancer: false,
         insecure_simulated: arguments.insecure_simulated,
-        memory: shares.sets(),
-        limits: shares.limits(),
+        memory: arguments.shares.sets(),
+        limits: arguments.shares.limits(),
         reconnect_within: RECONNECT_WITHIN,
         insecure_ratls_only: false,
     };
-    // Its first quote blocks.
-    let binding = tokio::spawn(Service::bind(config));
     let service = tokio::select! {
-        service = binding => service.map_err(|_| Failure::Broken)??,
+        service = Service::bind(config) => service?,
         () = stop.requested() => {
             tracing::info!("stopped before it listened");
             return Ok(());
@@ -152,8 +149,6 @@ async fn answer(
 /// Why the program ends with 1.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("--memory: {0}")]
-    TooLittle(#[from] TooLittle),
     #[error("{0}")]
     Threads(#[from] TooFew),
     #[error(
@@ -171,8 +166,6 @@ enum Failure {
         #[from]
         source: ServiceError,
     },
-    #[error("the service failed while it was starting")]
-    Broken,
 }
 
 /// What to do where there is no device; its own words name only one of the two kinds.
@@ -191,11 +184,18 @@ fn advice(error: &ServiceError) -> &'static str {
 struct Arguments {
     listen: String,
     memory: u64,
+    shares: Shares,
     workers: usize,
     ready: Option<String>,
     offer: Option<PathBuf>,
     insecure_simulated: bool,
 }
+
+/// How many characters are said of what is wrong with the arguments.
+const LONGEST_COMPLAINT: usize = 400;
+
+/// The arguments that have a value.
+const OF_A_VALUE: [&str; 4] = ["--memory", "--workers", "--ready", "--offer-collateral"];
 
 enum Asked {
     Serve(Arguments),
@@ -214,22 +214,26 @@ impl fmt::Display for Wrong {
 }
 
 impl Arguments {
-    fn read(arguments: impl IntoIterator<Item = String>) -> Result<Asked, Wrong> {
-        let mut read = Self {
-            listen: String::new(),
-            memory: DEFAULT_ALL_MEMORY,
-            workers: DEFAULT_WORKERS,
-            ready: None,
-            offer: None,
-            insecure_simulated: false,
-        };
+    fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Wrong> {
+        let (mut memory, mut workers) = (DEFAULT_ALL_MEMORY, DEFAULT_WORKERS);
+        let (mut listen, mut ready, mut offer) = (None, None, None);
+        let mut insecure_simulated = false;
         let mut seen: Vec<String> = Vec::new();
+        let text = |argument: OsString| {
+            let not_text = |argument: OsString| {
+                Wrong(format!("'{}' is not text (UTF-8)", argument.to_string_lossy()))
+            };
+            argument.into_string().map_err(not_text)
+        };
+        let arguments = arguments.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
         let mut arguments = arguments.into_iter().flat_map(|argument| {
             // `--memory=3G` is `--memory 3G`.
-            let parts = argument.strip_prefix("--").and_then(|_| argument.split_once('='));
-            parts
-                .map(|(flag, value)| vec![flag.to_owned(), value.to_owned()])
-                .unwrap_or(vec![argument])
+            match argument.split_once('=') {
+                Some((flag, value)) if OF_A_VALUE.contains(&flag) => {
+                    vec![flag.to_owned(), value.to_owned()]
+                }
+                _ => vec![argument],
+            }
         });
         while let Some(argument) = arguments.next() {
             if seen.contains(&argument) {
@@ -237,40 +241,49 @@ impl Arguments {
             }
             let mut value = || {
                 let missing = || Wrong(format!("{argument}: its value is missing"));
-                arguments.next().ok_or_else(missing)
+                arguments.next().filter(|value| !value.starts_with("--")).ok_or_else(missing)
             };
             match argument.as_str() {
                 "--help" | "-h" => return Ok(Asked::Help),
                 "--version" | "-V" => return Ok(Asked::Version),
-                "--memory" => read.memory = memory(&value()?)?,
-                "--workers" => read.workers = workers(&value()?)?,
-                "--ready" => read.ready = Some(address("--ready", value()?)?),
-                "--offer-collateral" => read.offer = Some(value()?.into()),
-                "--insecure-simulated" => read.insecure_simulated = true,
+                "--memory" => memory = size(&value()?)?,
+                "--workers" => workers = count(&value()?)?,
+                "--ready" => ready = Some(address("--ready", value()?)?),
+                "--offer-collateral" => offer = Some(value()?.into()),
+                "--insecure-simulated" => insecure_simulated = true,
                 flag if flag.starts_with('-') => {
-                    return Err(Wrong(format!("{flag} is not an argument of this program")));
+                    let name = flag.split_once('=').map_or(flag, |(name, _)| name);
+                    return Err(Wrong(match name {
+                        "--insecure-simulated" | "--help" | "--version" => {
+                            format!("{flag}: {name} has no value")
+                        }
+                        _ => format!("{name} is not an argument of this program"),
+                    }));
                 }
-                _ if read.listen.is_empty() => {
-                    read.listen = address("ADDRESS:PORT", argument.clone())?;
-                }
-                more => {
-                    return Err(Wrong(format!(
-                        "'{more}': there is one address only, {}; memory is given with --memory",
-                        read.listen
-                    )));
-                }
+                more => match &listen {
+                    None => listen = Some(address("ADDRESS:PORT", argument.clone())?),
+                    Some(listen) => {
+                        return Err(Wrong(format!(
+                            "'{more}': there is one address only, {listen}; memory is given with --memory"
+                        )));
+                    }
+                },
             }
             seen.push(argument);
         }
-        if read.listen.is_empty() {
-            return Err(Wrong("ADDRESS:PORT is missing: where parties connect".to_owned()));
+        let missing = || Wrong("ADDRESS:PORT is missing: where parties connect".to_owned());
+        let listen = listen.ok_or_else(missing)?;
+        if ready.as_ref() == Some(&listen) && !listen.ends_with(":0") {
+            return Err(Wrong(format!("--ready: {listen} is where parties connect")));
         }
-        Ok(Asked::Serve(read))
+        let shares = Shares::of(memory, threads::needed(workers));
+        let shares = shares.map_err(|too_little| Wrong(format!("--memory: {too_little}")))?;
+        Ok(Asked::Serve(Self { listen, memory, shares, workers, ready, offer, insecure_simulated }))
     }
 }
 
 /// A number of bytes, which may end in K, M or G.
-fn memory(text: &str) -> Result<u64, Wrong> {
+fn size(text: &str) -> Result<u64, Wrong> {
     let shift = match text.as_bytes().last() {
         Some(b'K' | b'k') => 10,
         Some(b'M' | b'm') => 20,
@@ -284,7 +297,7 @@ fn memory(text: &str) -> Result<u64, Wrong> {
     })
 }
 
-fn workers(text: &str) -> Result<usize, Wrong> {
+fn count(text: &str) -> Result<usize, Wrong> {
     let workers = number(text).and_then(|number| usize::try_from(number).ok());
     workers.filter(|workers| (1..=MAXIMUM_WORKERS).contains(workers)).ok_or_else(|| {
         Wrong(format!("--workers: '{text}' is not a number from 1 to {MAXIMUM_WORKERS}"))
@@ -304,6 +317,14 @@ fn address(what: &str, text: String) -> Result<String, Wrong> {
     Err(Wrong(format!(
         "{what}: '{text}' is not an address and a port such as 0.0.0.0:7443 or [::]:7443"
     )))
+}
+
+/// The beginning of a text that is too long to be read.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_COMPLAINT) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 fn print(text: &str) -> ExitCode {
@@ -340,7 +361,7 @@ mod tests {
     use super::*;
 
     fn read(arguments: &str) -> Result<Arguments, String> {
-        let arguments = arguments.split_whitespace().map(str::to_owned);
+        let arguments = arguments.split_whitespace().map(OsString::from);
         match Arguments::read(arguments) {
             Ok(Asked::Serve(arguments)) => Ok(arguments),
             Ok(_) => Err("not to serve".to_owned()),
@@ -378,15 +399,15 @@ mod tests {
         for (text, bytes) in
             [("1", 1), ("7k", 7 << 10), ("512M", 512 << 20), ("4G", 4 << 30), ("4g", 4 << 30)]
         {
-            assert_eq!(memory(text), Ok(bytes), "{text}");
+            assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for text in
             ["", "0", "0G", "G", "-1", "+1", "1.5G", "4GiB", "4 G", "99999999999999999999", "é"]
         {
-            let Wrong(wrong) = memory(text).unwrap_err();
+            let Wrong(wrong) = size(text).unwrap_err();
             assert!(wrong.contains(&format!("'{text}' is not a number of bytes")), "{wrong}");
         }
-        assert!(memory(&format!("{}G", u64::MAX >> 29)).is_err());
+        assert!(size(&format!("{}G", u64::MAX >> 29)).is_err());
     }
 
     #[test]
@@ -399,6 +420,10 @@ mod tests {
             ("0.0.0.0:7443 1000000", "'1000000': there is one address only, 0.0.0.0:7443"),
             ("0.0.0.0:7443 --memory", "--memory: its value is missing"),
             ("0.0.0.0:7443 --memory 0", "--memory: '0' is not a number of bytes"),
+            (
+                "0.0.0.0:7443 --offer-collateral --workers 4",
+                "--offer-collateral: its value is missing",
+            ),
             ("0.0.0.0:7443 --memory=", "--memory: '' is not a number of bytes"),
             ("0.0.0.0:7443 --simulated=yes", "--simulated is not an argument"),
             ("0.0.0.0:7443 --workers 0", "--workers: '0' is not a number from 1 to 64"),
@@ -407,6 +432,14 @@ mod tests {
             ("0.0.0.0:7443 --ready 7480", "--ready: '7480' is not an address"),
             ("0.0.0.0:7443 --memory 1G --memory 2G", "--memory is given twice"),
             ("0.0.0.0:7443 --collateral file", "--collateral is not an argument"),
+            (
+                "--insecure-simulated=0.0.0.0:1",
+                "--insecure-simulated=0.0.0.0:1: --insecure-simulated has",
+            ),
+            ("0.0.0.0:7443 --version=1", "--version=1: --version has no value"),
+            ("0.0.0.0:7443 --ready 0.0.0.0:7443", "--ready: 0.0.0.0:7443 is where parties connect"),
+            ("0.0.0.0:7443 --memory 99M", "--memory: it is too little"),
+            ("0.0.0.0:7443 --memory 100M --workers 8", "--memory: it is too little"),
         ] {
             let Err(wrong) = read(arguments) else { panic!("{arguments}") };
             assert!(wrong.starts_with(said), "{arguments}: {wrong}");
@@ -416,7 +449,7 @@ mod tests {
     #[test]
     fn questions_come_first() {
         let asked = |arguments: &str| {
-            Arguments::read(arguments.split_whitespace().map(str::to_owned))
+            Arguments::read(arguments.split_whitespace().map(OsString::from))
                 .map_err(|Wrong(wrong)| wrong)
         };
         assert!(matches!(asked("--help"), Ok(Asked::Help)));

@@ -101,6 +101,7 @@ fn state(service: Option<&Observer>) -> (&'static str, &'static str) {
     match service {
         None => (NO, "starting"),
         Some(service) if service.is_stopping() => (NO, "stopping"),
+        Some(service) if !service.attests() => (NO, "the attestation device makes no quotes"),
         Some(service) if !service.takes_jobs() => (NO, "full"),
         Some(_) => ("200 OK", "ready"),
     }

@@ -1,7 +1,6 @@
 //! The open jobs, with one task for each.
-//!
-//! A task owns its job's state machine and everything that the job holds; when it ends, so does all
-//! of that. Parties reach it through a bounded queue of events.
+
+mod task;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,31 +9,33 @@ use std::time::Duration;
 
 use convelo_attest::{Evidence, OneTimeKey, Policy, Refusal};
 use convelo_channel::{
-    Acquaintance, Holder, Identity, Lost, Peer, Place, Slot, SlotLimits, Slots, os_rng,
-    stranger_line,
+    Acquaintance, Holder, Identity, Peer, SlotLimits, Slots, os_rng, stranger_line,
 };
-use convelo_psi::{Job, JobDigest, KeyId, Mode, Parties, ReceivedSet, Verify, engine};
-use convelo_wire::{Bytes, Failed, FromParty, Hello, OfferEvidence, OtherTerms, Reason, ToParty};
+use convelo_psi::{Job, JobDigest, KeyId, Mode, Parties};
+use convelo_wire::{Bytes, Failed, Hello, OfferEvidence, OtherTerms, Reason, ToParty};
 use rand_core::Rng as _;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use crate::attester::{Claim, Queue, Session, unix_now};
-use crate::budget::{Need, Reservation};
-use crate::job::{Arrival, ConnectionId, Effect, Event, JobMachine, Shown, Sign};
+use crate::attester::{Claim, Queue, Session};
+use crate::budget::Need;
+use crate::job::{Arrival, ConnectionId, Event, JobMachine, Shown};
 use crate::limits::{
-    EVENT_QUEUE, MAXIMUM_JOB_LISTS, MAXIMUM_JOB_VALUES, MAXIMUM_JOBS_EACH, UPLOAD_BYTES_PER_SECOND,
-    UPLOAD_CHECK, UPLOAD_GRACE, WAITING_QUEUE, WAITING_TIMEOUT,
+    EVENT_QUEUE, MAXIMUM_JOB_LISTS, MAXIMUM_JOB_VALUES, MAXIMUM_JOBS_EACH, WAITING_TIMEOUT,
 };
 use crate::memory::{Limits, size};
+use crate::policies::Policies;
 use crate::shared::Shared;
+
+use self::task::{Ended, Input, Newcomer, Outbox, SeatedKeys, Signer, Task};
 
 /// The open jobs of a service.
 pub(crate) struct Registry {
     open: Mutex<Open>,
+    reading: Mutex<()>,
     identity: Identity,
-    /// The operator's policy for every party's evidence.
-    provider_policy: Option<Policy>,
+    /// The operator's policy for every party's evidence, if there is one.
+    provider_policy: Arc<[Policy]>,
     /// Whether the operator accepts policies for a simulated platform.
     insecure_simulated: bool,
     /// How long a party whose connection broke may take to come back.
@@ -98,9 +99,6 @@ struct Handle {
     seated: SeatedKeys,
 }
 
-/// The keys of those who have a seat in a job.
-type SeatedKeys = Arc<Mutex<HashSet<KeyId>>>;
-
 impl Handle {
     /// What the job calls the party with this key, which calls itself `name`.
     fn name_of(&self, key: KeyId, name: &str) -> String {
@@ -110,48 +108,6 @@ impl Handle {
 
     fn is(&self, inbox: &mpsc::Sender<Input>) -> bool {
         self.inbox.same_channel(inbox)
-    }
-}
-
-/// The inputs of a job's task.
-enum Input {
-    /// A party, and where to say that it was let in, or to return it if it means another job.
-    Arrived(Newcomer, oneshot::Sender<Result<(), Newcomer>>),
-    Event(Event),
-}
-
-/// An arrival and the way back to the party.
-struct Newcomer {
-    arrival: Arrival,
-    outbox: Outbox,
-}
-
-impl Newcomer {
-    /// Asks a job to let the party in; returns the party if it means another job.
-    async fn knock(self, inbox: &mpsc::Sender<Input>) -> Result<Result<(), Self>, Failed> {
-        let Ok(place) = inbox.reserve().await else { return Ok(Err(self)) };
-        let (answer, answered) = oneshot::channel();
-        place.send(Input::Arrived(self, answer));
-        answered.await.map_err(|_| {
-            let text = "the job failed inside the service; nothing of it is kept";
-            Failed::new(Reason::Internal, text)
-        })
-    }
-}
-
-/// The way back to one party. Dropping it tells its reader that the job is finished with it.
-struct Outbox {
-    messages: mpsc::Sender<ToParty>,
-    /// The connection, to tell it what is expected.
-    place: Option<Place>,
-    _open: oneshot::Sender<()>,
-}
-
-impl Outbox {
-    /// Sends a message; false if too many wait to be sent already.
-    fn takes(&self, message: ToParty, gathering: bool) -> bool {
-        let waiting = self.messages.max_capacity() - self.messages.capacity();
-        (!gathering || waiting < WAITING_QUEUE) && self.messages.try_send(message).is_ok()
     }
 }
 
@@ -178,8 +134,8 @@ impl Seat {
 pub(crate) struct Entered {
     pub(crate) seat: Seat,
     pub(crate) name: String,
-    /// The policies for its evidence, now and at every later attestation.
-    pub(crate) policies: Vec<Policy>,
+    /// What its evidence must meet, now and at every later attestation.
+    pub(crate) policies: Policies,
     /// The collateral that it offers for its platform.
     collateral: Bytes,
 }
@@ -208,8 +164,9 @@ impl Registry {
         });
         Arc::new(Self {
             open: Mutex::default(),
+            reading: Mutex::default(),
             identity,
-            provider_policy,
+            provider_policy: provider_policy.into_iter().collect(),
             insecure_simulated,
             patience,
             next_connection: AtomicU64::new(0),
@@ -231,15 +188,7 @@ impl Registry {
         session: Option<&Session>,
         outgoing: mpsc::Sender<ToParty>,
     ) -> Result<Entered, Failed> {
-        is_plain_enough(&hello.job)?;
-        let job = Job::from_canonical(&hello.job).map_err(|error| {
-            Failed::new(Reason::InvalidJob, format!("the job is not valid: {error}"))
-        })?;
-        if job.recipe().is_none() {
-            let text = "the job is of recipe 1, by which different records can have the same key: all \
-                        parties need programs of recipe 2 or later, which derive a new job from its file";
-            return Err(Failed::new(Reason::InvalidJob, text));
-        }
+        let (job, policies) = self.read(&hello.job)?;
         let digest = job.digest();
         if session.is_some_and(|session| *session.job() != digest.0) {
             let text = "the Hello names another job than the Challenge";
@@ -247,7 +196,6 @@ impl Registry {
         }
         on_the_roster(&job, &hello.party, &peer.spki)?;
         self.could_run(&job)?;
-        let policies = self.policies(&job)?;
         let holders = match acquaintance {
             Acquaintance::Admitted => Vec::new(),
             _ => peer.holders().into(),
@@ -490,31 +438,26 @@ impl Registry {
         Ok(Shown { evidence, _room: room })
     }
 
-    /// The policies for providers' evidence: the job's, if it asks the service to verify them, and
-    /// the operator's.
-    fn policies(&self, job: &Job) -> Result<Vec<Policy>, Failed> {
-        let Mode::Attested(service) = job.mode();
-        let of_the_job = match &service.verify {
-            Verify::Service { .. } => return Ok(self.provider_policy.iter().cloned().collect()),
-            Verify::TwoWay { provider_policy, .. } | Verify::Provider { provider_policy } => {
-                provider_policy.as_ref().map(Policy::from_json).transpose()
-            }
-        };
-        let of_the_job = of_the_job.map_err(|error| {
-            Failed::new(Reason::InvalidJob, format!("provider.policy: {error}"))
-        })?;
-        let policies: Vec<_> = of_the_job.into_iter().chain(self.provider_policy.clone()).collect();
-        if policies.is_empty() {
-            let text = "the job asks the service to verify the providers' evidence, but neither \
-                        the job nor the service has a policy to verify it against";
-            return Err(Failed::new(Reason::InvalidJob, text));
+    /// The job that a Hello brings, and the policies for its parties' evidence. What is read takes many
+    /// times as much memory as what is kept of it, so one text is read at a time.
+    fn read(&self, text: &[u8]) -> Result<(Job, Policies), Failed> {
+        let _one_at_a_time = lock(&self.reading);
+        is_plain_enough(text)?;
+        let invalid = |text: String| Failed::new(Reason::InvalidJob, text);
+        let job = Job::from_canonical(text);
+        let job = job.map_err(|error| invalid(format!("the job is not valid: {error}")))?;
+        if job.recipe().is_none() {
+            let text = "the job is of recipe 1, by which different records can have the same key: all \
+                        parties need programs of recipe 2 or later, which derive a new job from its file";
+            return Err(invalid(text.to_owned()));
         }
-        if policies.iter().any(Policy::is_simulated) && !self.insecure_simulated {
+        let policies = Policies::of(&job, Arc::clone(&self.provider_policy));
+        if policies.read()?.iter().any(Policy::is_simulated) && !self.insecure_simulated {
             let text = "the policy for the providers accepts a simulated platform, whose evidence proves \
                         nothing, and this service was not started with --insecure-simulated";
-            return Err(Failed::new(Reason::InvalidJob, text));
+            return Err(invalid(text.to_owned()));
         }
-        Ok(policies)
+        Ok((job, policies))
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -607,215 +550,6 @@ fn listed(keys: &HashSet<KeyId>) -> String {
     keys.join(",")
 }
 
-struct Signer(Identity);
-
-impl Sign for Signer {
-    fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.0.sign(message)
-    }
-}
-
-/// One job, running.
-struct Task {
-    machine: JobMachine,
-    outboxes: HashMap<ConnectionId, Outbox>,
-    inbox: mpsc::WeakSender<Input>,
-    /// For the registry, which wants to know who belongs here.
-    seated: SeatedKeys,
-    slot: Slot,
-    lost: Lost,
-    deadline: Instant,
-    /// How long the job may wait for its parties.
-    waits_until: Instant,
-    /// When the parties were told to upload, and when their pace is checked next.
-    uploading: Option<(Instant, Instant)>,
-    /// How long a party whose connection broke may take to come back.
-    patience: Duration,
-    /// Until when parties may come back, earliest first.
-    absent: VecDeque<(Instant, ConnectionId)>,
-    signer: Signer,
-    shared: Shared,
-}
-
-/// How a job ended.
-struct Ended {
-    /// Why there was no result, if there was none.
-    failure: Option<Reason>,
-    /// The keys of those who had a seat when that was decided.
-    parties: HashSet<KeyId>,
-    /// How long it took to be decided.
-    elapsed: Duration,
-}
-
-/// What a job's task does besides sending.
-#[derive(Default)]
-struct Progress {
-    settled: bool,
-    finished: bool,
-    /// The keys of those who had a seat before or after.
-    parties: HashSet<KeyId>,
-}
-
-impl Task {
-    /// Runs the job to its end. Calls `settled`, which returns its duration so far, once it is
-    /// decided.
-    async fn run(
-        mut self,
-        mut inputs: mpsc::Receiver<Input>,
-        settled: impl Fn() -> Duration,
-    ) -> Ended {
-        let (mut decided, mut parties) = (None, HashSet::new());
-        loop {
-            let Some(event) = self.next(&mut inputs).await else { continue };
-            let progress = self.step(event);
-            if (progress.settled || progress.finished) && decided.is_none() {
-                parties = progress.parties;
-                decided = Some(settled());
-            }
-            if progress.finished {
-                break;
-            }
-        }
-        // Anyone who has arrived in the meantime opens the job again.
-        inputs.close();
-        while let Some(input) = inputs.recv().await {
-            if let Input::Arrived(newcomer, answer) = input {
-                let _ = answer.send(Err(newcomer));
-            }
-        }
-        let elapsed = decided.unwrap_or_else(settled);
-        Ended { failure: self.machine.failure(), parties, elapsed }
-    }
-
-    /// What happens to the job next; nothing if an arrival meant another job.
-    async fn next(&mut self, inputs: &mut mpsc::Receiver<Input>) -> Option<Event> {
-        let gathering = self.machine.is_gathering();
-        let ends = if gathering { self.waits_until } else { self.deadline };
-        let absent = self.absent.front().map(|(until, _)| *until);
-        let check = self.uploading.map(|(_, next)| next);
-        let wake = absent.into_iter().chain(check).fold(ends, Instant::min);
-        let input = tokio::select! {
-            input = inputs.recv() => input,
-            () = &mut self.lost, if gathering => return Some(Event::Crowded),
-            () = sleep_until(wake) => return Some(self.woken(gathering)),
-        };
-        match input {
-            Some(Input::Event(event)) => Some(event),
-            Some(Input::Arrived(newcomer, answer)) => {
-                if !self.machine.is_meant_by(&newcomer.arrival) {
-                    let _ = answer.send(Err(newcomer));
-                    return None;
-                }
-                let Newcomer { arrival, outbox } = newcomer;
-                self.outboxes.insert(arrival.connection, outbox);
-                let _ = answer.send(Ok(()));
-                Some(Event::Arrived(arrival))
-            }
-            // The registry holds a sender as long as the task runs.
-            None => Some(Event::Shutdown),
-        }
-    }
-
-    /// What the time has come for.
-    fn woken(&mut self, gathering: bool) -> Event {
-        let now = Instant::now();
-        if let Some((until, connection)) = self.absent.front().copied()
-            && until <= now
-        {
-            self.absent.pop_front();
-            return Event::Lost(connection);
-        }
-        if now >= self.deadline {
-            return Event::Deadline;
-        }
-        if gathering {
-            return Event::Unfilled(WAITING_TIMEOUT);
-        }
-        let (since, _) = self.uploading.unwrap_or((now, now));
-        self.uploading = Some((since, now + UPLOAD_CHECK));
-        let late = now.saturating_duration_since(since + UPLOAD_GRACE).as_secs();
-        Event::Pace(late * UPLOAD_BYTES_PER_SECOND)
-    }
-
-    /// Runs one event.
-    fn step(&mut self, event: Event) -> Progress {
-        let gathering = self.machine.is_gathering();
-        let until = if gathering { self.waits_until } else { self.deadline };
-        let left = until.saturating_duration_since(Instant::now()).as_secs();
-        let mut queue = vec![event];
-        let mut progress = Progress::default();
-        while let Some(event) = queue.pop() {
-            let stays = matches!(&event, Event::Message(_, Ok(FromParty::Chunk(_))));
-            for effect in self.machine.handle(event, left, unix_now(), &self.signer) {
-                match effect {
-                    Effect::Send(connection, message) => {
-                        let gathering = self.machine.is_gathering();
-                        let outbox = self.outboxes.get(&connection);
-                        if outbox.is_some_and(|outbox| !outbox.takes(message, gathering)) {
-                            self.outboxes.remove(&connection);
-                            queue.push(Event::Left(connection));
-                        }
-                    }
-                    Effect::Expect(connection, bytes) => {
-                        let outbox = self.outboxes.get(&connection);
-                        if let Some(place) = outbox.and_then(|outbox| outbox.place.as_ref()) {
-                            place.expect(bytes);
-                        }
-                    }
-                    Effect::Close(connection) => {
-                        self.outboxes.remove(&connection);
-                    }
-                    Effect::Await(connection) => {
-                        self.absent.push_back((Instant::now() + self.patience, connection));
-                    }
-                    Effect::Join(sets, room) => self.join(sets, room),
-                    Effect::Settled => progress.settled = true,
-                    Effect::Finished => progress.finished = true,
-                }
-            }
-            if !stays || progress.settled || progress.finished {
-                let mut seated = lock(&self.seated);
-                progress.parties.extend(seated.drain());
-                seated.extend(self.machine.keys());
-                progress.parties.extend(seated.iter());
-            }
-        }
-        if gathering && !self.machine.is_gathering() && !progress.settled && !self.slot.keep() {
-            let crowded = self.step(Event::Crowded);
-            progress.parties.extend(crowded.parties);
-            progress.settled |= crowded.settled;
-            progress.finished |= crowded.finished;
-        }
-        let uploading = self.machine.is_uploading();
-        if uploading && self.uploading.is_none() {
-            let now = Instant::now();
-            self.uploading = Some((now, now + UPLOAD_GRACE + UPLOAD_CHECK));
-        } else if !uploading {
-            self.uploading = None;
-        }
-        progress
-    }
-
-    fn join(&self, sets: Vec<ReceivedSet>, room: Option<Reservation>) {
-        let (inbox, shared) = (self.inbox.clone(), self.shared.clone());
-        tokio::spawn(async move {
-            let joined = shared.join(move || {
-                let bitmaps = engine::intersect(sets);
-                drop(room);
-                bitmaps
-            });
-            let event = match joined.await {
-                Some(Ok(bitmaps)) => Event::Joined(bitmaps),
-                Some(Err(engine::NoMemory)) => Event::NoMemory,
-                None => Event::JoinFailed,
-            };
-            if let Some(inbox) = inbox.upgrade() {
-                let _ = inbox.send(Input::Event(event)).await;
-            }
-        });
-    }
-}
-
 /// Refuses a job whose text would take far more memory as values than as text: 64 KiB of brackets are
 /// megabytes of lists. Counted before anything of it is read.
 fn is_plain_enough(text: &[u8]) -> Result<(), Failed> {
@@ -842,124 +576,7 @@ fn is_plain_enough(text: &[u8]) -> Result<(), Failed> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
-
-    use convelo_psi::agreement::{Confirmation, KeyOffer, SealedShare};
-    use convelo_psi::limits::ONE_TIME_KEY_BYTES;
-    use convelo_psi::terms;
-    use convelo_wire::Announcement;
-
     use super::*;
-    use crate::budget::Budget;
-
-    const SOURCE: Holder = Holder::Source(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    const DEADLINE: Duration = Duration::from_hours(7 * 24);
-    const NAMES: [&str; 2] = ["alice", "bob"];
-
-    /// A job of two parties and seven days, whose task runs.
-    struct Scene {
-        inbox: mpsc::Sender<Input>,
-        budget: Budget,
-        slots: Arc<Slots>,
-        seated: SeatedKeys,
-        messages: Vec<mpsc::Receiver<ToParty>>,
-        opened: Instant,
-    }
-
-    impl Scene {
-        fn new(waits: Duration) -> Self {
-            let service = terms::Service::default();
-            let deadline = DEADLINE.as_secs();
-            let job = Job::unpinned("job", 2, 10_000_000, deadline, service).expect("valid");
-            let shared = Shared::alone(1 << 30, None);
-            let (budget, opened) = (shared.budget().clone(), Instant::now());
-            let slots = Slots::new(SlotLimits { open: 2, open_each: 2, kept: 1, kept_each: 1 });
-            let (slot, lost) = slots.take([SOURCE]);
-            let (inbox, inputs) = mpsc::channel(EVENT_QUEUE);
-            let seated = SeatedKeys::default();
-            let task = Task {
-                machine: JobMachine::new(job, [0; 32], shared.room.clone()),
-                outboxes: HashMap::new(),
-                inbox: inbox.downgrade(),
-                seated: Arc::clone(&seated),
-                slot,
-                lost,
-                deadline: opened + DEADLINE,
-                waits_until: opened + waits,
-                uploading: None,
-                patience: Duration::from_secs(30),
-                absent: VecDeque::new(),
-                signer: Signer(Identity::generate()),
-                shared,
-            };
-            tokio::spawn(async move { task.run(inputs, || opened.elapsed()).await });
-            Self { inbox, budget, slots, seated, messages: Vec::new(), opened }
-        }
-
-        async fn arrive(&mut self) {
-            let number = self.messages.len();
-            let (messages, received) = mpsc::channel(100);
-            let (open, _closed) = oneshot::channel();
-            self.messages.push(received);
-            let key = u8::try_from(number).expect("two");
-            let arrival = Arrival {
-                connection: ConnectionId(number as u64),
-                name: NAMES[number].to_owned(),
-                spki: vec![key],
-                offer: KeyOffer {
-                    one_time_key: Box::new([key; ONE_TIME_KEY_BYTES]),
-                    signature: Vec::new(),
-                },
-                received: None,
-                evidence: None,
-                holders: vec![SOURCE],
-            };
-            let newcomer =
-                Newcomer { arrival, outbox: Outbox { messages, place: None, _open: open } };
-            assert!(newcomer.knock(&self.inbox).await.expect("a job").is_ok());
-        }
-
-        async fn say(&self, party: usize, message: FromParty) {
-            let event = Event::Message(ConnectionId(party as u64), Ok(message));
-            self.inbox.send(Input::Event(event)).await.expect("a job");
-        }
-
-        /// Both parties come, agree, and announce this many keys.
-        async fn announce(&mut self, keys: u64) {
-            self.arrive().await;
-            self.arrive().await;
-            let each = [(0, 1), (1, 0)];
-            for (party, other) in each {
-                let (from, to) = (NAMES[party].to_owned(), NAMES[other].to_owned());
-                let share = SealedShare { from, to, sealed: vec![7; 80] };
-                self.say(party, FromParty::Shares(vec![share])).await;
-            }
-            for (party, _) in each {
-                self.say(
-                    party,
-                    FromParty::Confirmation(Confirmation { tag: [7; 32], signature: Vec::new() }),
-                )
-                .await;
-            }
-            for (party, _) in each {
-                let announcement = Announcement { keys, blake3: [7; 32] };
-                self.say(party, FromParty::Announcement(announcement)).await;
-            }
-            for messages in &mut self.messages {
-                while !matches!(messages.recv().await, None | Some(ToParty::Ready)) {}
-            }
-        }
-
-        /// Why a party's stream ends, and how long after the job was opened.
-        async fn failure(&mut self, party: usize) -> (Failed, Duration) {
-            loop {
-                let message = self.messages[party].recv().await;
-                if let ToParty::Failed(failed) = message.expect("the stream ends with a reason") {
-                    return (failed, self.opened.elapsed());
-                }
-            }
-        }
-    }
 
     #[test]
     fn job_of_nothing_but_brackets() {
@@ -973,124 +590,5 @@ mod tests {
         // What stands in a text is no list.
         let text = format!("{{\"x\":\"\\\"{}\"}}", "[{,:".repeat(5000));
         assert!(is_plain_enough(text.as_bytes()).is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_of_strangers_does_not_wait_as_long_as_its_first_party_wishes() {
-        let mut scene = Scene::new(WAITING_TIMEOUT);
-        scene.arrive().await;
-        let Some(ToParty::Waiting(waiting)) = scene.messages[0].recv().await else {
-            panic!("not told to wait");
-        };
-        assert_eq!(waiting.seconds_left, WAITING_TIMEOUT.as_secs());
-        let (failed, after) = scene.failure(0).await;
-        assert_eq!((failed.reason, after), (Reason::Deadline, WAITING_TIMEOUT));
-        let text = "the job has waited 3600 s for 1 of 2 parties, as long as this service lets";
-        assert!(failed.explanation.starts_with(text), "{failed}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_that_is_admitted_waits_until_its_deadline() {
-        let mut scene = Scene::new(DEADLINE);
-        scene.arrive().await;
-        let (failed, after) = scene.failure(0).await;
-        assert_eq!((failed.reason, after), (Reason::Deadline, DEADLINE));
-        assert!(failed.explanation.contains("the job's deadline of 604800 s passed"), "{failed}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_oldest_job_that_waits_makes_room() {
-        let mut scene = Scene::new(WAITING_TIMEOUT);
-        scene.arrive().await;
-        let _newcomers = [(); 2].map(|()| scene.slots.take([SOURCE]));
-        let (failed, _) = scene.failure(0).await;
-        assert_eq!(failed.reason, Reason::NoRoom);
-        assert!(failed.explanation.contains("this one had waited longest"), "{failed}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_that_runs_makes_no_room() {
-        let mut scene = Scene::new(WAITING_TIMEOUT);
-        scene.announce(1000).await;
-        let newcomers = [(); 3].map(|()| scene.slots.take([SOURCE]));
-        assert!(!newcomers[2].0.keep());
-        assert_eq!(scene.failure(0).await.1, UPLOAD_GRACE + UPLOAD_CHECK, "nobody uploads");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_that_cannot_run_says_so() {
-        let mut scene = Scene::new(WAITING_TIMEOUT);
-        let (other, _lost) = scene.slots.take([SOURCE]);
-        assert!(other.keep());
-        scene.arrive().await;
-        scene.arrive().await;
-        for party in [0, 1] {
-            let (failed, _) = scene.failure(party).await;
-            assert_eq!(failed.reason, Reason::NoRoom);
-            assert!(failed.explanation.contains("runs as many jobs as it can"), "{failed}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn memory_for_sets_that_nobody_uploads_is_given_back() {
-        let mut scene = Scene::new(WAITING_TIMEOUT);
-        scene.announce(10_000_000).await;
-        let (failed, after) = scene.failure(1).await;
-        assert_eq!((failed.reason, after), (Reason::Deadline, UPLOAD_GRACE + UPLOAD_CHECK));
-        let text = "the upload of 'alice', 'bob' were too slow";
-        assert!(failed.explanation.starts_with(text), "{failed}");
-        assert!(scene.budget.reserve(1 << 30).is_some(), "all memory is free");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_upload_that_drips_holds_no_memory() {
-        let mut scene = Scene::new(WAITING_TIMEOUT);
-        scene.announce(10_000_000).await;
-        for value in 0..100_u128 {
-            let chunk = (value + 1).to_be_bytes().to_vec();
-            for party in [0, 1] {
-                let event =
-                    Event::Message(ConnectionId(party), Ok(FromParty::Chunk(chunk.clone().into())));
-                let _ = scene.inbox.send(Input::Event(event)).await;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        let (failed, after) = scene.failure(0).await;
-        assert_eq!(failed.reason, Reason::Deadline);
-        assert!(failed.explanation.contains("too slow"), "{failed}");
-        assert!(after < Duration::from_secs(110));
-        assert!(scene.budget.reserve(1 << 30).is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_upload_goes_on() {
-        const A_SECOND: u128 = UPLOAD_BYTES_PER_SECOND as u128 / 16;
-        let mut scene = Scene::new(WAITING_TIMEOUT);
-        scene.announce(10_000_000).await;
-        for second in 0..600 {
-            let values = (0..A_SECOND).map(|value| second * A_SECOND + value + 1);
-            let chunk: Vec<u8> = values.flat_map(u128::to_be_bytes).collect();
-            for party in [0, 1] {
-                scene.say(party, FromParty::Chunk(chunk.clone().into())).await;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        for messages in &mut scene.messages {
-            while let Ok(message) = messages.try_recv() {
-                assert!(!matches!(message, ToParty::Failed(_)));
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn those_with_a_seat_are_known() {
-        let mut scene = Scene::new(WAITING_TIMEOUT);
-        scene.arrive().await;
-        let has = |scene: &Scene, key: u8| lock(&scene.seated).contains(&KeyId::of_spki(&[key]));
-        let _ = scene.messages[0].recv().await;
-        assert!(has(&scene, 0) && !has(&scene, 1));
-        scene.inbox.send(Input::Event(Event::Left(ConnectionId(0)))).await.expect("a job");
-        scene.inbox.closed().await;
-        assert!(!has(&scene, 0));
     }
 }

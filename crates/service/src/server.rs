@@ -13,14 +13,16 @@ use convelo_wire::limits::{MAXIMUM_FROM_PARTY_BYTES, MAXIMUM_TO_PARTY_BYTES};
 use convelo_wire::proto::join_service_server::{JoinService, JoinServiceServer};
 use convelo_wire::{ToParty, proto};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::attester::Attester;
 use crate::collateral::CollateralSource;
+use crate::device::Device;
 use crate::figures::{Figures, Tally};
-use crate::limits::{OUTGOING_QUEUE, RECLAIM_AFTER};
+use crate::limits::{FIRST_QUOTE_TIMEOUT, OUTGOING_QUEUE, RECLAIM_AFTER};
 use crate::memory::Limits;
 use crate::registry::Registry;
 use crate::shared::{AdmitList, Shared};
@@ -74,7 +76,7 @@ pub struct Service {
 pub struct Observer {
     pub(crate) shared: Shared,
     /// None if the service's own wire is not served.
-    pub(crate) registry: Option<Arc<Registry>>,
+    pub(crate) entrance: Option<Arc<Entrance>>,
 }
 
 /// A service that could not start, or failed.
@@ -84,6 +86,13 @@ pub enum ServiceError {
     /// It could not start.
     #[error(transparent)]
     Listener(#[from] ListenerError),
+    /// The attestation device does not answer.
+    #[error(
+        "the attestation device has not answered for {} seconds: see whether what makes the quotes runs on this \
+         host (for SGX, aesmd or the quote provider), and start the service again",
+        FIRST_QUOTE_TIMEOUT.as_secs()
+    )]
+    NoQuote,
     /// The operating system refused.
     #[error("the service's socket failed: {0}")]
     Io(#[from] io::Error),
@@ -98,8 +107,11 @@ impl Service {
     /// # Errors
     /// [`ServiceError`] if the address or the evidence is unavailable.
     pub async fn bind(config: Config) -> Result<Self, ServiceError> {
-        let source = Arc::clone(&config.source);
-        let listener = Listener::bind(&config.listen, config.identity.clone(), source).await?;
+        let device = Device::new(config.source);
+        let source = Arc::clone(&device) as Arc<dyn QuoteSource>;
+        let binding = Listener::bind(&config.listen, config.identity.clone(), source);
+        let listener = timeout(FIRST_QUOTE_TIMEOUT, binding).await;
+        let listener = listener.map_err(|_| ServiceError::NoQuote)??;
         let address = listener.address()?;
         let shared = Shared::new(config.memory, config.limits, config.collateral, config.admit);
         let entrance = Arc::new(Entrance {
@@ -111,7 +123,7 @@ impl Service {
                 shared.clone(),
             ),
             shared,
-            attester: Attester::new(config.source, config.offer),
+            attester: Attester::new(device, config.offer),
             insecure_ratls_only: config.insecure_ratls_only,
         });
         let door = Arc::clone(&entrance);
@@ -128,7 +140,7 @@ impl Service {
 
     /// For those who observe the service.
     pub fn observer(&self) -> Observer {
-        Observer { registry: Some(Arc::clone(&self.entrance.registry)), ..self.shared().observer() }
+        Observer { entrance: Some(Arc::clone(&self.entrance)), ..self.shared().observer() }
     }
 
     /// For a wire that is served next to the service's own.
@@ -144,6 +156,8 @@ impl Service {
         let Self { listener, entrance, .. } = self;
         let (shared, registry) = (entrance.shared.clone(), Arc::clone(&entrance.registry));
         let reclaiming = tokio::spawn(reclaim(Arc::clone(&shared.tally)));
+        let attester = Arc::clone(&entrance);
+        let recovering = tokio::spawn(async move { attester.attester.recover().await });
         let service = JoinServiceServer::new(Join { entrance })
             .max_decoding_message_size(MAXIMUM_FROM_PARTY_BYTES)
             .max_encoding_message_size(MAXIMUM_TO_PARTY_BYTES);
@@ -154,6 +168,7 @@ impl Service {
         };
         let result = shared.serve(listener, service, meet, stop, registry.close()).await;
         reclaiming.abort();
+        recovering.abort();
         Ok(result?)
     }
 }
@@ -166,12 +181,18 @@ impl Observer {
 
     /// Whether another job could run.
     pub fn takes_jobs(&self) -> bool {
-        self.registry.as_ref().is_none_or(|registry| registry.takes_jobs())
+        self.attests()
+            && self.entrance.as_ref().is_none_or(|entrance| entrance.registry.takes_jobs())
+    }
+
+    /// Whether the attestation device answers, as far as anybody has noticed.
+    pub fn attests(&self) -> bool {
+        self.entrance.as_ref().is_none_or(|entrance| entrance.attester.answers())
     }
 
     /// Whether the service has been told to stop.
     pub fn is_stopping(&self) -> bool {
-        self.registry.as_ref().is_some_and(|registry| registry.is_closing())
+        self.entrance.as_ref().is_some_and(|entrance| entrance.registry.is_closing())
     }
 }
 

@@ -16,6 +16,7 @@ use crate::collateral::CollateralSource;
 use crate::figures::Tally;
 use crate::limits::JOINS_AT_ONCE;
 use crate::memory::Limits;
+use crate::policies::Policies;
 use crate::server::Observer;
 
 /// The keys that the operator admits, which something else keeps up to date while the service runs.
@@ -61,7 +62,7 @@ impl Shared {
 
     /// For those who observe what is served without the service's own wire.
     pub fn observer(&self) -> Observer {
-        Observer { shared: self.clone(), registry: None }
+        Observer { shared: self.clone(), entrance: None }
     }
 
     /// The memory for the sets of all jobs.
@@ -103,11 +104,12 @@ impl Shared {
         source: IpAddr,
         name: &str,
         evidence: Result<Arc<Evidence>, Refusal>,
-        policies: &[Policy],
+        policies: Arc<[Policy]>,
     ) -> Result<(), Failed> {
         let claim =
             evidence.map(|evidence| Claim { evidence: vec![evidence], collateral: Bytes::new() });
-        self.verifier.judge(Queue::Strangers, source, name, claim, policies).await
+        let policies = Policies::of_the_operator(policies);
+        self.verifier.judge(Queue::Strangers, source, name, claim, &policies).await
     }
 
     /// Counts a job that begins.

@@ -164,7 +164,7 @@ impl Renewal {
             return Err(protocol("a Challenge for another job arrived"));
         }
         let (exchange, proof) = entrance.attester.answer(Queue::Seated, peer, challenge).await?;
-        if entered.policies.is_empty() {
+        if entered.policies.are_none() {
             self.session = Some(Session::new(exchange));
         } else {
             self.pending = Some(Session::new(exchange));
@@ -182,7 +182,7 @@ impl Renewal {
         let Some(mut session) = self.pending.take() else {
             // Evidence that no policy asks for is bound and checked for form, once per challenge.
             return match &mut self.session {
-                Some(session) if entered.policies.is_empty() => session.take(peer, quote),
+                Some(session) if entered.policies.are_none() => session.take(peer, quote),
                 _ => Err(protocol("a quote arrived without a challenge")),
             };
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use convelo_attest::Gramine;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args_os().skip(1);
     let device = arguments.next().expect("a directory");
     convelo_service::program::run(arguments, || Arc::new(Gramine::new(device)))
 }

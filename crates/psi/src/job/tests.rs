@@ -355,15 +355,16 @@ fn whose_evidence_needs_which_policy() {
     let provider = example()
         .replace("[service.policy]", "[provider.policy]")
         .replace("verify = \"service\"", &key);
-    let provider_policy = Some(serde_json::json!({"version": 1, "tcb_statuses": ["UpToDate"]}));
+    let provider_policy = serde_json::json!({"version": 1, "tcb_statuses": ["UpToDate"]});
     let Mode::Attested(service) = parsed(&provider).mode().clone();
-    assert_eq!(service.verify, Verify::Provider { provider_policy });
+    assert!(matches!(service.verify, Verify::Provider { .. }));
+    assert_eq!(service.provider_policy().unwrap().read(), provider_policy);
     assert_eq!((service.key, service.policy()), (Some(CAROL.parse().unwrap()), None));
     let two_way = example().replace("verify = \"service\"", two_way) + "[provider.policy]\na = 1\n";
     let Mode::Attested(service) = parsed(&two_way).mode().clone();
-    assert_eq!(service.policy().unwrap()["version"], 1);
-    let Verify::TwoWay { provider_policy, .. } = service.verify else { panic!() };
-    assert_eq!(provider_policy, Some(serde_json::json!({"a": 1})));
+    assert!(matches!(service.verify, Verify::TwoWay { .. }));
+    assert_eq!(service.policy().unwrap().read()["version"], 1);
+    assert_eq!(service.provider_policy().unwrap().read(), serde_json::json!({"a": 1}));
 }
 
 #[test]

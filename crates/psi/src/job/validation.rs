@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::terms::{self, Parties, Terms, What};
-use super::{Content, JOB_VERSION, Job, JobDigest, JobError, Mode, Service, Verify};
+use super::{Content, JOB_VERSION, Job, JobDigest, JobError, JobPolicy, Mode, Service, Verify};
 use crate::keys::{KeyPart, Recipe};
 use crate::limits::{
     MAXIMUM_ADDRESS_BYTES, MAXIMUM_CANARIES, MAXIMUM_CAP_FACTOR, MAXIMUM_DEADLINE_SECONDS,
@@ -51,7 +51,7 @@ impl TryFrom<Terms> for Job {
         let digest = JobDigest::of(&canonical);
         let named = matches!(terms.parties, Parties::Named(_));
         let terms::Mode::Attested = terms.mode;
-        let mode = Mode::Attested(service(terms.service, terms.provider_policy, named)?);
+        let mode = Mode::Attested(service(terms.service, terms.provider_policy.as_ref(), named)?);
         if canonical.len() > MAXIMUM_JOB_BYTES {
             return Err(too_long(canonical.len()));
         }
@@ -366,7 +366,7 @@ fn check_addresses(terms: &Terms) -> Result<(), JobError> {
 /// present exactly where it is applied.
 fn service(
     service: terms::Service,
-    provider_policy: Option<Value>,
+    provider_policy: Option<&Value>,
     named: bool,
 ) -> Result<Service, JobError> {
     let refuse = |field: &str, text: &str| Err(JobError::new(field, text));
@@ -374,6 +374,8 @@ fn service(
     let no_provider_policy = named && provider_policy.is_none();
     let no_key = named && service.key.is_none();
     let key = service.key;
+    let policy = service.policy.as_ref().map(JobPolicy::from);
+    let provider_policy = provider_policy.map(JobPolicy::from);
     let verify = match service.verify {
         terms::Verify::Service if provider_policy.is_some() => {
             return refuse(
@@ -382,7 +384,7 @@ fn service(
                  evidence: remove the policy, or write verify = \"two-way\" under [service]",
             );
         }
-        terms::Verify::Provider if service.policy.is_some() => {
+        terms::Verify::Provider if policy.is_some() => {
             return refuse(
                 "service.policy",
                 "service.policy is given, but verify = \"provider\" never looks at the service's \
@@ -410,8 +412,8 @@ fn service(
                  by its key alone; add key = \"sha256:...\" under [service]",
             );
         }
-        terms::Verify::Service => Verify::Service { policy: service.policy },
-        terms::Verify::TwoWay => Verify::TwoWay { policy: service.policy, provider_policy },
+        terms::Verify::Service => Verify::Service { policy },
+        terms::Verify::TwoWay => Verify::TwoWay { policy, provider_policy },
         terms::Verify::Provider => Verify::Provider { provider_policy },
     };
     let addresses = service.address.map_or(service.addresses, |address| vec![address]);
