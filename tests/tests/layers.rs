@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("convelo-keys", &["convelo-psi"]),
     ("convelo-attest", &["convelo-untrusted"]),
     ("convelo-heap", &[]),
+    ("convelo-mpc", &["convelo-psi"]),
     ("convelo-simulator", &["convelo-attest"]),
     ("convelo-wire", &["convelo-psi"]),
     ("convelo-channel", &["convelo-attest", "convelo-untrusted"]),
@@ -108,6 +109,7 @@ const OUT_OF_REACH: &[(&str, &[&str])] = &[
     ("convelo-psi", PURE),
     ("convelo-keys", PURE),
     ("convelo-attest", PURE),
+    ("convelo-mpc", PURE),
     ("convelo-untrusted", PURE),
     ("convelo-wire", &["convelo-attest", "rustls", "arrow", "arrow-*", "parquet", "clap", "pyo3"]),
     ("convelo-channel", &["convelo-psi", "tonic", "arrow", "arrow-*", "parquet", "clap", "pyo3"]),
@@ -115,6 +117,7 @@ const OUT_OF_REACH: &[(&str, &[&str])] = &[
         "convelo-service",
         &[
             "convelo-keys",
+            "convelo-mpc",
             "arrow",
             "arrow-*",
             "parquet",
