@@ -137,7 +137,8 @@ impl PeerTls {
     }
 
     /// The same with no key exchange but X25519MLKEM768.
-    pub(crate) fn hybrid_only(self) -> Self {
+    #[must_use]
+    pub fn hybrid_only(self) -> Self {
         Self { provider: hybrid_provider(), ..self }
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use convelo_psi::KeyId;
+use convelo_psi::{KeyId, Protocol};
 
 use crate::{clock, exit};
 
@@ -87,15 +87,40 @@ pub(crate) enum LogArg {
 
 #[derive(Args)]
 pub(crate) struct Demo {
-    /// Number of providers, 2 to 64
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=64))]
-    pub(crate) parties: u8,
+    /// How the tables are intersected: by a simulated service, or by the providers alone, for two
+    #[arg(long, value_enum, default_value_t = ModeArg::Attested)]
+    pub(crate) mode: ModeArg,
+    /// Number of providers, 2 to 64 [default: 3, and 2 without a service]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(2..=64))]
+    pub(crate) parties: Option<u8>,
     /// Generate tables of this many rows each, half of them in common, instead of the small example
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) rows: Option<u64>,
     /// Keep every file in this new directory, with the commands to rerun the steps by hand
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
+}
+
+/// How sets are intersected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModeArg {
+    /// By a service inside an enclave, which sees only pseudonyms
+    Attested,
+    /// By two parties alone, with VOLE-PSI
+    Vole,
+    /// By two parties alone, with elliptic curve Diffie-Hellman
+    Ecdh,
+}
+
+impl ModeArg {
+    /// The protocol between the parties, if they do without a service.
+    pub(crate) fn protocol(self) -> Option<Protocol> {
+        match self {
+            Self::Attested => None,
+            Self::Vole => Some(Protocol::Vole),
+            Self::Ecdh => Some(Protocol::Ecdh),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -106,12 +131,15 @@ pub(crate) struct Init {
     /// The file to write; an existing one is not overwritten
     #[arg(default_value = "job.toml")]
     pub(crate) file: PathBuf,
+    /// How the sets are intersected: by an attested service, or by the parties alone
+    #[arg(long, value_enum, default_value_t = ModeArg::Attested)]
+    pub(crate) mode: ModeArg,
     /// Take the service's policy from this file instead of a placeholder
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
-    /// The service's address
-    #[arg(long, value_name = "HOST:PORT", default_value = "psi.example.org:7443")]
-    pub(crate) service: String,
+    /// The service's address [default: psi.example.org:7443]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) service: Option<String>,
     /// A party and the fingerprint of its key, as printed by `convelo keygen`; repeat for each
     /// party
     #[arg(long = "party", value_name = "NAME=sha256:…")]
@@ -375,6 +403,8 @@ pub(crate) struct Run {
     /// Reach the service here instead of at the job's address
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) service: Option<String>,
+    #[command(flatten)]
+    pub(crate) meeting: Meeting,
     /// This party's own policy, which must accept the service's evidence too
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
@@ -394,6 +424,19 @@ pub(crate) struct Run {
     pub(crate) platform: Platform,
     #[command(flatten)]
     pub(crate) voice: Voice,
+}
+
+/// How parties find each other in a job without a service: one of each two must listen.
+#[derive(Args)]
+pub(crate) struct Meeting {
+    /// In a job without a service, listen for the other parties here [default: the port of this
+    /// party's address in the job, if it has one]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// In a job without a service, reach another party here instead of at the job's address;
+    /// repeat for each
+    #[arg(long = "peer", value_name = "NAME=HOST:PORT")]
+    pub(crate) peers: Vec<String>,
 }
 
 /// The other providers, in a job whose providers prove their programs to each other.

@@ -173,6 +173,14 @@ fn advice(hint: Hint) -> &'static str {
             "with --no-header if it is an id; if it is a name, remove the line, or use 'convelo run' with \
              --format csv and --key COLUMN"
         }
+        Hint::Meet => {
+            "listen with --listen HOST:PORT, or say where the other party listens with --peer NAME=HOST:PORT; \
+             one of the two must listen"
+        }
+        Hint::Listen => "give an address of this machine with --listen HOST:PORT",
+        Hint::PeerAddress => "correct it with --peer NAME=HOST:PORT, or in the job",
+        Hint::NoService => "leave out --service and --policy",
+        Hint::NoMeeting => "leave out --listen and --peer",
         Hint::KeyColumns => "name the column of each part with --key COLUMN, in the job's order",
     }
 }

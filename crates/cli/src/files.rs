@@ -92,6 +92,17 @@ fn unreadable(error: &io::Error) -> String {
     }
 }
 
+/// The addresses of other parties, NAME=HOST:PORT each.
+pub(crate) fn peers(given: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let peers = given.iter().map(|peer| match peer.split_once('=') {
+        Some((name, address)) => Ok((name.to_owned(), address.to_owned())),
+        None => Err(Failure::usage(format!(
+            "--peer takes NAME=HOST:PORT, as in bob=bob.example.org:7444, and '{peer}' has no '='"
+        ))),
+    });
+    peers.collect()
+}
+
 /// Reads and validates a job file.
 pub(crate) fn job(path: &Path) -> Result<Job, Failure> {
     Job::from_toml(&text(path, "the job file")?)

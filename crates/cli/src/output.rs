@@ -156,6 +156,8 @@ enum Stage {
     Reading,
     Sending,
     Joining,
+    /// In a job without a service.
+    Exchanging,
     Writing,
 }
 
@@ -221,6 +223,15 @@ impl Narrator {
         self.line(format_args!(
             "the service does not answer yet ({why}); still trying for {}",
             duration(give_up_in)
+        ));
+    }
+
+    fn peer_absent(&self, name: &str, address: &str, why: &str) {
+        if std::mem::replace(&mut self.state().absent, true) {
+            return;
+        }
+        self.line(format_args!(
+            "{name} does not answer at {address} yet ({why}); still trying until the job's deadline"
         ));
     }
 
@@ -522,6 +533,41 @@ impl Observer for Narrator {
                 self.others("the service has all sets and is joining them");
                 self.progress(Stage::Joining, 0, 0);
             }
+            Event::Listening { address } => {
+                self.line(format_args!("listening for the other party on {address}"));
+            }
+            Event::PeerAbsent { name, address, why, .. } => self.peer_absent(name, address, &why),
+            Event::PeerMet { name } => {
+                let mut state = self.state();
+                let again = std::mem::replace(&mut state.lost, false);
+                state.absent = false;
+                drop(state);
+                if again {
+                    self.line("reconnected; the job continues where it was");
+                } else {
+                    self.line(format_args!("connected with {name}, which proved the key that the job pins"));
+                }
+            }
+            Event::PeerLost { name, why, give_up_in } => {
+                if !std::mem::replace(&mut self.state().lost, true) {
+                    self.line(format_args!(
+                        "the connection to {name} broke ({why}); waiting for another for up to {}",
+                        duration(give_up_in)
+                    ));
+                }
+            }
+            Event::SizesKnown { own, others } => {
+                let others: Vec<_> = others
+                    .iter()
+                    .map(|(name, keys)| format!("{} at {name}", counted(*keys, "key")))
+                    .collect();
+                self.line(format_args!(
+                    "computing with {} here and {}",
+                    counted(own, "key"),
+                    others.join(", ")
+                ));
+            }
+            Event::Exchanging { done, total } => self.progress(Stage::Exchanging, done, total),
             Event::Result => self.clear_bar(),
             Event::Writing { done, total } => {
                 self.progress(Stage::Writing, done, total);
@@ -575,6 +621,7 @@ fn style(stage: Stage, stages: usize) -> ProgressStyle {
         Stage::Reading => (1, "reading {percent} %{bytes_rate} {wide_bar} {eta}"),
         Stage::Sending => (2, "sending {percent} %{keys_rate} {wide_bar} {eta}"),
         Stage::Joining => (3, "joining {spinner} {elapsed}"),
+        Stage::Exchanging => (3, "computing {percent} % {wide_bar} {eta}"),
         Stage::Writing => (4, "writing {percent} %{bytes_rate} {wide_bar} {eta}"),
     };
     let keys = |state: &ProgressState, into: &mut dyn std::fmt::Write| {

@@ -2,7 +2,8 @@
 
 use convelo_attest::Policy;
 use convelo_party::Plan;
-use convelo_psi::{Job, Mode, Parties, Service, Verify, What};
+use convelo_psi::{Job, Parties, Protocol, Service, Verify, What};
+use indicatif::{HumanBytes, HumanCount};
 
 use crate::exit::Failure;
 
@@ -12,8 +13,8 @@ pub(crate) fn notices<'a>(
     policies: impl IntoIterator<Item = &'a Policy>,
     insecure_ratls_only: bool,
 ) -> Vec<&'static str> {
-    let Mode::Attested(service) = job.mode();
-    let unattested = matches!(service.verify, Verify::Provider { .. });
+    let unattested =
+        job.service().is_some_and(|service| matches!(service.verify, Verify::Provider { .. }));
     let simulated = policies.into_iter().any(Policy::is_simulated);
     [(simulated, SIMULATED), (unattested, NOT_ATTESTED), (insecure_ratls_only, NOT_FRESH)]
         .into_iter()
@@ -36,20 +37,10 @@ pub(crate) fn lines(job: &Job, policies: [Option<&Policy>; 2], me: Option<&str>)
     let mut lines = vec![format!("job {} (digest {})", job.name(), job.digest())];
     lines
         .extend(notices(job, policies.into_iter().flatten(), false).into_iter().map(str::to_owned));
-    let Mode::Attested(service) = job.mode();
-    lines.push(match service.addresses.as_slice() {
-        [] => "service: named at run time".to_owned(),
-        [address] => format!("service: {address}"),
-        several => format!(
-            "{} services, each of which joins its shard of the sets: {}",
-            several.len(),
-            several.join(", ")
-        ),
-    });
-    if service.hybrid {
-        lines.push("TLS with it: X25519MLKEM768 and no other key exchange".to_owned());
+    match (job.service(), job.protocol()) {
+        (Some(service), _) => lines.extend(of_service(service)),
+        (None, protocol) => lines.extend(protocol.into_iter().flat_map(of_protocol)),
     }
-    lines.push(format!("evidence: {}", evidence(service)));
     for (policy, whose) in policies.into_iter().zip(["service", "parties"]) {
         let Some(policy) = policy else { continue };
         lines.push(format!("what is accepted as evidence of the {whose}:"));
@@ -80,8 +71,10 @@ pub(crate) fn lines(job: &Job, policies: [Option<&Policy>; 2], me: Option<&str>)
         Parties::Named(parties) => {
             for party in parties {
                 let you = if me == Some(&party.name) { " (you)" } else { "" };
+                let address = party.address.as_ref();
+                let address = address.map(|at| format!(", reached at {at}")).unwrap_or_default();
                 lines.push(format!(
-                    "party {}{you}: at most {}; learns {}",
+                    "party {}{you}{address}: at most {}; learns {}",
                     party.name,
                     cap(job, &party.name),
                     learns(job, &party.name),
@@ -111,12 +104,24 @@ pub(crate) fn lines(job: &Job, policies: [Option<&Policy>; 2], me: Option<&str>)
         Some(step) => format!("the size of each set, padded to a multiple of {step},"),
         None => "the size of each set".to_owned(),
     };
-    lines.push(format!(
-        "the service learns: the names and key fingerprints of the parties, {size} and of what they \
-         have in common; of the keys, only pseudonyms"
-    ));
-    lines.push("each party learns: which parties take part, and when each has uploaded".to_owned());
-    lines.push(format!("deadline: {} after the first party arrives", time(job.deadline_seconds())));
+    match job.receiver() {
+        None => {
+            lines.push(format!(
+                "the service learns: the names and key fingerprints of the parties, {size} and of what they \
+                 have in common; of the keys, only pseudonyms"
+            ));
+            lines.push(
+                "each party learns: which parties take part, and when each has uploaded".to_owned(),
+            );
+            lines.push(format!(
+                "deadline: {} after the first party arrives",
+                time(job.deadline_seconds())
+            ));
+        }
+        Some(receiver) => {
+            lines.extend(without_service(job, &receiver.name, &size));
+        }
+    }
     lines.push(format!(
         "false matches: the probability of any is below 2^{:.0}",
         job.false_match_bound_log2().ceil()
@@ -124,10 +129,87 @@ pub(crate) fn lines(job: &Job, policies: [Option<&Policy>; 2], me: Option<&str>)
     lines
 }
 
+fn of_service(service: &Service) -> Vec<String> {
+    let mut lines = vec![match service.addresses.as_slice() {
+        [] => "service: named at run time".to_owned(),
+        [address] => format!("service: {address}"),
+        several => format!(
+            "{} services, each of which joins its shard of the sets: {}",
+            several.len(),
+            several.join(", ")
+        ),
+    }];
+    if service.hybrid {
+        lines.push("TLS with it: X25519MLKEM768 and no other key exchange".to_owned());
+    }
+    lines.push(format!("evidence: {}", evidence(service)));
+    lines
+}
+
+fn of_protocol(protocol: Protocol) -> [String; 3] {
+    let (name, rests_on, later) = match protocol {
+        Protocol::Vole => (
+            "VOLE-PSI (Raghuraman and Rindal, 2022)",
+            "learning parity with noise, and in its base transfers on ristretto255 and ML-KEM-768 together",
+            "post-quantum, as far as is known: nothing in it rests on the elliptic curve alone",
+        ),
+        Protocol::Ecdh => (
+            "elliptic curve Diffie-Hellman on Curve25519, items hashed as in RFC 9380",
+            "decisional Diffie-Hellman on that curve",
+            "NOT post-quantum: inside TLS, which is; but a partner who keeps what it received can test \
+             guesses of keys once discrete logarithms on the curve can be computed",
+        ),
+    };
+    [
+        format!("no service: the parties compute among themselves, by {name}"),
+        format!(
+            "secure against parties that keep to the protocol (semi-honest), if these hold: {rests_on}; \
+             not audited"
+        ),
+        later.to_owned(),
+    ]
+}
+
+/// What parties learn in a job without a service besides its result, and in which order.
+fn without_service(job: &Job, receiver: &str, size: &str) -> Vec<String> {
+    let others = job.parties().named().iter().filter(|party| party.name != receiver);
+    let second: Vec<_> = others
+        .filter(|party| job.learns(&party.name))
+        .map(|party| party.name.as_str())
+        .collect();
+    let mut lines = vec![format!("each party learns: {size} and when each is there")];
+    if !second.is_empty() {
+        lines.push(format!(
+            "{receiver} learns the result first and tells {}; nothing but its honesty makes it tell the truth",
+            second.join(", ")
+        ));
+    }
+    lines.push(format!("deadline: {} after a party has started", time(job.deadline_seconds())));
+    let estimate = convelo_party::estimate(job, ESTIMATED_KEYS);
+    lines.extend(estimate.map(|estimate| {
+        format!(
+            "cost, estimated for {} keys of each: {} s of this processor at each party, {} to send in all, \
+             {} of memory at each party",
+            HumanCount(ESTIMATED_KEYS),
+            estimate.cpu.as_secs_f64().ceil(),
+            HumanBytes(estimate.bytes),
+            HumanBytes(estimate.memory)
+        )
+    }));
+    lines
+}
+
+/// For how many keys of each party a cost is estimated.
+const ESTIMATED_KEYS: u64 = 1_000_000;
+
 /// The plan as a run shows it before sending anything: what the reveal policy says.
 pub(crate) fn brief(plan: &Plan) -> Vec<String> {
     let (job, me) = (plan.job(), plan.name());
     let mut lines = vec![format!("job {}, digest {}", job.name(), job.digest())];
+    if let Some(protocol) = job.protocol() {
+        let [line, ..] = of_protocol(protocol);
+        lines.push(line);
+    }
     let of_any = plan.policies().filter(|policy| policy.accepts_any_platform()).count();
     if of_any > 0 && of_any == plan.policies().count() {
         let policy = plan.policies().next();

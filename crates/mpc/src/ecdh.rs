@@ -70,6 +70,18 @@ pub struct Session {
     pub both_learn: bool,
 }
 
+impl Session {
+    /// How many messages of points the receiver sends.
+    pub fn blinded_messages(&self) -> usize {
+        chunks(self.receiver_items, POINTS_EACH)
+    }
+
+    /// How many messages of points the sender sends.
+    pub fn points_messages(&self) -> usize {
+        chunks(self.sender_items, POINTS_EACH)
+    }
+}
+
 /// What a party learns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Learnt {

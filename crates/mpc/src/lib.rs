@@ -7,6 +7,7 @@
 pub mod curve;
 pub mod ecdh;
 pub mod gf128;
+mod item;
 mod message;
 pub mod okvs;
 #[cfg(test)]
@@ -15,5 +16,6 @@ mod tags;
 pub mod vole;
 pub mod vole_psi;
 
+pub use item::ItemHash;
 pub use message::MessageError;
 pub use tags::MAXIMUM_ITEMS;

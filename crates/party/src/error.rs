@@ -95,6 +95,16 @@ pub enum Hint {
     Header,
     /// Whether the first line of an id list is an id.
     HeaderLine,
+    /// An address to listen on, or the address of another party: there is neither.
+    Meet,
+    /// Another address to listen on.
+    Listen,
+    /// Another address of another party.
+    PeerAddress,
+    /// No address of a service, policy or evidence: the job has no service.
+    NoService,
+    /// No address to listen on and none of another party: the job's parties meet at its service.
+    NoMeeting,
 }
 
 /// A run that ended without a result.
@@ -157,6 +167,9 @@ pub(crate) enum Cause {
     Table(TableError),
     #[error("the parties could not agree on a job key: {0}")]
     Agreement(#[source] AgreementError),
+    /// Another party of a job without a service sent what it may not send.
+    #[error("'{name}' did not follow the protocol, and nothing it sent is used: {why}")]
+    PartyRefused { name: String, why: String },
     /// Keys that do not fit in memory cannot be stored elsewhere.
     #[error(transparent)]
     Spill(io::Error),
@@ -203,6 +216,12 @@ impl Error {
     /// This party refused the evidence of another provider.
     pub(crate) fn provider_refused(name: &str, refusal: Refusal) -> Self {
         Self::of(Kind::Attestation, Cause::ProviderRefused { name: name.to_owned(), refusal })
+    }
+
+    /// Another party sent what it may not send.
+    pub(crate) fn party_refused(name: &str, why: &str) -> Self {
+        let (name, why) = (name.to_owned(), why.to_owned());
+        Self::of(Kind::Job, Cause::PartyRefused { name, why })
     }
 
     fn refused(refusal: Refusal, cause: impl FnOnce(Refusal) -> Cause) -> Self {
@@ -300,6 +319,7 @@ impl Error {
             Cause::Table(_) => Reason::Table,
             Cause::Agreement(_) => Reason::KeyAgreement,
             Cause::ProviderRefused { .. } => Reason::Attestation,
+            Cause::PartyRefused { .. } => Reason::Protocol,
             _ if self.kind == Kind::RevealPolicy => Reason::OverCap,
             _ => Reason::Stopped,
         }

@@ -57,6 +57,50 @@ pub enum Event<'a> {
         /// What was found.
         verdict: &'a Verdict,
     },
+    /// Without a service: other parties can connect here.
+    Listening {
+        /// `host:port`, as the operating system says it.
+        address: &'a str,
+    },
+    /// Without a service: another party does not answer yet.
+    PeerAbsent {
+        /// Its name.
+        name: &'a str,
+        /// Where it was dialled.
+        address: &'a str,
+        /// Why, in words.
+        why: String,
+        /// The pause before the next attempt.
+        retry_in: Duration,
+    },
+    /// Without a service: there is a connection to another party, which proved the key that the job pins.
+    PeerMet {
+        /// Its name.
+        name: &'a str,
+    },
+    /// Without a service: the connection to another party broke.
+    PeerLost {
+        /// Its name.
+        name: &'a str,
+        /// Why, in words.
+        why: String,
+        /// How long another one is waited for.
+        give_up_in: Duration,
+    },
+    /// Without a service: the parties know the sizes of their sets.
+    SizesKnown {
+        /// How many keys this party sends, padding included.
+        own: u64,
+        /// The others by name, with as much about them.
+        others: Vec<(&'a str, u64)>,
+    },
+    /// Without a service: the protocol between the parties runs.
+    Exchanging {
+        /// Steps so far.
+        done: u64,
+        /// Steps in total.
+        total: u64,
+    },
     /// All parties hold the same job key.
     KeyAgreed,
     /// The table is being read for the first time.

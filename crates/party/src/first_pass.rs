@@ -19,6 +19,7 @@ use zeroize::Zeroize;
 use crate::dropped::DroppedList;
 use crate::error::{Error, Hint, Kind};
 use crate::event::Counts;
+use crate::key_hash::KeyHash;
 use crate::limits::{
     BLOCKS_IN_FLIGHT, MAXIMUM_PSEUDONYMING_THREADS, MAXIMUM_ROWS, SMALL_TABLE_BYTES,
 };
@@ -38,14 +39,14 @@ pub(crate) struct FirstPass {
 pub(crate) fn first_pass(
     table: &Table,
     parts: &[KeyPart],
-    pseudonymiser: &Pseudonymiser,
+    hash: &KeyHash,
     memory: &Memory,
     list: Option<DroppedList>,
     progress: impl FnMut(u64) + Send,
     go_on: impl Fn() -> Result<(), Error> + Sync,
 ) -> Result<FirstPass, Error> {
     let mut collection = Collection { builder: memory.builder(), list, ..Collection::default() };
-    let maker = Maker { keys: table.keys(), parts, pseudonymiser };
+    let maker = Maker { keys: table.keys(), parts, hash };
     let scanned = if table.size_bytes() <= SMALL_TABLE_BYTES {
         alone(table, &maker, &mut collection, progress, go_on)
     } else {
@@ -58,7 +59,7 @@ pub(crate) fn first_pass(
 struct Maker<'m> {
     keys: Keys,
     parts: &'m [KeyPart],
-    pseudonymiser: &'m Pseudonymiser,
+    hash: &'m KeyHash,
 }
 
 impl Maker<'_> {
@@ -193,7 +194,7 @@ impl Batch {
         self.make_room(rows, maker.parts.len());
         self.block = (block.first(), block.rows());
         let batch = &mut self;
-        let mut queue = maker.pseudonymiser.queue();
+        let mut queue = maker.hash.queue();
         let visited = maker.keys.visit(block, |place, entry| {
             let Entry::Row(found) = entry else {
                 batch.repeated_headers += 1;
@@ -373,9 +374,9 @@ pub fn count_keys(
 ) -> Result<(Counts, Survey), Error> {
     check_key_columns(table, job)?;
     // The pseudonyms never leave this function, so their key need not be secret.
-    let pseudonymiser = Pseudonymiser::new(&[0; PSEUDONYM_BYTES]);
+    let hash = KeyHash::Pseudonyms(Pseudonymiser::new(&[0; PSEUDONYM_BYTES]));
     let list = list.map(|path| DroppedList::new(path, job.keys())).transpose()?;
-    let pass = first_pass(table, job.keys(), &pseudonymiser, memory, list, |_| {}, || Ok(()))?;
+    let pass = first_pass(table, job.keys(), &hash, memory, list, |_| {}, || Ok(()))?;
     Ok((pass.counts, pass.survey))
 }
 
@@ -423,7 +424,7 @@ mod tests {
         let options = TableOptions { format, key, select: Vec::new() };
         let table = Table::open(input, &options).expect("a table");
         let parts = [KeyPart::new("id", Vec::new())];
-        first_pass(&table, &parts, &Pseudonymiser::new(&[7; 16]), memory, None, |_| {}, || Ok(()))
+        first_pass(&table, &parts, &KeyHash::Pseudonyms(Pseudonymiser::new(&[7; 16])), memory, None, |_| {}, || Ok(()))
     }
 
     #[test]

@@ -45,11 +45,15 @@
 
 mod attestation;
 mod connection;
+pub mod direct;
 mod dropped;
+mod engine;
 mod error;
+mod estimate;
 mod event;
 mod first_pass;
 mod kept;
+mod key_hash;
 pub mod limits;
 mod part;
 mod pcs;
@@ -73,6 +77,7 @@ pub mod table;
 pub use convelo_keys::UNKNOWN_VALUES;
 pub use convelo_wire::{OtherTerms, Waiting};
 pub use error::{Error, Hint, Kind};
+pub use estimate::{Estimate, estimate};
 pub use event::{Counts, Event, Observer};
 pub use first_pass::count_keys;
 pub use kept::resume;

@@ -143,3 +143,26 @@ pub(crate) const LEAST_ROOM_BYTES: u64 = MEBIBYTE;
 
 /// The largest policy, collateral, key or job file.
 pub const MAXIMUM_FILE_BYTES: u64 = 4 * MEBIBYTE;
+
+/// The longest message between two parties without a service: a part of a masked table (8 MiB) and
+/// what stands before it.
+pub const MAXIMUM_MESSAGE_BYTES: usize = 9 << 20;
+
+/// How many bytes of messages a party may send before the other has taken them; a single message may
+/// be longer.
+pub(crate) const MESSAGES_WINDOW_BYTES: u32 = 4 << 20;
+
+/// The handshake and the first frames of a connection between parties must be over after this time.
+pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A connection between parties on which nothing arrives for this long counts as broken.
+pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a party says that it is still there.
+pub(crate) const ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a party that is done waits for the others to take its last message.
+pub(crate) const LAST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections that wait until it is known whether they are of a party of the job.
+pub(crate) const GREETINGS_AT_ONCE: usize = 16;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use convelo_attest::{Collateral, Policy, QuoteSource};
 use convelo_channel::{Expect, Identity};
-use convelo_psi::{Job, KeyId, Mode, OutcomeKind, Parties, Shard, Verify, is_address, reveal};
+use convelo_psi::{
+    Job, KeyId, OutcomeKind, Parties, Party, Service, Shard, Verify, is_address, reveal,
+};
 use convelo_wire::limits::{MAXIMUM_OFFERED_BYTES, MAXIMUM_TERMS_BYTES};
 
 use crate::error::{Error, Hint, Kind};
@@ -34,10 +36,14 @@ pub(crate) struct Conditions {
     pub(crate) name: String,
     pub(crate) identity: Identity,
     policies: Vec<Arc<Policy>>,
-    /// What every service must prove.
+    /// What every service must prove; without a service, nothing.
     pub(crate) expect: Expect,
     /// `host:port` of each of the job's services, in their order.
     pub(crate) addresses: Vec<String>,
+    /// Without a service: where this party listens for the others.
+    pub(crate) listen: Option<String>,
+    /// Without a service: the others, with where they listen, if that is known.
+    pub(crate) others: Vec<(Party, Option<String>)>,
     /// Where evidence about this party comes from, if the job asks for it.
     pub(crate) source: Option<Arc<dyn QuoteSource>>,
     /// The other providers, if the job asks for their evidence.
@@ -77,6 +83,8 @@ pub struct PlanBuilder {
     collateral: Option<Collateral>,
     offer: Option<Collateral>,
     address: Option<String>,
+    listen: Option<String>,
+    peers: Vec<(String, String)>,
     source: Option<Arc<dyn QuoteSource>>,
     consent: Consent,
     insecure_ratls_only: bool,
@@ -115,6 +123,8 @@ impl Plan {
             collateral: None,
             offer: None,
             address: None,
+            listen: None,
+            peers: Vec::new(),
             source: None,
             consent: Consent::default(),
             insecure_ratls_only: false,
@@ -143,6 +153,11 @@ impl Plan {
     /// Where matched rows go; `None` if the job entitles this party to none.
     pub fn output(&self) -> Option<&Output<'static>> {
         self.output.as_ref()
+    }
+
+    /// In a job without a service: where this party listens for the others.
+    pub fn listen(&self) -> Option<&str> {
+        self.conditions.listen.as_deref()
     }
 
     /// The policies that every service's evidence must meet: the job's first, then this party's
@@ -243,6 +258,21 @@ impl PlanBuilder {
         Self { source: source.into(), ..self }
     }
 
+    /// In a job without a service: listens for the others here, `host:port`. If it is not given, and the
+    /// job names an address of this party, it listens on that port.
+    #[must_use]
+    pub fn listen(self, address: impl Into<Option<String>>) -> Self {
+        Self { listen: address.into(), ..self }
+    }
+
+    /// In a job without a service: where another party listens, by its name, instead of the address that
+    /// the job names.
+    #[must_use]
+    pub fn peers(mut self, peers: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.peers.extend(peers);
+        self
+    }
+
     /// Accepts evidence of a simulated platform, if the job or this party's own policy names its root:
     /// nothing is protected by hardware then. Without it, such a plan is refused.
     #[must_use]
@@ -330,7 +360,15 @@ impl PlanBuilder {
     /// # Errors
     /// What is missing or superfluous, with a [`Hint`].
     pub fn build(self) -> Result<Plan, Error> {
-        let addresses = addresses(&self.job, self.address)?;
+        let (addresses, listen, others) = if self.job.service().is_some() {
+            check_no_meeting(self.listen.as_deref(), &self.peers)?;
+            (addresses(&self.job, self.address)?, None, Vec::new())
+        } else {
+            check_no_service(self.address.as_deref(), !self.policies.is_empty())?;
+            let others = others(&self.job, &self.name, &self.peers)?;
+            let listen = listens(&self.job, &self.name, self.listen, &others)?;
+            (Vec::new(), listen, others)
+        };
         let policies = policy_of(&self.job)?.into_iter().chain(self.policies);
         let policies: Vec<_> = policies.map(Arc::new).collect();
         check_consent(&self.job, &policies, &self.provider_policies, self.consent)?;
@@ -338,10 +376,13 @@ impl PlanBuilder {
             check_collateral(&policies, self.collateral.as_ref())?;
         }
         let collateral = self.collateral.map(Arc::new);
-        let expect = expectation(&self.job, policies.clone(), collateral.clone())?;
+        let expect = match self.job.service() {
+            Some(_) => expectation(&self.job, policies.clone(), collateral.clone())?,
+            None => Expect::Key([0; 32]),
+        };
         let seen = self.seen_lists.map(Seen::open).transpose()?.map(Arc::new);
-        let Mode::Attested(service) = self.job.mode();
-        let source = match (service.verifies_providers(), self.source) {
+        let verifies = self.job.service().is_some_and(Service::verifies_providers);
+        let source = match (verifies, self.source) {
             (false, _) => None,
             (true, Some(source)) => Some(source),
             (true, None) => {
@@ -368,6 +409,8 @@ impl PlanBuilder {
             policies,
             expect,
             addresses,
+            listen,
+            others,
             source,
             providers,
             insecure_ratls_only: self.insecure_ratls_only,
@@ -389,8 +432,8 @@ impl PlanBuilder {
 /// # Errors
 /// If it cannot be read.
 pub fn policy_of(job: &Job) -> Result<Option<Policy>, Error> {
-    let Mode::Attested(service) = job.mode();
-    let policy = service.policy().map(|policy| Policy::from_json(&policy.read())).transpose();
+    let policy = job.service().and_then(Service::policy);
+    let policy = policy.map(|policy| Policy::from_json(&policy.read())).transpose();
     policy.map_err(|error| Error::new(Kind::Usage, format!("[service.policy] of the job: {error}")))
 }
 
@@ -399,8 +442,8 @@ pub fn policy_of(job: &Job) -> Result<Option<Policy>, Error> {
 /// # Errors
 /// If it cannot be read.
 pub fn provider_policy_of(job: &Job) -> Result<Option<Policy>, Error> {
-    let Mode::Attested(service) = job.mode();
-    let policy = service.provider_policy().map(|policy| Policy::from_json(&policy.read()));
+    let policy = job.service().and_then(Service::provider_policy);
+    let policy = policy.map(|policy| Policy::from_json(&policy.read()));
     let policy = policy.transpose();
     policy
         .map_err(|error| Error::new(Kind::Usage, format!("[provider.policy] of the job: {error}")))
@@ -408,8 +451,7 @@ pub fn provider_policy_of(job: &Job) -> Result<Option<Policy>, Error> {
 
 /// Everything that the other providers' evidence must meet: nothing, if the job asks for none.
 fn provider_policies(job: &Job, own: Vec<Policy>) -> Result<Vec<Arc<Policy>>, Error> {
-    let Mode::Attested(service) = job.mode();
-    if !service.verifies_providers() {
+    if !job.service().is_some_and(Service::verifies_providers) {
         if own.is_empty() {
             return Ok(Vec::new());
         }
@@ -452,8 +494,9 @@ pub(crate) fn check_consent(
     of_providers: &[Policy],
     consent: Consent,
 ) -> Result<(), Error> {
-    let Mode::Attested(service) = job.mode();
-    if matches!(service.verify, Verify::Provider { .. }) && !consent.insecure_unattested {
+    let unattested =
+        job.service().is_some_and(|service| matches!(service.verify, Verify::Provider { .. }));
+    if unattested && !consent.insecure_unattested {
         let text = "nobody verifies the service in this job (verify = \"provider\"): its operator sees \
                     pseudonyms and sizes, and can answer anything; nothing was sent";
         return Err(usage(text, Hint::Unattested));
@@ -484,7 +527,9 @@ pub(crate) fn expectation(
     policies: Vec<Arc<Policy>>,
     collateral: Option<Arc<Collateral>>,
 ) -> Result<Expect, Error> {
-    let Mode::Attested(service) = job.mode();
+    let Some(service) = job.service() else {
+        return Err(usage("the job has no service to verify", Hint::NoService));
+    };
     let key = service.key.map(|key| key.0);
     match (policies.is_empty(), &service.verify, key) {
         (false, _, key) => Ok(match collateral {
@@ -520,8 +565,8 @@ pub(crate) fn check_collateral(
 
 /// Where to reach the job's services.
 pub(crate) fn addresses(job: &Job, given: Option<String>) -> Result<Vec<String>, Error> {
-    let Mode::Attested(service) = job.mode();
-    match (given, service.addresses.as_slice()) {
+    let named = job.service().map_or(&[][..], |service| service.addresses.as_slice());
+    match (given, named) {
         (None, []) => {
             Err(usage("the job names no address of the service, and none was given", Hint::Address))
         }
@@ -543,6 +588,101 @@ pub(crate) fn addresses(job: &Job, given: Option<String>) -> Result<Vec<String>,
             Err(usage(text, Hint::NoAddress))
         }
     }
+}
+
+/// The other parties of a job without a service, with where each listens: as given, or as the job says.
+fn others(
+    job: &Job,
+    name: &str,
+    given: &[(String, String)],
+) -> Result<Vec<(Party, Option<String>)>, Error> {
+    let others = job.parties().named().iter().filter(|party| party.name != name);
+    let names: Vec<_> = others.clone().map(|party| party.name.as_str()).collect();
+    for (index, (peer, address)) in given.iter().enumerate() {
+        if !names.contains(&peer.as_str()) {
+            let text = format!(
+                "an address is given for '{peer}', expected another party of the job: {}",
+                names.join(", ")
+            );
+            return Err(usage(text, Hint::PeerAddress));
+        }
+        if given[..index].iter().any(|(earlier, _)| earlier == peer) {
+            return Err(usage(format!("two addresses are given for '{peer}'"), Hint::PeerAddress));
+        }
+        if !is_address(address) {
+            let text = format!("the address of '{peer}' is '{address}', expected HOST:PORT");
+            return Err(usage(text, Hint::PeerAddress));
+        }
+    }
+    let address = |party: &Party| {
+        let given = given.iter().find(|(peer, _)| *peer == party.name);
+        given.map(|(_, address)| address.clone()).or_else(|| party.address.clone())
+    };
+    Ok(others.map(|party| (party.clone(), address(party))).collect())
+}
+
+/// Where this party listens: as given, or not at all. One of each two parties must listen.
+fn listens(
+    job: &Job,
+    name: &str,
+    given: Option<String>,
+    others: &[(Party, Option<String>)],
+) -> Result<Option<String>, Error> {
+    if let Some(address) = &given
+        && !is_listening_address(address)
+    {
+        let text = format!(
+            "the address to listen on is '{address}', expected HOST:PORT of this machine, as in \
+             0.0.0.0:7444; port 0 takes a free one"
+        );
+        return Err(usage(text, Hint::Listen));
+    }
+    if given.is_some() {
+        return Ok(given);
+    }
+    // The job names this party's address for the others; its port is where it listens.
+    let own = job.party(name).and_then(|party| party.address.as_deref());
+    if let Some((_, port)) = own.and_then(|own| own.rsplit_once(':')) {
+        return Ok(Some(format!("[::]:{port}")));
+    }
+    let unreachable: Vec<_> = others
+        .iter()
+        .filter(|(_, address)| address.is_none())
+        .map(|(party, _)| format!("'{}'", party.name))
+        .collect();
+    if unreachable.is_empty() {
+        return Ok(None);
+    }
+    let text = format!(
+        "this party neither listens nor knows where {} listens, so they cannot meet",
+        unreachable.join(" and ")
+    );
+    Err(usage(text, Hint::Meet))
+}
+
+fn is_listening_address(address: &str) -> bool {
+    let any_port = address.strip_suffix(":0").map(|host| format!("{host}:1"));
+    is_address(any_port.as_deref().unwrap_or(address))
+}
+
+/// What belongs to a job without a service.
+fn check_no_meeting(listen: Option<&str>, peers: &[(String, String)]) -> Result<(), Error> {
+    if listen.is_none() && peers.is_empty() {
+        return Ok(());
+    }
+    let text = "the job's parties meet at its service (mode = \"attested\"): they neither listen nor dial each \
+                other";
+    Err(usage(text, Hint::NoMeeting))
+}
+
+/// What belongs to a job with a service.
+fn check_no_service(address: Option<&str>, policies: bool) -> Result<(), Error> {
+    let given = match (address, policies) {
+        (None, false) => return Ok(()),
+        (Some(_), _) => "the address of a service",
+        (None, true) => "a policy for a service",
+    };
+    Err(usage(format!("{given} is given, but the job has no service"), Hint::NoService))
 }
 
 fn usage(text: impl Into<String>, hint: Hint) -> Error {

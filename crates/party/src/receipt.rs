@@ -1,6 +1,7 @@
 //! The receipt of a finished job: what was agreed, who took part, what was sent and learned, and
 //! who is the witness.
 
+mod parties;
 mod verify;
 
 use std::io::Write as _;
@@ -11,6 +12,7 @@ use convelo_psi::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::direct::testimony::{Announced, SignedTestimony, Testimony};
 use crate::error::{Error, Kind};
 use crate::event::Counts;
 use crate::providers::VerifiedProvider;
@@ -18,6 +20,16 @@ use crate::shards;
 use crate::summary::{Counted, Matched, Summary};
 
 pub use verify::{Against, ReceiptError, Unsigned, Verification, VerifiedReceipt, verify_receipt};
+
+/// Who signed for whom, in a job without a service.
+pub(crate) struct Parties<'w> {
+    /// What this party saw.
+    pub(crate) own: &'w Testimony,
+    /// The salt of its commitment.
+    pub(crate) salt: [u8; 32],
+    /// What the others signed.
+    pub(crate) testimonies: &'w [SignedTestimony],
+}
 
 /// Who the service was.
 pub(crate) struct Service {
@@ -58,6 +70,33 @@ pub(crate) struct Receipt {
 enum Witness {
     /// The attested service, with its evidence and its signed statement.
     Service { service: ServiceEntry, statement: String, signature: String },
+    /// The other parties, with what each signed about what it saw.
+    Parties {
+        protocol: String,
+        sid: String,
+        /// With it, this party can show somebody the set that it committed to; without it, the
+        /// commitment says nothing about the set.
+        salt: String,
+        parties: Vec<PartyEntry>,
+        testimonies: Vec<TestimonyEntry>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartyEntry {
+    name: String,
+    /// How many keys it announced, padding included.
+    keys: u64,
+    commitment: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestimonyEntry {
+    testimony: String,
+    signature: String,
+    public_key: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,6 +121,7 @@ struct MemberEntry {
 #[serde(deny_unknown_fields)]
 struct Sent {
     keys: u64,
+    /// Over the set; without a service, under the salt.
     blake3: String,
 }
 
@@ -139,6 +179,56 @@ impl Receipt {
             },
             canaries: summary.canaries,
             times: Times { started, joined: statement.finished_at, finished },
+        }
+    }
+
+    /// The receipt of a job without a service.
+    pub(crate) fn of_parties(
+        job: &Job,
+        summary: &Summary,
+        parties: &Parties<'_>,
+        (started, finished): (u64, u64),
+    ) -> Self {
+        let own = parties.own;
+        let entry = |party: &Announced| PartyEntry {
+            name: party.name.clone(),
+            keys: party.keys,
+            commitment: hex::encode(party.commitment),
+        };
+        let signed = |signed: &SignedTestimony| TestimonyEntry {
+            testimony: hex::encode(&signed.testimony),
+            signature: hex::encode(&signed.signature),
+            public_key: hex::encode(&signed.spki),
+        };
+        let sent = own.parties.iter().find(|party| party.name == summary.party);
+        Self {
+            form: FORM.to_owned(),
+            simulated: false,
+            party: summary.party.clone(),
+            job_digest: summary.job_digest,
+            job: serde_json::from_str(job.canonical()).expect("canonical JSON is JSON"),
+            witness: Witness::Parties {
+                protocol: own.protocol.as_str().to_owned(),
+                sid: hex::encode(own.sid),
+                salt: hex::encode(parties.salt),
+                parties: own.parties.iter().map(entry).collect(),
+                testimonies: parties.testimonies.iter().map(signed).collect(),
+            },
+            members: own
+                .parties
+                .iter()
+                .map(|party| MemberEntry { name: party.name.clone(), key: party.key })
+                .collect(),
+            providers: None,
+            input: summary.input,
+            sent: Sent {
+                keys: sent.map_or(0, |sent| sent.keys),
+                blake3: sent.map(|sent| hex::encode(sent.commitment)).unwrap_or_default(),
+            },
+            result: summary.result,
+            result_sha256: None,
+            canaries: None,
+            times: Times { started, joined: own.finished_at, finished },
         }
     }
 

@@ -9,18 +9,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use convelo_attest::Verdict;
-use convelo_psi::agreement::JobKey;
-use convelo_psi::{Bitmap, Canaries, Outcome};
+use convelo_psi::{Bitmap, Canaries, Outcome, Protocol};
 
 use crate::dropped::DroppedList;
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observer};
 use crate::first_pass::{FirstPass, first_pass};
+use crate::engine::Engine;
 use crate::kept::Keeper;
+use crate::key_hash::KeyHash;
 use crate::limits::LAST_ROW_TIMEOUT;
 use crate::plan::{Conditions, Plan};
 use crate::second_pass::{MatchedRows, Scanned};
-use crate::services::Services;
 use crate::shards;
 use crate::summary::{Counted, Matched, Summary};
 use crate::table::{Output, Table};
@@ -74,7 +74,7 @@ pub async fn run(
     let Err(error) = result else { return result };
     cancelled.cancel();
     let told = match met {
-        Some(services) => services.leave(&error).await,
+        Some(engine) => engine.leave(&error).await,
         None => false,
     };
     if !stopped {
@@ -83,7 +83,7 @@ pub async fn run(
     let told = if told {
         "the other parties have been told"
     } else {
-        "nobody was told: no service knew of this party, or none could be reached"
+        "nobody was told: no other side knew of this party, or none could be reached"
     };
     Err(Error::new(Kind::Stopped, format!("{error}; {told}")))
 }
@@ -120,19 +120,19 @@ struct Provider {
 }
 
 impl Provider {
-    /// All the steps. It leaves the services it met in `met`, so that they can be told if it does
-    /// not finish.
+    /// All the steps. It leaves the engine in `met`, so that the other sides can be told if it does not
+    /// finish.
     async fn perform(
         &self,
         table: Table,
         output: Option<Output<'static>>,
-        met: &mut Option<Services>,
+        met: &mut Option<Engine>,
     ) -> Result<Summary, Error> {
         let plan = &self.plan;
         let started = unix_now();
-        let met = met.insert(Services::meet(plan, &self.observer).await?);
-        let key = met.agree().await?;
-        let scanned = self.read(met, key, table).await?;
+        let met = met.insert(Engine::meet(plan, &self.observer).await?);
+        let hash = met.agree().await?;
+        let scanned = self.read(met, hash, table).await?;
         let (outcome, witness) = met.intersect(&scanned.set, &scanned.canaries).await?;
         self.answered.store(true, Ordering::Relaxed);
         self.observer.on(Event::Result);
@@ -174,6 +174,7 @@ impl Provider {
             party: plan.name.clone(),
             job: plan.job.name().to_owned(),
             job_digest: plan.job.digest(),
+            protocol: plan.job.protocol().map(Protocol::as_str),
             simulated: witness.simulated(),
             attested: witness.attested(),
             fresh: witness.fresh(),
@@ -205,9 +206,9 @@ impl Provider {
         Ok(summary)
     }
 
-    /// First pass over the table, while a service may report that the job has failed. Drops the key
-    /// when it ends.
-    async fn read(&self, met: &mut Services, key: JobKey, table: Table) -> Result<Scanned, Error> {
+    /// First pass over the table, while the other sides may report that the job has failed. Drops the
+    /// job key, if there is one, when it ends.
+    async fn read(&self, met: &mut Engine, hash: KeyHash, table: Table) -> Result<Scanned, Error> {
         let (observer, cancelled) = (Arc::clone(&self.observer), self.cancelled.clone());
         let (job, memory) = (self.plan.job.clone(), self.plan.memory.clone());
         let (name, allow_empty) = (self.plan.name.clone(), self.plan.allow_empty);
@@ -215,12 +216,11 @@ impl Provider {
         let parties = met.parties();
         let mut pass = tokio::task::spawn_blocking(move || {
             let total = table.size_bytes();
-            let pseudonymiser = key.pseudonymiser();
             let list = list.map(|path| DroppedList::new(&path, job.keys())).transpose()?;
             let FirstPass { set, counts, scanned, survey } = first_pass(
                 &table,
                 job.keys(),
-                &pseudonymiser,
+                &hash,
                 &memory,
                 list,
                 |done| observer.on(Event::Reading { done, total }),
@@ -230,7 +230,10 @@ impl Provider {
             survey.check_keys(counts, allow_empty || (no_rows && counts.rows == 0))?;
             counts.check_cap(job.maximum_keys_of(&name))?;
             let parties = parties.iter().map(String::as_str);
-            let canaries = Canaries::of(&job, parties, &name, &pseudonymiser);
+            let canaries = match &hash {
+                KeyHash::Pseudonyms(hash) => Canaries::of(&job, parties, &name, hash),
+                KeyHash::Items(_) => Canaries::default(),
+            };
             let set = Arc::new(shards::filled(set, &canaries, &job)?);
             let canaries = canaries.ranked(&set).map_err(Error::spill)?;
             Ok(Scanned { table, rows: scanned, set, canaries, counts, survey })

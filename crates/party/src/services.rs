@@ -1,7 +1,7 @@
 //! The attested services of a job, treated as one: a sorted set goes in, and marks over its order,
 //! or a count, come out.
 //!
-//! This is the seam of [`run`](crate::run): any other engine for a job would have the same steps.
+//! One of the two engines of a run; [`direct`](crate::direct) is the other.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use convelo_attest::{Collateral, Verdict};
 use convelo_channel::{Credential, Dialler, Identity};
 use convelo_psi::agreement::{Assembled, JobKey};
-use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Mode, Outcome, PseudonymSet, RankedCanaries};
+use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Outcome, PseudonymSet, RankedCanaries};
 use futures_util::future::{join_all, select_all, try_join_all};
 use tokio::task::JoinHandle;
 
@@ -65,8 +65,7 @@ pub async fn verify_services(
 
 /// Dials the services of a job as it demands.
 fn dialler(job: &Job, credential: Credential) -> Dialler {
-    let Mode::Attested(service) = job.mode();
-    if service.hybrid { Dialler::hybrid(credential) } else { Dialler::new(credential) }
+    if job.service().is_some_and(|service| service.hybrid) { Dialler::hybrid(credential) } else { Dialler::new(credential) }
 }
 
 /// The services, and this party's part in the job at each.

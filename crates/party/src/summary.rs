@@ -17,6 +17,9 @@ pub struct Summary {
     pub job: String,
     /// The job's digest.
     pub job_digest: JobDigest,
+    /// The protocol between the parties, in a job without a service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<&'static str>,
     /// Whether the service's evidence is from a simulated platform.
     pub simulated: bool,
     /// Whether every service of the job showed evidence that was accepted.

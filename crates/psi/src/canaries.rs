@@ -34,6 +34,7 @@ enum Pattern<'a> {
 }
 
 /// The canaries of one party's set. Wiped when dropped.
+#[derive(Default)]
 pub struct Canaries {
     /// Ascending, with whether all parties have it.
     list: Vec<(Pseudonym, bool)>,

@@ -63,6 +63,27 @@ struct Content {
 pub enum Mode {
     /// By an attested service that sees only pseudonyms.
     Attested(Service),
+    /// By the parties alone, with a protocol between them.
+    Direct(Protocol),
+}
+
+/// How parties intersect their sets without a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// VOLE-PSI: from vector oblivious linear evaluation.
+    Vole,
+    /// By elliptic curve Diffie-Hellman.
+    Ecdh,
+}
+
+impl Protocol {
+    /// The word for it in a job.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vole => "vole",
+            Self::Ecdh => "ecdh",
+        }
+    }
 }
 
 /// The attested service of a job, or several of them.
@@ -199,7 +220,7 @@ impl Job {
             maximum_keys,
             pad_keys_to: None,
             canaries: None,
-            service,
+            service: Some(service),
             provider_policy: None,
             recipe: Some(Recipe::of(&keys)),
             keys,
@@ -233,6 +254,29 @@ impl Job {
     /// How the intersection is computed.
     pub fn mode(&self) -> &Mode {
         &self.content.mode
+    }
+
+    /// The attested service, unless the parties do without.
+    pub fn service(&self) -> Option<&Service> {
+        match self.mode() {
+            Mode::Attested(service) => Some(service),
+            Mode::Direct(_) => None,
+        }
+    }
+
+    /// The protocol between the parties, if they do without a service.
+    pub fn protocol(&self) -> Option<Protocol> {
+        match self.mode() {
+            Mode::Attested(_) => None,
+            Mode::Direct(protocol) => Some(*protocol),
+        }
+    }
+
+    /// In a mode without a service, the party that learns the result first: of those that learn it, the
+    /// first by name.
+    pub fn receiver(&self) -> Option<&Party> {
+        self.protocol()?;
+        self.parties().named().iter().find(|party| self.learns(&party.name))
     }
 
     /// Seconds from the first party's arrival to the result.
@@ -320,10 +364,9 @@ impl Job {
         self.party(name).and_then(|party| party.maximum_keys).unwrap_or(self.maximum_keys())
     }
 
-    /// How many services join the job's sets.
+    /// How many parts the job's sets are joined in: one for each service, and one without a service.
     pub fn services(&self) -> usize {
-        let Mode::Attested(service) = self.mode();
-        service.addresses.len().max(1)
+        self.service().map_or(1, |service| service.addresses.len().max(1))
     }
 
     /// What each service gets of the job: the job itself if there is one service, otherwise one job

@@ -93,7 +93,7 @@ pub use bitmap::{Bitmap, BitmapError};
 pub use canaries::{Canaries, CanaryCounts, CanaryError, RankedCanaries};
 pub use job::{
     JOB_VERSION, Job, JobDigest, JobDigestError, JobError, JobPolicy, KeyId, KeyIdError, Mode,
-    Parties, Party, Position, Reveal, Service, Shard, Terms, Verify, What, is_address, is_name,
+    Parties, Party, Position, Protocol, Reveal, Service, Shard, Terms, Verify, What, is_address, is_name,
     terms,
 };
 pub use keys::{

@@ -16,8 +16,8 @@ use convelo_psi::agreement::{Assembled, Confirmation, KeyOffer, Member, SealedSh
 use convelo_psi::limits::{MAXIMUM_NAME_BYTES, SEALED_SHARE_BYTES};
 use convelo_psi::reveal::{self, Answer};
 use convelo_psi::{
-    Bitmap, Job, JobDigest, KeyId, Mode, PSEUDONYM_BYTES, ReceivedSet, SetError, SetReceiver,
-    SignedStatement, Statement, engine,
+    Bitmap, Job, JobDigest, KeyId, PSEUDONYM_BYTES, ReceivedSet, SetError, SetReceiver,
+    Service, SignedStatement, Statement, engine,
 };
 use convelo_wire::limits::{MAXIMUM_CHUNK_BYTES, MAXIMUM_RELAYED_BYTES};
 use convelo_wire::{
@@ -945,8 +945,7 @@ impl JobMachine {
     }
 
     fn verifies_providers(&self) -> bool {
-        let Mode::Attested(service) = self.job.mode();
-        service.verifies_providers()
+        self.job.service().is_some_and(Service::verifies_providers)
     }
 
     /// What the members show about their one-time keys.

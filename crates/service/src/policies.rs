@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use convelo_attest::Policy;
-use convelo_psi::{Job, Mode};
+use convelo_psi::{Job, Service};
 use convelo_wire::{Failed, Reason};
 
 /// What a party's evidence must meet: the job's policy, if the job asks the service to verify its
@@ -19,8 +19,8 @@ pub(crate) struct Policies {
 impl Policies {
     /// For parties of this job.
     pub(crate) fn of(job: &Job, operator: Arc<[Policy]>) -> Self {
-        let Mode::Attested(service) = job.mode();
-        Self { job: service.verifies_providers().then(|| job.clone()), operator }
+        let verifies = job.service().is_some_and(Service::verifies_providers);
+        Self { job: verifies.then(|| job.clone()), operator }
     }
 
     /// The operator's alone.
@@ -39,10 +39,7 @@ impl Policies {
     /// If the job's cannot be read, or the job asks for evidence and there is nothing to judge it by.
     pub(crate) fn read(&self) -> Result<Vec<Policy>, Failed> {
         let invalid = |text: String| Failed::new(Reason::InvalidJob, text);
-        let of_the_job = self.job.as_ref().and_then(|job| {
-            let Mode::Attested(service) = job.mode();
-            service.provider_policy()
-        });
+        let of_the_job = self.job.as_ref().and_then(Job::service).and_then(Service::provider_policy);
         let of_the_job = of_the_job.map(|policy| Policy::from_json(&policy.read())).transpose();
         let of_the_job =
             of_the_job.map_err(|error| invalid(format!("provider.policy: {error}")))?;

@@ -11,7 +11,7 @@ use convelo_attest::{Evidence, OneTimeKey, Policy, Refusal};
 use convelo_channel::{
     Acquaintance, Holder, Identity, Peer, SlotLimits, Slots, os_rng, stranger_line,
 };
-use convelo_psi::{Job, JobDigest, KeyId, Mode, Parties};
+use convelo_psi::{Job, JobDigest, KeyId, Parties, Service};
 use convelo_wire::{Bytes, Failed, Hello, OfferEvidence, OtherTerms, Reason, ToParty};
 use rand_core::Rng as _;
 use tokio::sync::{mpsc, oneshot};
@@ -200,11 +200,11 @@ impl Registry {
             Acquaintance::Admitted => Vec::new(),
             _ => peer.holders().into(),
         };
-        let Mode::Attested(service) = job.mode();
-        let shown = hello.evidence.clone().filter(|_| service.verifies_providers());
+        let verifies_providers = job.service().is_some_and(Service::verifies_providers);
+        let shown = hello.evidence.clone().filter(|_| verifies_providers);
         let collateral = shown.as_ref().map(|shown| shown.collateral.clone()).unwrap_or_default();
         let claim = claim(&job, &hello, peer, session).map_err(|refusal| {
-            if service.verifies_providers() {
+            if verifies_providers {
                 return refusal;
             }
             refusal.advice(
@@ -451,6 +451,13 @@ impl Registry {
                         parties need programs of recipe 2 or later, which derive a new job from its file";
             return Err(invalid(text.to_owned()));
         }
+        if let Some(protocol) = job.protocol() {
+            let text = format!(
+                "the job has mode = \"{}\": its parties meet each other, and no service takes part",
+                protocol.as_str()
+            );
+            return Err(invalid(text));
+        }
         let policies = Policies::of(&job, Arc::clone(&self.provider_policy));
         if policies.read()?.iter().any(Policy::is_simulated) && !self.insecure_simulated {
             let text = "the policy for the providers accepts a simulated platform, whose evidence proves \
@@ -502,8 +509,7 @@ fn claim(
         (Some(session), Some(_)) => session.evidence()?,
         (None, Some(evidence)) => Arc::clone(evidence),
     }];
-    let Mode::Attested(service) = job.mode();
-    if service.verifies_providers() {
+    if job.service().is_some_and(Service::verifies_providers) {
         let key = OneTimeKey {
             job: &job.digest().0,
             party: &hello.party,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use convelo_party::{Counts, Plan, Survey, policy_of, provider_policy_of, verify_services};
-use convelo_psi::{Job, Mode, Verify};
+use convelo_psi::{Job, Verify};
 use serde_json::json;
 
 use crate::args::{Check, LogArg};
@@ -17,7 +17,10 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
     check_flags(&args)?;
     check_paths(&args)?;
     let job = files::job(&args.job)?;
-    let Mode::Attested(service) = job.mode();
+    if job.service().is_none() && (args.contact || args.service.is_some()) {
+        let text = "the job has no service, so there is nobody to contact; leave out --contact and --service";
+        return Err(Failure::usage(text));
+    }
     let (policy, providers) = (policy_of(&job)?, provider_policy_of(&job)?);
     let policies = [policy.as_ref(), providers.as_ref()];
     // What this side lacks comes first: nobody wants to read a plan before an error.
@@ -75,7 +78,7 @@ pub(crate) async fn check(args: Check) -> Result<ExitCode, Failure> {
                 None => tell(format!("the service at {address} has the pinned key; NOT ATTESTED")),
             }
         }
-    } else if !matches!(service.verify, Verify::Provider { .. }) {
+    } else if job.service().is_some_and(|it| !matches!(it.verify, Verify::Provider { .. })) {
         tell("nobody was contacted; --contact verifies the service's evidence".to_owned());
     }
     if args.json {

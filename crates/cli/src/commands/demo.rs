@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use convelo_attest::Tee;
 use convelo_channel::Identity;
+use convelo_psi::Protocol;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
 
 use crate::args::Demo;
 use crate::exit::{Code, Failure};
+use crate::job_file::Engine;
 use crate::{files, job_file, output, platform, stop};
 
 /// The example tables of the system that convelo replaces.
@@ -22,7 +24,7 @@ const EXAMPLE: [&str; 3] = [
     "car\nbicycle\ntrain\ncat\ndog\ncomputer\n",
 ];
 
-/// The result every provider should get.
+/// The result every provider should get, however many there are.
 const EXAMPLE_RESULT: [&str; 3] = ["car", "cat", "train"];
 
 /// The first providers have names, the others numbers.
@@ -42,7 +44,20 @@ pub(crate) async fn demo(args: Demo) -> Result<ExitCode, Failure> {
 }
 
 async fn show(args: &Demo) -> Result<ExitCode, Failure> {
-    let parties: Vec<String> = (0..usize::from(args.parties)).map(name).collect();
+    let direct = args.mode.protocol();
+    let parties = match (args.parties, direct) {
+        (Some(parties), Some(_)) if parties != 2 => {
+            let text = "without a service there are two providers: leave out --parties";
+            return Err(Failure::usage(text));
+        }
+        (Some(parties), _) => parties,
+        (None, Some(_)) => 2,
+        (None, None) => 3,
+    };
+    let parties: Vec<String> = (0..usize::from(parties)).map(name).collect();
+    if let Some(protocol) = direct {
+        return show_direct(args, protocol, &parties).await;
+    }
     output::say(format_args!(
         "{} data providers want to know what their tables have in common, without showing each other \
          anything else.\nSIMULATED platform: the evidence has its genuine form and goes through the \
@@ -55,33 +70,85 @@ async fn show(args: &Demo) -> Result<ExitCode, Failure> {
     let mut width = "service".len();
     width = parties.iter().map(String::len).max().unwrap_or(0).max(width);
     let (mut service, _stdout, address) = start_service(&dir, width).await?;
-    let mut keys = Vec::new();
+    let keys = keys(&dir, &parties)?;
+    let policy = files::text(&dir.join("platform/policy.toml"), "the policy")?;
+    let engine = Engine::Service { address: &address, policy: Some(&policy) };
+    let job = job_file::write("demo", engine, &keys);
+    let collateral = files::text(&dir.join("platform/collateral.json"), "the collateral")?;
+    tables(args, &job, &dir, &parties)?;
     for party in &parties {
+        let path = dir.join(party).join("collateral.json");
+        files::create(&path, collateral.as_bytes(), 0o644)?;
+    }
+    let runs = run_parties(args, &dir, &parties, width).await?;
+    stop_service(&mut service).await;
+    let program = std::env::current_exe().map_err(Failure::job)?;
+    let readme = by_hand(args, &program.display().to_string(), &address, &parties);
+    end(args, &dir, &parties, runs, &readme)
+}
+
+/// The same without a service: the providers reach each other.
+async fn show_direct(
+    args: &Demo,
+    protocol: Protocol,
+    parties: &[String],
+) -> Result<ExitCode, Failure> {
+    output::say(format_args!(
+        "{} data providers want to know what their tables have in common, without showing each other \
+         anything else.\nThere is no service: each runs one process, and the two compute among themselves \
+         (mode = \"{}\").\n",
+        parties.len(),
+        protocol.as_str()
+    ));
+    let (_temporary, dir) = directory(args)?;
+    let keys = keys(&dir, parties)?;
+    let port = free_port()?;
+    let job = job_file::write("demo", Engine::Parties(protocol), &keys).replace(
+        "# address = \"alice.example.org:7444\"",
+        &format!("address = \"127.0.0.1:{port}\""),
+    );
+    tables(args, &job, &dir, parties)?;
+    let width = parties.iter().map(String::len).max().unwrap_or(0);
+    let runs = run_parties(args, &dir, parties, width).await?;
+    let program = std::env::current_exe().map_err(Failure::job)?;
+    let readme = by_hand_direct(args, &program.display().to_string(), parties);
+    end(args, &dir, parties, runs, &readme)
+}
+
+/// A port that nobody listens on just now.
+fn free_port() -> Result<u16, Failure> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(Failure::job)?;
+    Ok(listener.local_addr().map_err(Failure::job)?.port())
+}
+
+/// A directory with a key for each party; returns the fingerprints.
+fn keys(dir: &Path, parties: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let mut keys = Vec::new();
+    for party in parties {
         let identity = Identity::generate();
         std::fs::create_dir(dir.join(party)).map_err(Failure::job)?;
         let path = dir.join(party).join(format!("{party}.key"));
         files::create(&path, identity.to_pem().as_bytes(), 0o600)?;
         keys.push((party.clone(), files::key_id(&identity).to_string()));
     }
-    let policy = files::text(&dir.join("platform/policy.toml"), "the policy")?;
-    let mut job = job_file::write("demo", &address, Some(&policy), &keys);
-    if let Some(rows) = args.rows {
+    Ok(keys)
+}
+
+/// The job and a table for each party.
+fn tables(args: &Demo, job: &str, dir: &Path, parties: &[String]) -> Result<(), Failure> {
+    let job = match args.rows {
         // As many as are generated, if that is more than the template says.
-        job = job.replace(
+        Some(rows) => job.replace(
             "maximum_keys = 10000000",
             &format!("maximum_keys = {}", rows.max(10_000_000)),
-        );
-    }
-    let collateral = files::text(&dir.join("platform/collateral.json"), "the collateral")?;
-    if args.rows.is_none() {
-        job = job
+        ),
+        None => job
             .replace("name = \"email\"", "name = \"id\"")
-            .replace("normalise = [\"email\"]", "normalise = [\"trim\"]");
-    }
+            .replace("normalise = [\"email\"]", "normalise = [\"trim\"]"),
+    };
     for (index, party) in parties.iter().enumerate() {
         let home = dir.join(party);
         files::create(&home.join("job.toml"), job.as_bytes(), 0o644)?;
-        files::create(&home.join("collateral.json"), collateral.as_bytes(), 0o644)?;
         match args.rows {
             None => {
                 let table = EXAMPLE[index % EXAMPLE.len()];
@@ -94,15 +161,22 @@ async fn show(args: &Demo) -> Result<ExitCode, Failure> {
             }
         }
     }
-    let runs = run_parties(args, &dir, &parties, width).await?;
-    stop_service(&mut service).await;
+    Ok(())
+}
+
+/// Reports what the providers got, and keeps the files if that is asked for.
+fn end(
+    args: &Demo,
+    dir: &Path,
+    parties: &[String],
+    runs: bool,
+    readme: &str,
+) -> Result<ExitCode, Failure> {
     if !runs {
         return Err(Failure::job("a provider ended without a result; it says above why"));
     }
-    let check = conclude(args, &dir, &parties)?;
+    let check = conclude(args, dir, parties)?;
     if args.keep.is_some() {
-        let program = std::env::current_exe().map_err(Failure::job)?;
-        let readme = by_hand(args, &program.display().to_string(), &address, &parties);
         files::create(&dir.join("README.md"), readme.as_bytes(), 0o644)?;
         let line =
             format!("\nEverything is in {}; README.md there says how to rerun it.", dir.display());
@@ -208,16 +282,16 @@ async fn run_parties(
 
 /// The arguments for a provider, which runs in its own directory.
 fn arguments(args: &Demo, index: usize, party: &str) -> Vec<String> {
+    let consent = if args.mode.protocol().is_none() { " --insecure-simulated" } else { "" };
     let line = match args.rows {
         None => {
             format!(
-                "run job.toml --as {party} --insecure-simulated --input data{}.txt --output matched.txt",
+                "run job.toml --as {party}{consent} --input data{}.txt --output matched.txt",
                 index + 1
             )
         }
         Some(_) => format!(
-            "run job.toml --as {party} --insecure-simulated --input customers.csv --key email --output \
-             matched.csv"
+            "run job.toml --as {party}{consent} --input customers.csv --key email --output matched.csv"
         ),
     };
     line.split(' ').map(str::to_owned).collect()
@@ -319,6 +393,25 @@ fn by_hand(args: &Demo, convelo: &str, address: &str, parties: &[String]) -> Str
          its matched rows and its receipt.\n\n\
          The service, in this directory, in a terminal of its own:\n\n    \
          {convelo} serve --listen {address} --simulated platform\n\n\
+         What the job says, without contacting anybody:\n\n    \
+         {convelo} check {first}/job.toml\n\n\
+         Each provider in a terminal of its own, in any order:\n\n",
+        first = parties[0],
+    );
+    for (index, party) in parties.iter().enumerate() {
+        let line = arguments(args, index, party).join(" ") + " --force";
+        let _ = writeln!(text, "    (cd {party} && {convelo} {line})");
+    }
+    text
+}
+
+/// The same without a service.
+fn by_hand_direct(args: &Demo, convelo: &str, parties: &[String]) -> String {
+    let mut text = format!(
+        "# The steps of this demo, by hand\n\n\
+         Each provider has a directory with its key, its table, the job file (the same everywhere) and, \
+         after a run,\nits matched rows and its receipt. The job says where {first} listens; the other one \
+         dials.\n\n\
          What the job says, without contacting anybody:\n\n    \
          {convelo} check {first}/job.toml\n\n\
          Each provider in a terminal of its own, in any order:\n\n",

@@ -7,7 +7,7 @@ use convelo_psi::{Job, KeyId, is_address};
 
 use crate::args::Init;
 use crate::exit::Failure;
-use crate::job_file::REPLACE;
+use crate::job_file::{Engine, REPLACE};
 use crate::{files, job_file, output};
 
 pub(crate) fn init(args: &Init) -> Result<ExitCode, Failure> {
@@ -24,7 +24,12 @@ pub(crate) fn init(args: &Init) -> Result<ExitCode, Failure> {
         }
         None => None,
     };
-    let text = job_file::write(&args.name, &args.service, policy.as_deref(), &parties);
+    let service = args.service.as_deref().unwrap_or(SERVICE);
+    let engine = match args.mode.protocol() {
+        Some(protocol) => Engine::Parties(protocol),
+        None => Engine::Service { address: service, policy: policy.as_deref() },
+    };
+    let text = job_file::write(&args.name, engine, &parties);
     files::create(&args.file, text.as_bytes(), 0o644)?;
     let next = match (text.contains(REPLACE), Job::from_toml(&text)) {
         (true, _) => "fill in the parts marked REPLACE".to_owned(),
@@ -40,14 +45,19 @@ pub(crate) fn init(args: &Init) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The address of the service that stands in a job file unless another is given.
+const SERVICE: &str = "psi.example.org:7443";
+
 /// Refuses what no job accepts.
 fn check(args: &Init, parties: &[(String, String)]) -> Result<(), Failure> {
     files::check_name("--name", &args.name)?;
-    if !is_address(&args.service) {
-        let text = format!(
-            "--service is '{}', expected HOST:PORT, as in psi.example.org:7443",
-            args.service
-        );
+    if args.mode.protocol().is_some() && (args.service.is_some() || args.policy.is_some()) {
+        let text = "--service and --policy are about a service, and in this mode there is none: leave them out";
+        return Err(Failure::usage(text));
+    }
+    if let Some(service) = args.service.as_deref().filter(|service| !is_address(service)) {
+        let text =
+            format!("--service is '{service}', expected HOST:PORT, as in {SERVICE}");
         return Err(Failure::usage(text));
     }
     for (index, (name, key)) in parties.iter().enumerate() {

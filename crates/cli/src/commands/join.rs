@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use convelo_channel::Identity;
 use convelo_party::Plan;
 use convelo_party::table::{FileKind, Hints, Input, Output, Table};
-use convelo_psi::{Job, Mode, Verify, terms};
+use convelo_psi::{Job, Verify, terms};
 
 use crate::args::{Join, LogArg, VerifyArg};
 use crate::exit::Failure;
@@ -28,9 +28,9 @@ pub(crate) async fn join(mut args: Join) -> Result<ExitCode, Failure> {
     let paths = paths(&args);
     let job = job(&args)?;
     let root = args.insecure_simulated_root.as_deref();
-    let Mode::Attested(service) = job.mode();
-    let policy = match service.verify {
-        Verify::Provider { .. } => None,
+    let verify = job.service().map(|service| &service.verify);
+    let policy = match verify {
+        Some(Verify::Provider { .. }) => None,
         _ => Some(files::policy(&args.policy, root)?),
     };
     for warning in policy.iter().flat_map(convelo_attest::Policy::warnings) {

@@ -48,6 +48,7 @@ pub(crate) fn receipt(args: &Receipt) -> Result<ExitCode, Failure> {
                 "keys": verified.count,
             },
             "joined_at": verified.joined_at,
+            "protocol": verified.job.protocol().map(convelo_psi::Protocol::as_str),
             "simulated": simulated,
             "verdict": verdict,
             "learned": verified.members.iter()
@@ -85,11 +86,6 @@ fn summary(verified: &VerifiedReceipt, against: Against<'_>) -> Vec<String> {
         _ => "nothing".to_owned(),
     };
     let members: Vec<_> = verified.members.iter().map(|(name, _)| name.as_str()).collect();
-    let enclave = match &verified.verdict {
-        Some(verdict) => verdict.brief(),
-        None => "NOT ATTESTED: identified only by its pinned key".to_owned(),
-    };
-    let platforms = verified.verdict.as_ref().map_or("any machine", Verdict::platforms_in_words);
     let mut lines = vec![
         format!("the receipt holds: {} learned {learned}", verified.party),
         format!(
@@ -98,11 +94,9 @@ fn summary(verified: &VerifiedReceipt, against: Against<'_>) -> Vec<String> {
             members.join(", "),
             verified.job.digest()
         ),
-        format!("service: {enclave}"),
-        format!("platforms accepted: {platforms}"),
-        judged_by(against).to_owned(),
-        unsigned(&verified.unsigned),
     ];
+    lines.extend(witnesses(verified));
+    lines.extend([judged_by(against).to_owned(), unsigned(&verified.unsigned)]);
     let fresh = verified.unsigned.verification.as_ref().map(|noted| noted.fresh);
     if fresh.is_some_and(|fresh| fresh != Some(true)) {
         lines.push(
@@ -115,6 +109,23 @@ fn summary(verified: &VerifiedReceipt, against: Against<'_>) -> Vec<String> {
         lines.push("SIMULATED: nothing here was protected by hardware".to_owned());
     }
     lines
+}
+
+/// Who vouches for what the receipt says.
+fn witnesses(verified: &VerifiedReceipt) -> Vec<String> {
+    if let Some(protocol) = verified.job.protocol() {
+        return vec![format!(
+            "no service: the other parties signed what they saw of the run by {}; a party's word for what it \
+             put into it is its own",
+            protocol.as_str()
+        )];
+    }
+    let enclave = match &verified.verdict {
+        Some(verdict) => verdict.brief(),
+        None => "NOT ATTESTED: identified only by its pinned key".to_owned(),
+    };
+    let platforms = verified.verdict.as_ref().map_or("any machine", Verdict::platforms_in_words);
+    vec![format!("service: {enclave}"), format!("platforms accepted: {platforms}")]
 }
 
 /// What the job gave the other parties, as far as it was not withheld.
@@ -177,7 +188,7 @@ fn unsigned(unsigned: &Unsigned) -> String {
         };
         says.push(format!("it verified the service at {at:?}, good until {until:?}, {fresh}"));
     }
-    says.push(format!("the service was at {address:?}"));
+    says.extend(address.iter().map(|address| format!("the service was at {address:?}")));
     says.push(format!("the run took from {} to {}", date(*started), date(*finished)));
     format!("UNSIGNED, this party's word alone: {}", says.join("; "))
 }

@@ -56,6 +56,8 @@ fn meant(args: Run) -> Result<(Plan, Table), Failure> {
         .offer_collateral(files::offered(&args.others)?)
         .seen_lists(files::seen_lists(args.trust.seen_lists, &args.job))
         .address(args.service)
+        .listen(args.meeting.listen)
+        .peers(files::peers(&args.meeting.peers)?)
         .quote_source(platform::source(&args.platform, platform::PROVIDER)?)
         .insecure_simulated(args.consent.insecure_simulated)
         .insecure_unattested(args.consent.insecure_unattested)

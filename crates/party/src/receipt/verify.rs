@@ -4,11 +4,11 @@ use convelo_attest::{Check, Collateral, Evidence, Policy, Refusal, Verdict, veri
 use convelo_psi::reveal::{self, Told};
 use convelo_psi::statement::Seen;
 use convelo_psi::{
-    CanaryCounts, Job, KeyId, Mode, Outcome, OutcomeKind, SignedStatement, Statement,
+    CanaryCounts, Job, KeyId, Outcome, OutcomeKind, SignedStatement, Statement,
 };
 use convelo_untrusted::shown;
 
-use super::{FORM, FORM_1, Receipt, ServiceEntry, Witness};
+use super::{FORM, FORM_1, Receipt, ServiceEntry, Witness, parties};
 use crate::event::Counts;
 use crate::limits::MAXIMUM_FILE_BYTES;
 use crate::plan::policy_of;
@@ -35,15 +35,16 @@ pub struct VerifiedReceipt {
     pub members: Vec<(String, KeyId)>,
     /// What kind of result this party was told.
     pub result: OutcomeKind,
-    /// How many keys all parties have, as far as the service signed it. None if the party was not
+    /// How many keys all parties have, as far as the service, or the other parties, signed it. None if the party was not
     /// told, or learned it by counting the bits of an intersection whose statement, of version 1,
     /// has no count.
     pub count: Option<u64>,
     /// When the service finished the join, in Unix seconds by its own clock: its statement says so,
-    /// and nothing else proves it.
+    /// and nothing else proves it. Without a service, when the first of the other parties finished, by
+    /// its clock.
     pub joined_at: u64,
     /// What the evidence was found to be at that time; none if the job identified the service by a
-    /// pinned key.
+    /// pinned key, or has no service.
     pub verdict: Option<Verdict>,
     /// Every check that was made, in order.
     pub checks: Vec<Check>,
@@ -54,8 +55,9 @@ pub struct VerifiedReceipt {
 /// What is in a receipt and signed by nobody: the party can write whatever it likes there.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Unsigned {
-    /// Where the party says that it reached the service.
-    pub address: String,
+    /// Where the party says that it reached the service, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// The other providers whose evidence it says that it verified.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub providers: Vec<VerifiedProvider>,
@@ -111,7 +113,8 @@ pub enum ReceiptError {
 /// Verifies a receipt: the job and its digest, the service's evidence under the job's policy and the
 /// enclosed collateral at the time of the join, the statement's signature by the key of that
 /// evidence, and that everything else in the receipt is what the statement says, apart from
-/// [`Unsigned`]. What the reader holds `against` it must agree, too.
+/// [`Unsigned`]. Of a job without a service: every other party's signature, by the key that the job pins,
+/// over what the receipt says of the run. What the reader holds `against` it must agree, too.
 ///
 /// # Errors
 /// [`ReceiptError`], by the first check that fails.
@@ -124,7 +127,24 @@ pub fn verify_receipt(text: &str, against: Against<'_>) -> Result<VerifiedReceip
     let first = receipt.form == FORM_1;
     reader.equal("form", &receipt.form, if first { FORM_1 } else { FORM })?;
     let job = reader.job(&receipt, against.job)?;
-    let Witness::Service { service, statement, signature } = &receipt.witness;
+    let (service, statement, signature) = match &receipt.witness {
+        Witness::Service { service, statement, signature } => (service, statement, signature),
+        Witness::Parties { protocol, sid, parties, testimonies, .. } => {
+            if against.policy.is_some() {
+                let text = "it is of a job without a service, so there is no evidence to hold a policy against";
+                return Err(ReceiptError::Form(text.to_owned()));
+            }
+            let said = parties::Said { protocol, sid, parties, testimonies };
+            return parties::verify(reader, &receipt, job, &said);
+        }
+    };
+    if job.service().is_none() {
+        return Err(ReceiptError::Contradiction {
+            check: "witness",
+            found: "a service".to_owned(),
+            expected: "the other parties, because the job has no service".to_owned(),
+        });
+    }
     let certificate = bytes("certificate", &service.certificate)?;
     let spki = convelo_attest::spki_of(&certificate)?;
     let signed = SignedStatement {
@@ -165,7 +185,7 @@ pub fn verify_receipt(text: &str, against: Against<'_>) -> Result<VerifiedReceip
         verdict,
         checks: reader.checks,
         unsigned: Unsigned {
-            address: service.address.clone(),
+            address: Some(service.address.clone()),
             providers: receipt.providers.unwrap_or_default(),
             input: receipt.input,
             keys: keys.filter(|_| !signs),
@@ -178,16 +198,16 @@ pub fn verify_receipt(text: &str, against: Against<'_>) -> Result<VerifiedReceip
     })
 }
 
-struct Reader {
-    checks: Vec<Check>,
+pub(super) struct Reader {
+    pub(super) checks: Vec<Check>,
 }
 
 impl Reader {
-    fn passed(&mut self, name: &'static str, found: String, expected: &str) {
+    pub(super) fn passed(&mut self, name: &'static str, found: String, expected: &str) {
         self.checks.push(Check { name, found, expected: expected.to_owned() });
     }
 
-    fn equal(
+    pub(super) fn equal(
         &mut self,
         check: &'static str,
         found: &str,
@@ -289,10 +309,10 @@ impl Reader {
         then: u64,
         of_reader: Option<&Policy>,
     ) -> Result<Option<Verdict>, ReceiptError> {
-        let Mode::Attested(service) = job.mode();
+        let pinned = job.service().and_then(|service| service.key);
         let of_job = policy_of(job).map_err(|error| ReceiptError::Form(error.to_string()))?;
         let Some(policy) = of_job.as_ref().or(of_reader) else {
-            let pinned = service.key.map_or_else(|| "none".to_owned(), |key| key.to_string());
+            let pinned = pinned.map_or_else(|| "none".to_owned(), |key| key.to_string());
             self.equal("pinned key, NOT ATTESTED", &noted.key.to_string(), &pinned)?;
             return Ok(None);
         };
@@ -326,7 +346,7 @@ impl Reader {
             verify_listing(&evidence, &collateral, policy, then, &mut Vec::new())?;
             self.passed("the reader's policy", "accepts the evidence".to_owned(), "to accept it");
         }
-        if let Some(key) = service.key {
+        if let Some(key) = pinned {
             self.equal("pinned key", &noted.key.to_string(), &key.to_string())?;
         }
         Ok(Some(verdict))
@@ -357,11 +377,11 @@ const NOTED: [&str; 7] = [
     "policy_sha256",
 ];
 
-fn bytes(what: &'static str, text: &str) -> Result<Vec<u8>, ReceiptError> {
+pub(super) fn bytes(what: &'static str, text: &str) -> Result<Vec<u8>, ReceiptError> {
     hex::decode(text).map_err(|error| ReceiptError::Form(format!("its {what}: {error}")))
 }
 
-fn digest(what: &'static str, text: &str) -> Result<[u8; 32], ReceiptError> {
+pub(super) fn digest(what: &'static str, text: &str) -> Result<[u8; 32], ReceiptError> {
     let bytes = bytes(what, text)?;
     let length = bytes.len();
     let digest = bytes.try_into();

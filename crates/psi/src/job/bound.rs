@@ -20,6 +20,9 @@ impl Job {
         clippy::cast_precision_loss,
         reason = "a bound of a few dozen bits, rounding is 2^-52"
     )]
+    ///
+    /// In a mode without a service, the items are hashes instead (the first term), and the tags that
+    /// the protocol compares are equal by chance with a probability of at most 2^-40.
     pub fn false_match_bound_log2(&self) -> f64 {
         let keys = match self.parties() {
             Parties::Named(parties) => {
@@ -31,6 +34,9 @@ impl Job {
         let keys = keys * self.services() as f64;
         let blocks = (MAXIMUM_ENCODED_KEY_BYTES / 16) as f64;
         let birthday = keys * (keys - 1.0) / 2.0;
+        if self.protocol().is_some() {
+            return (birthday * (-128_f64).exp2() + (-40_f64).exp2()).log2();
+        }
         let distinguisher = (5.0 * blocks * blocks + 1.0) * keys * keys;
         (birthday + distinguisher).log2() - 128.0
     }

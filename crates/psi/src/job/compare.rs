@@ -22,7 +22,8 @@ pub(super) fn differences(here: &Terms, there: &Terms) -> Vec<String> {
     let (ours, theirs) = (here.pad_keys_to, there.pad_keys_to);
     lines.compare_optional("pad_keys_to", ours.as_ref(), theirs.as_ref());
     lines.compare_optional("canaries", here.canaries.as_ref(), there.canaries.as_ref());
-    let (ours, theirs) = (&here.service, &there.service);
+    let default = Service::default();
+    let [ours, theirs] = [here, there].map(|job| job.service.as_ref().unwrap_or(&default));
     lines.compare_optional("service.address", ours.address.as_ref(), theirs.address.as_ref());
     lines.compare("service.addresses", &ours.addresses.join(", "), &theirs.addresses.join(", "));
     lines.compare("service.verify", &text(&ours.verify), &text(&theirs.verify));
@@ -117,6 +118,11 @@ fn parties(here: &Terms, there: &Terms, lines: &mut Lines) {
                     &format!("party {name}.maximum_keys"),
                     party.maximum_keys.as_ref(),
                     other.maximum_keys.as_ref(),
+                );
+                lines.compare_optional(
+                    &format!("party {name}.address"),
+                    party.address.as_ref(),
+                    other.address.as_ref(),
                 );
             }
         }

@@ -3,7 +3,7 @@
 //! ```toml
 //! version = 1                     # of this form
 //! name = "spring-campaign"        # what people call the job
-//! mode = "attested"
+//! mode = "attested"               # or "vole", "ecdh": the parties alone, without [service]
 //! deadline = "30m"                # s, m, h, d; from the first party's arrival to the result
 //! maximum_keys = 1000000          # cap on each party's distinct keys
 //! # pad_keys_to = 100000          # sets are filled up to a multiple of this; absent: they are not
@@ -31,6 +31,7 @@
 //! name = "alice"
 //! key = "sha256:..."
 //! # maximum_keys = 5000           # instead of the job's
+//! # address = "alice.example.org:7444"  # with mode = "vole" or "ecdh": where the others reach it
 //! ```
 
 use std::ops::Range;
@@ -128,6 +129,7 @@ struct PartyTable {
     name: Option<Spanned<String>>,
     key: Option<Spanned<String>>,
     maximum_keys: Option<Spanned<u64>>,
+    address: Option<Spanned<String>>,
 }
 
 /// The position of each field, for errors that are found later.
@@ -175,13 +177,19 @@ fn read(text: &str, places: &mut Places) -> Result<Terms, JobError> {
     let file: File = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
 
     let deadline = places.required("deadline", file.deadline, "deadline = \"30m\"")?;
+    let name = places.required("name", file.name, "name = \"spring-campaign\"")?;
+    let mode = places.required(
+        "mode",
+        file.mode,
+        "mode = \"attested\", or \"vole\" or \"ecdh\" without a service",
+    )?;
     let keys = file.key.into_iter().enumerate();
     let keys: Vec<KeyPart> =
         keys.map(|(index, part)| read_key(index, part, places)).collect::<Result<_, _>>()?;
     Ok(Terms {
         version,
-        name: places.required("name", file.name, "name = \"spring-campaign\"")?,
-        mode: places.required("mode", file.mode, "mode = \"attested\"")?,
+        name,
+        mode,
         deadline_seconds: seconds(&deadline)?,
         maximum_keys: places.required(
             "maximum_keys",
@@ -190,7 +198,7 @@ fn read(text: &str, places: &mut Places) -> Result<Terms, JobError> {
         )?,
         pad_keys_to: places.optional("pad_keys_to", file.pad_keys_to),
         canaries: places.optional("canaries", file.canaries),
-        service: read_service(file.service, places)?,
+        service: read_service(mode, file.service, places)?,
         provider_policy: match places.optional("provider", file.provider) {
             Some(provider) => read_policy("provider.policy", provider.policy, places)?,
             None => None,
@@ -216,11 +224,12 @@ fn read_version(text: &str, places: &mut Places) -> Result<u32, JobError> {
 }
 
 fn read_service(
+    mode: Mode,
     table: Option<Spanned<ServiceTable>>,
     places: &mut Places,
-) -> Result<Service, JobError> {
+) -> Result<Option<Service>, JobError> {
     let Some(table) = places.optional("service", table) else {
-        return Ok(Service::default());
+        return Ok((mode == Mode::Attested).then(Service::default));
     };
     let key = match places.optional("service.key", table.key) {
         Some(key) => Some(read_key_id("service.key", &key)?),
@@ -231,14 +240,14 @@ fn read_service(
     let addresses = addresses
         .map(|(index, address)| places.note(format!("service.addresses[{index}]"), address))
         .collect();
-    Ok(Service {
+    Ok(Some(Service {
         addresses,
         address: places.optional("service.address", table.address),
         verify: table.verify.unwrap_or_default(),
         key,
         key_exchange: table.key_exchange,
         policy: read_policy("service.policy", table.policy, places)?,
-    })
+    }))
 }
 
 fn read_policy(
@@ -320,7 +329,8 @@ fn read_parties(
         let name = places.required(format!("{table}.name"), party.name, "name = \"alice\"")?;
         let key = places.required(field.as_str(), party.key, "key = \"sha256:...\"")?;
         let maximum_keys = places.optional(format!("{table}.maximum_keys"), party.maximum_keys);
-        Ok(Party { name, key: read_key_id(&field, &key)?, maximum_keys })
+        let address = places.optional(format!("{table}.address"), party.address);
+        Ok(Party { name, key: read_key_id(&field, &key)?, maximum_keys, address })
     });
     parties.collect::<Result<_, _>>().map(Parties::Named)
 }

@@ -33,8 +33,10 @@ pub struct Terms {
     /// parties and the service see the number. Needs `reveal.what = "intersection"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canaries: Option<u64>,
-    /// The attested service that joins.
-    pub service: Service,
+    /// The attested service that joins. Present in the mode "attested" and in no other; in TOML, that
+    /// mode has one even if `[service]` is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
     /// What the service accepts as evidence of the providers. Required if parties are named and
     /// `service.verify` is "two-way" or "provider", and refused otherwise. In TOML,
     /// `[provider.policy]`.
@@ -62,6 +64,10 @@ pub struct Terms {
 pub enum Mode {
     /// By an attested service that sees only pseudonyms.
     Attested,
+    /// By the parties alone, from vector oblivious linear evaluation.
+    Vole,
+    /// By the parties alone, by elliptic curve Diffie-Hellman.
+    Ecdh,
 }
 
 /// What a job says about its attested service.
@@ -162,6 +168,10 @@ pub struct Party {
     /// Cap on this party's number of distinct keys, instead of the job's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maximum_keys: Option<u64>,
+    /// Where the other parties reach it, `host:port`, in a mode without a service. Absent: given at
+    /// run time, or this party only dials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 impl Parties {

@@ -69,9 +69,9 @@ pub(crate) fn unpinned(parties: usize, maximum_keys: u64) -> Result<Job, JobErro
 
 /// A job of parties with these names and keys.
 pub(crate) fn named<'a>(parties: impl IntoIterator<Item = (&'a str, KeyId)>) -> Job {
-    let party = |(name, key): (&str, _)| Party { name: name.to_owned(), key, maximum_keys: None };
+    let party = |(name, key): (&str, _)| Party { name: name.to_owned(), key, maximum_keys: None, address: None };
     let job = changed(&unpinned(2, 1000).unwrap(), |terms| {
-        terms.service.policy = Some(serde_json::json!({}));
+        terms.service.as_mut().unwrap().policy = Some(serde_json::json!({}));
         terms.parties = Parties::Named(parties.into_iter().map(party).collect());
     });
     job.unwrap()
@@ -150,11 +150,11 @@ fn every_field_changes_the_digest() {
         |terms| terms.maximum_keys += 1,
         |terms| terms.pad_keys_to = Some(1000),
         |terms| terms.canaries = Some(20),
-        |terms| terms.service.address = None,
-        |terms| terms.service.verify = terms::Verify::TwoWay,
-        |terms| terms.service.key = Some(KeyId([7; 32])),
-        |terms| terms.service.key_exchange = Some(terms::KeyExchange::X25519MlKem768),
-        |terms| terms.service.policy = Some(serde_json::json!({"version": 2})),
+        |terms| terms.service.as_mut().unwrap().address = None,
+        |terms| terms.service.as_mut().unwrap().verify = terms::Verify::TwoWay,
+        |terms| terms.service.as_mut().unwrap().key = Some(KeyId([7; 32])),
+        |terms| terms.service.as_mut().unwrap().key_exchange = Some(terms::KeyExchange::X25519MlKem768),
+        |terms| terms.service.as_mut().unwrap().policy = Some(serde_json::json!({"version": 2})),
         |terms| terms.provider_policy = Some(serde_json::json!({})),
         |terms| terms.keys.swap(0, 1),
         |terms| terms.keys[0].normalise.push(Step::Trim),
@@ -356,12 +356,14 @@ fn whose_evidence_needs_which_policy() {
         .replace("[service.policy]", "[provider.policy]")
         .replace("verify = \"service\"", &key);
     let provider_policy = serde_json::json!({"version": 1, "tcb_statuses": ["UpToDate"]});
-    let Mode::Attested(service) = parsed(&provider).mode().clone();
+    let provider = parsed(&provider);
+    let service = provider.service().unwrap();
     assert!(matches!(service.verify, Verify::Provider { .. }));
     assert_eq!(service.provider_policy().unwrap().read(), provider_policy);
     assert_eq!((service.key, service.policy()), (Some(CAROL.parse().unwrap()), None));
     let two_way = example().replace("verify = \"service\"", two_way) + "[provider.policy]\na = 1\n";
-    let Mode::Attested(service) = parsed(&two_way).mode().clone();
+    let two_way = parsed(&two_way);
+    let service = two_way.service().unwrap();
     assert!(matches!(service.verify, Verify::TwoWay { .. }));
     assert_eq!(service.policy().unwrap().read()["version"], 1);
     assert_eq!(service.provider_policy().unwrap().read(), serde_json::json!({"a": 1}));
@@ -469,13 +471,13 @@ fn differences_are_told_field_by_field() {
         terms.reveal.minimum = 10;
         terms.reveal.to = vec!["alice".to_owned()];
         terms.deadline_seconds = 60;
-        terms.service.policy = Some(serde_json::json!({"secret": "text"}));
-        terms.service.address = None;
+        terms.service.as_mut().unwrap().policy = Some(serde_json::json!({"secret": "text"}));
+        terms.service.as_mut().unwrap().address = None;
         terms.keys[0].normalise = vec![Step::Trim, Step::Lowercase];
         terms.keys[1].ignore.clear();
         terms.parties = Parties::Named(vec![
-            Party { name: "alice".to_owned(), key: ALICE.parse().unwrap(), maximum_keys: None },
-            Party { name: "carol".to_owned(), key: CAROL.parse().unwrap(), maximum_keys: None },
+            Party { name: "alice".to_owned(), key: ALICE.parse().unwrap(), maximum_keys: None, address: None },
+            Party { name: "carol".to_owned(), key: CAROL.parse().unwrap(), maximum_keys: None, address: None },
         ]);
     });
     let there = there.unwrap();
@@ -616,7 +618,7 @@ prop_compose! {
         open in proptest::option::weighted(0.2, 2usize..=64),
     ) -> Terms {
         let mut parties: Vec<_> = parties.into_iter().map(|(name, (key, maximum_keys))| {
-            Party { name, key: KeyId(key), maximum_keys }
+            Party { name, key: KeyId(key), maximum_keys, address: None }
         }).collect();
         let mut to: Vec<_> = parties.iter().zip(learns).filter(|(_, learns)| *learns)
             .map(|(party, _)| party.name.clone()).collect();
@@ -640,7 +642,7 @@ prop_compose! {
         Terms {
             version: 1, name, mode: terms::Mode::Attested, deadline_seconds, maximum_keys, pad_keys_to,
             canaries: None,
-            service, provider_policy,
+            service: Some(service), provider_policy,
             recipe: Some(Recipe::of(&keys)),
             keys,
             reveal: Reveal { what, to, minimum },
@@ -697,17 +699,17 @@ fn what_a_job_over_several_services_cannot_have() {
         let error = changed(&sharded(2), change).unwrap_err().to_string();
         assert!(error.contains(text), "{error}");
     };
-    refused(|terms| drop(terms.service.addresses.pop()), "has 1 services, expected 2, 4, 8 or 16");
-    refused(|terms| terms.service.addresses.push("c:1".to_owned()), "has 3 services");
-    refused(|terms| terms.service.addresses[1] = "nowhere".to_owned(), "expected host:port");
+    refused(|terms| drop(terms.service.as_mut().unwrap().addresses.pop()), "has 1 services, expected 2, 4, 8 or 16");
+    refused(|terms| terms.service.as_mut().unwrap().addresses.push("c:1".to_owned()), "has 3 services");
+    refused(|terms| terms.service.as_mut().unwrap().addresses[1] = "nowhere".to_owned(), "expected host:port");
     refused(
-        |terms| terms.service.addresses[1] = terms.service.addresses[0].clone(),
+        |terms| terms.service.as_mut().unwrap().addresses[1] = terms.service.as_mut().unwrap().addresses[0].clone(),
         "is listed twice",
     );
-    refused(|terms| terms.service.address = Some("a:1".to_owned()), "next to service.addresses");
-    refused(|terms| terms.service.key = Some(KeyId([1; 32])), "service.key names one service");
+    refused(|terms| terms.service.as_mut().unwrap().address = Some("a:1".to_owned()), "next to service.addresses");
+    refused(|terms| terms.service.as_mut().unwrap().key = Some(KeyId([1; 32])), "service.key names one service");
     refused(
-        |terms| terms.service.verify = terms::Verify::Provider,
+        |terms| terms.service.as_mut().unwrap().verify = terms::Verify::Provider,
         "service.key names one service",
     );
     refused(|terms| terms.reveal.what = What::Count, "a number for each shard");

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::terms::{self, Parties, Terms, What};
-use super::{Content, JOB_VERSION, Job, JobDigest, JobError, JobPolicy, Mode, Service, Verify};
+use super::{
+    Content, JOB_VERSION, Job, JobDigest, JobError, JobPolicy, Mode, Protocol, Service, Verify,
+};
 use crate::keys::{KeyPart, Recipe};
 use crate::limits::{
     MAXIMUM_ADDRESS_BYTES, MAXIMUM_CANARIES, MAXIMUM_CAP_FACTOR, MAXIMUM_DEADLINE_SECONDS,
@@ -43,15 +45,37 @@ impl TryFrom<Terms> for Job {
         check_recipe(terms.recipe.as_ref(), &terms.keys)?;
         check_parties(&terms.parties)?;
         check_reveal(&terms)?;
-        check_addresses(&terms)?;
-        check_policy("service.policy", terms.service.policy.as_ref())?;
-        check_policy("provider.policy", terms.provider_policy.as_ref())?;
+        let direct = match terms.mode {
+            terms::Mode::Attested => None,
+            terms::Mode::Vole => Some(Protocol::Vole),
+            terms::Mode::Ecdh => Some(Protocol::Ecdh),
+        };
+        let of_service = match (direct, terms.service.take()) {
+            (Some(protocol), service) => {
+                check_direct(protocol, &terms, service.is_some())?;
+                None
+            }
+            (None, service) => {
+                let service = service.unwrap_or_default();
+                check_addresses(&terms, &service)?;
+                check_policy("service.policy", service.policy.as_ref())?;
+                check_policy("provider.policy", terms.provider_policy.as_ref())?;
+                terms.service = Some(service.clone());
+                Some(service)
+            }
+        };
+        check_addresses_of_parties(&terms)?;
         terms.normalise();
         let canonical = terms.canonical();
         let digest = JobDigest::of(&canonical);
         let named = matches!(terms.parties, Parties::Named(_));
-        let terms::Mode::Attested = terms.mode;
-        let mode = Mode::Attested(service(terms.service, terms.provider_policy.as_ref(), named)?);
+        let mode = match (direct, of_service) {
+            (Some(protocol), _) => Mode::Direct(protocol),
+            (None, of_service) => {
+                let of_service = of_service.unwrap_or_default();
+                Mode::Attested(service(of_service, terms.provider_policy.as_ref(), named)?)
+            }
+        };
         if canonical.len() > MAXIMUM_JOB_BYTES {
             return Err(too_long(canonical.len()));
         }
@@ -313,9 +337,91 @@ fn check_reveal(terms: &Terms) -> Result<(), JobError> {
     Ok(())
 }
 
+/// What a job without a service cannot have: what only a service does, and what the protocol between
+/// the parties cannot keep.
+fn check_direct(protocol: Protocol, terms: &Terms, service: bool) -> Result<(), JobError> {
+    let mode = protocol.as_str();
+    let refuse = |field: &str, text: String| Err(JobError::new(field, text));
+    if service {
+        let text = format!(
+            "[service] is given, but with mode = \"{mode}\" there is none: remove it, or write \
+             mode = \"attested\""
+        );
+        return refuse("service", text);
+    }
+    if terms.provider_policy.is_some() {
+        let text = format!(
+            "[provider.policy] is given, but with mode = \"{mode}\" nobody shows evidence: remove it"
+        );
+        return refuse("provider.policy", text);
+    }
+    if terms.canaries.is_some() {
+        let text = format!(
+            "canaries find out whether a service lies, and with mode = \"{mode}\" there is none: remove \
+             them"
+        );
+        return refuse("canaries", text);
+    }
+    if terms.shard.is_some() {
+        return refuse("shard", format!("mode = \"{mode}\" has no shards"));
+    }
+    let Parties::Named(parties) = &terms.parties else {
+        let text = format!(
+            "with mode = \"{mode}\" parties recognise each other by their keys alone: write a [[party]] with \
+             its key for each"
+        );
+        return refuse("unpinned_parties", text);
+    };
+    if parties.len() != 2 {
+        let text = format!(
+            "the job has {} parties, and mode = \"{mode}\" is between two: name two, or write mode = \
+             \"attested\"",
+            parties.len()
+        );
+        return refuse("party", text);
+    }
+    if terms.reveal.what == What::Count && protocol == Protocol::Vole {
+        let text = "with mode = \"vole\" the party that counts sees which keys it counts: write mode = \
+                    \"ecdh\" to reveal a count alone";
+        return refuse("reveal.what", text.to_owned());
+    }
+    if terms.reveal.minimum > 0 {
+        let text = format!(
+            "reveal.minimum is {}, but with mode = \"{mode}\" nobody stands between a party and a small \
+             result, which it would see before it could be withheld: remove it, or write mode = \
+             \"attested\"",
+            terms.reveal.minimum
+        );
+        return refuse("reveal.minimum", text);
+    }
+    Ok(())
+}
+
+/// Parties are reached by others only where there is no service.
+fn check_addresses_of_parties(terms: &Terms) -> Result<(), JobError> {
+    let parties = terms.parties.named();
+    for (index, party) in parties.iter().enumerate() {
+        let field = format!("party[{index}].address");
+        let Some(address) = &party.address else { continue };
+        if terms.mode == terms::Mode::Attested {
+            let text = format!(
+                "{field} is given, but with mode = \"attested\" parties reach the service, not each other: \
+                 remove it"
+            );
+            return Err(JobError::new(field, text));
+        }
+        check_address(&field, address)?;
+        if parties[..index].iter().any(|earlier| earlier.address.as_ref() == Some(address)) {
+            let text = format!("{field} is that of another party, too: every party has its own");
+            return Err(JobError::new(field, text));
+        }
+    }
+    Ok(())
+}
+
 /// Where the services listen, and what a job with several of them cannot have.
-fn check_addresses(terms: &Terms) -> Result<(), JobError> {
-    let (service, reveal) = (&terms.service, &terms.reveal);
+fn check_addresses(terms: &Terms, service: &terms::Service) -> Result<(), JobError> {
+    let reveal = &terms.reveal;
     if let Some(address) = &service.address {
         check_address("service.address", address)?;
     }

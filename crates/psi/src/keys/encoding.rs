@@ -37,6 +37,18 @@ impl<'k> EncodedKey<'k> {
         self.0
     }
 
+    /// Appends its bytes.
+    #[inline]
+    pub fn append_to(self, bytes: &mut Vec<u8>) {
+        match self.0 {
+            Form::Bytes(encoded) => bytes.extend_from_slice(encoded),
+            Form::OnlyPart(part) => {
+                bytes.extend_from_slice(&ONLY_PART.to_be_bytes());
+                append(bytes, part);
+            }
+        }
+    }
+
     /// Its bytes.
     pub fn to_vec(self) -> Vec<u8> {
         match self.0 {
