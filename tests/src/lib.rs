@@ -4,7 +4,7 @@
 //! job files of a [`JobBuilder`]. A [`Process`] is one run of the program, with its output captured
 //! and a deadline on every wait. A [`RawParty`] does what the program itself never does: the same
 //! connection and protocol, driven by hand. [`Measured`] is the measured program itself. A [`Flood`] is
-//! what one stranger can do, an [`Impostor`] is a service that says anything, and a [`Liar`] one that
+//! what one stranger can do, a [`RawPeer`] a party of a job without a service, driven by hand, an [`Impostor`] is a service that says anything, and a [`Liar`] one that
 //! makes up results. [`tables`] makes large tables, [`proxy`] connections
 //! that break, and [`oracle`] computes by other means what the result must be.
 
@@ -16,6 +16,7 @@ mod impostor;
 mod liar;
 mod measured;
 pub mod oracle;
+pub mod peer;
 mod process;
 pub mod proxy;
 pub mod tables;
@@ -28,5 +29,6 @@ pub use hosted::Hosted;
 pub use impostor::{Answer, Answers, Guest, Impostor, prove};
 pub use liar::{Liar, Marks, Sets};
 pub use measured::{Device, Measured, Starting};
+pub use peer::RawPeer;
 pub use process::{Ended, PATIENCE, Process};
 pub use world::{JobBuilder, Party, SERVICE_ENCLAVE, Service, World, free_port};

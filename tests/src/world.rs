@@ -174,6 +174,8 @@ impl World {
     ) -> JobBuilder {
         JobBuilder {
             name: "test".to_owned(),
+            mode: "attested",
+            reached: Vec::new(),
             deadline: "10m".to_owned(),
             maximum_keys: 10_000_000,
             pad_keys_to: None,
@@ -351,6 +353,9 @@ impl Party {
 #[derive(Clone)]
 pub struct JobBuilder {
     name: String,
+    mode: &'static str,
+    /// The parties that others reach at an address of the job.
+    reached: Vec<(String, String)>,
     deadline: String,
     maximum_keys: u64,
     pad_keys_to: Option<u64>,
@@ -376,6 +381,20 @@ impl JobBuilder {
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Without a service: by this protocol between the parties.
+    #[must_use]
+    pub fn direct(mut self, mode: &'static str) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Without a service: where the others reach this party.
+    #[must_use]
+    pub fn reached_at(mut self, party: &Party, address: &str) -> Self {
+        self.reached.push((party.name.clone(), address.to_owned()));
         self
     }
 
@@ -503,15 +522,42 @@ impl JobBuilder {
     /// The job file.
     pub fn to_toml(&self) -> String {
         let mut text = format!(
-            "version = 1\nname = \"{}\"\nmode = \"attested\"\ndeadline = \"{}\"\n\
-             maximum_keys = {}\n{}{}\n[service]\nverify = \"{}\"\n",
+            "version = 1\nname = \"{}\"\nmode = \"{}\"\ndeadline = \"{}\"\nmaximum_keys = {}\n{}{}\n",
             self.name,
+            self.mode,
             self.deadline,
             self.maximum_keys,
             self.pad_keys_to.map(|keys| format!("pad_keys_to = {keys}\n")).unwrap_or_default(),
             self.canaries.map(|count| format!("canaries = {count}\n")).unwrap_or_default(),
-            self.verify
         );
+        if self.mode == "attested" {
+            text += &self.service();
+        }
+        for (name, steps) in &self.keys {
+            text += &format!("\n[[key]]\nname = \"{name}\"\nnormalise = [{steps}]\n");
+            if !self.ignore.is_empty() {
+                text += &format!("ignore = [{}]\n", self.ignore);
+            }
+        }
+        text += &format!("\n[reveal]\nwhat = \"{}\"\nminimum = {}\n", self.what, self.minimum);
+        if !self.to.is_empty() {
+            text += &format!("to = [\"{}\"]\n", self.to.join("\", \""));
+        }
+        for (name, key, cap) in &self.parties {
+            text += &format!("\n[[party]]\nname = \"{name}\"\nkey = \"{key}\"\n");
+            if let Some(cap) = cap {
+                text += &format!("maximum_keys = {cap}\n");
+            }
+            let reached = self.reached.iter().find(|(party, _)| party == name);
+            if let Some((_, address)) = reached {
+                text += &format!("address = \"{address}\"\n");
+            }
+        }
+        text
+    }
+
+    fn service(&self) -> String {
+        let mut text = format!("[service]\nverify = \"{}\"\n", self.verify);
         if let Some(address) = &self.address {
             text += &format!("address = \"{address}\"\n");
         }
@@ -531,22 +577,6 @@ impl JobBuilder {
                 // The policy's tables become subtables of this one.
                 text +=
                     &format!("\n[{table}]\n{}", policy.replace("\n[[", &format!("\n[[{table}.")));
-            }
-        }
-        for (name, steps) in &self.keys {
-            text += &format!("\n[[key]]\nname = \"{name}\"\nnormalise = [{steps}]\n");
-            if !self.ignore.is_empty() {
-                text += &format!("ignore = [{}]\n", self.ignore);
-            }
-        }
-        text += &format!("\n[reveal]\nwhat = \"{}\"\nminimum = {}\n", self.what, self.minimum);
-        if !self.to.is_empty() {
-            text += &format!("to = [\"{}\"]\n", self.to.join("\", \""));
-        }
-        for (name, key, cap) in &self.parties {
-            text += &format!("\n[[party]]\nname = \"{name}\"\nkey = \"{key}\"\n");
-            if let Some(cap) = cap {
-                text += &format!("maximum_keys = {cap}\n");
             }
         }
         text

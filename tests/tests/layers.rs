@@ -52,6 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "convelo-attest",
             "convelo-channel",
             "convelo-keys",
+            "convelo-mpc",
             "convelo-psi",
             "convelo-untrusted",
             "convelo-wire",

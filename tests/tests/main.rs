@@ -2,6 +2,7 @@
 
 mod commands;
 mod consent;
+mod direct;
 mod end_to_end;
 mod evidence;
 mod freshness;

@@ -514,12 +514,12 @@ fn hostile_policies() -> Vec<Value> {
 fn job_that_waits(base: &Job, name: &str, policy: &Value, identity: &Identity) -> Job {
     let mut terms = base.terms();
     terms.name = name.to_owned();
-    terms.service.policy = Some(policy.clone());
+    terms.service.as_mut().expect("a service").policy = Some(policy.clone());
     terms.parties = Parties::Named(
         [("godot", &b"nobody"[..]), ("mallory", identity.spki())]
             .map(|(name, spki)| {
                 let (name, key) = (name.to_owned(), KeyId::of_spki(spki));
-                terms::Party { name, key, maximum_keys: None }
+                terms::Party { name, key, maximum_keys: None, address: None }
             })
             .into(),
     );

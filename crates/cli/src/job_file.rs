@@ -14,11 +14,7 @@ pub(crate) enum Engine<'e> {
 
 /// A job file with every field and its meaning. Without a policy or parties, it has placeholders
 /// that no parser accepts.
-pub(crate) fn write(
-    name: &str,
-    engine: Engine<'_>,
-    parties: &[(String, String)],
-) -> String {
+pub(crate) fn write(name: &str, engine: Engine<'_>, parties: &[(String, String)]) -> String {
     let (mode, service, minimum, count) = match engine {
         Engine::Service { address, policy } => {
             let service = SERVICE
@@ -42,7 +38,8 @@ pub(crate) fn write(
         Engine::Service { .. } => parties,
         Engine::Parties(_) => {
             let reachable = "key = \"";
-            let first = parties.find(reachable).and_then(|at| parties[at..].find('\n').map(|end| at + end));
+            let first =
+                parties.find(reachable).and_then(|at| parties[at..].find('\n').map(|end| at + end));
             let (before, after) = parties.split_at(first.unwrap_or(parties.len()));
             format!("{before}\n{REACHABLE}{after}")
         }

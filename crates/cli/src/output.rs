@@ -545,7 +545,9 @@ impl Observer for Narrator {
                 if again {
                     self.line("reconnected; the job continues where it was");
                 } else {
-                    self.line(format_args!("connected with {name}, which proved the key that the job pins"));
+                    self.line(format_args!(
+                        "connected with {name}, which proved the key that the job pins"
+                    ));
                 }
             }
             Event::PeerLost { name, why, give_up_in } => {

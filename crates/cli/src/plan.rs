@@ -173,10 +173,8 @@ fn of_protocol(protocol: Protocol) -> [String; 3] {
 /// What parties learn in a job without a service besides its result, and in which order.
 fn without_service(job: &Job, receiver: &str, size: &str) -> Vec<String> {
     let others = job.parties().named().iter().filter(|party| party.name != receiver);
-    let second: Vec<_> = others
-        .filter(|party| job.learns(&party.name))
-        .map(|party| party.name.as_str())
-        .collect();
+    let second: Vec<_> =
+        others.filter(|party| job.learns(&party.name)).map(|party| party.name.as_str()).collect();
     let mut lines = vec![format!("each party learns: {size} and when each is there")];
     if !second.is_empty() {
         lines.push(format!(

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use convelo_channel::{Identity, os_rng};
-use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Outcome, PseudonymSet, Protocol};
+use convelo_psi::{Bitmap, Job, JobDigest, KeyId, Outcome, Protocol, PseudonymSet};
 use futures_util::future::{join_all, select_all, try_join_all};
 use rand_core::Rng as _;
 use tokio::time::Instant;
@@ -129,8 +129,7 @@ impl Direct {
     ) -> Result<(Outcome<Bitmap>, Witness), Error> {
         let salt = random();
         let set = Arc::clone(set);
-        let (items, commitment) =
-            tokio::task::spawn_blocking(move || items(&set, &salt)).await??;
+        let (items, commitment) = tokio::task::spawn_blocking(move || items(&set, &salt)).await??;
         let parties = self.announce(items.len() as u64, commitment).await?;
         let sid = self.sid(&parties);
         let keys = |name: &str| {
@@ -282,11 +281,8 @@ impl Witness {
         summary: &Summary,
         times: (u64, u64),
     ) -> Result<Vec<PathBuf>, Error> {
-        let parties = receipt::Parties {
-            own: &self.own,
-            salt: self.salt,
-            testimonies: &self.testimonies,
-        };
+        let parties =
+            receipt::Parties { own: &self.own, salt: self.salt, testimonies: &self.testimonies };
         let receipt = Receipt::of_parties(&self.job, summary, &parties, times);
         Ok(vec![receipt.write(path, shards::unused_names(path), None)?])
     }
@@ -298,10 +294,7 @@ impl Witness {
 }
 
 /// The items of a set in its order, and the commitment to them.
-fn items(
-    set: &PseudonymSet,
-    salt: &[u8; 32],
-) -> Result<(Zeroizing<Vec<u128>>, [u8; 32]), Error> {
+fn items(set: &PseudonymSet, salt: &[u8; 32]) -> Result<(Zeroizing<Vec<u128>>, [u8; 32]), Error> {
     let pseudonyms = Zeroizing::new(set.pseudonyms().map_err(Error::spill)?);
     let mut commitment = blake3::Hasher::new_keyed(salt);
     for item in &*pseudonyms {

@@ -37,9 +37,7 @@ impl Engine {
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, Error> {
         Ok(match plan.job.mode() {
-            Mode::Attested(_) => {
-                Self::Services(Box::new(Services::meet(plan, observer).await?))
-            }
+            Mode::Attested(_) => Self::Services(Box::new(Services::meet(plan, observer).await?)),
             Mode::Direct(protocol) => {
                 Self::Direct(Box::new(Direct::meet(plan, *protocol, observer).await?))
             }

@@ -34,7 +34,11 @@ pub fn estimate(job: &Job, keys: u64) -> Option<Estimate> {
         Protocol::Ecdh => {
             let each = nanoseconds_of_a_multiplication();
             // Two multiplications for each item, one for its hash, which takes half as long.
-            (sent.saturating_mul(each * 5 / 2), sent.saturating_mul(74), sent.saturating_mul(96) + (32 << 20))
+            (
+                sent.saturating_mul(each * 5 / 2),
+                sent.saturating_mul(74),
+                sent.saturating_mul(96) + (32 << 20),
+            )
         }
     };
     Some(Estimate {

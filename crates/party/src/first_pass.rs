@@ -424,7 +424,15 @@ mod tests {
         let options = TableOptions { format, key, select: Vec::new() };
         let table = Table::open(input, &options).expect("a table");
         let parts = [KeyPart::new("id", Vec::new())];
-        first_pass(&table, &parts, &KeyHash::Pseudonyms(Pseudonymiser::new(&[7; 16])), memory, None, |_| {}, || Ok(()))
+        first_pass(
+            &table,
+            &parts,
+            &KeyHash::Pseudonyms(Pseudonymiser::new(&[7; 16])),
+            memory,
+            None,
+            |_| {},
+            || Ok(()),
+        )
     }
 
     #[test]

@@ -12,10 +12,10 @@ use convelo_attest::Verdict;
 use convelo_psi::{Bitmap, Canaries, Outcome, Protocol};
 
 use crate::dropped::DroppedList;
+use crate::engine::Engine;
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observer};
 use crate::first_pass::{FirstPass, first_pass};
-use crate::engine::Engine;
 use crate::kept::Keeper;
 use crate::key_hash::KeyHash;
 use crate::limits::LAST_ROW_TIMEOUT;

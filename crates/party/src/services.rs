@@ -65,7 +65,11 @@ pub async fn verify_services(
 
 /// Dials the services of a job as it demands.
 fn dialler(job: &Job, credential: Credential) -> Dialler {
-    if job.service().is_some_and(|service| service.hybrid) { Dialler::hybrid(credential) } else { Dialler::new(credential) }
+    if job.service().is_some_and(|service| service.hybrid) {
+        Dialler::hybrid(credential)
+    } else {
+        Dialler::new(credential)
+    }
 }
 
 /// The services, and this party's part in the job at each.

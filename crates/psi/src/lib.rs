@@ -93,8 +93,8 @@ pub use bitmap::{Bitmap, BitmapError};
 pub use canaries::{Canaries, CanaryCounts, CanaryError, RankedCanaries};
 pub use job::{
     JOB_VERSION, Job, JobDigest, JobDigestError, JobError, JobPolicy, KeyId, KeyIdError, Mode,
-    Parties, Party, Position, Protocol, Reveal, Service, Shard, Terms, Verify, What, is_address, is_name,
-    terms,
+    Parties, Party, Position, Protocol, Reveal, Service, Shard, Terms, Verify, What, is_address,
+    is_name, terms,
 };
 pub use keys::{
     CALLING_CODES, DateOrder, EncodedKey, Extension, Grouping, KeyEncoder, KeyPart, Letters,

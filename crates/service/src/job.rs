@@ -16,8 +16,8 @@ use convelo_psi::agreement::{Assembled, Confirmation, KeyOffer, Member, SealedSh
 use convelo_psi::limits::{MAXIMUM_NAME_BYTES, SEALED_SHARE_BYTES};
 use convelo_psi::reveal::{self, Answer};
 use convelo_psi::{
-    Bitmap, Job, JobDigest, KeyId, PSEUDONYM_BYTES, ReceivedSet, SetError, SetReceiver,
-    Service, SignedStatement, Statement, engine,
+    Bitmap, Job, JobDigest, KeyId, PSEUDONYM_BYTES, ReceivedSet, Service, SetError, SetReceiver,
+    SignedStatement, Statement, engine,
 };
 use convelo_wire::limits::{MAXIMUM_CHUNK_BYTES, MAXIMUM_RELAYED_BYTES};
 use convelo_wire::{

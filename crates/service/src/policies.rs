@@ -39,7 +39,8 @@ impl Policies {
     /// If the job's cannot be read, or the job asks for evidence and there is nothing to judge it by.
     pub(crate) fn read(&self) -> Result<Vec<Policy>, Failed> {
         let invalid = |text: String| Failed::new(Reason::InvalidJob, text);
-        let of_the_job = self.job.as_ref().and_then(Job::service).and_then(Service::provider_policy);
+        let of_the_job =
+            self.job.as_ref().and_then(Job::service).and_then(Service::provider_policy);
         let of_the_job = of_the_job.map(|policy| Policy::from_json(&policy.read())).transpose();
         let of_the_job =
             of_the_job.map_err(|error| invalid(format!("provider.policy: {error}")))?;

@@ -56,8 +56,7 @@ fn check(args: &Init, parties: &[(String, String)]) -> Result<(), Failure> {
         return Err(Failure::usage(text));
     }
     if let Some(service) = args.service.as_deref().filter(|service| !is_address(service)) {
-        let text =
-            format!("--service is '{service}', expected HOST:PORT, as in {SERVICE}");
+        let text = format!("--service is '{service}', expected HOST:PORT, as in {SERVICE}");
         return Err(Failure::usage(text));
     }
     for (index, (name, key)) in parties.iter().enumerate() {

@@ -89,7 +89,9 @@ pub enum FrameError {
         expected: String,
     },
     /// The other side speaks another version.
-    #[error("it speaks version {0} of the protocol between parties, expected {VERSION}: use the same version of convelo on both sides")]
+    #[error(
+        "it speaks version {0} of the protocol between parties, expected {VERSION}: use the same version of convelo on both sides"
+    )]
     Version(u8),
     /// The name is none.
     #[error("a hello without a party's name")]
@@ -135,11 +137,9 @@ impl Frame {
     pub fn read(kind: u8, content: Bytes) -> Result<Self, FrameError> {
         let number = |content: &[u8]| match content.try_into() {
             Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
-            Err(_) => Err(FrameError::Length {
-                kind,
-                found: content.len(),
-                expected: "8".to_owned(),
-            }),
+            Err(_) => {
+                Err(FrameError::Length { kind, found: content.len(), expected: "8".to_owned() })
+            }
         };
         match kind {
             1 => Hello::read(&content).map(Self::Hello),
@@ -159,7 +159,10 @@ impl Frame {
     }
 
     /// The frame's head and content, apart, because a message is not copied.
-    #[expect(clippy::missing_panics_doc, reason = "nothing here is longer than the limits of `head`")]
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "nothing here is longer than the limits of `head`"
+    )]
     pub fn write(&self) -> ([u8; HEAD_BYTES], Bytes) {
         let (kind, content) = match self {
             Self::Hello(hello) => (1, hello.write().into()),

@@ -9,6 +9,7 @@
 //! "go" on the newest one, and the other side uses the one on which it hears that.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -288,7 +289,8 @@ impl Shared {
         if !*self.connected.borrow() {
             return self.missing();
         }
-        let text = format!("the job's deadline has passed: '{}' is connected, but {what}", self.peer);
+        let text =
+            format!("the job's deadline has passed: '{}' is connected, but {what}", self.peer);
         Error::new(Kind::Job, text)
     }
 
@@ -484,7 +486,7 @@ impl Carrier {
                     Frame::Message(message) => arrived(&shared, &arrivals, message)?,
                     Frame::Taken { messages } => taken(&shared, messages)?,
                     Frame::Alive => {}
-                    Frame::Leave(reason) => return Err(Useless::Left(reason)),
+                    Frame::Leave(reason) => return Err::<Infallible, _>(Useless::Left(reason)),
                     Frame::Done => shared.lock().peer_done = true,
                     Frame::Hello(_) | Frame::Go { .. } => {
                         let why = "it greeted in the middle of a connection";
@@ -501,7 +503,7 @@ impl Carrier {
                 }
                 if last {
                     let _ = writing.shutdown().await;
-                    return Ok(());
+                    return Ok::<(), io::Error>(());
                 }
                 if due.is_empty() {
                     let written = timeout(ALIVE_INTERVAL, shared.to_write.notified()).await;
@@ -511,23 +513,24 @@ impl Carrier {
                 }
             }
         };
-        let ended = tokio::select! {
+        tokio::pin!(reading);
+        let broken = tokio::select! {
             biased;
-            next = replaced(&mut self.connections) => next,
-            left = writer => match left {
-                Ok(()) => Ended::Left,
-                Err(error) => {
-                    let useless: io::Error = error;
-                    Ended::Useless(useless.into())
-                }
-            },
-            error = reading => {
-                let useless: Result<std::convert::Infallible, Useless> = error;
+            next = replaced(&mut self.connections) => return next,
+            useless = &mut reading => {
                 let Err(useless) = useless;
-                Ended::Useless(useless)
+                return Ended::Useless(useless);
             }
+            written = writer => match written {
+                Ok(()) => return Ended::Left,
+                Err(error) => error,
+            },
         };
-        ended
+        // The other side may have said why it goes before it went.
+        match timeout(GOODBYE_TIMEOUT, reading).await {
+            Ok(Err(useless @ (Useless::Left(_) | Useless::Final(_)))) => Ended::Useless(useless),
+            Ok(Err(Useless::Broken(_))) | Err(_) => Ended::Useless(broken.into()),
+        }
     }
 }
 
@@ -627,11 +630,14 @@ fn left(peer: &str, reason: Reason) -> Error {
     let (kind, why) = match reason {
         Reason::Stopped => (Kind::Job, "stopped its run"),
         Reason::Table => (Kind::Job, "could not read its table"),
-        Reason::OverCap => (Kind::Job, "has more keys than the job allows it, or refused this party's number"),
-        Reason::Deadline => (Kind::Job, "says that the job's deadline has passed"),
-        Reason::Replaced => {
-            (Kind::Job, "or this party was started anew in the middle of the job: run it again on both sides")
+        Reason::OverCap => {
+            (Kind::Job, "has more keys than the job allows it, or refused this party's number")
         }
+        Reason::Deadline => (Kind::Job, "says that the job's deadline has passed"),
+        Reason::Replaced => (
+            Kind::Job,
+            "or this party was started anew in the middle of the job: run it again on both sides",
+        ),
         Reason::OtherTerms => (Kind::Job, "has a job file with other terms"),
         Reason::Protocol => (Kind::Job, "refused what this party sent"),
         _ => (Kind::Job, "ended its run"),
@@ -652,9 +658,7 @@ pub(crate) async fn greet(
 }
 
 /// Waits until the other side says that it uses this connection; how many messages have arrived there.
-pub(crate) async fn go(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-) -> Result<u64, Useless> {
+pub(crate) async fn go(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<u64, Useless> {
     match read(stream, false).await? {
         Frame::Go { arrived } => Ok(arrived),
         Frame::Leave(reason) => Err(Useless::Left(reason)),
@@ -669,9 +673,10 @@ pub(crate) fn waits_for_go(shared: &Shared) -> bool {
 
 async fn read(stream: &mut (impl AsyncRead + Unpin), greeting: bool) -> Result<Frame, Useless> {
     let not_a_frame = |error: FrameError| match error {
-        FrameError::Version(_) => {
-            Useless::Final(Error::new(Kind::Job, format!("the other party cannot be understood: {error}")))
-        }
+        FrameError::Version(_) => Useless::Final(Error::new(
+            Kind::Job,
+            format!("the other party cannot be understood: {error}"),
+        )),
         error => Useless::Broken(format!("it sent what is not a frame: {error}")),
     };
     let mut head = [0; HEAD_BYTES];
@@ -688,10 +693,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), greeting: bool) -> Result<F
     Frame::read(kind, content.into()).map_err(not_a_frame)
 }
 
-pub(crate) async fn write(
-    stream: &mut (impl AsyncWrite + Unpin),
-    frame: &Frame,
-) -> io::Result<()> {
+pub(crate) async fn write(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
     let (head, content) = frame.write();
     if content.len() < 1 << 10 {
         stream.write_all(&[&head, &content[..]].concat()).await?;
@@ -700,4 +702,182 @@ pub(crate) async fn write(
         stream.write_all(&content).await?;
     }
     stream.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+
+    const JOB: Bytes = Bytes::from_static(b"{}");
+
+    /// A link and the way by which connections come to it.
+    fn link(name: &str, peer: &str, run: u8) -> (Link, mpsc::Sender<Result<Greeted, Useless>>) {
+        let (connections, greeted) = mpsc::channel(1);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let link = Link::new((name, peer), [run; 16], deadline, Arc::new(()), greeted);
+        (link, connections)
+    }
+
+    /// Greets for a link on one end of a connection.
+    async fn come(
+        shared: &Shared,
+        connections: &mpsc::Sender<Result<Greeted, Useless>>,
+        mut stream: impl Stream + 'static,
+    ) {
+        let own = shared.hello(JOB);
+        let Ok(hello) = greet(&mut stream, &own).await else { return };
+        let chosen = match waits_for_go(shared) {
+            false => None,
+            true => match go(&mut stream).await {
+                Ok(arrived) => Some(arrived),
+                Err(_) => return,
+            },
+        };
+        let _ = connections.send(Ok(Greeted { stream: Box::new(stream), hello, chosen })).await;
+    }
+
+    /// Alice's and bob's links, over connections of which each breaks after so many bytes.
+    fn pair(breaks: Vec<usize>) -> (Link, Link, Arc<AtomicUsize>) {
+        let (alice, to_alice) = link("alice", "bob", 1);
+        let (bob, to_bob) = link("bob", "alice", 2);
+        let (shared_alice, shared_bob) = (Arc::clone(alice.shared()), Arc::clone(bob.shared()));
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&made);
+        tokio::spawn(async move {
+            for bytes in breaks.into_iter().chain([usize::MAX]) {
+                count.fetch_add(1, Ordering::Relaxed);
+                let (one, other) = (duplex(1 << 14), duplex(1 << 14));
+                let way = tokio::spawn(carry(one.1, other.1, bytes));
+                tokio::join!(
+                    come(&shared_alice, &to_alice, one.0),
+                    come(&shared_bob, &to_bob, other.0)
+                );
+                let _ = way.await;
+            }
+        });
+        (alice, bob, made)
+    }
+
+    /// Carries bytes in both directions until there were so many.
+    async fn carry(mut one: DuplexStream, mut other: DuplexStream, mut bytes: usize) {
+        let (mut here, mut there) = ([0; 700], [0; 700]);
+        while bytes > 0 {
+            let (read, written) = tokio::select! {
+                read = one.read(&mut here) => match read {
+                    Ok(read) if read > 0 => (read, other.write_all(&here[..read.min(bytes)]).await),
+                    _ => return,
+                },
+                read = other.read(&mut there) => match read {
+                    Ok(read) if read > 0 => (read, one.write_all(&there[..read.min(bytes)]).await),
+                    _ => return,
+                },
+            };
+            if written.is_err() {
+                return;
+            }
+            bytes = bytes.saturating_sub(read);
+        }
+    }
+
+    fn message(number: usize) -> Vec<u8> {
+        (0..(number * 731) % 9000)
+            .map(|byte| u8::try_from((byte ^ number) & 0xff).unwrap())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn each_message_arrives_once_and_in_order_wherever_connections_break() {
+        let breaks = (0..40).map(|number| 100 + number * number * 37 % 90_000).collect();
+        let (alice, bob, made) = pair(breaks);
+        const MESSAGES: usize = 300;
+        let (there, back) = tokio::join!(
+            async {
+                for number in 0..MESSAGES {
+                    alice.send(message(number)).await.unwrap();
+                    assert_eq!(alice.receive().await.unwrap(), message(number + 1), "{number}");
+                }
+                alice.close(Duration::from_secs(20)).await;
+                MESSAGES
+            },
+            async {
+                for number in 0..MESSAGES {
+                    assert_eq!(bob.receive().await.unwrap(), message(number), "{number}");
+                    bob.send(message(number + 1)).await.unwrap();
+                }
+                bob.close(Duration::from_secs(20)).await;
+                MESSAGES
+            }
+        );
+        assert_eq!((there, back), (MESSAGES, MESSAGES));
+        assert!(made.load(Ordering::Relaxed) > 20, "{made:?} connections");
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_waits_until_the_other_has_room() {
+        let (alice, bob, _) = pair(Vec::new());
+        let piece = vec![0; 1 << 20];
+        let sending = async {
+            for _ in 0..20 {
+                alice.send(piece.clone()).await.unwrap();
+            }
+        };
+        tokio::pin!(sending);
+        assert!(timeout(Duration::from_millis(300), &mut sending).await.is_err());
+        assert!(bob.shared().lock().waiting <= MESSAGES_WINDOW_BYTES as usize);
+        let taking = async {
+            for _ in 0..20 {
+                bob.receive().await.unwrap();
+            }
+        };
+        tokio::join!(sending, taking);
+    }
+
+    /// A partner that sends on without room is refused, and no more is kept of it than a window and a
+    /// message; so is one that sends many empty messages.
+    #[tokio::test]
+    async fn a_partner_that_fills_the_memory() {
+        for size in [1 << 20, 0] {
+            let (alice, to_alice) = link("alice", "bob", 1);
+            let (mut mine, its) = duplex(1 << 16);
+            let shared = Arc::clone(alice.shared());
+            let coming = tokio::spawn(async move { come(&shared, &to_alice, its).await });
+            let own = Hello {
+                run: [9; 16],
+                peers_run: None,
+                arrived: 0,
+                party: "bob".to_owned(),
+                job: JOB,
+            };
+            greet(&mut mine, &own).await.unwrap();
+            go(&mut mine).await.unwrap();
+            write(&mut mine, &Frame::Go { arrived: 0 }).await.unwrap();
+            let (mut rest, mut mine) = tokio::io::split(mine);
+            tokio::spawn(async move { tokio::io::copy(&mut rest, &mut tokio::io::sink()).await });
+            let piece = Frame::Message(vec![0; size].into());
+            let mut sent = 0;
+            while sent < 10_000 && write(&mut mine, &piece).await.is_ok() {
+                sent += 1;
+            }
+            assert!(sent < 10_000, "it is cut off");
+            let error = alice.interrupted().await.to_string();
+            assert!(error.contains("sends more than there is room for"), "{error}");
+            assert!(alice.shared().lock().waiting <= 16 << 20);
+            coming.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_dropped_leaves_nothing_behind() {
+        let (alice, bob, _) = pair(Vec::new());
+        alice.send(vec![1]).await.unwrap();
+        assert_eq!(bob.receive().await.unwrap(), vec![1]);
+        assert!(alice.leave(Reason::Stopped).await, "bob is told");
+        let error = bob.receive().await.unwrap_err().to_string();
+        assert!(error.contains("'alice' stopped its run"), "{error}");
+        assert!(!bob.leave(Reason::Stopped).await, "there is nobody to tell");
+    }
 }

@@ -94,7 +94,9 @@ impl Meeting {
         let expect = self.others.iter().map(|(party, _)| Expect::Key(party.key.0)).collect();
         // Where there is no IPv6, every address means every IPv4 address.
         let address = match address.strip_prefix("[::]") {
-            Some(port) if std::net::TcpListener::bind("[::]:0").is_err() => format!("0.0.0.0{port}"),
+            Some(port) if std::net::TcpListener::bind("[::]:0").is_err() => {
+                format!("0.0.0.0{port}")
+            }
             _ => address.to_owned(),
         };
         let listener = Listener::bind_judging_later(&address, tls, Some(expect)).await;
@@ -157,7 +159,9 @@ impl Acquaintance {
         if name == expected {
             return Ok(());
         }
-        let text = format!("'{expected}' runs as '{name}': it must use the name that the job has for its key");
+        let text = format!(
+            "'{expected}' runs as '{name}': it must use the name that the job has for its key"
+        );
         Err(Error::new(Kind::Job, text))
     }
 

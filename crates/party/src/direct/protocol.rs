@@ -75,8 +75,7 @@ impl Session {
         let refused = |error: vole_psi::Error| refused(link, error);
         let receiver = vole_psi::ReceiverStart::new(self.vole(), items).map_err(refused)?;
         let choice = link.receive().await?;
-        let (mut receiver, answer) =
-            receiver.choice(&choice, &mut os_rng()).map_err(refused)?;
+        let (mut receiver, answer) = receiver.choice(&choice, &mut os_rng()).map_err(refused)?;
         link.send(answer).await?;
         steps.expect(receiver.remaining());
         while receiver.remaining() > 0 {
@@ -153,8 +152,7 @@ impl Session {
     ) -> Result<Learnt, Error> {
         let refused = |error: ecdh::Error| refused(link, error);
         let session = self.ecdh();
-        let mut receiver =
-            ecdh::Receiver::new(session, items, &mut os_rng()).map_err(refused)?;
+        let mut receiver = ecdh::Receiver::new(session, items, &mut os_rng()).map_err(refused)?;
         steps.expect(session.blinded_messages() + session.points_messages());
         let mut more = true;
         while !receiver.is_complete() {

@@ -3,9 +3,7 @@
 use convelo_attest::{Check, Collateral, Evidence, Policy, Refusal, Verdict, verify_listing};
 use convelo_psi::reveal::{self, Told};
 use convelo_psi::statement::Seen;
-use convelo_psi::{
-    CanaryCounts, Job, KeyId, Outcome, OutcomeKind, SignedStatement, Statement,
-};
+use convelo_psi::{CanaryCounts, Job, KeyId, Outcome, OutcomeKind, SignedStatement, Statement};
 use convelo_untrusted::shown;
 
 use super::{FORM, FORM_1, Receipt, ServiceEntry, Witness, parties};

@@ -69,7 +69,12 @@ pub(crate) fn unpinned(parties: usize, maximum_keys: u64) -> Result<Job, JobErro
 
 /// A job of parties with these names and keys.
 pub(crate) fn named<'a>(parties: impl IntoIterator<Item = (&'a str, KeyId)>) -> Job {
-    let party = |(name, key): (&str, _)| Party { name: name.to_owned(), key, maximum_keys: None, address: None };
+    let party = |(name, key): (&str, _)| Party {
+        name: name.to_owned(),
+        key,
+        maximum_keys: None,
+        address: None,
+    };
     let job = changed(&unpinned(2, 1000).unwrap(), |terms| {
         terms.service.as_mut().unwrap().policy = Some(serde_json::json!({}));
         terms.parties = Parties::Named(parties.into_iter().map(party).collect());
@@ -153,7 +158,9 @@ fn every_field_changes_the_digest() {
         |terms| terms.service.as_mut().unwrap().address = None,
         |terms| terms.service.as_mut().unwrap().verify = terms::Verify::TwoWay,
         |terms| terms.service.as_mut().unwrap().key = Some(KeyId([7; 32])),
-        |terms| terms.service.as_mut().unwrap().key_exchange = Some(terms::KeyExchange::X25519MlKem768),
+        |terms| {
+            terms.service.as_mut().unwrap().key_exchange = Some(terms::KeyExchange::X25519MlKem768)
+        },
         |terms| terms.service.as_mut().unwrap().policy = Some(serde_json::json!({"version": 2})),
         |terms| terms.provider_policy = Some(serde_json::json!({})),
         |terms| terms.keys.swap(0, 1),
@@ -476,8 +483,18 @@ fn differences_are_told_field_by_field() {
         terms.keys[0].normalise = vec![Step::Trim, Step::Lowercase];
         terms.keys[1].ignore.clear();
         terms.parties = Parties::Named(vec![
-            Party { name: "alice".to_owned(), key: ALICE.parse().unwrap(), maximum_keys: None, address: None },
-            Party { name: "carol".to_owned(), key: CAROL.parse().unwrap(), maximum_keys: None, address: None },
+            Party {
+                name: "alice".to_owned(),
+                key: ALICE.parse().unwrap(),
+                maximum_keys: None,
+                address: None,
+            },
+            Party {
+                name: "carol".to_owned(),
+                key: CAROL.parse().unwrap(),
+                maximum_keys: None,
+                address: None,
+            },
         ]);
     });
     let there = there.unwrap();
@@ -699,15 +716,33 @@ fn what_a_job_over_several_services_cannot_have() {
         let error = changed(&sharded(2), change).unwrap_err().to_string();
         assert!(error.contains(text), "{error}");
     };
-    refused(|terms| drop(terms.service.as_mut().unwrap().addresses.pop()), "has 1 services, expected 2, 4, 8 or 16");
-    refused(|terms| terms.service.as_mut().unwrap().addresses.push("c:1".to_owned()), "has 3 services");
-    refused(|terms| terms.service.as_mut().unwrap().addresses[1] = "nowhere".to_owned(), "expected host:port");
     refused(
-        |terms| terms.service.as_mut().unwrap().addresses[1] = terms.service.as_mut().unwrap().addresses[0].clone(),
+        |terms| drop(terms.service.as_mut().unwrap().addresses.pop()),
+        "has 1 services, expected 2, 4, 8 or 16",
+    );
+    refused(
+        |terms| terms.service.as_mut().unwrap().addresses.push("c:1".to_owned()),
+        "has 3 services",
+    );
+    refused(
+        |terms| terms.service.as_mut().unwrap().addresses[1] = "nowhere".to_owned(),
+        "expected host:port",
+    );
+    refused(
+        |terms| {
+            terms.service.as_mut().unwrap().addresses[1] =
+                terms.service.as_mut().unwrap().addresses[0].clone()
+        },
         "is listed twice",
     );
-    refused(|terms| terms.service.as_mut().unwrap().address = Some("a:1".to_owned()), "next to service.addresses");
-    refused(|terms| terms.service.as_mut().unwrap().key = Some(KeyId([1; 32])), "service.key names one service");
+    refused(
+        |terms| terms.service.as_mut().unwrap().address = Some("a:1".to_owned()),
+        "next to service.addresses",
+    );
+    refused(
+        |terms| terms.service.as_mut().unwrap().key = Some(KeyId([1; 32])),
+        "service.key names one service",
+    );
     refused(
         |terms| terms.service.as_mut().unwrap().verify = terms::Verify::Provider,
         "service.key names one service",
@@ -729,7 +764,7 @@ fn cap_that_bounds_far_less_than_it_says() {
         let addresses = addresses.collect();
         let service = terms::Service { addresses, ..terms::Service::default() };
         let mut terms = unpinned(2, 1 << 20).unwrap().terms();
-        (terms.service, terms.maximum_keys, terms.pad_keys_to) = (service, cap, step);
+        (terms.service, terms.maximum_keys, terms.pad_keys_to) = (Some(service), cap, step);
         Job::try_from(terms)
     };
     let error = with(16, 20, None).unwrap_err();
@@ -852,4 +887,98 @@ proptest! {
             prop_assert!(!error.message().is_empty());
         }
     }
+}
+
+/// The example without a service, in this mode.
+fn direct(mode: &str) -> String {
+    let example = example();
+    let (before, rest) = example.split_once("[service]").unwrap();
+    let (_, keys) = rest.split_once("[[key]]").unwrap();
+    let text = format!("{before}[[key]]{keys}").replace("\"attested\"", &format!("{mode:?}"));
+    text.replace("minimum = 20", "minimum = 0")
+}
+
+#[test]
+fn a_job_without_a_service() {
+    for (mode, protocol) in [("vole", Protocol::Vole), ("ecdh", Protocol::Ecdh)] {
+        let job = parsed(&direct(mode));
+        assert_eq!((job.protocol(), job.service()), (Some(protocol), None));
+        assert_eq!(protocol.as_str(), mode);
+        assert_eq!((job.services(), job.shards()), (1, vec![job.clone()]));
+        let again = Job::from_canonical(job.canonical().as_bytes()).unwrap();
+        assert_eq!(again.digest(), job.digest());
+        assert!(!job.canonical().contains("service"), "{}", job.canonical());
+        assert_eq!(job.receiver().unwrap().name, "alice");
+    }
+    let only_bob = direct("vole").replace("to = [\"bob\", \"alice\"]", "to = [\"bob\"]");
+    assert_ne!(only_bob, direct("vole"));
+    assert_eq!(parsed(&only_bob).receiver().unwrap().name, "bob");
+    let reached =
+        direct("vole").replace("name = \"alice\"", "name = \"alice\"\naddress = \"a.example:1\"");
+    let job = parsed(&reached);
+    assert_eq!(job.party("alice").unwrap().address.as_deref(), Some("a.example:1"));
+    let difference = job.differences(&parsed(&direct("vole"))).join("; ");
+    assert_eq!(difference, "party alice.address: a.example:1 here, none there");
+    assert_eq!(
+        parsed(&example()).differences(&parsed(&direct("vole")))[0],
+        "mode: attested here, vole there"
+    );
+}
+
+#[test]
+fn what_a_job_without_a_service_cannot_have() {
+    let refused = |mode: &str, change: &dyn Fn(String) -> String, expected: &str| {
+        let text = change(direct(mode));
+        assert_ne!(text, direct(mode), "the change must change something: {expected}");
+        let error = Job::from_toml(&text).expect_err(expected).to_string();
+        assert!(error.contains(expected), "\nfound:    {error}\nexpected: {expected}");
+    };
+    let with = |more: &'static str| move |text: String| format!("{text}\n{more}\n");
+    let carol = format!("[[party]]\nname = \"carol\"\nkey = \"{CAROL}\"");
+    refused(
+        "vole",
+        &with("[service]"),
+        "[service] is given, but with mode = \"vole\" there is none",
+    );
+    refused("ecdh", &with("[provider.policy]\na = 1"), "nobody shows evidence");
+    refused(
+        "ecdh",
+        &|text| format!("canaries = 1400\n{text}"),
+        "canaries find out whether a service lies",
+    );
+    refused(
+        "vole",
+        &|text| format!("{text}\n{carol}\n"),
+        "the job has 3 parties, and mode = \"vole\" is between two",
+    );
+    refused(
+        "vole",
+        &|text| text.replace("\"intersection\"", "\"count\""),
+        "write mode = \"ecdh\" to reveal a count",
+    );
+    refused(
+        "ecdh",
+        &|text| text.replace("minimum = 0", "minimum = 1"),
+        "nobody stands between a party and a small result",
+    );
+    let address =
+        |text: String| text.replace("name = \"bob\"", "name = \"bob\"\naddress = \"bob\"");
+    refused("vole", &address, "address is \"bob\", expected host:port");
+    let same = |text: String| {
+        let text = text.replace("name = \"bob\"", "name = \"bob\"\naddress = \"h:1\"");
+        text.replace("name = \"alice\"", "name = \"alice\"\naddress = \"h:1\"")
+    };
+    refused("vole", &same, "that of another party");
+    replaced(
+        "name = \"bob\"",
+        "name = \"bob\"\naddress = \"h:1\"",
+        "line 31, column 11: party[0].address is given, but",
+    );
+    let unpinned = |text: String| {
+        let (before, _) = text.split_once("[[party]]").unwrap();
+        format!("unpinned_parties = 2\n{before}").replace("to = [\"bob\", \"alice\"]\n", "")
+    };
+    refused("ecdh", &unpinned, "parties recognise each other by their keys alone");
+    let shard = changed(&parsed(&direct("ecdh")), |terms| terms.shard = Some(Shard { number: 0 }));
+    assert!(shard.unwrap_err().to_string().contains("has no shards"));
 }

@@ -409,10 +409,11 @@ fn named_with(players: &[Player], change: impl FnOnce(&mut Terms)) -> Job {
         name: player.name.clone(),
         key: KeyId::of_spki(player.identity.spki()),
         maximum_keys: None,
+        address: None,
     });
     let mut terms = unpinned(players.len()).terms();
     terms.parties = Parties::Named(parties.collect());
-    terms.service.policy = "{}".parse().ok();
+    terms.service.as_mut().unwrap().policy = "{}".parse().ok();
     change(&mut terms);
     terms.try_into().expect("valid")
 }
