@@ -235,6 +235,16 @@ impl Narrator {
         ));
     }
 
+    fn peer_lost(&self, name: &str, why: &str, give_up_in: Duration) {
+        if std::mem::replace(&mut self.state().lost, true) {
+            return;
+        }
+        self.line(format_args!(
+            "the connection to {name} broke ({why}); waiting for another for up to {}",
+            duration(give_up_in)
+        ));
+    }
+
     fn lost(&self, why: &str, give_up_in: Duration) {
         if std::mem::replace(&mut self.state().lost, true) {
             return;
@@ -550,14 +560,7 @@ impl Observer for Narrator {
                     ));
                 }
             }
-            Event::PeerLost { name, why, give_up_in } => {
-                if !std::mem::replace(&mut self.state().lost, true) {
-                    self.line(format_args!(
-                        "the connection to {name} broke ({why}); waiting for another for up to {}",
-                        duration(give_up_in)
-                    ));
-                }
-            }
+            Event::PeerLost { name, why, give_up_in } => self.peer_lost(name, &why, give_up_in),
             Event::SizesKnown { own, others } => {
                 let others: Vec<_> = others
                     .iter()

@@ -152,6 +152,9 @@ pub const MAXIMUM_MESSAGE_BYTES: usize = 9 << 20;
 /// be longer.
 pub(crate) const MESSAGES_WINDOW_BYTES: u32 = 4 << 20;
 
+/// How many messages that have arrived may wait to be taken: as many small ones as fill the window.
+pub(crate) const MESSAGES_WAITING: usize = (MESSAGES_WINDOW_BYTES >> 10) as usize + 1;
+
 /// The handshake and the first frames of a connection between parties must be over after this time.
 pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(20);
 

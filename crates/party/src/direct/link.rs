@@ -17,6 +17,7 @@ use std::time::Duration;
 use convelo_untrusted::shown;
 use convelo_wire::{Bytes, Reason};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -25,7 +26,7 @@ use super::frame::{self, Frame, FrameError, HEAD_BYTES, Hello, Run};
 use crate::error::{Error, Kind};
 use crate::event::{Event, Observer};
 use crate::limits::{
-    ALIVE_INTERVAL, GOODBYE_TIMEOUT, GREETING_TIMEOUT, MAXIMUM_MESSAGE_BYTES,
+    ALIVE_INTERVAL, GOODBYE_TIMEOUT, GREETING_TIMEOUT, MAXIMUM_MESSAGE_BYTES, MESSAGES_WAITING,
     MESSAGES_WINDOW_BYTES, RECONNECT_FOR, SILENCE_TIMEOUT,
 };
 
@@ -66,7 +67,7 @@ impl From<io::Error> for Useless {
 /// One end of the messages with one other party.
 pub(crate) struct Link {
     shared: Arc<Shared>,
-    arrivals: AsyncMutex<mpsc::UnboundedReceiver<Bytes>>,
+    arrivals: AsyncMutex<mpsc::Receiver<Bytes>>,
     carrier: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -76,6 +77,12 @@ pub(crate) enum Ready {
     Room,
     /// A message arrived.
     Message(Bytes),
+}
+
+impl From<Bytes> for Ready {
+    fn from(message: Bytes) -> Self {
+        Self::Message(message)
+    }
 }
 
 /// What both ends of the program see of a link.
@@ -139,7 +146,7 @@ impl Link {
             connected: watch::Sender::new(false),
             over: watch::Sender::new(false),
         });
-        let (arrivals, arrived) = mpsc::unbounded_channel();
+        let (arrivals, arrived) = mpsc::channel(MESSAGES_WAITING);
         let carrier = Carrier { shared: Arc::clone(&shared), connections, arrivals };
         let carrier = Mutex::new(Some(tokio::spawn(carrier.run())));
         Self { shared, arrivals: AsyncMutex::new(arrived), carrier }
@@ -359,7 +366,7 @@ fn charge(message: &Bytes) -> u32 {
 struct Carrier {
     shared: Arc<Shared>,
     connections: mpsc::Receiver<Result<Greeted, Useless>>,
-    arrivals: mpsc::UnboundedSender<Bytes>,
+    arrivals: mpsc::Sender<Bytes>,
 }
 
 impl Carrier {
@@ -371,9 +378,8 @@ impl Carrier {
                 Some(next) => next,
                 None => match self.next(until).await {
                     Ok(Some(next)) => next,
-                    // The link was dropped.
-                    Ok(None) => return,
-                    Err(Over::Left) => return,
+                    // The link was dropped, or this side has left.
+                    Ok(None) | Err(Over::Left) => return,
                     Err(Over::Deadline) => return self.shared.fail(self.shared.missing()),
                 },
             };
@@ -445,18 +451,14 @@ impl Carrier {
     async fn begin(&mut self, greeted: Greeted) -> Result<Box<dyn Stream>, Useless> {
         let Greeted { mut stream, hello, chosen } = greeted;
         let same = hello.peers_run.is_none_or(|run| run == self.shared.run);
-        let arrived = self.shared.meets(&hello).filter(|_| same);
-        let arrived = match arrived {
-            Some(arrived) => arrived,
-            None => {
-                let (peer, which) = (&self.shared.peer, if same { "other" } else { "one" });
-                let text = format!(
-                    "'{peer}' is connected again, but the {which} side's program was started anew since: \
-                     nothing of the job is kept, run it again on both sides"
-                );
-                let _ = write(&mut stream, &Frame::Leave(Reason::Replaced)).await;
-                return Err(Useless::Final(Error::new(Kind::Job, text)));
-            }
+        let Some(arrived) = self.shared.meets(&hello).filter(|_| same) else {
+            let (peer, which) = (&self.shared.peer, if same { "other" } else { "one" });
+            let text = format!(
+                "'{peer}' is connected again, but the {which} side's program was started anew since: nothing \
+                 of the job is kept, run it again on both sides"
+            );
+            let _ = write(&mut stream, &Frame::Leave(Reason::Replaced)).await;
+            return Err(Useless::Final(Error::new(Kind::Job, text)));
         };
         let agreeing = async {
             write(&mut stream, &Frame::Go { arrived }).await?;
@@ -586,26 +588,21 @@ fn due(shared: &Shared) -> (Vec<Frame>, bool) {
     (due, last)
 }
 
-fn arrived(
-    shared: &Shared,
-    arrivals: &mpsc::UnboundedSender<Bytes>,
-    message: Bytes,
-) -> Result<(), Useless> {
+fn arrived(shared: &Shared, arrivals: &mpsc::Sender<Bytes>, message: Bytes) -> Result<(), Useless> {
     let mut state = shared.lock();
     state.arrived += 1;
     state.waiting += message.len();
     // An honest side waits for what it has sent to be taken.
-    let most = MESSAGES_WINDOW_BYTES as usize + MAXIMUM_MESSAGE_BYTES;
-    let few = state.arrived - state.taken <= u64::from(MESSAGES_WINDOW_BYTES >> 10) + 1;
-    if state.waiting > most || !few {
-        drop(state);
-        let why = "it sends more than there is room for";
-        return Err(Useless::Final(shared.refused(why)));
-    }
+    let fits = state.waiting <= MESSAGES_WINDOW_BYTES as usize + MAXIMUM_MESSAGE_BYTES;
     drop(state);
-    // If nobody takes it any longer, the run is over.
-    let _ = arrivals.send(message);
-    Ok(())
+    match if fits { arrivals.try_send(message) } else { Err(TrySendError::Full(message)) } {
+        // If nobody takes it any longer, the run is over.
+        Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+        Err(TrySendError::Full(_)) => {
+            let why = "it sends more than there is room for";
+            Err(Useless::Final(shared.refused(why)))
+        }
+    }
 }
 
 /// The other side has taken this many messages.
@@ -717,7 +714,7 @@ mod tests {
     /// A link and the way by which connections come to it.
     fn link(name: &str, peer: &str, run: u8) -> (Link, mpsc::Sender<Result<Greeted, Useless>>) {
         let (connections, greeted) = mpsc::channel(1);
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         let link = Link::new((name, peer), [run; 16], deadline, Arc::new(()), greeted);
         (link, connections)
     }
@@ -730,13 +727,11 @@ mod tests {
     ) {
         let own = shared.hello(JOB);
         let Ok(hello) = greet(&mut stream, &own).await else { return };
-        let chosen = match waits_for_go(shared) {
-            false => None,
-            true => match go(&mut stream).await {
-                Ok(arrived) => Some(arrived),
-                Err(_) => return,
-            },
-        };
+        let mut chosen = None;
+        if waits_for_go(shared) {
+            let Ok(arrived) = go(&mut stream).await else { return };
+            chosen = Some(arrived);
+        }
         let _ = connections.send(Ok(Greeted { stream: Box::new(stream), hello, chosen })).await;
     }
 
@@ -789,11 +784,12 @@ mod tests {
             .collect()
     }
 
+    const MESSAGES: usize = 300;
+
     #[tokio::test]
     async fn each_message_arrives_once_and_in_order_wherever_connections_break() {
         let breaks = (0..40).map(|number| 100 + number * number * 37 % 90_000).collect();
         let (alice, bob, made) = pair(breaks);
-        const MESSAGES: usize = 300;
         let (there, back) = tokio::join!(
             async {
                 for number in 0..MESSAGES {

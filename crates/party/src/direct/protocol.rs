@@ -156,18 +156,13 @@ impl Session {
         steps.expect(session.blinded_messages() + session.points_messages());
         let mut more = true;
         while !receiver.is_complete() {
-            let message = match more {
-                true => match link.ready().await? {
-                    Ready::Room => {
-                        match receiver.blinded() {
-                            Some(message) => link.send(message).await?,
-                            None => more = false,
-                        }
-                        continue;
-                    }
-                    Ready::Message(message) => message,
-                },
-                false => link.receive().await?,
+            let ready = if more { link.ready().await? } else { link.receive().await?.into() };
+            let Ready::Message(message) = ready else {
+                match receiver.blinded() {
+                    Some(message) => link.send(message).await?,
+                    None => more = false,
+                }
+                continue;
             };
             match message.split_first() {
                 Some((&POINTS, points)) => receiver.points(points).map_err(refused)?,
@@ -199,18 +194,13 @@ impl Session {
                 link.send(marked(TAGS, tags)).await?;
                 continue;
             }
-            let message = match more {
-                true => match link.ready().await? {
-                    Ready::Room => {
-                        match sender.points() {
-                            Some(points) => link.send(marked(POINTS, points)).await?,
-                            None => more = false,
-                        }
-                        continue;
-                    }
-                    Ready::Message(message) => message,
-                },
-                false => link.receive().await?,
+            let ready = if more { link.ready().await? } else { link.receive().await?.into() };
+            let Ready::Message(message) = ready else {
+                match sender.points() {
+                    Some(points) => link.send(marked(POINTS, points)).await?,
+                    None => more = false,
+                }
+                continue;
             };
             sender.blinded(&message).map_err(refused)?;
             steps.done();

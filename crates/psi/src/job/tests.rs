@@ -159,7 +159,7 @@ fn every_field_changes_the_digest() {
         |terms| terms.service.as_mut().unwrap().verify = terms::Verify::TwoWay,
         |terms| terms.service.as_mut().unwrap().key = Some(KeyId([7; 32])),
         |terms| {
-            terms.service.as_mut().unwrap().key_exchange = Some(terms::KeyExchange::X25519MlKem768)
+            terms.service.as_mut().unwrap().key_exchange = Some(terms::KeyExchange::X25519MlKem768);
         },
         |terms| terms.service.as_mut().unwrap().policy = Some(serde_json::json!({"version": 2})),
         |terms| terms.provider_policy = Some(serde_json::json!({})),
@@ -731,7 +731,7 @@ fn what_a_job_over_several_services_cannot_have() {
     refused(
         |terms| {
             terms.service.as_mut().unwrap().addresses[1] =
-                terms.service.as_mut().unwrap().addresses[0].clone()
+                terms.service.as_mut().unwrap().addresses[0].clone();
         },
         "is listed twice",
     );
