@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use convelo_channel::Identity;
 use convelo_party::direct::frame::Frame;
-use convelo_party::direct::testimony::{Announced, SignedTestimony, Testimony};
+use convelo_party::direct::testimony::{Announced, SignedTestimony, Size, Testimony};
 use convelo_psi::Protocol;
 use convelo_tests::oracle::{self, Checked};
 use convelo_tests::peer::hello;
@@ -486,7 +486,7 @@ fn receipts_of_both_hold_and_changed_ones_do_not() {
             "what was seen",
             Box::new(|it| {
                 it["sent"]["keys"] = json!(2);
-                it["parties"][0]["keys"] = json!(2);
+                it["parties"][0]["set"]["keys"] = json!(2);
             }),
         ),
         ("set sent", Box::new(|it| it["sent"]["blake3"] = other["sent"]["blake3"].clone())),
@@ -517,7 +517,8 @@ fn receipts_of_both_hold_and_changed_ones_do_not() {
 fn forged(receipt: &Value, mallory: &Identity) -> Value {
     let testimony = receipt["testimonies"][0]["testimony"].as_str().unwrap();
     let testimony = Testimony::decode(&hex::decode(testimony).unwrap()).unwrap();
-    let parties = testimony.parties.iter().map(|party| Announced { keys: 1, ..party.clone() });
+    let set = Some(Size { keys: 1, commitment: [0; 32] });
+    let parties = testimony.parties.iter().map(|party| Announced { set, ..party.clone() });
     let testimony = Testimony { parties: parties.collect(), ..testimony };
     assert_eq!(testimony.protocol, Protocol::Vole);
     let signed = SignedTestimony::by(mallory, &testimony);

@@ -129,34 +129,92 @@ fn job(world: &World, shared: &Service, parties: &[Party], number: usize, random
         _ => Some(world.run_ids(&parties[party])),
     };
     let mut running: Vec<Option<Process>> = (0..parties.len()).map(run).collect();
-    let after = |moment| thread::sleep(Duration::from_millis(moment));
-    let mut killed = None;
     let mut restarted = None;
+    if let Fault::Restart(moment) = fault {
+        after(moment);
+        own.expect("a service of its own").process.kill();
+        restarted = Some(world.serve_with(&format!("--listen {address} {COME_BACK}")));
+    }
+    strike(fault, &mut running[victim]);
+    end(parties, running, &tables, (fault, victim));
+    drop(restarted);
+}
+
+/// A job of two parties without a service.
+fn direct(world: &World, parties: &[Party], number: usize, random: &mut Random) {
+    let parties = &parties[..2];
+    let (mode, most) = [("vole", 3000), ("ecdh", 1500)][random.below(2)];
+    let (victim, ids) = (random.below(2), random.below(most));
+    let fault = match Fault::random(random) {
+        Fault::Restart(_) => Fault::None,
+        fault => fault,
+    };
+    println!("job {number}: {mode}, {ids} ids, {victim}: {fault:?}");
+    let survives = matches!(fault, Fault::None | Fault::Cut(..));
+    let deadline = if survives { PATIENCE } else { DEADLINE };
+    let job = world.job(None, parties).name(&format!("soak-{number}")).direct(mode);
+    job.deadline(&format!("{}s", deadline.as_secs())).give_to(parties);
+    let tables: Vec<_> = parties.iter().map(|_| table(random, ids)).collect();
+    for (party, lines) in parties.iter().zip(&tables) {
+        party.forget();
+        party.lines(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    if let Fault::Table = fault {
+        parties[victim].write("ids.txt", b"id-1\n\xff\n");
+    }
+    let address = format!("127.0.0.1:{}", free_port());
+    let way = match fault {
+        Fault::Cut(counted, after) => breaking(&address, counted, after),
+        Fault::CutAlways(bytes) => breaking(&address, Counted::Up, iter::repeat(bytes)),
+        _ => address.clone(),
+    };
+    let options = "--input ids.txt --output matched.txt --json";
+    let hows = [format!("--listen {address}"), format!("--peer {}={way}", parties[0].name)];
+    let run = |party: usize| {
+        let absent = matches!(fault, Fault::Absent) && party == victim;
+        (!absent).then(|| world.run(&parties[party], &format!("{options} {}", hows[party])))
+    };
+    let mut running: Vec<Option<Process>> = (0..2).map(run).collect();
+    strike(fault, &mut running[victim]);
+    end(parties, running, &tables, (fault, victim));
+}
+
+fn after(moment: u64) {
+    thread::sleep(Duration::from_millis(moment));
+}
+
+/// What happens to the victim while it runs.
+fn strike(fault: Fault, victim: &mut Option<Process>) {
     match fault {
         Fault::Killed(moment) => {
             after(moment);
-            killed = running[victim].take().map(Process::kill);
+            drop(victim.take().map(Process::kill));
         }
         Fault::Stopped(moment) => {
             after(moment);
             // It may already have ended.
-            running[victim].as_ref().expect("it was started").terminate();
+            victim.as_ref().expect("it was started").terminate();
         }
         Fault::Frozen(moment) => {
             after(moment);
-            let process = running[victim].as_ref().expect("it was started");
+            let process = victim.as_ref().expect("it was started");
             process.freeze();
             thread::sleep(DEADLINE);
             process.thaw();
         }
-        Fault::Restart(moment) => {
-            after(moment);
-            own.expect("a service of its own").process.kill();
-            restarted = Some(world.serve_with(&format!("--listen {address} {COME_BACK}")));
-        }
         _ => {}
     }
-    drop(killed);
+}
+
+/// Waits for all parties and checks what they say.
+fn end(
+    parties: &[Party],
+    running: Vec<Option<Process>>,
+    tables: &[Vec<String>],
+    (fault, victim): (Fault, usize),
+) {
+    let survives = matches!(fault, Fault::None | Fault::Cut(..));
+    let deadline = if survives { PATIENCE } else { DEADLINE };
     let sets: Vec<_> = tables.iter().map(|lines| keys(lines)).collect();
     for (index, process) in running.into_iter().enumerate() {
         let Some(process) = process else { continue };
@@ -165,7 +223,6 @@ fn job(world: &World, shared: &Service, parties: &[Party], number: usize, random
         let expected: Vec<&String> = tables[index].iter().filter(common).collect();
         check(&parties[index], &ended, &expected, fault, index == victim);
     }
-    drop(restarted);
 }
 
 fn check(party: &Party, ended: &Ended, expected: &[&String], fault: Fault, victim: bool) {
@@ -180,7 +237,7 @@ fn check(party: &Party, ended: &Ended, expected: &[&String], fault: Fault, victi
     assert!(!party.has_matched(), "rows without a result: {}", said());
     if matches!(fault, Fault::Stopped(_)) && victim && ended.code.is_none() {
         // The signal arrived before the program had contacted anyone.
-        assert!(!ended.stderr.contains("connecting"), "{}", said());
+        assert!(!ended.stderr.contains("connecting to"), "{}", said());
         return;
     }
     let explained = ended.stderr.lines().any(|line| line.starts_with("error: ") && line.len() > 30);
@@ -236,4 +293,27 @@ fn whatever_happens_results_are_right_or_their_absence_is_explained() {
     assert!(memory() <= settled + KEPT_KIB, "{} KiB, {settled} before", memory());
     service.process.terminate();
     service.process.wait().expect(0);
+}
+
+#[test]
+fn without_a_service_results_are_right_or_their_absence_is_explained() {
+    let jobs = std::env::var("CONVELO_SOAK_JOBS").ok().and_then(|jobs| jobs.parse().ok());
+    let (jobs, seed, next) = (jobs.unwrap_or(FEW), seed(), AtomicUsize::new(0));
+    let world = World::new();
+    thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let (world, next) = (&world, &next);
+            let parties = [0, 1].map(|party| world.party(&format!("party-{worker}-{party}")));
+            scope.spawn(move || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= jobs {
+                        break;
+                    }
+                    let mut random = Random::new(seed.wrapping_add(number as u64));
+                    direct(world, &parties, number, &mut random);
+                }
+            });
+        }
+    });
 }

@@ -87,7 +87,7 @@ pub(crate) enum LogArg {
 
 #[derive(Args)]
 pub(crate) struct Demo {
-    /// How the tables are intersected: by a simulated service, or by the providers alone, for two
+    /// How the tables are intersected: by a simulated service, or by the providers alone
     #[arg(long, value_enum, default_value_t = ModeArg::Attested)]
     pub(crate) mode: ModeArg,
     /// Number of providers, 2 to 64 [default: 3, and 2 without a service]
@@ -106,7 +106,7 @@ pub(crate) struct Demo {
 pub(crate) enum ModeArg {
     /// By a service inside an enclave, which sees only pseudonyms
     Attested,
-    /// By two parties alone, with VOLE-PSI
+    /// By up to sixteen parties alone, with VOLE-PSI
     Vole,
     /// By two parties alone, with elliptic curve Diffie-Hellman
     Ecdh,

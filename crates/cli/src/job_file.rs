@@ -23,7 +23,11 @@ pub(crate) fn write(name: &str, engine: Engine<'_>, parties: &[(String, String)]
             (ATTESTED.to_owned(), service, MINIMUM, "2 to 64 parties")
         }
         Engine::Parties(protocol) => {
-            (DIRECT.replace("{mode}", protocol.as_str()), String::new(), "", "two parties")
+            let count = match protocol {
+                Protocol::Vole => "2 to 16 parties",
+                Protocol::Ecdh => "two parties",
+            };
+            (DIRECT.replace("{mode}", protocol.as_str()), String::new(), "", count)
         }
     };
     let parties: String = if parties.is_empty() {
@@ -120,7 +124,7 @@ mode = \"attested\"
 const DIRECT: &str = "\
 # How the sets are joined: by the parties among themselves, without a service and without special
 # hardware. \"vole\" (VOLE-PSI) is the faster one and rests on nothing that a quantum computer is known
-# to break; \"ecdh\" (Diffie-Hellman on Curve25519) can also reveal a count alone. Both assume that the
+# to break; \"ecdh\" (Diffie-Hellman on Curve25519) can also reveal a count alone, for two parties. Both assume that the
 # parties keep to the protocol; docs/protocols.md says what that means.
 mode = \"{mode}\"
 
@@ -152,8 +156,8 @@ minimum = 0
 ";
 
 const REACHABLE: &str = "\
-# Where the other one reaches it; one of the two must be reachable. Or say it at run time, with --listen
-# and --peer.
+# Where others reach it; of every two parties, one must be reachable. Or say it at run time, with
+# --listen and --peer.
 # address = \"alice.example.org:7444\"";
 
 const TEMPLATE: &str = "\

@@ -39,7 +39,10 @@ pub(crate) fn lines(job: &Job, policies: [Option<&Policy>; 2], me: Option<&str>)
         .extend(notices(job, policies.into_iter().flatten(), false).into_iter().map(str::to_owned));
     match (job.service(), job.protocol()) {
         (Some(service), _) => lines.extend(of_service(service)),
-        (None, protocol) => lines.extend(protocol.into_iter().flat_map(of_protocol)),
+        (None, protocol) => {
+            let parties = job.parties().count();
+            lines.extend(protocol.into_iter().flat_map(|it| of_protocol(it, parties)));
+        }
     }
     for (policy, whose) in policies.into_iter().zip(["service", "parties"]) {
         let Some(policy) = policy else { continue };
@@ -146,10 +149,13 @@ fn of_service(service: &Service) -> Vec<String> {
     lines
 }
 
-fn of_protocol(protocol: Protocol) -> [String; 3] {
+fn of_protocol(protocol: Protocol, parties: usize) -> [String; 3] {
     let (name, rests_on, later) = match protocol {
         Protocol::Vole => (
-            "VOLE-PSI (Raghuraman and Rindal, 2022)",
+            match parties {
+                2 => "VOLE-PSI (Raghuraman and Rindal, 2022)",
+                _ => "VOLE and zero-sharing (Kolesnikov and others, 2017)",
+            },
             "learning parity with noise, and in its base transfers on ristretto255 and ML-KEM-768 together",
             "post-quantum, as far as is known: nothing in it rests on the elliptic curve alone",
         ),
@@ -175,7 +181,19 @@ fn without_service(job: &Job, receiver: &str, size: &str) -> Vec<String> {
     let others = job.parties().named().iter().filter(|party| party.name != receiver);
     let second: Vec<_> =
         others.filter(|party| job.learns(&party.name)).map(|party| party.name.as_str()).collect();
-    let mut lines = vec![format!("each party learns: {size} and when each is there")];
+    let mut lines = Vec::new();
+    if job.parties().count() == 2 {
+        lines.push(format!("each party learns: {size} and when each is there"));
+    } else {
+        lines.push(format!(
+            "{receiver} leads: it learns {size} each other party learns the size of its set; all learn when \
+             each is there"
+        ));
+        lines.push(format!(
+            "{receiver} together with some others can learn what it has in common with all of the rest, as if \
+             those others had everything"
+        ));
+    }
     if !second.is_empty() {
         lines.push(format!(
             "{receiver} learns the result first and tells {}; nothing but its honesty makes it tell the truth",
@@ -186,8 +204,8 @@ fn without_service(job: &Job, receiver: &str, size: &str) -> Vec<String> {
     let estimate = convelo_party::estimate(job, ESTIMATED_KEYS);
     lines.extend(estimate.map(|estimate| {
         format!(
-            "cost, estimated for {} keys of each: {} s of this processor at each party, {} to send in all, \
-             {} of memory at each party",
+            "cost, estimated for {} keys of each: at most {} s of this processor at a party, {} to send in \
+             all, {} of memory",
             HumanCount(ESTIMATED_KEYS),
             estimate.cpu.as_secs_f64().ceil(),
             HumanBytes(estimate.bytes),
@@ -205,7 +223,7 @@ pub(crate) fn brief(plan: &Plan) -> Vec<String> {
     let (job, me) = (plan.job(), plan.name());
     let mut lines = vec![format!("job {}, digest {}", job.name(), job.digest())];
     if let Some(protocol) = job.protocol() {
-        let [line, ..] = of_protocol(protocol);
+        let [line, ..] = of_protocol(protocol, job.parties().count());
         lines.push(line);
     }
     let of_any = plan.policies().filter(|policy| policy.accepts_any_platform()).count();

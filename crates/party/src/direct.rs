@@ -3,7 +3,8 @@
 //!
 //! 1. `meeting` finds the others, by the keys that the job pins; `link` carries messages.
 //! 2. Each party sends a random nonce, and once its table is read, the size of its set and a commitment
-//!    to it. All of that and the job make up the identifier to which everything else is bound.
+//!    to it: between the receiver and each other party, not among these. All of that which every party
+//!    knows makes up, with the job, the identifier to which everything else is bound.
 //! 3. `protocol` runs between the parties.
 //! 4. Each party signs for the others what it saw (`testimony`).
 //!
@@ -18,6 +19,7 @@ pub mod frame;
 mod link;
 mod meeting;
 mod protocol;
+mod several;
 pub mod testimony;
 
 use std::path::{Path, PathBuf};
@@ -34,8 +36,9 @@ use zeroize::Zeroizing;
 use self::link::Link;
 use self::meeting::{Meeting, Tasks};
 use self::protocol::{Learnt, Session};
-use self::testimony::{Announced, SignedTestimony, Testimony};
-use crate::error::{Error, Kind};
+use self::several::{Member, Several};
+use self::testimony::{Announced, SignedTestimony, Size, Testimony};
+use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::limits::LAST_MESSAGE_TIMEOUT;
 use crate::plan::Conditions;
@@ -130,33 +133,32 @@ impl Direct {
         let salt = random();
         let set = Arc::clone(set);
         let (items, commitment) = tokio::task::spawn_blocking(move || items(&set, &salt)).await??;
-        let parties = self.announce(items.len() as u64, commitment).await?;
+        let own = Size { keys: items.len() as u64, commitment };
+        let parties = self.announce(own).await?;
         let sid = self.sid(&parties);
-        let keys = |name: &str| {
-            let announced = parties.iter().find(|party| party.name == name);
-            announced.map_or(0, |party| usize::try_from(party.keys).unwrap_or(usize::MAX))
+        let all_learn = self.job.parties().named().iter().all(|it| self.job.learns(&it.name));
+        let learnt = match self.links.as_slice() {
+            [link] => {
+                let session = Session {
+                    protocol: self.protocol,
+                    sid,
+                    receives: self.receives(&self.name),
+                    what: self.job.reveal().what,
+                    both_learn: all_learn,
+                    items: [self.name.as_str(), link.peer()].map(|name| items_of(&parties, name)),
+                };
+                let (link, observer) = (Arc::clone(link), Arc::clone(&self.observer));
+                computed(async move || session.run(&link, items, &observer).await).await?
+            }
+            _ => self.among_several(sid, &parties, items).await?,
         };
-        let [link] = self.links.as_slice() else {
-            let text = "this version has no protocol for so many parties";
-            return Err(Error::new(Kind::Job, text));
-        };
-        let both_learn = self.job.parties().named().iter().all(|it| self.job.learns(&it.name));
-        let session = Session {
-            protocol: self.protocol,
-            sid,
-            receives: self.job.receiver().is_some_and(|receiver| receiver.name == self.name),
-            what: self.job.reveal().what,
-            both_learn,
-            items: [keys(&self.name), keys(link.peer())],
-        };
-        let learnt = self.computed(session, link, items).await?;
         let outcome = match learnt {
             Learnt::Marks(marks) => Outcome::Intersection(marks),
             Learnt::Count(count) => Outcome::Count(count),
             Learnt::Nothing => Outcome::Nothing,
         };
         let count = match &outcome {
-            _ if !both_learn => None,
+            _ if !all_learn => None,
             Outcome::Intersection(marks) => Some(marks.count_ones()),
             Outcome::Count(count) => Some(*count),
             Outcome::Withheld | Outcome::Nothing => None,
@@ -180,42 +182,79 @@ impl Direct {
         join_all(self.links.iter().map(|link| link.leave(error.told()))).await.contains(&true)
     }
 
-    /// Tells the others the size of this party's set, and hears theirs.
-    async fn announce(&self, own: u64, commitment: [u8; 32]) -> Result<Vec<Announced>, Error> {
-        let announcing = self.links.iter().map(async |link| {
-            link.send([&own.to_be_bytes()[..], &commitment].concat()).await?;
+    /// The protocol of three parties or more.
+    async fn among_several(
+        &self,
+        sid: [u8; 32],
+        parties: &[Announced],
+        items: Zeroizing<Vec<u128>>,
+    ) -> Result<Learnt, Error> {
+        let leader = self.job.receiver().map(|party| party.name.clone()).unwrap_or_default();
+        let members = parties.iter().filter(|party| party.name != leader);
+        let members = members.map(|party| Member {
+            name: party.name.clone(),
+            told: self.job.learns(&party.name),
+            items: items_of(parties, &party.name),
+        });
+        let members: Vec<_> = members.collect();
+        let number = members.iter().position(|member| member.name == self.name);
+        let several = Several { sid, members, leader_items: items_of(parties, &leader) };
+        let links = self.links.clone();
+        let Some(number) = number else {
+            return computed(async move || several.lead(&links, items).await).await;
+        };
+        let leader = links.iter().find(|link| link.peer() == leader).cloned();
+        let leader = leader.ok_or_else(protocol::unfinished)?;
+        computed(async move || several.join(number, &leader, &links, items).await).await
+    }
+
+    /// Whether this is the party that learns the result first.
+    fn receives(&self, name: &str) -> bool {
+        self.job.receiver().is_some_and(|receiver| receiver.name == name)
+    }
+
+    /// Whether two parties tell each other the sizes of their sets: one of them is the receiver.
+    fn know_sizes(&self, one: &str, other: &str) -> bool {
+        self.receives(one) || self.receives(other)
+    }
+
+    /// Tells the others about this party's set, and hears about theirs.
+    async fn announce(&self, own: Size) -> Result<Vec<Announced>, Error> {
+        let known = |link: &&Arc<Link>| self.know_sizes(&self.name, link.peer());
+        let announcing = self.links.iter().filter(known).map(async |link| {
+            link.send([&own.keys.to_be_bytes()[..], &own.commitment].concat()).await?;
             let theirs = link.receive().await?;
             let read = theirs.split_first_chunk().and_then(|(keys, commitment)| {
-                Some((u64::from_be_bytes(*keys), <[u8; 32]>::try_from(commitment).ok()?))
+                let keys = u64::from_be_bytes(*keys);
+                Some(Size { keys, commitment: commitment.try_into().ok()? })
             });
-            let Some((keys, commitment)) = read else {
+            let Some(size) = read else {
                 let why = format!("a size of {} bytes, expected 40", theirs.len());
                 return Err(link.refused(why));
             };
             let most = self.job.most_keys_of(link.peer());
-            if keys > most || self.job.padded(keys) != keys {
+            if size.keys > most || self.job.padded(size.keys) != size.keys {
                 let why = format!(
-                    "it announces {keys} keys, and the job has it send at most {most}, padded as the job \
-                     says"
+                    "it announces {} keys, and the job has it send at most {most}, padded as the job says",
+                    size.keys
                 );
                 return Err(link.refused(why));
             }
-            Ok(self.announced(link.peer(), keys, commitment))
+            Ok((link.peer(), size))
         });
-        let mut parties = try_join_all(announcing).await?;
-        let others = parties.iter().map(|party| (party.name.as_str(), party.keys)).collect();
-        self.observer.on(Event::SizesKnown { own, others });
-        parties.push(self.announced(&self.name, own, commitment));
-        parties.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(parties)
+        let sizes = try_join_all(announcing).await?;
+        let others = sizes.iter().map(|(name, size)| (*name, size.keys)).collect();
+        self.observer.on(Event::SizesKnown { own: own.keys, others });
+        let announced = self.job.parties().named().iter().map(|party| {
+            let known = sizes.iter().find(|(name, _)| *name == party.name);
+            let own = (party.name == self.name).then_some(own);
+            let set = own.or(known.map(|(_, size)| *size));
+            Announced { name: party.name.clone(), key: party.key, set }
+        });
+        Ok(announced.collect())
     }
 
-    fn announced(&self, name: &str, keys: u64, commitment: [u8; 32]) -> Announced {
-        let key = self.job.party(name).map_or(KeyId([0; 32]), |party| party.key);
-        Announced { name: name.to_owned(), key, keys, commitment }
-    }
-
-    /// What this run is bound to: the job, the protocol, and what each party has sent so far.
+    /// What this run is bound to: the job, the protocol, and what all parties know of each other.
     fn sid(&self, parties: &[Announced]) -> [u8; 32] {
         let mut hash = blake3::Hasher::new_derive_key("convelo 2026-12 run without a service");
         hash.update(&self.job.digest().0);
@@ -227,29 +266,20 @@ impl Direct {
             hash.update(party.name.as_bytes());
             hash.update(&party.key.0);
             hash.update(nonce);
-            hash.update(&party.keys.to_be_bytes());
-            hash.update(&party.commitment);
+            let known = parties.len() == 2 || self.receives(&party.name);
+            if let Some(set) = party.set.filter(|_| known) {
+                hash.update(&set.keys.to_be_bytes());
+                hash.update(&set.commitment);
+            }
         }
         *hash.finalize().as_bytes()
     }
 
-    async fn computed(
-        &self,
-        session: Session,
-        link: &Arc<Link>,
-        items: Zeroizing<Vec<u128>>,
-    ) -> Result<Learnt, Error> {
-        let (link, observer) = (Arc::clone(link), Arc::clone(&self.observer));
-        let runtime = tokio::runtime::Handle::current();
-        let computing = move || runtime.block_on(session.run(&link, items, &observer));
-        tokio::task::spawn_blocking(computing).await?
-    }
-
     /// Signs what this party saw, and has the others sign what they saw.
     async fn testify(&self, own: &Testimony) -> Result<Vec<SignedTestimony>, Error> {
-        let message = SignedTestimony::by(&self.identity, own).to_message();
         let exchanging = self.links.iter().map(async |link| {
-            link.send(message.clone()).await?;
+            let seen = self.of_both(own, link.peer());
+            link.send(SignedTestimony::by(&self.identity, &seen).to_message()).await?;
             let theirs = SignedTestimony::from_message(&link.receive().await?);
             let theirs = theirs.map_err(|error| link.refused(error))?;
             let key = self.job.party(link.peer()).map_or(KeyId([0; 32]), |party| party.key);
@@ -257,7 +287,7 @@ impl Direct {
             let expected = Testimony {
                 witness: link.peer().to_owned(),
                 finished_at: said.finished_at,
-                ..own.clone()
+                ..seen
             };
             if said == expected {
                 return Ok(theirs);
@@ -271,6 +301,32 @@ impl Direct {
         });
         try_join_all(exchanging).await
     }
+
+    /// What this party and another have both seen.
+    fn of_both(&self, own: &Testimony, other: &str) -> Testimony {
+        let mut seen = own.clone();
+        let known = self.know_sizes(&self.name, other);
+        for party in &mut seen.parties {
+            let of_both = party.name == self.name || party.name == other;
+            party.set = party.set.filter(|_| known && of_both);
+        }
+        seen
+    }
+}
+
+fn items_of(parties: &[Announced], name: &str) -> usize {
+    let announced = parties.iter().find(|party| party.name == name);
+    let keys = announced.and_then(|party| party.set).map_or(0, |set| set.keys);
+    usize::try_from(keys).unwrap_or(usize::MAX)
+}
+
+/// Runs what takes a processor on a thread of its own.
+async fn computed<F>(run: impl FnOnce() -> F + Send + 'static) -> Result<Learnt, Error>
+where
+    F: Future<Output = Result<Learnt, Error>>,
+{
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(run())).await?
 }
 
 impl Witness {
@@ -295,13 +351,10 @@ impl Witness {
 
 /// The items of a set in its order, and the commitment to them.
 fn items(set: &PseudonymSet, salt: &[u8; 32]) -> Result<(Zeroizing<Vec<u128>>, [u8; 32]), Error> {
+    let commitment = blake3::keyed_hash(salt, &set.blake3().map_err(Error::spill)?);
     let pseudonyms = Zeroizing::new(set.pseudonyms().map_err(Error::spill)?);
-    let mut commitment = blake3::Hasher::new_keyed(salt);
-    for item in &*pseudonyms {
-        commitment.update(&item.to_be_bytes());
-    }
     let items = Zeroizing::new(pseudonyms.iter().map(|item| item.to_u128()).collect());
-    Ok((items, *commitment.finalize().as_bytes()))
+    Ok((items, *commitment.as_bytes()))
 }
 
 fn random<const N: usize>() -> [u8; N] {

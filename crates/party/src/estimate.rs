@@ -8,11 +8,11 @@ use convelo_psi::{Job, Protocol};
 /// What a run takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
-    /// The time of one processor, at each party.
+    /// The time of one processor, at the party that computes most.
     pub cpu: Duration,
-    /// Bytes that both parties send, together.
+    /// Bytes that all parties send, together.
     pub bytes: u64,
-    /// Bytes of memory, at each party.
+    /// Bytes of memory, at that party.
     pub memory: u64,
 }
 
@@ -21,15 +21,24 @@ pub struct Estimate {
 /// figures of `docs/protocols.md`, which a processor of another kind may double.
 pub fn estimate(job: &Job, keys: u64) -> Option<Estimate> {
     let sent = job.padded(keys);
-    let both = job.parties().named().iter().all(|party| job.learns(&party.name));
-    let matches = if both { sent / 8 } else { 0 };
+    let parties = job.parties().named();
+    let told = parties.iter().filter(|party| job.learns(&party.name)).count() as u64;
+    // The first of them computes it; the others are told.
+    let matches = told.saturating_sub(1).saturating_mul(sent / 8);
+    let members = parties.len().saturating_sub(1) as u64;
     // Reading a table, and its keys.
     let table = keys.saturating_mul(200);
     let (nanoseconds, bytes, memory) = match job.protocol()? {
-        Protocol::Vole => (
+        Protocol::Vole if members == 1 => (
             sent.saturating_mul(350) + 20_000_000,
             sent.saturating_mul(31) + 700_000,
             sent.saturating_mul(100) + (64 << 20),
+        ),
+        // The leader, who computes with every member, is the one that these are about.
+        Protocol::Vole => (
+            sent.saturating_mul(450 * members) + 20_000_000 * members,
+            (sent.saturating_mul(35) + 700_000).saturating_mul(members),
+            sent.saturating_mul(150) + (64 << 20),
         ),
         Protocol::Ecdh => {
             let each = nanoseconds_of_a_multiplication();

@@ -152,6 +152,9 @@ pub const MAXIMUM_MESSAGE_BYTES: usize = 9 << 20;
 /// be longer.
 pub(crate) const MESSAGES_WINDOW_BYTES: u32 = 4 << 20;
 
+/// With how many members at once the leader of several parties computes.
+pub(crate) const MEMBERS_AT_ONCE: usize = 2;
+
 /// How many messages that have arrived may wait to be taken: as many small ones as fill the window.
 pub(crate) const MESSAGES_WAITING: usize = (MESSAGES_WINDOW_BYTES >> 10) as usize + 1;
 

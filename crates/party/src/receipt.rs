@@ -86,9 +86,9 @@ enum Witness {
 #[serde(deny_unknown_fields)]
 struct PartyEntry {
     name: String,
-    /// How many keys it announced, padding included.
-    keys: u64,
-    commitment: String,
+    /// What it announced of its set, if it told this party.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    set: Option<Sent>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -192,8 +192,7 @@ impl Receipt {
         let own = parties.own;
         let entry = |party: &Announced| PartyEntry {
             name: party.name.clone(),
-            keys: party.keys,
-            commitment: hex::encode(party.commitment),
+            set: party.set.map(|set| Sent { keys: set.keys, blake3: hex::encode(set.commitment) }),
         };
         let signed = |signed: &SignedTestimony| TestimonyEntry {
             testimony: hex::encode(&signed.testimony),
@@ -201,6 +200,7 @@ impl Receipt {
             public_key: hex::encode(&signed.spki),
         };
         let sent = own.parties.iter().find(|party| party.name == summary.party);
+        let sent = sent.and_then(|party| party.set);
         Self {
             form: FORM.to_owned(),
             simulated: false,

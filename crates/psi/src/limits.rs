@@ -3,6 +3,9 @@
 /// Fewest parties of a job.
 pub const MINIMUM_PARTIES: usize = 2;
 
+/// Most parties of a job without a service; each has to reach, or be reached by, every other.
+pub const MAXIMUM_DIRECT_PARTIES: usize = 16;
+
 /// Most parties of a job.
 pub const MAXIMUM_PARTIES: usize = 64;
 

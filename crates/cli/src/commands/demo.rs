@@ -46,8 +46,12 @@ pub(crate) async fn demo(args: Demo) -> Result<ExitCode, Failure> {
 async fn show(args: &Demo) -> Result<ExitCode, Failure> {
     let direct = args.mode.protocol();
     let parties = match (args.parties, direct) {
-        (Some(parties), Some(_)) if parties != 2 => {
-            let text = "without a service there are two providers: leave out --parties";
+        (Some(parties), Some(Protocol::Ecdh)) if parties > 2 => {
+            let text = "by ecdh there are two providers: leave out --parties, or take --mode vole";
+            return Err(Failure::usage(text));
+        }
+        (Some(parties), Some(Protocol::Vole)) if parties > 16 => {
+            let text = "without a service there are 16 providers at most";
             return Err(Failure::usage(text));
         }
         (Some(parties), _) => parties,
@@ -95,18 +99,21 @@ async fn show_direct(
 ) -> Result<ExitCode, Failure> {
     output::say(format_args!(
         "{} data providers want to know what their tables have in common, without showing each other \
-         anything else.\nThere is no service: each runs one process, and the two compute among themselves \
+         anything else.\nThere is no service: each runs one process, and these compute among themselves \
          (mode = \"{}\").\n",
         parties.len(),
         protocol.as_str()
     ));
     let (_temporary, dir) = directory(args)?;
     let keys = keys(&dir, parties)?;
-    let port = free_port()?;
-    let job = job_file::write("demo", Engine::Parties(protocol), &keys).replace(
-        "# address = \"alice.example.org:7444\"",
-        &format!("address = \"127.0.0.1:{port}\""),
-    );
+    let mut job = job_file::write("demo", Engine::Parties(protocol), &keys)
+        .replace("# address = \"alice.example.org:7444\"\n", "");
+    // All but the last one listen, so that of every two, one does.
+    let ports = free_ports(keys.len() - 1).map_err(Failure::job)?;
+    for ((_, key), port) in keys.iter().zip(ports) {
+        let line = format!("key = \"{key}\"");
+        job = job.replace(&line, &format!("{line}\naddress = \"127.0.0.1:{port}\""));
+    }
     tables(args, &job, &dir, parties)?;
     let width = parties.iter().map(String::len).max().unwrap_or(0);
     let runs = run_parties(args, &dir, parties, width).await?;
@@ -115,10 +122,12 @@ async fn show_direct(
     end(args, &dir, parties, runs, &readme)
 }
 
-/// A port that nobody listens on just now.
-fn free_port() -> Result<u16, Failure> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(Failure::job)?;
-    Ok(listener.local_addr().map_err(Failure::job)?.port())
+/// Ports that nobody listens on just now.
+fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
+    // All are held until the last one is found.
+    let listeners = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0"));
+    let listeners: Vec<_> = listeners.collect::<Result<_, _>>()?;
+    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 /// A directory with a key for each party; returns the fingerprints.
@@ -410,8 +419,8 @@ fn by_hand_direct(args: &Demo, convelo: &str, parties: &[String]) -> String {
     let mut text = format!(
         "# The steps of this demo, by hand\n\n\
          Each provider has a directory with its key, its table, the job file (the same everywhere) and, \
-         after a run,\nits matched rows and its receipt. The job says where {first} listens; the other one \
-         dials.\n\n\
+         after a run,\nits matched rows and its receipt. The job says where all but the last one listen; \
+         others dial.\n\n\
          What the job says, without contacting anybody:\n\n    \
          {convelo} check {first}/job.toml\n\n\
          Each provider in a terminal of its own, in any order:\n\n",

@@ -257,7 +257,7 @@ fn refused(link: &Link, error: impl OfOwnSet) -> Error {
     link.refused(error)
 }
 
-fn unfinished() -> Error {
+pub(super) fn unfinished() -> Error {
     Error::new(Kind::Job, "the protocol ended early in the program itself")
 }
 

@@ -38,9 +38,18 @@ pub struct Announced {
     pub name: String,
     /// The key that it proved.
     pub key: KeyId,
-    /// How many keys it announced, padding included.
+    /// What it said of its set; none if it said nothing to the witness, or the witness nothing of it to
+    /// whom the testimony is for.
+    pub set: Option<Size>,
+}
+
+/// What a party says of its set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// How many keys it has, padding included.
     pub keys: u64,
-    /// BLAKE3, keyed with a random salt that only that party has, over its set.
+    /// BLAKE3, keyed with a random salt that only that party has, over BLAKE3 of the set: its items in
+    /// ascending order, 16 bytes each.
     pub commitment: [u8; 32],
 }
 
@@ -93,7 +102,8 @@ impl SignedTestimony {
     }
 
     /// As a message: three parts, each after its length.
-    pub(crate) fn to_message(&self) -> Vec<u8> {
+    #[expect(clippy::missing_panics_doc, reason = "parts are short")]
+    pub fn to_message(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for part in [&self.testimony, &self.signature, &self.spki] {
             bytes.extend(u16::try_from(part.len()).expect("parts are short").to_be_bytes());
@@ -103,7 +113,10 @@ impl SignedTestimony {
     }
 
     /// Reads the message; it proves nothing yet.
-    pub(crate) fn from_message(message: &[u8]) -> Result<Self, TestimonyError> {
+    ///
+    /// # Errors
+    /// If it is not three parts.
+    pub fn from_message(message: &[u8]) -> Result<Self, TestimonyError> {
         let mut rest = message;
         let mut part = || {
             let (length, after) = rest.split_first_chunk()?;
@@ -136,15 +149,15 @@ impl Testimony {
         for party in &self.parties {
             name(&mut bytes, &party.name);
             bytes.extend(party.key.0);
-            bytes.extend(party.keys.to_be_bytes());
-            bytes.extend(party.commitment);
-        }
-        match self.count {
-            None => bytes.push(0),
-            Some(count) => {
-                bytes.push(1);
-                bytes.extend(count.to_be_bytes());
+            bytes.push(party.set.is_some().into());
+            if let Some(set) = party.set {
+                bytes.extend(set.keys.to_be_bytes());
+                bytes.extend(set.commitment);
             }
+        }
+        bytes.push(self.count.is_some().into());
+        if let Some(count) = self.count {
+            bytes.extend(count.to_be_bytes());
         }
         bytes.extend(self.finished_at.to_be_bytes());
         bytes
@@ -182,7 +195,11 @@ impl Reader<'_> {
         let parties: Option<Vec<_>> = (0..count)
             .map(|_| {
                 let (name, key) = (self.name()?, KeyId(self.array()?));
-                Some(Announced { name, key, keys: self.number()?, commitment: self.array()? })
+                let set = match self.byte()? {
+                    0 => None,
+                    _ => Some(Size { keys: self.number()?, commitment: self.array()? }),
+                };
+                Some(Announced { name, key, set })
             })
             .collect();
         let count = match self.byte()? {
@@ -222,18 +239,15 @@ mod tests {
     use super::*;
 
     fn testimony(count: Option<u64>) -> Testimony {
-        let party = |name: &str, key| Announced {
-            name: name.to_owned(),
-            key: KeyId([key; 32]),
-            keys: 1000,
-            commitment: [key + 1; 32],
-        };
+        let party =
+            |name: &str, key, set| Announced { name: name.to_owned(), key: KeyId([key; 32]), set };
+        let set = Some(Size { keys: 1000, commitment: [4; 32] });
         Testimony {
             job: JobDigest([1; 32]),
             sid: [2; 32],
             protocol: Protocol::Ecdh,
             witness: "bob".to_owned(),
-            parties: vec![party("alice", 3), party("bob", 5)],
+            parties: vec![party("alice", 3, set), party("bob", 5, set), party("carol", 6, None)],
             count,
             finished_at: 1_800_000_000,
         }

@@ -5,7 +5,7 @@ use convelo_psi::{Job, KeyId, Outcome};
 
 use super::verify::{Reader, Unsigned, VerifiedReceipt, bytes, digest};
 use super::{PartyEntry, Receipt, ReceiptError, TestimonyEntry};
-use crate::direct::testimony::{Announced, SignedTestimony, Testimony};
+use crate::direct::testimony::{Announced, SignedTestimony, Size, Testimony};
 use crate::summary::{Counted, Matched};
 
 /// What stands in the receipt about its witnesses.
@@ -37,8 +37,10 @@ pub(super) fn verify(
             found: format!("{:?}", entry.name),
             expected: "the parties of the job".to_owned(),
         })?;
-        let commitment = digest("commitment", &entry.commitment)?;
-        Ok(Announced { name: entry.name.clone(), key, keys: entry.keys, commitment })
+        let set = entry.set.as_ref().map(|set| {
+            Ok::<_, ReceiptError>(Size { keys: set.keys, commitment: digest("set", &set.blake3)? })
+        });
+        Ok(Announced { name: entry.name.clone(), key, set: set.transpose()? })
     });
     let parties: Vec<_> = parties.collect::<Result<_, ReceiptError>>()?;
     let names = |names: &mut dyn Iterator<Item = String>| names.collect::<Vec<_>>().join(", ");
@@ -60,8 +62,10 @@ pub(super) fn verify(
         found: format!("{:?}", receipt.party),
         expected: "a party of the job".to_owned(),
     })?;
-    reader.equal("keys sent", &receipt.sent.keys.to_string(), &own.keys.to_string())?;
-    reader.equal("set sent", &receipt.sent.blake3, &hex::encode(own.commitment))?;
+    let sent =
+        own.set.ok_or_else(|| ReceiptError::Form("it says nothing of its set".to_owned()))?;
+    reader.equal("keys sent", &receipt.sent.keys.to_string(), &sent.keys.to_string())?;
+    reader.equal("set sent", &receipt.sent.blake3, &hex::encode(sent.commitment))?;
     let count = match receipt.result {
         Outcome::Intersection(Matched { keys, .. }) | Outcome::Count(Counted { keys }) => keys,
         Outcome::Withheld | Outcome::Nothing => 0,
@@ -78,7 +82,15 @@ pub(super) fn verify(
     };
     let mut finished = Vec::new();
     for party in pinned.iter().filter(|party| party.name != receipt.party) {
-        finished.push(testimony(&mut reader, party, said, &expected)?);
+        let sizes = [&party.name, &receipt.party]
+            .into_iter()
+            .any(|name| job.receiver().is_some_and(|receiver| receiver.name == *name));
+        let mut seen = expected.clone();
+        for entry in &mut seen.parties {
+            let of_both = entry.name == party.name || entry.name == receipt.party;
+            entry.set = entry.set.filter(|_| sizes && of_both);
+        }
+        finished.push(testimony(&mut reader, party, said, &seen)?);
     }
     let others = pinned.len() - 1;
     reader.equal("testimonies", &said.testimonies.len().to_string(), &others.to_string())?;

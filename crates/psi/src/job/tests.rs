@@ -947,10 +947,17 @@ fn what_a_job_without_a_service_cannot_have() {
         "canaries find out whether a service lies",
     );
     refused(
-        "vole",
+        "ecdh",
         &|text| format!("{text}\n{carol}\n"),
-        "the job has 3 parties, and mode = \"vole\" is between two",
+        "the job has 3 parties, and mode = \"ecdh\" is for 2 at most",
     );
+    let many = |text: String| {
+        let party = |number: u8| {
+            format!("[[party]]\nname = \"p{number}\"\nkey = \"{}\"\n", KeyId([number; 32]))
+        };
+        text + &(0..15).map(party).collect::<String>()
+    };
+    refused("vole", &many, "the job has 17 parties, and mode = \"vole\" is for 16 at most");
     refused(
         "vole",
         &|text| text.replace("\"intersection\"", "\"count\""),

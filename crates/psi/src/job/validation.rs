@@ -11,9 +11,10 @@ use super::{
 use crate::keys::{KeyPart, Recipe};
 use crate::limits::{
     MAXIMUM_ADDRESS_BYTES, MAXIMUM_CANARIES, MAXIMUM_CAP_FACTOR, MAXIMUM_DEADLINE_SECONDS,
-    MAXIMUM_IGNORED, MAXIMUM_IGNORED_BYTES, MAXIMUM_INTEGER, MAXIMUM_JOB_BYTES, MAXIMUM_KEY_PARTS,
-    MAXIMUM_KEYS, MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES, MAXIMUM_POLICY_DEPTH, MAXIMUM_SERVICES,
-    MAXIMUM_STEPS, MINIMUM_CANARIES, MINIMUM_DEADLINE_SECONDS, MINIMUM_PARTIES,
+    MAXIMUM_DIRECT_PARTIES, MAXIMUM_IGNORED, MAXIMUM_IGNORED_BYTES, MAXIMUM_INTEGER,
+    MAXIMUM_JOB_BYTES, MAXIMUM_KEY_PARTS, MAXIMUM_KEYS, MAXIMUM_NAME_BYTES, MAXIMUM_PARTIES,
+    MAXIMUM_POLICY_DEPTH, MAXIMUM_SERVICES, MAXIMUM_STEPS, MINIMUM_CANARIES,
+    MINIMUM_DEADLINE_SECONDS, MINIMUM_PARTIES,
 };
 
 impl TryFrom<Terms> for Job {
@@ -372,10 +373,14 @@ fn check_direct(protocol: Protocol, terms: &Terms, service: bool) -> Result<(), 
         );
         return refuse("unpinned_parties", text);
     };
-    if parties.len() != 2 {
+    let (most, instead) = match protocol {
+        Protocol::Vole => (MAXIMUM_DIRECT_PARTIES, "\"attested\""),
+        Protocol::Ecdh => (2, "\"vole\" or \"attested\""),
+    };
+    if parties.len() > most {
         let text = format!(
-            "the job has {} parties, and mode = \"{mode}\" is between two: name two, or write mode = \
-             \"attested\"",
+            "the job has {} parties, and mode = \"{mode}\" is for {most} at most: name fewer, or write \
+             mode = {instead}",
             parties.len()
         );
         return refuse("party", text);
