@@ -10,6 +10,8 @@ pub mod gf128;
 mod message;
 pub mod okvs;
 #[cfg(test)]
+mod seeded;
+#[cfg(test)]
 mod sets;
 mod tags;
 pub mod vole;
