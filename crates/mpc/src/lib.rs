@@ -15,6 +15,8 @@ mod seeded;
 mod sets;
 mod tags;
 pub mod vole;
+pub mod vole_multi;
+mod vole_oprf;
 pub mod vole_psi;
 
 pub use message::MessageError;
