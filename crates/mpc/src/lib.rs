@@ -11,9 +11,13 @@ mod item;
 mod message;
 pub mod okvs;
 #[cfg(test)]
+mod seeded;
+#[cfg(test)]
 mod sets;
 mod tags;
 pub mod vole;
+pub mod vole_multi;
+mod vole_oprf;
 pub mod vole_psi;
 
 pub use item::ItemHash;

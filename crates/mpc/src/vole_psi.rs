@@ -4,15 +4,11 @@
 //! (CCS 2022, eprint 2022/320), section 5, on [`crate::vole`] and [`crate::okvs`]. **Both parties
 //! are assumed to follow it** (semi-honest). The receiver has items X, the sender items Y:
 //!
-//! 1. By VOLE, the receiver has vectors A and C, the sender Delta and B, with C = A Delta + B.
-//! 2. The receiver encodes its items: P is a table in which each x has the value HB(x). It sends
-//!    P + A, which is uniformly random to the sender.
-//! 3. The sender has B' = B + (P + A) Delta = C + P Delta. For each of its items it makes the tag
-//!    HO(B'(y) + HB(y) Delta), where B'(y) is what y decodes to, and sends all tags, sorted. For an
-//!    item of the receiver's that is HO(C(y)); for any other it is a hash of something that is
-//!    uniformly random to the receiver, because Delta is.
-//! 4. The receiver compares the tags with HO(C(x)) of its own items. If the sender learns the
-//!    result too, the receiver returns one bit for each of the sender's tags.
+//! 1. By an oblivious pseudorandom function F (`vole_oprf`), the receiver has F(x) for each of its
+//!    items, and the sender F(y) for each of its own. For any other item F is random to the receiver.
+//! 2. The sender sends the tags F(y), sorted.
+//! 3. The receiver compares the tags with F(x) of its own items. If the sender learns the result
+//!    too, the receiver returns one bit for each of the sender's tags.
 //!
 //! | message | from | holds | the other side learns |
 //! |---|---|---|---|
@@ -21,37 +17,26 @@
 //! | tags | sender | the sender's tags, sorted | which of its items the sender has |
 //! | matches | receiver | one bit for each tag | which of its items the receiver has |
 //!
-//! HB(x) and HO(v) are AES_k(x) + x under two keys that follow from the session and the receiver's
-//! second seed (Matyas, Meyer and Oseas); they are modelled as random functions, in the ideal cipher
-//! model. Both seeds are chosen after the items are fixed: a peer that knew them before could choose
-//! items whose encoding fails, and tell from a failure whether others have them.
+//! F(v) hashes the sum of what v decodes to and HB(v) Delta. Both hashes are AES_k(v) + v under keys
+//! that follow from the session and the receiver's seeds; they are modelled as random functions, in
+//! the ideal cipher model. `vole_oprf` says how F is made, and why the seeds are chosen late.
 
-use std::collections::VecDeque;
-use std::ops::Range;
+use std::sync::Arc;
 
-use aes::Aes128;
-use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
 use convelo_psi::{Bitmap, BitmapError};
 use rand_core::CryptoRng;
 use thiserror::Error;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
-use crate::gf128::{self, Gf128};
 use crate::message::{MessageError, Places, chunk, chunks};
-use crate::okvs::{self, DecodeError, EncodeError, Parameters, Rows, TooMany};
+use crate::okvs::{EncodeError, Parameters, TooMany};
 use crate::tags::{self, MAXIMUM_ITEMS, TagLength, Tagged};
 use crate::vole::{self, Hybrid};
-
-/// Bytes of the receiver's two seeds.
-const SEED_BYTES: usize = 32;
+use crate::vole_oprf::{self as oprf, Encoded, Setting};
 
 /// Tags of a message.
 const TAGS_EACH: usize = 1 << 16;
 
-/// Values that are hashed at once.
-const BATCH: usize = 64;
-
-const MASKED: &str = "masked";
 const TAGS: &str = "tags";
 const MATCHES: &str = "matches";
 
@@ -111,6 +96,15 @@ impl From<TooMany> for Error {
     }
 }
 
+impl From<oprf::Error> for Error {
+    fn from(error: oprf::Error) -> Self {
+        match error {
+            oprf::Error::Message(error) => Self::Message(error),
+            oprf::Error::Complete => Self::Complete,
+        }
+    }
+}
+
 impl Session {
     fn places(&self) -> Places {
         Places::new(blake3::derive_key("convelo vole-psi messages", &self.sid))
@@ -125,9 +119,15 @@ impl Session {
         Ok(Parameters::for_items(self.receiver_items)?)
     }
 
-    fn vole(&self, parameters: &Parameters) -> vole::Session {
+    fn setting(&self, parameters: Parameters) -> Setting {
         let sid = blake3::derive_key("convelo vole-psi correlation", &self.sid);
-        vole::Session { sid, outputs: parameters.size(), hybrid: self.hybrid }
+        Setting {
+            parameters,
+            places: self.places(),
+            vole: vole::Session { sid, outputs: parameters.size(), hybrid: self.hybrid },
+            items: self.sid,
+            outputs: self.sid,
+        }
     }
 
     fn tags(&self) -> TagLength {
@@ -142,86 +142,11 @@ impl Session {
     }
 }
 
-/// HB and HO.
-struct Hashes {
-    items: Aes128,
-    tags: Aes128,
-}
-
-impl Hashes {
-    fn new(sid: &[u8; 32], seed: &[u8]) -> Self {
-        let key = |what: &str| {
-            let mut hasher = blake3::Hasher::new_keyed(sid);
-            hasher.update(seed).update(what.as_bytes());
-            let mut key = [0; 16];
-            hasher.finalize_xof().fill(&mut key);
-            Aes128::new(&key.into())
-        };
-        Self { items: key("items"), tags: key("tags") }
-    }
-}
-
-/// AES_k(v) + v of each value, in its place.
-fn hash_each(aes: &Aes128, values: &mut [u128]) {
-    let mut blocks = [[0; 16]; BATCH];
-    for values in values.chunks_mut(BATCH) {
-        let blocks = &mut blocks[..values.len()];
-        for (block, value) in blocks.iter_mut().zip(&*values) {
-            *block = value.to_le_bytes();
-        }
-        aes.encrypt_blocks(Array::cast_slice_from_core_mut(blocks));
-        for (value, block) in values.iter_mut().zip(&*blocks) {
-            *value ^= u128::from_le_bytes(*block);
-        }
-    }
-}
-
-/// A vector of which parts arrive in order, and leave bin by bin.
-struct Bins {
-    parameters: Parameters,
-    /// What has arrived and does not make a bin.
-    entries: Zeroizing<Vec<Gf128>>,
-    /// The first bin of them.
-    next: usize,
-}
-
-impl Bins {
-    fn new(parameters: Parameters) -> Self {
-        Self { parameters, entries: Zeroizing::default(), next: 0 }
-    }
-
-    /// Takes the next part, and appends to `decoded` the rows of all bins that are complete. Returns
-    /// the range of these rows.
-    fn take(
-        &mut self,
-        part: &[Gf128],
-        rows: &Rows,
-        decoded: &mut Vec<Gf128>,
-    ) -> Result<Range<usize>, DecodeError> {
-        self.entries.extend_from_slice(part);
-        let complete = self.entries.len() / self.parameters.bin_size();
-        let bins = self.next..self.next + complete;
-        let range = rows.range(&bins);
-        let entries = complete * self.parameters.bin_size();
-        decoded.resize(range.len(), Gf128::ZERO);
-        rows.decode_bins(bins, &self.entries[..entries], decoded)?;
-        self.entries.drain(..entries);
-        self.next += complete;
-        Ok(range)
-    }
-}
-
-/// Appends the tags of decoded values, in the order of rows.
-fn append_tags(
-    values: &mut [Gf128],
-    items: &[u32],
-    hashes: &Hashes,
-    length: TagLength,
-    tags: &mut Vec<Tagged>,
-) {
-    let values = bytemuck::cast_slice_mut::<_, u128>(values);
-    hash_each(&hashes.tags, values);
-    tags.extend(values.iter().zip(items).map(|(hash, item)| length.tag(*hash, *item as usize)));
+/// Appends the tags of outputs.
+fn append_tags(outputs: &[u128], items: &[u32], length: TagLength, tags: &mut Vec<Tagged>) {
+    tags.extend(
+        outputs.iter().zip(items).map(|(output, item)| length.tag(*output, *item as usize)),
+    );
 }
 
 /// The receiver, which waits for the sender's choice.
@@ -234,14 +159,7 @@ pub struct ReceiverStart {
 /// The receiver, which reads trees and masks its table.
 pub struct Receiver {
     session: Session,
-    vole: vole::Receiver,
-    rows: Rows,
-    hashes: Hashes,
-    seeds: [u8; SEED_BYTES],
-    table: Zeroizing<Vec<Gf128>>,
-    masked: usize,
-    number: usize,
-    bins: Bins,
+    oprf: oprf::Receiver,
     tags: Vec<Tagged>,
 }
 
@@ -280,37 +198,19 @@ impl ReceiverStart {
         rng: &mut impl CryptoRng,
     ) -> Result<(Receiver, Vec<u8>), Error> {
         let Self { session, parameters, items } = self;
-        let (vole, answer) = vole::Receiver::new(session.vole(&parameters), choice, rng)?;
-        let mut seeds = [0; SEED_BYTES];
-        rng.fill_bytes(&mut seeds);
-        let (seed, of_hashes) = seeds.split_at(SEED_BYTES / 2);
-        let hashes = Hashes::new(&session.sid, of_hashes);
-        let seed: okvs::Seed = seed.try_into().expect("half of them");
-        let rows = Rows::new(&parameters, &seed, &items)?;
-        let mut values = items;
-        hash_each(&hashes.items, &mut values);
-        let table = rows.encode(bytemuck::cast_slice::<_, Gf128>(&values), rng)?;
-        drop(values);
-        let receiver = Receiver {
-            session,
-            vole,
-            hashes,
-            seeds,
-            table: Zeroizing::new(table),
-            masked: 0,
-            number: 0,
-            bins: Bins::new(parameters),
-            tags: Vec::with_capacity(rows.len()),
-            rows,
-        };
-        Ok((receiver, answer))
+        let setting = session.setting(parameters);
+        let (vole, answer) = vole::Receiver::new(setting.vole, choice, rng)?;
+        let encoded = Encoded::new(&parameters, &setting.items, items, rng)?;
+        let oprf = oprf::Receiver::new(setting, vole, Arc::new(encoded));
+        let tags = Vec::with_capacity(session.receiver_items);
+        Ok((Receiver { session, oprf, tags }, answer))
     }
 }
 
 impl Receiver {
     /// How many messages with trees are still to be read.
     pub fn remaining(&self) -> usize {
-        self.vole.remaining()
+        self.oprf.remaining()
     }
 
     /// Reads the sender's next trees, and makes the next part of the masked table.
@@ -318,29 +218,10 @@ impl Receiver {
     /// # Errors
     /// If the message is refused.
     pub fn trees(&mut self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        let vole::Part { mut a, mut c } = self.vole.read(message)?;
-        let places = self.session.places();
-        let mut masked = places.begin(MASKED, self.number, SEED_BYTES + 16 * a.len());
-        if self.number == 0 {
-            masked.extend(self.seeds);
-        }
-        let table = &self.table[self.masked..][..a.len()];
-        for (a, entry) in a.iter_mut().zip(table) {
-            *a += *entry;
-        }
-        masked.extend_from_slice(bytemuck::cast_slice(&a));
-        self.number += 1;
-        self.masked += a.len();
-        let range = self.bins.take(&c, &self.rows, &mut a).expect("bins of this table");
-        append_tags(
-            &mut a,
-            &self.rows.items()[range],
-            &self.hashes,
-            self.session.tags(),
-            &mut self.tags,
-        );
-        a.zeroize();
-        c.zeroize();
+        let length = self.session.tags();
+        let masked = self.oprf.trees(message, |outputs, items| {
+            append_tags(outputs, items, length, &mut self.tags);
+        })?;
         Ok(masked)
     }
 
@@ -423,30 +304,13 @@ impl ReceiverTags {
 /// The sender, which waits for the answer to its choice.
 pub struct SenderStart {
     session: Session,
-    parameters: Parameters,
-    items: Zeroizing<Vec<u128>>,
-    delta: Zeroizing<[u8; 16]>,
-    vole: vole::SenderStart,
+    oprf: oprf::SenderStart,
 }
 
 /// The sender, which sends trees and reads the masked table.
 pub struct Sender {
     session: Session,
-    parameters: Parameters,
-    items: Zeroizing<Vec<u128>>,
-    delta: Zeroizing<[u8; 16]>,
-    vole: vole::Sender,
-    /// Its part of the correlation, as far as trees were made and no part of the table has come.
-    shares: VecDeque<Zeroizing<Vec<Gf128>>>,
-    number: usize,
-    unmasking: Option<Unmasking>,
-}
-
-/// What the sender has once it knows the seeds.
-struct Unmasking {
-    rows: Rows,
-    hashes: Hashes,
-    bins: Bins,
+    oprf: oprf::Sender,
     tags: Vec<Tagged>,
 }
 
@@ -475,11 +339,8 @@ impl SenderStart {
     ) -> Result<(Self, Vec<u8>), Error> {
         let parameters = session.parameters()?;
         Session::check(&items, session.sender_items)?;
-        let mut delta = Zeroizing::new([0; 16]);
-        rng.fill_bytes(&mut *delta);
-        let of_vole = Gf128::from_le_bytes(*delta);
-        let (vole, choice) = vole::Sender::new(session.vole(&parameters), of_vole, rng)?;
-        Ok((Self { session, parameters, items, delta, vole }, choice))
+        let (oprf, choice) = oprf::SenderStart::new(session.setting(parameters), items, rng)?;
+        Ok((Self { session, oprf }, choice))
     }
 
     /// Reads the receiver's answer.
@@ -487,10 +348,9 @@ impl SenderStart {
     /// # Errors
     /// If it is refused.
     pub fn answer(self, answer: &[u8]) -> Result<Sender, Error> {
-        let Self { session, parameters, items, delta, vole } = self;
-        let vole = vole.read(answer)?;
-        let (shares, number, unmasking) = (VecDeque::new(), 0, None);
-        Ok(Sender { session, parameters, items, delta, vole, shares, number, unmasking })
+        let Self { session, oprf } = self;
+        let tags = Vec::with_capacity(session.sender_items);
+        Ok(Sender { session, oprf: oprf.answer(answer)?, tags })
     }
 }
 
@@ -498,14 +358,12 @@ impl Sender {
     /// The next trees; nothing after the last ones. Each call keeps memory until the part of the
     /// table that belongs to it has come.
     pub fn trees(&mut self, rng: &mut impl CryptoRng) -> Option<Vec<u8>> {
-        let (message, share) = self.vole.next(rng)?;
-        self.shares.push_back(Zeroizing::new(share));
-        Some(message)
+        self.oprf.trees(rng)
     }
 
     /// How many parts of the masked table are still to be read.
     pub fn remaining(&self) -> usize {
-        self.shares.len() + self.vole.remaining()
+        self.oprf.remaining()
     }
 
     /// Reads the next part of the masked table.
@@ -513,39 +371,10 @@ impl Sender {
     /// # Errors
     /// If it is refused, or its trees have not been made.
     pub fn masked(&mut self, message: &[u8]) -> Result<(), Error> {
-        let share = self.shares.front().ok_or(Error::Complete)?;
-        let seeds = if self.number == 0 { SEED_BYTES } else { 0 };
-        let bytes = seeds + 16 * share.len();
-        let content = self.session.places().open(MASKED, self.number, bytes, message)?;
-        let (seeds, content) = content.split_at(seeds);
-        let unmasking = match &mut self.unmasking {
-            Some(unmasking) => unmasking,
-            none => {
-                let (seed, of_hashes) = seeds.split_at(SEED_BYTES / 2);
-                let seed: okvs::Seed = seed.try_into().expect("half of them");
-                let rows = Rows::new(&self.parameters, &seed, &self.items)?;
-                none.insert(Unmasking {
-                    hashes: Hashes::new(&self.session.sid, of_hashes),
-                    bins: Bins::new(self.parameters),
-                    tags: Vec::with_capacity(rows.len()),
-                    rows,
-                })
-            }
-        };
-        let mut share = self.shares.pop_front().expect("looked at above");
-        self.number += 1;
-        let delta = Gf128::from_le_bytes(*self.delta);
-        let masked: Vec<Gf128> = bytemuck::pod_collect_to_vec(content);
-        gf128::add_scaled(&mut share, &masked, delta);
-        let Unmasking { rows, hashes, bins, tags } = unmasking;
-        let mut values = Zeroizing::new(masked);
-        let range = bins.take(&share, rows, &mut values).expect("bins of this table");
-        let items = &rows.items()[range];
-        let mut hashed: Zeroizing<Vec<u128>> =
-            Zeroizing::new(items.iter().map(|item| self.items[*item as usize]).collect());
-        hash_each(&hashes.items, &mut hashed);
-        gf128::add_scaled(&mut values, bytemuck::cast_slice(&hashed), delta);
-        append_tags(&mut values, items, hashes, self.session.tags(), tags);
+        let length = self.session.tags();
+        self.oprf.masked(message, |outputs, items| {
+            append_tags(outputs, items, length, &mut self.tags);
+        })?;
         Ok(())
     }
 
@@ -554,18 +383,13 @@ impl Sender {
     /// # Errors
     /// The sender as it was, if it has not.
     pub fn unmasked(self) -> Result<SenderTags, Box<Self>> {
-        match self {
-            Self {
-                unmasking: Some(Unmasking { mut tags, .. }),
-                session,
-                ref shares,
-                ref vole,
-                ..
-            } if shares.is_empty() && vole.remaining() == 0 => {
+        let Self { session, oprf, mut tags } = self;
+        match oprf.finish() {
+            Ok(_) => {
                 tags::sort(&mut tags);
                 Ok(SenderTags { session, tags, number: 0 })
             }
-            unfinished => Err(Box::new(unfinished)),
+            Err(oprf) => Err(Box::new(Self { session, oprf: *oprf, tags })),
         }
     }
 }

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use rand_core::UnwrapErr;
 
 use super::*;
+use crate::seeded::Seeded;
 use crate::sets::{ideal, items};
 
 const SID: [u8; 32] = [7; 32];
@@ -301,4 +302,54 @@ fn tags_are_sorted() {
     expected.sort();
     tags::sort(&mut tags);
     assert!(tags == expected);
+}
+
+/// Digests of a run's messages, of each kind all together, as `vectors/vole_psi` describes them.
+fn transcript(hybrid: Hybrid, receiver: usize, sender: usize, common: usize) -> serde_json::Value {
+    let (mut mine, mut theirs) = (Seeded::new(b"receiver"), Seeded::new(b"sender"));
+    let (x, y) = (items(common, receiver, 1), items(common, sender, 2));
+    let session = Session { hybrid, ..session(x.len(), y.len(), true) };
+    let mut digests: [blake3::Hasher; 6] = Default::default();
+    let mut sent = |name: &str, message: Vec<u8>| {
+        let at = NAMES.iter().position(|other| *other == name).unwrap();
+        digests[at].update(&message);
+        message
+    };
+    let r = ReceiverStart::new(session, Zeroizing::new(x)).unwrap();
+    let (s, choice) = SenderStart::new(session, Zeroizing::new(y), &mut theirs).unwrap();
+    let (mut r, answer) = r.choice(&sent("choice", choice), &mut mine).unwrap();
+    let mut s = s.answer(&sent("answer", answer)).unwrap();
+    while let Some(trees) = s.trees(&mut theirs) {
+        let masked = r.trees(&sent("trees", trees)).unwrap();
+        s.masked(&sent("masked", masked)).unwrap();
+    }
+    let (mut r, mut s) = (r.masked().ok().unwrap(), s.unmasked().ok().unwrap());
+    while let Some(tags) = s.tags() {
+        r.tags(&sent("tags", tags)).unwrap();
+    }
+    let matches = sent("matches", r.finish().ok().unwrap().1.unwrap());
+    assert_eq!(s.sent().unwrap().matches(&matches).unwrap().count_ones(), common as u64);
+    let mut vector = serde_json::json!({
+        "hybrid": hybrid == Hybrid::Yes,
+        "receiver_items": common + receiver,
+        "sender_items": common + sender,
+        "common": common,
+    });
+    for (name, digest) in NAMES.iter().zip(digests) {
+        vector[name] = digest.finalize().to_hex().as_str().into();
+    }
+    vector
+}
+
+#[test]
+fn the_published_transcripts() {
+    let published: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../vectors/vole_psi/vole_psi.json")).unwrap();
+    let found = [
+        transcript(Hybrid::Yes, 0, 0, 1),
+        transcript(Hybrid::No, 20, 30, 10),
+        transcript(Hybrid::No, 60_000, 70_000, 5000),
+        transcript(Hybrid::No, 420_000, 300, 100),
+    ];
+    assert_eq!(published, serde_json::json!(found), "{:#}", serde_json::json!(found));
 }
