@@ -34,14 +34,14 @@ pub struct Keys {
 /// A member, which waits for the answer to its choice.
 pub struct MemberStart {
     keys: Keys,
-    of_member: Parameters,
+    shape: Parameters,
     oprf: oprf::SenderStart,
 }
 
 /// A member, which sends trees and reads the leader's masked table.
 pub struct Member {
     keys: Keys,
-    of_member: Parameters,
+    shape: Parameters,
     oprf: oprf::Sender,
     /// Of each item, what its table is to hold.
     values: Zeroizing<Vec<Sum>>,
@@ -198,11 +198,11 @@ impl MemberStart {
         items: Zeroizing<Vec<u128>>,
         rng: &mut impl CryptoRng,
     ) -> Result<(Self, Vec<u8>), Error> {
-        let [of_leader, of_member] = keys.link.parameters()?;
+        let [of_leader, shape] = keys.link.parameters()?;
         check(&items, keys.link.items)?;
         let setting = keys.link.setting(of_leader);
         let (oprf, choice) = oprf::SenderStart::new(setting, items, rng)?;
-        Ok((Self { keys, of_member, oprf }, choice))
+        Ok((Self { keys, shape, oprf }, choice))
     }
 
     /// Reads the leader's answer.
@@ -210,9 +210,9 @@ impl MemberStart {
     /// # Errors
     /// If it is refused.
     pub fn answer(self, answer: &[u8]) -> Result<Member, Error> {
-        let Self { keys, of_member, oprf } = self;
+        let Self { keys, shape, oprf } = self;
         let values = Zeroizing::new(vec![Sum::default(); keys.link.items]);
-        Ok(Member { keys, of_member, oprf: oprf.answer(answer)?, values })
+        Ok(Member { keys, shape, oprf: oprf.answer(answer)?, values })
     }
 }
 
@@ -242,15 +242,15 @@ impl Member {
     /// # Errors
     /// The member as it was, if it has not.
     pub fn unmasked(self, rng: &mut impl CryptoRng) -> Result<MemberShares, Box<Self>> {
-        let Self { keys, of_member, oprf, mut values } = self;
+        let Self { keys, shape, oprf, mut values } = self;
         let (items, seeds) = match oprf.finish() {
             Ok(done) => done,
-            Err(oprf) => return Err(Box::new(Self { keys, of_member, oprf: *oprf, values })),
+            Err(oprf) => return Err(Box::new(Self { keys, shape, oprf: *oprf, values })),
         };
         keys.add_shares(&items, &mut values);
         let mut seed = okvs::Seed::default();
         rng.fill_bytes(&mut seed);
-        let rows = Rows::new(&of_member, &seed, &items).expect("no more items than agreed");
+        let rows = Rows::new(&shape, &seed, &items).expect("no more items than agreed");
         let filler = Filler::new(rng);
         Ok(MemberShares { link: keys.link, items, seeds, seed, rows, values, filler, number: 0 })
     }
