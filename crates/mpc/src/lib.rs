@@ -9,6 +9,7 @@ pub mod ecdh;
 pub mod gf128;
 mod message;
 pub mod okvs;
+pub mod oprf;
 #[cfg(test)]
 mod sets;
 mod tags;
