@@ -13,6 +13,7 @@ pub mod oprf;
 #[cfg(test)]
 mod sets;
 mod tags;
+pub mod unbalanced;
 pub mod vole;
 pub mod vole_psi;
 
