@@ -6,6 +6,7 @@
 
 pub mod curve;
 pub mod ecdh;
+pub mod ecdh_sum;
 pub mod gf128;
 mod message;
 pub mod okvs;
