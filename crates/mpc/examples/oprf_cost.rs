@@ -46,13 +46,13 @@ fn run(mode: Mode, prepared: usize, asked: usize) -> Result<(), Box<dyn std::err
     loop {
         let began = cpu_seconds();
         let Some(question) = client.ask(&mut rng) else { break };
-        let asked = cpu_seconds();
+        let blinded = cpu_seconds();
         let answer = server.answer(&question, &mut rng)?;
-        let answered = cpu_seconds();
+        let evaluated = cpu_seconds();
         client.answer(&answer)?;
-        blind += asked - began;
-        evaluate += answered - asked;
-        finalize += cpu_seconds() - answered;
+        blind += blinded - began;
+        evaluate += evaluated - blinded;
+        finalize += cpu_seconds() - evaluated;
         sent += question.len() + answer.len();
     }
     for (name, seconds) in [("blind", blind), ("evaluate", evaluate), ("finalize", finalize)] {

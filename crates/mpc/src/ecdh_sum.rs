@@ -226,22 +226,23 @@ impl Session {
         let content = self.places().open(TOTAL, 0, INTEGER_BYTES * self.columns, message)?;
         Ok(Zeroizing::new(transfers::read(content).collect()))
     }
+}
 
-    /// The sums, from both parties' totals.
-    fn sums(&self, count: u64, receiver: &Totals, sender: &Totals) -> Result<Learnt, Error> {
-        let most = u128::from(count) * u128::from(u64::MAX);
-        let differences = receiver.iter().zip(&**sender);
-        let sums: Zeroizing<Vec<u128>> = Zeroizing::new(
-            differences.map(|(all, masks)| transfers::reduced(all.wrapping_sub(*masks))).collect(),
-        );
-        if let Some(column) = sums.iter().position(|sum| *sum > most) {
-            return Err(Error::Total { column });
-        }
-        let fitting = sums.iter().enumerate().map(|(column, sum)| {
-            u64::try_from(*sum).map_err(|_too_large| Error::Overflow { column })
-        });
-        Ok(Learnt { count, sums: Some(fitting.collect::<Result<_, _>>()?) })
+/// The sums, from both parties' totals.
+fn sums(count: u64, receiver: &Totals, sender: &Totals) -> Result<Learnt, Error> {
+    let most = u128::from(count) * u128::from(u64::MAX);
+    let differences = receiver.iter().zip(&**sender);
+    let sums: Zeroizing<Vec<u128>> = Zeroizing::new(
+        differences.map(|(all, masks)| transfers::reduced(all.wrapping_sub(*masks))).collect(),
+    );
+    if let Some(column) = sums.iter().position(|sum| *sum > most) {
+        return Err(Error::Total { column });
     }
+    let fitting = sums
+        .iter()
+        .enumerate()
+        .map(|(column, sum)| u64::try_from(*sum).map_err(|_too_large| Error::Overflow { column }));
+    Ok(Learnt { count, sums: Some(fitting.collect::<Result<_, _>>()?) })
 }
 
 /// The receiver, while the intersection is found.
@@ -407,7 +408,7 @@ impl ReceiverWaits {
     /// If it is refused, or a sum does not fit into 64 bits.
     pub fn total(self, message: &[u8]) -> Result<Learnt, Error> {
         let sender = self.session.told(message)?;
-        self.session.sums(self.count, &self.totals, &sender)
+        sums(self.count, &self.totals, &sender)
     }
 }
 
@@ -431,7 +432,7 @@ pub enum Counted {
     /// There are fewer items in common than the minimum. It is done.
     Withheld,
     /// There are enough.
-    Enough(SenderAnswered),
+    Enough(Box<SenderAnswered>),
 }
 
 /// The sender, which waits for the answer to its choice.
@@ -538,7 +539,7 @@ impl SenderStart {
         if count < session.minimum {
             return Err(Error::Minimum { found: count, minimum: session.minimum });
         }
-        Ok(Counted::Enough(SenderAnswered { start: self, count }))
+        Ok(Counted::Enough(Box::new(SenderAnswered { start: self, count })))
     }
 }
 
@@ -596,7 +597,7 @@ impl SenderWaits {
     /// If it is refused, or a sum does not fit into 64 bits.
     pub fn total(self, message: &[u8]) -> Result<Learnt, Error> {
         let receiver = self.session.told(message)?;
-        self.session.sums(self.count, &receiver, &self.totals)
+        sums(self.count, &receiver, &self.totals)
     }
 }
 

@@ -118,10 +118,7 @@ pub enum Error {
 
 /// A server's public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PublicKey {
-    element: Element,
-    point: RistrettoPoint,
-}
+pub struct PublicKey(Element);
 
 impl PublicKey {
     /// Reads one.
@@ -129,12 +126,17 @@ impl PublicKey {
     /// # Errors
     /// If it is not the encoding of an element, or is the identity.
     pub fn from_bytes(bytes: &Element) -> Result<Self, Error> {
-        Ok(Self { element: *bytes, point: decoded(0, bytes)? })
+        decoded(0, bytes)?;
+        Ok(Self(*bytes))
     }
 
     /// The encoding of it.
     pub fn to_bytes(&self) -> Element {
-        self.element
+        self.0
+    }
+
+    fn point(&self) -> RistrettoPoint {
+        CompressedRistretto(self.0).decompress().expect("it was decoded before")
     }
 }
 
@@ -187,8 +189,7 @@ impl SecretKey {
     }
 
     fn new(scalar: Scalar) -> Self {
-        let point = RistrettoPoint::mul_base(&scalar);
-        let public = PublicKey { element: point.compress().to_bytes(), point };
+        let public = PublicKey(RistrettoPoint::mul_base(&scalar).compress().to_bytes());
         Self { half: scalar.div_by_2(), scalar, public }
     }
 

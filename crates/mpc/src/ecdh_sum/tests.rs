@@ -37,8 +37,8 @@ fn session(sizes: (usize, usize), columns: usize, learns: Party) -> Session {
 
 /// Values of the items, which follow from them.
 fn values(items: &[u128], columns: usize) -> Vec<u64> {
-    let of = |item: u128| (0..columns).map(move |column| (item >> (70 + column)) as u64);
-    items.iter().flat_map(|item| of(*item)).collect()
+    let of = |item: u128| (0..columns).map(move |column| item >> (70 + column));
+    items.iter().flat_map(|item| of(*item)).map(|value| value.try_into().unwrap()).collect()
 }
 
 /// What a third party would tell.

@@ -58,7 +58,7 @@ impl Statement<'_> {
     /// Proves it with the key, the blinded elements and a secret nonce that is never used again.
     pub(super) fn prove(&self, key: &Scalar, blinded: &[RistrettoPoint], nonce: &Scalar) -> Proof {
         let combined = combine(&self.factors(), blinded);
-        let challenge = self.challenge([
+        let challenge = self.challenge(&[
             combined,
             key * combined,
             RistrettoPoint::mul_base(nonce),
@@ -78,12 +78,12 @@ impl Statement<'_> {
         let half = combine(&factors, halves);
         let blinded = half + half;
         let evaluated = combine(&factors, evaluated);
-        let expected = self.challenge([
+        let expected = self.challenge(&[
             blinded,
             evaluated,
             RistrettoPoint::vartime_double_scalar_mul_basepoint(
                 challenge,
-                &self.public.point,
+                &self.public.point(),
                 response,
             ),
             RistrettoPoint::vartime_multiscalar_mul([response, challenge], [blinded, evaluated]),
@@ -93,7 +93,7 @@ impl Statement<'_> {
 
     /// The factors of the elements in the combination.
     fn factors(&self) -> Vec<Scalar> {
-        let seed = self.hashes.seed(&self.public.element);
+        let seed = self.hashes.seed(&self.public.0);
         let [seed_length, element_length] = [seed.len(), size_of::<Element>()].map(two_bytes);
         let pairs = self.blinded.par_iter().zip(self.evaluated);
         pairs
@@ -113,12 +113,13 @@ impl Statement<'_> {
             .collect()
     }
 
-    fn challenge(&self, points: [RistrettoPoint; 4]) -> Scalar {
+    fn challenge(&self, points: &[RistrettoPoint; 4]) -> Scalar {
         let length = two_bytes(size_of::<Element>());
-        let [first, second, third, fourth] = points.map(|point| point.compress().to_bytes());
+        let [first, second, third, fourth] =
+            points.each_ref().map(|point| point.compress().to_bytes());
         self.hashes.to_scalar(&[
             &length,
-            &self.public.element,
+            &self.public.0,
             &length,
             &first,
             &length,

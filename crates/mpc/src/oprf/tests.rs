@@ -218,7 +218,7 @@ fn differences_that_cancel() {
     let blinds = blind(Mode::Voprf, &inputs, &mut rng()).unwrap();
     let mut evaluated = key.blind_evaluate(Mode::Voprf, blinds.elements(), &mut rng()).unwrap();
     let [first, second] = [0, 1].map(|at| decoded(at, &evaluated.elements[at]).unwrap());
-    let difference = key.public().point;
+    let difference = key.public().point();
     evaluated.elements =
         [first + difference, second - difference].map(|point| point.compress().to_bytes()).to_vec();
     assert_eq!(blinds.finalize(&inputs, key.public(), &evaluated).err(), Some(Error::Proof));

@@ -20,8 +20,6 @@
 //!
 //! Integers are added modulo 2^96, which is more than 2^28 times 2^64: the sum is exact.
 
-#![expect(clippy::cast_possible_truncation, reason = "halves of words are meant")]
-
 use std::collections::VecDeque;
 
 use rand_core::CryptoRng;

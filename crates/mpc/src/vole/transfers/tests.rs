@@ -13,11 +13,13 @@ fn session(transfers: usize, columns: usize) -> Session {
 }
 
 fn value(transfer: usize, column: usize) -> u64 {
-    (transfer as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(column as u32)
+    (transfer as u64 + 1)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(u32::try_from(column).unwrap())
 }
 
 fn chosen(transfer: usize) -> bool {
-    value(transfer, 0) % 3 == 0
+    value(transfer, 0).is_multiple_of(3)
 }
 
 fn ready(session: Session) -> (Receiver, Sender) {
@@ -86,7 +88,7 @@ fn choices_look_random() {
         let choices = receiver.choices(|_| chosen).unwrap();
         let content = &choices[PLACE_BYTES..];
         let ones: u32 = content.iter().map(|byte| byte.count_ones()).sum();
-        let bits = 8.0 * content.len() as f64;
+        let bits = 8.0 * f64::from(u32::try_from(content.len()).unwrap());
         assert!((f64::from(ones) - bits / 2.0).abs() < 3.0 * bits.sqrt(), "{ones}");
     }
 }
