@@ -338,6 +338,35 @@ impl Receiver {
             && self.pointed == chunks(session.sender_items, POINTS_EACH)
     }
 
+    /// Which of the sender's points match, by their places, once all messages are made and read.
+    ///
+    /// # Errors
+    /// The receiver as it was, if they are not.
+    pub(crate) fn matches(mut self) -> Result<Bitmap, Box<Self>> {
+        if !self.is_complete() {
+            return Err(Box::new(self));
+        }
+        Ok(self.compare().1)
+    }
+
+    /// Which of its own items match and which of the sender's points, once all are there.
+    fn compare(&mut self) -> (Bitmap, Bitmap) {
+        tags::sort(&mut self.own);
+        tags::sort(&mut self.theirs);
+        let session = &self.side.session;
+        let mut marks = Bitmap::new(session.receiver_items);
+        let mut matches = Bitmap::new(session.sender_items);
+        let mut own = self.own.iter().peekable();
+        for tag in &self.theirs {
+            while own.next_if(|own| own.compare(*tag).is_lt()).is_some() {}
+            if let Some(own) = own.next_if(|own| own.compare(*tag).is_eq()) {
+                matches.set(tag.index());
+                marks.set(own.index());
+            }
+        }
+        (marks, matches)
+    }
+
     /// What it learns, and what to tell the sender, if that learns the result, too.
     ///
     /// # Errors
@@ -346,21 +375,9 @@ impl Receiver {
         if !self.is_complete() {
             return Err(Box::new(self));
         }
-        tags::sort(&mut self.own);
-        tags::sort(&mut self.theirs);
+        let (marks, matches) = self.compare();
         let session = &self.side.session;
-        let mut marks = Bitmap::new(session.receiver_items);
-        let mut matches = Bitmap::new(session.sender_items);
-        let mut count = 0_u64;
-        let mut own = self.own.iter().peekable();
-        for tag in &self.theirs {
-            while own.next_if(|own| own.compare(*tag).is_lt()).is_some() {}
-            if let Some(own) = own.next_if(|own| own.compare(*tag).is_eq()) {
-                count += 1;
-                matches.set(tag.index());
-                marks.set(own.index());
-            }
-        }
+        let count = matches.count_ones();
         let (learnt, told) = match session.learn {
             Learn::Intersection => (Learnt::Intersection(marks), matches.as_bytes().to_vec()),
             Learn::Count => (Learnt::Count(count), count.to_le_bytes().to_vec()),
@@ -460,6 +477,14 @@ impl Sender {
     pub fn is_complete(&self) -> bool {
         self.tagged == self.messages()
             && self.pointed == chunks(self.side.session.sender_items, POINTS_EACH)
+    }
+
+    /// In which order its points went, once all messages but the result are made and read.
+    ///
+    /// # Errors
+    /// The sender as it was, if they are not.
+    pub(crate) fn into_order(self) -> Result<Zeroizing<Vec<u32>>, Box<Self>> {
+        if self.is_complete() { Ok(self.side.order) } else { Err(Box::new(self)) }
     }
 
     /// What it learns from the receiver's last message.

@@ -6,15 +6,18 @@
 
 pub mod curve;
 pub mod ecdh;
+pub mod ecdh_sum;
 pub mod gf128;
 mod item;
 mod message;
 pub mod okvs;
+pub mod oprf;
 #[cfg(test)]
 mod seeded;
 #[cfg(test)]
 mod sets;
 mod tags;
+pub mod unbalanced;
 pub mod vole;
 pub mod vole_multi;
 mod vole_oprf;

@@ -55,6 +55,7 @@ mod ggm;
 mod noisy;
 mod ot_extension;
 mod prg;
+pub(crate) mod transfers;
 
 use rand_core::CryptoRng;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
