@@ -3,6 +3,8 @@
 //! Each function panics if a promise stronger than "no panic" is broken: what was accepted can be
 //! written again, and is then the same.
 
+mod mpc;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io::Write as _;
@@ -26,11 +28,13 @@ use rcgen::KeyPair;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use mpc::{mpc_ecdh, mpc_vole_psi};
+
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 25] = [
+pub const TARGETS: [(&str, Target); 27] = [
     ("from_party", from_party),
     ("to_party", to_party),
     ("statement", statement),
@@ -56,6 +60,8 @@ pub const TARGETS: [(&str, Target); 25] = [
     ("pool_parquet", pool_parquet),
     ("pool_http_head", pool_http_head),
     ("proxy_header", proxy_header),
+    ("mpc_vole_psi", mpc_vole_psi),
+    ("mpc_ecdh", mpc_ecdh),
 ];
 
 /// The clock of all targets: 2026-11-21.
@@ -381,6 +387,9 @@ mod tests {
     /// Executions of each target by [`mutated`], unless `CONVELO_FUZZ_RUNS` gives another number.
     const RUNS: u64 = 20_000;
 
+    /// One in so many of these executions, of targets that take milliseconds.
+    const SLOWER: [(&str, u64); 2] = [("mpc_vole_psi", 20), ("mpc_ecdh", 4)];
+
     /// Longest input that [`mutated`] makes; certificates and collateral are shorter than this.
     const LONGEST: usize = 64 << 10;
 
@@ -436,6 +445,8 @@ mod tests {
             }
             let seeds: Vec<Vec<u8>> =
                 files(name).iter().map(|path| fs::read(path).expect("a file")).collect();
+            let slower = SLOWER.iter().find(|(slower, _)| *slower == name);
+            let runs = runs / slower.map_or(1, |(_, times)| *times);
             for run in 0..runs {
                 let data = match seeds.len() {
                     0 => random_bytes(&mut random),

@@ -31,6 +31,7 @@
 
 use curve25519_dalek::ristretto::{CompressedRistretto, RistrettoPoint};
 use curve25519_dalek::scalar::Scalar;
+use curve25519_dalek::traits::IsIdentity;
 use ml_kem::kem::{Decapsulate, Encapsulate, Kem, KeyExport};
 use ml_kem::{DecapsulationKey768, EncapsulationKey768, MlKem768};
 use rand_core::CryptoRng;
@@ -186,8 +187,10 @@ fn choice(choices: u128, number: usize) -> Choice {
     Choice::from((choices >> number & 1) as u8)
 }
 
+/// A group element that is not the identity, which nobody draws and of which all multiples are known.
 fn decompress(bytes: &[u8]) -> Option<RistrettoPoint> {
-    CompressedRistretto::from_slice(bytes).ok()?.decompress()
+    let element = CompressedRistretto::from_slice(bytes).ok()?.decompress()?;
+    (!element.is_identity()).then_some(element)
 }
 
 /// A hash of what both parties have seen.
@@ -252,3 +255,6 @@ fn difference(sid: &[u8; 32], number: usize, key: &[u8; KEY_LEN]) -> [u8; VECTOR
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

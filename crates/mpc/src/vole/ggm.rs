@@ -196,3 +196,6 @@ pub(super) fn depth(leaves: usize) -> usize {
 pub(super) fn choices(position: usize, depth: usize) -> impl Iterator<Item = bool> {
     (0..depth).map(move |level| spread(position as u128, level) == 0)
 }
+
+#[cfg(test)]
+mod tests;

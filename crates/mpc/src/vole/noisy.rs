@@ -38,3 +38,6 @@ pub(super) fn correct(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

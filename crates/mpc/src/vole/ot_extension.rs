@@ -178,3 +178,6 @@ pub(super) fn transpose(columns: &[impl AsRef<[u128]>]) -> Vec<u128> {
     }
     rows
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,3 +79,6 @@ pub(super) fn equal(a: usize, b: usize) -> u128 {
 pub(super) fn spread(bits: u128, place: usize) -> u128 {
     (bits >> place & 1).wrapping_neg()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::gf128::{self, Gf128};
 
 fn noise<T: Cell>(len: usize, seed: u128) -> Vec<T> {
     let mut words = vec![0_u128; len * size_of::<T>() / 16];
@@ -50,22 +51,26 @@ fn plain(code: Code, noise: &[One]) -> Vec<One> {
             blocks.push(std::array::from_fn(|at| block[at]));
         }
     }
+    outputs
+        .iter()
+        .zip(places(code, outputs.len()))
+        .map(|(output, places)| places.iter().fold(*output, |sum, place| sum.add(y[*place])))
+        .collect()
+}
+
+/// The seven positions of each of so many outputs, which are as many as positions.
+fn places(code: Code, outputs: usize) -> Vec<[usize; WEIGHT]> {
     let mut words = Prg::new(!code.seed);
-    let mut random: Vec<u32> = Vec::new();
-    let mut result = Vec::new();
-    for (at, output) in outputs.iter().enumerate() {
-        if at % BATCH == 0 {
-            let mut buffer = vec![0_u128; BATCH * WEIGHT / 4];
-            words.fill(&mut buffer);
-            random = bytemuck::cast_slice(&buffer).to_vec();
-        }
-        let mut sum = *output;
-        for place in &random[WEIGHT * (at % BATCH)..][..WEIGHT] {
-            sum = sum.add(y[((u64::from(*place) * y.len() as u64) >> 32) as usize]);
-        }
-        result.push(sum);
+    let mut all = Vec::new();
+    while all.len() < outputs {
+        let mut buffer = vec![0_u128; BATCH * WEIGHT / 4];
+        words.fill(&mut buffer);
+        let random: &[u32] = bytemuck::cast_slice(&buffer);
+        let scaled = |word: u32| ((u64::from(word) * outputs as u64) >> 32) as usize;
+        all.extend(random.as_chunks::<WEIGHT>().0.iter().map(|words| words.map(scaled)));
     }
-    result
+    all.truncate(outputs);
+    all
 }
 
 #[test]
@@ -115,4 +120,114 @@ fn outputs_of_few_noise_values_span_the_field() {
         }
     }
     assert!(basis.iter().all(|value| *value != 0), "a binary code would give a rank of eight");
+}
+
+/// Short ones, and those around the borders of what is done at a time: 64 outputs, 512 positions.
+#[test]
+fn every_length_encodes_as_the_formulas_say() {
+    let code = Code::new(7);
+    for len in [16, 32, 48, 112, 128, 144, 1008, 1024, 1040, 2032, 2048, 2064, 288 * 128] {
+        let mut encoded = noise::<One>(len, 3);
+        let expected = plain(code, &encoded);
+        code.encode(&mut encoded);
+        assert!(encoded[..len / 2] == expected, "{len}");
+    }
+    code.encode::<One>(&mut []);
+}
+
+/// What the correlation rests on: C = A Delta + B stays so when all three are encoded.
+#[test]
+fn encoding_is_linear_over_the_field() {
+    for (len, factor) in [(16, 2), (1040, u128::MAX), (4096, 0x1234_5678_9abc_def0 << 60)] {
+        let (a, b) = (noise::<One>(len, 4), noise::<One>(len, 5));
+        let scaled =
+            |cell: One| -> One { bytemuck::cast((Gf128(bytemuck::cast(cell)) * Gf128(factor)).0) };
+        let mut sum: Vec<_> = a.iter().zip(&b).map(|(a, b)| scaled(*a).add(*b)).collect();
+        let [mut a, mut b] = [a, b];
+        let code = Code::new(8);
+        for cells in [&mut a, &mut b, &mut sum] {
+            code.encode(cells);
+        }
+        for at in 0..len / 2 {
+            assert_eq!(sum[at], scaled(a[at]).add(b[at]));
+        }
+    }
+    let mut nothing = vec![One([0; 2]); 4096];
+    Code::new(8).encode(&mut nothing);
+    assert!(nothing.iter().all(|cell| *cell == One([0; 2])));
+}
+
+#[test]
+fn every_seed_is_another_code() {
+    let encoded = |seed| {
+        let mut cells = noise::<One>(1024, 6);
+        Code::new(seed).encode(&mut cells);
+        cells[..512].to_vec()
+    };
+    let first = encoded(1);
+    assert!(first == encoded(1));
+    for seed in [0, 2, 1 << 127, !1] {
+        let same = first.iter().zip(encoded(seed)).filter(|(a, b)| **a == *b).count();
+        assert_eq!(same, 0, "{seed}");
+    }
+}
+
+/// One noise value in the convolved half reaches nearly all outputs, wherever it lies, and one in
+/// the other half its own output alone.
+#[test]
+fn one_noise_value_reaches_the_outputs() {
+    let len = 1 << 12;
+    for at in [0, 1, len / 2 - 1, len / 2, len / 2 + 1, len - 9, len - 1] {
+        let mut cells = vec![One([0; 2]); len];
+        cells[at] = One([1, 0]);
+        Code::new(10).encode(&mut cells);
+        let reached = cells[..len / 2].iter().filter(|cell| **cell != One([0; 2])).count();
+        if at < len / 2 {
+            assert_eq!(reached, 1, "{at}");
+        } else {
+            assert!(reached > len / 2 * 95 / 100, "{at}: {reached}");
+        }
+    }
+}
+
+/// The attack that decides about the noise: outputs whose positions lie in intervals of the convolved
+/// half are confined to these by at most 48 linear conditions an interval, 24 in each pass.
+#[test]
+fn few_conditions_confine_combinations_to_intervals() {
+    let (n, code) = (1 << 11, Code::new(11));
+    let intervals = [104..816, 1128..1840];
+    let inside = |place: &usize| intervals.iter().any(|interval| interval.contains(place));
+    let places = places(code, n);
+    let outputs: Vec<_> = (0..n).filter(|output| places[*output].iter().all(inside)).collect();
+    assert!(outputs.len() > 150, "{}", outputs.len());
+
+    // What the positions outside contribute to these outputs: a column each.
+    let columns = (0..n).filter(|place| !inside(place)).map(|place| {
+        let mut cells = vec![One([0; 2]); 2 * n];
+        cells[n + place] = One([1, 0]);
+        code.encode(&mut cells);
+        outputs.iter().map(|output| Gf128(bytemuck::cast(cells[*output]))).collect()
+    });
+    let rank = rank(columns.collect());
+    assert!(rank <= 48 * intervals.len(), "{rank} of {} outputs", outputs.len());
+}
+
+/// The rank over the field.
+fn rank(mut columns: Vec<Vec<Gf128>>) -> usize {
+    let mut rank = 0;
+    for row in 0..columns[0].len() {
+        let Some(pivot) = (rank..columns.len()).find(|at| columns[*at][row] != Gf128::ZERO) else {
+            continue;
+        };
+        columns.swap(rank, pivot);
+        let (done, rest) = columns.split_at_mut(rank + 1);
+        let pivot = &done[rank];
+        let inverse = pivot[row].inverse();
+        for column in rest {
+            let factor = column[row] * inverse;
+            gf128::add_scaled(column, pivot, factor);
+        }
+        rank += 1;
+    }
+    rank
 }
