@@ -207,6 +207,72 @@ fn sizes_that_are_hidden() {
     }
 }
 
+/// Every party has a third of what no other has, a third that all but the next have, and a third in common.
+/// Only what all have may match; whoever is not to learn it learns nothing.
+#[test]
+fn three_and_five_parties() {
+    for (count, learn) in
+        [(3, vec![0, 1, 2]), (3, vec![1]), (5, vec![0, 1, 2, 3, 4]), (5, vec![2, 4])]
+    {
+        let world = World::new();
+        let names = ["alice", "bob", "carol", "dave", "erin"];
+        let parties: Vec<_> = names[..count].iter().map(|name| world.party(name)).collect();
+        let to: Vec<_> = learn.iter().map(|party| &parties[*party]).collect();
+        let mut job = world.job(None, &parties).direct("vole").to(&to);
+        // All but the last one listen.
+        for party in &parties[..count - 1] {
+            job = job.reached_at(party, &format!("127.0.0.1:{}", free_port()));
+        }
+        job.give_to(&parties);
+        let lines = |party: usize| {
+            let own = (0..40).map(move |id| format!("own-{party}-{id}\n"));
+            let shared = (0..count).filter(move |other| *other != (party + 1) % count);
+            let most =
+                shared.flat_map(|other| (0..30).map(move |id| format!("most-{other}-{id}\n")));
+            own.chain(most).chain((0..50).map(|id| format!("all-{id}\n"))).collect::<String>()
+        };
+        let running: Vec<_> = parties
+            .iter()
+            .enumerate()
+            .map(|(number, party)| {
+                party.write("ids.txt", lines(number));
+                let output = if learn.contains(&number) { OUT } else { "" };
+                let args = format!("--input ids.txt --json --receipt receipt.json {output}");
+                world.run(party, &args)
+            })
+            .collect();
+        let expected: BTreeSet<_> = (0..50).map(|id| format!("all-{id}")).collect();
+        for (number, process) in running.into_iter().enumerate() {
+            let said = process.wait().expect(0).json();
+            if learn.contains(&number) {
+                assert_eq!(said["result"]["keys"], 50, "{said}");
+                assert_eq!(BTreeSet::from_iter(parties[number].matched()), expected);
+            } else {
+                assert_eq!(said["result"], json!({"kind": "nothing"}));
+            }
+        }
+        for party in &parties {
+            let verify = "receipt verify receipt.json --job job.toml";
+            let said = world.start_at(party, verify).wait().expect(0).stdout;
+            assert_eq!(said.matches("testimony: of ").count(), count - 1, "{said}");
+        }
+        // Members tell each other nothing of their sets.
+        let leader = parties[learn[0]].name.as_str();
+        let [one, other] = [0, 1, 2]
+            .into_iter()
+            .filter(|party| parties[*party].name != leader)
+            .collect::<Vec<_>>()[..2]
+        else {
+            panic!("there are two others");
+        };
+        let receipt: Value = serde_json::from_str(&parties[one].read("receipt.json")).unwrap();
+        let listed = receipt["parties"].as_array().unwrap();
+        let of = |name: &str| listed.iter().find(|party| party["name"] == name).unwrap();
+        assert!(of(leader)["set"].is_object(), "the leader's size is known");
+        assert!(of(&parties[other].name)["set"].is_null(), "another member's is not");
+    }
+}
+
 /// Both listen and both dial, so that two connections cross; or only the second one listens; or the
 /// addresses come at run time; in any order.
 #[test]

@@ -233,7 +233,9 @@ proptest! {
 fn with_ml_kem() {
     let sets = sets(5, &[20, 30, 40]);
     let mut links = links(SID, &sets, true);
-    links.iter_mut().for_each(|link| link.session.hybrid = Hybrid::Yes);
+    for link in &mut links {
+        link.session.hybrid = Hybrid::Yes;
+    }
     assert_eq!(run(&links, &sets).found, ideal(&sets));
 }
 
@@ -684,7 +686,9 @@ fn lengths_follow_from_the_sizes_and_the_result() {
 fn transcript(hybrid: Hybrid, common: usize, own: &[usize]) -> serde_json::Value {
     let sets = sets(common, own);
     let mut links = links(SID, &sets, true);
-    links.iter_mut().for_each(|link| link.session.hybrid = hybrid);
+    for link in &mut links {
+        link.session.hybrid = hybrid;
+    }
     let mut rngs: Vec<_> =
         (0..own.len()).map(|party| Seeded::new(format!("party {party}").as_bytes())).collect();
     let outcome = play(&links, &sets, &mut rngs, &|_, _, _| ()).unwrap();

@@ -30,19 +30,7 @@ pub(super) fn verify(
     })?;
     reader.equal("protocol", said.protocol, protocol.as_str())?;
     let sid = digest("session", said.sid)?;
-    let parties = said.parties.iter().map(|entry| {
-        let key = job.party(&entry.name).map(|party| party.key);
-        let key = key.ok_or_else(|| ReceiptError::Contradiction {
-            check: "parties",
-            found: format!("{:?}", entry.name),
-            expected: "the parties of the job".to_owned(),
-        })?;
-        let set = entry.set.as_ref().map(|set| {
-            Ok::<_, ReceiptError>(Size { keys: set.keys, commitment: digest("set", &set.blake3)? })
-        });
-        Ok(Announced { name: entry.name.clone(), key, set: set.transpose()? })
-    });
-    let parties: Vec<_> = parties.collect::<Result<_, ReceiptError>>()?;
+    let parties = announced(&job, said.parties)?;
     let names = |names: &mut dyn Iterator<Item = String>| names.collect::<Vec<_>>().join(", ");
     let pinned = job.parties().named();
     reader.equal(
@@ -82,14 +70,7 @@ pub(super) fn verify(
     };
     let mut finished = Vec::new();
     for party in pinned.iter().filter(|party| party.name != receipt.party) {
-        let sizes = [&party.name, &receipt.party]
-            .into_iter()
-            .any(|name| job.receiver().is_some_and(|receiver| receiver.name == *name));
-        let mut seen = expected.clone();
-        for entry in &mut seen.parties {
-            let of_both = entry.name == party.name || entry.name == receipt.party;
-            entry.set = entry.set.filter(|_| sizes && of_both);
-        }
+        let seen = of_both(&job, &expected, [&party.name, &receipt.party]);
         finished.push(testimony(&mut reader, party, said, &seen)?);
     }
     let others = pinned.len() - 1;
@@ -127,6 +108,33 @@ pub(super) fn verify(
         },
         job,
     })
+}
+
+/// The parties as the receipt lists them; the job says their keys.
+fn announced(job: &Job, entries: &[PartyEntry]) -> Result<Vec<Announced>, ReceiptError> {
+    let parties = entries.iter().map(|entry| {
+        let key = job.party(&entry.name).map(|party| party.key);
+        let key = key.ok_or_else(|| ReceiptError::Contradiction {
+            check: "parties",
+            found: format!("{:?}", entry.name),
+            expected: "the parties of the job".to_owned(),
+        })?;
+        let set = entry.set.as_ref().map(|set| {
+            Ok::<_, ReceiptError>(Size { keys: set.keys, commitment: digest("set", &set.blake3)? })
+        });
+        Ok(Announced { name: entry.name.clone(), key, set: set.transpose()? })
+    });
+    parties.collect()
+}
+
+/// What two parties have both seen: they know each other's sizes if one of them is the receiver.
+fn of_both(job: &Job, all: &Testimony, both: [&str; 2]) -> Testimony {
+    let known = job.receiver().is_some_and(|receiver| both.contains(&receiver.name.as_str()));
+    let mut seen = all.clone();
+    for party in &mut seen.parties {
+        party.set = party.set.filter(|_| known && both.contains(&party.name.as_str()));
+    }
+    seen
 }
 
 /// The testimony of one party; returns when it finished, by its own clock.
