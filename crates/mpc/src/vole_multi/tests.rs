@@ -696,7 +696,7 @@ fn transcript(hybrid: Hybrid, common: usize, own: &[usize]) -> serde_json::Value
         "hybrid": hybrid == Hybrid::Yes,
         "common": common,
         "items_of_its_own": own,
-        "found": outcome.found.len(),
+        "in_common": outcome.found.len(),
     });
     for name in NAMES {
         let digest = blake3::hash(&outcome.of_kind(name));

@@ -489,7 +489,10 @@ impl Carrier {
                     Frame::Taken { messages } => taken(&shared, messages)?,
                     Frame::Alive => {}
                     Frame::Leave(reason) => return Err::<Infallible, _>(Useless::Left(reason)),
-                    Frame::Done => shared.lock().peer_done = true,
+                    Frame::Done => {
+                        shared.lock().peer_done = true;
+                        return Err(Useless::Broken("the other side is done".to_owned()));
+                    }
                     Frame::Hello(_) | Frame::Go { .. } => {
                         let why = "it greeted in the middle of a connection";
                         return Err(Useless::Final(shared.refused(why)));
@@ -524,7 +527,11 @@ impl Carrier {
                 return Ended::Useless(useless);
             }
             written = writer => match written {
-                Ok(()) => return Ended::Left,
+                Ok(()) => {
+                    // What was said last gets lost if the connection is closed with something unread.
+                    let _ = timeout(GOODBYE_TIMEOUT, reading).await;
+                    return Ended::Left;
+                }
                 Err(error) => error,
             },
         };
