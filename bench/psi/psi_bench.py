@@ -180,8 +180,8 @@ class Ours:
         first, second = PARTIES
         run = [self.program, "run", f"{protocol}.toml", "--quiet", "--as"]
         return [
-            [*run, first, f"{first}.csv", "--output", "matched.csv", "--listen", address],
-            [*run, second, f"{second}.csv", "--peer", f"{first}={address}"],
+            [*run, first, "--input", f"{first}.csv", "--key", "id", "--output", "matched.csv", "--listen", address],
+            [*run, second, "--input", f"{second}.csv", "--key", "id", "--peer", f"{first}={address}"],
         ]
 
     def measure(self, side: str, items: int) -> dict[str, float]:

@@ -16,6 +16,8 @@ use convelo_attest::{
 };
 use convelo_keys::{Encoded, Normaliser};
 use convelo_operate::proto as psi;
+use convelo_party::direct::frame::{self as direct, Frame, HEAD_BYTES};
+use convelo_party::direct::testimony::{SignedTestimony, Testimony};
 use convelo_party::table::{Format, Input, Output, Table, TableError, TableOptions};
 use convelo_party::verify_receipt;
 use convelo_pool::codec::{self, Array, Blob, Integer, Typed};
@@ -34,7 +36,7 @@ pub use mpc::{mpc_ecdh, mpc_vole_psi};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 27] = [
+pub const TARGETS: [(&str, Target); 29] = [
     ("from_party", from_party),
     ("to_party", to_party),
     ("statement", statement),
@@ -60,6 +62,8 @@ pub const TARGETS: [(&str, Target); 27] = [
     ("pool_parquet", pool_parquet),
     ("pool_http_head", pool_http_head),
     ("proxy_header", proxy_header),
+    ("direct_frame", direct_frame),
+    ("direct_testimony", direct_testimony),
     ("mpc_vole_psi", mpc_vole_psi),
     ("mpc_ecdh", mpc_ecdh),
 ];
@@ -108,6 +112,29 @@ pub fn statement(data: &[u8]) {
     // Version 1 is read, and no longer written.
     if statement.transcript.is_some() {
         assert_eq!(statement.encode(), data, "a statement has one form");
+    }
+}
+
+/// What one party of a job without a service sends to another.
+pub fn direct_frame(data: &[u8]) {
+    let Some((head, content)) = data.split_first_chunk::<HEAD_BYTES>() else { return };
+    let Ok((kind, length)) = direct::head(*head) else { return };
+    let Some(content) = content.get(..length) else { return };
+    let Ok(frame) = Frame::read(kind, Bytes::copy_from_slice(content)) else { return };
+    let (head, content) = frame.write();
+    let (kind, length) = direct::head(head).expect("what was accepted is accepted again");
+    assert_eq!(length, content.len());
+    assert_eq!(Frame::read(kind, content), Ok(frame));
+}
+
+/// What it signs, and what comes around that.
+pub fn direct_testimony(data: &[u8]) {
+    if let Ok(testimony) = Testimony::decode(data) {
+        assert_eq!(testimony.encode(), data, "a testimony has one form");
+    }
+    if let Ok(signed) = SignedTestimony::from_message(data) {
+        assert_eq!(signed.to_message(), data);
+        let _ = Testimony::decode(&signed.testimony);
     }
 }
 

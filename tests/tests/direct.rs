@@ -565,7 +565,7 @@ fn receipts_of_both_hold_and_changed_ones_do_not() {
         ),
         ("protocol", Box::new(|it| it["protocol"] = json!("ecdh"))),
         ("party", Box::new(|it| it["party"] = json!("carol"))),
-        ("reveal policy", Box::new(|it| it["result"] = json!({"kind": "withheld"}))),
+        ("keys in common", Box::new(|it| it["result"] = json!({"kind": "withheld"}))),
         ("job digest", Box::new(|it| it["job"]["maximum_keys"] = json!(7))),
     ];
     for (check, change) in changes {

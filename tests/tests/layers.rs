@@ -94,6 +94,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "convelo-channel",
             "convelo-keys",
             "convelo-operate",
+            "convelo-mpc",
             "convelo-party",
             "convelo-pool",
             "convelo-psi",

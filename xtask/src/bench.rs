@@ -14,6 +14,9 @@ const PEER: &str = "genuine-4.8.1";
 /// DuckDB, in an environment of its own.
 const JOIN_PEER: &str = "join";
 
+/// SecretFlow's and OpenMined's intersections.
+const PSI_PEERS: &str = "psi";
+
 /// gRPC, and what else the scripts of the replaced system and their certificates need.
 const REPLACED_PEER: &str = TEST;
 
@@ -65,6 +68,11 @@ pub(crate) fn replaced(options: &[String]) -> ExitCode {
     against_service("replaced_bench.py", REPLACED_PEER, &[], options)
 }
 
+/// Beside SecretFlow and OpenMined.
+pub(crate) fn psi(options: &[String]) -> ExitCode {
+    beside_others("bench/psi/psi_bench.py", PSI_PEERS, &[], options)
+}
+
 /// A program that a script of `bench/join` measures beside `convelo`: flag, package, example.
 type Anchor = (&'static str, &'static str, &'static str);
 
@@ -74,8 +82,17 @@ const ANCHORS: [Anchor; 3] = [
     ("--normalise", "convelo-keys", "normalise_cost"),
 ];
 
-/// Runs a script of `bench/join` in a Python environment with the build that is shipped.
 fn against_service(
+    script: &str,
+    environment: &str,
+    anchors: &[Anchor],
+    options: &[String],
+) -> ExitCode {
+    beside_others(&format!("bench/join/{script}"), environment, anchors, options)
+}
+
+/// Runs a script in a Python environment with the build that is shipped.
+fn beside_others(
     script: &str,
     environment: &str,
     anchors: &[Anchor],
@@ -93,7 +110,7 @@ fn against_service(
         build(&["convelo-cli"])?;
         let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
         let mut command = Command::new(root.join(python::program(environment)));
-        command.arg(root.join("bench/join").join(script));
+        command.arg(root.join(script));
         command.arg("--convelo").arg(target.join("dist/convelo"));
         for (flag, package, example) in anchors {
             build(&[package, "--example", example])?;
