@@ -344,6 +344,11 @@ mod tests {
             parsed("bench join --keys 1000"),
             Ok(Task::BenchJoin(vec!["--keys".to_owned(), "1000".to_owned()]))
         );
+        let options = ["--items", "1000,2000", "--rounds", "1", "--only", "rr22"];
+        assert_eq!(
+            parsed("bench psi --items 1000,2000 --rounds 1 --only rr22"),
+            Ok(Task::BenchPsi(options.map(str::to_owned).to_vec()))
+        );
         for (line, which) in [
             ("bench --help", "bench"),
             ("bench join --help", "bench join"),
@@ -365,7 +370,10 @@ mod tests {
             "bench replaced",
             "bench replaced --keys 1000",
             "bench join --scripts there",
-            "bench psi",
+            "bench psi fast",
+            "bench psi --items 1",
+            "bench psi --rounds 0",
+            "bench psi --json",
             "bench pool --json",
             "bench pool --scale many",
             "bench pool --scale 0",
