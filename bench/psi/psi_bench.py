@@ -200,8 +200,8 @@ def measure_peer(side: str, directory: pathlib.Path) -> dict[str, float]:
         for number, party in enumerate(PARTIES)
     ]
     figures, printed = pair(directory, commands)
-    # Libraries print lines of their own.
-    told = [json.loads(text.strip().splitlines()[-1]) for text in printed]
+    # Libraries print lines of their own, before and after.
+    told = [json.loads(next(line for line in text.splitlines() if line.startswith('{"cpu"'))) for text in printed]
     figures["work"] = sum(party["cpu"] for party in told)
     figures["common"] = told[0]["common"]
     return figures
